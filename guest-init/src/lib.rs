@@ -1,0 +1,1 @@
+//! PID 1 for GPU guests, as a library so that its parts can be tested on any directory.

@@ -1,0 +1,2 @@
+//! host-builder.
+fn main() {}
