@@ -1,1 +1,10 @@
-//! What both sides must agree on.
+//! What the host builder and the guest init must agree on: where things are, what is in an initrd, what a boot is
+//! told, what a guest reports. No side effects.
+
+pub mod config;
+pub mod cpio;
+pub mod layout;
+pub mod manifest;
+pub mod status;
+pub mod wire;
+pub mod elf;
