@@ -1,8 +1,14 @@
 //! The rig: what the end-to-end tests boot, and what they boot it with.
 //!
-//! A guest under QEMU, with GPUs that are not there ([`phantom`]), asked over vsock, on container roots made from Debian's packages.
+//! A [`guest`] under [`qemu`], with GPUs that are not there ([`phantom`]), asked over [`vsock`], on container roots made from Debian's
+//! packages.
 
 mod error;
+pub mod guest;
 pub mod phantom;
+pub mod process;
+pub mod qemu;
+pub mod tools;
+pub mod vsock;
 
 pub use error::RigError;

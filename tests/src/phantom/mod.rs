@@ -137,7 +137,7 @@ impl ServerBackend for Device {
     fn region_read(&mut self, region: u32, offset: u64, data: &mut [u8]) -> io::Result<()> {
         match region {
             VFIO_PCI_CONFIG_REGION_INDEX => {
-                self.config.read(usize::try_from(offset).unwrap_or(usize::MAX), data)
+                self.config.read(usize::try_from(offset).unwrap_or(usize::MAX), data);
             }
             VFIO_PCI_BAR0_REGION_INDEX => self.read_registers(offset, data),
             _ => data.fill(0),

@@ -1,0 +1,243 @@
+//! A booted guest: the machine with everything beside it that it needs, in one directory, gone when the test is over.
+
+use std::{
+    fs::File,
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    process::ExitStatus,
+    time::Duration,
+};
+
+use tempfile::TempDir;
+
+use crate::{
+    RigError,
+    phantom::{Model, PhantomGpu, PhantomHandle},
+    process::{Background, poll, tail},
+    qemu::{Drive, Machine, Share, Vm},
+    tools::Tools,
+    vsock::{self, VsockBackend},
+};
+
+/// virtiofsd makes its socket within milliseconds; this is for a machine that is busy.
+const START: Duration = Duration::from_secs(20);
+/// Context id of every guest: each has a backend of its own.
+pub const CID: u32 = 5;
+
+/// A guest that is not booted yet.
+pub struct Setup {
+    machine: Machine,
+    models: Vec<Model>,
+    shared: Vec<(PathBuf, String)>,
+    vsock: bool,
+    directory: TempDir,
+}
+
+impl Setup {
+    /// A guest of `kernel` and `initrd` with one CPU, 512 MiB, vsock, no disk and no GPU.
+    pub fn new(kernel: &Path, initrd: &Path) -> Result<Self, RigError> {
+        let directory = tempfile::Builder::new().prefix("gpu-rig-").tempdir();
+        let directory =
+            directory.map_err(|e| RigError::io("make a directory in", std::env::temp_dir(), e))?;
+        let console = directory.path().join("console.log");
+        let machine = Machine::new(kernel, initrd, &console);
+        Ok(Self { machine, models: Vec::new(), shared: Vec::new(), vsock: true, directory })
+    }
+
+    /// Adds to the kernel command line.
+    #[must_use]
+    pub fn cmdline(mut self, more: &str) -> Self {
+        self.machine.cmdline.push(' ');
+        self.machine.cmdline.push_str(more);
+        self
+    }
+
+    /// Guest memory in MiB.
+    #[must_use]
+    pub fn memory_mib(mut self, mib: u32) -> Self {
+        self.machine.memory_mib = mib;
+        self
+    }
+
+    /// Number of virtual CPUs.
+    #[must_use]
+    pub fn cpus(mut self, cpus: u32) -> Self {
+        self.machine.cpus = cpus;
+        self
+    }
+
+    /// A disk that the guest may only read.
+    #[must_use]
+    pub fn disk(self, image: &Path, serial: &str) -> Self {
+        self.drive(Drive { image: image.to_owned(), read_only: true, serial: serial.into() })
+    }
+
+    /// A disk.
+    #[must_use]
+    pub fn drive(mut self, drive: Drive) -> Self {
+        self.machine.drives.push(drive);
+        self
+    }
+
+    /// A directory of the host that the guest mounts by `tag` (virtiofs).
+    #[must_use]
+    pub fn share(mut self, directory: &Path, tag: &str) -> Self {
+        self.shared.push((directory.to_owned(), tag.into()));
+        self
+    }
+
+    /// One more phantom GPU, on a bus of its own.
+    #[must_use]
+    pub fn gpu(mut self, model: Model) -> Self {
+        self.models.push(model);
+        self
+    }
+
+    /// A guest without a vsock device.
+    #[must_use]
+    pub fn without_vsock(mut self) -> Self {
+        self.vsock = false;
+        self
+    }
+
+    /// Starts everything, with QEMU and virtiofsd from `tools`.
+    pub fn boot(mut self, tools: &dyn Tools) -> Result<Guest, RigError> {
+        let dir = self.directory.path();
+        let mut phantoms = Vec::new();
+        for (i, &model) in self.models.iter().enumerate() {
+            let phantom = PhantomGpu::bind(&dir.join(format!("gpu{i}.sock")), model)?.spawn()?;
+            self.machine.gpus.push(phantom.socket().to_owned());
+            phantoms.push(phantom);
+        }
+        let mut daemons = Vec::new();
+        for (i, (directory, tag)) in self.shared.iter().enumerate() {
+            let socket = dir.join(format!("share{i}.sock"));
+            daemons.push(virtiofsd(tools, directory, &socket, &dir.join(format!("share{i}.log")))?);
+            self.machine.shares.push(Share { socket, tag: tag.clone() });
+        }
+        let vsock = if self.vsock { Some(VsockBackend::start(dir, CID)?) } else { None };
+        self.machine.vsock = vsock.as_ref().map(|v| v.vhost().to_owned());
+        File::create(&self.machine.console).map_err(|e| RigError::io("create", &self.machine.console, e))?;
+        let vm = self.machine.start(tools, &dir.join("qemu.log"))?;
+        Ok(Guest {
+            vm,
+            vsock,
+            _phantoms: phantoms,
+            _daemons: daemons,
+            machine: self.machine,
+            _directory: self.directory,
+        })
+    }
+}
+
+fn virtiofsd(tools: &dyn Tools, directory: &Path, socket: &Path, log: &Path) -> Result<Background, RigError> {
+    let beside = socket.parent().unwrap_or(Path::new("/"));
+    let mut command = tools.command("virtiofsd", &[directory.to_owned(), beside.to_owned()]);
+    command.arg("--socket-path").arg(socket).arg("--shared-dir").arg(directory);
+    // The toolroot's namespace is sandbox enough, and another one needs privileges.
+    command.args(["--sandbox", "none", "--inode-file-handles", "never"]);
+    let mut daemon = Background::start(&mut command, log)?;
+    daemon.wait_ready(START, "virtiofsd's socket", || socket.exists())?;
+    Ok(daemon)
+}
+
+/// A booted guest. Everything that belongs to it ends when this is dropped.
+pub struct Guest {
+    // Dropped in this order: the machine first, so that its devices are not pulled from under it.
+    vm: Vm,
+    vsock: Option<VsockBackend>,
+    _phantoms: Vec<PhantomHandle>,
+    _daemons: Vec<Background>,
+    machine: Machine,
+    _directory: TempDir,
+}
+
+impl Guest {
+    /// All that the guest has written to its serial console, line ends as `\n`.
+    pub fn console(&self) -> String {
+        let bytes = std::fs::read(&self.machine.console).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).replace('\r', "")
+    }
+
+    /// Waits until a whole line of the console contains `text`, and returns that line. The guest's end is an error at once.
+    pub fn wait_for_console(&mut self, text: &str, deadline: Duration) -> Result<String, RigError> {
+        let mut over = false;
+        let line = poll(deadline, || {
+            // The end is looked at first: what the guest wrote before it is on the console by then.
+            over = self.vm.ended()?.is_some();
+            let line = find_line(&self.console(), text).map(str::to_owned);
+            Ok(if line.is_some() || over { Some(line) } else { None })
+        })?;
+        line.flatten().ok_or_else(|| {
+            let ended = if over { " before the guest ended" } else { "" };
+            RigError::Deadline {
+                what: format!("{text:?} on the console{ended}"),
+                deadline,
+                context: self.last_words(),
+            }
+        })
+    }
+
+    /// Waits until the guest has powered itself off, and returns its whole console.
+    pub fn wait_for_end(&mut self, deadline: Duration) -> Result<(ExitStatus, String), RigError> {
+        let status = poll(deadline, || self.vm.ended())?.ok_or_else(|| RigError::Deadline {
+            what: "the guest's end".into(),
+            deadline,
+            context: self.last_words(),
+        })?;
+        Ok((status, self.console()))
+    }
+
+    /// The hybrid vsock socket, for the host's programs (`unix:PATH:PORT`). A guest without vsock has none.
+    pub fn uds(&self) -> Option<&Path> {
+        self.vsock.as_ref().map(VsockBackend::uds)
+    }
+
+    /// A connection to the guest's vsock `port`, as soon as it listens.
+    pub fn connect(&self, port: u32, deadline: Duration) -> Result<UnixStream, RigError> {
+        let uds = self.uds().ok_or_else(|| RigError::Missing {
+            what: "the guest's vsock device".into(),
+            remedy: "set it up without `without_vsock`".into(),
+        })?;
+        vsock::connect(uds, port, deadline)
+    }
+
+    /// The machine as it was started.
+    pub fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    /// QEMU's process id.
+    pub fn id(&self) -> u32 {
+        self.vm.id()
+    }
+
+    /// Pulls the plug.
+    pub fn kill(&mut self) {
+        self.vm.kill();
+    }
+
+    fn last_words(&self) -> String {
+        let console = self.console();
+        let backend = self.vsock.as_ref().map(VsockBackend::messages).unwrap_or_default();
+        format!("--- console\n{}\n--- qemu\n{}\n--- vsock\n{backend}", tail(&console), self.vm.messages())
+    }
+}
+
+/// The first complete line with `text` in it.
+fn find_line<'a>(console: &'a str, text: &str) -> Option<&'a str> {
+    let (complete, _) = console.rsplit_once('\n')?;
+    complete.lines().find(|line| line.contains(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_complete_lines_count() {
+        assert_eq!(find_line("one\ntwo 2\nthr", "two"), Some("two 2"));
+        assert_eq!(find_line("one\ntwo 2\nthr", "thr"), None);
+        assert_eq!(find_line("thr", "thr"), None);
+    }
+}

@@ -1,0 +1,155 @@
+//! vsock without a kernel module on the host: the vhost-device-vsock daemon beside the guest, and the host's end of a connection.
+//!
+//! The daemon listens on a Unix socket and speaks the hybrid protocol of Firecracker and Cloud Hypervisor: `CONNECT <port>`, answered by
+//! `OK <port>`, then bytes. A port that nobody listens on is closed without a word.
+
+use std::{
+    io::{self, Read as _, Write as _},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use crate::{
+    RigError,
+    process::{Background, poll},
+    tools::installed,
+};
+
+/// Name of the daemon and of its crate.
+const DAEMON: &str = "vhost-device-vsock";
+/// The release that `./tests/run` installs.
+pub const DAEMON_VERSION: &str = "0.3.0";
+/// The daemon makes its sockets within milliseconds; this is for a machine that is busy.
+const START: Duration = Duration::from_secs(20);
+/// Longest line that answers `CONNECT`.
+const REPLY_MAX: usize = 32;
+
+/// A running vsock backend for one guest. It is killed when this is dropped.
+pub struct VsockBackend {
+    daemon: Background,
+    vhost: PathBuf,
+    uds: PathBuf,
+}
+
+impl VsockBackend {
+    /// Starts the installed daemon for the guest `cid`, with its sockets and its log in `dir`.
+    pub fn start(dir: &Path, cid: u32) -> Result<Self, RigError> {
+        let (vhost, uds) = (dir.join("vhost-vsock.sock"), dir.join("vsock.sock"));
+        let mut command = Command::new(installed(DAEMON, DAEMON_VERSION)?);
+        command.args(arguments(&vhost, &uds, cid));
+        let mut daemon = Background::start(&mut command, &dir.join("vhost-vsock.log"))?;
+        daemon.wait_ready(START, "the vsock backend's socket", || vhost.exists())?;
+        Ok(Self { daemon, vhost, uds })
+    }
+
+    /// The vhost-user socket, for QEMU.
+    pub fn vhost(&self) -> &Path {
+        &self.vhost
+    }
+
+    /// The hybrid socket, for the host's programs.
+    pub fn uds(&self) -> &Path {
+        &self.uds
+    }
+
+    /// What the daemon had to say.
+    pub fn messages(&self) -> String {
+        self.daemon.output()
+    }
+}
+
+fn arguments(vhost: &Path, uds: &Path, cid: u32) -> [String; 2] {
+    let vm = format!("guest-cid={cid},socket={},uds-path={}", vhost.display(), uds.display());
+    ["--vm".into(), vm]
+}
+
+/// Connects to the guest's `port` through the hybrid socket `uds`, trying again until the guest listens.
+pub fn connect(uds: &Path, port: u32, deadline: Duration) -> Result<UnixStream, RigError> {
+    let mut last = String::new();
+    let stream = poll(deadline, || match try_connect(uds, port) {
+        Ok(stream) => Ok(Some(stream)),
+        Err(error) => {
+            last = error.to_string();
+            Ok(None)
+        }
+    })?;
+    let what = format!("a connection to vsock port {port} through {}", uds.display());
+    stream.ok_or(RigError::Deadline { what, deadline, context: last })
+}
+
+/// Connects once; an error when nobody listens.
+pub fn try_connect(uds: &Path, port: u32) -> io::Result<UnixStream> {
+    let mut stream = UnixStream::connect(uds)?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    stream.write_all(format!("CONNECT {port}\n").as_bytes())?;
+    let reply = read_line(&mut stream)?;
+    if !reply.starts_with("OK ") {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("the vsock backend answered {reply:?}"),
+        ));
+    }
+    stream.set_read_timeout(None)?;
+    Ok(stream)
+}
+
+/// One byte at a time: what follows the line belongs to the guest.
+fn read_line(stream: &mut UnixStream) -> io::Result<String> {
+    let mut line = Vec::new();
+    let mut byte = [0];
+    while line.len() < REPLY_MAX {
+        stream.read_exact(&mut byte)?;
+        if byte == *b"\n" {
+            break;
+        }
+        line.push(byte[0]);
+    }
+    Ok(String::from_utf8_lossy(&line).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::net::UnixListener, thread};
+
+    use super::*;
+
+    /// A backend that answers one connection with `reply`.
+    fn answering(dir: &Path, reply: &'static [u8]) -> PathBuf {
+        let path = dir.join("hybrid.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = [0; 13];
+            stream.read_exact(&mut request).unwrap();
+            assert_eq!(&request, b"CONNECT 1042\n");
+            stream.write_all(reply).unwrap();
+        });
+        path
+    }
+
+    #[test]
+    fn daemon_arguments() {
+        assert_eq!(
+            arguments(Path::new("/t/vhu"), Path::new("/t/vm"), 5),
+            ["--vm", "guest-cid=5,socket=/t/vhu,uds-path=/t/vm"]
+        );
+    }
+
+    #[test]
+    fn guest_bytes_behind_the_answer_are_not_lost() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut stream = try_connect(&answering(dir.path(), b"OK 1042\nhello"), 1042).unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "hello");
+    }
+
+    #[test]
+    fn nobody_listening_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = try_connect(&answering(dir.path(), b""), 1042).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+    }
+}
