@@ -1,0 +1,244 @@
+//! The kernel command line: `HAS_GPU=1`, `gpu_initrd.*`, module parameters, and the command after ` -- `.
+
+use super::{Config, ConfigError, GpuPolicy, InitMode, PowerAction, value};
+
+const ORIGIN: &str = "kernel command line";
+const PREFIX: &str = "gpu_initrd.";
+
+/// One key of the kernel command line: how it is written, what it takes, what it does.
+pub struct Key {
+    /// Full name.
+    pub name: &'static str,
+    /// The form of its value.
+    pub expects: &'static str,
+    /// What it does, for the README.
+    pub help: &'static str,
+    set: fn(&mut Config, &str) -> Option<()>,
+}
+
+/// Every key; the README's table is held against it by a test.
+pub const KEYS: &[Key] = &[
+    Key {
+        name: "HAS_GPU",
+        expects: "0 or 1",
+        help: "the host passed a GPU through",
+        set: |config, text| value::boolean(text).map(|on| config.has_gpu = on),
+    },
+    Key {
+        name: "gpu_initrd.gpu",
+        expects: "required, optional or off",
+        help: "what a GPU failure means for the boot; default `required` when the initrd carries a driver",
+        set: |config, text| {
+            config.gpu_policy = Some(match text {
+                "required" => GpuPolicy::Required,
+                "optional" => GpuPolicy::Optional,
+                "off" => GpuPolicy::Off,
+                _ => return None,
+            });
+            Some(())
+        },
+    },
+    Key {
+        name: "gpu_initrd.gpus",
+        expects: "a number, or PCI ids as 10de:2330,10de:27b8",
+        help: "which GPUs the host passed; fewer, more or others is a finding",
+        set: |config, text| value::gpus(text).map(|gpus| config.gpus = gpus),
+    },
+    Key {
+        name: "gpu_initrd.gpu_timeout",
+        expects: "a duration such as 60s",
+        help: "longest initialisation of one GPU; default 60s",
+        set: |config, text| value::duration(text).map(|time| config.gpu_timeout = time),
+    },
+    Key {
+        name: "gpu_initrd.root",
+        expects: "/dev/NAME, serial:NAME or virtiofs:TAG",
+        help: "the container root; default the disk with serial `root`, else /dev/vda",
+        set: |config, text| value::source(text).map(|source| config.root = Some(source)),
+    },
+    Key {
+        name: "gpu_initrd.upper",
+        expects: "tmpfs, /dev/NAME or serial:NAME",
+        help: "where the container's writes go; default the disk with serial `upper`, /dev/vdb when the config disk is /dev/vdc, else tmpfs",
+        set: |config, text| value::source(text).map(|source| config.upper = Some(source)),
+    },
+    Key {
+        name: "gpu_initrd.config",
+        expects: "/dev/NAME, serial:NAME or none",
+        help: "the config disk; default the disk with serial `config`, else /dev/vdc, if there is one",
+        set: |config, text| value::source(text).map(|source| config.config = Some(source)),
+    },
+    Key {
+        name: "gpu_initrd.disk_timeout",
+        expects: "a duration such as 10s",
+        help: "longest wait for a disk to appear; default 10s",
+        set: |config, text| value::duration(text).map(|time| config.disk_timeout = time),
+    },
+    Key {
+        name: "gpu_initrd.vsock_port",
+        expects: "a port number",
+        help: "port of the status server; default 1042",
+        set: |config, text| text.parse().ok().map(|port| config.vsock_port = port),
+    },
+    Key {
+        name: "gpu_initrd.linger",
+        expects: "a duration such as 2s",
+        help: "how long the status can still be asked for after the container ended; default 2s",
+        set: |config, text| value::duration(text).map(|time| config.linger = time),
+    },
+    Key {
+        name: "gpu_initrd.power",
+        expects: "off or reboot",
+        help: "what happens then; default `off`",
+        set: |config, text| {
+            config.power = match text {
+                "off" => PowerAction::Off,
+                "reboot" => PowerAction::Reboot,
+                _ => return None,
+            };
+            Some(())
+        },
+    },
+    Key {
+        name: "gpu_initrd.init_mode",
+        expects: "exec or systemd",
+        help: "`exec` starts the command as a child of guest-init; `systemd` hands PID 1 to the image's init",
+        set: |config, text| init_mode(text).map(|mode| config.init_mode = mode),
+    },
+    Key {
+        name: "gpu_initrd.user",
+        expects: "NAME, UID, NAME:GROUP or UID:GID",
+        help: "the user of the command; default root",
+        set: |config, text| (!text.is_empty()).then(|| config.user = text.into()),
+    },
+    Key {
+        name: "gpu_initrd.workdir",
+        expects: "an absolute path",
+        help: "working directory of the command; default /",
+        set: |config, text| text.starts_with('/').then(|| config.workdir = text.into()),
+    },
+    Key {
+        name: "gpu_initrd.hostname",
+        expects: "a host name",
+        help: "host name of the guest",
+        set: |config, text| (!text.is_empty()).then(|| config.hostname = Some(text.into())),
+    },
+    Key {
+        name: "gpu_initrd.log",
+        expects: "error, warn, info, debug or trace",
+        help: "level of guest-init's own log; default info",
+        set: |config, text| {
+            ["error", "warn", "info", "debug", "trace"].contains(&text).then(|| config.log_level = text.into())
+        },
+    },
+    Key {
+        name: "gpu_initrd.lock_modules",
+        expects: "0 or 1",
+        help: "forbid further module loading before the container starts; default 1",
+        set: |config, text| value::boolean(text).map(|on| config.lock_modules = on),
+    },
+];
+
+pub(super) fn init_mode(text: &str) -> Option<InitMode> {
+    match text {
+        "exec" => Some(InitMode::Exec),
+        "systemd" => Some(InitMode::Systemd),
+        _ => None,
+    }
+}
+
+/// Splits a command line as the kernel does: at white space, except inside double quotes, which are dropped.
+pub fn words(text: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let (mut word, mut quoted, mut started) = (String::new(), false, false);
+    for c in text.trim_end_matches(['\n', '\0']).chars() {
+        match c {
+            '"' => (quoted, started) = (!quoted, true),
+            c if c.is_whitespace() && !quoted => {
+                if started {
+                    words.push(std::mem::take(&mut word));
+                }
+                started = false;
+            }
+            c => {
+                word.push(c);
+                started = true;
+            }
+        }
+    }
+    if started {
+        words.push(word);
+    }
+    words
+}
+
+pub(super) fn apply(config: &mut Config, text: &str) -> Result<(), ConfigError> {
+    let mut words = words(text).into_iter();
+    for word in words.by_ref() {
+        if word == "--" {
+            break;
+        }
+        let (name, text) = word.split_once('=').unwrap_or((&word, ""));
+        if let Some(key) = KEYS.iter().find(|key| key.name == name) {
+            (key.set)(config, text).ok_or_else(|| ConfigError::Value {
+                origin: ORIGIN,
+                key: name.into(),
+                expected: key.expects,
+                found: text.into(),
+            })?;
+        } else if name.starts_with(PREFIX) {
+            config.unknown.push(name.into());
+        } else if let Some((module, parameter)) = name.split_once('.') {
+            // `module.parameter=value` is how every Linux user sets one; modprobe would read it from here.
+            let setting = if word.contains('=') { format!("{parameter}={text}") } else { parameter.to_owned() };
+            config.module_parameters.entry(module.replace('-', "_")).or_default().push(setting);
+        }
+    }
+    config.cmd = words.collect();
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{ExpectedGpus, Source};
+    use super::*;
+
+    #[test]
+    fn words_keep_what_is_quoted() {
+        assert_eq!(words("a  \"b c\"=d e=\"\" \n"), ["a", "b c=d", "e="]);
+    }
+
+    #[test]
+    fn a_command_line_is_read_whole() {
+        let config = Config::from_cmdline(
+            "console=ttyS0 HAS_GPU=1 gpu_initrd.gpus=2 gpu_initrd.root=virtiofs:rootfs \
+             nvidia-drm.modeset=1 nvidia.NVreg_NvLinkDisable=1 gpu_initrd.bogus=1 quiet -- nvidia-smi -L",
+        )
+        .unwrap();
+        assert!(config.has_gpu);
+        assert_eq!(config.gpus, ExpectedGpus::Count(2));
+        assert_eq!(config.root, Some(Source::Virtiofs("rootfs".into())));
+        assert_eq!(config.module_parameters["nvidia_drm"], ["modeset=1"]);
+        assert_eq!(config.module_parameters["nvidia"], ["NVreg_NvLinkDisable=1"]);
+        assert_eq!(config.unknown, ["gpu_initrd.bogus"]);
+        assert_eq!(config.command(), ["nvidia-smi", "-L"]);
+    }
+
+    #[test]
+    fn a_bad_value_names_key_expectation_and_value() {
+        let error = Config::from_cmdline("gpu_initrd.gpu=maybe").unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "kernel command line: gpu_initrd.gpu expects required, optional or off, found \"maybe\""
+        );
+        assert!(Config::from_cmdline("HAS_GPU").is_err());
+    }
+
+    #[test]
+    fn every_key_refuses_nonsense_or_takes_any_text() {
+        for key in KEYS {
+            let result = Config::from_cmdline(&format!("{}=", key.name));
+            assert!(result.is_err(), "{} takes an empty value", key.name);
+        }
+    }
+}

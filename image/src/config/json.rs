@@ -1,0 +1,226 @@
+//! `config.json` on the config disk: our own keys, and those that hypeman writes.
+
+use super::cmdline::init_mode;
+use super::{Config, ConfigError, ExpectedGpus, Volume, VolumeMode, value};
+use serde_json::Value;
+
+const ORIGIN: &str = "config.json";
+
+/// One key of the file.
+pub struct JsonKey {
+    /// Name.
+    pub name: &'static str,
+    /// The form of its value.
+    pub expects: &'static str,
+    /// What it does, for the README.
+    pub help: &'static str,
+    set: fn(&mut Config, &Value) -> Option<()>,
+}
+
+/// Every key; the README's table is held against it by a test.
+pub const JSON_KEYS: &[JsonKey] = &[
+    JsonKey {
+        name: "entrypoint",
+        expects: "a list of strings, or a string",
+        help: "first part of the command",
+        set: |config, json| strings(json).map(|list| config.entrypoint = list),
+    },
+    JsonKey {
+        name: "cmd",
+        expects: "a list of strings, or a string",
+        help: "second part of the command; a command after ` -- ` on the kernel command line replaces both",
+        set: |config, json| strings(json).map(|list| config.cmd = list),
+    },
+    JsonKey {
+        name: "workdir",
+        expects: "an absolute path, or an empty string",
+        help: "working directory of the command; default /",
+        set: |config, json| {
+            let text = json.as_str()?;
+            match text {
+                "" => Some(()),
+                text => text.starts_with('/').then(|| config.workdir = text.into()),
+            }
+        },
+    },
+    JsonKey {
+        name: "env",
+        expects: "an object of strings, or a list of NAME=VALUE",
+        help: "environment of the command",
+        set: environment,
+    },
+    JsonKey {
+        name: "user",
+        expects: "NAME, UID, NAME:GROUP or UID:GID, or an empty string",
+        help: "user of the command, looked up in the image; default root",
+        set: |config, json| json.as_str().map(|text| config.user = text.into()),
+    },
+    JsonKey {
+        name: "hostname",
+        expects: "a host name",
+        help: "host name of the guest",
+        set: |config, json| json.as_str().map(|text| config.hostname = Some(text.into())),
+    },
+    JsonKey {
+        name: "has_gpu",
+        expects: "true or false",
+        help: "the host passed a GPU through; the same as `HAS_GPU`",
+        set: |config, json| json.as_bool().map(|on| config.has_gpu |= on),
+    },
+    JsonKey {
+        name: "gpus",
+        expects: "a number, or a list of PCI ids such as \"10de:2330\"",
+        help: "which GPUs were passed; the same as `gpu_initrd.gpus`",
+        set: gpus,
+    },
+    JsonKey {
+        name: "init_mode",
+        expects: "\"exec\" or \"systemd\"",
+        help: "the same as `gpu_initrd.init_mode`",
+        set: |config, json| match json.as_str()? {
+            "" => Some(()),
+            text => init_mode(text).map(|mode| config.init_mode = mode),
+        },
+    },
+    JsonKey {
+        name: "volume_mounts",
+        expects: "a list of {device, path, mode: ro|rw|overlay, overlay_device}",
+        help: "more file systems for the container",
+        set: |config, json| match json {
+            Value::Null => Some(()),
+            json => json.as_array()?.iter().map(volume).collect::<Option<_>>().map(|list| config.volumes = list),
+        },
+    },
+];
+
+pub(super) fn apply(config: &mut Config, bytes: &[u8]) -> Result<(), ConfigError> {
+    let json: Value = serde_json::from_slice(bytes).map_err(|error| ConfigError::Json(error.to_string()))?;
+    let Value::Object(object) = json else {
+        return Err(ConfigError::Json("it holds something else".into()));
+    };
+    // The host's word on the command line stands against the image's in the file.
+    let cmdline = config.clone();
+    for (name, json) in &object {
+        let Some(key) = JSON_KEYS.iter().find(|key| key.name == name) else {
+            config.unknown.push(name.clone());
+            continue;
+        };
+        (key.set)(config, json).ok_or_else(|| ConfigError::Value {
+            origin: ORIGIN,
+            key: name.clone(),
+            expected: key.expects,
+            found: excerpt(json),
+        })?;
+    }
+    let default = Config::default();
+    if cmdline.cmd != default.cmd {
+        (config.entrypoint, config.cmd) = (Vec::new(), cmdline.cmd);
+    }
+    keep(&mut config.workdir, cmdline.workdir, &default.workdir);
+    keep(&mut config.user, cmdline.user, &default.user);
+    keep(&mut config.hostname, cmdline.hostname, &default.hostname);
+    keep(&mut config.gpus, cmdline.gpus, &default.gpus);
+    keep(&mut config.init_mode, cmdline.init_mode, &default.init_mode);
+    Ok(())
+}
+
+fn keep<T: PartialEq>(slot: &mut T, cmdline: T, default: &T) {
+    if cmdline != *default {
+        *slot = cmdline;
+    }
+}
+
+fn excerpt(json: &Value) -> String {
+    json.to_string().chars().take(60).collect()
+}
+
+fn strings(json: &Value) -> Option<Vec<String>> {
+    match json {
+        Value::Null => Some(Vec::new()),
+        Value::String(text) => Some(vec![text.clone()]),
+        Value::Array(list) => list.iter().map(|item| item.as_str().map(str::to_owned)).collect(),
+        _ => None,
+    }
+}
+
+fn environment(config: &mut Config, json: &Value) -> Option<()> {
+    let pairs: Vec<(String, String)> = match json {
+        Value::Null => Vec::new(),
+        Value::Object(map) => {
+            map.iter().map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned()))).collect::<Option<_>>()?
+        }
+        Value::Array(list) => {
+            let pair = |item: &Value| item.as_str()?.split_once('=').map(|(k, v)| (k.to_owned(), v.to_owned()));
+            list.iter().map(pair).collect::<Option<_>>()?
+        }
+        _ => return None,
+    };
+    let clean = |text: &str| !text.contains('\0');
+    if !pairs.iter().all(|(k, v)| !k.is_empty() && !k.contains('=') && clean(k) && clean(v)) {
+        return None;
+    }
+    config.env.extend(pairs);
+    Some(())
+}
+
+fn gpus(config: &mut Config, json: &Value) -> Option<()> {
+    config.gpus = match json {
+        Value::Number(number) => ExpectedGpus::Count(u32::try_from(number.as_u64()?).ok()?),
+        Value::Array(_) => value::gpus(&strings(json)?.join(","))?,
+        _ => return None,
+    };
+    Some(())
+}
+
+fn volume(json: &Value) -> Option<Volume> {
+    let text = |key: &str| json.get(key).and_then(Value::as_str);
+    let path = text("path").filter(|path| path.starts_with('/'))?;
+    let mode = match text("mode")? {
+        "ro" => VolumeMode::ReadOnly,
+        "rw" => VolumeMode::ReadWrite,
+        "overlay" => VolumeMode::Overlay { upper: text("overlay_device")?.into() },
+        _ => return None,
+    };
+    let device = text("device").filter(|device| device.starts_with("/dev/"))?;
+    Some(Volume { device: device.into(), path: path.into(), mode })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shape_that_hypeman_writes_is_read() {
+        let mut config = Config::default();
+        config
+            .apply_json(
+                br#"{"entrypoint": ["/bin/sh"], "cmd": ["-c", "true"], "workdir": "/srv", "env": {"A": "b"},
+                 "network_enabled": true, "has_gpu": true, "init_mode": "exec",
+                 "volume_mounts": [{"device": "/dev/vdd", "path": "/data", "mode": "overlay", "overlay_device": "/dev/vde"}]}"#,
+            )
+            .unwrap();
+        assert_eq!(config.command(), ["/bin/sh", "-c", "true"]);
+        assert!(config.has_gpu);
+        assert_eq!(config.env["A"], "b");
+        assert_eq!(config.unknown, ["network_enabled"]);
+        assert_eq!(config.volumes[0].mode, VolumeMode::Overlay { upper: "/dev/vde".into() });
+    }
+
+    #[test]
+    fn the_command_line_wins() {
+        let mut config = Config::from_cmdline("HAS_GPU=1 gpu_initrd.gpus=2 -- nvidia-smi").unwrap();
+        config.apply_json(br#"{"entrypoint": ["/x"], "cmd": ["y"], "gpus": 1, "has_gpu": false}"#).unwrap();
+        assert_eq!(config.command(), ["nvidia-smi"]);
+        assert_eq!(config.gpus, ExpectedGpus::Count(2));
+        assert!(config.has_gpu);
+    }
+
+    #[test]
+    fn a_bad_value_is_an_error_that_names_it() {
+        let mut config = Config::default();
+        let error = config.apply_json(br#"{"env": {"A": 1}}"#).unwrap_err().to_string();
+        assert!(error.contains("env expects an object of strings"), "{error}");
+        assert!(config.apply_json(b"[]").is_err());
+        assert!(config.apply_json(br#"{"volume_mounts": [{"device": "/etc", "path": "/x", "mode": "ro"}]}"#).is_err());
+    }
+}

@@ -1,0 +1,310 @@
+//! What one boot is told: the kernel command line first, then the config disk's `config.json`.
+//!
+//! Unknown keys are reported, bad values are errors: a typing mistake must not become a default.
+
+mod cmdline;
+mod json;
+
+pub use cmdline::{KEYS, Key, words};
+pub use json::{JSON_KEYS, JsonKey};
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// What a block device, or a directory shared by the host, is called.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Source {
+    /// A device node: `/dev/vda`.
+    Device(String),
+    /// A virtio disk by its serial number: `serial:root`.
+    Serial(String),
+    /// A virtiofs tag: `virtiofs:rootfs`.
+    Virtiofs(String),
+    /// Memory: `tmpfs` (upper layer only).
+    Tmpfs,
+    /// Nothing: `none`.
+    None,
+}
+
+impl std::fmt::Display for Source {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Device(path) => out.write_str(path),
+            Self::Serial(serial) => write!(out, "serial:{serial}"),
+            Self::Virtiofs(tag) => write!(out, "virtiofs:{tag}"),
+            Self::Tmpfs => out.write_str("tmpfs"),
+            Self::None => out.write_str("none"),
+        }
+    }
+}
+
+/// What a GPU failure means for the boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GpuPolicy {
+    /// The container starts only when every GPU that was expected is usable.
+    Required,
+    /// The container starts in any case; failures are findings.
+    Optional,
+    /// Nothing of NVIDIA is touched.
+    Off,
+}
+
+/// Which GPUs the host says it passed through.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ExpectedGpus {
+    /// At least one.
+    Any,
+    /// Exactly so many.
+    Count(u32),
+    /// Exactly these PCI ids (vendor, device), in any order.
+    Ids(Vec<(u16, u16)>),
+}
+
+/// How the container's program is started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum InitMode {
+    /// As a child of guest-init, in its own mount namespace.
+    Exec,
+    /// The image's own init (systemd) becomes PID 1.
+    Systemd,
+}
+
+/// What happens when the container has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PowerAction {
+    /// ACPI power off.
+    Off,
+    /// Reboot (what Firecracker-like VMMs take as the end).
+    Reboot,
+}
+
+/// Another file system of the container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Volume {
+    /// The device that holds it.
+    pub device: String,
+    /// Where the container sees it.
+    pub path: String,
+    /// How it is mounted.
+    pub mode: VolumeMode,
+}
+
+/// How a [`Volume`] is mounted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum VolumeMode {
+    /// Read-only.
+    ReadOnly,
+    /// Read and write.
+    ReadWrite,
+    /// Read-only below, writes go to another device.
+    Overlay {
+        /// The device for the writes.
+        upper: String,
+    },
+}
+
+/// Everything a boot is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// `HAS_GPU=1` or `has_gpu`: the host passed a GPU through.
+    pub has_gpu: bool,
+    /// What a GPU failure means; `None`: required when the initrd carries a driver.
+    pub gpu_policy: Option<GpuPolicy>,
+    /// Which GPUs were passed through.
+    pub gpus: ExpectedGpus,
+    /// How long one GPU may take to initialise.
+    pub gpu_timeout: Duration,
+    /// The container root; `None`: the disk with serial `root`, else /dev/vda.
+    pub root: Option<Source>,
+    /// Where the container's writes go; `None`: the disk with serial `upper`, else memory.
+    pub upper: Option<Source>,
+    /// The config disk; `None`: the disk with serial `config`, else /dev/vdc, if there is one.
+    pub config: Option<Source>,
+    /// Longest wait for a disk to appear.
+    pub disk_timeout: Duration,
+    /// Port of the status server.
+    pub vsock_port: u32,
+    /// How long the status can still be asked for after the container ended.
+    pub linger: Duration,
+    /// What happens then.
+    pub power: PowerAction,
+    /// How the program is started.
+    pub init_mode: InitMode,
+    /// First part of the command.
+    pub entrypoint: Vec<String>,
+    /// Second part of the command.
+    pub cmd: Vec<String>,
+    /// Its working directory.
+    pub workdir: String,
+    /// Its environment.
+    pub env: BTreeMap<String, String>,
+    /// `name`, `uid`, `name:group` or `uid:gid`, looked up in the image.
+    pub user: String,
+    /// Host name; `None`: the kernel's.
+    pub hostname: Option<String>,
+    /// More file systems for the container.
+    pub volumes: Vec<Volume>,
+    /// `MODULE.PARAMETER=VALUE` from the kernel command line, by module name with underscores.
+    pub module_parameters: BTreeMap<String, Vec<String>>,
+    /// Level of guest-init's own log.
+    pub log_level: String,
+    /// Sets /proc/sys/kernel/modules_disabled once all modules are loaded.
+    pub lock_modules: bool,
+    /// Keys nobody knows, for the report.
+    pub unknown: Vec<String>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            has_gpu: false,
+            gpu_policy: None,
+            gpus: ExpectedGpus::Any,
+            gpu_timeout: Duration::from_secs(60),
+            root: None,
+            upper: None,
+            config: None,
+            disk_timeout: Duration::from_secs(10),
+            vsock_port: crate::wire::DEFAULT_PORT,
+            linger: Duration::from_secs(2),
+            power: PowerAction::Off,
+            init_mode: InitMode::Exec,
+            entrypoint: Vec::new(),
+            cmd: Vec::new(),
+            workdir: "/".into(),
+            env: BTreeMap::new(),
+            user: String::new(),
+            hostname: None,
+            volumes: Vec::new(),
+            module_parameters: BTreeMap::new(),
+            log_level: "info".into(),
+            lock_modules: true,
+            unknown: Vec::new(),
+        }
+    }
+}
+
+/// A value that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// The value of one key is not of its form.
+    #[error("{origin}: {key} expects {expected}, found {found:?}")]
+    Value {
+        /// `kernel command line` or `config.json`.
+        origin: &'static str,
+        /// The key.
+        key: String,
+        /// What it takes.
+        expected: &'static str,
+        /// What it got.
+        found: String,
+    },
+    /// The file is not JSON.
+    #[error("config.json is not a JSON object: {0}")]
+    Json(String),
+}
+
+impl Config {
+    /// What the kernel command line says.
+    pub fn from_cmdline(text: &str) -> Result<Self, ConfigError> {
+        let mut config = Self::default();
+        cmdline::apply(&mut config, text)?;
+        Ok(config)
+    }
+
+    /// Lays `config.json` over it. The file describes the container; the command line, which only the host can
+    /// write, wins for the keys that both have.
+    pub fn apply_json(&mut self, bytes: &[u8]) -> Result<(), ConfigError> {
+        json::apply(self, bytes)
+    }
+
+    /// The whole command: entrypoint, then cmd.
+    pub fn command(&self) -> Vec<String> {
+        self.entrypoint.iter().chain(&self.cmd).cloned().collect()
+    }
+}
+
+/// Parsers of single values, shared by both origins.
+pub(crate) mod value {
+    use super::{ExpectedGpus, Source};
+    use std::time::Duration;
+
+    pub fn boolean(text: &str) -> Option<bool> {
+        match text {
+            "1" | "true" | "yes" | "on" => Some(true),
+            "0" | "false" | "no" | "off" => Some(false),
+            _ => None,
+        }
+    }
+
+    /// `90`, `90s`, `1500ms`, `2m`.
+    pub fn duration(text: &str) -> Option<Duration> {
+        let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let number: u32 = text[..split].parse().ok()?;
+        match &text[split..] {
+            "ms" => Some(Duration::from_millis(number.into())),
+            "" | "s" => Some(Duration::from_secs(number.into())),
+            "m" => Some(Duration::from_secs(u64::from(number) * 60)),
+            _ => None,
+        }
+    }
+
+    pub fn source(text: &str) -> Option<Source> {
+        match text {
+            "tmpfs" => return Some(Source::Tmpfs),
+            "none" => return Some(Source::None),
+            _ => {}
+        }
+        let named = |prefix: &str| text.strip_prefix(prefix).filter(|name| !name.is_empty());
+        if let Some(serial) = named("serial:") {
+            return Some(Source::Serial(serial.into()));
+        }
+        if let Some(tag) = named("virtiofs:") {
+            return Some(Source::Virtiofs(tag.into()));
+        }
+        named("/dev/").map(|_| Source::Device(text.into()))
+    }
+
+    /// `2`, or `10de:2330,10de:27b8`.
+    pub fn gpus(text: &str) -> Option<ExpectedGpus> {
+        if let Ok(count) = text.parse() {
+            return Some(ExpectedGpus::Count(count));
+        }
+        let id = |word: &str| {
+            let (vendor, device) = word.split_once(':')?;
+            let hex = |digits: &str| (digits.len() == 4).then(|| u16::from_str_radix(digits, 16).ok()).flatten();
+            Some((hex(vendor)?, hex(device)?))
+        };
+        text.split(',').map(id).collect::<Option<Vec<_>>>().map(ExpectedGpus::Ids)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::value::{duration, gpus, source};
+    use super::*;
+
+    #[test]
+    fn values_are_read_or_refused() {
+        assert_eq!(duration("90"), Some(Duration::from_secs(90)));
+        assert_eq!(duration("1500ms"), Some(Duration::from_millis(1500)));
+        assert_eq!(duration("2m"), Some(Duration::from_secs(120)));
+        assert_eq!(duration("2h"), None);
+        assert_eq!(duration(""), None);
+        assert_eq!(source("/dev/vda"), Some(Source::Device("/dev/vda".into())));
+        assert_eq!(source("serial:root"), Some(Source::Serial("root".into())));
+        assert_eq!(source("virtiofs:"), None);
+        assert_eq!(source("vda"), None);
+        assert_eq!(gpus("2"), Some(ExpectedGpus::Count(2)));
+        assert_eq!(gpus("10de:2330"), Some(ExpectedGpus::Ids(vec![(0x10de, 0x2330)])));
+        assert_eq!(gpus("10de:23"), None);
+    }
+
+    #[test]
+    fn a_source_prints_as_it_is_written() {
+        for text in ["/dev/vdb", "serial:root", "virtiofs:fs", "tmpfs", "none"] {
+            assert_eq!(source(text).unwrap().to_string(), text);
+        }
+    }
+}

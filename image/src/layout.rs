@@ -1,0 +1,52 @@
+//! Where everything is: one table of paths that the host packs and the guest reads.
+//!
+//! Paths inside the initramfs are absolute. Nothing else in the project spells one of them out.
+
+/// PID 1. The kernel runs this path of an initramfs first.
+pub const INIT: &str = "/init";
+/// The plan that the host made and the guest executes ([`crate::manifest::Manifest`], JSON).
+pub const MANIFEST: &str = "/usr/share/gpu-initrd/manifest.json";
+/// Driver libraries, flat, each under the name its package gave it (`libcuda.so.550.163.01`).
+pub const DRIVER_LIB_DIR: &str = "/usr/lib/nvidia";
+/// Driver programs (`nvidia-smi`, `nvidia-modprobe`).
+pub const DRIVER_BIN_DIR: &str = "/usr/bin";
+/// Where the kernel looks for firmware, in PID 1's root.
+pub const FIRMWARE_DIR: &str = "/lib/firmware";
+/// Parent of the per-release module directory.
+pub const MODULES_DIR: &str = "/lib/modules";
+/// Directory of the GPU modules below the module directory of a kernel release.
+pub const GPU_MODULES_SUBDIR: &str = "kernel/drivers/gpu";
+
+/// State of guest-init while it runs, on a tmpfs.
+pub const RUN_DIR: &str = "/run/gpu-initrd";
+/// The container image as it came (read-only lower layer).
+pub const ROOT_LOWER: &str = "/run/gpu-initrd/lower";
+/// Holds `upper` and `work` of the container's overlay.
+pub const ROOT_SCRATCH: &str = "/run/gpu-initrd/scratch";
+/// The container's root as the container sees it.
+pub const ROOT_MERGED: &str = "/run/gpu-initrd/root";
+/// The config disk, while it is read.
+pub const CONFIG_MOUNT: &str = "/run/gpu-initrd/config";
+/// File on the config disk.
+pub const CONFIG_FILE: &str = "config.json";
+/// The driver's files, arranged as a lower layer for the container's overlay. Not below [`RUN_DIR`]: hard links to
+/// [`DRIVER_LIB_DIR`] need the same file system.
+pub const DRIVER_LAYER: &str = "/var/lib/gpu-initrd/layer";
+
+/// The first `sha256` digits, enough to name a file.
+pub const SHORT_DIGEST: usize = 12;
+
+/// `/lib/modules/<release>`.
+pub fn module_dir(release: &str) -> String {
+    format!("{MODULES_DIR}/{release}")
+}
+
+/// `/lib/modules/<release>/kernel/drivers/gpu/<file>`.
+pub fn gpu_module(release: &str, file: &str) -> String {
+    format!("{MODULES_DIR}/{release}/{GPU_MODULES_SUBDIR}/{file}")
+}
+
+/// `/lib/firmware/nvidia/<driver version>`.
+pub fn firmware_dir(driver: &str) -> String {
+    format!("{FIRMWARE_DIR}/nvidia/{driver}")
+}

@@ -1,0 +1,192 @@
+//! The plan: what is in an initrd, in what order the guest acts on it, who put it there and why.
+//!
+//! The host writes it, `--dry-run` prints it, `inspect` reads it back, the guest executes it. It is JSON so that a
+//! person can read it out of an image with nothing but `cpio`.
+
+use serde::{Deserialize, Serialize};
+
+/// Version of the manifest's own format. A guest refuses a newer one.
+pub const FORMAT: u32 = 1;
+/// Manifests above this many bytes are refused.
+pub const MAX_BYTES: u64 = 4 << 20;
+
+/// Everything that is in one initrd.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// [`FORMAT`] of the tool that wrote it.
+    pub format: u32,
+    /// Name and version of that tool.
+    pub builder: String,
+    /// Name of the profile it was made from.
+    pub profile: String,
+    /// Target architecture, as `uname -m` says it.
+    pub arch: String,
+    /// Release of the kernel the modules belong to (`uname -r`).
+    pub kernel_release: String,
+    /// The driver, when one is packed.
+    pub driver: Option<Driver>,
+    /// Capabilities that were selected, sorted.
+    pub capabilities: Vec<String>,
+    /// Kernel modules in load order: each after everything it needs.
+    pub modules: Vec<Module>,
+    /// Every entry of the archive but the manifest itself, sorted by path.
+    pub files: Vec<File>,
+}
+
+/// One NVIDIA driver: modules, firmware and libraries all carry this version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Driver {
+    /// `550.163.01`, to the last digit.
+    pub version: String,
+    /// Firmware files the modules ask for, relative to [`crate::layout::FIRMWARE_DIR`], that are packed.
+    pub firmware: Vec<String>,
+}
+
+/// What a module is for: decides when, and whether, the guest loads it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Purpose {
+    /// Disks, file systems, overlay and vsock: loaded first, at every boot.
+    Boot,
+    /// The GPU's driver and what it needs: loaded only when the guest has a GPU.
+    Gpu,
+}
+
+/// A kernel module of the plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Module {
+    /// Module name with underscores, as /proc/modules shows it.
+    pub name: String,
+    /// Where it is in the initramfs.
+    pub path: String,
+    /// When it is loaded.
+    pub purpose: Purpose,
+    /// Parameters for `finit_module`, space separated; may be empty.
+    pub parameters: String,
+    /// Modules that must be loaded before it (hard dependencies).
+    pub depends: Vec<String>,
+    /// Its `vermagic`, as checked against the kernel.
+    pub vermagic: String,
+    /// Its own `version`, when it states one.
+    pub version: Option<String>,
+}
+
+/// What an archive entry is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Kind {
+    /// A directory.
+    Directory,
+    /// A regular file.
+    File {
+        /// Size in bytes.
+        size: u64,
+        /// SHA-256 of the content, lower-case hex.
+        sha256: String,
+    },
+    /// A symbolic link.
+    Link {
+        /// What the link says.
+        target: String,
+    },
+}
+
+/// One entry of the archive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct File {
+    /// Absolute path in the initramfs.
+    pub path: String,
+    /// What it is.
+    #[serde(flatten)]
+    pub kind: Kind,
+    /// Permission bits.
+    pub mode: u32,
+    /// Package or step it came from.
+    pub origin: String,
+    /// Why it is in the image.
+    pub reason: String,
+}
+
+/// Why a manifest could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// Not JSON of the manifest's shape.
+    #[error("the manifest is not readable: {0}; build the initrd again")]
+    Malformed(#[from] serde_json::Error),
+    /// Written by a newer tool.
+    #[error("the manifest has format {found}, this program reads up to {FORMAT}; use the guest-init that belongs to the builder")]
+    TooNew {
+        /// The format found.
+        found: u32,
+    },
+}
+
+impl Manifest {
+    /// Reads a manifest.
+    pub fn from_json(bytes: &[u8]) -> Result<Self, ManifestError> {
+        #[derive(Deserialize)]
+        struct Head {
+            format: u32,
+        }
+        let head: Head = serde_json::from_slice(bytes)?;
+        if head.format > FORMAT {
+            return Err(ManifestError::TooNew { found: head.format });
+        }
+        Ok(serde_json::from_slice(bytes)?)
+    }
+
+    /// The bytes that go into the image: stable for equal manifests.
+    pub fn to_json(&self) -> Vec<u8> {
+        let mut bytes = serde_json::to_vec_pretty(self).expect("a manifest holds nothing that JSON cannot");
+        bytes.push(b'\n');
+        bytes
+    }
+
+    /// Bytes of all regular files: what unpacking costs the guest, page rounding aside.
+    pub fn unpacked_bytes(&self) -> u64 {
+        self.files.iter().map(|file| if let Kind::File { size, .. } = file.kind { size } else { 0 }).sum()
+    }
+
+    /// Modules of one purpose, in load order.
+    pub fn modules_for(&self, purpose: Purpose) -> impl Iterator<Item = &Module> {
+        self.modules.iter().filter(move |module| module.purpose == purpose)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Manifest {
+        Manifest {
+            format: FORMAT,
+            builder: "gpu-initrd 0".into(),
+            profile: "p".into(),
+            arch: "x86_64".into(),
+            kernel_release: "6.12".into(),
+            driver: Some(Driver { version: "550.163.01".into(), firmware: vec![] }),
+            capabilities: vec!["compute".into()],
+            modules: vec![],
+            files: vec![File {
+                path: "/init".into(),
+                kind: Kind::File { size: 3, sha256: "aa".into() },
+                mode: 0o755,
+                origin: "guest-init".into(),
+                reason: "PID 1".into(),
+            }],
+        }
+    }
+
+    #[test]
+    fn survives_json() {
+        let manifest = sample();
+        assert_eq!(Manifest::from_json(&manifest.to_json()).unwrap(), manifest);
+        assert_eq!(manifest.unpacked_bytes(), 3);
+    }
+
+    #[test]
+    fn refuses_a_newer_format_whatever_else_it_holds() {
+        let error = Manifest::from_json(br#"{"format": 99, "modules": 7}"#).unwrap_err();
+        assert!(matches!(error, ManifestError::TooNew { found: 99 }));
+    }
+}

@@ -1,0 +1,175 @@
+//! Frames on vsock: one request, one reply, bounded on both sides, versioned.
+//!
+//! A frame is 12 bytes of header and a payload: magic `gpui`, version (u16 LE), reserved (u16, 0), payload length
+//! (u32 LE), then the payload in bincode 2 (standard configuration). bincode is used nowhere but here, so that a
+//! successor can replace it with a version step.
+
+use crate::status::Status;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::io::{self, Read, Write};
+
+/// Version of the frames and of what is in them.
+pub const VERSION: u16 = 1;
+/// Port the guest listens on unless told otherwise.
+pub const DEFAULT_PORT: u32 = 1042;
+/// Largest request, payload bytes.
+pub const MAX_REQUEST: usize = 4 << 10;
+/// Largest reply, payload bytes.
+pub const MAX_REPLY: usize = 1 << 20;
+const MAGIC: &[u8; 4] = b"gpui";
+const HEADER: usize = 12;
+
+/// What the host asks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// The status now.
+    Status,
+    /// The status once `until` is reached, cannot be reached any more, or `timeout_ms` is over.
+    Wait {
+        /// What to wait for.
+        until: Until,
+        /// Deadline in milliseconds.
+        timeout_ms: u64,
+    },
+}
+
+/// What [`Request::Wait`] waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Until {
+    /// The boot has an outcome.
+    Ready,
+    /// The program has ended.
+    Exited,
+}
+
+/// What the guest answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// The status.
+    Status(Box<Status>),
+    /// The request was not understood.
+    Refused(String),
+}
+
+/// What can go wrong with a frame.
+#[derive(Debug, thiserror::Error)]
+pub enum WireError {
+    /// The connection failed or ended early.
+    #[error("the connection failed: {0}")]
+    Io(#[from] io::Error),
+    /// Not our magic.
+    #[error("not the gpu-initrd protocol: expected frames that begin with `gpui`, found {found:02x?}")]
+    Magic {
+        /// The first four bytes.
+        found: [u8; 4],
+    },
+    /// Another version.
+    #[error("the peer speaks protocol version {found}, this program speaks {VERSION}; use host-builder and initrd of one release")]
+    Version {
+        /// The peer's version.
+        found: u16,
+    },
+    /// Larger than the bound.
+    #[error("a frame of {found} bytes, at most {most} are allowed")]
+    TooLarge {
+        /// Its size.
+        found: usize,
+        /// The bound.
+        most: usize,
+    },
+    /// The payload is not what it should be.
+    #[error("the frame's payload is malformed: {0}")]
+    Malformed(String),
+}
+
+/// Writes one frame.
+pub fn write<T: Serialize>(out: &mut impl Write, message: &T, most: usize) -> Result<(), WireError> {
+    let payload = bincode::serde::encode_to_vec(message, bincode::config::standard())
+        .map_err(|error| WireError::Malformed(error.to_string()))?;
+    if payload.len() > most {
+        return Err(WireError::TooLarge { found: payload.len(), most });
+    }
+    let length = u32::try_from(payload.len()).expect("bounded above");
+    let mut frame = Vec::with_capacity(HEADER + payload.len());
+    frame.extend_from_slice(MAGIC);
+    frame.extend_from_slice(&VERSION.to_le_bytes());
+    frame.extend_from_slice(&[0, 0]);
+    frame.extend_from_slice(&length.to_le_bytes());
+    frame.extend_from_slice(&payload);
+    out.write_all(&frame)?;
+    out.flush()?;
+    Ok(())
+}
+
+/// Reads one frame of at most `most` payload bytes.
+pub fn read<T: DeserializeOwned>(input: &mut impl Read, most: usize) -> Result<T, WireError> {
+    let mut header = [0; HEADER];
+    input.read_exact(&mut header)?;
+    let magic = [header[0], header[1], header[2], header[3]];
+    if &magic != MAGIC {
+        return Err(WireError::Magic { found: magic });
+    }
+    let version = u16::from_le_bytes([header[4], header[5]]);
+    if version != VERSION {
+        return Err(WireError::Version { found: version });
+    }
+    let length = u32::from_le_bytes([header[8], header[9], header[10], header[11]]) as usize;
+    if length > most {
+        return Err(WireError::TooLarge { found: length, most });
+    }
+    let mut payload = vec![0; length];
+    input.read_exact(&mut payload)?;
+    decode(&payload)
+}
+
+fn decode<T: DeserializeOwned>(payload: &[u8]) -> Result<T, WireError> {
+    // The limit bounds what a lying length inside the payload can make us allocate.
+    let config = bincode::config::standard().with_limit::<MAX_REPLY>();
+    let (message, used) = bincode::serde::decode_from_slice(payload, config)
+        .map_err(|error| WireError::Malformed(error.to_string()))?;
+    if used != payload.len() {
+        return Err(WireError::Malformed(format!("{} bytes are left over", payload.len() - used)));
+    }
+    Ok(message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(request: &Request) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        write(&mut bytes, request, MAX_REQUEST).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn golden_frames_pin_the_format() {
+        assert_eq!(frame(&Request::Status), *b"gpui\x01\0\0\0\x01\0\0\0\0");
+        let wait = Request::Wait { until: Until::Exited, timeout_ms: 60_000 };
+        assert_eq!(frame(&wait), *b"gpui\x01\0\0\0\x05\0\0\0\x01\x01\xfb\x60\xea");
+        assert_eq!(read::<Request>(&mut &frame(&wait)[..], MAX_REQUEST).unwrap(), wait);
+    }
+
+    #[test]
+    fn each_defect_has_its_own_error() {
+        let good = frame(&Request::Status);
+        let with = |index: usize, byte: u8| {
+            let mut bytes = good.clone();
+            bytes[index] = byte;
+            read::<Request>(&mut &bytes[..], MAX_REQUEST).unwrap_err()
+        };
+        assert!(matches!(with(0, b'H'), WireError::Magic { .. }));
+        assert!(matches!(with(4, 9), WireError::Version { found: 9 }));
+        assert!(matches!(with(11, 0xff), WireError::TooLarge { .. }));
+        assert!(matches!(with(12, 0x55), WireError::Malformed(_)));
+        assert!(matches!(with(8, 2), WireError::Io(_)));
+    }
+
+    #[test]
+    fn a_huge_length_inside_the_payload_allocates_nothing() {
+        // Reply::Refused with a string that claims 2^62 bytes.
+        let payload = [1, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0x40];
+        assert!(matches!(decode::<Reply>(&payload), Err(WireError::Malformed(_))));
+    }
+}
