@@ -1,1 +1,3 @@
 //! PID 1 for GPU guests, as a library so that its parts can be tested on any directory.
+
+pub mod rootfs;

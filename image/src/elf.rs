@@ -311,7 +311,7 @@ fn read_notes<S: ReadAt + ?Sized>(
         let gnu = name_len == 4 && notes.get(name_at..name_at + 4) == Some(b"GNU\0");
         if gnu && kind == NT_GNU_ABI_TAG && len == 16 && elf.abi_tag.is_none() {
             elf.abi_tag = abi_tag(&notes, body_at, ctx);
-        } else if gnu && kind == NT_GNU_PROPERTY_TYPE_0 {
+        } else if gnu && kind == NT_GNU_PROPERTY_TYPE_0 && segment.p_type == program_header::PT_GNU_PROPERTY {
             let body = notes.get(body_at..end).unwrap_or_default();
             elf.x86_isa_needed |= x86_isa_needed(body, ctx);
         }

@@ -21,15 +21,17 @@ fn library(soname: &str, needed: &[&str]) -> Vec<u8> {
 
     let mut notes = Vec::new();
     note(&mut notes, NT_GNU_ABI_TAG, &[0, 3, 2, 0].map(u32::to_le_bytes).concat());
+    let mut properties = Vec::new();
     note(
-        &mut notes,
+        &mut properties,
         NT_GNU_PROPERTY_TYPE_0,
         &[GNU_PROPERTY_X86_ISA_1_NEEDED, 4, 0b110, 0].map(u32::to_le_bytes).concat(),
     );
 
-    let headers = 64 + 3 * 56_u64;
+    let headers = 64 + 4 * 56_u64;
     let notes_at = headers;
-    let strings_at = notes_at + notes.len() as u64;
+    let properties_at = notes_at + notes.len() as u64;
+    let strings_at = properties_at + properties.len() as u64;
     let dynamic_at = (strings_at + strings.len() as u64).next_multiple_of(8);
     let dynamic_len = (dynamic.len() as u64 + 2) * 16;
     let end = dynamic_at + dynamic_len;
@@ -42,10 +44,11 @@ fn library(soname: &str, needed: &[&str]) -> Vec<u8> {
     out[32..40].copy_from_slice(&64_u64.to_le_bytes());
     out[52..54].copy_from_slice(&64_u16.to_le_bytes());
     out[54..56].copy_from_slice(&56_u16.to_le_bytes());
-    out[56..58].copy_from_slice(&3_u16.to_le_bytes());
+    out[56..58].copy_from_slice(&4_u16.to_le_bytes());
     for (kind, at, len) in [
         (program_header::PT_LOAD, 0, end),
         (program_header::PT_NOTE, notes_at, notes.len() as u64),
+        (program_header::PT_GNU_PROPERTY, properties_at, properties.len() as u64),
         (program_header::PT_DYNAMIC, dynamic_at, dynamic_len),
     ] {
         out.extend(kind.to_le_bytes());
@@ -55,6 +58,7 @@ fn library(soname: &str, needed: &[&str]) -> Vec<u8> {
         }
     }
     out.extend(notes);
+    out.extend(properties);
     out.extend(strings);
     out.resize(usize::try_from(dynamic_at).unwrap(), 0);
     dynamic.push((dynamic::DT_STRTAB, strings_at + LOAD));
@@ -134,7 +138,7 @@ fn a_cut_file_is_truncated_not_foreign() {
 #[test]
 fn a_huge_dynamic_section_is_refused_before_it_is_read() {
     let mut file = library("libx.so.1", &[]);
-    let filesz = 64 + 2 * 56 + 32;
+    let filesz = 64 + 3 * 56 + 32;
     file[filesz..filesz + 8].copy_from_slice(&u64::MAX.to_le_bytes());
     assert!(matches!(read(&file), Err(ElfError::TooLarge { .. })));
 }

@@ -1,0 +1,182 @@
+//! Looking at a container root.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Component, Path, PathBuf};
+
+use nix::dir::{Dir, Type};
+use nix::fcntl::{AtFlags, OFlag, readlinkat};
+use nix::sys::stat::{fstat, fstatat};
+
+use super::{DirEntry, Kind, MAX_LINKS, MAX_NAMES, RootDir, RootError, Stat, io_error};
+
+impl RootDir {
+    /// Opens a regular file of at most `max` bytes for reading. Links are followed inside the root.
+    ///
+    /// # Errors
+    /// [`RootError::NotRegular`] for anything else: it is not opened then, since opening a device can have effects.
+    pub fn open_file(&self, path: &Path, max: u64) -> Result<File, RootError> {
+        let failed = |e| io_error("open", path, e);
+        let look = self.open_inside(path, OFlag::O_PATH).map_err(failed)?;
+        let before = Stat::from(&fstat(&look).map_err(failed)?);
+        check_regular(path, before, max)?;
+        let fd =
+            self.open_inside(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY).map_err(failed)?;
+        check_regular(path, Stat::from(&fstat(&fd).map_err(failed)?), max)?;
+        Ok(File::from(fd))
+    }
+
+    /// Reads a whole regular file of at most `max` bytes.
+    ///
+    /// # Errors
+    /// [`RootError::TooLarge`] when it is larger, even if it only grows while it is read.
+    pub fn read(&self, path: &Path, max: u64) -> Result<Vec<u8>, RootError> {
+        let file = self.open_file(path, max)?;
+        let mut bytes = Vec::new();
+        let read = |source| RootError::Io { action: "read", path: path.to_owned(), source };
+        file.take(max.saturating_add(1)).read_to_end(&mut bytes).map_err(read)?;
+        let found = bytes.len() as u64;
+        if found > max {
+            return Err(RootError::TooLarge { path: path.to_owned(), found, unit: "bytes", limit: max });
+        }
+        Ok(bytes)
+    }
+
+    /// The names in a directory, in the order the file system gives, without `.` and `..`.
+    ///
+    /// # Errors
+    /// [`RootError::TooLarge`] beyond 100000 names.
+    pub fn list(&self, path: &Path) -> Result<Vec<DirEntry>, RootError> {
+        let failed = |e| io_error("list", path, e);
+        let fd = self.open_inside(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY).map_err(failed)?;
+        let mut dir = Dir::from_fd(fd).map_err(failed)?;
+        let mut unknown = Vec::new();
+        let mut entries = Vec::new();
+        for entry in dir.iter() {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name().to_bytes();
+            if name == b"." || name == b".." {
+                continue;
+            }
+            if entries.len() == MAX_NAMES {
+                let (found, limit) = (MAX_NAMES as u64 + 1, MAX_NAMES as u64);
+                return Err(RootError::TooLarge { path: path.to_owned(), found, unit: "names", limit });
+            }
+            let kind = match entry.file_type() {
+                Some(Type::File) => Kind::File,
+                Some(Type::Directory) => Kind::Directory,
+                Some(Type::Symlink) => Kind::Link,
+                Some(_) => Kind::Other,
+                None => {
+                    unknown.push(entries.len());
+                    Kind::Other
+                }
+            };
+            entries.push(DirEntry { name: std::ffi::OsString::from_vec(name.to_vec()), kind });
+        }
+        // Some file systems do not tell the kind while listing.
+        for index in unknown {
+            let entry = &mut entries[index];
+            let stat = fstatat(dir.as_fd(), entry.name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW);
+            entry.kind = stat.map_or(Kind::Other, |s| Kind::of(&s));
+        }
+        Ok(entries)
+    }
+
+    /// What `path` is, links followed inside the root.
+    pub fn stat(&self, path: &Path) -> Result<Stat, RootError> {
+        let failed = |e| io_error("look at", path, e);
+        let fd = self.open_inside(path, OFlag::O_PATH).map_err(failed)?;
+        Ok(Stat::from(&fstat(&fd).map_err(failed)?))
+    }
+
+    /// What `path` is, a link at its end not followed.
+    pub fn lstat(&self, path: &Path) -> Result<Stat, RootError> {
+        let failed = |e| io_error("look at", path, e);
+        let fd = self.open_inside(path, OFlag::O_PATH | OFlag::O_NOFOLLOW).map_err(failed)?;
+        Ok(Stat::from(&fstat(&fd).map_err(failed)?))
+    }
+
+    /// Whether `path` leads to something.
+    pub fn exists(&self, path: &Path) -> bool {
+        self.stat(path).is_ok()
+    }
+
+    /// Target of the link at `path`, as it stands there.
+    pub fn read_link(&self, path: &Path) -> Result<PathBuf, RootError> {
+        let failed = |e| io_error("read the link", path, e);
+        let fd = self.open_inside(path, OFlag::O_PATH | OFlag::O_NOFOLLOW).map_err(failed)?;
+        Ok(readlinkat(&fd, "").map_err(failed)?.into())
+    }
+
+    /// The path of `path` in the root with every link on the way replaced by what it leads to: absolute, without
+    /// `.` and `..`.
+    ///
+    /// # Errors
+    /// [`RootError::Io`] when a part does not exist, or after 40 links.
+    pub fn canonical(&self, path: &Path) -> Result<PathBuf, RootError> {
+        let mut links = 0;
+        let mut done = PathBuf::from("/");
+        // Components still to walk, the next one last.
+        let mut todo: Vec<std::ffi::OsString> = Vec::new();
+        push_components(&mut todo, path);
+        while let Some(name) = todo.pop() {
+            if name == ".." {
+                done.pop();
+                continue;
+            }
+            let here = done.join(&name);
+            if self.lstat(&here)?.kind != Kind::Link {
+                done = here;
+                continue;
+            }
+            links += 1;
+            if links > MAX_LINKS {
+                let source = io::Error::from_raw_os_error(libc::ELOOP);
+                return Err(RootError::Io { action: "resolve", path: path.to_owned(), source });
+            }
+            let target = self.read_link(&here)?;
+            if target.is_absolute() {
+                done = PathBuf::from("/");
+            }
+            push_components(&mut todo, &target);
+        }
+        Ok(done)
+    }
+}
+
+fn push_components(todo: &mut Vec<std::ffi::OsString>, path: &Path) {
+    for part in path.components().rev() {
+        match part {
+            Component::Normal(name) => todo.push(name.to_owned()),
+            Component::ParentDir => todo.push("..".into()),
+            Component::CurDir | Component::RootDir | Component::Prefix(_) => {}
+        }
+    }
+}
+
+fn check_regular(path: &Path, stat: Stat, max: u64) -> Result<(), RootError> {
+    if stat.kind != Kind::File {
+        return Err(RootError::NotRegular { path: path.to_owned(), found: stat.kind.describe() });
+    }
+    if stat.size > max {
+        return Err(RootError::TooLarge {
+            path: path.to_owned(),
+            found: stat.size,
+            unit: "bytes",
+            limit: max,
+        });
+    }
+    Ok(())
+}
+
+/// Whether a file name can be used as one: not empty, no slash, not `.` or `..`, at most 255 bytes.
+pub fn is_file_name(name: &std::ffi::OsStr) -> bool {
+    let bytes = name.as_bytes();
+    !matches!(bytes, b"" | b"." | b"..")
+        && bytes.len() <= 255
+        && !bytes.contains(&b'/')
+        && !bytes.contains(&0)
+}
