@@ -1,0 +1,231 @@
+//! The cache under the user's cache directory: artifacts by their digest, and everything derived from them by the
+//! digest of its inputs. An entry is there whole or not at all: made under a temporary name, then renamed.
+
+use crate::error::{Doing, Error, Result};
+use sha2::{Digest, Sha256};
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+/// The cache directory and its rooms.
+#[derive(Debug, Clone)]
+pub struct Cache {
+    root: PathBuf,
+}
+
+impl Cache {
+    /// `$GPU_INITRD_CACHE`, else `$XDG_CACHE_HOME/gpu-initrd`, else `~/.cache/gpu-initrd`.
+    pub fn open() -> Result<Self> {
+        let variable =
+            |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let root = variable("GPU_INITRD_CACHE")
+            .or_else(|| variable("XDG_CACHE_HOME").map(|dir| dir.join("gpu-initrd")))
+            .or_else(|| variable("HOME").map(|home| home.join(".cache/gpu-initrd")))
+            .ok_or_else(|| {
+                Error::new("no cache directory: HOME is not set").hint("set GPU_INITRD_CACHE to a directory")
+            })?;
+        Self::at(root)
+    }
+
+    /// A cache in a given directory.
+    pub fn at(root: PathBuf) -> Result<Self> {
+        fs::create_dir_all(&root).doing("creating the cache directory", &root)?;
+        let root = root.canonicalize().doing("resolving", &root)?;
+        Ok(Self { root })
+    }
+
+    /// A directory of the cache, made when missing.
+    pub fn room(&self, name: &str) -> Result<PathBuf> {
+        let path = self.root.join(name);
+        fs::create_dir_all(&path).doing("creating", &path)?;
+        Ok(path)
+    }
+
+    /// Where the artifact of this digest is, or would be.
+    pub fn blob(&self, sha256: &str) -> Result<PathBuf> {
+        Ok(self.room("blobs/sha256")?.join(sha256))
+    }
+
+    /// The artifact of this digest, when it is here and still whole. A damaged one is removed.
+    pub fn verified_blob(&self, sha256: &str, size: u64) -> Result<Option<PathBuf>> {
+        let path = self.blob(sha256)?;
+        let Ok(metadata) = fs::metadata(&path) else { return Ok(None) };
+        if metadata.len() == size {
+            return Ok(Some(path));
+        }
+        fs::remove_file(&path).doing("removing a damaged artifact", &path)?;
+        Ok(None)
+    }
+
+    /// A directory derived from inputs with digest `key`: returned when it is here, made by `make` otherwise.
+    /// Two processes that want the same one wait for each other.
+    pub fn derived(&self, room: &str, key: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+        let parent = self.room(room)?;
+        let path = parent.join(key);
+        if path.is_dir() {
+            return Ok(path);
+        }
+        let _lock = self.lock(&format!("{room}-{key}").replace('/', "-"))?;
+        if path.is_dir() {
+            return Ok(path);
+        }
+        let temporary = tempfile::Builder::new()
+            .prefix(".partial-")
+            .tempdir_in(&parent)
+            .doing("creating a temporary directory in", &parent)?;
+        make(temporary.path())?;
+        let finished = temporary.keep();
+        set_mode(&finished, 0o755)?;
+        fs::rename(&finished, &path).doing("renaming into the cache", &path)?;
+        Ok(path)
+    }
+
+    /// An exclusive lock, held until dropped.
+    pub fn lock(&self, name: &str) -> Result<File> {
+        let path = self.room("locks")?.join(name);
+        let file = File::create(&path).doing("creating", &path)?;
+        file.lock().doing("locking", &path)?;
+        Ok(file)
+    }
+}
+
+/// Sets permission bits.
+pub fn set_mode(path: &Path, mode: u32) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).doing("setting the mode of", path)
+}
+
+/// Hex SHA-256 of a file.
+pub fn sha256_file(path: &Path) -> Result<String> {
+    let mut file = File::open(path).doing("opening", path)?;
+    let mut hasher = Hasher::default();
+    io::copy(&mut file, &mut hasher).doing("reading", path)?;
+    Ok(hasher.hex())
+}
+
+/// Hex SHA-256 of bytes.
+pub fn sha256(bytes: &[u8]) -> String {
+    let mut hasher = Hasher::default();
+    hasher.0.update(bytes);
+    hasher.hex()
+}
+
+/// SHA-256 as a writer.
+#[derive(Default, Clone)]
+pub struct Hasher(Sha256);
+
+impl Hasher {
+    /// The digest, lower-case hex.
+    pub fn hex(self) -> String {
+        use std::fmt::Write;
+        self.0.finalize().iter().fold(String::with_capacity(64), |mut text, byte| {
+            write!(text, "{byte:02x}").expect("a string takes everything");
+            text
+        })
+    }
+}
+
+impl Write for Hasher {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A reader that hashes what passes through it.
+pub struct HashingReader<R> {
+    inner: R,
+    /// The digest so far.
+    pub hasher: Hasher,
+}
+
+impl<R: Read> HashingReader<R> {
+    /// Reads from `inner`.
+    pub fn new(inner: R) -> Self {
+        Self { inner, hasher: Hasher::default() }
+    }
+}
+
+impl<R: Read> Read for HashingReader<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let got = self.inner.read(buffer)?;
+        self.hasher.write_all(&buffer[..got])?;
+        Ok(got)
+    }
+}
+
+/// Writes a file that appears whole or not at all: temporary name, fsync, rename.
+pub fn write_atomically(path: &Path, mode: u32, fill: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(parent).doing("creating", parent)?;
+    let mut temporary = tempfile::Builder::new()
+        .prefix(".gpu-initrd-")
+        .tempfile_in(parent)
+        .doing("creating a temporary file in", parent)?;
+    fill(temporary.as_file_mut())?;
+    set_mode(temporary.path(), mode)?;
+    temporary.as_file().sync_all().doing("writing", path)?;
+    temporary.persist(path).map_err(|error| error.error).doing("renaming to", path)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cache() -> (tempfile::TempDir, Cache) {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::at(dir.path().join("c")).unwrap();
+        (dir, cache)
+    }
+
+    #[test]
+    fn a_derived_entry_is_made_once() {
+        let (_dir, cache) = cache();
+        let mut made = 0;
+        for _ in 0..2 {
+            let path = cache
+                .derived("room", "key", |dir| {
+                    made += 1;
+                    fs::write(dir.join("x"), "y").doing("writing", dir)
+                })
+                .unwrap();
+            assert_eq!(fs::read(path.join("x")).unwrap(), b"y");
+        }
+        assert_eq!(made, 1);
+    }
+
+    #[test]
+    fn a_failed_entry_leaves_nothing() {
+        let (_dir, cache) = cache();
+        let result = cache.derived("room", "key", |dir| {
+            fs::write(dir.join("x"), "y").unwrap();
+            Err(Error::new("no"))
+        });
+        assert!(result.is_err());
+        assert_eq!(fs::read_dir(cache.room("room").unwrap()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn an_output_appears_whole_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out/file");
+        assert!(write_atomically(&path, 0o600, |_| Err(Error::new("no"))).is_err());
+        assert_eq!(fs::read_dir(dir.path().join("out")).unwrap().count(), 0);
+        write_atomically(&path, 0o600, |file| file.write_all(b"x").doing("writing", Path::new("x"))).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"x");
+    }
+
+    #[test]
+    fn a_blob_of_another_size_is_removed() {
+        let (_dir, cache) = cache();
+        let path = cache.blob("aa").unwrap();
+        fs::write(&path, "short").unwrap();
+        assert_eq!(cache.verified_blob("aa", 9).unwrap(), None);
+        assert!(!path.exists());
+    }
+}

@@ -1,0 +1,175 @@
+//! Profiles: which kernel, which driver, from where. Intent only; what it resolved to is in the lock.
+
+use crate::error::{Doing, Error, Result};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Profiles that the tool carries.
+pub const EMBEDDED: &[(&str, &str)] = &[("debian-13", include_str!("../../image/profiles/debian-13.toml"))];
+/// The profile that is used when none is named.
+pub const DEFAULT: &str = "debian-13";
+
+/// One profile.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Profile {
+    /// Its name.
+    pub name: String,
+    /// One line for people.
+    pub description: String,
+    /// Architecture, as `uname -m` says it.
+    pub arch: String,
+    /// Driver version, to the last digit.
+    pub driver: String,
+    /// Where packages come from.
+    pub apt: Apt,
+    /// The kernel.
+    pub kernel: Kernel,
+    /// Driver libraries and programs.
+    pub userspace: Packages,
+    /// GSP firmware.
+    pub firmware: Packages,
+    /// The GPU's kernel modules.
+    pub modules: Modules,
+    /// What compiles them.
+    pub toolroot: Toolroot,
+    /// What runs a guest here.
+    pub vm: Vm,
+}
+
+/// A Debian suite.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Apt {
+    /// Suite.
+    pub suite: String,
+    /// Components.
+    pub components: Vec<String>,
+    /// Archive; default: the machine's own.
+    pub uri: Option<String>,
+}
+
+/// The kernel and the modules of it that every boot needs.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kernel {
+    /// Package, possibly one that depends on the real image.
+    pub package: String,
+    /// Modules by name.
+    pub modules: Vec<String>,
+}
+
+/// Packages by name.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Packages {
+    /// Names.
+    pub packages: Vec<String>,
+}
+
+/// NVIDIA's open modules, from source.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Modules {
+    /// Package with the source archive.
+    pub package: String,
+    /// The archive inside it.
+    pub archive: String,
+    /// The source tree inside that.
+    pub subdir: String,
+    /// Package (or one that depends on it) with the kernel's headers.
+    pub headers: String,
+    /// Modules in the order in which they are loaded.
+    pub load: Vec<String>,
+    /// Parameters by module.
+    #[serde(default)]
+    pub parameters: BTreeMap<String, String>,
+    /// Changes the source needs on some kernels.
+    #[serde(default)]
+    pub patch: Vec<Patch>,
+}
+
+/// One replacement in a source file, made where a kernel header asks for it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Patch {
+    /// File in the source tree.
+    pub file: String,
+    /// Text that must be there once.
+    pub find: String,
+    /// What takes its place.
+    pub replace: String,
+    /// Header of the kernel, relative to its source.
+    pub header: String,
+    /// Regular expression; the patch is applied where the header matches.
+    pub header_matches: String,
+}
+
+/// Packages that are unpacked into a directory to run programs in.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Toolroot {
+    /// Names; their dependencies come along.
+    pub packages: Vec<String>,
+    /// Links that maintainer scripts would have made.
+    pub links: BTreeMap<String, String>,
+}
+
+/// Packages for running a guest.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Vm {
+    /// Suite they come from.
+    pub suite: String,
+    /// Names; their dependencies come along.
+    pub packages: Vec<String>,
+}
+
+impl Profile {
+    /// An embedded profile by its name, or one from a file (anything with a `/` or that ends in `.toml`).
+    pub fn load(name: &str) -> Result<(Self, String)> {
+        let path = Path::new(name);
+        let is_file = name.contains('/') || path.extension().is_some_and(|extension| extension == "toml");
+        let text = if is_file {
+            std::fs::read_to_string(path).doing("reading the profile", path)?
+        } else {
+            let known = EMBEDDED.iter().find(|(known, _)| *known == name);
+            let names: Vec<_> = EMBEDDED.iter().map(|(name, _)| *name).collect();
+            known.map(|(_, text)| (*text).to_owned()).ok_or_else(|| {
+                Error::new(format!("no profile named {name:?}"))
+                    .hint(format!("known: {}; or give a file: ./{name}.toml", names.join(", ")))
+            })?
+        };
+        Ok((Self::parse(&text, name)?, text))
+    }
+
+    fn parse(text: &str, name: &str) -> Result<Self> {
+        toml::from_str(text).map_err(|error| Error::new(format!("profile {name} is not valid")).source(error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn embedded_profiles_are_valid_and_named_as_they_are_listed() {
+        for (name, _) in EMBEDDED {
+            assert_eq!(Profile::load(name).unwrap().0.name, *name);
+        }
+        assert!(EMBEDDED.iter().any(|(name, _)| *name == DEFAULT));
+    }
+
+    #[test]
+    fn an_unknown_name_lists_the_known_ones() {
+        let error = Profile::load("nope").unwrap_err();
+        assert!(error.remedy().unwrap().contains("debian-13"));
+    }
+
+    #[test]
+    fn an_unknown_key_is_an_error() {
+        let text = format!("bogus = 1\n{}", EMBEDDED[0].1);
+        assert!(Profile::parse(&text, "x").unwrap_err().chain().contains("bogus"));
+    }
+}

@@ -1,0 +1,132 @@
+//! The machine's own apt sources: which archive it uses, and which keys it trusts for it. Both of apt's file formats.
+
+use crate::error::{Error, Result};
+use std::fs;
+use std::path::Path;
+
+/// An archive that the machine uses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Archive {
+    /// Its address.
+    pub uri: String,
+    /// Key ring that signs it, when the source names one.
+    pub signed_by: Option<String>,
+}
+
+/// The archive for Debian packages among the sources in `/etc/apt`.
+pub fn machine_archive() -> Result<Archive> {
+    machine_archive_from(Path::new("/etc/apt"))
+}
+
+/// [`machine_archive`] of a fake `/etc/apt`.
+pub fn machine_archive_from(etc_apt: &Path) -> Result<Archive> {
+    let mut archives = Vec::new();
+    let parts = etc_apt.join("sources.list.d");
+    let mut files: Vec<_> = fs::read_dir(&parts)
+        .map(|entries| entries.filter_map(|entry| Some(entry.ok()?.path())).collect())
+        .unwrap_or_default();
+    files.sort();
+    files.insert(0, etc_apt.join("sources.list"));
+    for file in files {
+        let Ok(text) = fs::read_to_string(&file) else { continue };
+        match file.extension().and_then(|extension| extension.to_str()) {
+            Some("list") => archives.extend(one_line(&text)),
+            Some("sources") => archives.extend(deb822(&text)),
+            _ => {}
+        }
+    }
+    // The archive itself comes before those of security and updates, and before other vendors'.
+    archives
+        .into_iter()
+        .find(|archive| archive.uri.trim_end_matches('/').ends_with("/debian"))
+        .ok_or_else(|| {
+            Error::new(format!("no Debian archive among the apt sources in {}", etc_apt.display())).hint(
+                "run this on Debian, or name an archive in a profile of your own: [apt] uri = \"…\" (--profile FILE)",
+            )
+        })
+}
+
+fn one_line(text: &str) -> Vec<Archive> {
+    let mut archives = Vec::new();
+    for line in text.lines().map(str::trim) {
+        let Some(rest) = line.strip_prefix("deb").filter(|rest| rest.starts_with([' ', '\t'])) else {
+            continue;
+        };
+        let mut rest = rest.trim_start();
+        let mut signed_by = None;
+        if let Some((options, after)) = rest.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            signed_by = options
+                .split_whitespace()
+                .find_map(|word| word.strip_prefix("signed-by="))
+                .map(str::to_owned);
+            rest = after;
+        }
+        if let Some(uri) = rest.split_whitespace().next() {
+            archives.push(Archive { uri: uri.into(), signed_by });
+        }
+    }
+    archives
+}
+
+fn deb822(text: &str) -> Vec<Archive> {
+    let mut archives = Vec::new();
+    let text: String =
+        text.lines().filter(|line| !line.starts_with('#')).flat_map(|line| [line.trim_end(), "\n"]).collect();
+    for stanza in text.split("\n\n") {
+        let field = |name: &str| {
+            stanza.lines().find_map(|line| {
+                let (key, value) = line.split_once(':')?;
+                key.eq_ignore_ascii_case(name).then(|| value.trim().to_owned())
+            })
+        };
+        let has = |name: &str, word: &str| {
+            field(name).is_some_and(|value| value.split_whitespace().any(|w| w == word))
+        };
+        if !has("Types", "deb") || has("Enabled", "no") {
+            continue;
+        }
+        // An empty value means that the key itself follows; apt's own trust applies then.
+        let signed_by = field("Signed-By").filter(|path| path.starts_with('/'));
+        for uri in field("URIs").unwrap_or_default().split_whitespace() {
+            archives.push(Archive { uri: uri.into(), signed_by: signed_by.clone() });
+        }
+    }
+    archives
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine(name: &str, text: &str) -> Result<Archive> {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("sources.list.d")).unwrap();
+        fs::write(dir.path().join(name), text).unwrap();
+        machine_archive_from(dir.path())
+    }
+
+    #[test]
+    fn deb822_sources_are_read() {
+        let archive = machine(
+            "sources.list.d/debian.sources",
+            "Types: deb\nURIs: http://a.test/debian-security\nSuites: x\n\n\
+             Types: deb\n# URIs: http://no.test/debian\nURIs: http://b.test/debian\nSigned-By: /k.gpg\n",
+        )
+        .unwrap();
+        assert_eq!(archive, Archive { uri: "http://b.test/debian".into(), signed_by: Some("/k.gpg".into()) });
+    }
+
+    #[test]
+    fn one_line_sources_are_read() {
+        let text = "# deb http://no.test/debian x\ndeb-src http://s.test/debian x main\n\
+                    deb [arch=amd64 signed-by=/k] http://b.test/debian/ x main\n";
+        let archive = machine("sources.list", text).unwrap();
+        assert_eq!(archive, Archive { uri: "http://b.test/debian/".into(), signed_by: Some("/k".into()) });
+    }
+
+    #[test]
+    fn no_debian_archive_is_an_error_with_a_remedy() {
+        let error = machine("sources.list", "deb http://b.test/ubuntu x main\n").unwrap_err();
+        assert!(error.remedy().unwrap().contains("[apt] uri"));
+    }
+}

@@ -1,0 +1,4 @@
+//! Where artifacts come from.
+
+pub mod apt;
+mod apt_sources;

@@ -1,0 +1,64 @@
+//! Unpacked packages, cached by the package's digest, each with an index of its files and their digests.
+
+use crate::cache::{Cache, write_atomically};
+use crate::error::{Doing, Error, Result};
+use crate::lock::Artifact;
+use crate::unpack::{Unpacked, Unpacker};
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// One unpacked package.
+pub struct Tree {
+    /// Where its files are.
+    pub root: PathBuf,
+    /// Package and version, for the manifest.
+    pub origin: String,
+    /// Its regular files, sorted by path.
+    pub files: Vec<Unpacked>,
+}
+
+impl Tree {
+    /// The unpacked form of an artifact that is in the cache.
+    pub fn of(cache: &Cache, artifact: &Artifact) -> Result<Self> {
+        let dir = cache.derived("trees", &artifact.sha256, |dir| {
+            let root = dir.join("files");
+            fs::create_dir(&root).doing("creating", &root)?;
+            let mut unpacker = Unpacker::new(&root);
+            unpacker.deb(&cache.blob(&artifact.sha256)?)?;
+            write_json(&dir.join("index.json"), &unpacker.finish())
+        })?;
+        let files = read_json(&dir.join("index.json"))?;
+        let origin = format!("{} {}", artifact.name, artifact.version);
+        Ok(Self { root: dir.join("files"), origin, files })
+    }
+
+    /// Its file at this path.
+    pub fn file(&self, path: &str) -> Result<&Unpacked> {
+        self.files.iter().find(|file| file.path == path).ok_or_else(|| {
+            Error::new(format!("{} has no file {path}", self.origin))
+                .hint("the profile names another package's layout")
+        })
+    }
+
+    /// Where a file of it is on this machine.
+    pub fn path(&self, file: &Unpacked) -> PathBuf {
+        self.root.join(&file.path)
+    }
+}
+
+/// Writes a value as JSON, whole or not at all.
+pub fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<()> {
+    let bytes = serde_json::to_vec(value).map_err(|error| Error::new("encoding JSON").source(error))?;
+    write_atomically(path, 0o644, |file| file.write_all(&bytes).doing("writing", path))
+}
+
+/// Reads a value that [`write_json`] wrote into the cache.
+pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
+    let bytes = fs::read(path).doing("reading", path)?;
+    serde_json::from_slice(&bytes).map_err(|error| {
+        Error::new(format!("{} is damaged", path.display()))
+            .source(error)
+            .hint(format!("remove {} and run again", path.parent().unwrap_or(path).display()))
+    })
+}

@@ -1,0 +1,74 @@
+//! What a person sees while a command runs: progress bars on a terminal, plain lines elsewhere, nothing when quiet.
+//! All of it goes to standard error; standard output is for results.
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::IsTerminal;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+/// Where progress goes, and how long each stage took.
+pub struct Ui {
+    quiet: bool,
+    terminal: bool,
+    stages: Mutex<Vec<(String, Duration)>>,
+}
+
+/// What a bar counts.
+#[derive(Clone, Copy)]
+pub enum Unit {
+    /// Bytes.
+    Bytes,
+    /// Things.
+    Count,
+}
+
+impl Ui {
+    /// `quiet`: say nothing but errors.
+    pub fn new(quiet: bool) -> Self {
+        Self { quiet, terminal: std::io::stderr().is_terminal(), stages: Mutex::default() }
+    }
+
+    /// One line.
+    pub fn line(&self, text: impl AsRef<str>) {
+        if !self.quiet {
+            eprintln!("{}", text.as_ref());
+        }
+    }
+
+    /// Runs one stage and remembers what it took.
+    pub fn stage<T, E>(&self, name: &str, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+        let start = Instant::now();
+        let result = work();
+        let took = start.elapsed();
+        self.stages.lock().expect("no holder panics").push((name.to_owned(), took));
+        result
+    }
+
+    /// Stages so far with their durations.
+    pub fn stages(&self) -> Vec<(String, Duration)> {
+        self.stages.lock().expect("no holder panics").clone()
+    }
+
+    /// A bar on a terminal; elsewhere one line that says what begins.
+    pub fn bar(&self, label: &str, total: u64, unit: Unit) -> ProgressBar {
+        if !self.terminal || self.quiet {
+            self.line(format!("{label} …"));
+            return ProgressBar::hidden();
+        }
+        let template = match unit {
+            Unit::Bytes => "{msg:28} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec}",
+            Unit::Count => "{msg:28} [{bar:30}] {pos}/{len} {elapsed}",
+        };
+        let style = ProgressStyle::with_template(template).expect("the template is constant");
+        let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
+        bar.set_style(style.progress_chars("=> "));
+        bar.set_message(label.to_owned());
+        bar
+    }
+}
+
+/// Bytes for people: `83.4 MB`.
+#[allow(clippy::cast_precision_loss)]
+pub fn megabytes(bytes: u64) -> String {
+    format!("{:.1} MB", bytes as f64 / 1e6)
+}
