@@ -1,13 +1,16 @@
 //! The rig: what the end-to-end tests boot, and what they boot it with.
 //!
-//! A [`guest`] under [`qemu`], with GPUs that are not there ([`phantom`]), asked over [`vsock`], on container roots made from Debian's
-//! packages.
+//! A [`guest`] under [`qemu`], with GPUs that are not there ([`phantom`]), asked over [`vsock`], on container [`roots`] made from Debian's
+//! packages and put on a [`disk`].
 
+mod apt;
+pub mod disk;
 mod error;
 pub mod guest;
 pub mod phantom;
 pub mod process;
 pub mod qemu;
+pub mod roots;
 pub mod tools;
 pub mod vsock;
 
