@@ -1,3 +1,4 @@
 //! PID 1 for GPU guests, as a library so that its parts can be tested on any directory.
 
+pub mod ldcache;
 pub mod rootfs;

@@ -1,0 +1,184 @@
+//! /etc/ld.so.conf: which directories hold libraries.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use super::{CacheReport, glob};
+use crate::rootfs::RootDir;
+
+const CONF: &str = "/etc/ld.so.conf";
+/// Bytes of one configuration file.
+const MAX_CONF: u64 = 1024 * 1024;
+/// Configuration files read, over all.
+const MAX_FILES: usize = 1000;
+/// How deep they may include each other. `ldconfig` has no limit, and dies on a cycle.
+const MAX_DEPTH: usize = 16;
+/// Directories named.
+const MAX_DIRECTORIES: usize = 4096;
+
+/// One line of a configuration file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Directive {
+    /// A directory, as it is written.
+    Directory(Vec<u8>),
+    /// More configuration files: patterns.
+    Include(Vec<Vec<u8>>),
+    /// `hwcap` lines have had no effect since glibc 2.37, and little before.
+    Hwcap,
+}
+
+/// Parses the text of a configuration file, as glibc's `elf/ldconfig.c` does.
+pub fn parse_conf(text: &[u8]) -> Vec<Directive> {
+    text.split(|b| *b == b'\n').filter_map(parse_line).collect()
+}
+
+fn parse_line(line: &[u8]) -> Option<Directive> {
+    // A NUL ends a string in C, a # the line: there is no quoting.
+    let line = line.split(|b| matches!(b, b'#' | 0)).next().unwrap_or_default();
+    let start = line.iter().position(|b| !is_space(*b))?;
+    let line = &line[start..];
+    let blank = |b: Option<&u8>| matches!(b, Some(b' ' | b'\t'));
+    if line.starts_with(b"include") && blank(line.get(7)) {
+        let patterns = line[8..].split(|b| matches!(b, b' ' | b'\t')).filter(|p| !p.is_empty());
+        return Some(Directive::Include(patterns.map(<[u8]>::to_vec).collect()));
+    }
+    if line.len() > 5 && line[..5].eq_ignore_ascii_case(b"hwcap") && blank(line.get(5)) {
+        return Some(Directive::Hwcap);
+    }
+    let line = trim_end(line, is_space);
+    let line = trim_end(line, |b| b == b'/');
+    if line.is_empty() { None } else { Some(Directive::Directory(line.to_vec())) }
+}
+
+/// `isspace` of the C locale.
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | 0x0b | 0x0c | b'\r')
+}
+
+fn trim_end(text: &[u8], unwanted: impl Fn(u8) -> bool) -> &[u8] {
+    let end = text.iter().rposition(|b| !unwanted(*b)).map_or(0, |last| last + 1);
+    &text[..end]
+}
+
+/// The directories that /etc/ld.so.conf of `root` names, in order, duplicates and missing ones included.
+pub(super) fn directories(root: &RootDir, report: &mut CacheReport) -> Vec<OsString> {
+    let mut reader = Reader { root, report, directories: Vec::new(), open: Vec::new(), files: 0 };
+    reader.file(Path::new(CONF));
+    reader.directories
+}
+
+struct Reader<'a> {
+    root: &'a RootDir,
+    report: &'a mut CacheReport,
+    directories: Vec<OsString>,
+    /// The files being read, by device and inode: those that include each other.
+    open: Vec<(u64, u64)>,
+    files: usize,
+}
+
+impl Reader<'_> {
+    fn file(&mut self, path: &Path) {
+        let Ok(stat) = self.root.stat(path) else { return };
+        let identity = (stat.dev, stat.ino);
+        if self.open.contains(&identity) || self.open.len() == MAX_DEPTH || self.files == MAX_FILES {
+            let why =
+                format!("{}: included by itself, too deep or too often, not read again", path.display());
+            return self.report.warn(why);
+        }
+        let text = match self.root.read(path, MAX_CONF) {
+            Ok(text) => text,
+            Err(error) => return self.report.warn(error.to_string()),
+        };
+        self.files += 1;
+        self.open.push(identity);
+        for directive in parse_conf(&text) {
+            match directive {
+                Directive::Include(patterns) => patterns.iter().for_each(|p| self.include(path, p)),
+                Directive::Hwcap => self.report.warn(format!("{}: hwcap line ignored", path.display())),
+                Directive::Directory(dir) if self.directories.len() < MAX_DIRECTORIES => {
+                    let dir = self.without_type(dir);
+                    self.directories.push(dir);
+                }
+                Directive::Directory(_) => {
+                    let text = format!(
+                        "{}: more than {MAX_DIRECTORIES} directories, the rest ignored",
+                        path.display()
+                    );
+                    self.report.warn(text);
+                    break;
+                }
+            }
+        }
+        self.open.pop();
+    }
+
+    /// A relative pattern is relative to the file that it stands in.
+    fn include(&mut self, file: &Path, pattern: &[u8]) {
+        let mut absolute = Vec::new();
+        if !pattern.starts_with(b"/") {
+            absolute.extend(file.parent().unwrap_or(Path::new("/")).as_os_str().as_bytes());
+            absolute.push(b'/');
+        }
+        absolute.extend(pattern);
+        let paths: Vec<PathBuf> = glob::glob(self.root, &absolute);
+        for path in &paths {
+            self.file(path);
+        }
+    }
+
+    /// Before glibc 2.37, `directory=libc6` was a directory with a type.
+    fn without_type(&self, dir: Vec<u8>) -> OsString {
+        let whole = OsString::from_vec(dir);
+        let Some(sign) = whole.as_bytes().iter().position(|b| *b == b'=') else { return whole };
+        if self.root.exists(Path::new(&whole)) {
+            return whole;
+        }
+        let dir = trim_end(&whole.as_bytes()[..sign], is_space);
+        OsString::from_vec(trim_end(dir, |b| b == b'/').to_vec())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dir(path: &str) -> Directive {
+        Directive::Directory(path.into())
+    }
+
+    #[test]
+    fn lines_are_read_as_ldconfig_does() {
+        let text = b"# comment\n\n  /usr/lib/ \t\n/a # b\ninclude  x.conf\t/y/*.conf\nHWCAP 1 nosegneg\n/\nincluded\n/end";
+        let include = Directive::Include(vec![b"x.conf".to_vec(), b"/y/*.conf".to_vec()]);
+        let expected = [dir("/usr/lib"), dir("/a"), include, Directive::Hwcap, dir("included"), dir("/end")];
+        assert_eq!(parse_conf(text), expected);
+    }
+
+    #[test]
+    fn includes_are_relative_sorted_and_end() {
+        let tmp = tempfile::tempdir().unwrap();
+        let etc = tmp.path().join("etc");
+        std::fs::create_dir_all(etc.join("d")).unwrap();
+        let write = |name: &str, text: &str| std::fs::write(etc.join(name), text).unwrap();
+        write("ld.so.conf", "/first\ninclude d/*.conf\ninclude /etc/missing.conf\n/last=libc6\n");
+        write("d/b.conf", "/b\n");
+        write("d/a.conf", "include ../ld.so.conf\n/a\n");
+        write("d/.hidden.conf", "/hidden\n");
+        let root = RootDir::open(tmp.path()).unwrap();
+        let mut report = CacheReport::default();
+        assert_eq!(directories(&root, &mut report), ["/first", "/a", "/b", "/last"]);
+        assert_eq!(report.warnings.len(), 1, "{:?}", report.warnings);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_parsed(text: Vec<u8>) {
+            for directive in parse_conf(&text) {
+                if let Directive::Directory(dir) = directive {
+                    proptest::prop_assert!(!dir.is_empty() && !dir.contains(&0) && !dir.ends_with(b"/"));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! The loader cache against the real thing: the same root, once with `ldconfig`, once with ours.
+//!
+//! The small roots are made here, with the C compiler and the `ldconfig` of this machine, and need root for its
+//! `chroot`. `GPU_INITRD_ROOTS=/roots/a:/roots/b` adds whole distributions, which are compared with their own
+//! `ldconfig`. Without a compiler, without `ldconfig` or without root, the tests say so and pass.
+
+// In a test, a panic is the report.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use guest_init::ldcache::{self, CacheContent};
+use guest_init::rootfs::RootDir;
+
+/// Whether the oracle can be asked here.
+fn can_compare() -> bool {
+    let has = |program: &str| Command::new(program).arg("--version").output().is_ok();
+    let ready = nix::unistd::geteuid().is_root() && has("cc") && has("/sbin/ldconfig");
+    if !ready {
+        eprintln!("skipped: needs root, cc and /sbin/ldconfig");
+    }
+    ready
+}
+
+/// Compiles a library without libc into `path`.
+fn compile(path: &Path, args: &[&str]) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let source = path.with_file_name("source.c");
+    fs::write(&source, "int answer(void) { return 42; }\n").unwrap();
+    let status = Command::new("cc")
+        .args(["-shared", "-fPIC", "-nostdlib", "-o"])
+        .arg(path)
+        .arg(&source)
+        .args(args)
+        .status()
+        .unwrap();
+    assert!(status.success(), "cc {args:?}");
+    fs::remove_file(source).unwrap();
+}
+
+/// Runs `ldconfig` on a copy-free root and gives back the cache that it wrote.
+fn oracle(root: &Path) -> Vec<u8> {
+    let own = root.join("sbin/ldconfig");
+    let mut command = if own.exists() {
+        let mut command = Command::new("chroot");
+        command.arg(root).arg("/sbin/ldconfig");
+        command
+    } else {
+        let mut command = Command::new("/sbin/ldconfig");
+        command.arg("-r").arg(root);
+        command
+    };
+    // With -C the auxiliary cache is not used.
+    let output = command.args(["-C", "/oracle-cache"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let path = root.join("oracle-cache");
+    let bytes = fs::read(&path).unwrap();
+    fs::remove_file(path).unwrap();
+    bytes
+}
+
+/// The links of the library directories of a root, sorted.
+fn links(dir: &Path) -> Vec<(PathBuf, PathBuf)> {
+    let walk = walkdir::WalkDir::new(dir).sort_by_file_name().into_iter().filter_map(Result::ok);
+    let links = walk.filter(|e| e.path_is_symlink() && !e.path().starts_with(dir.join("proc")));
+    links.map(|e| (e.path().to_owned(), fs::read_link(e.path()).unwrap())).collect()
+}
+
+/// Everything before the extensions, where the generator string is; only the offset of the extensions may move, and
+/// it does not. What follows has the same length but for that string.
+fn without_generator(bytes: &[u8]) -> Vec<u8> {
+    let CacheContent { generator, .. } = ldcache::read(bytes).unwrap();
+    let generator = generator.unwrap();
+    assert!(bytes.ends_with(generator));
+    let mut rest = bytes[..bytes.len() - generator.len()].to_vec();
+    // The length of the generator, in its section header behind the extension directory's magic and count.
+    let at = u32::from_ne_bytes(bytes[32..36].try_into().unwrap()) as usize + 8 + 12;
+    rest[at..at + 4].fill(0);
+    rest
+}
+
+/// Compares the cache of a root with that of `ldconfig`: entry for entry first, since that is readable, then byte
+/// for byte. Ours goes first, so that the links are its work.
+fn compare(root: &Path) {
+    let ours = ldcache::build(&RootDir::open(root).unwrap()).unwrap();
+    let links_before = links(root);
+    let theirs = oracle(root);
+    assert_eq!(links(root), links_before, "ldconfig had links to make or change in {}", root.display());
+    let (our, their) = (ldcache::read(&ours.bytes).unwrap(), ldcache::read(&theirs).unwrap());
+    for (index, (our, their)) in our.entries.iter().zip(&their.entries).enumerate() {
+        assert_eq!(our, their, "entry {index} of {}", root.display());
+    }
+    assert_eq!(our.entries.len(), their.entries.len(), "{}", root.display());
+    assert_eq!(without_generator(&ours.bytes), without_generator(&theirs), "{}", root.display());
+    println!(
+        "{}: {} entries, same bytes; links made: {:?}",
+        root.display(),
+        our.entries.len(),
+        ours.report.links
+    );
+}
+
+/// Compares a small root also in its links: `ldconfig` works on a copy that ours has not touched.
+fn compare_small(root: &Path) {
+    let copy = tempfile::tempdir().unwrap();
+    assert!(Command::new("cp").arg("-a").arg(root).arg(copy.path()).status().unwrap().success());
+    let copy = copy.path().join(root.file_name().unwrap());
+    oracle(&copy);
+    compare(root);
+    let relative = |root: &Path| -> Vec<_> {
+        links(root).into_iter().map(|(l, t)| (l.strip_prefix(root).unwrap().to_owned(), t)).collect()
+    };
+    assert_eq!(relative(root), relative(&copy));
+}
+
+fn root_with(conf: &str) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for sub in ["etc/ld.so.conf.d", "usr/lib/x86_64-linux-gnu", "opt/a", "opt/b"] {
+        fs::create_dir_all(dir.path().join(sub)).unwrap();
+    }
+    symlink("usr/lib", dir.path().join("lib")).unwrap();
+    fs::write(dir.path().join("etc/ld.so.conf"), conf).unwrap();
+    dir
+}
+
+#[test]
+fn soname_links_are_made_and_updated() {
+    if !can_compare() {
+        return;
+    }
+    let dir = root_with("/opt/a\n");
+    let a = dir.path().join("opt/a");
+    compile(&a.join("libnew.so.1.2"), &["-Wl,-soname,libnew.so.1"]);
+    compile(&a.join("libold.so.1.9"), &["-Wl,-soname,libold.so.1"]);
+    compile(&a.join("libold.so.1.10"), &["-Wl,-soname,libold.so.1"]);
+    symlink("libold.so.1.9", a.join("libold.so.1")).unwrap();
+    symlink("libold.so.1", a.join("libold.so")).unwrap();
+    compile(&a.join("libnone.so"), &[]);
+    compile(&a.join("libimpl.so"), &["-Wl,-soname,libapi.so.3"]);
+    symlink("libimpl.so", a.join("libapi.so")).unwrap();
+    symlink("gone.so.4", a.join("libapi.so.3")).unwrap();
+    // A file stands where the link belongs.
+    compile(&a.join("libtaken-1.so"), &["-Wl,-soname,libtaken.so.1"]);
+    compile(&a.join("libtaken.so.1"), &["-Wl,-soname,libtaken.so.0"]);
+    compare_small(dir.path());
+    assert_eq!(fs::read_link(a.join("libold.so.1")).unwrap(), Path::new("libold.so.1.10"));
+    assert_eq!(fs::read_link(a.join("libnew.so.1")).unwrap(), Path::new("libnew.so.1.2"));
+    compare_small(dir.path());
+}
+
+#[test]
+fn what_is_no_library_is_left_out() {
+    if !can_compare() {
+        return;
+    }
+    let dir = root_with("/opt/a\n/missing\n/opt/b/not-a-directory\n");
+    let a = dir.path().join("opt/a");
+    fs::write(dir.path().join("opt/b/not-a-directory"), "").unwrap();
+    fs::write(a.join("libscript.so"), "/* GNU ld script */ GROUP ( libx.so.1 )\n").unwrap();
+    fs::write(
+        a.join("libx.so.1-gdb.py"),
+        "import gdb # and enough bytes to fill a header, which is 64 long\n",
+    )
+    .unwrap();
+    fs::write(a.join("libempty.so"), "").unwrap();
+    fs::write(a.join("libshort.so"), b"\x7fELF\x02\x01\x01").unwrap();
+    fs::create_dir(a.join("libdir.so")).unwrap();
+    symlink("libdir.so", a.join("liblink-to-dir.so")).unwrap();
+    compile(&a.join("libx.so.1"), &["-Wl,-soname,libx.so.1"]);
+    for name in ["libx.so.1.#prelink#", "libx.so.1.#prelink#.abc123", "notlib.so.1", "libx.a", "plugin.so"] {
+        fs::copy(a.join("libx.so.1"), a.join(name)).unwrap();
+    }
+    let whole = fs::read(a.join("libx.so.1")).unwrap();
+    fs::write(a.join("libcut.so.1"), &whole[..200]).unwrap();
+    compare_small(dir.path());
+}
+
+#[test]
+fn order_of_directories_decides() {
+    if !can_compare() {
+        return;
+    }
+    let dir = root_with("include /etc/ld.so.conf.d/*.conf\n/usr/lib # late\n");
+    let conf =
+        |name: &str, text: &str| fs::write(dir.path().join("etc/ld.so.conf.d").join(name), text).unwrap();
+    conf("b.conf", "/opt/b/\n");
+    conf("a.conf", "  /opt/a\t\ninclude sub/?.conf\n");
+    fs::create_dir(dir.path().join("etc/ld.so.conf.d/sub")).unwrap();
+    conf("sub/x.conf", "/opt/c\nHWCAP 0 nosegneg\n");
+    conf(".hidden.conf", "/opt/hidden\n");
+    symlink("/opt/a", dir.path().join("opt/alias")).unwrap();
+    conf("aa.conf", "/opt/alias\n");
+    for sub in ["opt/a", "opt/b", "opt/c", "opt/hidden", "usr/lib", "usr/lib/x86_64-linux-gnu"] {
+        let at = dir.path().join(sub);
+        compile(&at.join("libsame.so.1"), &["-Wl,-soname,libsame.so.1"]);
+        compile(&at.join("libnum.so.01"), &["-Wl,-soname,libnum.so.01"]);
+        compile(&at.join("libnum.so.1"), &["-Wl,-soname,libnum.so.1"]);
+        compile(&at.join("libz9.so.10"), &["-Wl,-soname,libz9.so.10"]);
+        compile(&at.join("libz10.so.9"), &["-Wl,-soname,libz10.so.9"]);
+        compile(&at.join("libz-.so.9"), &["-Wl,-soname,libz-.so.9"]);
+        compile(&at.join("libzä.so.9"), &["-Wl,-soname,libzä.so.9"]);
+    }
+    compare_small(dir.path());
+}
+
+#[test]
+fn hwcaps_directories_are_indexed() {
+    if !can_compare() {
+        return;
+    }
+    let dir = root_with("/opt/a\n/opt/b\n");
+    for (sub, level) in [("x86-64-v2", "v2"), ("x86-64-v3", "v3"), ("zz", "v4"), ("empty", "v2")] {
+        let at = dir.path().join("opt/a/glibc-hwcaps").join(sub);
+        compile(&at.join("libh.so.1.2"), &["-Wl,-soname,libh.so.1", &format!("-Wl,-z,x86-64-{level}")]);
+        if sub == "empty" {
+            fs::remove_file(at.join("libh.so.1.2")).unwrap();
+        }
+    }
+    symlink("x86-64-v2", dir.path().join("opt/a/glibc-hwcaps/alias")).unwrap();
+    symlink("libh.so.1.2", dir.path().join("opt/a/glibc-hwcaps/x86-64-v3/odd-name")).unwrap();
+    fs::create_dir_all(dir.path().join("opt/b/glibc-hwcaps/.hidden")).unwrap();
+    fs::create_dir_all(dir.path().join("opt/b/glibc-hwcaps/a:b")).unwrap();
+    compile(&dir.path().join("opt/a/libh.so.1.2"), &["-Wl,-soname,libh.so.1"]);
+    compile(&dir.path().join("opt/b/libh.so.1"), &["-Wl,-soname,libh.so.1"]);
+    compare_small(dir.path());
+}
+
+#[test]
+fn the_loader_finds_what_we_resolve() {
+    if !can_compare() {
+        return;
+    }
+    let dir = root_with("/opt/a\n");
+    let root = RootDir::open(dir.path()).unwrap();
+    compile(&dir.path().join("opt/a/libcuda.so.550"), &["-Wl,-soname,libcuda.so.1"]);
+    compile(&dir.path().join("opt/b/libcuda.so.1"), &["-Wl,-soname,libcuda.so.1"]);
+    assert!(ldcache::resolve(&root, "libcuda.so.1", None).is_none(), "no link and no cache yet");
+    ldcache::build(&root).unwrap().write(&root).unwrap();
+    let found = ldcache::resolve(&root, "libcuda.so.1", None).unwrap();
+    assert_eq!(found.path, Path::new("/opt/a/libcuda.so.1"));
+    assert_eq!(found.file, Path::new("/opt/a/libcuda.so.550"));
+    let found = ldcache::resolve(&root, "libcuda.so.1", Some("/none:/opt/b".as_ref())).unwrap();
+    assert_eq!(found.file, Path::new("/opt/b/libcuda.so.1"));
+}
+
+#[test]
+fn random_roots_agree() {
+    if !can_compare() {
+        return;
+    }
+    // A small generator is enough, and the seeds make a failure repeatable.
+    for seed in 1..=6_u64 {
+        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mut pick = |n: u64| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state % n
+        };
+        let dir = root_with("/opt/b\n/opt/a\n/usr/lib\n");
+        for _ in 0..14 {
+            let at = dir.path().join(
+                ["opt/a", "opt/b", "usr/lib", "usr/lib/x86_64-linux-gnu"][usize::try_from(pick(4)).unwrap()],
+            );
+            let stem = format!("lib{}", ["a", "b1", "b-2", "c"][usize::try_from(pick(4)).unwrap()]);
+            let soname = format!("{stem}.so.{}", pick(3));
+            let name = format!("{stem}.so.{}.{}", pick(3), pick(12));
+            match pick(5) {
+                0 => compile(&at.join(&name), &[]),
+                1 => {
+                    let _ =
+                        symlink(format!("{stem}.so.{}.{}", pick(3), pick(12)), at.join(format!("{stem}.so")));
+                }
+                2 => {
+                    let _ = symlink(&name, at.join(&soname));
+                }
+                _ => compile(&at.join(&name), &[&format!("-Wl,-soname,{soname}")]),
+            }
+        }
+        remove_stale_links(dir.path());
+        println!("seed {seed}");
+        compare_small(dir.path());
+    }
+}
+
+/// `ldconfig` removes links to nowhere. We leave them: what they point to may be mounted later.
+fn remove_stale_links(root: &Path) {
+    for (link, _) in links(root) {
+        if !link.exists() {
+            fs::remove_file(link).unwrap();
+        }
+    }
+}
+
+#[test]
+fn whole_distributions_agree_with_their_own_ldconfig() {
+    let roots = std::env::var("GPU_INITRD_ROOTS").unwrap_or_default();
+    for root in roots.split(':').filter(|r| !r.is_empty()) {
+        compare(Path::new(root));
+    }
+}
