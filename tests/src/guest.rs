@@ -135,7 +135,7 @@ fn virtiofsd(tools: &dyn Tools, directory: &Path, socket: &Path, log: &Path) -> 
     let mut command = tools.command("virtiofsd", &[directory.to_owned(), beside.to_owned()]);
     command.arg("--socket-path").arg(socket).arg("--shared-dir").arg(directory);
     // The toolroot's namespace is sandbox enough, and another one needs privileges.
-    command.args(["--sandbox", "none", "--inode-file-handles", "never"]);
+    command.args(["--sandbox=none", "--inode-file-handles=never"]);
     let mut daemon = Background::start(&mut command, log)?;
     daemon.wait_ready(START, "virtiofsd's socket", || socket.exists())?;
     Ok(daemon)

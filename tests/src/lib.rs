@@ -11,6 +11,7 @@ pub mod phantom;
 pub mod process;
 pub mod qemu;
 pub mod roots;
+pub mod stub;
 pub mod tools;
 pub mod vsock;
 

@@ -143,11 +143,11 @@ pub fn tail(text: &str) -> &str {
     cut.split_once('\n').map_or(cut, |(_, rest)| rest)
 }
 
-/// The command as one would type it, shortened.
+/// The command as one would type it, shortened, and without the scripts among its arguments.
 fn describe(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
-    let line = words.map(|w| w.to_string_lossy()).collect::<Vec<_>>().join(" ");
-    line.chars().take(400).collect()
+    let words = words.map(|word| word.to_string_lossy()).filter(|word| !word.contains('\n'));
+    words.collect::<Vec<_>>().join(" ").chars().take(400).collect()
 }
 
 #[cfg(test)]

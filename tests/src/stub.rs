@@ -1,0 +1,93 @@
+//! The fake driver: kernel modules of our own that register what NVIDIA's driver registers, with GPUs that come up ready.
+//!
+//! A phantom GPU shows the real driver up to the point where hardware would answer. What lies behind that point (a GPU that is ready, MIG
+//! instances, one GPU of many that fails) is shown by these modules, in the place of the real ones and under their names.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use crate::{RigError, process::run, tools::Tools};
+
+/// The modules, in the order in which they can be loaded.
+pub const MODULES: [&str; 3] = ["nvidia", "nvidia-uvm", "nvidia-modeset"];
+
+const SOURCES: &[(&str, &str)] = &[
+    ("Makefile", include_str!("../stub/Makefile")),
+    ("stub.h", include_str!("../stub/stub.h")),
+    ("stub.c", include_str!("../stub/stub.c")),
+    ("proc.c", include_str!("../stub/proc.c")),
+    ("uvm.c", include_str!("../stub/uvm.c")),
+    ("modeset.c", include_str!("../stub/modeset.c")),
+];
+
+/// Kernel headers, as paths in the place that builds: `/usr/src/linux-headers-…`.
+#[derive(Clone, Debug)]
+pub struct Headers {
+    /// The tree that all flavours share.
+    pub common: PathBuf,
+    /// The tree of the one flavour (its configuration and symbol versions).
+    pub flavour: PathBuf,
+}
+
+impl Headers {
+    /// Where Debian's packages put them for the kernel `release`, such as `6.12.107+deb13-cloud-amd64`.
+    pub fn of_debian(release: &str) -> Result<Self, RigError> {
+        let abi = release.splitn(3, '-').collect::<Vec<_>>();
+        let [abi, _flavour, _arch] = abi[..] else {
+            return Err(RigError::Malformed {
+                what: "the kernel release".into(),
+                detail: format!("{release:?} is not ABI-FLAVOUR-ARCHITECTURE"),
+            });
+        };
+        let path = |name: &str| PathBuf::from(format!("/usr/src/linux-headers-{name}"));
+        Ok(Self { common: path(&format!("{abi}-common")), flavour: path(release) })
+    }
+}
+
+/// Builds the fake driver that says it is `version`, in `directory`, with the compiler of `tools`. Returns the modules, stripped of
+/// debugging symbols, in load order.
+pub fn build(
+    tools: &dyn Tools,
+    headers: &Headers,
+    version: &str,
+    directory: &Path,
+) -> Result<Vec<PathBuf>, RigError> {
+    for (name, text) in SOURCES {
+        let file = directory.join(name);
+        fs::write(&file, text).map_err(|e| RigError::io("write", &file, e))?;
+    }
+    let visible = [directory.to_owned()];
+    let mut make = tools.command("make", &visible);
+    make.arg("-C").arg(directory).args(["CC=gcc", "modules"]);
+    make.arg(format!("SYSSRC={}", headers.common.display()))
+        .arg(format!("SYSOUT={}", headers.flavour.display()));
+    run(make.arg(format!("STUB_VERSION={version}")))?;
+    let modules: Vec<_> = MODULES.iter().map(|name| directory.join(format!("{name}.ko"))).collect();
+    run(tools.command("strip", &visible).arg("--strip-debug").args(&modules))?;
+    Ok(modules)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debian_headers_of_a_release() {
+        let headers = Headers::of_debian("6.12.107+deb13-cloud-amd64").unwrap();
+        assert_eq!(headers.common, Path::new("/usr/src/linux-headers-6.12.107+deb13-common"));
+        assert_eq!(headers.flavour, Path::new("/usr/src/linux-headers-6.12.107+deb13-cloud-amd64"));
+        assert!(Headers::of_debian("6.12.107").is_err());
+    }
+
+    #[test]
+    fn every_source_says_that_it_is_a_fake() {
+        for (name, text) in
+            SOURCES.iter().filter(|(name, _)| Path::new(name).extension().is_some_and(|e| e == "c"))
+        {
+            let comment = text.split("*/").next().unwrap();
+            assert!(comment.to_lowercase().contains("fake"), "{name}");
+        }
+    }
+}
