@@ -2,6 +2,7 @@
 //! digest of its inputs. An entry is there whole or not at all: made under a temporary name, then renamed.
 
 use crate::error::{Doing, Error, Result};
+use crate::interrupt::Guard;
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -46,15 +47,27 @@ impl Cache {
         Ok(self.room("blobs/sha256")?.join(sha256))
     }
 
-    /// The artifact of this digest, when it is here and still whole. A damaged one is removed.
-    pub fn verified_blob(&self, sha256: &str, size: u64) -> Result<Option<PathBuf>> {
+    /// Whether the artifact of this digest is here. One of another size is damaged, and removed.
+    pub fn has_blob(&self, sha256: &str, size: u64) -> Result<bool> {
         let path = self.blob(sha256)?;
-        let Ok(metadata) = fs::metadata(&path) else { return Ok(None) };
+        let Ok(metadata) = fs::metadata(&path) else { return Ok(false) };
         if metadata.len() == size {
-            return Ok(Some(path));
+            return Ok(true);
         }
         fs::remove_file(&path).doing("removing a damaged artifact", &path)?;
-        Ok(None)
+        Ok(false)
+    }
+
+    /// The artifact of this digest, every byte of it checked again. A damaged one is removed.
+    pub fn verified_blob(&self, sha256: &str) -> Result<PathBuf> {
+        let path = self.blob(sha256)?;
+        let found = sha256_file(&path)?;
+        if found == sha256 {
+            return Ok(path);
+        }
+        fs::remove_file(&path).doing("removing a damaged artifact", &path)?;
+        Err(Error::new(format!("{}: expected sha256 {sha256}, found {found}", path.display()))
+            .hint("the cached artifact was damaged and has been removed; run again to fetch it anew"))
     }
 
     /// A directory derived from inputs with digest `key`: returned when it is here, made by `make` otherwise.
@@ -69,15 +82,16 @@ impl Cache {
         if path.is_dir() {
             return Ok(path);
         }
-        let temporary = tempfile::Builder::new()
-            .prefix(".partial-")
-            .tempdir_in(&parent)
-            .doing("creating a temporary directory in", &parent)?;
+        let temporary = Scratch::new(&parent)?;
         make(temporary.path())?;
-        let finished = temporary.keep();
-        set_mode(&finished, 0o755)?;
-        fs::rename(&finished, &path).doing("renaming into the cache", &path)?;
+        set_mode(temporary.path(), 0o755)?;
+        fs::rename(temporary.path(), &path).doing("renaming into the cache", &path)?;
         Ok(path)
+    }
+
+    /// A directory for work in progress; gone when dropped, and when the program is interrupted.
+    pub fn scratch(&self) -> Result<Scratch> {
+        Scratch::new(&self.room("work")?)
     }
 
     /// An exclusive lock, held until dropped.
@@ -86,6 +100,28 @@ impl Cache {
         let file = File::create(&path).doing("creating", &path)?;
         file.lock().doing("locking", &path)?;
         Ok(file)
+    }
+}
+
+/// A directory with a temporary name.
+pub struct Scratch {
+    dir: tempfile::TempDir,
+    _guard: Guard,
+}
+
+impl Scratch {
+    fn new(parent: &Path) -> Result<Self> {
+        let dir = tempfile::Builder::new()
+            .prefix(".partial-")
+            .tempdir_in(parent)
+            .doing("creating a temporary directory in", parent)?;
+        let guard = Guard::new(dir.path());
+        Ok(Self { dir, _guard: guard })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
     }
 }
 
@@ -166,6 +202,7 @@ pub fn write_atomically(path: &Path, mode: u32, fill: impl FnOnce(&mut File) -> 
         .prefix(".gpu-initrd-")
         .tempfile_in(parent)
         .doing("creating a temporary file in", parent)?;
+    let _guard = Guard::new(temporary.path());
     fill(temporary.as_file_mut())?;
     set_mode(temporary.path(), mode)?;
     temporary.as_file().sync_all().doing("writing", path)?;
@@ -221,11 +258,15 @@ mod tests {
     }
 
     #[test]
-    fn a_blob_of_another_size_is_removed() {
+    fn a_damaged_blob_is_removed() {
         let (_dir, cache) = cache();
         let path = cache.blob("aa").unwrap();
         fs::write(&path, "short").unwrap();
-        assert_eq!(cache.verified_blob("aa", 9).unwrap(), None);
+        assert!(!cache.has_blob("aa", 9).unwrap());
+        assert!(!path.exists());
+        fs::write(&path, "other").unwrap();
+        assert!(cache.has_blob("aa", 5).unwrap());
+        assert!(cache.verified_blob("aa").unwrap_err().to_string().contains("expected sha256 aa, found"));
         assert!(!path.exists());
     }
 }

@@ -1,11 +1,25 @@
 //! The host side: builds the GPU initrd from pinned artifacts, starts guests to try it, and asks them how they are.
 
 pub mod cache;
+pub mod cli;
+pub mod commands;
 pub mod error;
+pub mod interrupt;
+pub mod kernel_modules;
 pub mod lock;
+pub mod pack;
+pub mod plan;
 pub mod profile;
+pub mod resolve;
+pub mod select;
 pub mod source;
 pub mod toolroot;
 pub mod trees;
 pub mod ui;
 pub mod unpack;
+
+/// Name and version of this tool, as manifests carry it.
+pub const NAME: &str = concat!("gpu-initrd ", env!("CARGO_PKG_VERSION"));
+
+/// PID 1: the static binary that `build.rs` made from the guest-init crate.
+pub const GUEST_INIT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/guest-init"));

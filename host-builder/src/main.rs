@@ -1,2 +1,20 @@
-//! host-builder.
-fn main() {}
+//! host-builder: parses the command line, runs the command, turns its error into text and an exit code.
+
+use clap::Parser;
+use host_builder::cli::{Cli, Command};
+use host_builder::{commands, interrupt};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    interrupt::install();
+    let result = match Cli::parse().command {
+        Command::BuildInitrd(args) => commands::build_initrd::run(&args).map(|()| ExitCode::SUCCESS),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {}", error.chain());
+        if let Some(remedy) = error.remedy() {
+            eprintln!("  what to do: {remedy}");
+        }
+        ExitCode::from(2)
+    })
+}

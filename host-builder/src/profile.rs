@@ -78,8 +78,6 @@ pub struct Modules {
     pub archive: String,
     /// The source tree inside that.
     pub subdir: String,
-    /// Package (or one that depends on it) with the kernel's headers.
-    pub headers: String,
     /// Modules in the order in which they are loaded.
     pub load: Vec<String>,
     /// Parameters by module.

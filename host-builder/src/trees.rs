@@ -25,7 +25,7 @@ impl Tree {
             let root = dir.join("files");
             fs::create_dir(&root).doing("creating", &root)?;
             let mut unpacker = Unpacker::new(&root);
-            unpacker.deb(&cache.blob(&artifact.sha256)?)?;
+            unpacker.deb(&cache.verified_blob(&artifact.sha256)?)?;
             write_json(&dir.join("index.json"), &unpacker.finish())
         })?;
         let files = read_json(&dir.join("index.json"))?;

@@ -53,7 +53,7 @@ impl Apt {
         fs::write(state.join("private.sources"), sources).doing("writing", &state)?;
         let apt = Self { state, arch };
         let bar = ui.bar("package lists", 100, Unit::Count);
-        apt.run(&mut apt.command("apt-get").arg("update"), "updating the package lists", &mut |percent| {
+        run(apt.command("apt-get").arg("update"), "updating the package lists", &mut |percent| {
             bar.set_position(percent);
         })?;
         bar.finish_and_clear();
@@ -69,7 +69,7 @@ impl Apt {
             Scope::Closure => command.args(["install", "--no-install-recommends", "--print-uris"]),
         };
         let what = format!("resolving {} in {suite}", names.join(" "));
-        let output = self.run(command.args(names), &what, &mut |_| {})?;
+        let output = run(command.args(names), &what, &mut |_| {})?;
         let artifacts: Vec<_> = output.lines().filter_map(|line| parse_uri_line(line, suite)).collect();
         for name in names {
             if !artifacts.iter().any(|artifact| artifact.name == *name) {
@@ -83,7 +83,7 @@ impl Apt {
     /// The package that a metapackage depends on and whose name begins with `prefix`.
     pub fn dependency(&self, package: &str, prefix: &str, suite: &str) -> Result<String> {
         let what = format!("looking up {package} in {suite}");
-        let output = self.run(
+        let output = run(
             self.command("apt-cache").args(["-t", suite, "show", "--no-all-versions", package]),
             &what,
             &mut |_| {},
@@ -101,16 +101,12 @@ impl Apt {
     pub fn fetch(&self, cache: &Cache, missing: &[&Artifact], ui: &Ui) -> Result<()> {
         let total = missing.iter().map(|artifact| artifact.size).sum();
         let bar = ui.bar(&format!("downloading {} packages", missing.len()), total, Unit::Bytes);
-        let dir = tempfile::Builder::new()
-            .prefix(".fetch-")
-            .tempdir_in(cache.room("blobs")?)
-            .doing("creating a directory for downloads in", &cache.room("blobs")?)?;
+        let dir = cache.scratch()?;
         let wanted = missing.iter().map(|artifact| format!("{}={}", artifact.name, artifact.version));
         let mut command = self.command("apt-get");
         command.current_dir(dir.path()).args(["-q", "download"]).args(wanted);
-        let result = self.run(&mut command, "downloading packages", &mut |percent| {
-            bar.set_position(total * percent / 100)
-        });
+        let result =
+            run(&mut command, "downloading packages", &mut |percent| bar.set_position(total * percent / 100));
         bar.finish_and_clear();
         // What did arrive is kept even when something else failed: the next run is shorter.
         let mut kept = Ok(());
@@ -167,45 +163,45 @@ impl Apt {
         command.env("LC_ALL", "C").env("DEBIAN_FRONTEND", "noninteractive");
         command
     }
+}
 
-    /// Runs apt to its end. `progress` gets the percentage that apt reports on its status descriptor.
-    fn run(&self, command: &mut Command, what: &str, progress: &mut dyn FnMut(u64)) -> Result<String> {
-        let program = command.get_program().to_string_lossy().into_owned();
-        let (status_read, status_write) = std::io::pipe().doing("making a pipe for", Path::new(&program))?;
-        let errors = tempfile::tempfile().doing("creating a temporary file for", Path::new(&program))?;
-        // apt inherits descriptor 3 or whatever number the pipe has; close-on-exec must be off for it.
-        let number = status_write.as_raw_fd();
-        nix::fcntl::fcntl(&status_write, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()))
-            .map_err(|error| Error::new("preparing apt's status pipe").source(error))?;
-        let stderr = errors.try_clone().doing("preparing the output of", Path::new(&program))?;
-        command.args(["-o", &format!("APT::Status-Fd={number}")]);
-        let mut child =
-            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr).spawn().map_err(|error| {
-                Error::new(format!("{what}: cannot run {program}"))
-                    .source(error)
-                    .hint("apt is needed: run this on Debian")
-            })?;
-        drop(status_write);
-        let mut stdout = child.stdout.take().expect("it is piped");
-        let reader = std::thread::spawn(move || {
-            let mut text = Vec::new();
-            stdout.read_to_end(&mut text).map(|_| String::from_utf8_lossy(&text).into_owned())
-        });
-        for line in BufReader::new(status_read).lines().map_while(std::result::Result::ok) {
-            if let Some(percent) = parse_status_line(&line) {
-                progress(percent);
-            }
+/// Runs apt to its end. `progress` gets the percentage that apt reports on its status descriptor.
+fn run(command: &mut Command, what: &str, progress: &mut dyn FnMut(u64)) -> Result<String> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let (status_read, status_write) = std::io::pipe().doing("making a pipe for", Path::new(&program))?;
+    let errors = tempfile::tempfile().doing("creating a temporary file for", Path::new(&program))?;
+    // apt inherits descriptor 3 or whatever number the pipe has; close-on-exec must be off for it.
+    let number = status_write.as_raw_fd();
+    nix::fcntl::fcntl(&status_write, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()))
+        .map_err(|error| Error::new("preparing apt's status pipe").source(error))?;
+    let stderr = errors.try_clone().doing("preparing the output of", Path::new(&program))?;
+    command.args(["-o", &format!("APT::Status-Fd={number}")]);
+    let mut child =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr).spawn().map_err(|error| {
+            Error::new(format!("{what}: cannot run {program}"))
+                .source(error)
+                .hint("apt is needed: run this on Debian")
+        })?;
+    drop(status_write);
+    let mut stdout = child.stdout.take().expect("it is piped");
+    let reader = std::thread::spawn(move || {
+        let mut text = Vec::new();
+        stdout.read_to_end(&mut text).map(|_| String::from_utf8_lossy(&text).into_owned())
+    });
+    for line in BufReader::new(status_read).lines().map_while(std::result::Result::ok) {
+        if let Some(percent) = parse_status_line(&line) {
+            progress(percent);
         }
-        let status = child.wait().doing("waiting for", Path::new(&program))?;
-        let output = reader
-            .join()
-            .expect("the reader does not panic")
-            .doing("reading the output of", Path::new(&program))?;
-        if status.success() {
-            return Ok(output);
-        }
-        Err(failure(what, &read_back(errors)))
     }
+    let status = child.wait().doing("waiting for", Path::new(&program))?;
+    let output = reader
+        .join()
+        .expect("the reader does not panic")
+        .doing("reading the output of", Path::new(&program))?;
+    if status.success() {
+        return Ok(output);
+    }
+    Err(failure(what, &read_back(errors)))
 }
 
 fn read_back(mut file: fs::File) -> String {

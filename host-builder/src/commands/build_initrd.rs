@@ -1,0 +1,138 @@
+//! `build-initrd`: from a profile to an initrd.
+
+use super::build_report::Report;
+use crate::cache::{Cache, write_atomically};
+use crate::cli::BuildInitrd;
+use crate::error::{Doing, Error, Result};
+use crate::kernel_modules::build::{Built, build};
+use crate::kernel_modules::index::Index;
+use crate::lock::{Artifact, Lock, Set};
+use crate::pack::pack;
+use crate::plan::{Inputs, Plan, plan};
+use crate::profile::Profile;
+use crate::resolve;
+use crate::select;
+use crate::toolroot::Toolroot;
+use crate::trees::Tree;
+use crate::ui::Ui;
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+/// What the initrd itself is made from; the toolroot comes only when modules must be built.
+const IMAGE_SETS: &[Set] = &[Set::Kernel, Set::Userspace, Set::Firmware];
+
+/// Runs the command.
+pub fn run(args: &BuildInitrd) -> Result<()> {
+    let ui = Ui::new(args.quiet || args.json);
+    let capabilities = select::capabilities(&args.capabilities)?;
+    check_outputs(args)?;
+    let cache = Cache::open()?;
+    let (profile, text) = Profile::load(&args.profile)?;
+    let lock = ui.stage("resolve", || lock_of(args, &profile, &text, &cache, &ui))?;
+    ui.stage("fetch", || resolve::fetch(&profile, &lock, IMAGE_SETS, &cache, &ui))?;
+    let built = ui.stage("build modules", || build_modules(&profile, &lock, &cache, &ui))?;
+    let kernel_package = one(&lock, Set::Kernel)?;
+    let kernel = ui.stage("unpack", || Tree::of(&cache, kernel_package))?;
+    let plan = ui.stage("plan", || {
+        let index = Index::of(&cache, kernel_package, &kernel, &lock.kernel_release)?;
+        let selected = select::select(&trees(&cache, &lock, Set::Userspace)?, &capabilities, &lock.driver)?;
+        plan(Inputs {
+            profile: &profile,
+            lock: &lock,
+            capabilities,
+            kernel: &kernel,
+            index,
+            built: &built,
+            firmware: &trees(&cache, &lock, Set::Firmware)?,
+            selected,
+            guest_init: crate::GUEST_INIT,
+        })
+    })?;
+    if args.dry_run {
+        print_plan(&plan, args.json);
+        return Ok(());
+    }
+    write_outputs(args, &plan, &kernel, &lock, &ui)?;
+    let report = Report::new(&plan.manifest, args, &ui)?;
+    if args.json {
+        println!("{}", report.json());
+    } else if !args.quiet {
+        print!("{report}");
+    }
+    Ok(())
+}
+
+/// Three outputs over each other would lose two of them.
+fn check_outputs(args: &BuildInitrd) -> Result<()> {
+    let outputs =
+        [("--output", &args.output), ("--kernel-output", &args.kernel_output), ("--lock", &args.lock)];
+    for (at, (option, path)) in outputs.iter().enumerate() {
+        if path.is_dir() || path.file_name().is_none() {
+            return Err(Error::new(format!(
+                "{option} {}: expected a file, found a directory",
+                path.display()
+            ))
+            .hint("name the file to write"));
+        }
+        if let Some((other, _)) = outputs[..at].iter().find(|(_, other)| other == path) {
+            return Err(Error::new(format!("{other} and {option} are both {}", path.display()))
+                .hint("give each its own file"));
+        }
+    }
+    Ok(())
+}
+
+fn lock_of(args: &BuildInitrd, profile: &Profile, text: &str, cache: &Cache, ui: &Ui) -> Result<Lock> {
+    let present = if args.update_lock { None } else { Lock::read(&args.lock)? };
+    match present {
+        Some(lock) => {
+            lock.check_profile(&profile.name, text, &args.lock)?;
+            Ok(lock)
+        }
+        None => resolve::resolve(profile, text, cache, ui),
+    }
+}
+
+fn build_modules(profile: &Profile, lock: &Lock, cache: &Cache, ui: &Ui) -> Result<Built> {
+    let toolroot = || {
+        resolve::fetch(profile, lock, &[Set::Toolroot, Set::ModuleSource], cache, ui)?;
+        Toolroot::of(cache, lock, Set::Toolroot, &profile.toolroot.links, ui)
+    };
+    build(cache, lock, &profile.modules, toolroot, ui)
+}
+
+fn one(lock: &Lock, set: Set) -> Result<&Artifact> {
+    lock.set(set).first().copied().ok_or_else(|| {
+        Error::new(format!("the lock has no artifact of set {set:?}"))
+            .hint("resolve again: build-initrd --update-lock")
+    })
+}
+
+fn trees(cache: &Cache, lock: &Lock, set: Set) -> Result<Vec<Tree>> {
+    lock.set(set).into_iter().map(|artifact| Tree::of(cache, artifact)).collect()
+}
+
+fn print_plan(plan: &Plan, json: bool) {
+    if json {
+        print!("{}", String::from_utf8_lossy(&plan.manifest.to_json()));
+    } else {
+        print!("{}", super::build_report::plan_text(&plan.manifest));
+    }
+}
+
+/// All three appear when all else has gone well.
+fn write_outputs(args: &BuildInitrd, plan: &Plan, kernel: &Tree, lock: &Lock, ui: &Ui) -> Result<()> {
+    let image = kernel.path(kernel.file(&format!("boot/vmlinuz-{}", lock.kernel_release))?);
+    ui.stage("pack", || pack(plan, args.compression, &args.output, ui))?;
+    copy(&image, &args.kernel_output)?;
+    if Lock::read(&args.lock).ok().flatten().as_ref() != Some(lock) {
+        lock.write(&args.lock)?;
+    }
+    Ok(())
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    let mut source = File::open(from).doing("opening", from)?;
+    write_atomically(to, 0o644, |file| io::copy(&mut source, file).map(drop).doing("writing", to))
+}

@@ -1,0 +1,233 @@
+//! What every module of a kernel says about itself (`.modinfo`), and what is built into the kernel.
+
+use crate::cache::Cache;
+use crate::error::{Doing, Error, Result};
+use crate::lock::Artifact;
+use crate::trees::{Tree, read_json, write_json};
+use crate::unpack::decompressor;
+use image::elf::{Modinfo, modinfo, parse_modinfo};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// A module bigger than this, unpacked, is refused.
+const MAX_MODULE: u64 = 512 << 20;
+
+/// One module.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Module {
+    /// Name with underscores.
+    pub name: String,
+    /// Path below the directory of the kernel release: `kernel/fs/overlayfs/overlay.ko.xz`.
+    pub path: String,
+    /// Names it needs, in the order it states them.
+    pub depends: Vec<String>,
+    /// Names it would like loaded before it.
+    pub soft_before: Vec<String>,
+    /// Names it would like loaded after it.
+    pub soft_after: Vec<String>,
+    /// Other names it answers to; device aliases (with a colon) are left out.
+    pub aliases: Vec<String>,
+    /// Kernel and options it was built for.
+    pub vermagic: String,
+    /// Its own version, when it states one.
+    pub version: Option<String>,
+    /// Firmware files it may ask for.
+    pub firmware: Vec<String>,
+}
+
+impl Module {
+    /// The release in its `vermagic`.
+    pub fn release(&self) -> &str {
+        self.vermagic.split(' ').next().unwrap_or_default()
+    }
+
+    /// What a module file says about itself. `path` is below the directory of the kernel release.
+    pub fn of(path: &str, modinfo: &Modinfo) -> Self {
+        let words = |text: &str| -> Vec<String> {
+            text.split([',', ' ', '\t']).filter(|word| !word.is_empty()).map(underscored).collect()
+        };
+        let (mut soft_before, mut soft_after) = (Vec::new(), Vec::new());
+        for text in modinfo.all("softdep") {
+            // "pre: a b post: c"; NVIDIA's separates by comma, which kmod does not split and we do.
+            let mut into = None;
+            for word in text.split([',', ' ', '\t']).filter(|word| !word.is_empty()) {
+                match word {
+                    "pre:" => into = Some(&mut soft_before),
+                    "post:" => into = Some(&mut soft_after),
+                    word => {
+                        if let Some(list) = &mut into {
+                            list.push(underscored(word));
+                        }
+                    }
+                }
+            }
+        }
+        let text = |key: &str| modinfo.get(key).map(|value| value.trim().to_owned());
+        Self {
+            name: name_of(path),
+            path: path.into(),
+            depends: modinfo.get("depends").map(words).unwrap_or_default(),
+            soft_before,
+            soft_after,
+            aliases: modinfo.all("alias").filter(|alias| !alias.contains(':')).map(underscored).collect(),
+            vermagic: text("vermagic").unwrap_or_default(),
+            version: text("version"),
+            firmware: modinfo.all("firmware").map(str::to_owned).collect(),
+        }
+    }
+}
+
+/// Every module of one kernel.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Index {
+    /// Release of the kernel.
+    pub release: String,
+    /// Modules in depmod's order (that of `modules.order`, others behind).
+    pub modules: Vec<Module>,
+    /// Names of what is built in.
+    pub builtin: BTreeSet<String>,
+    /// Other names of what is built in.
+    pub builtin_aliases: BTreeSet<String>,
+}
+
+impl Index {
+    /// The index of a kernel package, cached by the package's digest.
+    pub fn of(cache: &Cache, artifact: &Artifact, tree: &Tree, release: &str) -> Result<Self> {
+        let dir = cache.derived("module-index", &artifact.sha256, |dir| {
+            write_json(
+                &dir.join("index.json"),
+                &Self::read(&tree.root.join("usr/lib/modules").join(release), release)?,
+            )
+        })?;
+        read_json(&dir.join("index.json"))
+    }
+
+    /// Reads a directory `lib/modules/<release>`.
+    pub fn read(dir: &Path, release: &str) -> Result<Self> {
+        let mut paths: Vec<String> = Vec::new();
+        for entry in walkdir::WalkDir::new(dir).sort_by_file_name() {
+            let entry =
+                entry.map_err(|error| Error::new(format!("reading {}", dir.display())).source(error))?;
+            let path =
+                entry.path().strip_prefix(dir).expect("entries are below the directory").to_string_lossy();
+            if entry.file_type().is_file() && is_module(&path) {
+                paths.push(path.into_owned());
+            }
+        }
+        let order = lines(&dir.join("modules.order"))?;
+        let position: BTreeMap<&str, usize> =
+            order.iter().enumerate().map(|(at, path)| (path.as_str(), at)).collect();
+        paths.sort_by_key(|path| {
+            (position.get(uncompressed(path)).copied().unwrap_or(usize::MAX), path.clone())
+        });
+        let builtin_info = fs::read(dir.join("modules.builtin.modinfo")).unwrap_or_default();
+        let aliases = parse_modinfo(&builtin_info).0.into_iter().filter(|(key, value)| {
+            key.split_once('.').is_some_and(|(_, field)| field == "alias") && !value.contains(':')
+        });
+        Ok(Self {
+            release: release.into(),
+            modules: read_all(dir, &paths)?,
+            builtin: lines(&dir.join("modules.builtin"))?.iter().map(|path| name_of(path)).collect(),
+            builtin_aliases: aliases.map(|(_, value)| underscored(&value)).collect(),
+        })
+    }
+
+    /// Adds a module that is not part of the kernel's package.
+    pub fn add(&mut self, module: Module) {
+        self.modules.retain(|old| old.name != module.name);
+        self.modules.push(module);
+    }
+
+    /// The module of this name.
+    pub fn module(&self, name: &str) -> Option<&Module> {
+        let name = underscored(name);
+        self.modules.iter().find(|module| module.name == name)
+    }
+}
+
+fn read_all(dir: &Path, paths: &[String]) -> Result<Vec<Module>> {
+    let next = AtomicUsize::new(0);
+    let work = || -> Result<Vec<(usize, Module)>> {
+        let mut modules = Vec::new();
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some(path) = paths.get(at) else { return Ok(modules) };
+            modules.push((at, read_module(&dir.join(path), path)?));
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get).min(8);
+    let mut modules = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().try_fold(Vec::new(), |mut all, worker| {
+            all.extend(worker.join().expect("workers do not panic")?);
+            Ok(all)
+        })
+    })?;
+    modules.sort_by_key(|(at, _)| *at);
+    Ok(modules.into_iter().map(|(_, module)| module).collect())
+}
+
+/// Reads one module file. `path` is what it is called below the directory of the kernel release.
+pub fn read_module(file: &Path, path: &str) -> Result<Module> {
+    let bytes = content(file)?;
+    let info = modinfo(&bytes[..]).map_err(|error| {
+        Error::new(format!("{}: expected a kernel module", file.display()))
+            .source(error)
+            .hint("the package that brought it is damaged, or it is not a module")
+    })?;
+    Ok(Module::of(path, &info))
+}
+
+/// The uncompressed bytes of a module file.
+pub fn content(file: &Path) -> Result<Vec<u8>> {
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    let stream = decompressor(&name, File::open(file).doing("opening", file)?)?;
+    let mut bytes = Vec::new();
+    stream.take(MAX_MODULE).read_to_end(&mut bytes).doing("unpacking", file)?;
+    Ok(bytes)
+}
+
+fn lines(path: &Path) -> Result<Vec<String>> {
+    let text = fs::read_to_string(path).doing("reading", path)?;
+    Ok(text.lines().map(str::to_owned).collect())
+}
+
+fn is_module(path: &str) -> bool {
+    uncompressed(path).ends_with(".ko")
+}
+
+/// A module's path without the suffix of its compression.
+pub fn uncompressed(path: &str) -> &str {
+    [".xz", ".zst", ".gz"].iter().find_map(|suffix| path.strip_suffix(suffix)).unwrap_or(path)
+}
+
+fn name_of(path: &str) -> String {
+    let file = path.rsplit('/').next().unwrap_or(path);
+    underscored(uncompressed(file).trim_end_matches(".ko"))
+}
+
+fn underscored(name: &str) -> String {
+    name.replace('-', "_")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn softdeps_are_split_at_commas_and_spaces() {
+        let info = parse_modinfo(
+            b"softdep=pre: ecdh_generic,ecdsa-generic post: x y\0depends=a,b-c\0alias=pci:v1\0",
+        );
+        let module = Module::of("kernel/x/nvidia-uvm.ko.xz", &info);
+        assert_eq!(module.name, "nvidia_uvm");
+        assert_eq!(module.soft_before, ["ecdh_generic", "ecdsa_generic"]);
+        assert_eq!(module.soft_after, ["x", "y"]);
+        assert_eq!(module.depends, ["a", "b_c"]);
+        assert_eq!(module.aliases, Vec::<String>::new());
+    }
+}

@@ -1,0 +1,267 @@
+//! The plan of one image: the manifest, and where the bytes of each file come from. Every check that can fail a build
+//! is made here, before a byte of output is written.
+
+use crate::cache::sha256;
+use crate::error::{Error, Result};
+use crate::kernel_modules::Index;
+use crate::kernel_modules::build::Built;
+use crate::kernel_modules::index::{Module, content, uncompressed};
+use crate::lock::Lock;
+use crate::profile::Profile;
+use crate::select::Selected;
+use crate::trees::Tree;
+use image::layout;
+use image::manifest::{Driver, File, Kind, Manifest, Module as PlanModule, Purpose};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Where the bytes of a file come from.
+pub enum Content {
+    /// A file on this machine.
+    File(PathBuf),
+    /// Memory.
+    Bytes(Vec<u8>),
+}
+
+/// A manifest with the content of its files.
+pub struct Plan {
+    /// What the guest reads.
+    pub manifest: Manifest,
+    /// Content by path.
+    pub contents: BTreeMap<String, Content>,
+}
+
+/// Everything a plan is made from.
+pub struct Inputs<'a> {
+    /// The profile.
+    pub profile: &'a Profile,
+    /// The lock.
+    pub lock: &'a Lock,
+    /// Selected capabilities.
+    pub capabilities: Vec<String>,
+    /// The kernel's package.
+    pub kernel: &'a Tree,
+    /// Its modules.
+    pub index: Index,
+    /// The GPU's modules.
+    pub built: &'a Built,
+    /// Firmware packages.
+    pub firmware: &'a [Tree],
+    /// Driver files.
+    pub selected: Vec<Selected>,
+    /// The guest-init program.
+    pub guest_init: &'static [u8],
+}
+
+/// Directories that the guest mounts something on.
+const MOUNT_POINTS: &[&str] = &["/dev", "/proc", "/run", "/sys", "/tmp"];
+
+/// Makes and checks the plan.
+pub fn plan(inputs: Inputs) -> Result<Plan> {
+    let mut builder = Builder::default();
+    builder.bytes(layout::INIT, inputs.guest_init.to_vec(), 0o755, crate::NAME, "PID 1");
+    for directory in MOUNT_POINTS {
+        builder.directory(directory, "mount point");
+    }
+    let manifest_dir =
+        Path::new(layout::MANIFEST).parent().and_then(Path::to_str).expect("the path is constant");
+    builder.directory(manifest_dir, "the manifest");
+    let modules = add_modules(&mut builder, &inputs)?;
+    let firmware = add_firmware(&mut builder, &inputs)?;
+    for selected in &inputs.selected {
+        let mode = if selected.file.executable { 0o755 } else { 0o644 };
+        builder.file(&selected.path, selected, mode);
+    }
+    let manifest = Manifest {
+        format: image::manifest::FORMAT,
+        builder: crate::NAME.into(),
+        profile: inputs.profile.name.clone(),
+        arch: inputs.profile.arch.clone(),
+        kernel_release: inputs.lock.kernel_release.clone(),
+        driver: Some(Driver { version: inputs.lock.driver.clone(), firmware }),
+        capabilities: inputs.capabilities,
+        modules,
+        files: builder.files.into_values().collect(),
+    };
+    Ok(Plan { manifest, contents: builder.contents })
+}
+
+fn add_modules(builder: &mut Builder, inputs: &Inputs) -> Result<Vec<PlanModule>> {
+    let (release, driver) = (&inputs.lock.kernel_release, &inputs.lock.driver);
+    let mut index = inputs.index.clone();
+    for module in &inputs.built.modules {
+        check_built(module, release, driver)?;
+        index.add(Module {
+            path: format!("{}/{}", layout::GPU_MODULES_SUBDIR, module.path),
+            ..module.clone()
+        });
+    }
+    let order = index.load_order();
+    let boot = order.plan(&inputs.profile.kernel.modules)?;
+    let gpu = order.plan(&inputs.profile.modules.load)?;
+    let mut modules: Vec<PlanModule> = Vec::new();
+    for (purpose, list) in [(Purpose::Boot, boot), (Purpose::Gpu, gpu)] {
+        for module in list {
+            if modules.iter().any(|planned| planned.name == module.name) {
+                continue;
+            }
+            check_release(module, release)?;
+            let built = inputs.built.modules.iter().find(|built| built.name == module.name);
+            let (file, origin) = match built {
+                Some(built) => (
+                    inputs.built.dir.join(&built.path),
+                    format!("built from {}", inputs.profile.modules.package),
+                ),
+                None => (kernel_dir(inputs.kernel, release).join(&module.path), inputs.kernel.origin.clone()),
+            };
+            let path = format!("{}/{}", layout::module_dir(release), uncompressed(&module.path));
+            let reason = if purpose == Purpose::Boot { "disks, file systems, vsock" } else { "GPU driver" };
+            builder.bytes(&path, content(&file)?, 0o644, &origin, reason);
+            modules.push(planned(module, path, purpose, &inputs.profile.modules.parameters));
+        }
+    }
+    Ok(modules)
+}
+
+fn planned(
+    module: &Module,
+    path: String,
+    purpose: Purpose,
+    parameters: &BTreeMap<String, String>,
+) -> PlanModule {
+    PlanModule {
+        name: module.name.clone(),
+        path,
+        purpose,
+        parameters: parameters.get(&module.name).cloned().unwrap_or_default(),
+        depends: module.depends.clone(),
+        vermagic: module.vermagic.clone(),
+        version: module.version.clone(),
+    }
+}
+
+/// Where the modules of a kernel package are.
+pub fn kernel_dir(kernel: &Tree, release: &str) -> PathBuf {
+    kernel.root.join("usr/lib/modules").join(release)
+}
+
+fn check_release(module: &Module, release: &str) -> Result<()> {
+    if module.release() == release {
+        return Ok(());
+    }
+    Err(Error::new(format!(
+        "module {} was built for kernel {:?} (its vermagic), the image's kernel is {release:?}",
+        module.name,
+        module.release()
+    ))
+    .hint("modules and kernel must be of one release; resolve again: build-initrd --update-lock"))
+}
+
+fn check_built(module: &Module, release: &str, driver: &str) -> Result<()> {
+    check_release(module, release)?;
+    if module.version.as_deref() == Some(driver) {
+        return Ok(());
+    }
+    let found = module.version.as_deref().unwrap_or("none");
+    Err(Error::new(format!("module {} has version {found}, the libraries are of driver {driver}", module.name))
+        .hint("modules, firmware and libraries must carry one version, to the last digit; correct the profile's `driver`"))
+}
+
+fn add_firmware(builder: &mut Builder, inputs: &Inputs) -> Result<Vec<String>> {
+    let mut wanted: Vec<String> =
+        inputs.built.modules.iter().flat_map(|module| module.firmware.clone()).collect();
+    wanted.sort();
+    wanted.dedup();
+    let prefix = format!("nvidia/{}/", inputs.lock.driver);
+    for name in &wanted {
+        if !name.starts_with(&prefix) {
+            return Err(Error::new(format!(
+                "the modules ask for firmware {name}, the driver's directory is {prefix}"
+            ))
+            .hint("modules and firmware must be of one driver version; correct the profile's `driver`"));
+        }
+        let path = format!("usr/lib/firmware/{name}");
+        let found = inputs.firmware.iter().find_map(|tree| Some((tree, tree.file(&path).ok()?)));
+        let Some((tree, file)) = found else {
+            let packages: Vec<_> = inputs.firmware.iter().map(|tree| tree.origin.as_str()).collect();
+            return Err(Error::new(format!("the modules ask for firmware {name}, {} has no such file", packages.join(", ")))
+                .hint("firmware and modules must be of one driver version; resolve again: build-initrd --update-lock"));
+        };
+        let selected = Selected {
+            source: tree.path(file),
+            path: format!("{}/{name}", layout::FIRMWARE_DIR),
+            file: file.clone(),
+            origin: tree.origin.clone(),
+            reason: "GSP firmware, asked for when a GPU is first opened".into(),
+        };
+        builder.file(&selected.path.clone(), &selected, 0o644);
+    }
+    Ok(wanted)
+}
+
+#[derive(Default)]
+struct Builder {
+    files: BTreeMap<String, File>,
+    contents: BTreeMap<String, Content>,
+}
+
+impl Builder {
+    fn bytes(&mut self, path: &str, bytes: Vec<u8>, mode: u32, origin: &str, reason: &str) {
+        let kind = Kind::File { size: bytes.len() as u64, sha256: sha256(&bytes) };
+        self.insert(path, kind, mode, origin, reason);
+        self.contents.insert(path.into(), Content::Bytes(bytes));
+    }
+
+    fn file(&mut self, path: &str, selected: &Selected, mode: u32) {
+        let kind = Kind::File { size: selected.file.size, sha256: selected.file.sha256.clone() };
+        self.insert(path, kind, mode, &selected.origin, &selected.reason);
+        self.contents.insert(path.into(), Content::File(selected.source.clone()));
+    }
+
+    fn directory(&mut self, path: &str, reason: &str) {
+        self.insert(path, Kind::Directory, 0o755, crate::NAME, reason);
+    }
+
+    fn insert(&mut self, path: &str, kind: Kind, mode: u32, origin: &str, reason: &str) {
+        let parent = Path::new(path).parent().and_then(Path::to_str).filter(|parent| *parent != "/");
+        if let Some(parent) = parent.filter(|parent| !self.files.contains_key(*parent)) {
+            self.directory(parent, "parent directory");
+        }
+        let file = File { path: path.into(), kind, mode, origin: origin.into(), reason: reason.into() };
+        self.files.insert(path.into(), file);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn module(vermagic: &str, version: Option<&str>) -> Module {
+        let mut module = Module::of("nvidia.ko", &image::elf::parse_modinfo(b""));
+        module.vermagic = vermagic.into();
+        module.version = version.map(str::to_owned);
+        module
+    }
+
+    #[test]
+    fn another_kernels_module_is_refused_naming_both_releases() {
+        let error = check_release(&module("6.1.0-9 SMP mod_unload", None), "6.12.1").unwrap_err().to_string();
+        assert!(error.contains("6.1.0-9") && error.contains("6.12.1"), "{error}");
+    }
+
+    #[test]
+    fn another_drivers_module_is_refused_naming_both_versions() {
+        let error = check_built(&module("6.12.1 SMP", Some("550.90")), "6.12.1", "550.163.01")
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("550.90") && error.contains("550.163.01"), "{error}");
+        assert!(check_built(&module("6.12.1 SMP", Some("550.163.01")), "6.12.1", "550.163.01").is_ok());
+    }
+
+    #[test]
+    fn parents_come_before_children() {
+        let mut builder = Builder::default();
+        builder.bytes("/a/b/c", vec![1], 0o644, "o", "r");
+        assert_eq!(builder.files.keys().collect::<Vec<_>>(), ["/a", "/a/b", "/a/b/c"]);
+    }
+}
