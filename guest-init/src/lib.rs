@@ -1,4 +1,5 @@
 //! PID 1 for GPU guests, as a library so that its parts can be tested on any directory.
 
+pub mod inject;
 pub mod ldcache;
 pub mod rootfs;

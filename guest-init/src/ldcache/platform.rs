@@ -29,7 +29,8 @@ impl Machine {
     /// The machine of this program, and so of the container.
     pub const NATIVE: Self = if cfg!(target_arch = "aarch64") { Self::Aarch64 } else { Self::X86_64 };
 
-    fn triplet(self) -> &'static str {
+    /// Debian's name of this machine, for directories.
+    pub fn triplet(self) -> &'static str {
         match self {
             Self::X86_64 => "x86_64-linux-gnu",
             Self::I386 => "i386-linux-gnu",

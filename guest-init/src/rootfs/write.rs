@@ -7,9 +7,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat, renameat};
-use nix::sys::stat::{Mode, fchmod, mkdirat};
-use nix::unistd::{UnlinkatFlags, symlinkat, unlinkat};
+use nix::fcntl::{AtFlags, OFlag, openat, renameat};
+use nix::sys::stat::{Mode, SFlag, fchmod, mkdirat, mknodat};
+use nix::unistd::{UnlinkatFlags, linkat, symlinkat, unlinkat};
 
 use super::{Kind, RootDir, RootError, io_error};
 
@@ -68,6 +68,37 @@ impl RootDir {
             return Err(RootError::Io { action: "write", path: path.to_owned(), source });
         }
         put(&dir, &temporary, name, path)
+    }
+
+    /// Makes `to` in this root a hard link to the file `from` of another root. Returns whether it had to be made.
+    ///
+    /// # Errors
+    /// [`RootError::Io`] with `EXDEV` when they are on different file systems.
+    pub fn hard_link(&self, other: &Self, from: &Path, to: &Path) -> Result<bool, RootError> {
+        if let (Ok(a), Ok(b)) = (other.lstat(from), self.lstat(to))
+            && (a.dev, a.ino) == (b.dev, b.ino)
+        {
+            // Renaming a file to another of its own names does nothing, and would leave the temporary one.
+            return Ok(false);
+        }
+        let (from_dir, from_name) = other.parent(from)?;
+        let (dir, name) = self.parent(to)?;
+        let temporary = fresh_name(&dir, name, to)?;
+        linkat(&from_dir, from_name, &dir, temporary.as_os_str(), AtFlags::empty())
+            .map_err(|e| io_error("hard-link", to, e))?;
+        put(&dir, &temporary, name, to)?;
+        Ok(true)
+    }
+
+    /// Makes `path` a whiteout: in an overlay, the same name in the layers below is gone. Returns whether it had to
+    /// be made.
+    pub fn whiteout(&self, path: &Path) -> Result<bool, RootError> {
+        let (dir, name) = self.parent(path)?;
+        match mknodat(&dir, name, SFlag::S_IFCHR, Mode::empty(), 0) {
+            Ok(()) => Ok(true),
+            Err(Errno::EEXIST) if self.lstat(path).is_ok_and(|s| s.kind == Kind::Other) => Ok(false),
+            Err(e) => Err(io_error("make a whiteout for", path, e)),
+        }
     }
 
     /// Renames `from` to the name `to` in the same directory, replacing what is there.
