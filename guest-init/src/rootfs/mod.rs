@@ -28,6 +28,15 @@ const MAX_LINKS: usize = 40;
 /// Why something in the container root could not be done.
 #[derive(Debug, thiserror::Error)]
 pub enum RootError {
+    /// The directory itself cannot be opened.
+    #[error("cannot open the root directory {}", path.display())]
+    Open {
+        /// Which directory of our own root.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
     /// The system refused.
     #[error("cannot {action} {} in the container root", path.display())]
     Io {
@@ -76,7 +85,7 @@ impl RootError {
     /// The errno, when the system refused.
     pub fn raw_os_error(&self) -> Option<i32> {
         match self {
-            Self::Io { source, .. } => source.raw_os_error(),
+            Self::Open { source, .. } | Self::Io { source, .. } => source.raw_os_error(),
             _ => None,
         }
     }
@@ -162,11 +171,11 @@ impl RootDir {
     /// Opens `path`, a directory of our own root that holds a container.
     ///
     /// # Errors
-    /// [`RootError::Io`] when it cannot be opened or is no directory.
+    /// [`RootError::Open`] when it cannot be opened or is no directory.
     pub fn open(path: &Path) -> Result<Self, RootError> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let fd = nix::fcntl::open(path, flags, nix::sys::stat::Mode::empty())
-            .map_err(|e| io_error("open", path, e))?;
+            .map_err(|e| RootError::Open { path: path.to_owned(), source: e.into() })?;
         Ok(Self { fd })
     }
 
