@@ -1,5 +1,5 @@
-//! The command line, for when this program is not PID 1: the same cache writer and injector, to be tried on any
-//! directory. A parser of our own: the whole binary is smaller than a parser library.
+//! The command line, for when this program is not PID 1: the same cache writer and injector, to be tried on
+//! any directory. A parser of our own: the whole binary is smaller than a parser library.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
@@ -66,7 +66,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> i32 {
         // Whoever reads our output has seen enough.
         Err(CliError::Print(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => 0,
         Err(error) => {
-            eprintln!("guest-init: {}", with_causes(&error));
+            eprintln!("guest-init: {}", printable(&with_causes(&error)));
             2
         }
     }
@@ -178,11 +178,11 @@ fn ld_cache(root: &Path, output: Option<&Path>) -> Result<(), CliError> {
         }
     }
     for warning in &cache.report.warnings {
-        eprintln!("guest-init: warning: {warning}");
+        eprintln!("guest-init: warning: {}", printable(warning));
     }
     let mut text = String::new();
     for link in &cache.report.links {
-        let _ = writeln!(text, "{} -> {}", link.path, link.target);
+        let _ = writeln!(text, "{} -> {}", printable(&link.path), printable(&link.target));
     }
     let place = output.unwrap_or(Path::new(CACHE));
     let (entries, directories) = (cache.report.entries, cache.report.directories);
@@ -196,8 +196,14 @@ fn inject(root: &Path, driver: &Path) -> Result<i32, CliError> {
     inject::complete(&root, None, &mut report)?;
     let json = serde_json::to_string_pretty(&report).map_err(std::io::Error::from)?;
     print(&(json + "\n"))?;
-    // Whether libcuda.so.1 exists depends on the capabilities chosen; if the loader finds one, it must be ours.
+    // Whether libcuda.so.1 exists depends on the capabilities chosen; if the loader finds one, it must be
+    // ours.
     Ok(i32::from(report.resolved.iter().any(|r| r.path.is_some() && !r.injected)))
+}
+
+/// File names come from the image, and a terminal obeys control characters.
+fn printable(text: &str) -> String {
+    text.replace(char::is_control, "?")
 }
 
 /// Prints to standard output. `print!` would panic on a closed pipe.

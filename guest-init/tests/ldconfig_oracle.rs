@@ -1,8 +1,8 @@
 //! The loader cache against the real thing: the same root, once with `ldconfig`, once with ours.
 //!
-//! The small roots are made here, with the C compiler and the `ldconfig` of this machine, and need root for its
-//! `chroot`. `GPU_INITRD_ROOTS=/roots/a:/roots/b` adds whole distributions, which are compared with their own
-//! `ldconfig`. Without a compiler, without `ldconfig` or without root, the tests say so and pass.
+//! The small roots are made here, with the C compiler and the `ldconfig` of this machine, and need root for
+//! its `chroot`. `GPU_INITRD_ROOTS=/roots/a:/roots/b` adds whole distributions, which are compared with their
+//! own `ldconfig`. Without a compiler, without `ldconfig` or without root, the tests say so and pass.
 
 // In a test, a panic is the report.
 #![allow(clippy::unwrap_used)]
@@ -69,8 +69,8 @@ fn links(dir: &Path) -> Vec<(PathBuf, PathBuf)> {
     links.map(|e| (e.path().to_owned(), fs::read_link(e.path()).unwrap())).collect()
 }
 
-/// Everything before the extensions, where the generator string is; only the offset of the extensions may move, and
-/// it does not. What follows has the same length but for that string.
+/// Everything before the extensions, where the generator string is; only the offset of the extensions may
+/// move, and it does not. What follows has the same length but for that string.
 fn without_generator(bytes: &[u8]) -> Vec<u8> {
     let CacheContent { generator, .. } = ldcache::read(bytes).unwrap();
     let generator = generator.unwrap();
@@ -82,8 +82,8 @@ fn without_generator(bytes: &[u8]) -> Vec<u8> {
     rest
 }
 
-/// Compares the cache of a root with that of `ldconfig`: entry for entry first, since that is readable, then byte
-/// for byte. Ours goes first, so that the links are its work.
+/// Compares the cache of a root with that of `ldconfig`: entry for entry first, since that is readable, then
+/// byte for byte. Ours goes first, so that the links are its work.
 fn compare(root: &Path) {
     let ours = ldcache::build(&RootDir::open(root).unwrap()).unwrap();
     let links_before = links(root);

@@ -1,8 +1,8 @@
 //! Reads what the loader, `ldconfig` and `depmod` read from an ELF file, and nothing else.
 //!
-//! Driver libraries are hundreds of megabytes and the container root is hostile: it may hand out a file that is
-//! cut short, or that shrinks while it is read. So nothing is mapped and no file is read whole. A handful of small
-//! reads at fixed places is enough, and each of them has a limit. The structures are goblin's.
+//! Driver libraries are hundreds of megabytes and the container root is hostile: it may hand out a file that
+//! is cut short, or that shrinks while it is read. So nothing is mapped and no file is read whole. A handful
+//! of small reads at fixed places is enough, and each of them has a limit. The structures are goblin's.
 
 mod modinfo;
 mod source;
@@ -122,7 +122,8 @@ pub struct Elf {
     pub endianness: Endianness,
     /// `e_machine`: 62 is `x86_64`, 183 is `aarch64`, 3 is i386.
     pub machine: u16,
-    /// `e_type`: 3 (`ET_DYN`) is a shared object or a position-independent program, 1 (`ET_REL`) a kernel module.
+    /// `e_type`: 3 (`ET_DYN`) is a shared object or a position-independent program, 1 (`ET_REL`) a kernel
+    /// module.
     pub e_type: u16,
     /// `e_flags`: the float ABI on some machines.
     pub e_flags: u32,
@@ -151,7 +152,8 @@ pub struct Elf {
 /// Reads the headers, the dynamic section and the notes of `src`.
 ///
 /// # Errors
-/// [`ElfError::NotElf`] when the magic is missing; any other variant when the file is ELF but not readable as such.
+/// [`ElfError::NotElf`] when the magic is missing; any other variant when the file is ELF but not readable as
+/// such.
 pub fn read<S: ReadAt + ?Sized>(src: &S) -> Result<Elf, ElfError> {
     let file = Source::new(src)?;
     let (header, ctx) = read_header(&file)?;

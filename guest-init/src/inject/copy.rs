@@ -1,4 +1,5 @@
-//! The driver as copies in a plain writable root: for roots that are no overlay, and for a root prepared by hand.
+//! The driver as copies in a plain writable root: for roots that are no overlay, and for a root prepared by
+//! hand.
 
 use std::fs::File;
 use std::io;
@@ -6,15 +7,15 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use super::plan::{MAX_FILE, in_driver};
-use super::{InjectError, InjectReport, plan};
+use super::{InjectError, InjectReport, plan, text};
 use crate::rootfs::{Kind, RootDir, RootError};
 
-/// Other versions of a driver file get this before their name, so that neither loader nor `ldconfig` takes them for a
-/// library. They can be renamed back.
+/// Other versions of a driver file get this before their name, so that neither loader nor `ldconfig` takes
+/// them for a library. They can be renamed back.
 const MASKED: &str = ".gpu-initrd-masked.";
 
-/// Copies the driver's files into the container `root` and makes their links. Each file appears whole or not at all,
-/// and what is in place already is left alone: a second run changes nothing.
+/// Copies the driver's files into the container `root` and makes their links. Each file appears whole or not
+/// at all, and what is in place already is left alone: a second run changes nothing.
 ///
 /// # Errors
 /// [`InjectError`]; files that were copied before stay.
@@ -43,7 +44,7 @@ pub fn copy(root: &RootDir, driver: &RootDir) -> Result<InjectReport, InjectErro
         hidden.push(name);
         root.rename(&path, &hidden)?;
         report.changed += 1;
-        report.masked.push(path);
+        report.masked.push(text(&path));
     }
     Ok(report)
 }

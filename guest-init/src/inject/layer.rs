@@ -1,16 +1,18 @@
-//! The driver as a lower layer: a tree of hard links beside the driver's files, laid out as the container needs them.
+//! The driver as a lower layer: a tree of hard links beside the driver's files, laid out as the container
+//! needs them.
 
 use std::path::Path;
 
 use super::plan::{MAX_FILE, in_driver};
-use super::{InjectError, InjectReport, plan};
+use super::{InjectError, InjectReport, plan, text};
 use crate::rootfs::{RootDir, RootError};
 
-/// Builds the layer for the container `root` in the directory `layer`, which is empty or an earlier layer and lies on
-/// the file system of `driver`. On another one the files are copied, with a warning: in a guest that is memory.
+/// Builds the layer for the container `root` in the directory `layer`, which is empty or an earlier layer and
+/// lies on the file system of `driver`. On another one the files are copied, with a warning: in a guest that
+/// is memory.
 ///
-/// The caller puts the layer **above** the container's image in the overlay: it also holds whiteouts that hide other
-/// versions of the same files.
+/// The caller puts the layer **above** the container's image in the overlay: it also holds whiteouts that
+/// hide other versions of the same files.
 ///
 /// # Errors
 /// [`InjectError`]; the layer is then incomplete and must not be mounted.
@@ -48,7 +50,7 @@ pub fn layer(root: &RootDir, driver: &RootDir, layer: &Path) -> Result<InjectRep
         match layer.whiteout(&path) {
             Ok(made) => {
                 report.changed += usize::from(made);
-                report.masked.push(path);
+                report.masked.push(text(&path));
             }
             Err(error) => report.warnings.push(format!("{}: not hidden: {error}", path.display())),
         }

@@ -1,8 +1,10 @@
-//! Gives a container the driver's user-space files: the same version as the kernel modules, where its loader looks.
+//! Gives a container the driver's user-space files: the same version as the kernel modules, where its loader
+//! looks.
 //!
-//! Two ways with one plan. A [`layer`](layer::layer) is a tree of hard links that becomes a lower layer of the container's overlay:
-//! nothing is copied and the image is not touched. A [`copy`](copy::copy) goes into a plain writable root. In both
-//! cases [`complete`] then writes the loader cache and asks which files the loader will open.
+//! Two ways with one plan. A [`layer`](layer::layer) is a tree of hard links that becomes a lower layer of
+//! the container's overlay: nothing is copied and the image is not touched. A [`copy`](copy::copy) goes into
+//! a plain writable root. In both cases [`complete`] then writes the loader cache and asks which files the
+//! loader will open.
 
 pub mod copy;
 pub mod layer;
@@ -11,7 +13,7 @@ mod plan;
 mod tests;
 
 use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Serialize;
 
@@ -77,11 +79,11 @@ pub enum ItemKind {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Item {
     /// Path in the container.
-    pub path: PathBuf,
+    pub path: String,
     /// What it is.
     pub kind: ItemKind,
     /// For a file its path in the driver directory, for a link what it points to.
-    pub target: PathBuf,
+    pub target: String,
     /// SONAME of a library.
     pub soname: Option<String>,
 }
@@ -92,25 +94,25 @@ pub struct Resolution {
     /// The name asked for.
     pub soname: String,
     /// The path that the loader opens; nothing when it finds none.
-    pub path: Option<PathBuf>,
+    pub path: Option<String>,
     /// The file behind it.
-    pub file: Option<PathBuf>,
+    pub file: Option<String>,
     /// How the loader gets there.
     pub via: Option<Via>,
-    /// Whether that file is one that was injected. If not, the container brings its own driver along, of what version
-    /// ever.
+    /// Whether that file is one that was injected. If not, the container brings its own driver along, of what
+    /// version ever.
     pub injected: bool,
 }
 
-/// What the container got.
+/// What the container got. Names are text, with what is not UTF-8 replaced: the report travels.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct InjectReport {
     /// Directory of the container's libraries.
-    pub lib_dir: PathBuf,
+    pub lib_dir: String,
     /// Everything that the container gets, whether it had to be made or was there.
     pub items: Vec<Item>,
     /// Files of other driver versions that are hidden.
-    pub masked: Vec<PathBuf>,
+    pub masked: Vec<String>,
     /// How many names were made or changed. 0 when everything was in place.
     pub changed: usize,
     /// The loader cache, once [`complete`] has run.
@@ -121,8 +123,8 @@ pub struct InjectReport {
     pub warnings: Vec<String>,
 }
 
-/// Writes the loader cache of `root`, the container as its programs will see it, and asks which files its loader
-/// opens. `library_path` is the container's `LD_LIBRARY_PATH`, which beats the cache.
+/// Writes the loader cache of `root`, the container as its programs will see it, and asks which files its
+/// loader opens. `library_path` is the container's `LD_LIBRARY_PATH`, which beats the cache.
 ///
 /// # Errors
 /// [`InjectError::Cache`] when the cache cannot be written.
@@ -141,12 +143,17 @@ pub fn complete(
 
 fn check(root: &RootDir, soname: &str, library_path: Option<&OsStr>, items: &[Item]) -> Resolution {
     let found = ldcache::resolve(root, soname, library_path);
-    let is_ours = |file: &Path| items.iter().any(|i| i.kind == ItemKind::File && i.path == file);
+    let is_ours = |file: &str| items.iter().any(|i| i.kind == ItemKind::File && i.path == file);
+    let file = found.as_ref().map(|f| text(&f.file));
     Resolution {
         soname: soname.to_owned(),
-        injected: found.as_ref().is_some_and(|f| is_ours(&f.file)),
+        injected: file.as_deref().is_some_and(is_ours),
         via: found.as_ref().map(|f| f.via),
-        file: found.as_ref().map(|f| f.file.clone()),
-        path: found.map(|f| f.path),
+        path: found.map(|f| text(&f.path)),
+        file,
     }
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
 }

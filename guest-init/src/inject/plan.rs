@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use image::elf::{self, ElfError};
 use image::layout::{DRIVER_BIN_DIR, DRIVER_LIB_DIR};
 
-use super::{InjectError, InjectReport, Item, ItemKind};
+use super::{InjectError, InjectReport, Item, ItemKind, text};
 use crate::ldcache::{Machine, Platform, compare_names};
 use crate::rootfs::{Kind, RootDir, RootError, is_file_name};
 
@@ -65,16 +65,16 @@ struct Library {
 pub fn plan(root: &RootDir, driver: &RootDir) -> Result<Plan, InjectError> {
     let platform =
         Platform::detect(root).ok_or(InjectError::NoGlibc { triplet: Machine::NATIVE.triplet() })?;
-    let mut report = InjectReport { lib_dir: platform.lib_dir.clone(), ..InjectReport::default() };
+    let mut report = InjectReport { lib_dir: text(&platform.lib_dir), ..InjectReport::default() };
     let libraries = driver_libraries(driver, platform.machine, &mut report)?;
     let lib_dir = &platform.lib_dir;
     let mut files = Vec::new();
     for lib in &libraries {
         let (from, to) = (Path::new(DRIVER_LIB_DIR).join(&lib.name), lib_dir.join(&lib.name));
         report.items.push(Item {
-            path: to.clone(),
+            path: text(&to),
             kind: ItemKind::File,
-            target: from.clone(),
+            target: text(&from),
             soname: Some(lib.soname.to_string_lossy().into_owned()),
         });
         files.push((from, to, Bits::Library));
@@ -82,21 +82,17 @@ pub fn plan(root: &RootDir, driver: &RootDir) -> Result<Plan, InjectError> {
     let bin_dir = root.canonical(Path::new(BIN_DIR)).unwrap_or_else(|_| BIN_DIR.into());
     for name in regular_files(driver, Path::new(DRIVER_BIN_DIR), true)? {
         let (from, to) = (Path::new(DRIVER_BIN_DIR).join(&name), bin_dir.join(&name));
-        report.items.push(Item {
-            path: to.clone(),
-            kind: ItemKind::File,
-            target: from.clone(),
-            soname: None,
-        });
+        report.items.push(Item { path: text(&to), kind: ItemKind::File, target: text(&from), soname: None });
         files.push((from, to, Bits::Program));
     }
     let links: Vec<(PathBuf, OsString)> =
         links(&libraries).into_iter().map(|(name, target)| (lib_dir.join(name), target)).collect();
     for (path, target) in &links {
-        let (path, target) = (path.clone(), PathBuf::from(target));
+        let (path, target) = (text(path), text(Path::new(target)));
         report.items.push(Item { path, kind: ItemKind::Link, target, soname: None });
     }
-    let kept: BTreeSet<&OsStr> = report.items.iter().filter_map(|i| i.path.file_name()).collect();
+    let placed = files.iter().map(|(_, to, _)| to).chain(links.iter().map(|(path, _)| path));
+    let kept: BTreeSet<&OsStr> = placed.filter_map(|path| path.file_name()).collect();
     let masks = other_versions(root, lib_dir, &libraries, &kept)?;
     Ok(Plan { files, links, masks, report })
 }
@@ -158,8 +154,8 @@ fn links(libraries: &[Library]) -> Vec<(OsString, OsString)> {
     links.into_iter().collect()
 }
 
-/// Files in the container's library directory that are another version of one of ours. Left visible, a newer one
-/// would win the SONAME link when somebody runs `ldconfig` in the container.
+/// Files in the container's library directory that are another version of one of ours. Left visible, a newer
+/// one would win the SONAME link when somebody runs `ldconfig` in the container.
 fn other_versions(
     root: &RootDir,
     lib_dir: &Path,

@@ -1,5 +1,6 @@
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
+use std::path::PathBuf;
 
 use super::copy::copy;
 use super::layer::layer;
@@ -112,9 +113,9 @@ fn other_versions_are_hidden_by_a_layer() {
     }
     let at = f.dir.path().join("layer");
     let report = layer(&f.root, &f.driver, &at).unwrap();
-    let hidden = report.lib_dir.join("libcuda.so.999.9");
+    let hidden = Path::new(&report.lib_dir).join("libcuda.so.999.9");
     if nix::unistd::geteuid().is_root() {
-        assert_eq!(report.masked, [hidden.as_path()]);
+        assert_eq!(report.masked, [hidden.to_str().unwrap()]);
         let whiteout = fs::symlink_metadata(at.join(hidden.strip_prefix("/").unwrap())).unwrap();
         assert!(whiteout.file_type().is_char_device() && whiteout.rdev() == 0);
     }
@@ -128,11 +129,12 @@ fn a_copy_is_complete_and_idempotent() {
     fs::write(f.lib.join("libcuda.so.1"), "").unwrap();
     let mut report = copy(&f.root, &f.driver).unwrap();
     complete(&f.root, None, &mut report).unwrap();
-    assert_eq!(report.masked, [report.lib_dir.join("libcuda.so.999.9")]);
+    let in_lib = |name: &str| format!("{}/{name}", report.lib_dir);
+    assert_eq!(report.masked, [in_lib("libcuda.so.999.9")]);
     for found in &report.resolved {
         assert!(found.injected, "{found:?}");
     }
-    assert_eq!(report.resolved[0].file.as_deref(), Some(report.lib_dir.join("libcuda.so.550.1").as_path()));
+    assert_eq!(report.resolved[0].file, Some(in_lib("libcuda.so.550.1")));
 
     let before = snapshot(&f.dir.path().join("root"));
     let mut report = copy(&f.root, &f.driver).unwrap();
@@ -179,4 +181,44 @@ fn hostile_links_do_not_lead_out() {
     symlink(f.dir.path().join("outside"), f.dir.path().join("root/usr/bin")).unwrap();
     let _ = copy(&f.root, &f.driver);
     assert_eq!(fs::read_dir(f.dir.path().join("outside")).unwrap().count(), 0);
+}
+
+/// Mounts the overlay that the guest mounts, in a mount namespace of this thread. `None` where that is not
+/// allowed.
+fn mount_overlay(f: &Fixture) -> Option<PathBuf> {
+    use nix::mount::{MsFlags, mount};
+    let at = |name: &str| f.dir.path().join(name);
+    for name in ["upper", "work", "merged"] {
+        fs::create_dir(at(name)).unwrap();
+    }
+    let options = format!(
+        "lowerdir={}:{},upperdir={},workdir={}",
+        at("layer").display(),
+        at("root").display(),
+        at("upper").display(),
+        at("work").display()
+    );
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).ok()?;
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).ok()?;
+    mount(Some("overlay"), &at("merged"), Some("overlay"), MsFlags::empty(), Some(options.as_str())).ok()?;
+    Some(at("merged"))
+}
+
+#[test]
+fn an_overlay_shows_this_driver_and_no_other() {
+    let f = fixture();
+    for name in ["libcuda.so.999.9", "libcuda.so.1"] {
+        fs::write(f.lib.join(name), library("libcuda.so.1")).unwrap();
+    }
+    let mut report = layer(&f.root, &f.driver, &f.dir.path().join("layer")).unwrap();
+    let Some(merged) = mount_overlay(&f) else {
+        eprintln!("skipped: needs the right to mount an overlay");
+        return;
+    };
+    let merged = RootDir::open(&merged).unwrap();
+    complete(&merged, None, &mut report).unwrap();
+    assert!(!merged.exists(&Path::new(&report.lib_dir).join("libcuda.so.999.9")));
+    assert!(report.resolved.iter().all(|r| r.injected), "{:?}", report.resolved);
+    assert!(f.lib.join("libcuda.so.999.9").exists(), "the image itself is not touched");
 }

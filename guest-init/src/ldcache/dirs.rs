@@ -1,5 +1,5 @@
-//! The directories to scan: those of ld.so.conf, then those built in, each once, each followed by its glibc-hwcaps
-//! subdirectories.
+//! The directories to scan: those of ld.so.conf, then those built in, each once, each followed by its
+//! glibc-hwcaps subdirectories.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -27,8 +27,8 @@ pub(super) struct ScanDir {
 pub(super) struct Directories {
     /// In the order in which the loader shall find them.
     pub list: Vec<ScanDir>,
-    /// The glibc-hwcaps subdirectories seen, also those that are another one by a second name. `ldconfig` leaves all
-    /// of these names in the cache.
+    /// The glibc-hwcaps subdirectories seen, also those that are another one by a second name. `ldconfig`
+    /// leaves all of these names in the cache.
     pub hwcaps: Vec<Vec<u8>>,
     /// Device and inode: a directory with two names is scanned once, under the first.
     seen: HashSet<(u64, u64)>,

@@ -11,7 +11,8 @@ const BYTE_ORDER: u8 = if cfg!(target_endian = "big") { 3 } else { 2 };
 const EXTENSION_MAGIC: u32 = 0xeaa4_2174;
 const TAG_GENERATOR: u32 = 0;
 const TAG_HWCAPS: u32 = 1;
-/// Set in `hwcap` of a glibc-hwcaps entry. The low 32 bits are then an index, the ten bits at 32 the ISA level.
+/// Set in `hwcap` of a glibc-hwcaps entry. The low 32 bits are then an index, the ten bits at 32 the ISA
+/// level.
 const HWCAP_EXTENSION: u64 = 1 << 62;
 
 /// One library that goes into a cache.
@@ -46,7 +47,8 @@ pub struct Entry<'a> {
     pub value: &'a [u8],
 }
 
-/// A cache that was read. It borrows the bytes: entries may share strings, and copies of a hostile cache could be large.
+/// A cache that was read. It borrows the bytes: entries may share strings, and copies of a hostile cache
+/// could be large.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CacheContent<'a> {
     /// In file order.
@@ -75,8 +77,8 @@ pub enum FormatError {
     },
 }
 
-/// Sorts `libraries` and writes the cache. `names` are the glibc-hwcaps subdirectories that were seen, empty ones
-/// too: `ldconfig` leaves their names in the string table.
+/// Sorts `libraries` and writes the cache. `names` are the glibc-hwcaps subdirectories that were seen, empty
+/// ones too: `ldconfig` leaves their names in the string table.
 ///
 /// # Errors
 /// [`LdCacheError::TooLarge`] when offsets would not fit into 32 bits.

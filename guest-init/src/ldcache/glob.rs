@@ -9,8 +9,8 @@ use crate::rootfs::{Kind, RootDir};
 /// Paths that one pattern may stand for.
 const MAX_PATHS: usize = 10_000;
 
-/// The paths that match `pattern`, in C order. A pattern without wildcards stands for itself, whether it exists or
-/// not. What cannot be listed matches nothing.
+/// The paths that match `pattern`, in C order. A pattern without wildcards stands for itself, whether it
+/// exists or not. What cannot be listed matches nothing.
 pub(super) fn glob(root: &RootDir, pattern: &[u8]) -> Vec<PathBuf> {
     let start = if pattern.starts_with(b"/") { "/" } else { "" };
     let mut paths = vec![PathBuf::from(start)];
@@ -57,8 +57,8 @@ fn unescape(pattern: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Whether `name` matches `pattern` with `*`, `?`, `[a-z]`, `[!a-z]` and `\x`. Takes at most the product of their
-/// lengths in steps.
+/// Whether `name` matches `pattern` with `*`, `?`, `[a-z]`, `[!a-z]` and `\x`. Takes at most the product of
+/// their lengths in steps.
 pub(super) fn matches_name(pattern: &[u8], name: &[u8]) -> bool {
     let (mut p, mut n) = (0, 0);
     // Where to go on after the last star when a later part does not fit.

@@ -1,10 +1,10 @@
-//! What `ldconfig` does, without running it: nothing from the container root is ever executed by PID 1, and a slim
-//! image may have no `ldconfig` at all.
+//! What `ldconfig` does, without running it: nothing from the container root is ever executed by PID 1, and a
+//! slim image may have no `ldconfig` at all.
 //!
-//! The loader finds libraries through /etc/ld.so.cache. The driver's libraries are not in the one that came with the
-//! image, so it is written anew: read ld.so.conf, scan the directories, make the SONAME links, sort, write. The
-//! result is the same, byte for byte but for the name of its maker, as that of the image's own `ldconfig`
-//! (glibc 2.36 and later; older ones accept it).
+//! The loader finds libraries through /etc/ld.so.cache. The driver's libraries are not in the one that came
+//! with the image, so it is written anew: read ld.so.conf, scan the directories, make the SONAME links, sort,
+//! write. The result is the same, byte for byte but for the name of its maker, as that of the image's own
+//! `ldconfig` (glibc 2.36 and later; older ones accept it).
 
 mod conf;
 mod dirs;
@@ -104,8 +104,8 @@ pub struct Cache {
 /// Makes the SONAME links in `root` and the content of its cache.
 ///
 /// # Errors
-/// [`LdCacheError`] only where no useful cache can be made. A library or directory that cannot be read is passed over,
-/// with a warning, as `ldconfig` does.
+/// [`LdCacheError`] only where no useful cache can be made. A library or directory that cannot be read is
+/// passed over, with a warning, as `ldconfig` does.
 pub fn build(root: &RootDir) -> Result<Cache, LdCacheError> {
     let mut report = CacheReport::default();
     let platform = Platform::detect(root).unwrap_or_default();
@@ -114,8 +114,8 @@ pub fn build(root: &RootDir) -> Result<Cache, LdCacheError> {
     let mut libraries = Vec::new();
     for directory in &directories.list {
         let found = scan::scan(root, directory, platform.machine, &mut report);
-        // ldconfig keeps the libraries of a directory in a list that grows at its head. This is seen where two
-        // names compare as equal.
+        // ldconfig keeps the libraries of a directory in a list that grows at its head. This is seen where
+        // two names compare as equal.
         for lib in found.into_iter().rev() {
             let file = if directory.hwcaps.is_some() {
                 lib.name

@@ -1,11 +1,12 @@
-//! The order of cache entries. The loader does a binary search: in any other order it silently misses libraries.
+//! The order of cache entries. The loader does a binary search: in any other order it silently misses
+//! libraries.
 
 use std::cmp::Ordering;
 
 use super::Library;
 
-/// Compares two library names as the loader does: runs of digits compare as numbers, and a digit stands above any
-/// other character. So `libx.so.10` is above `libx.so.9`.
+/// Compares two library names as the loader does: runs of digits compare as numbers, and a digit stands above
+/// any other character. So `libx.so.10` is above `libx.so.9`.
 pub fn compare_names(a: &[u8], b: &[u8]) -> Ordering {
     let (mut a, mut b) = (a, b);
     loop {
@@ -45,8 +46,8 @@ fn character(byte: u8) -> i32 {
     if cfg!(target_arch = "aarch64") { i32::from(byte) } else { i32::from(byte.cast_signed()) }
 }
 
-/// The order of two entries: names descending, then ABI flags descending, then glibc-hwcaps entries (by name of their
-/// directory) before plain ones. The sort must be stable, so that the first directory wins.
+/// The order of two entries: names descending, then ABI flags descending, then glibc-hwcaps entries (by name
+/// of their directory) before plain ones. The sort must be stable, so that the first directory wins.
 pub(super) fn compare(a: &Library, b: &Library) -> Ordering {
     compare_names(&b.key, &a.key).then_with(|| b.flags.cmp(&a.flags)).then_with(|| {
         match (&a.hwcaps, &b.hwcaps) {

@@ -88,7 +88,8 @@ impl Default for Platform {
 }
 
 impl Platform {
-    /// Finds libc.so.6 in `root` and concludes from its place. `None` where there is no glibc (musl, static programs).
+    /// Finds libc.so.6 in `root` and concludes from its place. `None` where there is no glibc (musl, static
+    /// programs).
     pub fn detect(root: &RootDir) -> Option<Self> {
         [Machine::NATIVE, Machine::I386].into_iter().find_map(|machine| Self::detect_machine(root, machine))
     }

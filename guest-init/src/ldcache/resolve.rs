@@ -1,5 +1,5 @@
-//! Which file the loader of a root would open for a SONAME. Asked after the driver's files are in place: a stale copy
-//! of libcuda.so.1 that comes first is the most common reason why CUDA does not start.
+//! Which file the loader of a root would open for a SONAME. Asked after the driver's files are in place: a
+//! stale copy of libcuda.so.1 that comes first is the most common reason why CUDA does not start.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -26,7 +26,7 @@ pub enum Via {
 }
 
 /// What the loader would open.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resolved {
     /// The path that it opens.
     pub path: PathBuf,
@@ -36,8 +36,9 @@ pub struct Resolved {
     pub via: Via,
 }
 
-/// Finds the file that a program in `root` gets for `soname`. `library_path` is the value of its `LD_LIBRARY_PATH`.
-/// glibc-hwcaps directories are left out, since they depend on the processor and the driver has none.
+/// Finds the file that a program in `root` gets for `soname`. `library_path` is the value of its
+/// `LD_LIBRARY_PATH`. glibc-hwcaps directories are left out, since they depend on the processor and the
+/// driver has none.
 pub fn resolve(root: &RootDir, soname: &str, library_path: Option<&OsStr>) -> Option<Resolved> {
     let platform = Platform::detect(root).unwrap_or_default();
     let open = |path: PathBuf, via| open_library(root, &platform, path, via);

@@ -116,8 +116,8 @@ fn look_at(
     Some(Found { name, soname, flags, isa_level, is_link })
 }
 
-/// Whether a link of this name is the SONAME link, or the development link `libx.so` for the linker. Any other link
-/// counts as one more file with that SONAME.
+/// Whether a link of this name is the SONAME link, or the development link `libx.so` for the linker. Any
+/// other link counts as one more file with that SONAME.
 fn stands_for(name: &OsStr, soname: &OsStr) -> bool {
     let (name, soname) = (name.as_bytes(), soname.as_bytes());
     name == soname || (name.ends_with(b".so") && soname.starts_with(name))
@@ -143,8 +143,8 @@ fn read_library(root: &RootDir, path: &Path, report: &mut CacheReport) -> Option
     }
 }
 
-/// Makes the SONAME link of a library, or points it to this file, when `ldconfig` would. A link that cannot be made
-/// is no reason to leave the library out: the next one in the search order might be worse.
+/// Makes the SONAME link of a library, or points it to this file, when `ldconfig` would. A link that cannot
+/// be made is no reason to leave the library out: the next one in the search order might be worse.
 pub(super) fn make_link(root: &RootDir, dir: &ScanDir, lib: &Found, report: &mut CacheReport) {
     if lib.is_link || lib.name == lib.soname {
         return;
@@ -170,7 +170,8 @@ pub(super) fn make_link(root: &RootDir, dir: &ScanDir, lib: &Found, report: &mut
     }
 }
 
-/// The loader itself: a wrong link here and no program starts any more. Debian's `ldconfig` leaves it alone too.
+/// The loader itself: a wrong link here and no program starts any more. Debian's `ldconfig` leaves it alone
+/// too.
 fn is_loader(soname: &[u8]) -> bool {
     soname.starts_with(b"ld-linux") || soname.starts_with(b"ld.so.") || soname.starts_with(b"ld64.so.")
 }

@@ -1,5 +1,5 @@
-//! The string table of the cache. A string that ends another one shares its bytes, so the layout follows from the
-//! set of strings alone.
+//! The string table of the cache. A string that ends another one shares its bytes, so the layout follows from
+//! the set of strings alone.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;

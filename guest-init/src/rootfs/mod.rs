@@ -1,8 +1,9 @@
 //! The container root, behind one directory descriptor.
 //!
-//! The root is hostile: its links may be absolute, climb with `..`, or point into /proc to reach PID 1's own root.
-//! So no path of the container is ever handed to the kernel as a plain path. Every lookup is an `openat2` that
-//! resolves inside the root and follows no magic links, and every change acts on a name in an opened directory.
+//! The root is hostile: its links may be absolute, climb with `..`, or point into /proc to reach PID 1's own
+//! root. So no path of the container is ever handed to the kernel as a plain path. Every lookup is an
+//! `openat2` that resolves inside the root and follows no magic links, and every change acts on a name in an
+//! opened directory.
 
 mod read;
 #[cfg(test)]

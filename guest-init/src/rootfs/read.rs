@@ -16,7 +16,8 @@ impl RootDir {
     /// Opens a regular file of at most `max` bytes for reading. Links are followed inside the root.
     ///
     /// # Errors
-    /// [`RootError::NotRegular`] for anything else: it is not opened then, since opening a device can have effects.
+    /// [`RootError::NotRegular`] for anything else: it is not opened then, since opening a device can have
+    /// effects.
     pub fn open_file(&self, path: &Path, max: u64) -> Result<File, RootError> {
         let failed = |e| io_error("open", path, e);
         let look = self.open_inside(path, OFlag::O_PATH).map_err(failed)?;
@@ -111,8 +112,8 @@ impl RootDir {
         Ok(readlinkat(&fd, "").map_err(failed)?.into())
     }
 
-    /// The path of `path` in the root with every link on the way replaced by what it leads to: absolute, without
-    /// `.` and `..`.
+    /// The path of `path` in the root with every link on the way replaced by what it leads to: absolute,
+    /// without `.` and `..`.
     ///
     /// # Errors
     /// [`RootError::Io`] when a part does not exist, or after 40 links.

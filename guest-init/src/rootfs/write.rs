@@ -1,4 +1,5 @@
-//! Changing a container root. A change appears whole or not at all: it is made under a temporary name and renamed.
+//! Changing a container root. A change appears whole or not at all: it is made under a temporary name and
+//! renamed.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -49,7 +50,8 @@ impl RootDir {
         put(&dir, &temporary, name, path)
     }
 
-    /// Writes `bytes` to `path` with permissions `mode`, replacing what is there. On return they are on the disk.
+    /// Writes `bytes` to `path` with permissions `mode`, replacing what is there. On return they are on the
+    /// disk.
     pub fn write_atomic(&self, path: &Path, bytes: &[u8], mode: u32) -> Result<(), RootError> {
         self.copy_atomic(path, &mut &bytes[..], mode)
     }
@@ -70,7 +72,8 @@ impl RootDir {
         put(&dir, &temporary, name, path)
     }
 
-    /// Makes `to` in this root a hard link to the file `from` of another root. Returns whether it had to be made.
+    /// Makes `to` in this root a hard link to the file `from` of another root. Returns whether it had to be
+    /// made.
     ///
     /// # Errors
     /// [`RootError::Io`] with `EXDEV` when they are on different file systems.
@@ -90,8 +93,8 @@ impl RootDir {
         Ok(true)
     }
 
-    /// Makes `path` a whiteout: in an overlay, the same name in the layers below is gone. Returns whether it had to
-    /// be made.
+    /// Makes `path` a whiteout: in an overlay, the same name in the layers below is gone. Returns whether it
+    /// had to be made.
     pub fn whiteout(&self, path: &Path) -> Result<bool, RootError> {
         let (dir, name) = self.parent(path)?;
         match mknodat(&dir, name, SFlag::S_IFCHR, Mode::empty(), 0) {

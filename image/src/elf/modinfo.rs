@@ -1,4 +1,5 @@
-//! The `.modinfo` section: what a kernel module says about itself (version, vermagic, depends, firmware, alias).
+//! The `.modinfo` section: what a kernel module says about itself (version, vermagic, depends, firmware,
+//! alias).
 
 use goblin::container::Ctx;
 use goblin::elf::{Header, SectionHeader, section_header};
@@ -31,8 +32,8 @@ impl Modinfo {
     }
 }
 
-/// Parses NUL-separated `key=value` text. Text without `=` becomes a key with an empty value, bytes that are not
-/// UTF-8 are replaced. `modules.builtin.modinfo` has the same form, with `module.key` as the key.
+/// Parses NUL-separated `key=value` text. Text without `=` becomes a key with an empty value, bytes that are
+/// not UTF-8 are replaced. `modules.builtin.modinfo` has the same form, with `module.key` as the key.
 pub fn parse_modinfo(bytes: &[u8]) -> Modinfo {
     let pair = |text: &[u8]| {
         let text = String::from_utf8_lossy(text);
@@ -45,8 +46,8 @@ pub fn parse_modinfo(bytes: &[u8]) -> Modinfo {
 /// Reads the `.modinfo` section of an uncompressed kernel module.
 ///
 /// # Errors
-/// [`ElfError::NotElf`] for a compressed module or anything else that is not ELF, [`ElfError::NoSection`] for an
-/// ELF file that is no module.
+/// [`ElfError::NotElf`] for a compressed module or anything else that is not ELF, [`ElfError::NoSection`] for
+/// an ELF file that is no module.
 pub fn modinfo<S: ReadAt + ?Sized>(src: &S) -> Result<Modinfo, ElfError> {
     let file = Source::new(src)?;
     let (header, ctx) = read_header(&file)?;

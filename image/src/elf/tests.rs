@@ -2,7 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// A library as small as the format allows: one `PT_LOAD` over everything, mapped at 0x1000, a dynamic section, notes.
+/// A library as small as the format allows: one `PT_LOAD` over everything, mapped at 0x1000, a dynamic
+/// section, notes.
 fn library(soname: &str, needed: &[&str]) -> Vec<u8> {
     const LOAD: u64 = 0x1000;
     let mut strings = vec![0_u8];
