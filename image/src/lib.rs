@@ -3,8 +3,8 @@
 
 pub mod config;
 pub mod cpio;
+pub mod elf;
 pub mod layout;
 pub mod manifest;
 pub mod status;
 pub mod wire;
-pub mod elf;
