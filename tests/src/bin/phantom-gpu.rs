@@ -1,8 +1,9 @@
 //! A phantom NVIDIA GPU on a vfio-user socket, for a QEMU started by hand or by `host-builder boot --vfio-user`.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, thread};
 
 use clap::Parser;
+use nix::sys::signal::{SigSet, Signal};
 use rig::phantom::{Model, PhantomGpu};
 
 /// Serve a PCI device that the NVIDIA driver takes for a GPU, over vfio-user, until QEMU disconnects.
@@ -36,10 +37,26 @@ fn main() -> ExitCode {
 
 fn serve(args: &Args) -> Result<(), rig::RigError> {
     let gpu = PhantomGpu::bind(&args.socket, args.model)?;
+    remove_on_signal(args.socket.clone());
     loop {
         gpu.serve_one()?;
         if !args.keep {
             return Ok(());
         }
     }
+}
+
+/// Ctrl-C and SIGTERM take the socket away too, so that the same command can be given again.
+fn remove_on_signal(socket: PathBuf) {
+    let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM].into_iter().collect();
+    // Blocked before the thread starts, hence in both: the signal stays pending until it is waited for.
+    if signals.thread_block().is_err() {
+        return;
+    }
+    thread::spawn(move || {
+        if let Ok(signal) = signals.wait() {
+            let _ = std::fs::remove_file(&socket);
+            std::process::exit(128 + signal as i32);
+        }
+    });
 }
