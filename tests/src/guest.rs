@@ -136,7 +136,7 @@ fn virtiofsd(tools: &dyn Tools, directory: &Path, socket: &Path, log: &Path) -> 
     command.arg("--socket-path").arg(socket).arg("--shared-dir").arg(directory);
     // The toolroot's namespace is sandbox enough, and another one needs privileges.
     command.args(["--sandbox=none", "--inode-file-handles=never"]);
-    let mut daemon = Background::start(&mut command, log)?;
+    let mut daemon = Background::start(command, log)?;
     daemon.wait_ready(START, "virtiofsd's socket", || socket.exists())?;
     Ok(daemon)
 }
@@ -188,9 +188,14 @@ impl Guest {
         Ok((status, self.console()))
     }
 
-    /// The hybrid vsock socket, for the host's programs (`unix:PATH:PORT`). A guest without vsock has none.
+    /// The hybrid vsock socket, for the host's programs. A guest without vsock has none.
     pub fn uds(&self) -> Option<&Path> {
         self.vsock.as_ref().map(VsockBackend::uds)
+    }
+
+    /// The address of the guest's vsock `port` as the host's programs take it: `unix:PATH:PORT`. A guest without vsock has none.
+    pub fn address(&self, port: u32) -> Option<String> {
+        self.uds().map(|uds| format!("unix:{}:{port}", uds.display()))
     }
 
     /// A connection to the guest's vsock `port`, as soon as it listens.

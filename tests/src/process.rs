@@ -2,11 +2,16 @@
 
 use std::{
     fs::File,
-    path::Path,
+    io,
+    os::unix::process::CommandExt as _,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
+    sync::{LazyLock, mpsc},
     thread,
     time::{Duration, Instant},
 };
+
+use nix::sys::{prctl, signal::Signal};
 
 use crate::RigError;
 
@@ -32,25 +37,21 @@ pub fn run(command: &mut Command) -> Result<Output, RigError> {
     })
 }
 
-/// A program that runs beside the test. It is killed when this is dropped.
+/// A program that runs beside the test. It is killed when this is dropped, and when the test process is killed.
 pub struct Background {
     child: Child,
     program: String,
-    log: std::path::PathBuf,
+    log: PathBuf,
 }
 
 impl Background {
     /// Starts `command` with both outputs going to the file `log`.
-    pub fn start(command: &mut Command, log: &Path) -> Result<Self, RigError> {
+    pub fn start(mut command: Command, log: &Path) -> Result<Self, RigError> {
         let out = File::create(log).map_err(|e| RigError::io("create", log, e))?;
         let err = out.try_clone().map_err(|e| RigError::io("duplicate the descriptor of", log, e))?;
-        let program = describe(command);
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(out)
-            .stderr(err)
-            .spawn()
-            .map_err(|source| RigError::Start { program: program.clone(), source })?;
+        let program = describe(&command);
+        command.stdin(Stdio::null()).stdout(out).stderr(err);
+        let child = spawn(command).map_err(|source| RigError::Start { program: program.clone(), source })?;
         Ok(Self { child, program, log: log.to_owned() })
     }
 
@@ -115,6 +116,27 @@ impl Drop for Background {
     }
 }
 
+/// Starts `command` so that it does not outlive this process, however that ends. The kernel ties this to the *thread* that starts a
+/// program, and a test's thread ends with the test: hence a thread that never ends.
+fn spawn(mut command: Command) -> io::Result<Child> {
+    type Order = (Command, mpsc::Sender<io::Result<Child>>);
+    static SPAWNER: LazyLock<mpsc::Sender<Order>> = LazyLock::new(|| {
+        let (orders, inbox) = mpsc::channel::<Order>();
+        thread::spawn(move || {
+            for (mut command, reply) in inbox {
+                // Nobody who waits for the answer means nobody who would keep the program.
+                let _ = reply.send(command.spawn());
+            }
+        });
+        orders
+    });
+    // SAFETY: the closure makes one system call, which is allowed between fork and exec.
+    unsafe { command.pre_exec(|| prctl::set_pdeathsig(Signal::SIGKILL).map_err(io::Error::from)) };
+    let (reply, answer) = mpsc::channel();
+    SPAWNER.send((command, reply)).map_err(io::Error::other)?;
+    answer.recv().map_err(io::Error::other)?
+}
+
 /// Asks `condition` until it has an answer; `None` when the deadline has passed.
 pub fn poll<T>(
     deadline: Duration,
@@ -165,7 +187,9 @@ mod tests {
     fn waiting_for_a_program_that_ends_at_once_does_not_take_the_deadline() {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("log");
-        let mut child = Background::start(Command::new("sh").args(["-c", "echo no; exit 1"]), &log).unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo no; exit 1"]);
+        let mut child = Background::start(command, &log).unwrap();
         let error = child.wait_ready(Duration::from_mins(1), "never", || false).unwrap_err();
         assert!(matches!(&error, RigError::Failed { output, .. } if output == "no\n"), "{error:?}");
     }
@@ -173,7 +197,9 @@ mod tests {
     #[test]
     fn a_dropped_program_is_killed() {
         let dir = tempfile::tempdir().unwrap();
-        let child = Background::start(Command::new("sleep").arg("600"), &dir.path().join("log")).unwrap();
+        let mut command = Command::new("sleep");
+        command.arg("600");
+        let child = Background::start(command, &dir.path().join("log")).unwrap();
         let proc = format!("/proc/{}", child.id());
         drop(child);
         assert!(!Path::new(&proc).exists());

@@ -109,7 +109,7 @@ impl Machine {
     pub fn start(&self, tools: &dyn Tools, log: &Path) -> Result<Vm, RigError> {
         let mut command = tools.command(QEMU, &self.directories());
         command.args(self.arguments());
-        Ok(Vm { process: Background::start(&mut command, log)? })
+        Ok(Vm { process: Background::start(command, log)? })
     }
 
     fn board(&self, args: &mut Arguments) {

@@ -45,6 +45,7 @@ impl Toolroot {
 
 /// Enters the toolroot `$1` in a new mount namespace. The root is a fresh tmpfs, on the toolroot's own empty /tmp, with the toolroot's
 /// directories bound into it: the mount points for the host's directories (`$2`, a count, then as many paths) leave no trace.
+/// Entering a namespace cancels the signal that makes the program end with the test process, so it is asked for again.
 const ENTER: &str = r#"set -e
 root=$1 count=$2; shift 2
 mount -t tmpfs toolroot "$root/tmp"; new=$root/tmp
@@ -57,7 +58,7 @@ done
 mkdir -p "$new/dev" "$new/proc" "$new/sys" "$new/tmp"
 for d in /dev /proc /sys; do mount --rbind "$d" "$new$d"; done
 while [ "$count" -gt 0 ]; do mkdir -p "$new$1"; mount --rbind "$1" "$new$1"; shift; count=$((count - 1)); done
-exec chroot "$new" "$@""#;
+exec setpriv --pdeathsig KILL chroot "$new" "$@""#;
 
 impl Tools for Toolroot {
     fn command(&self, program: &str, visible: &[PathBuf]) -> Command {

@@ -39,7 +39,7 @@ impl VsockBackend {
         let (vhost, uds) = (dir.join("vhost-vsock.sock"), dir.join("vsock.sock"));
         let mut command = Command::new(installed(DAEMON, DAEMON_VERSION)?);
         command.args(arguments(&vhost, &uds, cid));
-        let mut daemon = Background::start(&mut command, &dir.join("vhost-vsock.log"))?;
+        let mut daemon = Background::start(command, &dir.join("vhost-vsock.log"))?;
         daemon.wait_ready(START, "the vsock backend's socket", || vhost.exists())?;
         Ok(Self { daemon, vhost, uds })
     }
