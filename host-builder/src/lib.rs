@@ -10,6 +10,7 @@ pub mod lock;
 pub mod pack;
 pub mod plan;
 pub mod profile;
+pub mod query;
 pub mod resolve;
 pub mod select;
 pub mod source;

@@ -2,3 +2,4 @@
 
 pub mod build_initrd;
 mod build_report;
+pub mod status;

@@ -162,7 +162,7 @@ fn read_all(dir: &Path, paths: &[String]) -> Result<Vec<Module>> {
     let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get).min(8);
     let mut modules = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().try_fold(Vec::new(), |mut all, worker| {
+        workers.into_iter().try_fold(Vec::new(), |mut all, worker| -> Result<_> {
             all.extend(worker.join().expect("workers do not panic")?);
             Ok(all)
         })

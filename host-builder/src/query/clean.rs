@@ -1,0 +1,109 @@
+//! A guest's words made harmless: what it says must not steer the terminal that shows it.
+
+/// Characters that no string of a guest may bring to a terminal: controls (C0, DEL, C1), bidirectional overrides and
+/// isolates, invisible joiners and marks, line and paragraph separators, tags.
+fn is_unsafe(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+/// `text` without escape sequences and control characters, on one line, of at most `most` characters.
+pub fn clean(text: &str, most: usize) -> String {
+    let mut out = String::new();
+    let mut chars = text.chars();
+    let mut count = 0;
+    while let Some(c) = chars.next() {
+        if c == '\u{1b}' {
+            skip_escape(&mut chars);
+            continue;
+        }
+        let c = if matches!(c, '\t' | '\n' | '\r') { ' ' } else { c };
+        if is_unsafe(c) {
+            continue;
+        }
+        if count == most {
+            out.push('…');
+            break;
+        }
+        out.push(c);
+        count += 1;
+    }
+    out
+}
+
+/// Behind an ESC: a control sequence to its final byte, an operating-system command and its like to their
+/// terminator, else one character. An unfinished one takes all that follows, which is what a terminal would do.
+fn skip_escape(chars: &mut std::str::Chars<'_>) {
+    match chars.next() {
+        Some('[') => drop(chars.find(|c| ('\u{40}'..='\u{7e}').contains(c))),
+        Some(']' | 'P' | 'X' | '^' | '_') => {
+            while let Some(c) = chars.next() {
+                match c {
+                    '\u{7}' | '\u{9c}' => break,
+                    '\u{1b}' => {
+                        // ESC \ ends it, and any other escape aborts it.
+                        chars.next();
+                        break;
+                    }
+                    _ => {}
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// JSON with every unsafe character outside ASCII written as `\uXXXX`: the same data, harmless to a terminal. (JSON
+/// has none but inside strings, and the ASCII ones are escaped by its writer, all but DEL.)
+pub fn clean_json(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    let mut units = [0; 2];
+    for c in json.chars() {
+        if c != '\n' && is_unsafe(c) {
+            for unit in c.encode_utf16(&mut units) {
+                out.push_str(&format!("\\u{unit:04x}"));
+            }
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escape_sequences_go_whole_and_the_words_stay() {
+        assert_eq!(clean("\x1b[31;1mred\x1b[0m", 99), "red");
+        assert_eq!(clean("a\x1b]0;title\x07b", 99), "ab");
+        assert_eq!(clean("a\x1b]8;;http://x\x1b\\b", 99), "ab");
+        assert_eq!(clean("a\x1bPq#1\x1b\\b\x1bcc", 99), "abc");
+        assert_eq!(clean("a\x1b[2Jb\x1b[", 99), "ab");
+        assert_eq!(clean("a\u{9b}31mb\u{9d}x\x7f\x08\0", 99), "a31mbx");
+    }
+
+    #[test]
+    fn nothing_turns_the_line_around_or_breaks_it() {
+        assert_eq!(clean("a\u{202e}b\u{2066}c\u{200f}d\u{2028}e\u{feff}f\u{e0041}", 99), "abcdef");
+        assert_eq!(clean("a\r\nb\tc", 99), "a  b c");
+    }
+
+    #[test]
+    fn length_is_bounded_in_characters() {
+        assert_eq!(clean("äöü", 3), "äöü");
+        assert_eq!(clean("äöüß", 3), "äöü…");
+        assert_eq!(clean(&"x".repeat(100_000), 5).chars().count(), 6);
+    }
+
+    #[test]
+    fn json_keeps_the_data() {
+        let text = "\u{202e}\u{9b}\u{7f}\u{1b}\u{e0041}\"é".to_owned();
+        let json = clean_json(&serde_json::to_string_pretty(&[&text]).unwrap());
+        assert!(!json.chars().any(|c| c != '\n' && is_unsafe(c)), "{json:?}");
+        assert_eq!(serde_json::from_str::<[String; 1]>(&json).unwrap()[0], text);
+    }
+}
