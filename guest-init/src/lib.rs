@@ -1,6 +1,20 @@
 //! PID 1 for GPU guests, as a library so that its parts can be tested on any directory.
 
 pub mod cli;
+pub mod container;
+pub mod disks;
+pub mod gpu;
+pub mod handover;
 pub mod inject;
+pub mod kmsg;
 pub mod ldcache;
+pub mod modules;
+pub mod mounts;
+pub mod net;
+pub mod power;
+pub mod report;
+pub mod root;
 pub mod rootfs;
+pub mod server;
+pub mod settings;
+pub mod supervise;

@@ -1,5 +1,201 @@
-//! PID 1.
+//! PID 1: the boot sequence, and nothing else.
+
+use guest_init::container::{self, Spec, cgroup};
+use guest_init::report::{self, Board, warning};
+use guest_init::{cli, gpu, handover, kmsg, modules, mounts, net, power, root, server, settings, supervise};
+use image::config::{Config, GpuPolicy, InitMode, PowerAction};
+use image::manifest::{Manifest, Purpose};
+use image::status::{Code, Container, Exit, Finding, Outcome, Phase, PhaseOutcome};
+use nix::unistd::{Pid, gethostname, sethostname};
+use std::os::fd::RawFd;
+
+/// Why a boot ended without a container. `None`: the findings on the board say it.
+type Fatal = Option<Finding>;
 
 fn main() {
-    std::process::exit(guest_init::cli::run(std::env::args_os().skip(1)));
+    let args: Vec<_> = std::env::args_os().skip(1).collect();
+    match args.first().and_then(|first| first.to_str()) {
+        Some(container::STAGE) => std::process::exit(container::run_stage(&args[1..])),
+        Some(handover::KEEPER) => std::process::exit(handover::run_keeper(&args[1..])),
+        _ if std::process::id() != 1 => std::process::exit(cli::run(args)),
+        _ => {}
+    }
+    supervise::block_signals();
+    let board = Board::new(
+        nix::sys::utsname::uname()
+            .map_or_else(|_| "unknown".into(), |name| name.release().to_string_lossy().into_owned()),
+    );
+    let mut config = Config::default();
+    let outcome = boot(&board, &mut config);
+    end(outcome, &board, &config)
+}
+
+fn boot(board: &Board, config: &mut Config) -> Result<Exit, Fatal> {
+    board.begin(Phase::Start);
+    let mounted = mounts::early();
+    kmsg::start_logging("info");
+    power::on_panic(board);
+    mounted.map_err(|error| Some(internal(&error.to_string())))?;
+    *config = settings::cmdline()?;
+    kmsg::start_logging(&config.log_level);
+    let manifest = settings::manifest()?;
+    board.update(|status| {
+        status.driver_planned = manifest.driver.as_ref().map(|driver| driver.version.clone());
+    });
+    board.end(Phase::Start, PhaseOutcome::Done);
+
+    board.begin(Phase::Modules);
+    modules::load_what_can(&manifest, Purpose::Boot, &config.module_parameters, board);
+    board.end(Phase::Modules, PhaseOutcome::Done);
+    let listener = listen(config, board);
+
+    board.phase(Phase::Config, || settings::config_disk(config, board))?;
+    surroundings(config);
+    let nodes = gpu_and_root(&manifest, config, board)?;
+    if config.lock_modules {
+        modules::lock().unwrap_or_else(|error| log::warn!("modules can still be loaded: {error}"));
+    }
+
+    board.begin(Phase::Exec);
+    let spec = Spec::new(config, nodes);
+    match config.init_mode {
+        InitMode::Systemd => match handover::hand_over(&spec, listener, board)? {},
+        InitMode::Exec => run(&spec, board),
+    }
+}
+
+fn internal(what: &str) -> Finding {
+    report::error(Code::Internal, what, "this is a defect of guest-init, or of the guest's kernel")
+}
+
+/// The status server. A guest without vsock boots all the same.
+fn listen(config: &Config, board: &Board) -> Option<RawFd> {
+    match server::start(config.vsock_port, board) {
+        Ok(listener) => Some(listener),
+        Err(error) => {
+            log::warn!("status cannot be asked for: vsock port {}: {error}", config.vsock_port);
+            None
+        }
+    }
+}
+
+fn surroundings(config: &Config) {
+    if let Err(errno) = net::loopback_up() {
+        log::warn!("the loopback interface is down: {errno}");
+    }
+    let name = config.hostname.clone().or_else(|| match gethostname() {
+        Ok(name) if name == "(none)" => Some("localhost".into()),
+        _ => None,
+    });
+    if let Some(Err(errno)) = name.map(sethostname) {
+        log::warn!("the host name could not be set: {errno}");
+    }
+    cgroup::create();
+}
+
+/// GPU and root at the same time; then policy decides. Returns the nodes for the container.
+fn gpu_and_root(
+    manifest: &Manifest,
+    config: &Config,
+    board: &Board,
+) -> Result<Vec<image::status::Node>, Fatal> {
+    let policy = config.gpu_policy.unwrap_or(GpuPolicy::Required);
+    let wanted = config.has_gpu && policy != GpuPolicy::Off;
+    let required = wanted && policy == GpuPolicy::Required;
+    if wanted && manifest.driver.is_none() {
+        let hint = "build an initrd with a driver, or boot without HAS_GPU=1";
+        board.finding(warning(Code::NoDriver, "HAS_GPU=1, and the initrd carries no driver", hint));
+    }
+    let wanted = wanted && manifest.driver.is_some();
+    board.begin(Phase::Gpu);
+    let found = if wanted { gpu::find(config, board) } else { Vec::new() };
+    let expected_ok = board.snapshot().findings.iter().all(|finding| !gpu_code(finding.code));
+    if !wanted || found.is_empty() {
+        board.end(Phase::Gpu, if expected_ok { PhaseOutcome::Skipped } else { PhaseOutcome::Failed });
+        if wanted && required && !expected_ok {
+            return Err(None);
+        }
+        root::prepare(manifest, config, false, board)?;
+        return Ok(Vec::new());
+    }
+    let (gpus, prepared) = std::thread::scope(|scope| {
+        let gpus = scope.spawn(|| gpu::bring_up(manifest, config, &found, board));
+        let prepared = root::prepare(manifest, config, true, board);
+        (gpus.join().unwrap_or(Ok(false)), prepared)
+    });
+    let usable = match gpus {
+        Ok(usable) => usable && expected_ok,
+        Err(finding) => {
+            board.finding(finding);
+            false
+        }
+    };
+    board.end(Phase::Gpu, if usable { PhaseOutcome::Done } else { PhaseOutcome::Failed });
+    prepared?;
+    if required && !usable {
+        return Err(None);
+    }
+    Ok(board.snapshot().nodes)
+}
+
+fn gpu_code(code: Code) -> bool {
+    matches!(code, Code::NoGpu | Code::GpuCountMismatch)
+}
+
+fn run(spec: &Spec, board: &Board) -> Result<Exit, Fatal> {
+    let child = container::start(spec)?;
+    let pid = child.id();
+    board.end(Phase::Exec, PhaseOutcome::Done);
+    board.begin(Phase::Running);
+    board.update(|status| {
+        status.outcome = Outcome::Ready;
+        status.container = Some(Container { pid, command: spec.command().to_vec(), exit: None });
+    });
+    let exit = supervise::run(Pid::from_raw(pid.cast_signed()));
+    board.end(Phase::Running, PhaseOutcome::Done);
+    Ok(exit)
+}
+
+/// Says how it went, lingers for the host to ask, ends the machine.
+fn end(outcome: Result<Exit, Fatal>, board: &Board, config: &Config) -> ! {
+    match outcome {
+        Ok(exit) => {
+            if exit.oom {
+                let hint = "give the guest more memory, or the program less work";
+                let message = "the kernel's out-of-memory killer ended a process of the container";
+                board.finding(report::error(Code::OomKilled, message, hint));
+            }
+            log::info!("the container ended: {}", describe(exit));
+            board.begin(Phase::Exited);
+            board.update(|status| {
+                if let Some(container) = &mut status.container {
+                    container.exit = Some(exit);
+                }
+            });
+        }
+        Err(fatal) => {
+            if let Some(finding) = fatal {
+                board.finding(finding);
+            }
+            board.update(|status| {
+                status.outcome = Outcome::Failed;
+                let running = status.phases.iter_mut().filter(|time| time.outcome == PhaseOutcome::Running);
+                running.for_each(|time| time.outcome = PhaseOutcome::Failed);
+            });
+            log::error!("the boot failed; the container was not started");
+        }
+    }
+    supervise::end_the_rest();
+    std::thread::sleep(config.linger);
+    let word = if config.power == PowerAction::Off { "powering off" } else { "rebooting" };
+    log::info!("{word}");
+    power::end(config.power)
+}
+
+fn describe(exit: Exit) -> String {
+    match (exit.code, exit.signal) {
+        (Some(code), _) => format!("exit code {code}"),
+        (_, Some(signal)) => format!("killed by signal {signal}"),
+        _ => "for an unknown reason".into(),
+    }
 }

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
@@ -98,6 +99,14 @@ impl RootDir {
         let failed = |e| io_error("look at", path, e);
         let fd = self.open_inside(path, OFlag::O_PATH | OFlag::O_NOFOLLOW).map_err(failed)?;
         Ok(Stat::from(&fstat(&fd).map_err(failed)?))
+    }
+
+    /// A descriptor of the directory at `path`, to mount on or to act in.
+    ///
+    /// # Errors
+    /// [`RootError::Io`] when there is no such directory.
+    pub fn open_dir(&self, path: &Path) -> Result<OwnedFd, RootError> {
+        self.open_inside(path, OFlag::O_PATH | OFlag::O_DIRECTORY).map_err(|e| io_error("open", path, e))
     }
 
     /// Whether `path` leads to something.

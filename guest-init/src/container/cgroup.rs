@@ -1,0 +1,49 @@
+//! The container's control group: counts out-of-memory kills, and ends everything the container left running.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+const ROOT: &str = "/sys/fs/cgroup";
+const CONTAINER: &str = "/sys/fs/cgroup/container";
+
+/// Makes the group. Controllers the kernel lacks are done without.
+pub fn create() {
+    for controller in ["+memory", "+pids", "+cpu", "+io"] {
+        let _ = fs::write(Path::new(ROOT).join("cgroup.subtree_control"), controller);
+    }
+    if let Err(error) = fs::create_dir_all(CONTAINER) {
+        log::warn!("cgroup: {CONTAINER}: {error}");
+    }
+}
+
+/// Moves the calling process into it.
+pub(super) fn join() -> io::Result<()> {
+    fs::write(Path::new(CONTAINER).join("cgroup.procs"), "0")
+}
+
+/// How many processes of it the out-of-memory killer has ended.
+pub fn oom_kills() -> u64 {
+    let text = fs::read_to_string(Path::new(CONTAINER).join("memory.events")).unwrap_or_default();
+    parse_oom_kills(&text)
+}
+
+fn parse_oom_kills(events: &str) -> u64 {
+    events.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok()).unwrap_or(0)
+}
+
+/// Kills every process in it.
+pub fn kill_all() {
+    let _ = fs::write(Path::new(CONTAINER).join("cgroup.kill"), "1");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kills_are_counted_and_group_kills_are_not_mistaken_for_them() {
+        assert_eq!(parse_oom_kills("low 0\noom 3\noom_kill 2\noom_group_kill 0\n"), 2);
+        assert_eq!(parse_oom_kills(""), 0);
+    }
+}

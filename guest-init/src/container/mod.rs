@@ -1,0 +1,146 @@
+//! The container: what it is started with, and starting it.
+//!
+//! PID 1 has threads, so it does not fork and go on in the child. It starts this same program again with a
+//! specification in a pipe; that process, which has one thread, makes the container's world and becomes its program
+//! ([`stage`]). What goes wrong there comes back through another pipe as a finding.
+
+pub mod cgroup;
+mod identity;
+mod stage;
+mod world;
+
+pub use stage::{become_init, run as run_stage};
+
+use crate::report::{self, with_evidence};
+use image::config::{Config, Volume};
+use image::status::{Code, Finding, Node};
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::process::{Child, Command};
+
+/// First argument of the process that becomes the container.
+pub const STAGE: &str = "--container-stage";
+/// Findings that come back are no longer than this.
+const MAX_REPORT: u64 = 64 << 10;
+/// What a program finds in PATH when the image says nothing.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Everything the container's first process needs to know.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Spec {
+    command: Vec<String>,
+    env: Vec<(String, String)>,
+    workdir: String,
+    user: String,
+    nodes: Vec<Node>,
+    volumes: Vec<Volume>,
+}
+
+impl Spec {
+    /// From the configuration and the GPU's nodes.
+    pub fn new(config: &Config, nodes: Vec<Node>) -> Self {
+        let mut env: Vec<(String, String)> = config.env.clone().into_iter().collect();
+        for (name, value) in [("PATH", DEFAULT_PATH), ("TERM", "linux")] {
+            if !config.env.contains_key(name) {
+                env.push((name.into(), value.into()));
+            }
+        }
+        Self {
+            command: config.command(),
+            env,
+            workdir: config.workdir.clone(),
+            user: config.user.clone(),
+            nodes,
+            volumes: config.volumes.clone(),
+        }
+    }
+
+    /// The command, for the status.
+    pub fn command(&self) -> &[String] {
+        &self.command
+    }
+}
+
+/// Starts the container and returns once its program runs.
+///
+/// # Errors
+/// The finding that says why it does not run.
+pub fn start(spec: &Spec) -> Result<Child, Finding> {
+    if spec.command.is_empty() {
+        return Err(report::error(
+            Code::ConfigInvalid,
+            "there is no command to run: neither entrypoint nor cmd is given",
+            "give them in config.json, or write the command on the kernel command line after ` -- `",
+        ));
+    }
+    let (child, report) =
+        spawn(spec).map_err(|error| internal(&format!("starting the container failed: {error}")))?;
+    let mut text = Vec::new();
+    // Ends when the program runs (the pipe closes on exec), or when the stage has said why not.
+    if let Err(error) = report.take(MAX_REPORT).read_to_end(&mut text) {
+        log::warn!("container: {error}");
+    }
+    if text.is_empty() {
+        return Ok(child);
+    }
+    Err(serde_json::from_slice(&text).unwrap_or_else(|error| {
+        let raw = String::from_utf8_lossy(&text).into_owned();
+        with_evidence(
+            internal(&format!("the container's first process failed unreadably: {error}")),
+            vec![raw],
+        )
+    }))
+}
+
+fn spawn(spec: &Spec) -> io::Result<(Child, File)> {
+    let (spec_read, spec_write) = std::io::pipe()?;
+    let (report_read, report_write) = std::io::pipe()?;
+    inherit(&spec_read)?;
+    inherit(&report_write)?;
+    let child = Command::new("/proc/self/exe")
+        .arg(STAGE)
+        .arg(spec_read.as_raw_fd().to_string())
+        .arg(report_write.as_raw_fd().to_string())
+        .env_clear()
+        .spawn()?;
+    drop((spec_read, report_write));
+    let mut spec_write = File::from(OwnedFd::from(spec_write));
+    spec_write.write_all(&serde_json::to_vec(spec).map_err(io::Error::other)?)?;
+    Ok((child, File::from(OwnedFd::from(report_read))))
+}
+
+/// Lets a descriptor pass through exec.
+pub fn inherit(fd: &impl std::os::fd::AsFd) -> io::Result<()> {
+    use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+    fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty()))?;
+    Ok(())
+}
+
+fn internal(message: &str) -> Finding {
+    report::error(Code::Internal, message, "this is a defect of guest-init, or the guest is out of memory")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_given_unless_the_image_has_one() {
+        let mut config = Config::default();
+        let path = |config: &Config| {
+            let env = Spec::new(config, vec![]).env;
+            env.into_iter().filter(|(name, _)| name == "PATH").map(|(_, value)| value).collect::<Vec<_>>()
+        };
+        assert_eq!(path(&config), [DEFAULT_PATH]);
+        config.env.insert("PATH".into(), "/x".into());
+        assert_eq!(path(&config), ["/x"]);
+    }
+
+    #[test]
+    fn no_command_is_said_before_anything_is_started() {
+        let finding = start(&Spec::new(&Config::default(), vec![])).unwrap_err();
+        assert_eq!(finding.code, Code::ConfigInvalid);
+    }
+}

@@ -1,0 +1,196 @@
+//! The process between PID 1 and the container's program: it makes the container's world, then becomes the program.
+
+use super::world::{self, Kind};
+use super::{Spec, cgroup, identity};
+use crate::report;
+use crate::rootfs::RootDir;
+use image::layout;
+use image::status::{Code, Finding};
+use nix::errno::Errno;
+use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask};
+use nix::unistd::{Gid, Uid, chdir, execve, setgid, setgroups, setsid, setuid};
+use std::ffi::{CString, OsString};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::path::Path;
+
+nix::ioctl_write_int_bad!(set_controlling_terminal, libc::TIOCSCTTY);
+
+/// Runs the stage: `args` are the numbers of the pipe with the specification and of the pipe for a finding.
+/// Returns only when it fails.
+pub fn run(args: &[OsString]) -> i32 {
+    let descriptor = |at: usize| -> Option<OwnedFd> {
+        let number = args.get(at)?.to_str()?.parse().ok().filter(|number| *number > 2)?;
+        // SAFETY: PID 1 opened this descriptor for us, passed its number, and nothing else here uses it.
+        Some(unsafe { OwnedFd::from_raw_fd(number) })
+    };
+    let (Some(spec), Some(out)) = (descriptor(0), descriptor(1)) else { return 2 };
+    // The program must not inherit it; closing it on exec is also how PID 1 learns of success.
+    let _ = nix::fcntl::fcntl(&out, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC));
+    let Err(finding) = read_spec(spec).and_then(|spec| become_program(&spec));
+    let text = serde_json::to_vec(&finding).unwrap_or_default();
+    let _ = File::from(out).write_all(&text);
+    127
+}
+
+fn read_spec(fd: OwnedFd) -> Result<Spec, Finding> {
+    let mut bytes = Vec::new();
+    let read = File::from(fd).read_to_end(&mut bytes).map_err(|error| error.to_string());
+    read.and_then(|_| serde_json::from_slice(&bytes).map_err(|error| error.to_string()))
+        .map_err(|error| failed(&format!("the specification is unreadable: {error}")))
+}
+
+fn become_program(spec: &Spec) -> Result<std::convert::Infallible, Finding> {
+    // Without the group, out-of-memory kills cannot be counted, and that is all.
+    if let Err(error) = cgroup::join() {
+        log::warn!("cgroup: {error}");
+    }
+    world::enter(spec, Kind::Program).map_err(|error| failed(&error))?;
+    own_terminal();
+    reset_signals();
+    let root = RootDir::open(Path::new("/")).map_err(|error| failed(&error.to_string()))?;
+    let identity = identity::lookup(&root, &spec.user).map_err(|error| {
+        report::error(
+            Code::ConfigInvalid,
+            format!("user {:?}: {error}", spec.user),
+            "give `user` as UID:GID, or a name the image knows",
+        )
+    })?;
+    if !Path::new(&spec.workdir).exists() {
+        let _ = std::fs::create_dir_all(&spec.workdir);
+    }
+    chdir(spec.workdir.as_str()).map_err(|errno| {
+        let message = format!("working directory {}: {errno}", spec.workdir);
+        report::error(Code::ConfigInvalid, message, "correct `workdir`")
+    })?;
+    let groups: Vec<_> = identity.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+    let switched = setgroups(&groups)
+        .and_then(|()| setgid(Gid::from_raw(identity.gid)))
+        .and_then(|()| setuid(Uid::from_raw(identity.uid)));
+    switched.map_err(|errno| failed(&format!("becoming user {}: {errno}", identity.uid)))?;
+    let mut env = spec.env.clone();
+    if !env.iter().any(|(name, _)| name == "HOME") {
+        env.push(("HOME".into(), identity.home));
+    }
+    execute(&spec.command, &env)
+}
+
+/// PID 1 itself becomes the image's init. Returns only when it cannot.
+///
+/// # Errors
+/// The finding that says why.
+pub fn become_init(spec: &Spec) -> Result<std::convert::Infallible, Finding> {
+    world::enter(spec, Kind::Init).map_err(|error| failed(&error))?;
+    reset_signals();
+    let mut env = spec.env.clone();
+    env.push(("container".into(), "gpu-initrd".into()));
+    let command = if spec.command.is_empty() { vec!["/sbin/init".to_owned()] } else { spec.command.clone() };
+    execute(&command, &env)
+}
+
+/// A session of its own on the console, so that job control and Ctrl-C work.
+fn own_terminal() {
+    if setsid().is_err() {
+        return;
+    }
+    let Ok(console) = File::options().read(true).write(true).open("/dev/console") else { return };
+    // SAFETY: the descriptor is open, and the argument is the integer that TIOCSCTTY takes.
+    let _ = unsafe { set_controlling_terminal(console.as_raw_fd(), 1) };
+    let number = console.as_raw_fd();
+    for standard in 0..3 {
+        // SAFETY: both numbers are open descriptors of this process; dup2 has no other requirement.
+        unsafe { libc::dup2(number, standard) };
+    }
+}
+
+/// PID 1 blocks signals to wait for them, and Rust ignores SIGPIPE; a program expects neither.
+fn reset_signals() {
+    let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
+    // SAFETY: the default action is no function of ours, so nothing can run in a signal handler.
+    let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) };
+}
+
+fn execute(command: &[String], env: &[(String, String)]) -> Result<std::convert::Infallible, Finding> {
+    let text = |text: String| {
+        CString::new(text).map_err(|_| failed("a command or its environment contains a NUL byte"))
+    };
+    let program = &command[0];
+    let arguments = command.iter().cloned().map(text).collect::<Result<Vec<_>, _>>()?;
+    let environment = env.iter().map(|(k, v)| text(format!("{k}={v}"))).collect::<Result<Vec<_>, _>>()?;
+    let path = env.iter().find(|(name, _)| name == "PATH").map_or("", |(_, path)| path.as_str());
+    let mut worst = Errno::ENOENT;
+    for candidate in candidates(program, path) {
+        let Err(errno) = execve(&text(candidate)?, &arguments, &environment);
+        // As execvp does: go on, but remember that there was something.
+        if !matches!(errno, Errno::ENOENT | Errno::ENOTDIR) {
+            worst = errno;
+        }
+    }
+    Err(not_executed(program, worst, path))
+}
+
+fn candidates(program: &str, path: &str) -> Vec<String> {
+    if program.contains('/') {
+        return vec![program.to_owned()];
+    }
+    path.split(':')
+        .map(|dir| if dir.is_empty() { program.to_owned() } else { format!("{dir}/{program}") })
+        .collect()
+}
+
+fn not_executed(program: &str, errno: Errno, path: &str) -> Finding {
+    if errno == Errno::ENOENT {
+        // A script whose interpreter is missing, or a program whose loader is, gives the same errno.
+        if program.contains('/') && Path::new(program).exists() {
+            return report::error(
+                Code::EntrypointNotExecutable,
+                format!("{program} is in the image, and the interpreter or loader that it names is not"),
+                "use an image that has it (a glibc program does not run in an Alpine image)",
+            );
+        }
+        let message = if program.contains('/') {
+            format!("{program} is not in the image")
+        } else {
+            format!("{program} is in none of {path}")
+        };
+        return report::error(
+            Code::EntrypointNotFound,
+            message,
+            "correct entrypoint and cmd, or PATH in the image's environment",
+        );
+    }
+    let message = format!("{program} cannot be executed: {errno}");
+    report::error(
+        Code::EntrypointNotExecutable,
+        message,
+        "it must be executable (chmod +x), and a program for this machine",
+    )
+}
+
+fn failed(what: &str) -> Finding {
+    report::error(
+        Code::RootUnusable,
+        format!("the container's world could not be made below {}: {what}", layout::ROOT_MERGED),
+        "the message names the step and the path; an image with files in place of /proc, /sys, /dev or /run cannot be started",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_looked_for_in_path_and_a_path_is_taken_as_it_is() {
+        assert_eq!(candidates("/bin/x", "/a:/b"), ["/bin/x"]);
+        assert_eq!(candidates("x", "/a::/b"), ["/a/x", "x", "/b/x"]);
+    }
+
+    #[test]
+    fn not_found_is_told_from_not_executable() {
+        assert_eq!(not_executed("nope", Errno::ENOENT, "/bin").code, Code::EntrypointNotFound);
+        assert_eq!(not_executed("/nope", Errno::ENOENT, "").code, Code::EntrypointNotFound);
+        assert_eq!(not_executed("/proc", Errno::ENOENT, "").code, Code::EntrypointNotExecutable);
+        assert_eq!(not_executed("/x", Errno::EACCES, "").code, Code::EntrypointNotExecutable);
+    }
+}

@@ -1,0 +1,164 @@
+//! The container's view of the system: its root, its kernel file systems, its device nodes.
+//!
+//! Before the root is entered, nothing is looked up in it but through [`RootDir`]; afterwards every path is inside.
+
+use super::Spec;
+use crate::disks;
+use crate::gpu::nodes;
+use crate::report::chain;
+use crate::rootfs::RootDir;
+use image::config::{Volume, VolumeMode};
+use image::layout;
+use image::status::Node;
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use std::fs;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+/// How /dev and the control groups are set up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Nodes of our choosing, the container's own control group.
+    Program,
+    /// Everything the kernel shows: the image's init manages it.
+    Init,
+}
+
+/// Nodes that every Linux program may expect: name, major, minor.
+const NODES: [(&str, u32, u32); 7] = [
+    ("null", 1, 3),
+    ("zero", 1, 5),
+    ("full", 1, 7),
+    ("random", 1, 8),
+    ("urandom", 1, 9),
+    ("tty", 5, 0),
+    ("console", 5, 1),
+];
+
+/// Makes the container's root the root of this process, in a mount namespace of its own.
+///
+/// # Errors
+/// What failed, and where.
+pub fn enter(spec: &Spec, kind: Kind) -> Result<(), String> {
+    let mut flags = CloneFlags::CLONE_NEWNS;
+    if kind == Kind::Program {
+        flags |= CloneFlags::CLONE_NEWCGROUP;
+    }
+    step("unsharing the mount namespace", unshare(flags))?;
+    let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
+    step("making mounts private", mount(None::<&str>, "/", None::<&str>, private, None::<&str>))?;
+    for (number, volume) in spec.volumes.iter().enumerate() {
+        mount_volume(number, volume)?;
+    }
+    step("entering the root", nix::unistd::chdir(layout::ROOT_MERGED))?;
+    step("moving the root", mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>))?;
+    step("changing the root", nix::unistd::chroot("."))?;
+    step("entering /", nix::unistd::chdir("/"))?;
+    kernel_file_systems(kind)?;
+    if kind == Kind::Program {
+        device_nodes(&spec.nodes)?;
+    }
+    Ok(())
+}
+
+fn step<T>(what: &str, result: nix::Result<T>) -> Result<T, String> {
+    result.map_err(|errno| format!("{what}: {errno}"))
+}
+
+fn kernel_file_systems(kind: Kind) -> Result<(), String> {
+    let quiet = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    let dev = if kind == Kind::Init { "devtmpfs" } else { "tmpfs" };
+    let mounts = [
+        ("proc", "/proc", quiet, ""),
+        ("sysfs", "/sys", quiet, ""),
+        (dev, "/dev", MsFlags::MS_NOSUID | MsFlags::MS_STRICTATIME, "mode=0755"),
+        (
+            "devpts",
+            "/dev/pts",
+            MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC,
+            "newinstance,ptmxmode=0666,mode=0620,gid=5",
+        ),
+        ("tmpfs", "/dev/shm", MsFlags::MS_NOSUID | MsFlags::MS_NODEV, "mode=1777"),
+        ("mqueue", "/dev/mqueue", quiet, ""),
+        ("tmpfs", "/run", MsFlags::MS_NOSUID | MsFlags::MS_NODEV, "mode=0755"),
+        ("cgroup2", "/sys/fs/cgroup", quiet, "nsdelegate"),
+    ];
+    for (kind_of, path, flags, options) in mounts {
+        if kind == Kind::Init && kind_of == "cgroup2" {
+            continue;
+        }
+        make_directory(Path::new(path)).map_err(|error| format!("making {path}: {error}"))?;
+        let mounted = mount(Some(kind_of), path, Some(kind_of), flags, Some(options));
+        match mounted {
+            // Not every kernel has message queues.
+            Err(nix::Error::ENODEV) if kind_of == "mqueue" => {}
+            // Nor does every kernel have the option; the namespace limits it anyway.
+            Err(nix::Error::EINVAL) if kind_of == "cgroup2" => {
+                step("mounting cgroup2", mount(Some(kind_of), path, Some(kind_of), flags, None::<&str>))?;
+            }
+            result => step(&format!("mounting {kind_of} on {path}"), result)?,
+        }
+    }
+    Ok(())
+}
+
+fn make_directory(path: &Path) -> io::Result<()> {
+    if path.is_dir() { Ok(()) } else { fs::create_dir_all(path) }
+}
+
+fn device_nodes(gpu: &[Node]) -> Result<(), String> {
+    let standard = NODES.iter().map(|(name, major, minor)| {
+        let mode = if *name == "console" { 0o600 } else { 0o666 };
+        Node { path: format!("/dev/{name}"), major: *major, minor: *minor, mode, uid: 0, gid: 0 }
+    });
+    for node in standard.chain(gpu.iter().cloned()) {
+        nodes::make(Path::new("/"), &node).map_err(|error| error.to_string())?;
+    }
+    for (target, link) in [
+        ("pts/ptmx", "/dev/ptmx"),
+        ("/proc/self/fd", "/dev/fd"),
+        ("/proc/self/fd/0", "/dev/stdin"),
+        ("/proc/self/fd/1", "/dev/stdout"),
+        ("/proc/self/fd/2", "/dev/stderr"),
+    ] {
+        symlink(target, link).map_err(|error| format!("linking {link}: {error}"))?;
+    }
+    Ok(())
+}
+
+/// Mounts a volume where the container will see it. The target is looked up inside the hostile root.
+fn mount_volume(number: usize, volume: &Volume) -> Result<(), String> {
+    let failed = |what: String| format!("volume {} on {}: {what}", volume.device, volume.path);
+    let root = RootDir::open(Path::new(layout::ROOT_MERGED)).map_err(|error| failed(chain(&error)))?;
+    root.create_dir_all(Path::new(&volume.path)).map_err(|error| failed(chain(&error)))?;
+    let target = root.open_dir(Path::new(&volume.path)).map_err(|error| failed(chain(&error)))?;
+    let target = PathBuf::from(format!("/proc/self/fd/{}", target.as_raw_fd()));
+    let mount_disk = |device: &str, target: &Path, read_only| {
+        disks::mount_disk(Path::new(device), target, read_only).map_err(|error| failed(chain(&error)))
+    };
+    match &volume.mode {
+        VolumeMode::ReadOnly => mount_disk(&volume.device, &target, true),
+        VolumeMode::ReadWrite => mount_disk(&volume.device, &target, false),
+        VolumeMode::Overlay { upper } => {
+            let base = PathBuf::from(layout::RUN_DIR).join(format!("volume{number}"));
+            let (lower, scratch) = (base.join("lower"), base.join("scratch"));
+            for dir in [&lower, &scratch] {
+                fs::create_dir_all(dir).map_err(|error| failed(error.to_string()))?;
+            }
+            mount_disk(&volume.device, &lower, true)?;
+            mount_disk(upper, &scratch, false)?;
+            for dir in ["upper", "work"] {
+                fs::create_dir_all(scratch.join(dir)).map_err(|error| failed(error.to_string()))?;
+            }
+            let scratch = scratch.display();
+            let options =
+                format!("lowerdir={},upperdir={scratch}/upper,workdir={scratch}/work", lower.display());
+            let flags = MsFlags::MS_NODEV;
+            mount(Some("overlay"), &target, Some("overlay"), flags, Some(options.as_str()))
+                .map_err(|errno| failed(format!("overlay: {errno}")))
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! From PCI devices to usable GPUs: count, modules, nodes, versions, adapters.
+
+pub mod adapter;
+pub mod nodes;
+pub mod pci;
+pub mod procfs;
+
+use crate::kmsg::KernelLog;
+use crate::modules;
+use crate::report::{self, Board, with_evidence};
+use image::config::{Config, ExpectedGpus};
+use image::manifest::{Manifest, Purpose};
+use image::status::{Code, Finding, Gpu, GpuState};
+use pci::PciGpu;
+use procfs::Proc;
+use std::fs;
+use std::path::Path;
+
+/// Finds the GPUs on the bus and puts them on the board; nothing is loaded yet.
+pub fn find(config: &Config, board: &Board) -> Vec<PciGpu> {
+    let found = match pci::scan() {
+        Ok(found) => found,
+        Err(error) => {
+            board.finding(report::error(
+                Code::Internal,
+                format!("the PCI bus could not be read: {error}"),
+                "this is a defect of the guest's kernel or of guest-init",
+            ));
+            Vec::new()
+        }
+    };
+    let gpu = |gpu: &PciGpu| Gpu {
+        bdf: gpu.bdf.clone(),
+        vendor: gpu.vendor,
+        device: gpu.device,
+        model: None,
+        minor: None,
+        uuid: None,
+        firmware: None,
+        state: GpuState::Found,
+        init_ms: None,
+        evidence: Vec::new(),
+    };
+    board.update(|status| status.gpus = found.iter().map(gpu).collect());
+    if let Some(finding) = compare(&config.gpus, &found) {
+        board.finding(finding);
+    }
+    found
+}
+
+/// What was promised against what is there.
+fn compare(expected: &ExpectedGpus, found: &[PciGpu]) -> Option<Finding> {
+    let list = found.iter().map(|gpu| format!("{} {:04x}:{:04x}", gpu.bdf, gpu.vendor, gpu.device));
+    let list: Vec<String> = list.collect();
+    let expected = match expected {
+        ExpectedGpus::Count(0) => return None,
+        _ if found.is_empty() => {
+            return Some(report::error(
+                Code::NoGpu,
+                "HAS_GPU=1 promises a GPU, and no NVIDIA GPU is on the PCI bus",
+                "pass the GPU through: bind it to vfio-pci on the host and give it to the VMM (host-builder boot --vfio BDF)",
+            ));
+        }
+        ExpectedGpus::Any => return None,
+        ExpectedGpus::Count(count) if *count as usize == found.len() => return None,
+        ExpectedGpus::Count(count) => format!("{count} GPUs"),
+        ExpectedGpus::Ids(ids) => {
+            let mut wanted = ids.clone();
+            let mut have: Vec<_> = found.iter().map(|gpu| (gpu.vendor, gpu.device)).collect();
+            wanted.sort_unstable();
+            have.sort_unstable();
+            if wanted == have {
+                return None;
+            }
+            let ids: Vec<_> =
+                wanted.iter().map(|(vendor, device)| format!("{vendor:04x}:{device:04x}")).collect();
+            ids.join(", ")
+        }
+    };
+    let message =
+        format!("the host promised {expected}, the PCI bus has {}: {}", found.len(), list.join(", "));
+    let hint = "compare gpu_initrd.gpus with the devices the VMM was given";
+    Some(with_evidence(report::error(Code::GpuCountMismatch, message, hint), list))
+}
+
+/// Loads the driver, makes the nodes, opens every GPU. Returns whether every GPU on the bus is usable.
+///
+/// # Errors
+/// The finding that made it stop before there was a driver; later failures are on the board.
+pub fn bring_up(
+    manifest: &Manifest,
+    config: &Config,
+    found: &[PciGpu],
+    board: &Board,
+) -> Result<bool, Finding> {
+    let mut log = KernelLog::here();
+    let loaded = modules::load_all(manifest, Purpose::Gpu, &config.module_parameters);
+    let lines = log.lines();
+    let proc = Proc::default();
+    let all_supported = note_bound(&proc, found, &lines, board);
+    if let Err(finding) = loaded {
+        // "No device" with devices on the bus means that it knows none of them, which is said above.
+        if finding.code == Code::NoGpu && !found.is_empty() && !all_supported {
+            return Ok(false);
+        }
+        return Err(finding);
+    }
+    check_version(manifest, board)?;
+    let mut good = make_nodes(&proc, board);
+    let minors = board.snapshot().gpus.into_iter().filter(|gpu| gpu.state == GpuState::Bound);
+    let minors: Vec<_> = minors.filter_map(|gpu| Some((gpu.bdf, gpu.minor?))).collect();
+    good &= adapter::open_all(&minors, config.gpu_timeout, board);
+    // MIG and other capabilities appear when an adapter is up.
+    good &= make_nodes(&proc, board);
+    Ok(good && all_supported)
+}
+
+/// Which GPUs the driver took; the others are unsupported, with its own words.
+fn note_bound(proc: &Proc, found: &[PciGpu], log: &[String], board: &Board) -> bool {
+    let bound = proc.bound();
+    let mut all = true;
+    for gpu in found {
+        if bound.contains(&gpu.bdf) {
+            let information = proc.information(&gpu.bdf).unwrap_or_default();
+            board.gpu(&gpu.bdf, |status| {
+                status.state = GpuState::Bound;
+                status.model = information.model;
+                status.minor = information.minor;
+            });
+            continue;
+        }
+        all = false;
+        let evidence = adapter::about(log, &gpu.bdf);
+        board.gpu(&gpu.bdf, |status| {
+            status.state = GpuState::Unsupported;
+            status.evidence.clone_from(&evidence);
+        });
+        let message =
+            format!("GPU {} ({:04x}:{:04x}) was not taken by the driver", gpu.bdf, gpu.vendor, gpu.device);
+        let hint = "build the initrd with a driver that supports this GPU: the open modules need Turing or newer, and a release newer than the GPU";
+        board.finding(with_evidence(report::error(Code::GpuUnsupported, message, hint), evidence));
+    }
+    all
+}
+
+fn check_version(manifest: &Manifest, board: &Board) -> Result<(), Finding> {
+    let Some(planned) = manifest.driver.as_ref().map(|driver| driver.version.as_str()) else { return Ok(()) };
+    let loaded = fs::read_to_string("/sys/module/nvidia/version").map(|text| text.trim().to_owned());
+    let loaded = loaded.unwrap_or_else(|error| format!("unreadable ({error})"));
+    board.update(|status| status.driver_loaded = Some(loaded.clone()));
+    if loaded == planned {
+        return Ok(());
+    }
+    Err(report::error(
+        Code::ModuleVersionMismatch,
+        format!("the loaded driver has version {loaded}, the initrd's libraries are of {planned}"),
+        "modules and libraries must carry one version, to the last digit: build the initrd again",
+    ))
+}
+
+fn make_nodes(proc: &Proc, board: &Board) -> bool {
+    let failed = |message: String| {
+        let hint = "another file may be in its place, or /dev may be full or read-only";
+        board.finding(report::error(Code::NodeFailed, message, hint));
+    };
+    let wanted = match nodes::wanted(proc, modules::is_loaded("nvidia_modeset")) {
+        Ok(wanted) => wanted,
+        Err(error) => {
+            failed(format!("/proc of the driver could not be read: {error}"));
+            return false;
+        }
+    };
+    let mut made = Vec::new();
+    let mut good = true;
+    for node in wanted {
+        match nodes::make(Path::new("/"), &node) {
+            Ok(()) => made.push(node),
+            Err(error) => {
+                failed(error.to_string());
+                good = false;
+            }
+        }
+    }
+    board.update(|status| status.nodes = made);
+    good
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(devices: &[u16]) -> Vec<PciGpu> {
+        let gpu = |(n, device): (usize, &u16)| PciGpu {
+            bdf: format!("0000:0{n}:00.0"),
+            vendor: 0x10de,
+            device: *device,
+        };
+        devices.iter().enumerate().map(gpu).collect()
+    }
+
+    #[test]
+    fn none_is_never_silence() {
+        assert_eq!(compare(&ExpectedGpus::Any, &[]).unwrap().code, Code::NoGpu);
+        assert_eq!(compare(&ExpectedGpus::Count(2), &[]).unwrap().code, Code::NoGpu);
+        assert_eq!(compare(&ExpectedGpus::Count(0), &[]), None);
+    }
+
+    #[test]
+    fn fewer_more_or_others_is_a_mismatch_and_order_does_not_matter() {
+        let two = found(&[0x2330, 0x27b8]);
+        assert_eq!(compare(&ExpectedGpus::Any, &two), None);
+        assert_eq!(compare(&ExpectedGpus::Count(2), &two), None);
+        let finding = compare(&ExpectedGpus::Count(3), &two).unwrap();
+        assert_eq!(finding.code, Code::GpuCountMismatch);
+        assert!(finding.message.contains("promised 3 GPUs") && finding.message.contains("10de:27b8"));
+        assert_eq!(compare(&ExpectedGpus::Ids(vec![(0x10de, 0x27b8), (0x10de, 0x2330)]), &two), None);
+        assert!(compare(&ExpectedGpus::Ids(vec![(0x10de, 0x27b8)]), &two).is_some());
+    }
+}

@@ -1,0 +1,167 @@
+//! Device nodes: which there must be, from what the driver says, and making them so, whatever was there before.
+
+use super::procfs::Proc;
+use image::status::Node;
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+use nix::unistd::{Gid, Uid, chown};
+use std::fs;
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+
+/// Fixed minors of the driver's major (nvidia-modprobe-utils.h in the driver's source).
+const MODESET_MINOR: u32 = 254;
+const CONTROL_MINOR: u32 = 255;
+/// nvidia-uvm takes no mode from the driver's parameters.
+const UVM_MODE: u32 = 0o666;
+
+/// Every node the driver should have, by path.
+///
+/// # Errors
+/// When /proc/devices cannot be read.
+pub fn wanted(proc: &Proc, modeset: bool) -> io::Result<Vec<Node>> {
+    let params = proc.params();
+    let mut nodes = Vec::new();
+    let mut add = |path: String, major: u32, minor: u32, mode: u32| {
+        nodes.push(Node { path, major, minor, mode, uid: params.uid, gid: params.gid });
+    };
+    if !params.modify {
+        return Ok(nodes);
+    }
+    // Drivers before 530 call themselves nvidia-frontend.
+    let major = match proc.major("nvidia")? {
+        Some(major) => Some(major),
+        None => proc.major("nvidia-frontend")?,
+    };
+    if let Some(major) = major {
+        for bdf in proc.bound() {
+            if let Some(minor) = proc.information(&bdf)?.minor {
+                add(format!("/dev/nvidia{minor}"), major, minor, params.mode);
+            }
+        }
+        add("/dev/nvidiactl".into(), major, CONTROL_MINOR, params.mode);
+        if modeset {
+            add("/dev/nvidia-modeset".into(), major, MODESET_MINOR, params.mode);
+        }
+    }
+    if let Some(major) = proc.major("nvidia-uvm")? {
+        nodes.push(Node { path: "/dev/nvidia-uvm".into(), major, minor: 0, mode: UVM_MODE, uid: 0, gid: 0 });
+        nodes.push(Node {
+            path: "/dev/nvidia-uvm-tools".into(),
+            major,
+            minor: 1,
+            mode: UVM_MODE,
+            uid: 0,
+            gid: 0,
+        });
+    }
+    if let Some(major) = proc.major("nvidia-caps")? {
+        for capability in proc.capabilities().into_iter().filter(|capability| capability.modify) {
+            let path = format!("/dev/nvidia-caps/nvidia-cap{}", capability.minor);
+            let (uid, gid) = (params.uid, params.gid);
+            nodes.push(Node { path, major, minor: capability.minor, mode: capability.mode, uid, gid });
+        }
+    }
+    nodes.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(nodes)
+}
+
+/// Makes one node below `root` (`/` in a guest). A node of other numbers is replaced; mode and owner are set in any
+/// case, since `mknod` obeys the umask.
+///
+/// # Errors
+/// With the path and what failed.
+pub fn make(root: &Path, node: &Node) -> io::Result<()> {
+    let path = root.join(node.path.trim_start_matches('/'));
+    let failed =
+        |what: &str, error: io::Error| io::Error::other(format!("{what} {}: {error}", path.display()));
+    if let Some(parent) = path.parent().filter(|parent| !parent.exists()) {
+        fs::create_dir_all(parent).map_err(|error| failed("making the directory of", error))?;
+        fs::set_permissions(parent, fs::Permissions::from_mode(0o755))
+            .map_err(|error| failed("chmod", error))?;
+    }
+    let device = makedev(node.major.into(), node.minor.into());
+    let is_right = |metadata: &fs::Metadata| {
+        metadata.mode() & libc::S_IFMT == libc::S_IFCHR && metadata.rdev() == device
+    };
+    match fs::symlink_metadata(&path) {
+        Ok(metadata) if is_right(&metadata) => {}
+        Ok(_) => {
+            fs::remove_file(&path).map_err(|error| failed("removing the stale node", error))?;
+            create(&path, device).map_err(|error| failed("mknod", error))?;
+        }
+        Err(_) => create(&path, device).map_err(|error| failed("mknod", error))?,
+    }
+    let (uid, gid) = (Uid::from_raw(node.uid), Gid::from_raw(node.gid));
+    chown(&path, Some(uid), Some(gid)).map_err(|errno| failed("chown", errno.into()))?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(node.mode)).map_err(|error| failed("chmod", error))
+}
+
+fn create(path: &Path, device: libc::dev_t) -> io::Result<()> {
+    Ok(mknod(path, SFlag::S_IFCHR, Mode::empty(), device)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fake_driver(dir: &Path) -> Proc {
+        let write = |path: &str, text: &str| {
+            let path = dir.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        write("devices", "Character devices:\n195 nvidia\n240 nvidia-uvm\n243 nvidia-caps\n");
+        // Minors are the driver's, not the order on the bus.
+        write("driver/nvidia/gpus/0000:01:00.0/information", "Device Minor: 1\n");
+        write("driver/nvidia/gpus/0000:02:00.0/information", "Device Minor: 0\n");
+        write(
+            "driver/nvidia/capabilities/mig/config",
+            "DeviceFileMinor: 1\nDeviceFileMode: 256\nDeviceFileModify: 1\n",
+        );
+        Proc::at(dir)
+    }
+
+    #[test]
+    fn the_driver_says_which_nodes_there_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let nodes = wanted(&fake_driver(dir.path()), true).unwrap();
+        let rows: Vec<_> = nodes.iter().map(|n| (n.path.as_str(), n.major, n.minor, n.mode)).collect();
+        assert_eq!(
+            rows,
+            [
+                ("/dev/nvidia-caps/nvidia-cap1", 243, 1, 0o400),
+                ("/dev/nvidia-modeset", 195, 254, 0o666),
+                ("/dev/nvidia-uvm", 240, 0, 0o666),
+                ("/dev/nvidia-uvm-tools", 240, 1, 0o666),
+                ("/dev/nvidia0", 195, 0, 0o666),
+                ("/dev/nvidia1", 195, 1, 0o666),
+                ("/dev/nvidiactl", 195, 255, 0o666),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_driver_that_forbids_nodes_gets_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let proc = fake_driver(dir.path());
+        fs::write(dir.path().join("driver/nvidia/params"), "ModifyDeviceFiles: 0\n").unwrap();
+        assert_eq!(wanted(&proc, true).unwrap(), []);
+    }
+
+    #[test]
+    fn a_node_is_right_whatever_the_umask_and_replaced_when_stale() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut node = Node { path: "/dev/x/n".into(), major: 1, minor: 3, mode: 0o666, uid: 0, gid: 0 };
+        let old = nix::sys::stat::umask(Mode::from_bits_truncate(0o077));
+        let made = make(dir.path(), &node);
+        nix::sys::stat::umask(old);
+        made.expect("mknod needs root: run the tests as root");
+        let path = dir.path().join("dev/x/n");
+        assert_eq!(fs::symlink_metadata(&path).unwrap().mode() & 0o777, 0o666);
+        node.minor = 5;
+        make(dir.path(), &node).unwrap();
+        assert_eq!(fs::symlink_metadata(&path).unwrap().rdev(), makedev(1, 5));
+        make(dir.path(), &node).unwrap();
+    }
+}

@@ -1,0 +1,99 @@
+//! NVIDIA GPUs on the PCI bus, from sysfs, before there is any driver.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+/// PCI vendor id of NVIDIA.
+pub const NVIDIA: u16 = 0x10de;
+/// Base class of display controllers: VGA (0300) and 3D (0302).
+const DISPLAY: u32 = 0x03;
+
+/// A GPU on the bus.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PciGpu {
+    /// Address, `0000:01:00.0`.
+    pub bdf: String,
+    /// Vendor id.
+    pub vendor: u16,
+    /// Device id.
+    pub device: u16,
+}
+
+/// Every NVIDIA GPU, by address.
+///
+/// # Errors
+/// When sysfs cannot be read: unreadable is not absent.
+pub fn scan() -> io::Result<Vec<PciGpu>> {
+    scan_from(Path::new("/sys/bus/pci/devices"))
+}
+
+/// [`scan`] of a fake sysfs directory.
+pub fn scan_from(devices: &Path) -> io::Result<Vec<PciGpu>> {
+    let mut gpus = Vec::new();
+    let entries = match fs::read_dir(devices) {
+        // A guest without any PCI bus.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(gpus),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let vendor = hex(&entry.path().join("vendor"))?;
+        let class = hex(&entry.path().join("class"))?;
+        if vendor != u32::from(NVIDIA) || class >> 16 != DISPLAY {
+            continue;
+        }
+        let device = hex(&entry.path().join("device"))?;
+        gpus.push(PciGpu {
+            bdf: entry.file_name().to_string_lossy().into_owned(),
+            vendor: NVIDIA,
+            device: u16::try_from(device).unwrap_or_default(),
+        });
+    }
+    gpus.sort_by(|a, b| a.bdf.cmp(&b.bdf));
+    Ok(gpus)
+}
+
+fn hex(path: &Path) -> io::Result<u32> {
+    let text = fs::read_to_string(path)?;
+    let digits = text.trim().trim_start_matches("0x");
+    u32::from_str_radix(digits, 16).map_err(|_| {
+        io::Error::other(format!("{}: expected 0x and hex digits, found {text:?}", path.display()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn create_pci_device(devices: &Path, bdf: &str, vendor: &str, device: &str, class: &str) {
+        let dir = devices.join(bdf);
+        fs::create_dir_all(&dir).unwrap();
+        for (name, value) in [("vendor", vendor), ("device", device), ("class", class)] {
+            fs::write(dir.join(name), format!("{value}\n")).unwrap();
+        }
+    }
+
+    #[test]
+    fn gpus_are_found_and_audio_functions_and_others_are_not() {
+        let dir = tempfile::tempdir().unwrap();
+        create_pci_device(dir.path(), "0000:02:00.0", "0x10de", "0x2330", "0x030200");
+        create_pci_device(dir.path(), "0000:01:00.0", "0x10de", "0x1eb8", "0x030000");
+        create_pci_device(dir.path(), "0000:01:00.1", "0x10de", "0x10f8", "0x040300");
+        create_pci_device(dir.path(), "0000:00:02.0", "0x1af4", "0x1001", "0x030000");
+        let found = scan_from(dir.path()).unwrap();
+        assert_eq!(
+            found.iter().map(|gpu| gpu.bdf.as_str()).collect::<Vec<_>>(),
+            ["0000:01:00.0", "0000:02:00.0"]
+        );
+        assert_eq!(found[1].device, 0x2330);
+    }
+
+    #[test]
+    fn unreadable_is_not_absent() {
+        let dir = tempfile::tempdir().unwrap();
+        create_pci_device(dir.path(), "0000:02:00.0", "0x10de", "0x2330", "oops");
+        assert!(scan_from(dir.path()).is_err());
+        assert_eq!(scan_from(&dir.path().join("none")).unwrap(), []);
+    }
+}

@@ -1,0 +1,35 @@
+//! File systems that PID 1 itself needs.
+
+use image::layout;
+use nix::mount::{MsFlags, mount};
+use std::fs;
+use std::io;
+use std::path::Path;
+
+/// Mounts /proc, /sys, /dev, /run and cgroup2, and makes our directories. What is mounted already stays.
+///
+/// # Errors
+/// The first that fails, with its path.
+pub fn early() -> io::Result<()> {
+    let nothing = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    for (kind, path, flags, options) in [
+        ("proc", "/proc", nothing, ""),
+        ("sysfs", "/sys", nothing, ""),
+        ("devtmpfs", "/dev", MsFlags::MS_NOSUID, "mode=0755"),
+        ("tmpfs", "/run", MsFlags::MS_NOSUID | MsFlags::MS_NODEV, "mode=0755"),
+        ("cgroup2", "/sys/fs/cgroup", nothing, ""),
+    ] {
+        fs::create_dir_all(path)
+            .or_else(|error| if Path::new(path).is_dir() { Ok(()) } else { Err(error) })?;
+        match mount(Some(kind), path, Some(kind), flags, Some(options)) {
+            Ok(()) | Err(nix::Error::EBUSY) => {}
+            Err(errno) => return Err(io::Error::other(format!("mounting {kind} on {path}: {errno}"))),
+        }
+    }
+    for path in
+        [layout::RUN_DIR, layout::ROOT_LOWER, layout::ROOT_SCRATCH, layout::ROOT_MERGED, layout::CONFIG_MOUNT]
+    {
+        fs::create_dir_all(path)?;
+    }
+    Ok(())
+}

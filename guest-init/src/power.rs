@@ -1,0 +1,46 @@
+//! The end: nothing leaves PID 1 but through here.
+
+use image::config::PowerAction;
+use nix::sys::reboot::{RebootMode, reboot};
+use std::time::Duration;
+
+/// How long the status of a panic can be asked for.
+const PANIC_LINGER: Duration = Duration::from_secs(2);
+
+/// Writes everything to the disks and ends the machine.
+pub fn end(action: PowerAction) -> ! {
+    nix::unistd::sync();
+    let mode = match action {
+        PowerAction::Off => RebootMode::RB_POWER_OFF,
+        PowerAction::Reboot => RebootMode::RB_AUTOBOOT,
+    };
+    let result = reboot(mode);
+    crate::kmsg::emergency(&format!("the machine could not be ended: {result:?}"));
+    loop {
+        std::thread::sleep(Duration::from_hours(1));
+    }
+}
+
+/// Makes a panic of any thread say why, in the log and on the board, and end the machine in order.
+pub fn on_panic(board: &crate::report::Board) {
+    let board = board.clone();
+    std::panic::set_hook(Box::new(move |info| {
+        let text = format!("guest-init panicked: {info}").replace('\n', " ");
+        crate::kmsg::emergency(&text);
+        // In a thread of its own: the panicking one may hold the board's lock.
+        let board = board.clone();
+        std::thread::spawn(move || {
+            let finding = crate::report::error(
+                image::status::Code::Internal,
+                text,
+                "this is a defect of guest-init: report it with the kernel log",
+            );
+            board.update(|status| {
+                status.findings.push(finding);
+                status.outcome = image::status::Outcome::Failed;
+            });
+        });
+        std::thread::sleep(PANIC_LINGER);
+        end(PowerAction::Off);
+    }));
+}

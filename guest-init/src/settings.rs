@@ -1,0 +1,105 @@
+//! What this boot is told: the plan in the initramfs, the kernel command line, the config disk.
+
+use crate::disks;
+use crate::report::{self, Board, chain};
+use crate::root::DEFAULT_CONFIG;
+use crate::rootfs::RootDir;
+use image::config::{Config, ConfigError, Source};
+use image::layout;
+use image::manifest::{MAX_BYTES, Manifest};
+use image::status::{Code, Finding};
+use nix::mount::umount;
+use std::fs;
+use std::path::Path;
+
+/// A config file is no longer than this.
+const MAX_CONFIG: u64 = 1 << 20;
+
+/// The plan that the host made.
+///
+/// # Errors
+/// A finding when it is missing, unreadable or newer than this program.
+pub fn manifest() -> Result<Manifest, Finding> {
+    let invalid = |what: String| {
+        report::error(
+            Code::ManifestInvalid,
+            format!("{}: {what}", layout::MANIFEST),
+            "build the initrd again with host-builder",
+        )
+    };
+    let size = fs::metadata(layout::MANIFEST).map_err(|error| invalid(error.to_string()))?.len();
+    if size > MAX_BYTES {
+        return Err(invalid(format!("expected at most {MAX_BYTES} bytes, found {size}")));
+    }
+    let bytes = fs::read(layout::MANIFEST).map_err(|error| invalid(error.to_string()))?;
+    Manifest::from_json(&bytes).map_err(|error| invalid(chain(&error)))
+}
+
+/// The kernel command line.
+///
+/// # Errors
+/// A finding that names the bad value.
+pub fn cmdline() -> Result<Config, Finding> {
+    let text = fs::read_to_string("/proc/cmdline").map_err(|error| {
+        report::error(Code::Internal, format!("/proc/cmdline: {error}"), "this is a defect of guest-init")
+    })?;
+    Config::from_cmdline(&text).map_err(|error| bad_value(&error))
+}
+
+fn bad_value(error: &ConfigError) -> Finding {
+    report::error(Code::ConfigInvalid, error.to_string(), "correct the value; the README lists every key")
+}
+
+/// Lays the config disk's file over the configuration, if there is a config disk.
+///
+/// # Errors
+/// A finding when a disk was named and cannot be used, or its file holds a bad value.
+pub fn config_disk(config: &mut Config, board: &Board) -> Result<(), Finding> {
+    let invalid = |what: String| {
+        let hint = "the config disk holds a file config.json in its top directory";
+        report::error(Code::ConfigInvalid, format!("the config disk cannot be used: {what}"), hint)
+    };
+    let (source, named) = match config.config.clone() {
+        Some(Source::None) => return Ok(()),
+        Some(source) => (source, true),
+        None => {
+            let usual = [Source::Serial("config".into()), Source::Device(DEFAULT_CONFIG.into())];
+            match usual.into_iter().find(|source| disks::look(source).is_some()) {
+                Some(source) => (source, false),
+                None => return Ok(()),
+            }
+        }
+    };
+    let device = disks::find(&source, config.disk_timeout).map_err(|error| invalid(chain(&error)))?;
+    let bytes = match read(&device) {
+        Ok(bytes) => bytes,
+        // A disk that nobody called the config disk may hold anything.
+        Err(error) if !named && source == Source::Device(DEFAULT_CONFIG.into()) => {
+            log::debug!("{} is no config disk: {error}", device.display());
+            return Ok(());
+        }
+        Err(error) => return Err(invalid(error)),
+    };
+    config.apply_json(&bytes).map_err(|error| bad_value(&error))?;
+    config.config = Some(source);
+    for key in std::mem::take(&mut config.unknown) {
+        board.finding(report::warning(
+            Code::ConfigUnknownKey,
+            format!("the key {key} is unknown and has no effect"),
+            "correct its spelling, or leave it out; the README lists every key",
+        ));
+    }
+    Ok(())
+}
+
+fn read(device: &Path) -> Result<Vec<u8>, String> {
+    let mount_point = Path::new(layout::CONFIG_MOUNT);
+    disks::mount_disk(device, mount_point, true).map_err(|error| chain(&error))?;
+    let result = RootDir::open(mount_point)
+        .and_then(|root| root.read(Path::new(layout::CONFIG_FILE), MAX_CONFIG))
+        .map_err(|error| chain(&error));
+    if let Err(errno) = umount(mount_point) {
+        log::warn!("unmounting the config disk: {errno}");
+    }
+    result
+}

@@ -1,0 +1,90 @@
+//! PID 1's duties while the container runs: reap every child, forward signals, know how the program ended.
+
+use crate::container::cgroup;
+use image::status::Exit;
+use nix::errno::Errno;
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+use std::time::{Duration, Instant};
+
+/// Signals that are passed on to the container's program.
+const FORWARDED: [Signal; 7] = [
+    Signal::SIGTERM,
+    Signal::SIGINT,
+    Signal::SIGHUP,
+    Signal::SIGQUIT,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGWINCH,
+];
+
+fn watched() -> SigSet {
+    let mut set: SigSet = FORWARDED.into_iter().collect();
+    set.add(Signal::SIGCHLD);
+    set
+}
+
+/// Blocks the signals that [`run`] waits for. Call it before any thread is started: threads inherit it.
+pub fn block_signals() {
+    if let Err(errno) = watched().thread_block() {
+        log::error!("signals cannot be blocked: {errno}");
+    }
+}
+
+/// Undoes [`block_signals`], in a process that goes its own way.
+pub fn unblock_signals() {
+    let _ = watched().thread_unblock();
+}
+
+/// Waits until the program ends, reaping everything else that does meanwhile. The one owner of `waitpid`.
+pub fn run(program: Pid) -> Exit {
+    let signals = watched();
+    loop {
+        if let Some(exit) = reap(Some(program)) {
+            return exit;
+        }
+        match signals.wait() {
+            Ok(Signal::SIGCHLD) => {}
+            Ok(signal) => {
+                log::info!("{signal} is forwarded to the container");
+                let _ = kill(program, signal);
+            }
+            Err(errno) => log::warn!("waiting for signals: {errno}"),
+        }
+    }
+}
+
+/// Reaps every child that has ended; tells how `program` did, if it is among them.
+fn reap(program: Option<Pid>) -> Option<Exit> {
+    let mut exit = None;
+    loop {
+        match waitpid(None::<Pid>, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(pid, code)) if Some(pid) == program => exit = Some((Some(code), None)),
+            Ok(WaitStatus::Signaled(pid, signal, _)) if Some(pid) == program => {
+                exit = Some((None, Some(signal as i32)));
+            }
+            Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => break,
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => {
+                log::warn!("waitpid: {errno}");
+                break;
+            }
+        }
+    }
+    exit.map(|(code, signal)| Exit { code, signal, oom: cgroup::oom_kills() > 0 })
+}
+
+/// Ends what the container left running, and reaps it.
+pub fn end_the_rest() {
+    cgroup::kill_all();
+    let deadline = Instant::now() + Duration::from_secs(2);
+    while Instant::now() < deadline {
+        reap(None);
+        if waitpid(None::<Pid>, Some(WaitPidFlag::WNOHANG)) == Err(Errno::ECHILD) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    log::warn!("some processes did not end within 2 s of being killed");
+}
