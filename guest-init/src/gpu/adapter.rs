@@ -142,7 +142,7 @@ pub fn about(lines: &[String], bdf: &str) -> Vec<String> {
 /// Whether a line contains a PCI address.
 fn names_a_gpu(line: &str) -> bool {
     line.split(|c: char| !c.is_ascii_hexdigit() && c != ':').any(|word| {
-        let parts: Vec<_> = word.trim_end_matches(':').split(':').collect();
+        let parts: Vec<_> = word.trim_matches(':').split(':').collect();
         matches!(&parts[..], [domain, bus, device] if domain.len() == 4 && bus.len() == 2 && device.len() == 2)
     })
 }
