@@ -48,6 +48,9 @@ pub enum RigError {
         /// The end of its output.
         output: String,
     },
+    /// What the rig takes from the host tool failed.
+    #[error("{}", .0.chain())]
+    Host(#[from] host_builder::error::Error),
     /// Something did not happen in time.
     #[error("{what} did not happen within {} s\n{context}", deadline.as_secs_f32())]
     Deadline {
@@ -86,6 +89,9 @@ impl RigError {
 impl fmt::Debug for RigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self}")?;
+        if let Self::Host(error) = self {
+            return error.remedy().map_or(Ok(()), |remedy| write!(f, "; {remedy}"));
+        }
         let mut cause = self.source();
         while let Some(error) = cause {
             write!(f, ": {error}")?;

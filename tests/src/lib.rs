@@ -4,6 +4,7 @@
 //! packages and put on a [`disk`].
 
 mod apt;
+pub mod build;
 pub mod disk;
 mod error;
 pub mod guest;

@@ -1,0 +1,219 @@
+//! The image that the tests boot: made by the real `host-builder` from the real packages, once for a state of the sources and of the lock.
+//!
+//! The lock is the rig's own and is kept in the user's cache directory: the suite tests the same artifacts every time, and is quick once
+//! they are there. When the archive no longer offers one of them, the profile is resolved anew, and that is said.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    sync::OnceLock,
+    time::SystemTime,
+};
+
+use host_builder::cache::{Cache, sha256, sha256_file};
+
+use crate::{
+    RigError,
+    process::{run, tail},
+};
+
+/// So many builds are kept, each about 130 MB: another test process may still be using the one before.
+const KEPT: usize = 4;
+/// What a remedy says when the lock is of no use any more.
+const OUTDATED: &str = "--update-lock";
+
+/// A finished build. Its files belong to all tests: read only.
+#[derive(Clone, Debug)]
+pub struct Built {
+    /// The initrd.
+    pub initrd: PathBuf,
+    /// The kernel image.
+    pub kernel: PathBuf,
+    /// The lock it was made from.
+    pub lock: PathBuf,
+    /// What `build-initrd --json` said of it.
+    pub report: serde_json::Value,
+}
+
+impl Built {
+    /// Release of the kernel, as `uname -r` says it in the guest.
+    pub fn release(&self) -> &str {
+        self.text("kernel_release")
+    }
+
+    /// Version of the driver, to the last digit.
+    pub fn driver(&self) -> &str {
+        self.text("driver")
+    }
+
+    /// SHA-256 of the initrd, lower-case hex.
+    pub fn sha256(&self) -> &str {
+        self.text("initrd_sha256")
+    }
+
+    fn text(&self, key: &str) -> &str {
+        self.report[key].as_str().unwrap_or_else(|| panic!("the report has no text {key:?}: {}", self.report))
+    }
+}
+
+/// The initrd of the default profile with the default options. Panics, naming the cause, when it cannot be built.
+pub fn initrd() -> &'static Built {
+    static BUILT: OnceLock<Built> = OnceLock::new();
+    BUILT.get_or_init(|| build().unwrap_or_else(|error| panic!("no initrd to test: {error:?}")))
+}
+
+/// The real `host-builder`, built from this workspace as the README says. Panics, naming the cause, when it cannot be built.
+pub fn program() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM
+        .get_or_init(|| compile("host-builder").unwrap_or_else(|error| panic!("no host-builder: {error:?}")))
+}
+
+/// The cache that [`initrd`] was built with.
+pub fn cache() -> Result<Cache, RigError> {
+    Ok(Cache::open()?)
+}
+
+/// The optimised program `name` of the package of the same name: the command of the README's quick start, less the `run`.
+fn compile(name: &str) -> Result<PathBuf, RigError> {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    cargo.args(["build", "--locked", "--release", "--message-format=json", "--package", name, "--bin", name]);
+    // What cargo tells a test of the test's own package is not for another cargo.
+    for (variable, _) in std::env::vars_os().filter(|(name, _)| is_cargos_own(&name.to_string_lossy())) {
+        cargo.env_remove(variable);
+    }
+    let output = run(&mut cargo)?;
+    let messages = String::from_utf8_lossy(&output.stdout).into_owned();
+    let programs = messages.lines().filter_map(|line| {
+        let message: serde_json::Value = serde_json::from_str(line).ok()?;
+        (message["target"]["name"] == name).then(|| message["executable"].as_str().map(PathBuf::from))?
+    });
+    programs.last().ok_or_else(|| RigError::Malformed {
+        what: "cargo's messages".into(),
+        detail: format!("no executable of {name}: {}", tail(&messages)),
+    })
+}
+
+fn is_cargos_own(variable: &str) -> bool {
+    ["CARGO_PKG_", "CARGO_BIN_", "CARGO_MANIFEST_", "CARGO_CRATE_", "CARGO_PRIMARY_"]
+        .iter()
+        .any(|prefix| variable.starts_with(prefix))
+}
+
+fn build() -> Result<Built, RigError> {
+    let cache = cache()?;
+    let builds = cache.room("rig/builds")?;
+    let lock = cache.room("rig")?.join("initrd.lock");
+    // Other test processes wait here for the build that they would otherwise repeat.
+    let _one_at_a_time = cache.lock("rig-build")?;
+    if let Some(built) = finished(&builds, &lock)? {
+        return Ok(built);
+    }
+    let work = tempfile::Builder::new().prefix(".new-").tempdir_in(&builds);
+    let work = work.map_err(|e| RigError::io("make a directory in", &builds, e))?;
+    let mut output = build_initrd(&lock, work.path(), &[])?;
+    if !output.status.success() && String::from_utf8_lossy(&output.stderr).contains(OUTDATED) {
+        eprintln!(
+            "the rig's lock {} is outdated, resolving again: {}",
+            lock.display(),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        output = build_initrd(&lock, work.path(), &[OUTDATED])?;
+    }
+    if !output.status.success() {
+        return Err(RigError::Failed {
+            program: "host-builder build-initrd".into(),
+            status: output.status,
+            output: tail(&String::from_utf8_lossy(&output.stderr)).to_owned(),
+        });
+    }
+    let report = work.path().join("report.json");
+    fs::write(&report, &output.stdout).map_err(|e| RigError::io("write", &report, e))?;
+    let place = builds.join(key(&lock)?);
+    fs::rename(work.path(), &place).map_err(|e| RigError::io("rename to", &place, e))?;
+    forget(&builds)?;
+    finished(&builds, &lock)?.ok_or_else(|| RigError::Missing {
+        what: place.display().to_string(),
+        remedy: "the build was made and is gone".into(),
+    })
+}
+
+fn build_initrd(lock: &Path, directory: &Path, more: &[&str]) -> Result<Output, RigError> {
+    let mut command = Command::new(program());
+    command.args(["build-initrd", "--json", "--lock"]).arg(lock).args(more);
+    command.arg("--output").arg(directory.join("initrd.img"));
+    command.arg("--kernel-output").arg(directory.join("vmlinuz"));
+    let output = command.stdin(Stdio::null()).output();
+    output.map_err(|source| RigError::Start { program: program().display().to_string(), source })
+}
+
+/// What a build is made from: the program, which carries guest-init and the profile, and the lock.
+fn key(lock: &Path) -> Result<String, RigError> {
+    let inputs = sha256_file(program())? + &sha256_file(lock)?;
+    Ok(sha256(inputs.as_bytes())[..16].to_owned())
+}
+
+fn finished(builds: &Path, lock: &Path) -> Result<Option<Built>, RigError> {
+    if !lock.is_file() {
+        return Ok(None);
+    }
+    let place = builds.join(key(lock)?);
+    let report = place.join("report.json");
+    let text = match fs::read(&report) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        result => result.map_err(|e| RigError::io("read", &report, e))?,
+    };
+    let report = serde_json::from_slice(&text).map_err(|error| RigError::Malformed {
+        what: report.display().to_string(),
+        detail: error.to_string(),
+    })?;
+    let (initrd, kernel) = (place.join("initrd.img"), place.join("vmlinuz"));
+    Ok(Some(Built { initrd, kernel, lock: lock.to_owned(), report }))
+}
+
+/// Removes all builds but the newest.
+fn forget(builds: &Path) -> Result<(), RigError> {
+    let entries = fs::read_dir(builds).map_err(|e| RigError::io("list", builds, e))?;
+    let mut places: Vec<(SystemTime, PathBuf)> = entries
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            Some((entry.metadata().ok()?.modified().ok()?, entry.path()))
+        })
+        .collect();
+    places.sort();
+    for (_, place) in places.iter().rev().skip(KEPT) {
+        fs::remove_dir_all(place).map_err(|e| RigError::io("remove", place, e))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_newest_builds_are_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        for age in 0..6_u64 {
+            let place = dir.path().join(age.to_string());
+            fs::create_dir(&place).unwrap();
+            let time = SystemTime::now() - std::time::Duration::from_hours(age);
+            fs::File::open(&place).unwrap().set_modified(time).unwrap();
+        }
+        forget(dir.path()).unwrap();
+        let mut left: Vec<_> = fs::read_dir(dir.path())
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
+        left.sort();
+        assert_eq!(left, ["0", "1", "2", "3"]);
+    }
+
+    #[test]
+    fn another_cargo_keeps_its_directories_and_loses_the_tests_package() {
+        assert!(is_cargos_own("CARGO_PKG_NAME") && is_cargos_own("CARGO_MANIFEST_DIR"));
+        assert!(!is_cargos_own("CARGO_HOME") && !is_cargos_own("CARGO_TARGET_DIR"));
+    }
+}
