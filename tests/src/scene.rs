@@ -1,0 +1,177 @@
+//! What the guest tests share: the tools of the lock, container disks, the stub driver, and asking a guest.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
+
+use host_builder::{
+    lock::{Lock, Set},
+    profile::{DEFAULT, Profile},
+    query::{self, Target},
+    resolve, toolroot,
+    ui::Ui,
+};
+use image::{
+    status::{Code, Finding, Status},
+    wire::{DEFAULT_PORT, Until},
+};
+
+use crate::{
+    RigError,
+    build::{cache, initrd},
+    disk::{self, FileSystem},
+    guest::{Guest, Setup},
+    roots::{Recipe, Suite},
+    stub,
+    tools::Toolroot,
+    variant::Variant,
+};
+
+/// Longest wait for anything a guest does. A boot takes 15 s under TCG on an idle machine; CI machines are not idle.
+pub const PATIENCE: Duration = Duration::from_mins(4);
+/// Longest wait for one answer of the status server.
+const ANSWER: Duration = Duration::from_secs(20);
+
+fn locked_toolroot(set: Set, links: bool) -> Result<Toolroot, RigError> {
+    let ui = Ui::new(false);
+    let cache = cache()?;
+    let lock = Lock::read(&initrd().lock)?.ok_or_else(|| RigError::Missing {
+        what: initrd().lock.display().to_string(),
+        remedy: "build-initrd writes it".into(),
+    })?;
+    let (profile, _) = Profile::load(DEFAULT)?;
+    resolve::fetch(&profile, &lock, &[set], &cache, &ui)?;
+    let links = if links { profile.toolroot.links.clone() } else { BTreeMap::default() };
+    Toolroot::at(toolroot::Toolroot::of(&cache, &lock, set, &links, &ui)?.path())
+}
+
+/// QEMU and what makes disks, as locked.
+pub fn vm_tools() -> &'static Toolroot {
+    static TOOLS: OnceLock<Toolroot> = OnceLock::new();
+    TOOLS.get_or_init(|| locked_toolroot(Set::Vm, false).unwrap_or_else(|e| panic!("no QEMU: {e:?}")))
+}
+
+/// The compiler and the kernel's headers, as locked.
+fn build_tools() -> &'static Toolroot {
+    static TOOLS: OnceLock<Toolroot> = OnceLock::new();
+    TOOLS
+        .get_or_init(|| locked_toolroot(Set::Toolroot, true).unwrap_or_else(|e| panic!("no compiler: {e:?}")))
+}
+
+/// A container root of a Debian release with the rig's probes, on a disk. Shared: read only.
+pub fn root_disk(suite: Suite, kind: FileSystem) -> PathBuf {
+    let make = || -> Result<PathBuf, RigError> {
+        let root = Recipe::minbase(suite).directory()?;
+        let room = cache()?.room("rig/disks")?;
+        let name = root.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let image = room.join(format!("{name}.{kind:?}").to_lowercase());
+        let _one_at_a_time = cache()?.lock("rig-disks")?;
+        if !image.exists() {
+            disk::make(vm_tools(), kind, &root, &image)?;
+        }
+        Ok(image)
+    };
+    make().unwrap_or_else(|error| panic!("no {kind:?} disk with {suite:?}: {error:?}"))
+}
+
+/// A disk that holds one file.
+pub fn file_disk(directory: &Path, name: &str, file: &str, text: &str) -> PathBuf {
+    let source = directory.join(format!("{name}.d"));
+    fs::create_dir_all(&source)
+        .and_then(|()| fs::write(source.join(file), text))
+        .expect("the directory is ours");
+    let image = directory.join(name);
+    disk::make(vm_tools(), FileSystem::Ext4, &source, &image).unwrap_or_else(|e| panic!("no disk: {e:?}"));
+    image
+}
+
+/// A guest of the built image with a Debian 12 root on EROFS.
+pub fn guest() -> Setup {
+    guest_of(&initrd().initrd).disk(&root_disk(Suite::Bookworm, FileSystem::Erofs), "root")
+}
+
+/// A guest of another initrd, without a root.
+pub fn guest_of(initrd_file: &Path) -> Setup {
+    let setup = Setup::new(&initrd().kernel, initrd_file).unwrap_or_else(|e| panic!("no guest: {e:?}"));
+    setup.memory_mib(1024).cmdline("rootfstype=ramfs")
+}
+
+/// Boots it.
+pub fn boot(setup: Setup) -> Guest {
+    setup.boot(vm_tools()).unwrap_or_else(|error| panic!("the guest did not start: {error:?}"))
+}
+
+/// The built image with the stub driver in place of NVIDIA's modules. Its parameters come from the command line.
+pub fn stub_initrd(directory: &Path) -> PathBuf {
+    let release = initrd().release();
+    let work = directory.join("stub");
+    fs::create_dir_all(&work).expect("the directory is ours");
+    let headers = stub::Headers::of_debian(release).unwrap_or_else(|e| panic!("{e:?}"));
+    let built = stub::build(build_tools(), &headers, initrd().driver(), &work);
+    let built = built.unwrap_or_else(|error| panic!("the stub driver does not build: {error:?}"));
+    let mut variant = Variant::of(&initrd().initrd).unwrap_or_else(|e| panic!("{e:?}"));
+    for file in built {
+        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        *variant.file(&image::layout::gpu_module(release, &name)) =
+            fs::read(&file).expect("it was just built");
+    }
+    // There is no fake nvidia-drm.
+    variant.edit_manifest(|manifest| manifest.modules.retain(|module| module.name != "nvidia_drm"));
+    let path = directory.join("stub.img");
+    variant.write(&path).unwrap_or_else(|e| panic!("{e:?}"));
+    path
+}
+
+/// Where a guest is asked.
+pub fn target(guest: &Guest) -> Target {
+    let address = guest.address(DEFAULT_PORT).expect("the guest has a vsock device");
+    address.parse().unwrap_or_else(|error| panic!("{address}: {error:?}"))
+}
+
+/// The status now.
+pub fn ask(guest: &Guest) -> Status {
+    query::status(&target(guest), ANSWER).unwrap_or_else(|e| panic!("no status: {e:?}\n{}", tail(guest)))
+}
+
+/// The status once `until` is reached, or known to be unreachable.
+pub fn wait(guest: &Guest, until: Until) -> Status {
+    query::wait(&target(guest), until, PATIENCE)
+        .unwrap_or_else(|e| panic!("no {until:?}: {e:?}\n{}", tail(guest)))
+}
+
+/// The status once `reached` says so, asked for again and again.
+pub fn wait_for(guest: &Guest, what: &str, reached: impl Fn(&Status) -> bool) -> Status {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Ok(status) = query::status(&target(guest), ANSWER)
+            && reached(&status)
+        {
+            return status;
+        }
+        assert!(Instant::now() < deadline, "waited {PATIENCE:?} for {what}\n{}", tail(guest));
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+fn tail(guest: &Guest) -> String {
+    let console = guest.console();
+    let lines: Vec<_> = console.lines().collect();
+    lines[lines.len().saturating_sub(40)..].join("\n")
+}
+
+/// The one finding of a code. Panics with all findings when there is none.
+pub fn finding(status: &Status, code: Code) -> &Finding {
+    let found = status.findings.iter().find(|finding| finding.code == code);
+    found.unwrap_or_else(|| panic!("no finding {code:?} among {:#?}", status.findings))
+}
+
+/// What the container printed between `begin` and `end` lines of its own.
+pub fn between(console: &str, begin: &str, end: &str) -> Vec<String> {
+    let lines = console.lines().skip_while(|line| *line != begin).skip(1).take_while(|line| *line != end);
+    // The kernel's lines come in between.
+    lines.filter(|line| !line.starts_with('[')).map(str::to_owned).collect()
+}

@@ -1,0 +1,85 @@
+//! Images that are wrong on purpose: a real initrd, taken apart, changed, and put together again.
+
+use std::{
+    fs::File,
+    io::{BufReader, BufWriter, Read, Write},
+    path::Path,
+};
+
+use image::{
+    cpio::{Entry, Reader, Writer, kind},
+    layout,
+    manifest::Manifest,
+};
+
+use crate::RigError;
+
+/// A whole initrd in memory.
+#[derive(Clone)]
+pub struct Variant {
+    entries: Vec<(Entry, Vec<u8>)>,
+}
+
+impl Variant {
+    /// Takes a zstd-compressed initrd apart.
+    pub fn of(initrd: &Path) -> Result<Self, RigError> {
+        let failed = |e| RigError::io("read", initrd, e);
+        let file = BufReader::new(File::open(initrd).map_err(failed)?);
+        let mut reader = Reader::new(zstd::Decoder::with_buffer(file).map_err(failed)?);
+        let mut entries = Vec::new();
+        while let Some(entry) = reader.next_entry().map_err(failed)? {
+            let mut content = Vec::new();
+            reader.read_to_end(&mut content).map_err(failed)?;
+            entries.push((entry, content));
+        }
+        Ok(Self { entries })
+    }
+
+    /// The content of the file at an absolute path. Panics when there is none.
+    pub fn file(&mut self, path: &str) -> &mut Vec<u8> {
+        let found = self.entries.iter_mut().find(|(entry, _)| entry.name == path.trim_start_matches('/'));
+        &mut found.unwrap_or_else(|| panic!("the initrd has no {path}")).1
+    }
+
+    /// Takes out everything whose absolute path begins with `prefix`. Panics when there is nothing.
+    pub fn remove(&mut self, prefix: &str) {
+        let before = self.entries.len();
+        self.entries.retain(|(entry, _)| !entry.name.starts_with(prefix.trim_start_matches('/')));
+        assert!(self.entries.len() < before, "the initrd has nothing at {prefix}");
+    }
+
+    /// Changes the plan that the guest follows.
+    pub fn edit_manifest(&mut self, edit: impl FnOnce(&mut Manifest)) {
+        let bytes = self.file(layout::MANIFEST);
+        let mut manifest = Manifest::from_json(bytes).expect("host-builder writes valid manifests");
+        edit(&mut manifest);
+        *bytes = manifest.to_json();
+    }
+
+    /// Puts it together.
+    pub fn write(&self, path: &Path) -> Result<(), RigError> {
+        let failed = |e| RigError::io("write", path, e);
+        let out = BufWriter::new(File::create(path).map_err(failed)?);
+        let mut writer = Writer::new(zstd::Encoder::new(out, 1).map_err(failed)?);
+        for (entry, content) in &self.entries {
+            let permissions = entry.mode & 0o7777;
+            match entry.mode & kind::MASK {
+                kind::DIRECTORY => writer.directory(&entry.name, permissions),
+                kind::LINK => writer.link(&entry.name, &String::from_utf8_lossy(content)),
+                _ => writer.file(&entry.name, permissions, content.len() as u64, &mut &content[..]),
+            }
+            .map_err(failed)?;
+        }
+        let encoder = writer.finish().map_err(failed)?;
+        encoder.finish().and_then(|mut out| out.flush()).map_err(failed)
+    }
+}
+
+/// Replaces the one occurrence of `from` by `to`, of the same length. Panics otherwise.
+pub fn patch(bytes: &mut [u8], from: &[u8], to: &[u8]) {
+    assert_eq!(from.len(), to.len(), "a patch keeps every offset");
+    let found: Vec<_> =
+        bytes.windows(from.len()).enumerate().filter(|(_, w)| *w == from).map(|(at, _)| at).collect();
+    assert_eq!(found.len(), 1, "expected {:?} once", String::from_utf8_lossy(from));
+    bytes[found[0]..found[0] + to.len()].copy_from_slice(to);
+}

@@ -1,0 +1,173 @@
+//! The container in a guest without a GPU: its root, its world, its end.
+
+#![allow(clippy::unwrap_used, reason = "the helpers of a test may panic as the test may")]
+
+use image::layout;
+use image::status::{Code, Exit, Outcome, Phase, Severity, Status};
+use image::wire::Until;
+use rig::build::initrd;
+use rig::disk::{self, FileSystem};
+use rig::qemu::Drive;
+use rig::roots::{Recipe, Suite};
+use rig::scene::{
+    PATIENCE, ask, between, boot, file_disk, finding, guest, guest_of, root_disk, vm_tools, wait, wait_for,
+};
+use serde_json::json;
+
+/// Runs a command to its end and returns the status then.
+fn run(command: &str, memory_mib: u32) -> Status {
+    let setup = guest().memory_mib(memory_mib).cmdline(&format!("gpu_initrd.linger=120s -- {command}"));
+    wait(&boot(setup), Until::Exited)
+}
+
+fn exit(status: &Status) -> Exit {
+    status.container.as_ref().and_then(|container| container.exit).unwrap_or_else(|| panic!("{status:#?}"))
+}
+
+#[test]
+fn an_exit_code_reaches_the_host() {
+    let status = run("ending exit 42", 1024);
+    assert_eq!(exit(&status), Exit { code: Some(42), signal: None, oom: false });
+    assert_eq!((status.phase, status.outcome), (Phase::Exited, Outcome::Ready));
+    assert_eq!(status.findings, []);
+}
+
+#[test]
+fn a_deadly_signal_reaches_the_host() {
+    assert_eq!(exit(&run("ending signal 11", 1024)), Exit { code: None, signal: Some(11), oom: false });
+}
+
+#[test]
+fn an_out_of_memory_kill_reaches_the_host() {
+    let status = run("ending memory", 640);
+    assert_eq!(exit(&status), Exit { code: None, signal: Some(9), oom: true });
+    assert_eq!(finding(&status, Code::OomKilled).severity, Severity::Error);
+}
+
+#[test]
+fn a_program_that_is_not_there_is_told_from_one_that_cannot_run() {
+    let absent = run("no-such-program", 1024);
+    assert_eq!((absent.outcome, absent.container.as_ref()), (Outcome::Failed, None));
+    assert!(finding(&absent, Code::EntrypointNotFound).message.contains("no-such-program"));
+    let file = run("/etc/passwd", 1024);
+    assert!(finding(&file, Code::EntrypointNotExecutable).message.contains("/etc/passwd"));
+}
+
+#[test]
+fn signals_to_pid_1_are_forwarded_and_orphans_are_reaped() {
+    let dir = tempfile::tempdir().unwrap();
+    let script = "trap 'echo got usr1' USR1; trap 'echo got term; exit 7' TERM
+        for i in 1 2 3 4 5; do (sh -c 'exit 0' &); done; sleep 1
+        kill -USR1 1; sleep 1; echo zombies; cat /proc/[0-9]*/stat | grep -c ' Z '; echo counted
+        kill -TERM 1; sleep 30; exit 1";
+    let config = json!({ "entrypoint": ["/bin/sh", "-c", script] }).to_string();
+    let config = file_disk(dir.path(), "config", layout::CONFIG_FILE, &config);
+    let mut guest = boot(guest().disk(&config, "config"));
+    let (_, console) = guest.wait_for_end(PATIENCE).unwrap();
+    assert!(console.contains("\ngot usr1\n") && console.contains("\ngot term\n"), "{console}");
+    assert_eq!(between(&console, "zombies", "counted"), ["0"]);
+    assert!(console.contains("the container ended: exit code 7"), "{console}");
+}
+
+/// hypeman's three disks, by their names, and its file.
+#[test]
+fn hypemans_disks_and_config_are_understood() {
+    let dir = tempfile::tempdir().unwrap();
+    let script = "id -u; id -g; pwd; echo $A $HOME; echo kept > /kept; cat /data/file; echo x > /data/new && echo written; cat /ro/file; touch /ro/x 2>/dev/null || echo read-only; echo end";
+    let config = json!({
+        "entrypoint": ["/bin/sh"], "cmd": ["-c", format!("echo begin; {script}")], "workdir": "/usr/share",
+        "env": { "A": "from config" }, "user": "games", "network_enabled": false, "has_gpu": false, "init_mode": "exec",
+        "volume_mounts": [
+            { "device": "/dev/vdd", "path": "/data", "mode": "overlay", "overlay_device": "/dev/vde" },
+            { "device": "/dev/vdd", "path": "/ro", "mode": "ro" },
+        ],
+    });
+    let mut config = config;
+    config["user"] = json!("0:60");
+    let config = file_disk(dir.path(), "config", layout::CONFIG_FILE, &config.to_string());
+    let data = file_disk(dir.path(), "data", "file", "on the volume\n");
+    let (upper, data_upper) = (dir.path().join("upper"), dir.path().join("data-upper"));
+    disk::empty(vm_tools(), &upper).unwrap();
+    disk::empty(vm_tools(), &data_upper).unwrap();
+    let writable =
+        |image: &std::path::Path| Drive { image: image.into(), read_only: false, serial: String::new() };
+    let setup = || {
+        guest_of(&initrd().initrd)
+            .disk(&root_disk(Suite::Bookworm, FileSystem::Ext4), "")
+            .drive(writable(&upper))
+            .disk(&config, "")
+            .disk(&data, "")
+            .drive(writable(&data_upper))
+    };
+    let mut guest = boot(setup());
+    let (_, console) = guest.wait_for_end(PATIENCE).unwrap();
+    let printed = between(&console, "begin", "end");
+    let expected = [
+        "0",
+        "60",
+        "/usr/share",
+        "from config /root",
+        "on the volume",
+        "written",
+        "on the volume",
+        "read-only",
+    ];
+    assert_eq!(printed, expected, "{console}");
+    assert!(console.contains("config-unknown-key: the key network_enabled is unknown"), "{console}");
+    // The second disk keeps what was written.
+    let mut guest = boot(setup().cmdline("-- cat /kept"));
+    let (_, console) = guest.wait_for_end(PATIENCE).unwrap();
+    assert!(console.contains("\nkept\n"), "{console}");
+}
+
+#[test]
+fn a_root_can_come_over_virtiofs_and_is_not_written_to() {
+    let root = Recipe::minbase(Suite::Trixie).directory().unwrap();
+    let setup = guest_of(&initrd().initrd)
+        .share(&root, "rootfs")
+        .cmdline("gpu_initrd.root=virtiofs:rootfs -- /bin/sh -c \"echo x > /usr/lib/written && cat /etc/debian_version\"");
+    let mut guest = boot(setup);
+    let (_, console) = guest.wait_for_end(PATIENCE).unwrap();
+    assert!(console.lines().any(|line| line.starts_with("13.")), "{console}");
+    assert!(!root.join("usr/lib/written").exists());
+}
+
+#[test]
+fn a_root_that_does_not_come_is_waited_for_named_and_reported() {
+    let setup = guest_of(&initrd().initrd).cmdline(
+        "gpu_initrd.root=serial:elsewhere gpu_initrd.disk_timeout=1s gpu_initrd.linger=120s -- true",
+    );
+    let status = wait(&boot(setup), Until::Ready);
+    assert_eq!(status.outcome, Outcome::Failed);
+    let finding = finding(&status, Code::RootUnusable);
+    assert!(
+        finding.message.contains("serial:elsewhere") && finding.message.contains("waited 1 s"),
+        "{finding:?}"
+    );
+}
+
+#[test]
+fn a_bad_value_on_the_command_line_ends_the_boot_with_the_value_named() {
+    let mut guest = boot(guest().cmdline("gpu_initrd.gpu=perhaps -- true"));
+    let (_, console) = guest.wait_for_end(PATIENCE).unwrap();
+    assert!(
+        console.contains("gpu_initrd.gpu expects required, optional or off, found \"perhaps\""),
+        "{console}"
+    );
+}
+
+/// The real systemd becomes PID 1, and the status is answered beside it.
+#[test]
+fn systemd_takes_over_and_the_status_is_still_answered() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = Recipe::minbase(Suite::Trixie).with(&["systemd-sysv"]).directory().unwrap();
+    let image = dir.path().join("systemd.erofs");
+    disk::make(vm_tools(), FileSystem::Erofs, &root, &image).unwrap();
+    let setup = guest_of(&initrd().initrd).disk(&image, "root").cmdline("gpu_initrd.init_mode=systemd");
+    let mut guest = boot(setup);
+    guest.wait_for_console("systemd[1]", PATIENCE).unwrap();
+    guest.wait_for_console("Reached target", PATIENCE).unwrap();
+    let status = wait_for(&guest, "an answer beside systemd", |status| status.phase == Phase::Running);
+    assert_eq!((status.outcome, status.container.unwrap().pid), (Outcome::Ready, 1));
+    assert!(ask(&guest).uptime_ms > 0);
+}

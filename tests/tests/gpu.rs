@@ -1,0 +1,281 @@
+//! The driver in a guest: the real one on phantom GPUs, and the stub where a phantom cannot answer.
+
+#![allow(clippy::unwrap_used, reason = "the helpers of a test may panic as the test may")]
+
+use image::layout;
+use image::status::{Code, GpuState, Outcome, Phase, PhaseOutcome, Severity};
+use image::wire::Until;
+use rig::build::initrd;
+use rig::disk::FileSystem;
+use rig::phantom::Model;
+use rig::roots::Suite;
+use rig::scene::{
+    PATIENCE, ask, between, boot, file_disk, finding, guest, guest_of, root_disk, stub_initrd, wait, wait_for,
+};
+use rig::variant::{Variant, patch};
+
+/// A config.json that runs a shell script.
+fn script(text: &str) -> String {
+    serde_json::json!({ "entrypoint": ["/bin/sh", "-c", text] }).to_string()
+}
+
+const LIST_NODES: &str = "find /dev -name 'nvidia*' -type c -exec stat -c '%n %t:%T %a %u:%g' {} + | sort";
+
+#[test]
+fn a_promised_gpu_that_is_absent_ends_the_boot() {
+    let guest = boot(guest().cmdline("HAS_GPU=1 gpu_initrd.linger=120s -- true"));
+    let status = wait(&guest, Until::Ready);
+    assert_eq!(status.outcome, Outcome::Failed);
+    assert_eq!(status.container, None);
+    let finding = finding(&status, Code::NoGpu);
+    assert_eq!(finding.severity, Severity::Error);
+    assert!(finding.message.contains("no NVIDIA GPU is on the PCI bus"), "{finding:?}");
+    let gpu = status.phases.iter().find(|time| time.phase == Phase::Gpu).unwrap();
+    assert_eq!(gpu.outcome, PhaseOutcome::Failed);
+}
+
+#[test]
+fn an_absent_gpu_that_is_optional_is_a_finding_and_the_container_runs() {
+    let mut guest =
+        boot(guest().cmdline("HAS_GPU=1 gpu_initrd.gpu=optional -- /bin/echo the container runs"));
+    let (_, console) = guest.wait_for_end(PATIENCE).unwrap();
+    assert!(console.contains("\nthe container runs\n"), "{console}");
+    assert!(console.contains("no-gpu: "), "{console}");
+}
+
+#[test]
+fn without_has_gpu_nothing_of_nvidia_is_touched() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = "echo begin; find / -xdev -name '*nvidia*' -o -xdev -name 'libcuda*'; grep nvidia /proc/modules /proc/devices; ls /dev | grep nvidia; echo end";
+    let config = file_disk(dir.path(), "config", layout::CONFIG_FILE, &script(text));
+    let mut guest = boot(guest().gpu(Model::H100).disk(&config, "config"));
+    let (_, console) = guest.wait_for_end(PATIENCE).unwrap();
+    assert!(console.contains("\nbegin\n") && console.contains("\nend\n"), "{console}");
+    assert_eq!(between(&console, "begin", "end"), Vec::<String>::new());
+}
+
+/// The whole path on a phantom H100 and a Debian 13 root, with the container's own programs as witnesses.
+#[test]
+fn an_h100_gets_nodes_and_libraries_as_nvidias_and_the_containers_own_tools_make_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = format!(
+        "echo nodes; {LIST_NODES}; echo removing
+         rm -rf /dev/nvidia*; umask 077
+         nvidia-modprobe -c 0; nvidia-modprobe -u -c 0; nvidia-modprobe -m
+         for f in $(find /proc/driver/nvidia/capabilities -type f); do nvidia-modprobe -f $f; done
+         echo nvidia-modprobe; {LIST_NODES}; echo smi
+         nvidia-smi; echo smi ended with $?; echo dlopen
+         dlopen libcuda.so.1 libcuda.so libnvidia-ml.so.1; echo dlopen ended with $?; echo cache
+         ldconfig -p; echo ldconfig
+         ldconfig; ldconfig -p; echo links
+         find /usr/lib -type l -name 'lib*' -newer /proc/1/cmdline; echo rss
+         grep VmRSS /proc/1/status; echo done; sleep 1000"
+    );
+    let config = file_disk(dir.path(), "config", layout::CONFIG_FILE, &script(&text));
+    let setup = guest_of(&initrd().initrd)
+        .disk(&root_disk(Suite::Trixie, FileSystem::Ext4), "root")
+        .disk(&config, "config")
+        .gpu(Model::H100)
+        .cmdline("HAS_GPU=1 gpu_initrd.gpu=optional gpu_initrd.gpus=10de:2330");
+    let mut guest = boot(setup);
+
+    // The status answers while the GPU is still initialising.
+    let early = wait_for(&guest, "a GPU that initialises", |status| {
+        status.gpus.iter().any(|gpu| gpu.state == GpuState::Initialising)
+    });
+    assert_eq!(early.outcome, Outcome::Pending);
+
+    guest.wait_for_console("done", PATIENCE).unwrap();
+    let console = guest.console();
+    let nodes = between(&console, "nodes", "removing");
+    assert_eq!(nodes, between(&console, "nvidia-modprobe", "smi"), "ours, and nvidia-modprobe's");
+    assert!(nodes.contains(&"/dev/nvidia0 c3:0 666 0:0".to_owned()), "{nodes:?}");
+    assert!(nodes.len() >= 8, "{nodes:?}");
+    assert!(console.contains("\nNo devices were found\nsmi ended with 6\n"), "{console}");
+
+    let opened = between(&console, "dlopen", "cache");
+    let place = "/lib/x86_64-linux-gnu";
+    for name in ["libcuda.so.1", "libcuda.so", "libnvidia-ml.so.1"] {
+        let found = opened.iter().find(|line| line.starts_with(&format!("{name} "))).unwrap();
+        assert!(found.contains(place), "{found}");
+    }
+    assert!(opened.contains(&"dlopen ended with 0".to_owned()));
+
+    let status = ask(&guest);
+    let ours = between(&console, "cache", "ldconfig");
+    for injected in status.injected.iter().filter(|item| item.link.is_some()) {
+        let name = injected.path.rsplit('/').next().unwrap();
+        assert!(
+            ours.iter().any(|line| line.trim_start().starts_with(&format!("{name} ("))),
+            "{name} in {ours:#?}"
+        );
+    }
+    assert_eq!(
+        entries(&ours),
+        entries(&between(&console, "ldconfig", "links")),
+        "ours, and the image's ldconfig's"
+    );
+    assert!(status.resolved.iter().all(|resolved| resolved.ours), "{:?}", status.resolved);
+    assert_eq!(status.cache.as_ref().map(|cache| cache.entries as usize), Some(entries(&ours).len()));
+
+    assert_eq!((status.outcome, status.phase), (Outcome::Ready, Phase::Running));
+    assert_eq!(status.driver_loaded.as_deref(), Some(initrd().driver()));
+    let gpu = &status.gpus[0];
+    assert_eq!((gpu.state, gpu.minor, gpu.device), (GpuState::Failed, Some(0), 0x2330));
+    assert_eq!(gpu.model.as_deref(), Some("NVIDIA H100 80GB HBM3"));
+    let failed = finding(&status, Code::AdapterInitFailed);
+    assert!(
+        failed.evidence.iter().any(|line| line.contains("RmInitAdapter failed! (0x62:0x65:")),
+        "{failed:?}"
+    );
+    assert_eq!(failed.evidence, gpu.evidence);
+
+    let rss = between(&console, "rss", "done").concat();
+    let kib: u32 = rss.split_whitespace().nth(1).unwrap().parse().unwrap();
+    assert!(kib < 5 * 1024, "PID 1 has {kib} KiB resident, it promises less than 5 MiB");
+}
+
+/// Lines of `ldconfig -p` that are entries.
+fn entries(lines: &[String]) -> Vec<&String> {
+    lines.iter().filter(|line| line.contains(" => ")).collect()
+}
+
+#[test]
+fn five_gpus_get_the_drivers_minors_and_the_one_it_does_not_know_is_told_apart() {
+    let mut setup = guest().cmdline("HAS_GPU=1 gpu_initrd.gpu=optional gpu_initrd.gpus=5 -- /bin/sleep 1000");
+    for model in [Model::T4, Model::A100, Model::L4, Model::H100, Model::B200] {
+        setup = setup.gpu(model);
+    }
+    let guest = boot(setup.memory_mib(1536));
+    let status = wait(&guest, Until::Ready);
+    assert_eq!(status.outcome, Outcome::Ready);
+    let devices: Vec<_> = status.gpus.iter().map(|gpu| gpu.device).collect();
+    assert_eq!(devices, [0x1eb8, 0x20b0, 0x27b8, 0x2330, 0x2901]);
+    let mut minors: Vec<_> = status.gpus.iter().filter_map(|gpu| gpu.minor).collect();
+    minors.sort_unstable();
+    assert_eq!(minors, [0, 1, 2, 3]);
+    for minor in 0..4 {
+        let path = format!("/dev/nvidia{minor}");
+        let node = status.nodes.iter().find(|node| node.path == path).unwrap();
+        assert_eq!((node.major, node.minor, node.mode), (195, minor, 0o666));
+    }
+    let b200 = &status.gpus[4];
+    assert_eq!((b200.state, b200.minor), (GpuState::Unsupported, None));
+    let unsupported = finding(&status, Code::GpuUnsupported);
+    assert!(unsupported.message.contains(&b200.bdf), "{unsupported:?}");
+    let words = format!("not supported by the NVIDIA {} driver release", initrd().driver());
+    assert!(unsupported.evidence.iter().any(|line| line.contains(&words)), "{unsupported:?}");
+    // Every adapter that failed has a finding of its own, with lines about itself.
+    for gpu in status.gpus.iter().filter(|gpu| gpu.state == GpuState::Failed) {
+        let own = |finding: &&image::status::Finding| finding.message.contains(&gpu.bdf);
+        let finding = status.findings.iter().find(own).unwrap();
+        assert!(finding.evidence.iter().any(|line| line.contains(&gpu.bdf)), "{finding:?}");
+    }
+}
+
+#[test]
+fn missing_firmware_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut variant = Variant::of(&initrd().initrd).unwrap();
+    variant.remove(&layout::firmware_dir(initrd().driver()));
+    let image = dir.path().join("no-firmware.img");
+    variant.write(&image).unwrap();
+    let setup = guest_of(&image).disk(&root_disk(Suite::Bookworm, FileSystem::Erofs), "root");
+    let guest = boot(setup.gpu(Model::H100).cmdline("HAS_GPU=1 gpu_initrd.linger=120s -- true"));
+    let status = wait(&guest, Until::Ready);
+    assert_eq!(status.outcome, Outcome::Failed, "a GPU is required by default");
+    let finding = finding(&status, Code::FirmwareMissing);
+    let file = format!("{}/gsp_ga10x.bin", layout::firmware_dir(initrd().driver()));
+    assert!(finding.message.contains(&file), "{finding:?}");
+    assert!(finding.evidence.iter().any(|line| line.contains("Direct firmware load for")), "{finding:?}");
+}
+
+#[test]
+fn a_driver_of_another_kernel_is_refused_and_both_kernels_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let release = initrd().release();
+    let foreign = format!("9{}", &release[1..]);
+    let mut variant = Variant::of(&initrd().initrd).unwrap();
+    let module = variant.file(&layout::gpu_module(release, "nvidia.ko"));
+    patch(module, format!("vermagic={release} ").as_bytes(), format!("vermagic={foreign} ").as_bytes());
+    variant.edit_manifest(|manifest| {
+        let nvidia = manifest.modules.iter_mut().find(|module| module.name == "nvidia").unwrap();
+        nvidia.vermagic = nvidia.vermagic.replace(release, &foreign);
+    });
+    let image = dir.path().join("foreign.img");
+    variant.write(&image).unwrap();
+    let setup = guest_of(&image).disk(&root_disk(Suite::Bookworm, FileSystem::Erofs), "root");
+    let guest = boot(setup.gpu(Model::H100).cmdline("HAS_GPU=1 gpu_initrd.linger=120s -- true"));
+    let status = wait(&guest, Until::Ready);
+    assert_eq!(status.outcome, Outcome::Failed);
+    let finding = finding(&status, Code::KernelMismatch);
+    assert!(finding.message.contains(&foreign) && finding.message.contains(release), "{finding:?}");
+    assert!(finding.evidence.iter().any(|line| line.contains("version magic")), "{finding:?}");
+}
+
+#[test]
+fn stub_gpus_come_up_ready_and_are_held_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = "echo held; ls -l /proc/1/fd | grep -o '/dev/nvidia[0-9]*$' | sort; echo nodes; ls /dev/nvidia-caps; echo done; sleep 1000";
+    let config = file_disk(dir.path(), "config", layout::CONFIG_FILE, &script(text));
+    let mut setup = guest_of(&stub_initrd(dir.path()))
+        .disk(&root_disk(Suite::Bookworm, FileSystem::Squashfs), "root")
+        .disk(&config, "config")
+        .cmdline("HAS_GPU=1 gpu_initrd.gpus=3 nvidia.gpus=3 nvidia.mig=1");
+    for _ in 0..3 {
+        setup = setup.gpu(Model::H100);
+    }
+    let mut guest = boot(setup);
+    guest.wait_for_console("done", PATIENCE).unwrap();
+    let console = guest.console();
+    assert_eq!(between(&console, "held", "nodes"), ["/dev/nvidia0", "/dev/nvidia1", "/dev/nvidia2"]);
+    let caps = between(&console, "nodes", "done");
+    let status = ask(&guest);
+    assert_eq!(status.outcome, Outcome::Ready);
+    assert_eq!(status.findings, []);
+    for gpu in &status.gpus {
+        assert_eq!(gpu.state, GpuState::Ready);
+        assert!(gpu.uuid.as_ref().is_some_and(|uuid| uuid.starts_with("GPU-")), "{gpu:?}");
+        assert!(gpu.firmware.is_some() && gpu.init_ms.is_some(), "{gpu:?}");
+    }
+    // MIG's nodes are among them, by the numbers that the driver gives.
+    let wanted: Vec<_> = status
+        .nodes
+        .iter()
+        .filter_map(|node| node.path.strip_prefix("/dev/nvidia-caps/").map(str::to_owned))
+        .collect();
+    let mut sorted = wanted.clone();
+    sorted.sort();
+    assert!(caps.len() > 3, "{caps:?}");
+    assert_eq!(caps, sorted);
+}
+
+#[test]
+fn a_dead_stub_gpu_does_not_hide_the_good_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut setup = guest_of(&stub_initrd(dir.path()))
+        .disk(&root_disk(Suite::Bookworm, FileSystem::Erofs), "root")
+        .cmdline("HAS_GPU=1 gpu_initrd.linger=120s nvidia.gpus=2 nvidia.fail=1 -- true");
+    for _ in 0..2 {
+        setup = setup.gpu(Model::L4);
+    }
+    let guest = boot(setup);
+    let status = wait(&guest, Until::Ready);
+    assert_eq!(status.outcome, Outcome::Failed, "every GPU is required by default");
+    let states: Vec<_> = status.gpus.iter().map(|gpu| (gpu.minor, gpu.state)).collect();
+    assert_eq!(states, [(Some(0), GpuState::Ready), (Some(1), GpuState::Failed)]);
+    assert!(finding(&status, Code::AdapterInitFailed).message.contains(&status.gpus[1].bdf));
+}
+
+#[test]
+fn an_adapter_that_takes_too_long_is_given_up_at_its_deadline() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = guest_of(&stub_initrd(dir.path()))
+        .disk(&root_disk(Suite::Bookworm, FileSystem::Erofs), "root")
+        .gpu(Model::L4)
+        .cmdline("HAS_GPU=1 gpu_initrd.linger=120s gpu_initrd.gpu_timeout=2s nvidia.gpus=1 nvidia.slow=600000 -- true");
+    let guest = boot(setup);
+    let status = wait(&guest, Until::Ready);
+    assert_eq!((status.outcome, status.gpus[0].state), (Outcome::Failed, GpuState::Failed));
+    assert!(finding(&status, Code::AdapterInitFailed).message.contains("within 2 s"));
+}
