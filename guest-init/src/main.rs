@@ -49,7 +49,8 @@ fn boot(board: &Board, config: &mut Config) -> Result<Exit, Fatal> {
     board.end(Phase::Modules, PhaseOutcome::Done);
     let listener = listen(config, board);
 
-    board.phase(Phase::Config, || settings::config_disk(config, board))?;
+    board.phase(Phase::Config, || settings::config_disk(config))?;
+    settings::report_unknown(config, board);
     surroundings(config);
     let nodes = gpu_and_root(&manifest, config, board)?;
     if config.lock_modules {

@@ -54,7 +54,7 @@ fn bad_value(error: &ConfigError) -> Finding {
 ///
 /// # Errors
 /// A finding when a disk was named and cannot be used, or its file holds a bad value.
-pub fn config_disk(config: &mut Config, board: &Board) -> Result<(), Finding> {
+pub fn config_disk(config: &mut Config) -> Result<(), Finding> {
     let invalid = |what: String| {
         let hint = "the config disk holds a file config.json in its top directory";
         report::error(Code::ConfigInvalid, format!("the config disk cannot be used: {what}"), hint)
@@ -82,14 +82,18 @@ pub fn config_disk(config: &mut Config, board: &Board) -> Result<(), Finding> {
     };
     config.apply_json(&bytes).map_err(|error| bad_value(&error))?;
     config.config = Some(source);
-    for key in std::mem::take(&mut config.unknown) {
+    Ok(())
+}
+
+/// Says which keys nobody knows.
+pub fn report_unknown(config: &Config, board: &Board) {
+    for key in &config.unknown {
         board.finding(report::warning(
             Code::ConfigUnknownKey,
             format!("the key {key} is unknown and has no effect"),
             "correct its spelling, or leave it out; the README lists every key",
         ));
     }
-    Ok(())
 }
 
 fn read(device: &Path) -> Result<Vec<u8>, String> {

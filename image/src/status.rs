@@ -240,8 +240,6 @@ pub enum Code {
     EntrypointNotExecutable,
     /// The kernel's out-of-memory killer struck in the container.
     OomKilled,
-    /// A step took longer than its deadline.
-    Timeout,
     /// guest-init itself failed.
     Internal,
 }

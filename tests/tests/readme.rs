@@ -1,0 +1,86 @@
+//! The README against the code: every key, every finding and every option that it documents is one that exists, and
+//! none is left out.
+
+use clap::CommandFactory as _;
+use host_builder::cli::Cli;
+use image::config::{JSON_KEYS, KEYS};
+use std::collections::BTreeSet;
+
+const README: &str = include_str!("../../README.md");
+const STATUS: &str = include_str!("../../image/src/status.rs");
+
+/// First cells of the table below a heading, without backticks.
+fn table(heading: &str) -> Vec<Vec<String>> {
+    let section = README.split_once(heading).unwrap_or_else(|| panic!("the README has no {heading:?}")).1;
+    let rows = section.lines().skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|'));
+    rows.skip(2)
+        .map(|row| {
+            let row = row.replace("\\|", "\u{1}");
+            let cells = row.trim_matches('|').split('|');
+            cells.map(|cell| cell.trim().replace('\u{1}', "|")).collect()
+        })
+        .collect()
+}
+
+#[test]
+fn every_kernel_command_line_key_is_documented_as_it_is() {
+    let expected: Vec<_> =
+        KEYS.iter().map(|key| vec![format!("`{}`", key.name), key.expects.to_owned(), key.help.to_owned()]).collect();
+    assert_eq!(table("### Kernel command line"), expected);
+}
+
+#[test]
+fn every_config_key_is_documented_as_it_is() {
+    let expected: Vec<_> = JSON_KEYS
+        .iter()
+        .map(|key| vec![format!("`{}`", key.name), key.expects.to_owned(), key.help.to_owned()])
+        .collect();
+    assert_eq!(table("### Config disk"), expected);
+}
+
+#[test]
+fn every_finding_is_documented_with_the_words_of_the_code() {
+    let body = STATUS.split_once("pub enum Code {").unwrap().1.split_once("\n}").unwrap().0;
+    let mut expected = Vec::new();
+    let mut words = String::new();
+    for line in body.lines().map(str::trim) {
+        if let Some(text) = line.strip_prefix("/// ") {
+            words = text.to_owned();
+        } else if let Some(name) = line.strip_suffix(',') {
+            let mut kebab = String::new();
+            for (at, c) in name.chars().enumerate() {
+                if c.is_uppercase() && at > 0 {
+                    kebab.push('-');
+                }
+                kebab.extend(c.to_lowercase());
+            }
+            expected.push(vec![format!("`{kebab}`"), words.clone()]);
+        }
+    }
+    assert!(expected.len() > 20, "{expected:?}");
+    assert_eq!(table("### Findings"), expected);
+}
+
+#[test]
+fn every_option_of_build_initrd_is_documented() {
+    let cells: String = table("## Building an image").into_iter().map(|row| row[0].clone() + " ").collect();
+    let documented: BTreeSet<_> =
+        cells.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-')).filter(|word| word.starts_with("--")).collect();
+    let cli = Cli::command();
+    let build = cli.find_subcommand("build-initrd").unwrap();
+    let options: Vec<_> = build.get_arguments().filter_map(|option| option.get_long()).collect();
+    let options: BTreeSet<String> =
+        options.iter().filter(|name| **name != "help").map(|name| format!("--{name}")).collect();
+    assert_eq!(documented, options.iter().map(String::as_str).collect());
+}
+
+#[test]
+fn every_command_in_the_help_is_explained() {
+    for command in Cli::command().get_subcommands() {
+        assert!(README.contains(&format!("`{}", command.get_name())) || README.contains(&format!("host-builder {}", command.get_name())), "{}", command.get_name());
+        assert!(command.get_about().is_some(), "{} has no help", command.get_name());
+        for option in command.get_arguments() {
+            assert!(option.get_help().is_some(), "{} {} has no help", command.get_name(), option.get_id());
+        }
+    }
+}
