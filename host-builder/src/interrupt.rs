@@ -1,11 +1,14 @@
-//! What must not stay behind when the program is interrupted: temporary files and directories.
+//! What must not stay behind when the program is interrupted: temporary files and directories, programs beside it, a
+//! terminal in raw mode.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 static UNFINISHED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+static ACTIONS: Mutex<BTreeMap<u64, Box<dyn FnOnce() + Send>>> = Mutex::new(BTreeMap::new());
 
 /// Registers a path for removal until it is dropped.
 pub struct Guard(PathBuf);
@@ -24,15 +27,44 @@ impl Drop for Guard {
     }
 }
 
-/// On SIGINT, SIGTERM and SIGHUP: removes what is unfinished, says so, exits with 2.
+/// Something to do on an interrupt, until it is dropped.
+pub struct Action(u64);
+
+impl Action {
+    /// Registers `action`. It runs before files are removed.
+    pub fn new(action: impl FnOnce() + Send + 'static) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        ACTIONS.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(number, Box::new(action));
+        Self(number)
+    }
+}
+
+impl Drop for Action {
+    fn drop(&mut self) {
+        ACTIONS.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&self.0);
+    }
+}
+
+/// On SIGINT, SIGTERM and SIGHUP: does what is registered, removes what is unfinished, says so, exits with 2.
 pub fn install() {
     let installed = ctrlc::set_handler(|| {
+        act();
         remove_all();
         eprintln!("\ninterrupted: nothing half-written was left; what was fetched and built is kept");
         std::process::exit(2);
     });
     // Without a handler the default action applies, which ends the program too.
     drop(installed);
+}
+
+fn act() {
+    // Held to the end, so that nobody who has just finished goes on as if nothing had happened.
+    let mut actions = ACTIONS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    while let Some((_, action)) = actions.pop_last() {
+        action();
+    }
+    std::mem::forget(actions);
 }
 
 fn remove_all() {

@@ -18,6 +18,7 @@ pub mod toolroot;
 pub mod trees;
 pub mod ui;
 pub mod unpack;
+pub mod vm;
 
 /// Name and version of this tool, as manifests carry it.
 pub const NAME: &str = concat!("gpu-initrd ", env!("CARGO_PKG_VERSION"));

@@ -9,6 +9,7 @@ fn main() -> ExitCode {
     interrupt::install();
     let result = match Cli::parse().command {
         Command::BuildInitrd(args) => commands::build_initrd::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Boot(args) => commands::boot::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Status(args) => commands::status::run(&args),
     };
     result.unwrap_or_else(|error| {

@@ -1,5 +1,6 @@
 //! One module per command.
 
+pub mod boot;
 pub mod build_initrd;
 mod build_report;
 pub mod status;
