@@ -56,7 +56,7 @@ pub fn run(args: &Boot) -> Result<()> {
     let tools = toolroot(args, &cache, &ui)?;
     let scratch = Scratch::new()?;
     let (accel, why) = accel::choose(args.accel, &tools, scratch.path())?;
-    ui.line(format!("accelerator  {accel:?}: {why}"));
+    ui.line(format!("accelerator  {}: {why}", accel.name()));
     machine.accel = accel;
     let work = cache.scratch()?;
     let root = root_disk(&tools, root, work.path(), &ui)?;

@@ -294,7 +294,7 @@ warning library-shadowed: another file
     what to do: look here
 gpus       0000:01:00.0  10de:2330  failed  /dev/nvidia0  4500 ms  NVIDIA H100
     | NVRM: RmInitAdapter failed!
-nodes      /dev/nvidia0                 195:0     0666 0:44
+nodes      /dev/nvidia0  195:0     0666 0:44
 injected   1 files, 1 links: libcuda.so.1
 cache      12 entries, 3456 bytes, 2 links changed
 loader     libcuda.so.1 → /opt/x.so (not the injected file)

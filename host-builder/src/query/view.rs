@@ -33,7 +33,7 @@ pub fn screen(status: &Status, colour: bool) -> String {
     let mut view = View { out: String::new(), colour };
     view.header(status);
     view.findings(&status.findings);
-    view.gpus(&status.gpus);
+    view.gpus(status);
     view.nodes(status);
     view.files(status);
     view.resolved(status);
@@ -128,7 +128,12 @@ impl View {
         }
     }
 
-    fn gpus(&mut self, gpus: &[Gpu]) {
+    fn gpus(&mut self, status: &Status) {
+        let gpus: &[Gpu] = &status.gpus;
+        // Evidence of a finding is on the screen already.
+        let shown: Vec<_> =
+            status.findings.iter().take(ENTRIES).flat_map(|finding| &finding.evidence).collect();
+        let is_new = |line: &&String| !shown.contains(line);
         for (at, gpu) in gpus.iter().take(ENTRIES).enumerate() {
             let code = match gpu.state {
                 GpuState::Ready => GREEN,
@@ -155,15 +160,17 @@ impl View {
                 let _ = write!(row, "  GSP {}", clean(firmware, WORD));
             }
             self.rows(if at == 0 { "gpus" } else { "" }, &[row]);
-            self.evidence(&gpu.evidence);
+            self.evidence(&gpu.evidence.iter().filter(is_new).cloned().collect::<Vec<_>>());
         }
         self.more(gpus.len(), ENTRIES, "GPUs");
     }
 
     fn nodes(&mut self, status: &Status) {
+        let paths = status.nodes.iter().take(ENTRIES).map(|node| clean(&node.path, WORD));
+        let width = paths.map(|path| path.chars().count()).max().unwrap_or_default();
         let row = |node: &image::status::Node| {
             format!(
-                "{:<28} {:>3}:{:<5} {:04o} {}:{}",
+                "{:<width$}  {:>3}:{:<5} {:04o} {}:{}",
                 clean(&node.path, WORD),
                 node.major,
                 node.minor,

@@ -47,6 +47,16 @@ pub enum Accel {
     Kvm,
 }
 
+impl Accel {
+    /// As QEMU calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tcg => "tcg",
+            Self::Kvm => "kvm",
+        }
+    }
+}
+
 /// A GPU, and how the guest gets it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Gpu {
@@ -181,12 +191,9 @@ impl Machine {
     }
 
     fn board(&self, args: &mut Arguments) {
-        let accel = match self.accel {
-            Accel::Tcg => "tcg",
-            Accel::Kvm => "kvm",
-        };
         args.flag("-no-user-config").flag("-nodefaults").flag("-no-reboot");
-        args.text("-display", "none").text("-machine", &format!("q35,accel={accel},memory-backend=ram"));
+        args.text("-display", "none")
+            .text("-machine", &format!("q35,accel={},memory-backend=ram", self.accel.name()));
         if self.accel == Accel::Kvm {
             args.text("-cpu", "host");
         }
