@@ -167,12 +167,13 @@ fn end(outcome: Result<Exit, Fatal>, board: &Board, config: &Config) -> ! {
                 board.finding(report::error(Code::OomKilled, message, hint));
             }
             log::info!("the container ended: {}", describe(exit));
-            board.begin(Phase::Exited);
+            // First how, then that: whoever waits for the end must see both.
             board.update(|status| {
                 if let Some(container) = &mut status.container {
                     container.exit = Some(exit);
                 }
             });
+            board.begin(Phase::Exited);
         }
         Err(fatal) => {
             if let Some(finding) = fatal {
