@@ -91,7 +91,6 @@ fn surroundings(config: &Config) {
     if let Some(Err(errno)) = name.map(sethostname) {
         log::warn!("the host name could not be set: {errno}");
     }
-    cgroup::create();
 }
 
 /// GPU and root at the same time; then policy decides. Returns the nodes for the container.
@@ -144,6 +143,7 @@ fn gpu_code(code: Code) -> bool {
 }
 
 fn run(spec: &Spec, board: &Board) -> Result<Exit, Fatal> {
+    cgroup::create();
     let child = container::start(spec)?;
     let pid = child.id();
     board.end(Phase::Exec, PhaseOutcome::Done);

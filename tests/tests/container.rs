@@ -165,7 +165,6 @@ fn systemd_takes_over_and_the_status_is_still_answered() {
     disk::make(vm_tools(), FileSystem::Erofs, &root, &image).unwrap();
     let setup = guest_of(&initrd().initrd).disk(&image, "root").cmdline("gpu_initrd.init_mode=systemd");
     let mut guest = boot(setup);
-    guest.wait_for_console("systemd[1]", PATIENCE).unwrap();
     guest.wait_for_console("Reached target", PATIENCE).unwrap();
     let status = wait_for(&guest, "an answer beside systemd", |status| status.phase == Phase::Running);
     assert_eq!((status.outcome, status.container.unwrap().pid), (Outcome::Ready, 1));

@@ -7,14 +7,32 @@ use std::path::Path;
 const ROOT: &str = "/sys/fs/cgroup";
 const CONTAINER: &str = "/sys/fs/cgroup/container";
 
-/// Makes the group. Controllers the kernel lacks are done without.
+/// Memory that the container cannot take, in bytes: PID 1, the kernel's own needs, an answer to the host.
+const RESERVE: u64 = 32 << 20;
+
+/// Makes the group. Controllers the kernel lacks are done without. Without a limit of its own, a container that takes
+/// all memory would drag the whole guest into reclaim for minutes before the kernel kills anything.
 pub fn create() {
     for controller in ["+memory", "+pids", "+cpu", "+io"] {
         let _ = fs::write(Path::new(ROOT).join("cgroup.subtree_control"), controller);
     }
     if let Err(error) = fs::create_dir_all(CONTAINER) {
         log::warn!("cgroup: {CONTAINER}: {error}");
+        return;
     }
+    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    if let Some(limit) = memory_limit(&meminfo)
+        && let Err(error) = fs::write(Path::new(CONTAINER).join("memory.max"), limit.to_string())
+    {
+        log::warn!("cgroup: the container's memory is not limited: {error}");
+    }
+}
+
+/// What is available now, less the reserve.
+fn memory_limit(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    (kib * 1024).checked_sub(RESERVE).filter(|limit| *limit > 0)
 }
 
 /// Moves the calling process into it.
@@ -45,5 +63,13 @@ mod tests {
     fn kills_are_counted_and_group_kills_are_not_mistaken_for_them() {
         assert_eq!(parse_oom_kills("low 0\noom 3\noom_kill 2\noom_group_kill 0\n"), 2);
         assert_eq!(parse_oom_kills(""), 0);
+    }
+
+    #[test]
+    fn the_limit_leaves_the_reserve() {
+        let text = "MemTotal:  2000000 kB\nMemAvailable:     131072 kB\n";
+        assert_eq!(memory_limit(text), Some((128 << 20) - RESERVE));
+        assert_eq!(memory_limit("MemAvailable: 100 kB\n"), None);
+        assert_eq!(memory_limit(""), None);
     }
 }

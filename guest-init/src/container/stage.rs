@@ -83,10 +83,8 @@ fn become_program(spec: &Spec) -> Result<std::convert::Infallible, Finding> {
 pub fn become_init(spec: &Spec) -> Result<std::convert::Infallible, Finding> {
     world::enter(spec, Kind::Init).map_err(|error| failed(&error))?;
     reset_signals();
-    let mut env = spec.env.clone();
-    env.push(("container".into(), "gpu-initrd".into()));
     let command = if spec.command.is_empty() { vec!["/sbin/init".to_owned()] } else { spec.command.clone() };
-    execute(&command, &env)
+    execute(&command, &spec.env)
 }
 
 /// A session of its own on the console, so that job control and Ctrl-C work.
