@@ -25,13 +25,13 @@ impl Cache {
             .ok_or_else(|| {
                 Error::new("no cache directory: HOME is not set").hint("set GPU_INITRD_CACHE to a directory")
             })?;
-        Self::at(root)
+        Self::at(&root)
     }
 
     /// A cache in a given directory.
-    pub fn at(root: PathBuf) -> Result<Self> {
-        fs::create_dir_all(&root).doing("creating the cache directory", &root)?;
-        let root = root.canonicalize().doing("resolving", &root)?;
+    pub fn at(root: &Path) -> Result<Self> {
+        fs::create_dir_all(root).doing("creating the cache directory", root)?;
+        let root = root.canonicalize().doing("resolving", root)?;
         Ok(Self { root })
     }
 
@@ -216,7 +216,7 @@ mod tests {
 
     fn cache() -> (tempfile::TempDir, Cache) {
         let dir = tempfile::tempdir().unwrap();
-        let cache = Cache::at(dir.path().join("c")).unwrap();
+        let cache = Cache::at(&dir.path().join("c")).unwrap();
         (dir, cache)
     }
 

@@ -73,6 +73,10 @@ fn io_error(doing: &str, path: impl Display, error: io::Error) -> Error {
         ),
         io::ErrorKind::PermissionDenied => Some("check its owner and mode, or choose another place"),
         io::ErrorKind::ReadOnlyFilesystem => Some("choose a place that can be written"),
+        io::ErrorKind::NotFound => Some("check the path: it, or a directory of it, is not there"),
+        io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
+            Some("check the path: a file is where a directory should be, or the other way round")
+        }
         _ => None,
     };
     let failure = Error::new(format!("{doing} {path}")).source(error);

@@ -40,6 +40,16 @@ impl Action {
     }
 }
 
+/// Ends a program and all that it has started. It must lead a process group (`Command::process_group(0)`).
+pub fn kills(program: &std::process::Child) -> Action {
+    let group = i32::try_from(program.id()).map(nix::unistd::Pid::from_raw);
+    Action::new(move || {
+        if let Ok(group) = group {
+            let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
+        }
+    })
+}
+
 impl Drop for Action {
     fn drop(&mut self) {
         ACTIONS.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&self.0);

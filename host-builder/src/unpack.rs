@@ -100,6 +100,13 @@ impl<'a> Unpacker<'a> {
             self.directory(parent, origin)?;
         }
         let target = self.root.join(&relative);
+        if kind.is_symlink()
+            && target.is_dir()
+            && MERGED.iter().any(|dir| relative == Path::new("usr").join(dir))
+        {
+            // base-files brings `/bin -> usr/bin`; what it points to is already here.
+            return Ok(());
+        }
         match kind {
             tar::EntryType::Regular | tar::EntryType::Continuous => {
                 self.file(entry, &relative, &target, origin)

@@ -86,11 +86,11 @@ fn compile(name: &str) -> Result<PathBuf, RigError> {
     }
     let output = run(&mut cargo)?;
     let messages = String::from_utf8_lossy(&output.stdout).into_owned();
-    let programs = messages.lines().filter_map(|line| {
+    let mut programs = messages.lines().filter_map(|line| {
         let message: serde_json::Value = serde_json::from_str(line).ok()?;
         (message["target"]["name"] == name).then(|| message["executable"].as_str().map(PathBuf::from))?
     });
-    programs.last().ok_or_else(|| RigError::Malformed {
+    programs.next_back().ok_or_else(|| RigError::Malformed {
         what: "cargo's messages".into(),
         detail: format!("no executable of {name}: {}", tail(&messages)),
     })

@@ -12,8 +12,10 @@ pub mod phantom;
 pub mod process;
 pub mod qemu;
 pub mod roots;
+pub mod scene;
 pub mod stub;
 pub mod tools;
+pub mod variant;
 pub mod vsock;
 
 pub use error::RigError;

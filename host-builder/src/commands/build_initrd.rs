@@ -17,7 +17,7 @@ use crate::trees::Tree;
 use crate::ui::Ui;
 use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What the initrd itself is made from; the toolroot comes only when modules must be built.
 const IMAGE_SETS: &[Set] = &[Set::Kernel, Set::Userspace, Set::Firmware];
@@ -75,7 +75,7 @@ fn check_outputs(args: &BuildInitrd) -> Result<()> {
             ))
             .hint("name the file to write"));
         }
-        if let Some((other, _)) = outputs[..at].iter().find(|(_, other)| other == path) {
+        if let Some((other, _)) = outputs[..at].iter().find(|(_, other)| place(other) == place(path)) {
             return Err(Error::new(format!("{other} and {option} are both {}", path.display()))
                 .hint("give each its own file"));
         }
@@ -83,11 +83,30 @@ fn check_outputs(args: &BuildInitrd) -> Result<()> {
     Ok(())
 }
 
+/// The same for every spelling of one path. The file itself may be a link: it is replaced, not followed.
+fn place(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    match (path.parent().and_then(|parent| parent.canonicalize().ok()), path.file_name()) {
+        (Some(parent), Some(name)) => parent.join(name),
+        _ => path,
+    }
+}
+
 fn lock_of(args: &BuildInitrd, profile: &Profile, text: &str, cache: &Cache, ui: &Ui) -> Result<Lock> {
     let present = if args.update_lock { None } else { Lock::read(&args.lock)? };
     match present {
         Some(lock) => {
             lock.check_profile(&profile.name, text, &args.lock)?;
+            if lock.driver != profile.driver {
+                return Err(Error::new(format!(
+                    "{} is for driver {}, the profile {} for {}",
+                    args.lock.display(),
+                    lock.driver,
+                    profile.name,
+                    profile.driver
+                ))
+                .hint("the lock was altered: restore it, or resolve again: build-initrd --update-lock"));
+            }
             Ok(lock)
         }
         None => resolve::resolve(profile, text, cache, ui),

@@ -4,6 +4,7 @@
 use super::index::{Module, read_module};
 use crate::cache::{Cache, sha256};
 use crate::error::{Doing, Error, Result};
+use crate::interrupt;
 use crate::lock::{Lock, Set};
 use crate::profile::{Modules, Patch};
 use crate::toolroot::{Toolroot, explain};
@@ -13,6 +14,7 @@ use crate::unpack::{Unpacker, decompressor};
 use regex::Regex;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Seek};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -148,11 +150,13 @@ fn compile(toolroot: &Toolroot, release: &str, work: &Path, subdir: &str, ui: &U
     let stderr = errors.try_clone().doing("preparing the output of", Path::new("make"))?;
     let bar = ui.bar("compiling the GPU's modules", STEPS, Unit::Count);
     let mut child = command
+        .process_group(0)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(stderr)
         .spawn()
         .map_err(|error| Error::new("cannot run unshare (package util-linux)").source(error))?;
+    let _killed = interrupt::kills(&child);
     let output = child.stdout.take().expect("it is piped");
     let mut tail = Vec::new();
     for line in BufReader::new(output).lines().map_while(std::result::Result::ok) {

@@ -1,7 +1,8 @@
 //! The position of each module in a load order, computed as depmod computes it, so that ours equals libkmod's.
 //!
 //! depmod sorts all modules topologically from those nobody uses, taking the last root first; a list of dependencies
-//! is sorted by that position, and libkmod loads it from its end.
+//! is sorted by that position, and libkmod loads it from its end. Ties are broken by the order of each module's
+//! dependencies, which is that of its symbols.
 
 use super::index::Index;
 use std::collections::BTreeMap;

@@ -1,5 +1,6 @@
 //! What every module of a kernel says about itself (`.modinfo`), and what is built into the kernel.
 
+use super::symbols::{Symbols, sort_dependencies};
 use crate::cache::Cache;
 use crate::error::{Doing, Error, Result};
 use crate::lock::Artifact;
@@ -13,6 +14,8 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+/// Changes whenever the index of a kernel does, so that no old one is taken.
+const RECIPE: &str = "2";
 /// A module bigger than this, unpacked, is refused.
 const MAX_MODULE: u64 = 512 << 20;
 
@@ -23,7 +26,7 @@ pub struct Module {
     pub name: String,
     /// Path below the directory of the kernel release: `kernel/fs/overlayfs/overlay.ko.xz`.
     pub path: String,
-    /// Names it needs, in the order it states them.
+    /// Names it needs, in the order in which depmod finds them where that is known, else as it states them.
     pub depends: Vec<String>,
     /// Names it would like loaded before it.
     pub soft_before: Vec<String>,
@@ -97,7 +100,7 @@ pub struct Index {
 impl Index {
     /// The index of a kernel package, cached by the package's digest.
     pub fn of(cache: &Cache, artifact: &Artifact, tree: &Tree, release: &str) -> Result<Self> {
-        let dir = cache.derived("module-index", &artifact.sha256, |dir| {
+        let dir = cache.derived("module-index", &format!("{}-{RECIPE}", artifact.sha256), |dir| {
             write_json(
                 &dir.join("index.json"),
                 &Self::read(&tree.root.join("usr/lib/modules").join(release), release)?,
@@ -151,12 +154,15 @@ impl Index {
 
 fn read_all(dir: &Path, paths: &[String]) -> Result<Vec<Module>> {
     let next = AtomicUsize::new(0);
-    let work = || -> Result<Vec<(usize, Module)>> {
+    let work = || -> Result<Vec<(usize, (Module, Symbols))>> {
         let mut modules = Vec::new();
         loop {
             let at = next.fetch_add(1, Ordering::Relaxed);
             let Some(path) = paths.get(at) else { return Ok(modules) };
-            modules.push((at, read_module(&dir.join(path), path)?));
+            let file = dir.join(path);
+            let bytes = content(&file)?;
+            let symbols = Symbols::of(&bytes).map_err(|error| no_module(&file, error))?;
+            modules.push((at, (parse(&bytes, &file, path)?, symbols)));
         }
     };
     let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get).min(8);
@@ -168,18 +174,25 @@ fn read_all(dir: &Path, paths: &[String]) -> Result<Vec<Module>> {
         })
     })?;
     modules.sort_by_key(|(at, _)| *at);
-    Ok(modules.into_iter().map(|(_, module)| module).collect())
+    let mut modules: Vec<_> = modules.into_iter().map(|(_, module)| module).collect();
+    sort_dependencies(&mut modules);
+    Ok(modules.into_iter().map(|(module, _)| module).collect())
 }
 
 /// Reads one module file. `path` is what it is called below the directory of the kernel release.
 pub fn read_module(file: &Path, path: &str) -> Result<Module> {
-    let bytes = content(file)?;
-    let info = modinfo(&bytes[..]).map_err(|error| {
-        Error::new(format!("{}: expected a kernel module", file.display()))
-            .source(error)
-            .hint("the package that brought it is damaged, or it is not a module")
-    })?;
+    parse(&content(file)?, file, path)
+}
+
+fn parse(bytes: &[u8], file: &Path, path: &str) -> Result<Module> {
+    let info = modinfo(bytes).map_err(|error| no_module(file, error))?;
     Ok(Module::of(path, &info))
+}
+
+fn no_module(file: &Path, error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::new(format!("{}: expected a kernel module", file.display()))
+        .source(error)
+        .hint("the package that brought it is damaged, or it is not a module")
 }
 
 /// The uncompressed bytes of a module file.

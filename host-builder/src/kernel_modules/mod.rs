@@ -4,5 +4,6 @@ pub mod build;
 mod depmod;
 pub mod index;
 pub mod order;
+mod symbols;
 
 pub use index::{Index, Module};

@@ -4,12 +4,14 @@
 use super::apt_sources::{Archive, machine_archive};
 use crate::cache::{Cache, sha256, sha256_file};
 use crate::error::{Doing, Error, Result};
+use crate::interrupt;
 use crate::lock::Artifact;
 use crate::profile;
 use crate::ui::{Ui, Unit};
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -176,12 +178,13 @@ fn run(command: &mut Command, what: &str, progress: &mut dyn FnMut(u64)) -> Resu
         .map_err(|error| Error::new("preparing apt's status pipe").source(error))?;
     let stderr = errors.try_clone().doing("preparing the output of", Path::new(&program))?;
     command.args(["-o", &format!("APT::Status-Fd={number}")]);
-    let mut child =
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr).spawn().map_err(|error| {
-            Error::new(format!("{what}: cannot run {program}"))
-                .source(error)
-                .hint("apt is needed: run this on Debian")
-        })?;
+    command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr);
+    let mut child = command.spawn().map_err(|error| {
+        Error::new(format!("{what}: cannot run {program}"))
+            .source(error)
+            .hint("apt is needed: run this on Debian")
+    })?;
+    let _killed = interrupt::kills(&child);
     drop(status_write);
     let mut stdout = child.stdout.take().expect("it is piped");
     let reader = std::thread::spawn(move || {
@@ -219,12 +222,13 @@ fn failure(what: &str, stderr: &str) -> Error {
     let text = if lines.is_empty() { stderr.trim().to_owned() } else { lines.join("; ") };
     let text: String = text.chars().take(800).collect();
     let has = |words: &[&str]| words.iter().any(|word| stderr.contains(word));
-    let hint = if has(&["was not found", "Unable to locate", "has no installation candidate", "404"]) {
+    // apt says that it failed to fetch also where it could not write.
+    let hint = if has(&["No space"]) {
+        "free some space in the cache directory, or set GPU_INITRD_CACHE to another place"
+    } else if has(&["was not found", "Unable to locate", "has no installation candidate", "404"]) {
         RE_RESOLVE
     } else if has(&["resolve", "connect", "Network", "timed out", "Failed to fetch"]) {
         "check the network and the machine's apt sources; what was fetched so far is kept"
-    } else if has(&["No space"]) {
-        "free some space in the cache directory, or set GPU_INITRD_CACHE to another place"
     } else if has(&["NO_PUBKEY", "not signed", "GPG"]) {
         "install the archive's keys (package debian-archive-keyring), up to date"
     } else {
@@ -328,6 +332,11 @@ mod tests {
         assert!(gone.remedy().unwrap().contains("--update-lock"));
         let offline = failure("x", "Err: Temporary failure resolving 'a.test'\nE: Failed to fetch\n");
         assert!(offline.remedy().unwrap().contains("network"));
+        let full = failure(
+            "x",
+            "E: Failed to fetch http://a.test/b.deb  Error writing to file - write (28: No space left on device)\n",
+        );
+        assert!(full.remedy().unwrap().contains("free some space"));
     }
 
     #[test]
@@ -339,7 +348,7 @@ mod tests {
     #[test]
     fn a_download_that_differs_from_the_lock_is_not_kept() {
         let dir = tempfile::tempdir().unwrap();
-        let cache = Cache::at(dir.path().join("cache")).unwrap();
+        let cache = Cache::at(&dir.path().join("cache")).unwrap();
         let path = dir.path().join("x.deb");
         fs::write(&path, "hello").unwrap();
         let mut artifact =

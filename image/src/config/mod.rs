@@ -161,7 +161,7 @@ impl Default for Config {
             has_gpu: false,
             gpu_policy: None,
             gpus: ExpectedGpus::Any,
-            gpu_timeout: Duration::from_secs(60),
+            gpu_timeout: Duration::from_mins(1),
             root: None,
             upper: None,
             config: None,
