@@ -8,21 +8,29 @@ use std::{
     time::Duration,
 };
 
+use host_builder::{
+    cache::Cache,
+    ui::Ui,
+    vm::backend::{self, VsockBackend},
+};
 use tempfile::TempDir;
 
 use crate::{
     RigError,
     phantom::{Model, PhantomGpu, PhantomHandle},
     process::{Background, poll, tail},
-    qemu::{Drive, Machine, Share, Vm},
+    qemu::{Console, Drive, Gpu, Machine, Share, Vm, Vsock},
     tools::Tools,
-    vsock::{self, VsockBackend},
+    vsock,
 };
 
 /// virtiofsd makes its socket within milliseconds; this is for a machine that is busy.
 const START: Duration = Duration::from_secs(20);
 /// Context id of every guest: each has a backend of its own.
 pub const CID: u32 = 5;
+
+/// File with the serial console, in the guest's directory.
+const CONSOLE: &str = "console.log";
 
 /// A guest that is not booted yet.
 pub struct Setup {
@@ -39,8 +47,8 @@ impl Setup {
         let directory = tempfile::Builder::new().prefix("gpu-rig-").tempdir();
         let directory =
             directory.map_err(|e| RigError::io("make a directory in", std::env::temp_dir(), e))?;
-        let console = directory.path().join("console.log");
-        let machine = Machine::new(kernel, initrd, &console);
+        let console = Console::File(directory.path().join(CONSOLE));
+        let machine = Machine::new(kernel, initrd, console);
         Ok(Self { machine, models: Vec::new(), shared: Vec::new(), vsock: true, directory })
     }
 
@@ -106,7 +114,7 @@ impl Setup {
         let mut phantoms = Vec::new();
         for (i, &model) in self.models.iter().enumerate() {
             let phantom = PhantomGpu::bind(&dir.join(format!("gpu{i}.sock")), model)?.spawn()?;
-            self.machine.gpus.push(phantom.socket().to_owned());
+            self.machine.gpus.push(Gpu::VfioUser(phantom.socket().to_owned()));
             phantoms.push(phantom);
         }
         let mut daemons = Vec::new();
@@ -115,9 +123,10 @@ impl Setup {
             daemons.push(virtiofsd(tools, directory, &socket, &dir.join(format!("share{i}.log")))?);
             self.machine.shares.push(Share { socket, tag: tag.clone() });
         }
-        let vsock = if self.vsock { Some(VsockBackend::start(dir, CID)?) } else { None };
-        self.machine.vsock = vsock.as_ref().map(|v| v.vhost().to_owned());
-        File::create(&self.machine.console).map_err(|e| RigError::io("create", &self.machine.console, e))?;
+        let vsock = if self.vsock { Some(vsock_backend(dir)?) } else { None };
+        self.machine.vsock = vsock.as_ref().map(|v| Vsock::User(v.vhost().to_owned()));
+        let console = dir.join(CONSOLE);
+        File::create(&console).map_err(|e| RigError::io("create", &console, e))?;
         let vm = self.machine.start(tools, &dir.join("qemu.log"))?;
         Ok(Guest {
             vm,
@@ -125,9 +134,14 @@ impl Setup {
             _phantoms: phantoms,
             _daemons: daemons,
             machine: self.machine,
-            _directory: self.directory,
+            directory: self.directory,
         })
     }
+}
+
+fn vsock_backend(dir: &Path) -> Result<VsockBackend, RigError> {
+    let daemon = backend::daemon(&Cache::open()?, &Ui::new(false))?;
+    Ok(VsockBackend::start(&daemon, dir, &dir.join("vsock.sock"), CID)?)
 }
 
 fn virtiofsd(tools: &dyn Tools, directory: &Path, socket: &Path, log: &Path) -> Result<Background, RigError> {
@@ -149,13 +163,13 @@ pub struct Guest {
     _phantoms: Vec<PhantomHandle>,
     _daemons: Vec<Background>,
     machine: Machine,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl Guest {
     /// All that the guest has written to its serial console, line ends as `\n`.
     pub fn console(&self) -> String {
-        let bytes = std::fs::read(&self.machine.console).unwrap_or_default();
+        let bytes = std::fs::read(self.directory.path().join(CONSOLE)).unwrap_or_default();
         String::from_utf8_lossy(&bytes).replace('\r', "")
     }
 
@@ -166,7 +180,7 @@ impl Guest {
             // The end is looked at first: what the guest wrote before it is on the console by then.
             over = self.vm.ended()?.is_some();
             let line = find_line(&self.console(), text).map(str::to_owned);
-            Ok(if line.is_some() || over { Some(line) } else { None })
+            Ok::<_, RigError>(if line.is_some() || over { Some(line) } else { None })
         })?;
         line.flatten().ok_or_else(|| {
             let ended = if over { " before the guest ended" } else { "" };

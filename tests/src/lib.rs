@@ -5,17 +5,15 @@
 
 mod apt;
 pub mod build;
-pub mod disk;
 mod error;
 pub mod guest;
 pub mod phantom;
-pub mod process;
-pub mod qemu;
 pub mod roots;
 pub mod scene;
 pub mod stub;
-pub mod tools;
 pub mod variant;
 pub mod vsock;
 
 pub use error::RigError;
+// What the host tool starts guests with is what the tests start them with.
+pub use host_builder::vm::{disk, process, qemu, tools};

@@ -10,7 +10,9 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
-use crate::{RigError, apt, process::run, tools::cache_dir};
+use host_builder::cache::Cache;
+
+use crate::{RigError, apt, process::run};
 
 /// Changes whenever the same packages give another root.
 const RECIPE: &str = "1";
@@ -90,7 +92,7 @@ impl Recipe {
 
     /// The directory with this root, made at the first call and kept in the user's cache directory. Never write to it.
     pub fn directory(&self) -> Result<PathBuf, RigError> {
-        let rig = cache_dir()?.join("rig");
+        let rig = Cache::open()?.room("rig")?;
         let root = rig.join("roots").join(format!("{}-{}", self.suite.name(), self.digest()));
         if root.is_dir() {
             return Ok(root);
@@ -210,7 +212,8 @@ fn probes(root: &Path) -> Result<(), RigError> {
 fn ldconfig(root: &Path) -> Result<(), RigError> {
     let mut command = Command::new("unshare");
     command.args(["--map-root-user", "--", "chroot"]).arg(root).arg("/usr/sbin/ldconfig");
-    run(command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")).map(drop)
+    run(command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"))?;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -46,7 +46,7 @@ fn locked_toolroot(set: Set, links: bool) -> Result<Toolroot, RigError> {
     let (profile, _) = Profile::load(DEFAULT)?;
     resolve::fetch(&profile, &lock, &[set], &cache, &ui)?;
     let links = if links { profile.toolroot.links.clone() } else { BTreeMap::default() };
-    Toolroot::at(toolroot::Toolroot::of(&cache, &lock, set, &links, &ui)?.path())
+    Ok(Toolroot::at(toolroot::Toolroot::of(&cache, &lock, set, &links, &ui)?.path())?)
 }
 
 /// QEMU and what makes disks, as locked.

@@ -1,75 +1,25 @@
-//! vsock without a kernel module on the host: the vhost-device-vsock daemon beside the guest, and the host's end of a connection.
+//! The host's end of a vsock connection, in the raw: [`host_builder::query`] is what is tested, this is what tests it.
 //!
-//! The daemon listens on a Unix socket and speaks the hybrid protocol of Firecracker and Cloud Hypervisor: `CONNECT <port>`, answered by
+//! The backend listens on a Unix socket and speaks the hybrid protocol of Firecracker and Cloud Hypervisor: `CONNECT <port>`, answered by
 //! `OK <port>`, then bytes. A port that nobody listens on is closed without a word.
 
 use std::{
     io::{self, Read as _, Write as _},
     os::unix::net::UnixStream,
-    path::{Path, PathBuf},
-    process::Command,
+    path::Path,
     time::Duration,
 };
 
-use crate::{
-    RigError,
-    process::{Background, poll},
-    tools::installed,
-};
+use crate::{RigError, process::poll};
 
-/// Name of the daemon and of its crate.
-const DAEMON: &str = "vhost-device-vsock";
-/// The release that `./tests/run` installs.
-pub const DAEMON_VERSION: &str = "0.3.0";
-/// The daemon makes its sockets within milliseconds; this is for a machine that is busy.
-const START: Duration = Duration::from_secs(20);
 /// Longest line that answers `CONNECT`.
 const REPLY_MAX: usize = 32;
-
-/// A running vsock backend for one guest. It is killed when this is dropped.
-pub struct VsockBackend {
-    daemon: Background,
-    vhost: PathBuf,
-    uds: PathBuf,
-}
-
-impl VsockBackend {
-    /// Starts the installed daemon for the guest `cid`, with its sockets and its log in `dir`.
-    pub fn start(dir: &Path, cid: u32) -> Result<Self, RigError> {
-        let (vhost, uds) = (dir.join("vhost-vsock.sock"), dir.join("vsock.sock"));
-        let mut command = Command::new(installed(DAEMON, DAEMON_VERSION)?);
-        command.args(arguments(&vhost, &uds, cid));
-        let mut daemon = Background::start(command, &dir.join("vhost-vsock.log"))?;
-        daemon.wait_ready(START, "the vsock backend's socket", || vhost.exists())?;
-        Ok(Self { daemon, vhost, uds })
-    }
-
-    /// The vhost-user socket, for QEMU.
-    pub fn vhost(&self) -> &Path {
-        &self.vhost
-    }
-
-    /// The hybrid socket, for the host's programs.
-    pub fn uds(&self) -> &Path {
-        &self.uds
-    }
-
-    /// What the daemon had to say.
-    pub fn messages(&self) -> String {
-        self.daemon.output()
-    }
-}
-
-fn arguments(vhost: &Path, uds: &Path, cid: u32) -> [String; 2] {
-    let vm = format!("guest-cid={cid},socket={},uds-path={}", vhost.display(), uds.display());
-    ["--vm".into(), vm]
-}
 
 /// Connects to the guest's `port` through the hybrid socket `uds`, trying again until the guest listens.
 pub fn connect(uds: &Path, port: u32, deadline: Duration) -> Result<UnixStream, RigError> {
     let mut last = String::new();
-    let stream = poll(deadline, || match try_connect(uds, port) {
-        Ok(stream) => Ok(Some(stream)),
+    let stream: Option<UnixStream> = poll(deadline, || match try_connect(uds, port) {
+        Ok(stream) => Ok::<_, RigError>(Some(stream)),
         Err(error) => {
             last = error.to_string();
             Ok(None)
@@ -111,7 +61,7 @@ fn read_line(stream: &mut UnixStream) -> io::Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::{os::unix::net::UnixListener, thread};
+    use std::{os::unix::net::UnixListener, path::PathBuf, thread};
 
     use super::*;
 
@@ -127,14 +77,6 @@ mod tests {
             stream.write_all(reply).unwrap();
         });
         path
-    }
-
-    #[test]
-    fn daemon_arguments() {
-        assert_eq!(
-            arguments(Path::new("/t/vhu"), Path::new("/t/vm"), 5),
-            ["--vm", "guest-cid=5,socket=/t/vhu,uds-path=/t/vm"]
-        );
     }
 
     #[test]
