@@ -91,7 +91,7 @@ impl KernelLog {
         while lines.len() < MAX_LINES {
             match file.read(&mut buffer) {
                 Ok(0) => break,
-                Ok(length) => lines.extend(text_of(&buffer[..length])),
+                Ok(length) => lines.extend(lines_of(&buffer[..length])),
                 // EPIPE: older records were overwritten; the next read goes on behind them.
                 Err(error) if error.raw_os_error() == Some(libc::EPIPE) => {}
                 Err(_) => break,
@@ -105,11 +105,16 @@ fn open() -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(DEVICE)
 }
 
-/// The text of a record `priority,sequence,time,flags;text\n key=value…`.
-fn text_of(record: &[u8]) -> Option<String> {
+/// The lines of a record `priority,sequence,time,flags;text\n key=value…`. A record may hold several: the kernel writes
+/// the line ends between them as `\x0a`, as it does with every other byte that is no text.
+fn lines_of(record: &[u8]) -> Vec<String> {
     let record = String::from_utf8_lossy(record);
-    let text = record.split_once(';')?.1.lines().next()?.to_owned();
-    (!text.starts_with("gpu-initrd: ")).then_some(text)
+    let text = record.split_once(';').and_then(|(_, rest)| rest.lines().next()).unwrap_or_default();
+    if text.starts_with("gpu-initrd: ") {
+        return Vec::new();
+    }
+    let lines = text.split("\\x0a").map(|line| line.replace("\\x5c", "\\"));
+    lines.filter(|line| !line.is_empty()).collect()
 }
 
 #[cfg(test)]
@@ -124,9 +129,10 @@ mod tests {
     }
 
     #[test]
-    fn the_text_of_a_record_is_taken_and_our_own_left_out() {
-        assert_eq!(text_of(b"6,339,5140900,-;NVRM: x\n SUBSYSTEM=pci\n").unwrap(), "NVRM: x");
-        assert_eq!(text_of(b"6,339,5140900,-;gpu-initrd: x\n"), None);
-        assert_eq!(text_of(b"garbage"), None);
+    fn the_lines_of_a_record_are_taken_and_our_own_left_out() {
+        assert_eq!(lines_of(b"6,339,5140900,-;NVRM: x\n SUBSYSTEM=pci\n"), ["NVRM: x"]);
+        assert_eq!(lines_of(b"6,339,5140900,-;NVRM: a\\x0aNVRM: b\\x5c\n"), ["NVRM: a", "NVRM: b\\"]);
+        assert!(lines_of(b"6,339,5140900,-;gpu-initrd: x\n").is_empty());
+        assert!(lines_of(b"garbage").is_empty());
     }
 }

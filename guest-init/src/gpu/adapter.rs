@@ -118,6 +118,16 @@ fn failure(bdf: &str, error: &io::Error, evidence: &[String]) -> Finding {
     with_evidence(finding, evidence.to_vec())
 }
 
+/// What the driver says of itself at every load.
+const CHATTER: [&str; 6] = [
+    "NVRM: loading NVIDIA UNIX",
+    "loading out-of-tree module",
+    "module verification failed",
+    "Nvlink Core is being initialized",
+    "Loaded the UVM driver",
+    "nvidia-modeset: Loading NVIDIA",
+];
+
 /// The driver's lines about one GPU. It names the address in the first line of a message and sometimes only there, and
 /// some lines name none: those are kept when they follow one that does.
 pub fn about(lines: &[String], bdf: &str) -> Vec<String> {
@@ -126,7 +136,8 @@ pub fn about(lines: &[String], bdf: &str) -> Vec<String> {
     let mut ours = true;
     let mut list = Vec::new();
     for line in lines {
-        if !(line.contains("NVRM") || line.contains("nvidia") || line.contains("firmware")) {
+        let of_the_driver = ["NVRM", "nvidia", "firmware"].iter().any(|word| line.contains(word));
+        if !of_the_driver || CHATTER.iter().any(|chatter| line.contains(chatter)) {
             continue;
         }
         if names_a_gpu(line) {
@@ -158,7 +169,7 @@ mod tests {
     #[test]
     fn lines_belong_to_the_gpu_that_was_named_last() {
         let log = lines(
-            "usb 1-1: new device\nNVRM: GPU 0000:01:00.0: starts\nNVRM: a detail\n\
+            "usb 1-1: new device\nnvidia: loading out-of-tree module taints kernel.\nNVRM: GPU 0000:01:00.0: starts\nNVRM: a detail\n\
              NVRM: Xid (PCI:0000:02:00): 143, pid=1, name=x, Timeout\nNVRM: of the second\n",
         );
         assert_eq!(about(&log, "0000:01:00.0"), ["NVRM: GPU 0000:01:00.0: starts", "NVRM: a detail"]);
