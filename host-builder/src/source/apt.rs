@@ -8,12 +8,14 @@ use crate::interrupt;
 use crate::lock::Artifact;
 use crate::profile;
 use crate::ui::{Ui, Unit};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 const RE_RESOLVE: &str = "the archive has moved on; resolve again: build-initrd --update-lock";
 
@@ -21,7 +23,12 @@ const RE_RESOLVE: &str = "the archive has moved on; resolve again: build-initrd 
 pub struct Apt {
     state: PathBuf,
     arch: &'static str,
+    /// apt gives up at once where another one works in the same state; this waits instead.
+    _lock: fs::File,
 }
+
+/// States whose package lists this process has updated.
+static UPDATED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
 /// What is asked for: exactly these packages, or these with all they depend on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +40,7 @@ pub enum Scope {
 }
 
 impl Apt {
-    /// Prepares the state and updates its package lists.
+    /// Prepares the state and updates its package lists, once in the life of this process.
     pub fn open(
         cache: &Cache,
         from: &profile::Apt,
@@ -47,18 +54,26 @@ impl Apt {
         };
         let sources = sources_text(&archive, from, more_suites);
         let arch = debian_arch(arch)?;
-        let state = cache.room(&format!("apt/{:.16}-{arch}", sha256(sources.as_bytes())))?;
+        let name = format!("{:.16}-{arch}", sha256(sources.as_bytes()));
+        let lock = cache.lock(&format!("apt-{name}"))?;
+        let state = cache.room(&format!("apt/{name}"))?;
         for dir in ["lists/partial", "archives/partial"] {
             fs::create_dir_all(state.join(dir)).doing("creating", &state)?;
         }
         fs::write(state.join("status"), "").doing("writing", &state)?;
         fs::write(state.join("private.sources"), sources).doing("writing", &state)?;
-        let apt = Self { state, arch };
+        let apt = Self { state, arch, _lock: lock };
+        let mut updated = UPDATED.lock().unwrap_or_else(PoisonError::into_inner);
+        if updated.contains(&apt.state) {
+            return Ok(apt);
+        }
         let bar = ui.bar("package lists", 100, Unit::Count);
         run(apt.command("apt-get").arg("update"), "updating the package lists", &mut |percent| {
             bar.set_position(percent);
         })?;
         bar.finish_and_clear();
+        updated.insert(apt.state.clone());
+        drop(updated);
         Ok(apt)
     }
 
