@@ -19,7 +19,9 @@ fn script(text: &str) -> String {
     serde_json::json!({ "entrypoint": ["/bin/sh", "-c", text] }).to_string()
 }
 
-const LIST_NODES: &str = "find /dev -name 'nvidia*' -type c -exec stat -c '%n %t:%T %a %u:%g' {} + | sort";
+/// Path, numbers, mode and owner of every node of NVIDIA's, and what stands in /dev/char for it.
+const LIST_NODES: &str = "find /dev -name 'nvidia*' -type c -exec stat -c '%n %t:%T %a %u:%g' {} + | sort;
+    find /dev/char -lname '*nvidia*' -printf '%p %l\n' | sort";
 
 #[test]
 fn a_promised_gpu_that_is_absent_ends_the_boot() {
@@ -60,8 +62,8 @@ fn an_h100_gets_nodes_and_libraries_as_nvidias_and_the_containers_own_tools_make
     let dir = tempfile::tempdir().unwrap();
     let text = format!(
         "echo nodes; {LIST_NODES}; echo removing
-         rm -rf /dev/nvidia*; umask 077
-         nvidia-modprobe -c 0 -c 255; nvidia-modprobe -u -c 0 -c 1; nvidia-modprobe -m
+         rm -rf /dev/nvidia*; find /dev/char -lname '*nvidia*' -delete; umask 077
+         nvidia-modprobe -c 0 -c 255; nvidia-modprobe -u -c 0; nvidia-modprobe -m
          for f in $(find /proc/driver/nvidia/capabilities -type f); do nvidia-modprobe -f $f; done
          echo nvidia-modprobe; {LIST_NODES}; echo smi
          nvidia-smi; echo smi ended with $?; echo dlopen

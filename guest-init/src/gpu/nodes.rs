@@ -94,7 +94,26 @@ pub fn make(root: &Path, node: &Node) -> io::Result<()> {
     }
     let (uid, gid) = (Uid::from_raw(node.uid), Gid::from_raw(node.gid));
     chown(&path, Some(uid), Some(gid)).map_err(|errno| failed("chown", errno.into()))?;
-    fs::set_permissions(&path, fs::Permissions::from_mode(node.mode)).map_err(|error| failed("chmod", error))
+    fs::set_permissions(&path, fs::Permissions::from_mode(node.mode))
+        .map_err(|error| failed("chmod", error))?;
+    link_by_number(root, node).map_err(|error| failed("linking in /dev/char to", error))
+}
+
+/// `/dev/char/MAJOR:MINOR`, as udev makes it. nvidia-modprobe, and the driver's libraries with it, fail where the
+/// directory is missing.
+fn link_by_number(root: &Path, node: &Node) -> io::Result<()> {
+    let directory = root.join("dev/char");
+    fs::create_dir_all(&directory)?;
+    let link = directory.join(format!("{}:{}", node.major, node.minor));
+    let target = Path::new("..").join(node.path.trim_start_matches("/dev/"));
+    if fs::read_link(&link).is_ok_and(|old| old == target) {
+        return Ok(());
+    }
+    match fs::remove_file(&link) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    std::os::unix::fs::symlink(&target, &link)
 }
 
 fn create(path: &Path, device: libc::dev_t) -> io::Result<()> {
@@ -163,5 +182,6 @@ mod tests {
         make(dir.path(), &node).unwrap();
         assert_eq!(fs::symlink_metadata(&path).unwrap().rdev(), makedev(1, 5));
         make(dir.path(), &node).unwrap();
+        assert_eq!(fs::read_link(dir.path().join("dev/char/1:5")).unwrap(), Path::new("../x/n"));
     }
 }
