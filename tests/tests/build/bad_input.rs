@@ -1,0 +1,232 @@
+//! Input that is not what it should be: refused with both values and a remedy, nothing half-written, and the next build is good.
+
+use std::fs;
+
+use rig::{build::initrd, variant::patch};
+
+use crate::sandbox::{Sandbox, refused};
+
+#[test]
+fn a_lock_with_another_digest() {
+    let mut sandbox = Sandbox::new();
+    let real = sandbox.artifact("nvidia-smi").sha256;
+    let altered = "a".repeat(64);
+    sandbox.edit_artifact("nvidia-smi", |artifact| artifact.sha256.clone_from(&altered));
+    sandbox.refuses(&[], &["nvidia-smi", &altered, &real, "--update-lock"]);
+    sandbox.next_build_is_good();
+}
+
+#[test]
+fn a_lock_with_another_size() {
+    let mut sandbox = Sandbox::new();
+    let real = sandbox.artifact("nvidia-smi");
+    sandbox.edit_artifact("nvidia-smi", |artifact| artifact.size = 77);
+    // The package in the cache is not the one that this lock means.
+    sandbox.refuses(&[], &["nvidia-smi", "77 bytes", &real.size.to_string(), "--update-lock"]);
+    sandbox.next_build_is_good();
+}
+
+#[test]
+fn a_package_cut_short_in_the_cache_is_fetched_again() {
+    let mut sandbox = Sandbox::new();
+    let package = sandbox.artifact("nvidia-smi");
+    sandbox.forget(&package);
+    fs::write(sandbox.blob(&package), "!<arch>\n").unwrap();
+    let output = sandbox.build(&["--dry-run", "--quiet"]);
+    assert!(output.status.success(), "{output:?}");
+    assert!(sandbox.archive().was_asked_for(&package.sha256));
+    assert_eq!(fs::metadata(sandbox.blob(&package)).unwrap().len(), package.size);
+    sandbox.next_build_is_good();
+}
+
+#[test]
+fn a_package_with_one_byte_flipped_in_the_cache() {
+    let mut sandbox = Sandbox::new();
+    let package = sandbox.artifact("nvidia-smi");
+    let mut bytes = fs::read(sandbox.blob(&package)).unwrap();
+    bytes[5000] ^= 1;
+    sandbox.forget(&package);
+    fs::write(sandbox.blob(&package), &bytes).unwrap();
+    let found = host_builder::cache::sha256(&bytes);
+    sandbox.refuses(&[], &[&package.sha256, &found, "run again"]);
+    assert!(!sandbox.blob(&package).exists(), "the damaged package is still there");
+    sandbox.next_build_is_good();
+}
+
+#[test]
+fn a_file_altered_in_the_cache_after_it_was_unpacked() {
+    let sandbox = Sandbox::new();
+    let package = sandbox.artifact("nvidia-smi");
+    let tree = sandbox.path("cache/trees").join(&package.sha256);
+    let original = fs::read_link(&tree).unwrap();
+    fs::remove_file(&tree).unwrap();
+    let copied = std::process::Command::new("cp").arg("-a").arg(original).arg(&tree).status().unwrap();
+    assert!(copied.success());
+    let mut files = walkdir::WalkDir::new(&tree).into_iter().map(Result::unwrap);
+    let file = files.find(|entry| entry.path().ends_with("usr/lib/nvidia/current/nvidia-smi"));
+    let file = file.unwrap().into_path();
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[5000] ^= 1;
+    fs::write(&file, &bytes).unwrap();
+    sandbox.refuses(&[], &["/usr/bin/nvidia-smi", &host_builder::cache::sha256(&bytes), "remove the cache"]);
+}
+
+#[test]
+fn a_version_that_the_archive_no_longer_offers() {
+    let mut sandbox = Sandbox::new();
+    let package = sandbox.artifact("nvidia-smi");
+    sandbox.forget(&package);
+    let mut offered = Sandbox::offered();
+    let newer = &mut offered.iter_mut().find(|(artifact, _)| artifact.name == package.name).unwrap().0;
+    newer.version = "999.1-1".into();
+    sandbox.archive().offer(&offered);
+    sandbox.refuses(&[], &["nvidia-smi", &package.version, "--update-lock"]);
+    offered.retain(|(artifact, _)| artifact.name != package.name);
+    sandbox.archive().offer(&offered);
+    sandbox.refuses(&[], &["nvidia-smi", "--update-lock"]);
+    sandbox.next_build_is_good();
+}
+
+#[test]
+fn no_network() {
+    let mut sandbox = Sandbox::new();
+    let package = sandbox.artifact("nvidia-smi");
+    sandbox.forget(&package);
+    let uri = sandbox.archive().uri();
+    // Nothing listens on the discard port.
+    sandbox.edit_profile(&uri, "http://127.0.0.1:9");
+    sandbox.refuses(&[], &["127.0.0.1:9", "check the network"]);
+    sandbox.next_build_is_good();
+}
+
+#[test]
+fn a_kernel_without_a_module_that_the_profile_names() {
+    let mut sandbox = Sandbox::new();
+    sandbox.edit_profile("\"virtio_blk\", ", "\"virtio_blk\", \"no-such-disk\", ");
+    sandbox.refuses(&[], &[initrd().release(), "no module no-such-disk", "choose another kernel"]);
+    sandbox.next_build_is_good();
+}
+
+/// The GPU's modules in the cache are changed in one place, the length kept.
+fn with_modules_that_say(from: &str, to: &str, texts: &[&str]) {
+    let mut sandbox = Sandbox::new();
+    let modules = sandbox.own_modules();
+    let module = walkdir::WalkDir::new(modules).into_iter().map(Result::unwrap);
+    for module in module.filter(|entry| entry.file_name() == "nvidia.ko") {
+        let mut bytes = fs::read(module.path()).unwrap();
+        patch(&mut bytes, from.as_bytes(), to.as_bytes());
+        fs::write(module.path(), bytes).unwrap();
+    }
+    sandbox.refuses(&[], texts);
+    fs::remove_dir_all(sandbox.path("cache/modules")).unwrap();
+    std::os::unix::fs::symlink(
+        rig::build::cache().unwrap().room("modules").unwrap(),
+        sandbox.path("cache/modules"),
+    )
+    .unwrap();
+    sandbox.next_build_is_good();
+}
+
+#[test]
+fn modules_of_another_kernel() {
+    let release = initrd().release();
+    let other = format!("9{}", &release[1..]);
+    with_modules_that_say(
+        &format!("\0vermagic={release} "),
+        &format!("\0vermagic={other} "),
+        &["nvidia", release, &other, "--update-lock"],
+    );
+}
+
+#[test]
+fn modules_of_another_driver() {
+    let driver = initrd().driver();
+    let other = format!("9{}", &driver[1..]);
+    with_modules_that_say(
+        &format!("\0version={driver}\0"),
+        &format!("\0version={other}\0"),
+        &["nvidia", driver, &other, "to the last digit"],
+    );
+}
+
+#[test]
+fn modules_that_ask_for_other_firmware() {
+    let driver = initrd().driver();
+    let other = format!("9{}", &driver[1..]);
+    with_modules_that_say(
+        &format!("\0firmware=nvidia/{driver}/gsp_ga10x.bin\0"),
+        &format!("\0firmware=nvidia/{other}/gsp_ga10x.bin\0"),
+        &[&format!("nvidia/{other}/gsp_ga10x.bin"), &format!("nvidia/{driver}/"), "one driver version"],
+    );
+}
+
+#[test]
+fn a_lock_of_another_driver() {
+    let mut sandbox = Sandbox::new();
+    sandbox.edit_lock(|lock| lock.driver = "550.1".into());
+    sandbox.refuses(&[], &["550.1,", initrd().driver(), "--update-lock"]);
+    sandbox.next_build_is_good();
+}
+
+#[test]
+fn a_lock_of_another_state_of_the_profile() {
+    let mut sandbox = Sandbox::new();
+    sandbox.edit_lock(|lock| lock.profile_sha256 = "b".repeat(64));
+    sandbox.refuses(&[], &["bbbbbbbbbbbb", "debian-13", "--update-lock"]);
+    sandbox.next_build_is_good();
+}
+
+#[test]
+fn a_lock_that_is_none() {
+    let mut sandbox = Sandbox::new();
+    for text in ["", "format = 1\n", "not toml", "format = 99\n"] {
+        fs::write(sandbox.path("initrd.lock"), text).unwrap();
+        sandbox.refuses(&[], &["initrd.lock", "--update-lock"]);
+        assert_eq!(fs::read_to_string(sandbox.path("initrd.lock")).unwrap(), text, "the lock was changed");
+    }
+    sandbox.next_build_is_good();
+}
+
+#[test]
+fn options_that_cannot_be() {
+    let sandbox = Sandbox::new();
+    for (arguments, texts) in [
+        (&["--capabilities", "compute,foo"][..], &["\"foo\"", "compute, utility, video"][..]),
+        (&["--capabilities", ""], &["known: compute"]),
+        (&["--output", "x", "--kernel-output", "x"], &["--output and --kernel-output are both x"]),
+        (&["--output", "x", "--kernel-output", "./x"], &["--output and --kernel-output", "its own file"]),
+        (&["--output", "initrd.lock"], &["--output and --lock are both initrd.lock"]),
+        (&["--output", "."], &["--output", "found a directory"]),
+        (&["--lock", "/"], &["--lock", "found a directory"]),
+    ] {
+        sandbox.refuses(arguments, texts);
+    }
+    for (profile, texts) in
+        [("no-such", &["\"no-such\"", "debian-13"][..]), ("./no-such.toml", &["no-such.toml"])]
+    {
+        let mut command = std::process::Command::new(rig::build::program());
+        sandbox.prepare(command.args(["build-initrd", "--profile", profile]));
+        refused(&command.output().unwrap(), texts);
+    }
+    // These the parser of the command line refuses, in its own words.
+    for (arguments, text) in [
+        (["--compression", "lz4"], "zstd, zstd:LEVEL, gzip, xz or none"),
+        (["--compression", "zstd:20"], "1 to 19"),
+        (["--no-such", "x"], "--no-such"),
+    ] {
+        let output = sandbox.build(&arguments);
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains(text), "{output:?}");
+    }
+    assert!(sandbox.outputs().is_empty() && !sandbox.path("x").exists());
+    sandbox.nothing_is_half_made();
+}
+
+#[test]
+fn a_place_that_cannot_be_written() {
+    let mut sandbox = Sandbox::new();
+    fs::write(sandbox.path("file"), "").unwrap();
+    sandbox.refuses(&["--output", "file/initrd.img"], &["file", "what to do"]);
+    sandbox.refuses(&["--output", "/proc/gpu-initrd/initrd.img"], &["/proc/gpu-initrd", "what to do"]);
+    sandbox.next_build_is_good();
+}

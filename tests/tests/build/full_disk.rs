@@ -1,0 +1,51 @@
+//! No space left: said, with the place and the remedy, and nothing half-written. The full disk is a small tmpfs in a namespace.
+
+use std::{fs, process::Command};
+
+use crate::sandbox::{Sandbox, refused};
+
+/// Mounts a tmpfs of size `$1` on `$2`, runs the rest, and fails when that leaves a temporary file there.
+const FULL: &str = r#"set -eu
+size=$1 place=$2; shift 2
+mkdir -p "$place"; mount -t tmpfs -o "size=$size" full "$place"
+code=0; "$@" || code=$?
+left=$(find "$place" -name '.partial-*' -o -name '.gpu-initrd-*' -o -name '*.img')
+[ -z "$left" ] || { echo "left behind: $left" >&2; exit 99; }
+exit $code"#;
+
+fn with_little_space(sandbox: &Sandbox, place: &str, size: &str, texts: &[&str]) {
+    let mut command = Command::new("unshare");
+    command
+        .args(["--map-root-user", "--mount", "--", "sh", "-c", FULL, "full", size])
+        .arg(sandbox.path(place));
+    command.arg(rig::build::program()).args(["build-initrd", "--profile", "./profile.toml"]);
+    sandbox.prepare(&mut command);
+    refused(&command.arg("--quiet").output().unwrap(), texts);
+    assert!(sandbox.outputs().is_empty(), "{:?}", sandbox.outputs());
+    sandbox.nothing_is_half_made();
+}
+
+#[test]
+fn where_the_initrd_goes() {
+    let mut sandbox = Sandbox::new();
+    with_little_space(&sandbox, "out", "4m", &["packing /", "No space left", "free some space", "--output"]);
+    sandbox.next_build_is_good();
+}
+
+#[test]
+fn where_packages_are_unpacked() {
+    let mut sandbox = Sandbox::new();
+    fs::remove_dir_all(sandbox.path("cache/trees")).unwrap();
+    let texts = ["cache/trees", "No space left", "free some space", "GPU_INITRD_CACHE"];
+    with_little_space(&sandbox, "cache/trees", "4m", &texts);
+    sandbox.next_build_is_good();
+}
+
+#[test]
+fn where_packages_are_downloaded() {
+    let mut sandbox = Sandbox::new();
+    sandbox.forget(&sandbox.artifact("libcuda1"));
+    let texts = ["downloading", "No space left", "free some space", "GPU_INITRD_CACHE"];
+    with_little_space(&sandbox, "cache/work", "1m", &texts);
+    sandbox.next_build_is_good();
+}

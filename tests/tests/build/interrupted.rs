@@ -1,0 +1,109 @@
+//! Interrupted runs: exit code 2, no partial file, no program left running, and the next build is good.
+
+use std::{
+    convert::Infallible,
+    fs,
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use nix::{
+    sys::signal::{Signal, kill, killpg},
+    unistd::Pid,
+};
+use rig::process::poll;
+
+use crate::sandbox::Sandbox;
+
+/// Longest wait for a moment, and for programs to be gone.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Who gets the signal: the process alone (`kill`), or all of its group (Ctrl-C in a terminal).
+#[derive(Clone, Copy, Debug)]
+enum To {
+    Process,
+    Group,
+}
+
+fn interrupt(sandbox: &Sandbox, signal: Signal, to: To, moment: impl Fn() -> bool) {
+    // A session of its own, as a terminal gives it: all that it starts can be found by it.
+    let mut command = Command::new("setsid");
+    command.arg(rig::build::program()).args(["build-initrd", "--profile", "./profile.toml", "--quiet"]);
+    sandbox.prepare(&mut command);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let group = Pid::from_raw(child.id().try_into().unwrap());
+    let came = poll(PATIENCE, || {
+        assert!(child.try_wait().unwrap().is_none(), "the build ended before the moment came");
+        Ok::<_, Infallible>(moment().then_some(()))
+    });
+    came.unwrap().expect("the moment came");
+    match to {
+        To::Process => kill(group, signal),
+        To::Group => killpg(group, signal),
+    }
+    .unwrap();
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{signal} to {to:?}: {stderr}");
+    assert!(stderr.contains("interrupted: nothing half-written was left"), "{stderr}");
+    assert!(sandbox.outputs().is_empty(), "{:?}", sandbox.outputs());
+    let gone = poll(PATIENCE, || Ok::<_, Infallible>(members(group).is_empty().then_some(()))).unwrap();
+    assert!(gone.is_some(), "left running: {:?}", members(group));
+    sandbox.nothing_is_half_made();
+}
+
+/// Command lines of the living processes of a session.
+fn members(session: Pid) -> Vec<String> {
+    let of = |directory: &Path| -> Option<String> {
+        // pid (name) state parent group session …; the name may hold anything but ends at the last parenthesis.
+        let stat = fs::read_to_string(directory.join("stat")).ok()?;
+        let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+        let (state, member) = (fields.next()?, fields.nth(2)?);
+        (state != "Z" && member == session.to_string()).then_some(())?;
+        let words = fs::read_to_string(directory.join("cmdline")).ok()?;
+        Some(words.replace('\0', " "))
+    };
+    fs::read_dir("/proc").unwrap().filter_map(|entry| of(&entry.ok()?.path())).collect()
+}
+
+#[test]
+fn while_packing() {
+    for (signal, to) in [(Signal::SIGINT, To::Group), (Signal::SIGTERM, To::Process)] {
+        let mut sandbox = Sandbox::new();
+        interrupt(&sandbox, signal, to, || !sandbox.outputs().is_empty());
+        sandbox.next_build_is_good();
+    }
+}
+
+#[test]
+fn while_downloading() {
+    for (signal, to) in [(Signal::SIGINT, To::Group), (Signal::SIGTERM, To::Process)] {
+        let mut sandbox = Sandbox::new();
+        let package = sandbox.artifact("nvidia-smi");
+        sandbox.forget(&package);
+        sandbox.archive().hold(Some(&package.sha256));
+        interrupt(&sandbox, signal, to, || sandbox.archive().was_asked_for(&package.sha256));
+        assert!(!sandbox.blob(&package).exists());
+        sandbox.next_build_is_good();
+    }
+}
+
+/// The compiler runs in the toolroot, with children of its own.
+#[test]
+fn while_compiling() {
+    for (signal, to) in [(Signal::SIGINT, To::Group), (Signal::SIGTERM, To::Process)] {
+        let mut sandbox = Sandbox::new();
+        fs::remove_dir_all(sandbox.path("cache/modules")).unwrap();
+        let work = sandbox.path("cache/work");
+        let objects = || walkdir::WalkDir::new(&work).into_iter().filter_map(Result::ok);
+        let compiling =
+            || objects().any(|entry| entry.path().extension().is_some_and(|ending| ending == "o"));
+        interrupt(&sandbox, signal, to, compiling);
+        assert!(fs::read_dir(sandbox.path("cache/modules")).unwrap().next().is_none());
+        let modules = rig::build::cache().unwrap().room("modules").unwrap();
+        fs::remove_dir_all(sandbox.path("cache/modules")).unwrap();
+        std::os::unix::fs::symlink(modules, sandbox.path("cache/modules")).unwrap();
+        sandbox.next_build_is_good();
+    }
+}

@@ -1,0 +1,13 @@
+//! `build-initrd` on the real packages: what it makes, that it makes the same again elsewhere, and that bad input is refused with a remedy
+//! and leaves nothing behind.
+
+#![allow(clippy::unwrap_used, reason = "a test ends where its ground is missing")]
+
+mod archive;
+mod bad_input;
+mod content;
+mod full_disk;
+mod interrupted;
+mod output;
+mod reproducible;
+mod sandbox;

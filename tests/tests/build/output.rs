@@ -1,0 +1,95 @@
+//! What `build-initrd` prints, and where.
+
+use std::{collections::BTreeSet, fs};
+
+use rig::build::initrd;
+
+use crate::{content::manifest_bytes, sandbox::Sandbox};
+
+/// The keys that the README documents.
+const KEYS: &[&str] = &[
+    "capabilities",
+    "compression",
+    "driver",
+    "firmware",
+    "initrd",
+    "initrd_bytes",
+    "initrd_sha256",
+    "kernel",
+    "kernel_release",
+    "libraries_and_programs",
+    "lock",
+    "minimum_memory_mib",
+    "modules",
+    "recommended_cmdline",
+    "seconds",
+    "unpacked_bytes",
+];
+
+#[test]
+fn a_dry_run_prints_the_plan_and_writes_nothing() {
+    let sandbox = Sandbox::new();
+    fs::remove_file(sandbox.path("initrd.lock")).unwrap();
+    let lock = initrd().lock.to_str().unwrap();
+    let mut command = std::process::Command::new(rig::build::program());
+    sandbox.prepare(command.args(["build-initrd", "--lock", lock, "--dry-run", "--json"]));
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(output.stdout == manifest_bytes(&initrd().initrd), "the plan is not the manifest of the image");
+    assert!(!sandbox.path("out").exists() && !sandbox.path("initrd.lock").exists());
+    sandbox.nothing_is_half_made();
+}
+
+#[test]
+fn a_dry_run_for_people_names_modules_and_files() {
+    let output = Sandbox::new().build(&["--dry-run"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    for part in ["modules, in load order:", "nvidia_uvm", "/init", "/usr/bin/nvidia-smi", "unpacked: "] {
+        assert!(text.contains(part), "{part:?} is not in {text}");
+    }
+}
+
+#[test]
+fn json_has_the_documented_keys_and_quiet_says_nothing() {
+    let report = &initrd().report;
+    let keys: BTreeSet<_> = report.as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(keys, KEYS.iter().copied().collect());
+    assert_eq!(fs::metadata(&initrd().initrd).unwrap().len(), report["initrd_bytes"].as_u64().unwrap());
+    assert!(
+        report["minimum_memory_mib"].as_u64().unwrap() > report["unpacked_bytes"].as_u64().unwrap() >> 20
+    );
+
+    let sandbox = Sandbox::new();
+    let output = sandbox.build(&["--quiet"]);
+    assert!(output.status.success() && output.stdout.is_empty() && output.stderr.is_empty(), "{output:?}");
+    let mut outputs = sandbox.outputs();
+    outputs.sort();
+    assert_eq!(outputs, [sandbox.path("out/initrd.img"), sandbox.path("out/vmlinuz")]);
+    sandbox.nothing_is_half_made();
+    // With another archive, another profile file and another cache, and the same lock otherwise.
+    assert_eq!(host_builder::cache::sha256_file(&sandbox.path("out/initrd.img")).unwrap(), initrd().sha256());
+}
+
+#[test]
+fn every_compression_holds_the_same_archive() {
+    use std::io::Read;
+    let sandbox = Sandbox::new();
+    let read = |mut stream: Box<dyn Read>| {
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).unwrap();
+        host_builder::cache::sha256(&bytes)
+    };
+    let file = |path| fs::File::open(path).unwrap();
+    let expected = read(Box::new(zstd::Decoder::new(file(initrd().initrd.clone())).unwrap()));
+    for how in ["none", "zstd:1"] {
+        let output = sandbox.build(&["--quiet", "--compression", how]);
+        assert!(output.status.success(), "{output:?}");
+        let packed = file(sandbox.path("out/initrd.img"));
+        let found = if how == "none" {
+            read(Box::new(packed))
+        } else {
+            read(Box::new(zstd::Decoder::new(packed).unwrap()))
+        };
+        assert_eq!(found, expected, "{how}");
+    }
+}
