@@ -22,7 +22,7 @@ pub enum DiskError {
         present: String,
     },
     /// It holds no file system we know.
-    #[error("{device} holds no file system: expected ext4, erofs, squashfs or xfs")]
+    #[error("{device} holds no file system: expected ext4, erofs or squashfs")]
     NoFileSystem {
         /// Which device.
         device: String,
@@ -76,6 +76,12 @@ pub fn look(source: &Source) -> Option<PathBuf> {
     }
 }
 
+/// Whether the disk of a device node has a serial number.
+pub fn has_serial(device: &str) -> bool {
+    let name = device.trim_start_matches("/dev/");
+    list().into_iter().any(|(disk, serial)| disk == name && serial.is_some())
+}
+
 /// Names and serial numbers of all disks.
 fn list() -> Vec<(String, Option<String>)> {
     list_from(Path::new("/sys/block"))
@@ -103,11 +109,10 @@ pub fn file_system(device: &Path) -> Result<&'static str, DiskError> {
     let refused = |source| DiskError::Refused { what: format!("reading {}", device.display()), source };
     let file = File::open(device).map_err(refused)?;
     // Offset and bytes of each superblock's magic.
-    let known: [(&str, u64, &[u8]); 4] = [
+    let known: [(&str, u64, &[u8]); 3] = [
         ("ext4", 0x438, &[0x53, 0xef]),
         ("erofs", 1024, &[0xe2, 0xe1, 0xf5, 0xe0]),
         ("squashfs", 0, b"hsqs"),
-        ("xfs", 0, b"XFSB"),
     ];
     for (name, offset, magic) in known {
         let mut found = [0; 4];

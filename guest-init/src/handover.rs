@@ -4,12 +4,12 @@
 use crate::container::{self, Spec, inherit};
 use crate::report::{self, Board};
 use crate::server;
-use image::status::{Code, Container, Finding, Outcome, Phase, PhaseOutcome, Status};
+use image::status::{Code, Container, Finding, Outcome, Phase, PhaseOutcome, PhaseTime, Status};
 use std::convert::Infallible;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -20,57 +20,73 @@ const NAME: &str = "@gpu-initrd";
 
 /// Leaves a keeper behind and becomes the image's init. Returns only when it cannot.
 ///
+/// The keeper begins to answer when the pipe that brings its status ends, and that is when this process has become the
+/// image's init: until then the board here says what is true.
+///
 /// # Errors
 /// The finding that says why.
 pub fn hand_over(spec: &Spec, listener: Option<RawFd>, board: &Board) -> Result<Infallible, Finding> {
-    board.update(|status| {
-        status.container = Some(Container { pid: 1, command: init_command(spec), exit: None });
-        status.outcome = Outcome::Ready;
-    });
-    board.end(Phase::Exec, PhaseOutcome::Done);
-    board.begin(Phase::Running);
-    if let Some(listener) = listener {
-        keep(listener, &board.snapshot()).map_err(|error| {
-            let message = format!("the process that keeps answering status could not be started: {error}");
-            report::error(
-                Code::Internal,
-                message,
-                "this is a defect of guest-init, or the guest is out of memory",
-            )
-        })?;
+    let mut status = board.snapshot();
+    status.container = Some(Container { pid: 1, command: init_command(spec), exit: None });
+    (status.outcome, status.phase) = (Outcome::Ready, Phase::Running);
+    let now = status.uptime_ms;
+    for time in status.phases.iter_mut().filter(|time| time.end_ms.is_none()) {
+        (time.end_ms, time.outcome) = (Some(now), PhaseOutcome::Done);
     }
-    container::become_init(spec)
+    let running =
+        PhaseTime { phase: Phase::Running, start_ms: now, end_ms: None, outcome: PhaseOutcome::Running };
+    status.phases.push(running);
+    let mut keeper = keep(listener, &status).map_err(|error| {
+        let message = format!("the process that keeps answering status could not be started: {error}");
+        report::error(
+            Code::Internal,
+            message,
+            "this is a defect of guest-init, or the guest is out of memory",
+        )
+    })?;
+    let result = container::become_init(spec);
+    // It did not come to that: a status with something behind it is none, and the keeper ends.
+    let _ = keeper.write_all(b"!");
+    result
 }
 
 fn init_command(spec: &Spec) -> Vec<String> {
-    if spec.command().is_empty() { vec!["/sbin/init".into()] } else { spec.command().to_vec() }
+    let mut command = spec.command().to_vec();
+    if command.is_empty() {
+        command.push(container::DEFAULT_INIT.into());
+    }
+    report::clip_lines(&mut command);
+    command
 }
 
-fn keep(listener: RawFd, status: &Status) -> io::Result<()> {
+/// Starts the keeper; the pipe to it closes when this process becomes something else.
+fn keep(listener: Option<RawFd>, status: &Status) -> io::Result<File> {
     let (read, write) = std::io::pipe()?;
     inherit(&read)?;
     // SAFETY: the server thread owns the listening socket for the life of this process, so it is open here.
-    inherit(&unsafe { BorrowedFd::borrow_raw(listener) })?;
+    let listener = listener.map(|number| unsafe { BorrowedFd::borrow_raw(number) });
+    listener.iter().try_for_each(inherit)?;
     // The keeper holds the GPUs from now on; these copies go when this process becomes the image's init.
     let held = crate::gpu::adapter::held();
     held.iter().try_for_each(inherit)?;
+    let number = listener.map_or("none".into(), |listener| listener.as_raw_fd().to_string());
     let child = Command::new("/proc/self/exe")
         .arg0(NAME)
         .arg(KEEPER)
         .arg(read.as_raw_fd().to_string())
-        .arg(listener.to_string())
+        .arg(number)
         .env_clear()
         .spawn();
-    // Nothing of ours may pass into the image's init.
-    for fd in &held {
+    // Nothing of ours may pass into the image's init; until then the GPUs stay open here, too.
+    for fd in held.iter().map(AsFd::as_fd).chain(listener) {
         nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC))?;
     }
-    // SAFETY: as above.
-    let listener = unsafe { BorrowedFd::borrow_raw(listener) };
-    nix::fcntl::fcntl(listener, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC))?;
+    held.into_iter().for_each(std::mem::forget);
     child?;
     drop(read);
-    File::from(OwnedFd::from(write)).write_all(&serde_json::to_vec(status).map_err(io::Error::other)?)
+    let mut write = File::from(OwnedFd::from(write));
+    write.write_all(&serde_json::to_vec(status).map_err(io::Error::other)?)?;
+    Ok(write)
 }
 
 /// The keeper's life. Returns only when it was started wrongly.
@@ -80,13 +96,19 @@ pub fn run_keeper(args: &[OsString]) -> i32 {
         // SAFETY: PID 1 opened this descriptor for us, passed its number, and nothing else here uses it.
         Some(unsafe { OwnedFd::from_raw_fd(number) })
     };
-    let (Some(status), Some(listener)) = (descriptor(0), descriptor(1)) else { return 2 };
+    let Some(status) = descriptor(0) else { return 2 };
     let mut bytes = Vec::new();
     if File::from(status).read_to_end(&mut bytes).is_err() {
         return 2;
     }
     let Ok(status) = serde_json::from_slice(&bytes) else { return 2 };
     crate::supervise::unblock_signals();
-    server::resume(listener, &Board::resumed(status));
+    match descriptor(1) {
+        Some(listener) => server::resume(listener, &Board::resumed(status)),
+        // Without vsock there is nobody to answer, but the GPUs must stay open.
+        None => loop {
+            nix::unistd::pause();
+        },
+    }
     0
 }

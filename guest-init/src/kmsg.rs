@@ -78,11 +78,6 @@ impl KernelLog {
         Self(open().and_then(|mut file| file.seek(SeekFrom::End(0)).map(|_| file)).ok())
     }
 
-    /// From the first line that the kernel still has.
-    pub fn beginning() -> Self {
-        Self(open().ok())
-    }
-
     /// Lines that are new since the last call, without our own; text only.
     pub fn lines(&mut self) -> Vec<String> {
         let mut lines = Vec::new();

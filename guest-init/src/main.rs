@@ -36,18 +36,22 @@ fn boot(board: &Board, config: &mut Config) -> Result<Exit, Fatal> {
     kmsg::start_logging("info");
     power::on_panic(board);
     mounted.map_err(|error| Some(internal(&error.to_string())))?;
-    *config = settings::cmdline()?;
+    // What is wrong with the command line or the plan is told over vsock too, so both wait until it is there.
+    let told = settings::cmdline(config);
     kmsg::start_logging(&config.log_level);
-    let manifest = settings::manifest()?;
-    board.update(|status| {
-        status.driver_planned = manifest.driver.as_ref().map(|driver| driver.version.clone());
-    });
+    let manifest = settings::manifest();
     board.end(Phase::Start, PhaseOutcome::Done);
 
     board.begin(Phase::Modules);
-    modules::load_what_can(&manifest, Purpose::Boot, &config.module_parameters, board);
+    if let Ok(manifest) = &manifest {
+        let driver = manifest.driver.as_ref().map(|driver| driver.version.clone());
+        board.update(|status| status.driver_planned = driver);
+        modules::load_what_can(manifest, Purpose::Boot, &config.module_parameters, board);
+    }
     board.end(Phase::Modules, PhaseOutcome::Done);
     let listener = listen(config, board);
+    told?;
+    let manifest = manifest?;
 
     board.phase(Phase::Config, || settings::config_disk(config))?;
     settings::report_unknown(config, board);
@@ -104,7 +108,11 @@ fn gpu_and_root(
     let required = wanted && policy == GpuPolicy::Required;
     if wanted && manifest.driver.is_none() {
         let hint = "build an initrd with a driver, or boot without HAS_GPU=1";
-        board.finding(warning(Code::NoDriver, "HAS_GPU=1, and the initrd carries no driver", hint));
+        let message = "HAS_GPU=1, and the initrd carries no driver";
+        if config.gpu_policy == Some(GpuPolicy::Required) {
+            return Err(Some(report::error(Code::NoDriver, message, hint)));
+        }
+        board.finding(warning(Code::NoDriver, message, hint));
     }
     let wanted = wanted && manifest.driver.is_some();
     board.begin(Phase::Gpu);
@@ -149,8 +157,10 @@ fn run(spec: &Spec, board: &Board) -> Result<Exit, Fatal> {
     board.end(Phase::Exec, PhaseOutcome::Done);
     board.begin(Phase::Running);
     board.update(|status| {
+        let mut command = spec.command().to_vec();
+        report::clip_lines(&mut command);
         status.outcome = Outcome::Ready;
-        status.container = Some(Container { pid, command: spec.command().to_vec(), exit: None });
+        status.container = Some(Container { pid, command, exit: None });
     });
     let exit = supervise::run(Pid::from_raw(pid.cast_signed()));
     board.end(Phase::Running, PhaseOutcome::Done);

@@ -80,7 +80,7 @@ fn load(module: &Module, more: &BTreeMap<String, Vec<String>>, release: &str) ->
 fn refusal(module: &Module, errno: Errno, log: Vec<String>, release: &str) -> Finding {
     let name = &module.name;
     let (code, message, hint) = match errno {
-        Errno::ENODEV => (
+        Errno::ENODEV if module.purpose == Purpose::Gpu => (
             Code::NoGpu,
             format!("module {name} found no device that it drives"),
             "pass a GPU through to the guest (VFIO), or boot without HAS_GPU=1",
@@ -112,10 +112,15 @@ fn refusal(module: &Module, errno: Errno, log: Vec<String>, release: &str) -> Fi
     };
     // A module that says ENOEXEC on the very kernel it was made for is damaged, not foreign.
     let same = code == Code::KernelMismatch && module.vermagic.split(' ').next() == Some(&running_release());
-    let (code, message) = if same {
-        (Code::ModuleFailed, format!("the kernel {release} cannot use module {name}: {errno}"))
+    let (code, message, hint) = if same {
+        let message = format!("the kernel {release} cannot use module {name}: {errno}");
+        (
+            Code::ModuleFailed,
+            message,
+            "correct its parameters (MODULE.PARAMETER=VALUE on the command line); the kernel's lines say more",
+        )
     } else {
-        (code, message)
+        (code, message, hint)
     };
     with_evidence(report::error(code, message, hint), log)
 }

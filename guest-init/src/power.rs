@@ -1,6 +1,8 @@
 //! The end: nothing leaves PID 1 but through here.
 
 use image::config::PowerAction;
+use image::layout;
+use nix::mount::umount;
 use nix::sys::reboot::{RebootMode, reboot};
 use std::time::Duration;
 
@@ -9,6 +11,13 @@ const PANIC_LINGER: Duration = Duration::from_secs(2);
 
 /// Writes everything to the disks and ends the machine.
 pub fn end(action: PowerAction) -> ! {
+    // A disk that took the container's writes must not need its journal at the next boot.
+    for path in [layout::ROOT_MERGED, layout::ROOT_SCRATCH, layout::ROOT_LOWER] {
+        match umount(path) {
+            Ok(()) | Err(nix::Error::EINVAL | nix::Error::ENOENT) => {}
+            Err(errno) => log::warn!("unmounting {path}: {errno}"),
+        }
+    }
     nix::unistd::sync();
     let mode = match action {
         PowerAction::Off => RebootMode::RB_POWER_OFF,
@@ -29,7 +38,7 @@ pub fn on_panic(board: &crate::report::Board) {
         crate::kmsg::emergency(&text);
         // In a thread of its own: the panicking one may hold the board's lock.
         let board = board.clone();
-        std::thread::spawn(move || {
+        let _ = std::thread::Builder::new().spawn(move || {
             let finding = crate::report::error(
                 image::status::Code::Internal,
                 text,

@@ -1,13 +1,15 @@
 //! The shared status board: every part of the boot writes what it knows, the server reads it.
 
-use image::status::{Code, Finding, GpuState, Outcome, Phase, PhaseOutcome, PhaseTime, Severity, Status};
+use image::status::{Code, Finding, Outcome, Phase, PhaseOutcome, PhaseTime, Severity, Status};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// More findings than this are not kept: a hostile root must not fill the memory.
 const MAX_FINDINGS: usize = 64;
-/// Evidence lines per finding.
+/// Evidence lines per finding, and per GPU.
 const MAX_EVIDENCE: usize = 20;
+/// Characters of one text on the board. With the bounds above, a status stays far below the largest reply.
+const MAX_TEXT: usize = 400;
 
 /// A handle to the board; clones show the same board.
 #[derive(Clone)]
@@ -112,7 +114,8 @@ impl Board {
 
     /// Adds a finding, and says it in the log.
     pub fn finding(&self, mut finding: Finding) {
-        finding.evidence.truncate(MAX_EVIDENCE);
+        clip(&mut finding.message);
+        clip_lines(&mut finding.evidence);
         let level = match finding.severity {
             Severity::Error => log::Level::Error,
             Severity::Warning => log::Level::Warn,
@@ -137,14 +140,23 @@ impl Board {
         self.update(|status| {
             if let Some(gpu) = status.gpus.iter_mut().find(|gpu| gpu.bdf == bdf) {
                 change(gpu);
+                clip_lines(&mut gpu.evidence);
             }
         });
     }
+}
 
-    /// How many GPUs are in a state.
-    pub fn gpus_in(&self, state: GpuState) -> usize {
-        self.lock().gpus.iter().filter(|gpu| gpu.state == state).count()
+fn clip(text: &mut String) {
+    if let Some((at, _)) = text.char_indices().nth(MAX_TEXT) {
+        text.truncate(at);
+        text.push('…');
     }
+}
+
+/// Bounds a list of texts that come from elsewhere: kernel log, configuration.
+pub fn clip_lines(lines: &mut Vec<String>) {
+    lines.truncate(MAX_EVIDENCE);
+    lines.iter_mut().for_each(clip);
 }
 
 /// Milliseconds since the kernel started.
@@ -215,11 +227,15 @@ mod tests {
     }
 
     #[test]
-    fn findings_are_bounded() {
+    fn a_board_full_of_what_others_wrote_still_fits_into_a_reply() {
         let board = Board::new("k".into());
         for number in 0..100 {
-            board.finding(error(Code::Internal, number.to_string(), ""));
+            let finding = error(Code::Internal, format!("{number} {}", "ä".repeat(5000)), "");
+            board.finding(with_evidence(finding, vec!["x".repeat(5000); 100]));
         }
-        assert_eq!(board.snapshot().findings.len(), MAX_FINDINGS);
+        let status = board.snapshot();
+        assert_eq!(status.findings.len(), MAX_FINDINGS);
+        let reply = image::wire::Reply::Status(Box::new(status));
+        image::wire::write(&mut Vec::new(), &reply, image::wire::MAX_REPLY).unwrap();
     }
 }

@@ -53,10 +53,14 @@ fn lower(config: &Config) -> Result<(), Finding> {
         None => first_present(&[Source::Serial("root".into()), Source::Device(DEFAULT_ROOT.into())], config)?,
     };
     match &source {
-        Source::Virtiofs(tag) => {
-            mount(Some(tag.as_str()), target, Some("virtiofs"), MsFlags::MS_NODEV, None::<&str>)
-                .map_err(|errno| unusable(&format!("virtiofs tag {tag}: {errno}")))
-        }
+        Source::Virtiofs(tag) => mount(
+            Some(tag.as_str()),
+            target,
+            Some("virtiofs"),
+            MsFlags::MS_NODEV | MsFlags::MS_RDONLY,
+            None::<&str>,
+        )
+        .map_err(|errno| unusable(&format!("virtiofs tag {tag}: {errno}"))),
         Source::Tmpfs | Source::None => Err(unusable(&format!("a root cannot be {source}"))),
         disk => {
             let device = disks::find(disk, config.disk_timeout).map_err(|error| unusable(&chain(&error)))?;
@@ -128,7 +132,7 @@ fn driver_layer(board: &Board) -> Result<Option<InjectReport>, Finding> {
 /// One overlay: writes on top, the driver, the image.
 fn overlay(config: &Config, with_driver: bool) -> Result<(), Finding> {
     let failed = |what: String| {
-        let hint = "the upper layer must be an ext4 or xfs disk, or tmpfs; the kernel's lines say more";
+        let hint = "the upper layer must be an ext4 disk, or tmpfs; the kernel's lines say more";
         report::error(Code::RootUnusable, format!("the container root cannot be assembled: {what}"), hint)
     };
     upper(config).map_err(|error| failed(chain(&error)))?;

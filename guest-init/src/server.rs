@@ -3,7 +3,7 @@
 
 use crate::report::Board;
 use image::status::{Outcome, Phase, Status};
-use image::wire::{self, MAX_REPLY, MAX_REQUEST, Reply, Request, Until};
+use image::wire::{self, MAX_REPLY, MAX_REQUEST, Reply, Request, Until, WireError};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -85,8 +85,12 @@ fn answer(mut stream: VsockStream, board: &Board) {
         Err(error) => Reply::Refused(error.to_string()),
     };
     let _ = stream.set_write_timeout(Some(PATIENCE));
-    if let Err(error) = wire::write(&mut stream, &reply, MAX_REPLY) {
-        log::debug!("status: a reply could not be sent: {error}");
+    match wire::write(&mut stream, &reply, MAX_REPLY) {
+        Err(error @ WireError::TooLarge { .. }) => {
+            let _ = wire::write(&mut stream, &Reply::Refused(error.to_string()), MAX_REPLY);
+        }
+        Err(error) => log::debug!("status: a reply could not be sent: {error}"),
+        Ok(()) => {}
     }
 }
 

@@ -35,15 +35,15 @@ pub fn manifest() -> Result<Manifest, Finding> {
     Manifest::from_json(&bytes).map_err(|error| invalid(chain(&error)))
 }
 
-/// The kernel command line.
+/// Reads the kernel command line into the configuration.
 ///
 /// # Errors
-/// A finding that names the bad value.
-pub fn cmdline() -> Result<Config, Finding> {
+/// A finding that names the bad value; the other keys have their effect.
+pub fn cmdline(config: &mut Config) -> Result<(), Finding> {
     let text = fs::read_to_string("/proc/cmdline").map_err(|error| {
         report::error(Code::Internal, format!("/proc/cmdline: {error}"), "this is a defect of guest-init")
     })?;
-    Config::from_cmdline(&text).map_err(|error| bad_value(&error))
+    config.apply_cmdline(&text).map_err(|error| bad_value(&error))
 }
 
 fn bad_value(error: &ConfigError) -> Finding {
@@ -64,7 +64,12 @@ pub fn config_disk(config: &mut Config) -> Result<(), Finding> {
         Some(source) => (source, true),
         None => {
             let usual = [Source::Serial("config".into()), Source::Device(DEFAULT_CONFIG.into())];
-            match usual.into_iter().find(|source| disks::look(source).is_some()) {
+            // A third disk with a name of its own is something else.
+            let is_it = |source: &Source| match source {
+                Source::Device(_) => disks::look(source).is_some() && !disks::has_serial(DEFAULT_CONFIG),
+                _ => disks::look(source).is_some(),
+            };
+            match usual.into_iter().find(is_it) {
                 Some(source) => (source, false),
                 None => return Ok(()),
             }

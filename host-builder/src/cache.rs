@@ -85,6 +85,9 @@ impl Cache {
         let temporary = Scratch::new(&parent)?;
         make(temporary.path())?;
         set_mode(temporary.path(), 0o755)?;
+        // The name must not survive a power cut that the content does not.
+        let directory = File::open(temporary.path()).doing("opening", temporary.path())?;
+        nix::unistd::syncfs(&directory).map_err(io::Error::from).doing("writing", &path)?;
         fs::rename(temporary.path(), &path).doing("renaming into the cache", &path)?;
         Ok(path)
     }
@@ -194,20 +197,39 @@ impl<R: Read> Read for HashingReader<R> {
     }
 }
 
+/// A whole file under a temporary name beside its place.
+pub struct Staged {
+    temporary: tempfile::NamedTempFile,
+    path: PathBuf,
+    _guard: Guard,
+}
+
+impl Staged {
+    /// Fills the file, and makes sure that it is on the disk.
+    pub fn new(path: &Path, mode: u32, fill: impl FnOnce(&mut File) -> Result<()>) -> Result<Self> {
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        fs::create_dir_all(parent).doing("creating", parent)?;
+        let mut temporary = tempfile::Builder::new()
+            .prefix(".gpu-initrd-")
+            .tempfile_in(parent)
+            .doing("creating a temporary file in", parent)?;
+        let guard = Guard::new(temporary.path());
+        fill(temporary.as_file_mut())?;
+        set_mode(temporary.path(), mode)?;
+        temporary.as_file().sync_all().doing("writing", path)?;
+        Ok(Self { temporary, path: path.to_owned(), _guard: guard })
+    }
+
+    /// Gives it its name.
+    pub fn commit(self) -> Result<()> {
+        self.temporary.persist(&self.path).map_err(|error| error.error).doing("renaming to", &self.path)?;
+        Ok(())
+    }
+}
+
 /// Writes a file that appears whole or not at all: temporary name, fsync, rename.
 pub fn write_atomically(path: &Path, mode: u32, fill: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(parent).doing("creating", parent)?;
-    let mut temporary = tempfile::Builder::new()
-        .prefix(".gpu-initrd-")
-        .tempfile_in(parent)
-        .doing("creating a temporary file in", parent)?;
-    let _guard = Guard::new(temporary.path());
-    fill(temporary.as_file_mut())?;
-    set_mode(temporary.path(), mode)?;
-    temporary.as_file().sync_all().doing("writing", path)?;
-    temporary.persist(path).map_err(|error| error.error).doing("renaming to", path)?;
-    Ok(())
+    Staged::new(path, mode, fill)?.commit()
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Locks: what a profile resolved to. Name, version, size and SHA-256 of each artifact; TOML, stable in order, made
 //! to be reviewed and committed. No addresses: those come from the machine that fetches.
 
-use crate::cache::{sha256, write_atomically};
+use crate::cache::{Staged, sha256};
 use crate::error::{Doing, Error, Result};
 use serde::{Deserialize, Serialize};
 use std::io::Write;
@@ -167,9 +167,9 @@ impl Lock {
         )
     }
 
-    /// Writes it, whole or not at all.
-    pub fn write(&self, path: &Path) -> Result<()> {
-        write_atomically(path, 0o644, |file| file.write_all(self.to_toml().as_bytes()).doing("writing", path))
+    /// The file that will be at `path`.
+    pub fn stage(&self, path: &Path) -> Result<Staged> {
+        Staged::new(path, 0o644, |file| file.write_all(self.to_toml().as_bytes()).doing("writing", path))
     }
 }
 
@@ -216,7 +216,7 @@ mod tests {
         assert_eq!(Lock::read(&path).unwrap(), None);
         let mut lock = Lock::new("p", "text", "r".into(), "d".into());
         lock.add(Set::Kernel, vec![artifact("a", 'a')]);
-        lock.write(&path).unwrap();
+        lock.stage(&path).unwrap().commit().unwrap();
         assert_eq!(Lock::read(&path).unwrap().as_ref(), Some(&lock));
         assert!(lock.check_profile("p", "changed", &path).is_err());
         std::fs::write(&path, lock.to_toml().replace("aaaa", "../..")).unwrap();

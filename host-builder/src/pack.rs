@@ -1,6 +1,6 @@
 //! Packs a plan into an initramfs: the same bytes for the same plan, on any machine, at any time, for any user.
 
-use crate::cache::{HashingReader, write_atomically};
+use crate::cache::{HashingReader, Staged};
 use crate::error::{Doing, Error, Result};
 use crate::plan::{Content, Plan};
 use crate::ui::{Ui, Unit};
@@ -58,10 +58,10 @@ impl fmt::Display for Compression {
     }
 }
 
-/// Writes the image to `path`, whole or not at all.
-pub fn pack(plan: &Plan, compression: Compression, path: &Path, ui: &Ui) -> Result<()> {
+/// Makes the image that will be at `path`.
+pub fn pack(plan: &Plan, compression: Compression, path: &Path, ui: &Ui) -> Result<Staged> {
     let bar = ui.bar("packing", plan.manifest.unpacked_bytes(), Unit::Bytes);
-    write_atomically(path, 0o644, |file| {
+    let staged = Staged::new(path, 0o644, |file| {
         let out = BufWriter::with_capacity(1 << 20, file);
         let written = match compression {
             Compression::Zstd(level) => {
@@ -83,7 +83,7 @@ pub fn pack(plan: &Plan, compression: Compression, path: &Path, ui: &Ui) -> Resu
         written?.flush().doing("writing", path)
     })?;
     bar.finish_and_clear();
-    Ok(())
+    Ok(staged)
 }
 
 fn zstd<W: Write>(out: W, level: i32) -> Result<zstd::Encoder<'static, W>> {

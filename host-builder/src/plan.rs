@@ -5,7 +5,7 @@ use crate::cache::sha256;
 use crate::error::{Error, Result};
 use crate::kernel_modules::Index;
 use crate::kernel_modules::build::Built;
-use crate::kernel_modules::index::{Module, content, uncompressed};
+use crate::kernel_modules::index::{Module, content, uncompress, uncompressed};
 use crate::lock::Lock;
 use crate::profile::Profile;
 use crate::select::Selected;
@@ -107,16 +107,16 @@ fn add_modules(builder: &mut Builder, inputs: &Inputs) -> Result<Vec<PlanModule>
             }
             check_release(module, release)?;
             let built = inputs.built.modules.iter().find(|built| built.name == module.name);
-            let (file, origin) = match built {
-                Some(built) => (
-                    inputs.built.dir.join(&built.path),
-                    format!("built from {}", inputs.profile.modules.package),
-                ),
-                None => (kernel_dir(inputs.kernel, release).join(&module.path), inputs.kernel.origin.clone()),
+            let (bytes, origin) = match built {
+                Some(built) => {
+                    let origin = format!("built from {}", inputs.profile.modules.package);
+                    (content(&inputs.built.dir.join(&built.path))?, origin)
+                }
+                None => (of_kernel(inputs.kernel, release, module)?, inputs.kernel.origin.clone()),
             };
             let path = format!("{}/{}", layout::module_dir(release), uncompressed(&module.path));
             let reason = if purpose == Purpose::Boot { "disks, file systems, vsock" } else { "GPU driver" };
-            builder.bytes(&path, content(&file)?, 0o644, &origin, reason);
+            builder.bytes(&path, bytes, 0o644, &origin, reason);
             modules.push(planned(module, path, purpose, &inputs.profile.modules.parameters));
         }
     }
@@ -140,9 +140,10 @@ fn planned(
     }
 }
 
-/// Where the modules of a kernel package are.
-pub fn kernel_dir(kernel: &Tree, release: &str) -> PathBuf {
-    kernel.root.join("usr/lib/modules").join(release)
+/// A module of the kernel's package, uncompressed.
+fn of_kernel(kernel: &Tree, release: &str, module: &Module) -> Result<Vec<u8>> {
+    let path = format!("usr/lib/modules/{release}/{}", module.path);
+    uncompress(&kernel.read(kernel.file(&path)?)?, Path::new(&path))
 }
 
 fn check_release(module: &Module, release: &str) -> Result<()> {
@@ -172,7 +173,8 @@ fn add_firmware(builder: &mut Builder, inputs: &Inputs) -> Result<Vec<String>> {
         inputs.built.modules.iter().flat_map(|module| module.firmware.clone()).collect();
     wanted.sort();
     wanted.dedup();
-    let prefix = format!("nvidia/{}/", inputs.lock.driver);
+    let directory = layout::firmware_dir(&inputs.lock.driver);
+    let prefix = format!("{}/", directory.trim_start_matches(layout::FIRMWARE_DIR).trim_start_matches('/'));
     for name in &wanted {
         if !name.starts_with(&prefix) {
             return Err(Error::new(format!(

@@ -1,6 +1,6 @@
 //! Unpacked packages, cached by the package's digest, each with an index of its files and their digests.
 
-use crate::cache::{Cache, write_atomically};
+use crate::cache::{Cache, sha256, write_atomically};
 use crate::error::{Doing, Error, Result};
 use crate::lock::Artifact;
 use crate::unpack::{Unpacked, Unpacker};
@@ -39,6 +39,19 @@ impl Tree {
             Error::new(format!("{} has no file {path}", self.origin))
                 .hint("the profile names another package's layout")
         })
+    }
+
+    /// The content of a file of it, every byte checked against the index.
+    pub fn read(&self, file: &Unpacked) -> Result<Vec<u8>> {
+        let path = self.path(file);
+        let bytes = fs::read(&path).doing("reading", &path)?;
+        let found = sha256(&bytes);
+        if found == file.sha256 {
+            return Ok(bytes);
+        }
+        Err(Error::new(format!("{}: expected sha256 {}, found {found}", path.display(), file.sha256)).hint(
+            "the cache was altered after the package was unpacked: remove the cache directory and run again",
+        ))
     }
 
     /// Where a file of it is on this machine.

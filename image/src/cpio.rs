@@ -58,7 +58,13 @@ impl<W: Write> Writer<W> {
     }
 
     /// A regular file of exactly `size` bytes, read from `content`.
-    pub fn file(&mut self, path: &str, permissions: u32, size: u64, content: &mut dyn Read) -> io::Result<()> {
+    pub fn file(
+        &mut self,
+        path: &str,
+        permissions: u32,
+        size: u64,
+        content: &mut dyn Read,
+    ) -> io::Result<()> {
         let size = u32::try_from(size).map_err(|_| {
             io::Error::other(format!("{path} has {size} bytes; a file in an initramfs must be below 4 GiB"))
         })?;

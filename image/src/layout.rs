@@ -33,9 +33,6 @@ pub const CONFIG_FILE: &str = "config.json";
 /// [`DRIVER_LIB_DIR`] need the same file system.
 pub const DRIVER_LAYER: &str = "/var/lib/gpu-initrd/layer";
 
-/// The first `sha256` digits, enough to name a file.
-pub const SHORT_DIGEST: usize = 12;
-
 /// `/lib/modules/<release>`.
 pub fn module_dir(release: &str) -> String {
     format!("{MODULES_DIR}/{release}")

@@ -114,7 +114,9 @@ pub enum ManifestError {
     #[error("the manifest is not readable: {0}; build the initrd again")]
     Malformed(#[from] serde_json::Error),
     /// Written by a newer tool.
-    #[error("the manifest has format {found}, this program reads up to {FORMAT}; use the guest-init that belongs to the builder")]
+    #[error(
+        "the manifest has format {found}, this program reads up to {FORMAT}; use the guest-init that belongs to the builder"
+    )]
     TooNew {
         /// The format found.
         found: u32,

@@ -34,7 +34,7 @@ pub enum Phase {
 pub enum Outcome {
     /// Still booting.
     Pending,
-    /// The container was started with everything it was promised.
+    /// The container was started: with every GPU, or with `gpu=optional`, and then the findings say what is missing.
     Ready,
     /// The boot ended without a container; the findings say why.
     Failed,

@@ -64,7 +64,9 @@ pub enum WireError {
         found: [u8; 4],
     },
     /// Another version.
-    #[error("the peer speaks protocol version {found}, this program speaks {VERSION}; use host-builder and initrd of one release")]
+    #[error(
+        "the peer speaks protocol version {found}, this program speaks {VERSION}; use host-builder and initrd of one release"
+    )]
     Version {
         /// The peer's version.
         found: u16,

@@ -148,12 +148,36 @@ fn a_root_that_does_not_come_is_waited_for_named_and_reported() {
 
 #[test]
 fn a_bad_value_on_the_command_line_ends_the_boot_with_the_value_named() {
-    let mut guest = boot(guest().cmdline("gpu_initrd.gpu=perhaps -- true"));
+    let guest = boot(guest().cmdline("gpu_initrd.gpu=perhaps gpu_initrd.linger=120s -- true"));
+    let status = wait(&guest, Until::Ready);
+    assert_eq!((status.outcome, status.container.as_ref()), (Outcome::Failed, None));
+    let words = "gpu_initrd.gpu expects required, optional or off, found \"perhaps\"";
+    assert!(finding(&status, Code::ConfigInvalid).message.contains(words), "{:?}", status.findings);
+    assert!(guest.console().contains(words));
+}
+
+#[test]
+fn a_program_of_another_user_can_open_its_output_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let script = "id -u; echo opened > /dev/stdout; echo end";
+    let config =
+        json!({ "entrypoint": ["/bin/sh", "-c", format!("echo begin; {script}")], "user": "1000:1000" });
+    let config = file_disk(dir.path(), "config", layout::CONFIG_FILE, &config.to_string());
+    let mut guest = boot(guest().disk(&config, "config"));
     let (_, console) = guest.wait_for_end(PATIENCE).unwrap();
-    assert!(
-        console.contains("gpu_initrd.gpu expects required, optional or off, found \"perhaps\""),
-        "{console}"
-    );
+    assert_eq!(between(&console, "begin", "end"), ["1000", "opened"], "{console}");
+}
+
+#[test]
+fn an_image_without_the_init_to_hand_over_to_is_reported_by_one_voice() {
+    let setup = guest().cmdline("gpu_initrd.init_mode=systemd gpu_initrd.linger=120s");
+    let guest = boot(setup);
+    let status = wait(&guest, Until::Ready);
+    assert_eq!(status.outcome, Outcome::Failed);
+    assert!(finding(&status, Code::EntrypointNotFound).message.contains("/sbin/init"));
+    for _ in 0..10 {
+        assert_eq!(ask(&guest).outcome, Outcome::Failed);
+    }
 }
 
 /// The real systemd becomes PID 1, and the status is answered beside it.

@@ -14,14 +14,20 @@ pub use stage::{become_init, run as run_stage};
 use crate::report::{self, with_evidence};
 use image::config::{Config, Volume};
 use image::status::{Code, Finding, Node};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::{Child, Command};
+use std::time::{Duration, Instant};
 
 /// First argument of the process that becomes the container.
 pub const STAGE: &str = "--container-stage";
+/// The image's init, when no command is given.
+pub const DEFAULT_INIT: &str = "/sbin/init";
+/// Longest time from starting the stage to running the program.
+const STAGE_TIMEOUT: Duration = Duration::from_mins(1);
 /// Findings that come back are no longer than this.
 const MAX_REPORT: u64 = 64 << 10;
 /// What a program finds in PATH when the image says nothing.
@@ -75,10 +81,17 @@ pub fn start(spec: &Spec) -> Result<Child, Finding> {
             "give them in config.json, or write the command on the kernel command line after ` -- `",
         ));
     }
-    let (child, report) =
+    let (mut child, report) =
         spawn(spec).map_err(|error| internal(&format!("starting the container failed: {error}")))?;
+    // Readable when the program runs (the pipe closes on exec), or when the stage has said why not.
+    if !readable(&report, STAGE_TIMEOUT) {
+        let _ = child.kill();
+        let waited = STAGE_TIMEOUT.as_secs();
+        return Err(internal(&format!(
+            "waited {waited} s for the container's program to start: a mount, or the program's file, does not answer"
+        )));
+    }
     let mut text = Vec::new();
-    // Ends when the program runs (the pipe closes on exec), or when the stage has said why not.
     if let Err(error) = report.take(MAX_REPORT).read_to_end(&mut text) {
         log::warn!("container: {error}");
     }
@@ -92,6 +105,19 @@ pub fn start(spec: &Spec) -> Result<Child, Finding> {
             vec![raw],
         )
     }))
+}
+
+fn readable(file: &File, timeout: Duration) -> bool {
+    let deadline = Instant::now() + timeout;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now()).as_millis();
+        let mut fds = [PollFd::new(file.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {
+            Ok(0) => return false,
+            Err(nix::Error::EINTR) => {}
+            _ => return true,
+        }
+    }
 }
 
 fn spawn(spec: &Spec) -> io::Result<(Child, File)> {

@@ -64,6 +64,11 @@ fn become_program(spec: &Spec) -> Result<std::convert::Infallible, Finding> {
         let message = format!("working directory {}: {errno}", spec.workdir);
         report::error(Code::ConfigInvalid, message, "correct `workdir`")
     })?;
+    // /dev/stdout leads to the console, which only its owner may open anew.
+    for standard in 0..3 {
+        // SAFETY: the numbers are those of this process's own standard descriptors; a closed one only gives an error.
+        let _ = unsafe { libc::fchown(standard, identity.uid, libc::gid_t::MAX) };
+    }
     let groups: Vec<_> = identity.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
     let switched = setgroups(&groups)
         .and_then(|()| setgid(Gid::from_raw(identity.gid)))
@@ -83,7 +88,8 @@ fn become_program(spec: &Spec) -> Result<std::convert::Infallible, Finding> {
 pub fn become_init(spec: &Spec) -> Result<std::convert::Infallible, Finding> {
     world::enter(spec, Kind::Init).map_err(|error| failed(&error))?;
     reset_signals();
-    let command = if spec.command.is_empty() { vec!["/sbin/init".to_owned()] } else { spec.command.clone() };
+    let command =
+        if spec.command.is_empty() { vec![super::DEFAULT_INIT.to_owned()] } else { spec.command.clone() };
     execute(&command, &spec.env)
 }
 

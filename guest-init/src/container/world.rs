@@ -134,6 +134,10 @@ fn mount_volume(number: usize, volume: &Volume) -> Result<(), String> {
     let failed = |what: String| format!("volume {} on {}: {what}", volume.device, volume.path);
     let root = RootDir::open(Path::new(layout::ROOT_MERGED)).map_err(|error| failed(chain(&error)))?;
     root.create_dir_all(Path::new(&volume.path)).map_err(|error| failed(chain(&error)))?;
+    let place = root.canonical(Path::new(&volume.path)).map_err(|error| failed(chain(&error)))?;
+    if let Some(ours) = ["/dev", "/proc", "/run", "/sys"].iter().find(|ours| place.starts_with(ours)) {
+        return Err(failed(format!("it would be hidden by the file system that is mounted on {ours}")));
+    }
     let target = root.open_dir(Path::new(&volume.path)).map_err(|error| failed(chain(&error)))?;
     let target = PathBuf::from(format!("/proc/self/fd/{}", target.as_raw_fd()));
     let mount_disk = |device: &str, target: &Path, read_only| {

@@ -97,14 +97,21 @@ pub fn bring_up(
     let loaded = modules::load_all(manifest, Purpose::Gpu, &config.module_parameters);
     let lines = log.lines();
     let proc = Proc::default();
-    let all_supported = note_bound(&proc, found, &lines, board);
-    if let Err(finding) = loaded {
-        // "No device" with devices on the bus means that it knows none of them, which is said above.
-        if finding.code == Code::NoGpu && !found.is_empty() && !all_supported {
+    match loaded {
+        // "No device" with devices on the bus means that the driver knows none of them.
+        Err(finding) if finding.code != Code::NoGpu => {
+            for gpu in found {
+                board.gpu(&gpu.bdf, |status| status.state = GpuState::Failed);
+            }
+            return Err(finding);
+        }
+        Err(_) => {
+            note_bound(&proc, found, &lines, board);
             return Ok(false);
         }
-        return Err(finding);
+        Ok(()) => {}
     }
+    let all_supported = note_bound(&proc, found, &lines, board);
     check_version(manifest, board)?;
     let mut good = make_nodes(&proc, board);
     let minors = board.snapshot().gpus.into_iter().filter(|gpu| gpu.state == GpuState::Bound);

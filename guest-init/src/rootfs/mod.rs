@@ -180,11 +180,6 @@ impl RootDir {
         Ok(Self { fd })
     }
 
-    /// The root that a directory descriptor stands for.
-    pub fn from_fd(fd: OwnedFd) -> Self {
-        Self { fd }
-    }
-
     /// The one way in: opens `path` inside the root.
     fn open_inside(&self, path: &Path, flags: OFlag) -> nix::Result<OwnedFd> {
         let how = OpenHow::new()

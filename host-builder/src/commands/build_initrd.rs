@@ -1,7 +1,7 @@
 //! `build-initrd`: from a profile to an initrd.
 
 use super::build_report::Report;
-use crate::cache::{Cache, write_atomically};
+use crate::cache::{Cache, Staged};
 use crate::cli::BuildInitrd;
 use crate::error::{Doing, Error, Result};
 use crate::kernel_modules::build::{Built, build};
@@ -14,9 +14,8 @@ use crate::resolve;
 use crate::select;
 use crate::toolroot::Toolroot;
 use crate::trees::Tree;
-use crate::ui::Ui;
-use std::fs::File;
-use std::io;
+use crate::ui::{Ui, print};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// What the initrd itself is made from; the toolroot comes only when modules must be built.
@@ -56,9 +55,9 @@ pub fn run(args: &BuildInitrd) -> Result<()> {
     write_outputs(args, &plan, &kernel, &lock, &ui)?;
     let report = Report::new(&plan.manifest, args, &ui)?;
     if args.json {
-        println!("{}", report.json());
+        print(&format!("{}\n", report.json()));
     } else if !args.quiet {
-        print!("{report}");
+        print(&report.to_string());
     }
     Ok(())
 }
@@ -134,24 +133,20 @@ fn trees(cache: &Cache, lock: &Lock, set: Set) -> Result<Vec<Tree>> {
 
 fn print_plan(plan: &Plan, json: bool) {
     if json {
-        print!("{}", String::from_utf8_lossy(&plan.manifest.to_json()));
+        print(&String::from_utf8_lossy(&plan.manifest.to_json()));
     } else {
-        print!("{}", super::build_report::plan_text(&plan.manifest));
+        print(&super::build_report::plan_text(&plan.manifest));
     }
 }
 
-/// All three appear when all else has gone well.
+/// All three are made, and then appear, together: an initrd is of no use beside another kernel.
 fn write_outputs(args: &BuildInitrd, plan: &Plan, kernel: &Tree, lock: &Lock, ui: &Ui) -> Result<()> {
-    let image = kernel.path(kernel.file(&format!("boot/vmlinuz-{}", lock.kernel_release))?);
-    ui.stage("pack", || pack(plan, args.compression, &args.output, ui))?;
-    copy(&image, &args.kernel_output)?;
+    let image = kernel.read(kernel.file(&format!("boot/vmlinuz-{}", lock.kernel_release))?)?;
+    let mut staged = vec![ui.stage("pack", || pack(plan, args.compression, &args.output, ui))?];
+    let path = &args.kernel_output;
+    staged.push(Staged::new(path, 0o644, |file| file.write_all(&image).doing("writing", path))?);
     if Lock::read(&args.lock).ok().flatten().as_ref() != Some(lock) {
-        lock.write(&args.lock)?;
+        staged.push(lock.stage(&args.lock)?);
     }
-    Ok(())
-}
-
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    let mut source = File::open(from).doing("opening", from)?;
-    write_atomically(to, 0o644, |file| io::copy(&mut source, file).map(drop).doing("writing", to))
+    staged.into_iter().try_for_each(Staged::commit)
 }

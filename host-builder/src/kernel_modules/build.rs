@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 /// Changes whenever the way of building does, so that no old result is taken.
-const RECIPE: &str = "2";
+const RECIPE: &str = "3";
 /// A build compiles about this many files; only for the progress bar.
 const STEPS: u64 = 190;
 /// Lines of the compiler's output that an error shows.
@@ -41,13 +41,13 @@ pub fn build(
     toolroot: impl FnOnce() -> Result<Toolroot>,
     ui: &Ui,
 ) -> Result<Built> {
-    let patches = format!("{:?}", profile.patch);
+    let source = format!("{} {} {:?}", profile.archive, profile.subdir, profile.patch);
     let inputs = [
         RECIPE,
         &lock.kernel_release,
         &lock.driver,
         &lock.digest(&[Set::ModuleSource, Set::Toolroot]),
-        &patches,
+        &source,
     ];
     let key = sha256(inputs.join("\n").as_bytes());
     let dir = cache.derived("modules", &key, |out| {

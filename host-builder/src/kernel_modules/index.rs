@@ -9,7 +9,7 @@ use crate::unpack::decompressor;
 use image::elf::{Modinfo, modinfo, parse_modinfo};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
+use std::fs;
 use std::io::Read;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -197,11 +197,15 @@ fn no_module(file: &Path, error: impl std::error::Error + Send + Sync + 'static)
 
 /// The uncompressed bytes of a module file.
 pub fn content(file: &Path) -> Result<Vec<u8>> {
+    uncompress(&fs::read(file).doing("reading", file)?, file)
+}
+
+/// The uncompressed form of what was in `file`.
+pub fn uncompress(bytes: &[u8], file: &Path) -> Result<Vec<u8>> {
     let name = file.file_name().unwrap_or_default().to_string_lossy();
-    let stream = decompressor(&name, File::open(file).doing("opening", file)?)?;
-    let mut bytes = Vec::new();
-    stream.take(MAX_MODULE).read_to_end(&mut bytes).doing("unpacking", file)?;
-    Ok(bytes)
+    let mut content = Vec::new();
+    decompressor(&name, bytes)?.take(MAX_MODULE).read_to_end(&mut content).doing("unpacking", file)?;
+    Ok(content)
 }
 
 fn lines(path: &Path) -> Result<Vec<String>> {

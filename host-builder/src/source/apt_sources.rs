@@ -35,10 +35,16 @@ pub fn machine_archive_from(etc_apt: &Path) -> Result<Archive> {
             _ => {}
         }
     }
-    // The archive itself comes before those of security and updates, and before other vendors'.
+    // Other vendors call their archives `…/debian` too; theirs have other components and other keys.
+    let mut archives: Vec<_> =
+        archives.into_iter().filter(|found| found.main && is_debian(&found.archive.uri)).collect();
+    let by_debian =
+        |archive: &Archive| archive.signed_by.as_ref().is_some_and(|keys| keys.contains("debian-archive"));
+    archives.sort_by_key(|found| !by_debian(&found.archive));
     archives
         .into_iter()
-        .find(|archive| archive.uri.trim_end_matches('/').ends_with("/debian"))
+        .map(|found| found.archive)
+        .next()
         .ok_or_else(|| {
             Error::new(format!("no Debian archive among the apt sources in {}", etc_apt.display())).hint(
                 "run this on Debian, or name an archive in a profile of your own: [apt] uri = \"…\" (--profile FILE)",
@@ -46,7 +52,19 @@ pub fn machine_archive_from(etc_apt: &Path) -> Result<Archive> {
         })
 }
 
-fn one_line(text: &str) -> Vec<Archive> {
+/// A source with what tells whose it is.
+struct Found {
+    archive: Archive,
+    main: bool,
+}
+
+/// Debian's main archive, not that of security updates; cloud images name it through a list of mirrors.
+fn is_debian(uri: &str) -> bool {
+    let uri = uri.trim_end_matches('/');
+    uri.ends_with("/debian") || (uri.starts_with("mirror+file:") && uri.ends_with("/debian.list"))
+}
+
+fn one_line(text: &str) -> Vec<Found> {
     let mut archives = Vec::new();
     for line in text.lines().map(str::trim) {
         let Some(rest) = line.strip_prefix("deb").filter(|rest| rest.starts_with([' ', '\t'])) else {
@@ -62,13 +80,14 @@ fn one_line(text: &str) -> Vec<Archive> {
             rest = after;
         }
         if let Some(uri) = rest.split_whitespace().next() {
-            archives.push(Archive { uri: uri.into(), signed_by });
+            let main = rest.split_whitespace().skip(2).any(|component| component == "main");
+            archives.push(Found { archive: Archive { uri: uri.into(), signed_by }, main });
         }
     }
     archives
 }
 
-fn deb822(text: &str) -> Vec<Archive> {
+fn deb822(text: &str) -> Vec<Found> {
     let mut archives = Vec::new();
     let text: String =
         text.lines().filter(|line| !line.starts_with('#')).flat_map(|line| [line.trim_end(), "\n"]).collect();
@@ -88,7 +107,8 @@ fn deb822(text: &str) -> Vec<Archive> {
         // An empty value means that the key itself follows; apt's own trust applies then.
         let signed_by = field("Signed-By").filter(|path| path.starts_with('/'));
         for uri in field("URIs").unwrap_or_default().split_whitespace() {
-            archives.push(Archive { uri: uri.into(), signed_by: signed_by.clone() });
+            let archive = Archive { uri: uri.into(), signed_by: signed_by.clone() };
+            archives.push(Found { archive, main: has("Components", "main") });
         }
     }
     archives
@@ -109,8 +129,8 @@ mod tests {
     fn deb822_sources_are_read() {
         let archive = machine(
             "sources.list.d/debian.sources",
-            "Types: deb\nURIs: http://a.test/debian-security\nSuites: x\n\n\
-             Types: deb\n# URIs: http://no.test/debian\nURIs: http://b.test/debian\nSigned-By: /k.gpg\n",
+            "Types: deb\nURIs: http://a.test/debian-security\nSuites: x\nComponents: main\n\n\
+             Types: deb\n# URIs: http://no.test/debian\nURIs: http://b.test/debian\nComponents: main\nSigned-By: /k.gpg\n",
         )
         .unwrap();
         assert_eq!(archive, Archive { uri: "http://b.test/debian".into(), signed_by: Some("/k.gpg".into()) });
@@ -122,6 +142,18 @@ mod tests {
                     deb [arch=amd64 signed-by=/k] http://b.test/debian/ x main\n";
         let archive = machine("sources.list", text).unwrap();
         assert_eq!(archive, Archive { uri: "http://b.test/debian/".into(), signed_by: Some("/k".into()) });
+    }
+
+    #[test]
+    fn other_vendors_are_passed_over_and_lists_of_mirrors_are_known() {
+        let archive = machine(
+            "sources.list",
+            "deb [signed-by=/docker.gpg] http://v.test/linux/debian trixie stable\n\
+             deb http://own.test/debian trixie main\n\
+             deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] mirror+file:/etc/apt/mirrors/debian.list trixie main\n",
+        )
+        .unwrap();
+        assert_eq!(archive.uri, "mirror+file:/etc/apt/mirrors/debian.list");
     }
 
     #[test]

@@ -6,6 +6,8 @@ use crate::error::{Error, Result};
 const BASE: &str = "console=ttyS0 panic=-1 rootfstype=ramfs";
 /// What an x86 kernel holds, less the terminator (COMMAND_LINE_SIZE).
 const MOST: usize = 2047;
+/// The kernel panics over more arguments for init (CONFIG_INIT_ENV_ARG_LIMIT is 32, and it counts its own).
+const MOST_WORDS: usize = 30;
 
 /// Puts it together. `append` goes before the command.
 pub fn build(has_gpu: bool, append: Option<&str>, command: &[String]) -> Result<String> {
@@ -30,6 +32,13 @@ pub fn build(has_gpu: bool, append: Option<&str>, command: &[String]) -> Result<
     for word in command {
         line.push(' ');
         line.push_str(&quoted(word)?);
+    }
+    if command.len() > MOST_WORDS {
+        return Err(Error::new(format!(
+            "the command has {} words, the kernel command line takes at most {MOST_WORDS} behind ` -- `",
+            command.len()
+        ))
+        .hint("put the command into config.json on a config disk: --config DISK"));
     }
     if line.len() > MOST {
         return Err(Error::new(format!(

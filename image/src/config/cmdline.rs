@@ -65,7 +65,7 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "gpu_initrd.config",
         expects: "/dev/NAME, serial:NAME or none",
-        help: "the config disk; default the disk with serial `config`, else /dev/vdc, if there is one",
+        help: "the config disk; default the disk with serial `config`, else /dev/vdc if it has no serial",
         set: |config, text| value::source(text).map(|source| config.config = Some(source)),
     },
     Key {
@@ -128,7 +128,9 @@ pub const KEYS: &[Key] = &[
         expects: "error, warn, info, debug or trace",
         help: "level of guest-init's own log; default info",
         set: |config, text| {
-            ["error", "warn", "info", "debug", "trace"].contains(&text).then(|| config.log_level = text.into())
+            ["error", "warn", "info", "debug", "trace"]
+                .contains(&text)
+                .then(|| config.log_level = text.into())
         },
     },
     Key {
@@ -172,7 +174,9 @@ pub fn words(text: &str) -> Vec<String> {
     words
 }
 
+/// Applies every word that can be; the first that cannot is the error.
 pub(super) fn apply(config: &mut Config, text: &str) -> Result<(), ConfigError> {
+    let mut result = Ok(());
     let mut words = words(text).into_iter();
     for word in words.by_ref() {
         if word == "--" {
@@ -180,22 +184,24 @@ pub(super) fn apply(config: &mut Config, text: &str) -> Result<(), ConfigError> 
         }
         let (name, text) = word.split_once('=').unwrap_or((&word, ""));
         if let Some(key) = KEYS.iter().find(|key| key.name == name) {
-            (key.set)(config, text).ok_or_else(|| ConfigError::Value {
+            let applied = (key.set)(config, text).ok_or_else(|| ConfigError::Value {
                 origin: ORIGIN,
                 key: name.into(),
                 expected: key.expects,
                 found: text.into(),
-            })?;
+            });
+            result = result.and(applied);
         } else if name.starts_with(PREFIX) {
             config.unknown.push(name.into());
         } else if let Some((module, parameter)) = name.split_once('.') {
             // `module.parameter=value` is how every Linux user sets one; modprobe would read it from here.
-            let setting = if word.contains('=') { format!("{parameter}={text}") } else { parameter.to_owned() };
+            let setting =
+                if word.contains('=') { format!("{parameter}={text}") } else { parameter.to_owned() };
             config.module_parameters.entry(module.replace('-', "_")).or_default().push(setting);
         }
     }
     config.cmd = words.collect();
-    Ok(())
+    result
 }
 
 #[cfg(test)]

@@ -88,7 +88,9 @@ pub const JSON_KEYS: &[JsonKey] = &[
         help: "more file systems for the container",
         set: |config, json| match json {
             Value::Null => Some(()),
-            json => json.as_array()?.iter().map(volume).collect::<Option<_>>().map(|list| config.volumes = list),
+            json => {
+                json.as_array()?.iter().map(volume).collect::<Option<_>>().map(|list| config.volumes = list)
+            }
         },
     },
 ];
@@ -150,7 +152,8 @@ fn environment(config: &mut Config, json: &Value) -> Option<()> {
             map.iter().map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned()))).collect::<Option<_>>()?
         }
         Value::Array(list) => {
-            let pair = |item: &Value| item.as_str()?.split_once('=').map(|(k, v)| (k.to_owned(), v.to_owned()));
+            let pair =
+                |item: &Value| item.as_str()?.split_once('=').map(|(k, v)| (k.to_owned(), v.to_owned()));
             list.iter().map(pair).collect::<Option<_>>()?
         }
         _ => return None,
@@ -174,15 +177,15 @@ fn gpus(config: &mut Config, json: &Value) -> Option<()> {
 
 fn volume(json: &Value) -> Option<Volume> {
     let text = |key: &str| json.get(key).and_then(Value::as_str);
+    let device = |key: &str| text(key).filter(|device| device.starts_with("/dev/")).map(str::to_owned);
     let path = text("path").filter(|path| path.starts_with('/'))?;
     let mode = match text("mode")? {
         "ro" => VolumeMode::ReadOnly,
         "rw" => VolumeMode::ReadWrite,
-        "overlay" => VolumeMode::Overlay { upper: text("overlay_device")?.into() },
+        "overlay" => VolumeMode::Overlay { upper: device("overlay_device")? },
         _ => return None,
     };
-    let device = text("device").filter(|device| device.starts_with("/dev/"))?;
-    Some(Volume { device: device.into(), path: path.into(), mode })
+    Some(Volume { device: device("device")?, path: path.into(), mode })
 }
 
 #[cfg(test)]
@@ -221,6 +224,10 @@ mod tests {
         let error = config.apply_json(br#"{"env": {"A": 1}}"#).unwrap_err().to_string();
         assert!(error.contains("env expects an object of strings"), "{error}");
         assert!(config.apply_json(b"[]").is_err());
-        assert!(config.apply_json(br#"{"volume_mounts": [{"device": "/etc", "path": "/x", "mode": "ro"}]}"#).is_err());
+        assert!(
+            config
+                .apply_json(br#"{"volume_mounts": [{"device": "/etc", "path": "/x", "mode": "ro"}]}"#)
+                .is_err()
+        );
     }
 }

@@ -209,8 +209,14 @@ impl Config {
     /// What the kernel command line says.
     pub fn from_cmdline(text: &str) -> Result<Self, ConfigError> {
         let mut config = Self::default();
-        cmdline::apply(&mut config, text)?;
+        config.apply_cmdline(text)?;
         Ok(config)
+    }
+
+    /// Lays a kernel command line over it. A bad value is an error, and every other key has its effect all the same:
+    /// the boot that ends because of it still needs to know where and how long to say so.
+    pub fn apply_cmdline(&mut self, text: &str) -> Result<(), ConfigError> {
+        cmdline::apply(self, text)
     }
 
     /// Lays `config.json` over it. The file describes the container; the command line, which only the host can
@@ -273,7 +279,8 @@ pub(crate) mod value {
         }
         let id = |word: &str| {
             let (vendor, device) = word.split_once(':')?;
-            let hex = |digits: &str| (digits.len() == 4).then(|| u16::from_str_radix(digits, 16).ok()).flatten();
+            let hex =
+                |digits: &str| (digits.len() == 4).then(|| u16::from_str_radix(digits, 16).ok()).flatten();
             Some((hex(vendor)?, hex(device)?))
         };
         text.split(',').map(id).collect::<Option<Vec<_>>>().map(ExpectedGpus::Ids)
@@ -289,7 +296,7 @@ mod tests {
     fn values_are_read_or_refused() {
         assert_eq!(duration("90"), Some(Duration::from_secs(90)));
         assert_eq!(duration("1500ms"), Some(Duration::from_millis(1500)));
-        assert_eq!(duration("2m"), Some(Duration::from_secs(120)));
+        assert_eq!(duration("2m"), Some(Duration::from_mins(2)));
         assert_eq!(duration("2h"), None);
         assert_eq!(duration(""), None);
         assert_eq!(source("/dev/vda"), Some(Source::Device("/dev/vda".into())));
