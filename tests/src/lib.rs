@@ -3,7 +3,6 @@
 //! A [`guest`] under [`qemu`], with GPUs that are not there ([`phantom`]), asked over [`vsock`], on container [`roots`] made from Debian's
 //! packages and put on a [`disk`].
 
-mod apt;
 pub mod build;
 mod error;
 pub mod guest;

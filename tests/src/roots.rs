@@ -10,9 +10,14 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
-use host_builder::cache::Cache;
+use host_builder::{
+    cache::Cache,
+    profile,
+    source::apt::{Apt, Scope},
+    ui::Ui,
+};
 
-use crate::{RigError, apt, process::run};
+use crate::{RigError, process::run};
 
 /// Changes whenever the same packages give another root.
 const RECIPE: &str = "1";
@@ -102,7 +107,7 @@ impl Recipe {
         let work = tempfile::Builder::new().prefix(".new-").tempdir_in(&roots);
         let work = work.map_err(|e| RigError::io("make a directory in", &roots, e))?;
         let new = work.path().join("root");
-        self.make(&new, work.path())?;
+        self.make(&new)?;
         match fs::rename(&new, &root) {
             // Another test made the same root meanwhile: that one is as good.
             Err(_) if root.is_dir() => Ok(root),
@@ -125,8 +130,27 @@ impl Recipe {
         hash.finalize().iter().take(8).fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
     }
 
-    fn make(&self, root: &Path, work: &Path) -> Result<(), RigError> {
-        let packages = apt::download(self.suite.name(), &self.packages, &work.join("apt"))?;
+    /// The packages and all that they depend on, in the user's cache.
+    fn download(&self) -> Result<Vec<PathBuf>, RigError> {
+        let (cache, ui, suite) = (Cache::open()?, Ui::new(false), self.suite.name());
+        let from = profile::Apt { suite: suite.into(), components: vec!["main".into()], uri: None };
+        let apt = Apt::open(&cache, &from, &[], std::env::consts::ARCH, &ui)?;
+        let names: Vec<_> = self.packages.iter().map(String::as_str).collect();
+        let artifacts = apt.resolve(&names, Scope::Closure, suite)?;
+        let mut missing = Vec::new();
+        for artifact in &artifacts {
+            if !cache.has_blob(&artifact.sha256, artifact.size)? {
+                missing.push(artifact);
+            }
+        }
+        if !missing.is_empty() {
+            apt.fetch(&cache, &missing, &ui)?;
+        }
+        artifacts.iter().map(|artifact| Ok(cache.verified_blob(&artifact.sha256)?)).collect()
+    }
+
+    fn make(&self, root: &Path) -> Result<(), RigError> {
+        let packages = self.download()?;
         for dir in MERGED {
             let target = root.join("usr").join(dir);
             fs::create_dir_all(&target).map_err(|e| RigError::io("create", &target, e))?;

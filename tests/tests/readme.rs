@@ -12,7 +12,8 @@ const STATUS: &str = include_str!("../../image/src/status.rs");
 /// First cells of the table below a heading, without backticks.
 fn table(heading: &str) -> Vec<Vec<String>> {
     let section = README.split_once(heading).unwrap_or_else(|| panic!("the README has no {heading:?}")).1;
-    let rows = section.lines().skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|'));
+    let rows =
+        section.lines().skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|'));
     rows.skip(2)
         .map(|row| {
             let row = row.replace("\\|", "\u{1}");
@@ -24,8 +25,10 @@ fn table(heading: &str) -> Vec<Vec<String>> {
 
 #[test]
 fn every_kernel_command_line_key_is_documented_as_it_is() {
-    let expected: Vec<_> =
-        KEYS.iter().map(|key| vec![format!("`{}`", key.name), key.expects.to_owned(), key.help.to_owned()]).collect();
+    let expected: Vec<_> = KEYS
+        .iter()
+        .map(|key| vec![format!("`{}`", key.name), key.expects.to_owned(), key.help.to_owned()])
+        .collect();
     assert_eq!(table("### Kernel command line"), expected);
 }
 
@@ -64,8 +67,10 @@ fn every_finding_is_documented_with_the_words_of_the_code() {
 #[test]
 fn every_option_of_build_initrd_is_documented() {
     let cells: String = table("## Building an image").into_iter().map(|row| row[0].clone() + " ").collect();
-    let documented: BTreeSet<_> =
-        cells.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-')).filter(|word| word.starts_with("--")).collect();
+    let documented: BTreeSet<_> = cells
+        .split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'))
+        .filter(|word| word.starts_with("--"))
+        .collect();
     let cli = Cli::command();
     let build = cli.find_subcommand("build-initrd").unwrap();
     let options: Vec<_> = build.get_arguments().filter_map(|option| option.get_long()).collect();
@@ -77,7 +82,12 @@ fn every_option_of_build_initrd_is_documented() {
 #[test]
 fn every_command_in_the_help_is_explained() {
     for command in Cli::command().get_subcommands() {
-        assert!(README.contains(&format!("`{}", command.get_name())) || README.contains(&format!("host-builder {}", command.get_name())), "{}", command.get_name());
+        assert!(
+            README.contains(&format!("`{}", command.get_name()))
+                || README.contains(&format!("host-builder {}", command.get_name())),
+            "{}",
+            command.get_name()
+        );
         assert!(command.get_about().is_some(), "{} has no help", command.get_name());
         for option in command.get_arguments() {
             assert!(option.get_help().is_some(), "{} {} has no help", command.get_name(), option.get_id());

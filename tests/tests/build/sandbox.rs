@@ -95,7 +95,7 @@ impl Sandbox {
 
     pub fn edit_lock(&mut self, edit: impl FnOnce(&mut Lock)) {
         edit(&mut self.lock);
-        self.lock.write(&self.path("initrd.lock")).unwrap();
+        self.lock.stage(&self.path("initrd.lock")).unwrap().commit().unwrap();
     }
 
     /// The locked package of this name, for changing.
