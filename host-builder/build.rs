@@ -25,7 +25,9 @@ fn main() {
         println!("cargo:rerun-if-changed={}", workspace.join(path).display());
     }
     ensure_target(&workspace);
-    let target_dir = out.join("guest-init-target");
+    // Beside the profiles' own directories, so that every profile, and every checkout that shares them, builds it once:
+    // OUT_DIR is TARGET/PROFILE/build/PACKAGE-HASH/out.
+    let target_dir = out.ancestors().nth(4).unwrap_or(&out).join("guest-init");
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(&workspace).args([
         "build",
@@ -45,7 +47,7 @@ fn main() {
             command.env_remove(&name);
         }
     }
-    command.env("CARGO_ENCODED_RUSTFLAGS", flags(&workspace).join("\x1f"));
+    command.env("CARGO_ENCODED_RUSTFLAGS", flags().join("\x1f"));
     let status = command.status().expect("cargo runs");
     assert!(status.success(), "building guest-init for {TARGET} failed; the compiler's messages are above");
     let built = target_dir.join(TARGET).join("init/guest-init");
@@ -53,13 +55,12 @@ fn main() {
         .unwrap_or_else(|error| panic!("copying {}: {error}", built.display()));
 }
 
-fn flags(workspace: &Path) -> Vec<String> {
+/// The same flags in every checkout: cargo names the workspace's own files relative to it, and those of its registry
+/// by where that happens to be.
+fn flags() -> Vec<String> {
     let home = env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = home.or_else(|| env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo")));
-    let mut flags = vec![
-        "-Ctarget-feature=+crt-static".to_owned(),
-        format!("--remap-path-prefix={}=/gpu-initrd", workspace.display()),
-    ];
+    let mut flags = vec!["-Ctarget-feature=+crt-static".to_owned()];
     flags.extend(home.map(|home| format!("--remap-path-prefix={}=/cargo", home.display())));
     flags
 }
