@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::inject::{self, InjectError};
 use crate::ldcache::{self, CACHE, LdCacheError};
+use crate::report::chain;
 use crate::rootfs::{RootDir, RootError};
 
 const HELP: &str = "\
@@ -66,21 +67,10 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> i32 {
         // Whoever reads our output has seen enough.
         Err(CliError::Print(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => 0,
         Err(error) => {
-            eprintln!("guest-init: {}", printable(&with_causes(&error)));
+            eprintln!("guest-init: {}", printable(&chain(&error)));
             2
         }
     }
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        // Writing to a string cannot fail.
-        let _ = write!(text, ": {error}");
-        cause = error.source();
-    }
-    text
 }
 
 fn parse(args: &[OsString]) -> Result<Command, CliError> {

@@ -1,7 +1,7 @@
 //! `init_mode=systemd`: the image's own init becomes PID 1, and a small process keeps the GPUs open and the status
 //! answered. It stays in the initramfs, where firmware is.
 
-use crate::container::{self, Spec, inherit};
+use crate::container::{self, Spec, inherit, inherited};
 use crate::report::{self, Board};
 use crate::server;
 use image::status::{Code, Container, Finding, Outcome, Phase, PhaseOutcome, PhaseTime, Status};
@@ -9,7 +9,7 @@ use std::convert::Infallible;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -91,19 +91,14 @@ fn keep(listener: Option<RawFd>, status: &Status) -> io::Result<File> {
 
 /// The keeper's life. Returns only when it was started wrongly.
 pub fn run_keeper(args: &[OsString]) -> i32 {
-    let descriptor = |at: usize| -> Option<OwnedFd> {
-        let number = args.get(at)?.to_str()?.parse().ok().filter(|number| *number > 2)?;
-        // SAFETY: PID 1 opened this descriptor for us, passed its number, and nothing else here uses it.
-        Some(unsafe { OwnedFd::from_raw_fd(number) })
-    };
-    let Some(status) = descriptor(0) else { return 2 };
+    let Some(status) = inherited(args, 0) else { return 2 };
     let mut bytes = Vec::new();
     if File::from(status).read_to_end(&mut bytes).is_err() {
         return 2;
     }
     let Ok(status) = serde_json::from_slice(&bytes) else { return 2 };
     crate::supervise::unblock_signals();
-    match descriptor(1) {
+    match inherited(args, 1) {
         Some(listener) => server::resume(listener, &Board::resumed(status)),
         // Without vsock there is nobody to answer, but the GPUs must stay open.
         None => loop {

@@ -16,9 +16,10 @@ use image::config::{Config, Volume};
 use image::status::{Code, Finding, Node};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::{Deserialize, Serialize};
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
@@ -142,6 +143,13 @@ pub fn inherit(fd: &impl std::os::fd::AsFd) -> io::Result<()> {
     use nix::fcntl::{FcntlArg, FdFlag, fcntl};
     fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty()))?;
     Ok(())
+}
+
+/// Takes the descriptor whose number is argument `at`: what [`inherit`] let through, on the other side.
+pub fn inherited(args: &[OsString], at: usize) -> Option<OwnedFd> {
+    let number = args.get(at)?.to_str()?.parse().ok().filter(|number| *number > 2)?;
+    // SAFETY: PID 1 opened this descriptor for us, passed its number, and each number is taken once.
+    Some(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 fn internal(message: &str) -> Finding {

@@ -1,7 +1,7 @@
 //! The process between PID 1 and the container's program: it makes the container's world, then becomes the program.
 
 use super::world::{self, Kind};
-use super::{Spec, cgroup, identity};
+use super::{Spec, cgroup, identity, inherited};
 use crate::report;
 use crate::rootfs::RootDir;
 use image::layout;
@@ -12,7 +12,7 @@ use nix::unistd::{Gid, Uid, chdir, execve, setgid, setgroups, setsid, setuid};
 use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
 nix::ioctl_write_int_bad!(set_controlling_terminal, libc::TIOCSCTTY);
@@ -20,12 +20,7 @@ nix::ioctl_write_int_bad!(set_controlling_terminal, libc::TIOCSCTTY);
 /// Runs the stage: `args` are the numbers of the pipe with the specification and of the pipe for a finding.
 /// Returns only when it fails.
 pub fn run(args: &[OsString]) -> i32 {
-    let descriptor = |at: usize| -> Option<OwnedFd> {
-        let number = args.get(at)?.to_str()?.parse().ok().filter(|number| *number > 2)?;
-        // SAFETY: PID 1 opened this descriptor for us, passed its number, and nothing else here uses it.
-        Some(unsafe { OwnedFd::from_raw_fd(number) })
-    };
-    let (Some(spec), Some(out)) = (descriptor(0), descriptor(1)) else { return 2 };
+    let (Some(spec), Some(out)) = (inherited(args, 0), inherited(args, 1)) else { return 2 };
     // The program must not inherit it; closing it on exec is also how PID 1 learns of success.
     let _ = nix::fcntl::fcntl(&out, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC));
     let Err(finding) = read_spec(spec).and_then(|spec| become_program(&spec));
