@@ -229,7 +229,14 @@ impl Builder {
         if let Some(parent) = parent.filter(|parent| !self.files.contains_key(*parent)) {
             self.directory(parent, "parent directory");
         }
-        let file = File { path: path.into(), kind, mode, origin: origin.into(), reason: reason.into() };
+        let file = File {
+            path: path.into(),
+            kind,
+            mode,
+            origin: origin.into(),
+            reason: reason.into(),
+            capabilities: Vec::new(),
+        };
         self.files.insert(path.into(), file);
     }
 }

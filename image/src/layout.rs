@@ -6,8 +6,14 @@
 pub const INIT: &str = "/init";
 /// The plan that the host made and the guest executes ([`crate::manifest::Manifest`], JSON).
 pub const MANIFEST: &str = "/usr/share/gpu-initrd/manifest.json";
-/// Driver libraries, flat, each under the name its package gave it (`libcuda.so.550.163.01`).
+/// Driver libraries, each under the name its package gave it (`libcuda.so.550.163.01`); those that live in a
+/// subdirectory of a container's library directory (`vdpau`, `gbm`) in the same one here.
 pub const DRIVER_LIB_DIR: &str = "/usr/lib/nvidia";
+/// 32-bit driver libraries, for programs of that kind beside 64-bit ones.
+pub const DRIVER_LIB32_DIR: &str = "/usr/lib32/nvidia";
+/// Driver files that are neither library nor program (ICD and JSON files), each below it at the path that it has in a
+/// container.
+pub const DRIVER_DATA_DIR: &str = "/usr/share/gpu-initrd/data";
 /// Driver programs (`nvidia-smi`, `nvidia-modprobe`).
 pub const DRIVER_BIN_DIR: &str = "/usr/bin";
 /// Where the kernel looks for firmware, in PID 1's root.

@@ -1,6 +1,7 @@
 //! What the host builder and the guest init must agree on: where things are, what is in an initrd, what a boot is
 //! told, what a guest reports. No side effects.
 
+pub mod capability;
 pub mod config;
 pub mod cpio;
 pub mod elf;

@@ -3,6 +3,7 @@
 //! The host writes it, `--dry-run` prints it, `inspect` reads it back, the guest executes it. It is JSON so that a
 //! person can read it out of an image with nothing but `cpio`.
 
+use crate::capability::Capability;
 use serde::{Deserialize, Serialize};
 
 /// Version of the manifest's own format. A guest refuses a newer one.
@@ -105,6 +106,9 @@ pub struct File {
     pub origin: String,
     /// Why it is in the image.
     pub reason: String,
+    /// For a driver file that containers get: the capabilities that it belongs to, sorted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub capabilities: Vec<Capability>,
 }
 
 /// Why a manifest could not be used.
@@ -175,6 +179,7 @@ mod tests {
                 mode: 0o755,
                 origin: "guest-init".into(),
                 reason: "PID 1".into(),
+                capabilities: vec![],
             }],
         }
     }

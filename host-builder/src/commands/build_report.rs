@@ -149,6 +149,7 @@ mod tests {
             mode: 0o644,
             origin: String::new(),
             reason: "capability compute".into(),
+            capabilities: vec![],
         };
         let manifest = Manifest {
             format: 1,

@@ -1,0 +1,121 @@
+//! Driver capabilities: what a container may ask of a driver, in the words of `NVIDIA_DRIVER_CAPABILITIES`, and which
+//! driver files each of them needs.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
+/// The variable by which an image or its user asks for capabilities.
+pub const VARIABLE: &str = "NVIDIA_DRIVER_CAPABILITIES";
+
+/// One capability. The names are those of NVIDIA's container toolkit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Capability {
+    /// 32-bit libraries beside the 64-bit ones.
+    Compat32,
+    /// CUDA and OpenCL.
+    Compute,
+    /// X11 displays.
+    Display,
+    /// OpenGL, EGL and Vulkan.
+    Graphics,
+    /// DLSS and its relatives.
+    Ngx,
+    /// nvidia-smi and NVML.
+    Utility,
+    /// Video encoding and decoding.
+    Video,
+}
+
+/// A word that is no capability.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown driver capability {word:?}: expected all, or a list of {}", Capability::names())]
+pub struct UnknownCapability {
+    /// The word.
+    pub word: String,
+}
+
+impl Capability {
+    /// All of them, by name.
+    pub const ALL: [Self; 7] =
+        [Self::Compat32, Self::Compute, Self::Display, Self::Graphics, Self::Ngx, Self::Utility, Self::Video];
+    /// What a container gets that asks for nothing, as with NVIDIA's container toolkit.
+    pub const DEFAULT: [Self; 2] = [Self::Compute, Self::Utility];
+
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Compat32 => "compat32",
+            Self::Compute => "compute",
+            Self::Display => "display",
+            Self::Graphics => "graphics",
+            Self::Ngx => "ngx",
+            Self::Utility => "utility",
+            Self::Video => "video",
+        }
+    }
+
+    fn names() -> String {
+        Self::ALL.map(Self::name).join(", ")
+    }
+}
+
+impl std::fmt::Display for Capability {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(self.name())
+    }
+}
+
+impl std::str::FromStr for Capability {
+    type Err = UnknownCapability;
+
+    fn from_str(word: &str) -> Result<Self, Self::Err> {
+        let known = Self::ALL.into_iter().find(|capability| capability.name() == word);
+        known.ok_or_else(|| UnknownCapability { word: word.into() })
+    }
+}
+
+/// What the value of [`VARIABLE`] asks for, as the toolkit reads it: unset or empty is [`Capability::DEFAULT`], `all`
+/// is everything, else names separated by commas.
+///
+/// # Errors
+/// [`UnknownCapability`] for a word that is none.
+pub fn requested(value: Option<&str>) -> Result<BTreeSet<Capability>, UnknownCapability> {
+    let words = value.unwrap_or_default().split(',').map(str::trim).filter(|word| !word.is_empty());
+    let mut set = BTreeSet::new();
+    for word in words {
+        if word == "all" {
+            set.extend(Capability::ALL);
+        } else {
+            set.insert(word.parse()?);
+        }
+    }
+    if set.is_empty() {
+        set.extend(Capability::DEFAULT);
+    }
+    Ok(set)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_read_as_the_toolkit_reads_it() {
+        use Capability::{Compute, Utility, Video};
+        let of = |text| requested(text).map(|set| set.into_iter().collect::<Vec<_>>());
+        assert_eq!(of(None).unwrap(), [Compute, Utility]);
+        assert_eq!(of(Some("")).unwrap(), [Compute, Utility]);
+        assert_eq!(of(Some("video, compute,")).unwrap(), [Compute, Video]);
+        assert_eq!(of(Some("utility,all")).unwrap(), Capability::ALL);
+        let error = of(Some("compute,graphic")).unwrap_err().to_string();
+        assert!(error.contains("\"graphic\"") && error.contains("graphics"), "{error}");
+    }
+
+    #[test]
+    fn names_are_those_that_serde_writes() {
+        for capability in Capability::ALL {
+            assert_eq!(serde_json::to_value(capability).unwrap(), capability.name());
+        }
+    }
+}
