@@ -4,9 +4,12 @@
 //! is cut short, or that shrinks while it is read. So nothing is mapped and no file is read whole. A handful
 //! of small reads at fixed places is enough, and each of them has a limit. The structures are goblin's.
 
+mod compat;
 mod modinfo;
+mod section;
 mod source;
 
+pub use self::compat::{Compat, cuda_compat};
 pub use self::modinfo::{Modinfo, modinfo, parse_modinfo};
 pub use self::source::ReadAt;
 
@@ -69,8 +72,8 @@ pub enum ElfError {
         /// What we accept.
         limit: u64,
     },
-    /// The kernel module has no such section.
-    #[error("no section {section}: expected an uncompressed kernel module (.ko)")]
+    /// The file has no such section.
+    #[error("no section {section}")]
     NoSection {
         /// Name of the section.
         section: &'static str,

@@ -7,5 +7,6 @@ pub mod cpio;
 pub mod elf;
 pub mod layout;
 pub mod manifest;
+pub mod requirement;
 pub mod status;
 pub mod wire;
