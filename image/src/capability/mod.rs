@@ -1,6 +1,12 @@
 //! Driver capabilities: what a container may ask of a driver, in the words of `NVIDIA_DRIVER_CAPABILITIES`, and which
 //! driver files each of them needs.
 
+mod classify;
+mod table;
+
+pub use self::classify::{classify, version_of};
+pub use self::table::{DriverFile, Kind, TABLE, VERSION};
+
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -96,9 +102,29 @@ pub fn requested(value: Option<&str>) -> Result<BTreeSet<Capability>, UnknownCap
     Ok(set)
 }
 
+/// Whether a container that asked for `asked` gets a driver file that belongs to `belongs`
+/// ([`crate::manifest::File::capabilities`]). A 32-bit file belongs to [`Capability::Compat32`] and to what it is for,
+/// and must be asked for by both.
+pub fn wanted(belongs: &[Capability], asked: &BTreeSet<Capability>) -> bool {
+    let compat32 = Capability::Compat32;
+    (!belongs.contains(&compat32) || asked.contains(&compat32))
+        && belongs.iter().any(|capability| *capability != compat32 && asked.contains(capability))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_32_bit_file_must_be_asked_for_twice() {
+        use Capability::{Compat32, Compute, Graphics, Video};
+        let asked = |list: &[Capability]| list.iter().copied().collect::<BTreeSet<_>>();
+        assert!(wanted(&[Compute, Graphics], &asked(&[Graphics])));
+        assert!(!wanted(&[Compute, Graphics], &asked(&[Compat32, Video])));
+        assert!(wanted(&[Compat32, Compute], &asked(&[Compat32, Compute])));
+        assert!(!wanted(&[Compat32, Compute], &asked(&[Compute])));
+        assert!(!wanted(&[Compat32, Compute], &asked(&[Compat32, Video])));
+    }
 
     #[test]
     fn a_request_is_read_as_the_toolkit_reads_it() {
