@@ -6,6 +6,7 @@ pub mod config;
 pub mod cpio;
 pub mod elf;
 pub mod layout;
+pub mod ldcache;
 pub mod manifest;
 pub mod requirement;
 pub mod status;

@@ -8,37 +8,30 @@
 
 mod conf;
 mod dirs;
-mod format;
 mod glob;
-mod order;
 mod platform;
 mod resolve;
 mod scan;
-mod strings;
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use image::ldcache::{Extensions, Layout, MAX_BYTES as MAX_CACHE, encode};
 use serde::Serialize;
 
 use crate::rootfs::{RootDir, RootError};
 
 pub use self::conf::{Directive, parse_conf};
-pub use self::format::{CacheContent, Entry, FormatError, Library, encode, read};
-pub use self::order::compare_names;
 pub use self::platform::{Machine, Platform};
 pub use self::resolve::{Resolved, Via, resolve};
+pub use image::ldcache::{CacheContent, Entry, FormatError, Library, compare_names, read};
 
 /// Where the loader looks for its cache.
 pub const CACHE: &str = "/etc/ld.so.cache";
 /// Written into the cache as its maker.
 pub const GENERATOR: &str = concat!("gpu-initrd ", env!("CARGO_PKG_VERSION"));
 
-/// Libraries in one root. The largest images have about 6000.
-const MAX_LIBRARIES: usize = 65_536;
-/// Bytes of a cache that we read. The largest are about 1 MB.
-const MAX_CACHE: u64 = 4 * 1024 * 1024;
 /// Warnings kept: a hostile root could cause one per file.
 const MAX_WARNINGS: usize = 100;
 
@@ -49,17 +42,8 @@ pub enum LdCacheError {
     #[error(transparent)]
     Root(#[from] RootError),
     /// The root is beyond every bound.
-    #[error(
-        "the loader cache would have {found} {what}, expected at most {limit}; shorten /etc/ld.so.conf in the image"
-    )]
-    TooLarge {
-        /// Of what.
-        what: &'static str,
-        /// How many.
-        found: usize,
-        /// What we accept.
-        limit: usize,
-    },
+    #[error(transparent)]
+    Format(#[from] FormatError),
 }
 
 /// A link that was made or changed.
@@ -129,16 +113,14 @@ pub fn build(root: &RootDir) -> Result<Cache, LdCacheError> {
                 flags: lib.flags,
                 isa_level: lib.isa_level,
                 hwcaps: directory.hwcaps.clone(),
+                ..Library::default()
             });
-        }
-        if libraries.len() > MAX_LIBRARIES {
-            let (what, found) = ("libraries", libraries.len());
-            return Err(LdCacheError::TooLarge { what, found, limit: MAX_LIBRARIES });
         }
     }
     report.entries = libraries.len();
     let names: Vec<&[u8]> = directories.hwcaps.iter().map(Vec::as_slice).collect();
-    let bytes = encode(libraries, &names, GENERATOR)?;
+    let extensions = Some(Extensions { generator: GENERATOR, names: &names });
+    let bytes = encode(libraries, &Layout { old_table: false, byte_order: true, extensions })?;
     Ok(Cache { bytes, report })
 }
 

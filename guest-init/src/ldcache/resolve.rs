@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use image::elf;
 use serde::Serialize;
 
-use super::order::compare_names;
+use super::compare_names;
 use super::platform::{MAX_LIBRARY, Platform};
 use super::{CACHE, Entry, MAX_CACHE, join, read};
 use crate::rootfs::RootDir;

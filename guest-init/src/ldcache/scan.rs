@@ -7,8 +7,8 @@ use std::path::Path;
 
 use image::elf::{self, Elf, ElfError};
 
+use super::compare_names;
 use super::dirs::ScanDir;
-use super::order::compare_names;
 use super::platform::{MAX_LIBRARY, Machine};
 use super::{CacheReport, LinkChange, join};
 use crate::rootfs::{DirEntry, Kind, RootDir, is_file_name};

@@ -47,16 +47,21 @@ fn character(byte: u8) -> i32 {
 }
 
 /// The order of two entries: names descending, then ABI flags descending, then glibc-hwcaps entries (by name
-/// of their directory) before plain ones. The sort must be stable, so that the first directory wins.
+/// of their directory) before plain ones, then more hardware bits and newer kernels first. The sort must be
+/// stable, so that the first directory wins.
 pub(super) fn compare(a: &Library, b: &Library) -> Ordering {
-    compare_names(&b.key, &a.key).then_with(|| b.flags.cmp(&a.flags)).then_with(|| {
-        match (&a.hwcaps, &b.hwcaps) {
-            (Some(a), Some(b)) => a.cmp(b),
-            (Some(_), None) => Ordering::Less,
-            (None, Some(_)) => Ordering::Greater,
-            (None, None) => Ordering::Equal,
-        }
-    })
+    let by_hwcaps = match (&a.hwcaps, &b.hwcaps) {
+        (Some(a), Some(b)) => a.cmp(b),
+        (Some(_), None) => Ordering::Less,
+        (None, Some(_)) => Ordering::Greater,
+        (None, None) => Ordering::Equal,
+    };
+    compare_names(&b.key, &a.key)
+        .then_with(|| b.flags.cmp(&a.flags))
+        .then(by_hwcaps)
+        .then_with(|| b.hwcap.count_ones().cmp(&a.hwcap.count_ones()))
+        .then_with(|| b.hwcap.cmp(&a.hwcap))
+        .then_with(|| b.osversion.cmp(&a.osversion))
 }
 
 #[cfg(test)]
