@@ -6,10 +6,12 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use crate::inject::{self, InjectError};
+use crate::inject::{self, InjectError, Inventory, Request};
 use crate::ldcache::{self, CACHE, LdCacheError};
 use crate::report::chain;
 use crate::rootfs::{RootDir, RootError};
+use image::capability;
+use image::config::DriverFiles;
 
 const HELP: &str = "\
 guest-init: PID 1 that gives an NVIDIA GPU to a container in a microVM
@@ -23,11 +25,19 @@ Usage:
       --root DIR       the root directory to work on
       --output FILE    write the cache to FILE instead of DIR/etc/ld.so.cache (the links are made all the same)
 
-  guest-init inject --root DIR --driver DIR
+  guest-init inject --root DIR --driver DIR [--layer DIR] [--capabilities LIST] [--driver-files POLICY]
+                    [--library-path DIRS]
       Copy the driver's files into a root, make their links, write its loader cache, and print as JSON what was done
-      and which files the loader will open. A second run changes nothing.
-      --root DIR       the root directory to work on
-      --driver DIR     directory with usr/lib/nvidia and usr/bin of the driver
+      and which files the loader will open. A second run changes nothing; another driver replaces the first.
+      --root DIR             the root directory to work on
+      --driver DIR           where the driver is: an unpacked initrd or package, the / of a machine, or a directory
+                             such as /usr/local/nvidia with lib64 and bin
+      --layer DIR            leave the root alone and build in DIR, which exists, what an overlay needs above it: hard
+                             links where DIR is on the file system of the driver
+      --capabilities LIST    all, or some of compat32,compute,display,graphics,ngx,utility,video
+                             (compute,utility)
+      --driver-files POLICY  what happens to driver files that the root brings along: mask, keep or refuse (mask)
+      --library-path DIRS    the LD_LIBRARY_PATH that programs in the root will have
 
   guest-init --version    print the version
   guest-init --help       print this text
@@ -41,7 +51,15 @@ enum Command {
     Help,
     Version,
     LdCache { root: PathBuf, output: Option<PathBuf> },
-    Inject { root: PathBuf, driver: PathBuf },
+    Inject(Box<Inject>),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Inject {
+    root: PathBuf,
+    driver: PathBuf,
+    layer: Option<PathBuf>,
+    request: Request,
 }
 
 /// Why a command failed.
@@ -91,16 +109,35 @@ fn parse(args: &[OsString]) -> Result<Command, CliError> {
                 output: output.map(PathBuf::from),
             })
         }
-        Some("inject") => {
-            let [root, driver] = options(["--root", "--driver"], rest)?;
-            let root = required(root, "--root", "inject")?;
-            Ok(Command::Inject { root, driver: required(driver, "--driver", "inject")? })
-        }
+        Some("inject") => inject_options(rest),
         _ => Err(CliError::Usage(format!(
             "unknown command {}: expected ld-cache, inject, --version or --help",
             command.display()
         ))),
     }
+}
+
+fn inject_options(args: &[OsString]) -> Result<Command, CliError> {
+    let names = ["--root", "--driver", "--layer", "--capabilities", "--driver-files", "--library-path"];
+    let [root, driver, layer, capabilities, policy, library_path] = options(names, args)?;
+    let capabilities = capabilities.map(|list| list.to_string_lossy().into_owned());
+    let capabilities = capability::requested(capabilities.as_deref())
+        .map_err(|error| CliError::Usage(format!("--capabilities: {error}")))?;
+    let driver_files = match policy.as_ref().map(|policy| policy.to_string_lossy()).as_deref() {
+        None | Some("mask") => DriverFiles::Mask,
+        Some("keep") => DriverFiles::Keep,
+        Some("refuse") => DriverFiles::Refuse,
+        Some(other) => {
+            return Err(CliError::Usage(format!("--driver-files {other}: expected mask, keep or refuse")));
+        }
+    };
+    let request = Request { capabilities, driver_files, library_path, ..Request::default() };
+    Ok(Command::Inject(Box::new(Inject {
+        root: required(root, "--root", "inject")?,
+        driver: required(driver, "--driver", "inject")?,
+        layer: layer.map(PathBuf::from),
+        request,
+    })))
 }
 
 /// Reads `--name VALUE` and `--name=VALUE`, each at most once.
@@ -114,7 +151,7 @@ fn options<const N: usize>(names: [&str; N], args: &[OsString]) -> Result<[Optio
         };
         let name = names[index];
         let Some(value) = inline.or_else(|| args.next().cloned()).filter(|v| !v.is_empty()) else {
-            return Err(CliError::Usage(format!("{name}: expected a path after it")));
+            return Err(CliError::Usage(format!("{name}: expected a value after it")));
         };
         if values[index].replace(value).is_some() {
             return Err(CliError::Usage(format!("{name}: given twice")));
@@ -147,7 +184,7 @@ fn execute(command: &Command) -> Result<i32, CliError> {
         Command::Help => print(HELP)?,
         Command::Version => print(concat!("guest-init ", env!("CARGO_PKG_VERSION"), "\n"))?,
         Command::LdCache { root, output } => ld_cache(root, output.as_deref())?,
-        Command::Inject { root, driver } => return inject(root, driver),
+        Command::Inject(options) => return inject(options),
     }
     Ok(0)
 }
@@ -180,15 +217,25 @@ fn ld_cache(root: &Path, output: Option<&Path>) -> Result<(), CliError> {
     Ok(print(&text)?)
 }
 
-fn inject(root: &Path, driver: &Path) -> Result<i32, CliError> {
-    let (root, driver) = (RootDir::open(root)?, RootDir::open(driver)?);
-    let mut report = inject::copy::copy(&root, &driver)?;
-    inject::complete(&root, None, &mut report)?;
+fn inject(options: &Inject) -> Result<i32, CliError> {
+    let (root, driver) = (RootDir::open(&options.root)?, RootDir::open(&options.driver)?);
+    let inventory = Inventory::of_directory(&driver)?;
+    let request = &options.request;
+    let report = if let Some(layer) = &options.layer {
+        inject::layer::layer(&root, &driver, &inventory, request, layer, None)?
+    } else {
+        let mut report = inject::copy::copy(&root, &driver, &inventory, request)?;
+        inject::complete(&root, request, &mut report)?;
+        report
+    };
+    for finding in &report.findings {
+        eprintln!("guest-init: {}: {}", finding.code.name(), printable(&finding.message));
+    }
     let json = serde_json::to_string_pretty(&report).map_err(std::io::Error::from)?;
     print(&(json + "\n"))?;
     // Whether libcuda.so.1 exists depends on the capabilities chosen; if the loader finds one, it must be
     // ours.
-    Ok(i32::from(report.resolved.iter().any(|r| r.path.is_some() && !r.injected)))
+    Ok(i32::from(report.resolved.iter().any(|r| r.path.is_some() && !r.expected)))
 }
 
 /// File names come from the image, and a terminal obeys control characters.
@@ -213,9 +260,21 @@ mod tests {
 
     #[test]
     fn options_in_any_order_and_form() {
-        let expected = Command::Inject { root: "/r".into(), driver: "/d".into() };
+        let request = Request { capabilities: capability::requested(None).unwrap(), ..Request::default() };
+        let plain = Inject { root: "/r".into(), driver: "/d".into(), layer: None, request };
+        let expected = Command::Inject(Box::new(plain.clone()));
         assert_eq!(parsed(&["inject", "--root", "/r", "--driver", "/d"]), Ok(expected.clone()));
         assert_eq!(parsed(&["inject", "--driver=/d", "--root=/r"]), Ok(expected));
+        let request = Request {
+            capabilities: capability::requested(Some("all")).unwrap(),
+            driver_files: DriverFiles::Keep,
+            library_path: Some("/a:/b".into()),
+            ..Request::default()
+        };
+        let args = ["inject", "--root=/r", "--driver=/d", "--layer=/l", "--capabilities", "all"];
+        let more = ["--driver-files=keep", "--library-path", "/a:/b"];
+        let expected = Inject { layer: Some("/l".into()), request, ..plain };
+        assert_eq!(parsed(&[&args[..], &more].concat()), Ok(Command::Inject(Box::new(expected))));
         assert_eq!(
             parsed(&["ld-cache", "--root", "/r", "--output", "x=y"]),
             Ok(Command::LdCache { root: "/r".into(), output: Some("x=y".into()) })
@@ -228,11 +287,16 @@ mod tests {
             (&[][..], "found none"),
             (&["frob"], "unknown command frob"),
             (&["ld-cache"], "expected --root DIR"),
-            (&["ld-cache", "--root"], "expected a path"),
-            (&["ld-cache", "--root="], "expected a path"),
+            (&["ld-cache", "--root"], "expected a value"),
+            (&["ld-cache", "--root="], "expected a value"),
             (&["ld-cache", "--root", "/a", "--root", "/b"], "given twice"),
             (&["ld-cache", "--root", "/a", "--driver", "/b"], "unexpected argument --driver"),
             (&["inject", "--root", "/a", "extra"], "unexpected argument extra"),
+            (
+                &["inject", "--root", "/a", "--driver", "/b", "--capabilities", "x"],
+                "unknown driver capability",
+            ),
+            (&["inject", "--root", "/a", "--driver", "/b", "--driver-files", "x"], "mask, keep or refuse"),
             (&["--version", "now"], "unexpected argument now"),
         ] {
             let error = parsed(args).unwrap_err();

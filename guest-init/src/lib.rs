@@ -3,6 +3,7 @@
 pub mod cli;
 pub mod container;
 pub mod disks;
+pub mod driver;
 pub mod gpu;
 pub mod handover;
 pub mod inject;

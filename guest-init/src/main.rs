@@ -1,11 +1,15 @@
 //! PID 1: the boot sequence, and nothing else.
 
 use guest_init::container::{self, Spec, cgroup};
+use guest_init::gpu::visible::Visible;
 use guest_init::report::{self, Board, warning};
-use guest_init::{cli, gpu, handover, kmsg, modules, mounts, net, power, root, server, settings, supervise};
+use guest_init::root::Driver;
+use guest_init::{
+    cli, driver, gpu, handover, kmsg, modules, mounts, net, power, root, server, settings, supervise,
+};
 use image::config::{Config, GpuPolicy, InitMode, PowerAction};
 use image::manifest::{Manifest, Purpose};
-use image::status::{Code, Container, Exit, Finding, Outcome, Phase, PhaseOutcome};
+use image::status::{Code, Container, Exit, Finding, Node, Outcome, Phase, PhaseOutcome};
 use nix::unistd::{Pid, gethostname, sethostname};
 use std::os::fd::RawFd;
 
@@ -56,13 +60,13 @@ fn boot(board: &Board, config: &mut Config) -> Result<Exit, Fatal> {
     board.phase(Phase::Config, || settings::config_disk(config))?;
     settings::report_unknown(config, board);
     surroundings(config);
-    let nodes = gpu_and_root(&manifest, config, board)?;
+    let given = gpu_and_root(&manifest, config, board)?;
     if config.lock_modules {
         modules::lock().unwrap_or_else(|error| log::warn!("modules can still be loaded: {error}"));
     }
 
     board.begin(Phase::Exec);
-    let spec = Spec::new(config, nodes);
+    let spec = Spec::new(config, given.nodes, given.store);
     match config.init_mode {
         InitMode::Systemd => match handover::hand_over(&spec, listener, board)? {},
         InitMode::Exec => run(&spec, board),
@@ -97,38 +101,46 @@ fn surroundings(config: &Config) {
     }
 }
 
-/// GPU and root at the same time; then policy decides. Returns the nodes for the container.
-fn gpu_and_root(
-    manifest: &Manifest,
-    config: &Config,
-    board: &Board,
-) -> Result<Vec<image::status::Node>, Fatal> {
+/// What the container is given.
+#[derive(Default)]
+struct Given {
+    nodes: Vec<Node>,
+    /// Programs of Nix or Guix need a link to the driver.
+    store: bool,
+}
+
+/// GPU and root at the same time; then policy decides.
+fn gpu_and_root(manifest: &Manifest, config: &Config, board: &Board) -> Result<Given, Fatal> {
     let policy = config.gpu_policy.unwrap_or(GpuPolicy::Required);
-    let wanted = config.has_gpu && policy != GpuPolicy::Off;
-    let required = wanted && policy == GpuPolicy::Required;
-    if wanted && manifest.driver.is_none() {
-        let hint = "build an initrd with a driver, or boot without HAS_GPU=1";
-        let message = "HAS_GPU=1, and the initrd carries no driver";
-        if config.gpu_policy == Some(GpuPolicy::Required) {
-            return Err(Some(report::error(Code::NoDriver, message, hint)));
-        }
-        board.finding(warning(Code::NoDriver, message, hint));
+    let visible = Visible::asked(&config.env);
+    let asked = config.has_gpu && policy != GpuPolicy::Off && visible != Visible::Void;
+    if asked && manifest.driver.is_none() {
+        no_driver(config, board)?;
     }
-    let wanted = wanted && manifest.driver.is_some();
+    let driver = manifest.driver.as_ref().filter(|_| asked);
+    let required = driver.is_some() && policy == GpuPolicy::Required;
     board.begin(Phase::Gpu);
-    let found = if wanted { gpu::find(config, board) } else { Vec::new() };
+    let found = if driver.is_some() { gpu::find(config, board) } else { Vec::new() };
     let expected_ok = board.snapshot().findings.iter().all(|finding| !gpu_code(finding.code));
-    if !wanted || found.is_empty() {
+    let Some(driver) = driver.filter(|_| !found.is_empty()) else {
         board.end(Phase::Gpu, if expected_ok { PhaseOutcome::Skipped } else { PhaseOutcome::Failed });
-        if wanted && required && !expected_ok {
+        if required && !expected_ok {
             return Err(None);
         }
-        root::prepare(manifest, config, false, board)?;
-        return Ok(Vec::new());
+        root::prepare(config, None, board)?;
+        return Ok(Given::default());
+    };
+    let unmet = gpu::requirements::unmet(config, &driver.version);
+    let met = unmet.is_empty();
+    unmet.into_iter().for_each(|finding| board.finding(finding));
+    if required && !met {
+        board.end(Phase::Gpu, PhaseOutcome::Failed);
+        return Err(None);
     }
+    let driver = Driver { request: driver::request(config)?, manifest, required };
     let (gpus, prepared) = std::thread::scope(|scope| {
         let gpus = scope.spawn(|| gpu::bring_up(manifest, config, &found, board));
-        let prepared = root::prepare(manifest, config, true, board);
+        let prepared = root::prepare(config, Some(&driver), board);
         (gpus.join().unwrap_or(Ok(false)), prepared)
     });
     let usable = match gpus {
@@ -139,11 +151,30 @@ fn gpu_and_root(
         }
     };
     board.end(Phase::Gpu, if usable { PhaseOutcome::Done } else { PhaseOutcome::Failed });
-    prepared?;
+    let store = prepared?;
     if required && !usable {
         return Err(None);
     }
-    Ok(board.snapshot().nodes)
+    let status = board.snapshot();
+    match visible.nodes(&status.gpus, status.nodes) {
+        Ok(nodes) => Ok(Given { nodes, store }),
+        Err(finding) if required => Err(Some(finding)),
+        Err(finding) => {
+            board.finding(finding);
+            Ok(Given { store, ..Given::default() })
+        }
+    }
+}
+
+/// HAS_GPU=1 with an initrd that carries no driver.
+fn no_driver(config: &Config, board: &Board) -> Result<(), Fatal> {
+    let hint = "build an initrd with a driver, or boot without HAS_GPU=1";
+    let message = "HAS_GPU=1, and the initrd carries no driver";
+    if config.gpu_policy == Some(GpuPolicy::Required) {
+        return Err(Some(report::error(Code::NoDriver, message, hint)));
+    }
+    board.finding(warning(Code::NoDriver, message, hint));
+    Ok(())
 }
 
 fn gpu_code(code: Code) -> bool {

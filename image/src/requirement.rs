@@ -4,6 +4,7 @@
 //! all of which must hold: `cuda>=12.4 brand=tesla,driver>=535,driver<536`.
 
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 
 /// Variables that begin with it are requirements; all must be met.
 pub const PREFIX: &str = "NVIDIA_REQUIRE_";
@@ -87,25 +88,27 @@ pub enum Verdict {
 
 /// A requirement that is written wrong.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{condition:?} is no condition: expected cuda, driver, arch or brand, one of = != < <= > >=, and a value")]
+#[error(
+    "{condition:?} is no condition: expected cuda, driver, arch or brand, one of = != < <= > >=, and a value"
+)]
 pub struct Malformed {
     /// The condition.
     pub condition: String,
 }
 
 /// The requirements in an environment: name of the variable, value. Empty when they are disabled.
-pub fn requirements<'a>(env: impl IntoIterator<Item = (&'a str, &'a str)> + Clone) -> Vec<(String, String)> {
-    let get = |wanted: &str| env.clone().into_iter().find(|(name, _)| *name == wanted).map(|(_, value)| value);
-    if get(DISABLE).is_some_and(|value| matches!(value, "1" | "t" | "T" | "true" | "TRUE" | "True")) {
+pub fn requirements(env: &BTreeMap<String, String>) -> Vec<(String, String)> {
+    let disabled = env.get(DISABLE).map(String::as_str);
+    if disabled.is_some_and(|value| matches!(value, "1" | "t" | "T" | "true" | "TRUE" | "True")) {
         return Vec::new();
     }
-    let named = env.clone().into_iter().filter(|(name, value)| {
+    let named = env.iter().filter(|(name, value)| {
         // NVIDIA_REQUIRE_JETPACK speaks of a board's system, not of a driver.
         name.strip_prefix(PREFIX).is_some_and(|rest| !rest.starts_with("JETPACK")) && !value.is_empty()
     });
-    let mut list: Vec<(String, String)> = named.map(|(name, value)| (name.into(), value.into())).collect();
+    let mut list: Vec<(String, String)> = named.map(|(name, value)| (name.clone(), value.clone())).collect();
     let asked = list.iter().any(|(name, _)| name == "NVIDIA_REQUIRE_CUDA");
-    if let (false, Some(version)) = (asked, get(LEGACY)) {
+    if let (false, Some(version)) = (asked, env.get(LEGACY)) {
         let numbers: Vec<_> = version.split('.').take(2).collect();
         if numbers.iter().all(|number| number.parse::<u32>().is_ok()) {
             list.push((LEGACY.into(), format!("cuda>={}", numbers.join("."))));
@@ -236,7 +239,8 @@ mod tests {
     #[test]
     fn the_environment_says_what_is_required() {
         let list = |env: &[(&'static str, &'static str)]| {
-            let list = requirements(env.iter().copied());
+            let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            let list = requirements(&env);
             list.into_iter().map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>()
         };
         let cuda = ("NVIDIA_REQUIRE_CUDA", "cuda>=13.0");
@@ -245,6 +249,8 @@ mod tests {
         assert_eq!(list(&[("CUDA_VERSION", "11.4.2")]), ["CUDA_VERSION cuda>=11.4"]);
         assert!(list(&[cuda, ("NVIDIA_DISABLE_REQUIRE", "true")]).is_empty());
         assert_eq!(list(&[cuda, ("NVIDIA_DISABLE_REQUIRE", "0")]).len(), 1);
-        assert!(list(&[("NVIDIA_REQUIRE_JETPACK_HOST_MOUNTS", "base-only"), ("CUDA_VERSION", "x")]).is_empty());
+        assert!(
+            list(&[("NVIDIA_REQUIRE_JETPACK_HOST_MOUNTS", "base-only"), ("CUDA_VERSION", "x")]).is_empty()
+        );
     }
 }

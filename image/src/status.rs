@@ -154,6 +154,8 @@ pub struct Resolved {
     pub name: String,
     /// The file, links followed; `None`: it would not be found.
     pub path: Option<String>,
+    /// The driver version in that file's name.
+    pub version: Option<String>,
     /// Whether it is the file that was injected.
     pub ours: bool,
 }
@@ -240,6 +242,20 @@ pub enum Code {
     EntrypointNotExecutable,
     /// The kernel's out-of-memory killer struck in the container.
     OomKilled,
+    /// The image has no glibc, which the driver's libraries need; it gets the device nodes only.
+    ImageHasNoGlibc,
+    /// The image is of Nix or Guix: its programs find the driver only in /run/opengl-driver/lib.
+    ImageIsNix,
+    /// The image brings driver files of its own along.
+    ImageBundlesDriver,
+    /// What was decided about the image's CUDA compatibility libraries.
+    CudaCompat,
+    /// The container asks for a capability that the initrd does not carry.
+    CapabilityMissing,
+    /// The image requires another driver or CUDA version than the initrd carries.
+    CudaRequirementUnmet,
+    /// The root has no room for the driver's files.
+    NoSpace,
     /// guest-init itself failed.
     Internal,
 }

@@ -31,8 +31,6 @@ pub const DEFAULT_INIT: &str = "/sbin/init";
 const STAGE_TIMEOUT: Duration = Duration::from_mins(1);
 /// Findings that come back are no longer than this.
 const MAX_REPORT: u64 = 64 << 10;
-/// What a program finds in PATH when the image says nothing.
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Everything the container's first process needs to know.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -43,13 +41,15 @@ pub struct Spec {
     user: String,
     nodes: Vec<Node>,
     volumes: Vec<Volume>,
+    /// The driver is linked to where programs of Nix and Guix look.
+    store: bool,
 }
 
 impl Spec {
-    /// From the configuration and the GPU's nodes.
-    pub fn new(config: &Config, nodes: Vec<Node>) -> Self {
+    /// From the configuration, the GPU's nodes, and whether programs of Nix or Guix look for the driver.
+    pub fn new(config: &Config, nodes: Vec<Node>, store: bool) -> Self {
         let mut env: Vec<(String, String)> = config.env.clone().into_iter().collect();
-        for (name, value) in [("PATH", DEFAULT_PATH), ("TERM", "linux")] {
+        for (name, value) in [("PATH", crate::inject::DEFAULT_PATH), ("TERM", "linux")] {
             if !config.env.contains_key(name) {
                 env.push((name.into(), value.into()));
             }
@@ -61,6 +61,7 @@ impl Spec {
             user: config.user.clone(),
             nodes,
             volumes: config.volumes.clone(),
+            store,
         }
     }
 
@@ -164,17 +165,17 @@ mod tests {
     fn a_path_is_given_unless_the_image_has_one() {
         let mut config = Config::default();
         let path = |config: &Config| {
-            let env = Spec::new(config, vec![]).env;
+            let env = Spec::new(config, vec![], false).env;
             env.into_iter().filter(|(name, _)| name == "PATH").map(|(_, value)| value).collect::<Vec<_>>()
         };
-        assert_eq!(path(&config), [DEFAULT_PATH]);
+        assert_eq!(path(&config), [crate::inject::DEFAULT_PATH]);
         config.env.insert("PATH".into(), "/x".into());
         assert_eq!(path(&config), ["/x"]);
     }
 
     #[test]
     fn no_command_is_said_before_anything_is_started() {
-        let finding = start(&Spec::new(&Config::default(), vec![])).unwrap_err();
+        let finding = start(&Spec::new(&Config::default(), vec![], false)).unwrap_err();
         assert_eq!(finding.code, Code::ConfigInvalid);
     }
 }

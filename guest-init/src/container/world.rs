@@ -5,6 +5,7 @@
 use super::Spec;
 use crate::disks;
 use crate::gpu::nodes;
+use crate::inject;
 use crate::report::chain;
 use crate::rootfs::RootDir;
 use image::config::{Volume, VolumeMode};
@@ -58,6 +59,10 @@ pub fn enter(spec: &Spec, kind: Kind) -> Result<(), String> {
     step("changing the root", nix::unistd::chroot("."))?;
     step("entering /", nix::unistd::chdir("/"))?;
     kernel_file_systems(kind)?;
+    if spec.store {
+        symlink(inject::STORE_DIR, inject::RUN_LINK)
+            .map_err(|error| format!("linking {}: {error}", inject::RUN_LINK))?;
+    }
     if kind == Kind::Program {
         device_nodes(&spec.nodes)?;
     }

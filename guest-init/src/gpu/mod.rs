@@ -4,6 +4,8 @@ pub mod adapter;
 pub mod nodes;
 pub mod pci;
 pub mod procfs;
+pub mod requirements;
+pub mod visible;
 
 use crate::kmsg::KernelLog;
 use crate::modules;

@@ -1,82 +1,198 @@
 //! The driver as copies in a plain writable root: for roots that are no overlay, and for a root prepared by
 //! hand.
+//!
+//! In two steps, so that a cut at any point leaves the old files or the new ones: every new file is written under a
+//! temporary name first, then all are renamed. A [record](super::record) in the root says what is ours and whether a
+//! boot was cut off; the next one repairs it.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use super::complete::{MASKED, mask};
 use super::plan::{MAX_FILE, in_driver};
-use super::{InjectError, InjectReport, plan, text};
+use super::record::{Entry, Record};
+use super::{InjectError, InjectReport, Inventory, Plan, PlannedFile, Request, plan, text};
 use crate::rootfs::{Kind, RootDir, RootError};
 
-/// Other versions of a driver file get this before their name, so that neither loader nor `ldconfig` takes
-/// them for a library. They can be renamed back.
-const MASKED: &str = ".gpu-initrd-masked.";
+/// File systems give space in blocks of this many bytes.
+const BLOCK: u64 = 4096;
+/// For links, directories, the record and the loader cache.
+const SLACK: u64 = 1 << 20;
 
-/// Copies the driver's files into the container `root` and makes their links. Each file appears whole or not
-/// at all, and what is in place already is left alone: a second run changes nothing.
+/// Copies the driver's files into the container `root` and makes their links. What is in place already is left alone: a
+/// second run changes nothing. What an earlier driver left is removed.
 ///
 /// # Errors
-/// [`InjectError`]; files that were copied before stay.
-pub fn copy(root: &RootDir, driver: &RootDir) -> Result<InjectReport, InjectError> {
-    let plan = plan(root, driver)?;
-    let mut report = plan.report;
-    for (from, to, bits) in &plan.files {
-        root.create_dir_all(to.parent().unwrap_or(Path::new("/")))?;
-        let mut file = driver.open_file(from, MAX_FILE).map_err(in_driver)?;
-        if is_in_place(root, to, &file, bits.mode()) {
-            continue;
+/// [`InjectError`]. Up to the renaming, nothing has changed then.
+pub fn copy(
+    root: &RootDir,
+    driver: &RootDir,
+    inventory: &Inventory,
+    request: &Request,
+) -> Result<InjectReport, InjectError> {
+    let mut warnings = Vec::new();
+    let old = Record::read(root, &mut warnings);
+    let mut plan = plan(root, driver, inventory, request, old.ours(root))?;
+    plan.report.warnings.splice(0..0, warnings);
+    let missing = missing(root, driver, &plan, &old)?;
+    let mut new = target(&plan, &old, root, &missing);
+    if is_done(root, &plan, &old, &missing, &new) {
+        return Ok(plan.report);
+    }
+    check_room(root, &plan, &missing)?;
+    let mut report = std::mem::take(&mut plan.report);
+    // From here to the last line, the record lists both.
+    let mut both = Record { complete: false, ..old.clone() };
+    both.entries.extend(new.entries.clone());
+    both.write(root)?;
+    stage(root, driver, &missing).inspect_err(|_| {
+        for file in &missing {
+            // What was written is of no use; the failure itself is what counts.
+            let _ = root.discard(&file.to);
         }
-        root.copy_atomic(to, &mut file, bits.mode())?;
+        let _ = old.clone().write(root);
+    })?;
+    for file in &missing {
+        root.commit(&file.to)?;
+        new.entries.insert(text(&file.to), Entry::of(&root.lstat(&file.to)?));
         report.changed += 1;
     }
-    for (path, target) in &plan.links {
-        if root.read_link(path).is_ok_and(|old| old.as_os_str() == target) {
-            continue;
-        }
+    for (path, target) in plan.links.iter().filter(|(path, target)| !is_link(root, path, target)) {
+        make_parent(root, path)?;
         root.symlink(target, path)?;
         report.changed += 1;
     }
-    for path in plan.masks {
-        let Some(name) = path.file_name() else { continue };
-        let mut hidden = std::ffi::OsString::from(MASKED);
-        hidden.push(name);
-        root.rename(&path, &hidden)?;
+    for path in &plan.masks {
+        mask(root, path)?;
         report.changed += 1;
-        report.masked.push(text(&path));
+        report.masked.push(text(path));
     }
+    report.removed = old.remove_stale(root, &new.entries, &mut report.warnings)?;
+    report.changed += report.removed.len();
+    new.complete = true;
+    root.sync()?;
+    new.write(root)?;
     Ok(report)
 }
 
-/// Whether `path` is already a file of this mode and with the content of `file`.
-fn is_in_place(root: &RootDir, path: &Path, file: &File, mode: u32) -> bool {
-    let Ok(present) = root.lstat(path) else { return false };
-    if present.kind != Kind::File || present.mode != mode {
-        return false;
+/// The planned files that are not in place.
+fn missing(
+    root: &RootDir,
+    driver: &RootDir,
+    plan: &Plan,
+    old: &Record,
+) -> Result<Vec<PlannedFile>, InjectError> {
+    let mut missing = Vec::new();
+    for file in &plan.files {
+        if !(old.has(root, &file.to) && is_like(root, file) || is_in_place(root, driver, file)?) {
+            missing.push(file.clone());
+        }
     }
-    let same_size = file.metadata().is_ok_and(|m| m.len() == present.size);
-    same_size && same_content(root, path, file).unwrap_or(false)
+    Ok(missing)
 }
 
-fn same_content(root: &RootDir, path: &Path, file: &File) -> Result<bool, RootError> {
-    let present = root.open_file(path, MAX_FILE)?;
-    // Reads at given places, so that the caller's position stays at the start.
-    let compare = || -> io::Result<bool> {
-        let (mut a, mut b) = (vec![0; 64 * 1024], vec![0; 64 * 1024]);
-        let mut at = 0;
-        loop {
-            let len = fill(&present, &mut a, at)?;
-            if len != fill(file, &mut b, at)? || a[..len] != b[..len] {
-                return Ok(false);
-            }
-            if len == 0 {
-                return Ok(true);
-            }
-            at += len as u64;
-        }
+/// The record of the finished work. Files that are in place are recorded as they are.
+fn target(plan: &Plan, old: &Record, root: &RootDir, missing: &[PlannedFile]) -> Record {
+    let mut entries: BTreeMap<String, Entry> = BTreeMap::new();
+    for file in &plan.files {
+        let present = if missing.contains(file) { None } else { root.lstat(&file.to).ok() };
+        let entry = present.map_or_else(|| Entry::pending(file.size), |stat| Entry::of(&stat));
+        entries.insert(text(&file.to), entry);
+    }
+    for (path, target) in &plan.links {
+        entries.insert(text(path), Entry::Link { target: target.to_string_lossy().into_owned() });
+    }
+    let masked = old.entries.iter().filter(|(_, entry)| matches!(entry, Entry::Masked { .. }));
+    for (path, entry) in masked {
+        entries.entry(path.clone()).or_insert_with(|| entry.clone());
+    }
+    for path in &plan.masks {
+        let name = format!("{MASKED}{}", path.file_name().unwrap_or_default().to_string_lossy());
+        entries.insert(text(path), Entry::Masked { name });
+    }
+    Record { version: plan.report.version.clone(), entries, ..Record::default() }
+}
+
+/// Whether there is nothing to do.
+fn is_done(root: &RootDir, plan: &Plan, old: &Record, missing: &[PlannedFile], new: &Record) -> bool {
+    missing.is_empty()
+        && plan.masks.is_empty()
+        && old.complete
+        && old.entries == new.entries
+        && plan.links.iter().all(|(path, target)| is_link(root, path, target))
+}
+
+fn is_link(root: &RootDir, path: &Path, target: &std::ffi::OsStr) -> bool {
+    root.read_link(path).is_ok_and(|old| old.as_os_str() == target)
+}
+
+/// Whether the file at its place has the size and the mode that it should have.
+fn is_like(root: &RootDir, file: &PlannedFile) -> bool {
+    let is_it = |stat: crate::rootfs::Stat| {
+        stat.kind == Kind::File && stat.mode == file.mode && stat.size == file.size
     };
-    compare().map_err(|source| RootError::Io { action: "compare", path: path.to_owned(), source })
+    root.lstat(&file.to).is_ok_and(is_it)
+}
+
+/// Whether the file is in its place already, whoever put it there.
+fn is_in_place(root: &RootDir, driver: &RootDir, file: &PlannedFile) -> Result<bool, InjectError> {
+    if !is_like(root, file) {
+        return Ok(false);
+    }
+    let ours = driver.open_file(&file.from, MAX_FILE).map_err(in_driver)?;
+    Ok(root.open_file(&file.to, MAX_FILE).is_ok_and(|theirs| same_content(&ours, &theirs).unwrap_or(false)))
+}
+
+/// Nothing is begun that cannot be finished.
+fn check_room(root: &RootDir, plan: &Plan, missing: &[PlannedFile]) -> Result<(), InjectError> {
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let needed = SLACK + missing.iter().map(|file| file.size.next_multiple_of(BLOCK)).sum::<u64>();
+    let dir = PathBuf::from(&plan.report.lib_dir);
+    let found = root.free_bytes(&dir).or_else(|_| root.free_bytes(Path::new("/")))?;
+    if found < needed { Err(InjectError::NoSpace { dir, needed, found }) } else { Ok(()) }
+}
+
+/// Writes every missing file under its temporary name.
+fn stage(root: &RootDir, driver: &RootDir, missing: &[PlannedFile]) -> Result<(), InjectError> {
+    let needed = || missing.iter().map(|file| file.size).sum();
+    let no_space = |error: RootError, path: &Path| match error.raw_os_error() {
+        Some(libc::ENOSPC | libc::EDQUOT) => {
+            let found = root.free_bytes(Path::new("/")).unwrap_or_default();
+            InjectError::NoSpace { dir: path.to_owned(), needed: needed(), found }
+        }
+        _ => error.into(),
+    };
+    for file in missing {
+        make_parent(root, &file.to)?;
+        let source = driver.open_file(&file.from, MAX_FILE).map_err(in_driver)?;
+        root.stage(&file.to, &source, file.mode).map_err(|error| no_space(error, &file.to))?;
+    }
+    // Delayed allocation: that there is no room may only be told here.
+    root.sync().map_err(|error| no_space(error, Path::new("/")))
+}
+
+fn make_parent(root: &RootDir, path: &Path) -> Result<(), InjectError> {
+    Ok(root.create_dir_all(path.parent().unwrap_or(Path::new("/")))?)
+}
+
+fn same_content(a: &File, b: &File) -> io::Result<bool> {
+    let (mut left, mut right) = (vec![0; 64 * 1024], vec![0; 64 * 1024]);
+    let mut at = 0;
+    loop {
+        let len = fill(a, &mut left, at)?;
+        if len != fill(b, &mut right, at)? || left[..len] != right[..len] {
+            return Ok(false);
+        }
+        if len == 0 {
+            return Ok(true);
+        }
+        at += len as u64;
+    }
 }
 
 /// Reads until `buf` is full or the file ends.

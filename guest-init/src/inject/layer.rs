@@ -1,10 +1,11 @@
 //! The driver as a lower layer: a tree of hard links beside the driver's files, laid out as the container
 //! needs them.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::plan::{MAX_FILE, in_driver};
-use super::{InjectError, InjectReport, plan, text};
+use super::{InjectError, InjectReport, Inventory, Request, plan, text};
 use crate::rootfs::{RootDir, RootError};
 
 /// Builds the layer for the container `root` in the directory `layer`, which is empty or an earlier layer and
@@ -12,22 +13,32 @@ use crate::rootfs::{RootDir, RootError};
 /// is memory.
 ///
 /// The caller puts the layer **above** the container's image in the overlay: it also holds whiteouts that
-/// hide other versions of the same files.
+/// hide other versions of the same files. `upper`, if there is one, is the overlay's upper layer from an earlier boot:
+/// what stands there at the place of a driver's file is removed, since it would win.
 ///
 /// # Errors
 /// [`InjectError`]; the layer is then incomplete and must not be mounted.
-pub fn layer(root: &RootDir, driver: &RootDir, layer: &Path) -> Result<InjectReport, InjectError> {
-    let plan = plan(root, driver)?;
+pub fn layer(
+    root: &RootDir,
+    driver: &RootDir,
+    inventory: &Inventory,
+    request: &Request,
+    layer: &Path,
+    upper: Option<&RootDir>,
+) -> Result<InjectReport, InjectError> {
+    let plan = plan(root, driver, inventory, request, BTreeSet::new())?;
+    let paths = plan.paths();
     let mut report = plan.report;
     let layer = RootDir::open(layer).map_err(in_layer)?;
     let mut copied = 0_usize;
-    for (from, to, bits) in &plan.files {
-        make_parent(&layer, to)?;
-        match layer.hard_link(driver, from, to) {
+    for file in &plan.files {
+        make_parent(&layer, root, &file.to)?;
+        match layer.hard_link(driver, &file.from, &file.to) {
             Ok(made) => report.changed += usize::from(made),
             Err(error) if cannot_link(&error) => {
-                let mut file = driver.open_file(from, MAX_FILE).map_err(in_driver)?;
-                layer.copy_atomic(to, &mut file, bits.mode()).map_err(in_layer)?;
+                let source = driver.open_file(&file.from, MAX_FILE).map_err(in_driver)?;
+                layer.stage(&file.to, &source, file.mode).map_err(in_layer)?;
+                layer.commit(&file.to).map_err(in_layer)?;
                 copied += 1;
                 report.changed += 1;
             }
@@ -39,27 +50,34 @@ pub fn layer(root: &RootDir, driver: &RootDir, layer: &Path) -> Result<InjectRep
         report.warnings.push(text);
     }
     for (path, target) in &plan.links {
-        make_parent(&layer, path)?;
+        make_parent(&layer, root, path)?;
         if layer.read_link(path).is_ok_and(|old| old.as_os_str() == target) {
             continue;
         }
         layer.symlink(target, path).map_err(in_layer)?;
         report.changed += 1;
     }
-    for path in plan.masks {
-        match layer.whiteout(&path) {
+    for path in &plan.masks {
+        make_parent(&layer, root, path)?;
+        match layer.whiteout(path) {
             Ok(made) => {
                 report.changed += usize::from(made);
-                report.masked.push(text(&path));
+                report.masked.push(text(path));
             }
             Err(error) => report.warnings.push(format!("{}: not hidden: {error}", path.display())),
+        }
+    }
+    for path in paths.iter().filter(|path| upper.is_some_and(|upper| upper.lstat(path).is_ok())) {
+        if let Some(Err(error)) = upper.map(|upper| upper.remove_file(path)) {
+            report.warnings.push(format!("{}: left in the upper layer: {error}", path.display()));
         }
     }
     Ok(report)
 }
 
-fn make_parent(layer: &RootDir, path: &Path) -> Result<(), InjectError> {
-    layer.create_dir_all(path.parent().unwrap_or(Path::new("/"))).map_err(in_layer)
+/// In an overlay the owner and mode of a directory are those of the highest layer that has it.
+fn make_parent(layer: &RootDir, root: &RootDir, path: &Path) -> Result<(), InjectError> {
+    layer.mirror_dir_all(root, path.parent().unwrap_or(Path::new("/"))).map_err(in_layer)
 }
 
 /// Another file system, or one that has no hard links.

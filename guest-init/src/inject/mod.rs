@@ -1,29 +1,40 @@
 //! Gives a container the driver's user-space files: the same version as the kernel modules, where its loader
 //! looks.
 //!
-//! Two ways with one plan. A [`layer`](layer::layer) is a tree of hard links that becomes a lower layer of
-//! the container's overlay: nothing is copied and the image is not touched. A [`copy`](copy::copy) goes into
-//! a plain writable root. In both cases [`complete`] then writes the loader cache and asks which files the
-//! loader will open.
+//! What there is ([`Inventory`]) and what the container asks for ([`Request`]) make a plan, which is carried out in one
+//! of two ways. A [`layer`](layer::layer) is a tree of hard links that becomes a lower layer of the container's
+//! overlay: nothing is copied and the image is not touched. A [`copy`](copy::copy) goes into a plain writable root. In
+//! both cases [`complete`] then writes the loader cache and asks which files the loader will open.
 
+mod compat;
+mod complete;
 pub mod copy;
+mod findings;
+mod foreign;
+mod glue;
+mod inventory;
 pub mod layer;
+mod musl;
+mod place;
 mod plan;
+mod record;
+mod request;
 #[cfg(test)]
 mod tests;
 
-use std::ffi::OsStr;
 use std::path::Path;
 
+use image::status::Finding;
 use serde::Serialize;
 
-use crate::ldcache::{self, CacheReport, LdCacheError, Via};
-use crate::rootfs::{RootDir, RootError};
+use crate::ldcache::{CacheReport, LdCacheError, Via};
+use crate::rootfs::RootError;
 
-pub use self::plan::{Bits, Plan, plan};
-
-/// The names that CUDA programs ask for. `libcuda.so` is what Triton and numba open.
-const CHECKED: [&str; 3] = ["libcuda.so.1", "libcuda.so", "libnvidia-ml.so.1"];
+pub use self::complete::complete;
+pub use self::inventory::Inventory;
+pub use self::place::{RUN_LINK, STORE_DIR};
+pub use self::plan::{Plan, PlannedFile, plan};
+pub use self::request::{DEFAULT_PATH, Request};
 
 /// Why the driver's files could not be given to the container.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +70,33 @@ pub enum InjectError {
         dir: &'static str,
         /// How many files were there.
         found: usize,
+    },
+    /// The driver directory holds no driver.
+    #[error(
+        "no driver in the driver directory: expected libcuda.so.VERSION or libnvidia-ml.so.VERSION in one of {searched}"
+    )]
+    NoDriver {
+        /// Where it was looked for.
+        searched: String,
+    },
+    /// The driver directory holds more than one driver.
+    #[error("the driver directory holds files of several drivers: {found}; expected one version")]
+    DriverVersions {
+        /// Their versions.
+        found: String,
+    },
+    /// The container brings driver files along, and the policy refuses them.
+    #[error("{}", .0.message)]
+    Refused(Box<Finding>),
+    /// The root has no room.
+    #[error("no room for the driver's files in {}: {needed} bytes needed, {found} free", dir.display())]
+    NoSpace {
+        /// Where they belong.
+        dir: std::path::PathBuf,
+        /// Bytes that they take.
+        needed: u64,
+        /// Bytes that are free.
+        found: u64,
     },
     /// The loader cache could not be written.
     #[error(transparent)]
@@ -97,61 +135,42 @@ pub struct Resolution {
     pub path: Option<String>,
     /// The file behind it.
     pub file: Option<String>,
+    /// The driver version in the name of that file.
+    pub version: Option<String>,
     /// How the loader gets there.
     pub via: Option<Via>,
-    /// Whether that file is one that was injected. If not, the container brings its own driver along, of what
-    /// version ever.
-    pub injected: bool,
+    /// Whether it is the file that it should be: an injected one, or one of the compatibility libraries that were
+    /// chosen. If not, the container brings its own driver along.
+    pub expected: bool,
 }
 
 /// What the container got. Names are text, with what is not UTF-8 replaced: the report travels.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct InjectReport {
+    /// Version of the driver.
+    pub version: Option<String>,
     /// Directory of the container's libraries.
     pub lib_dir: String,
+    /// Whether the container has a store of Nix or Guix, and so needs the link [`RUN_LINK`].
+    pub store: bool,
     /// Everything that the container gets, whether it had to be made or was there.
     pub items: Vec<Item>,
-    /// Files of other driver versions that are hidden.
+    /// Driver files of the image that are hidden.
     pub masked: Vec<String>,
+    /// Files of an earlier driver that were removed.
+    pub removed: Vec<String>,
+    /// Directory of the CUDA compatibility libraries that are used.
+    pub compat_dir: Option<String>,
     /// How many names were made or changed. 0 when everything was in place.
     pub changed: usize,
     /// The loader cache, once [`complete`] has run.
     pub cache: Option<CacheReport>,
     /// What the loader finds, once [`complete`] has run.
     pub resolved: Vec<Resolution>,
+    /// What the operator should know.
+    pub findings: Vec<Finding>,
     /// What was passed over and why.
     pub warnings: Vec<String>,
-}
-
-/// Writes the loader cache of `root`, the container as its programs will see it, and asks which files its
-/// loader opens. `library_path` is the container's `LD_LIBRARY_PATH`, which beats the cache.
-///
-/// # Errors
-/// [`InjectError::Cache`] when the cache cannot be written.
-pub fn complete(
-    root: &RootDir,
-    library_path: Option<&OsStr>,
-    report: &mut InjectReport,
-) -> Result<(), InjectError> {
-    let cache = ldcache::build(root)?;
-    report.changed += cache.report.links.len();
-    report.changed += usize::from(cache.write(root)?);
-    report.cache = Some(cache.report);
-    report.resolved = CHECKED.iter().map(|soname| check(root, soname, library_path, &report.items)).collect();
-    Ok(())
-}
-
-fn check(root: &RootDir, soname: &str, library_path: Option<&OsStr>, items: &[Item]) -> Resolution {
-    let found = ldcache::resolve(root, soname, library_path);
-    let is_ours = |file: &str| items.iter().any(|i| i.kind == ItemKind::File && i.path == file);
-    let file = found.as_ref().map(|f| text(&f.file));
-    Resolution {
-        soname: soname.to_owned(),
-        injected: file.as_deref().is_some_and(is_ours),
-        via: found.as_ref().map(|f| f.via),
-        path: found.map(|f| text(&f.path)),
-        file,
-    }
 }
 
 fn text(path: &Path) -> String {

@@ -1,4 +1,4 @@
-//! What goes where: the driver's files, the container's directories, and the links between them.
+//! What goes where: the driver's files, the container's directories, the links between them, and what is in the way.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
@@ -6,194 +6,297 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use image::elf::{self, ElfError};
-use image::layout::{DRIVER_BIN_DIR, DRIVER_LIB_DIR};
+use image::layout::DRIVER_LIB_DIR;
 
-use super::{InjectError, InjectReport, Item, ItemKind, text};
-use crate::ldcache::{Machine, Platform, compare_names};
-use crate::rootfs::{Kind, RootDir, RootError, is_file_name};
+use super::inventory::{DriverFile, Inventory, Place};
+use super::place::{Loader, Places};
+use super::request::Request;
+use super::{InjectError, InjectReport, Item, ItemKind, findings, foreign, text};
+use crate::ldcache::{self, Machine, compare_names};
+use crate::rootfs::{RootDir, RootError, is_file_name};
 
 /// The links for the linker that NVIDIA's installer makes. Programs open them too.
 const DEVELOPMENT_LINKS: [&str; 4] =
     ["libcuda.so", "libnvidia-ml.so", "libnvcuvid.so", "libnvidia-encode.so"];
-/// Where programs go.
-const BIN_DIR: &str = "/usr/bin";
 /// Bytes of one driver file.
 pub(super) const MAX_FILE: u64 = 4 << 30;
 /// `e_type` of a shared object.
 const ET_DYN: u16 = 3;
+/// Permission bits of libraries and data.
+const PLAIN: u32 = 0o644;
+/// Permission bits of programs, without set-user-id: in a guest the nodes exist before the container does.
+const EXECUTABLE: u32 = 0o755;
 
-/// Permission bits of what is injected, for places where it is copied.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Bits {
-    /// 0644.
-    Library,
-    /// 0755, without set-user-id: in a guest the nodes exist before the container does.
-    Program,
-}
-
-impl Bits {
-    pub(super) fn mode(self) -> u32 {
-        match self {
-            Self::Library => 0o644,
-            Self::Program => 0o755,
-        }
-    }
+/// A file that the container is to get.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedFile {
+    /// Path in the driver directory.
+    pub from: PathBuf,
+    /// Path in the container.
+    pub to: PathBuf,
+    /// Permission bits, for places where it is copied.
+    pub mode: u32,
+    /// Its size in bytes.
+    pub size: u64,
 }
 
 /// Everything that the container is to get, and what is in the way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    /// Files: path in the driver directory, path in the container.
-    pub files: Vec<(PathBuf, PathBuf, Bits)>,
-    /// Links: path in the container, target in the same directory.
+    /// Files.
+    pub files: Vec<PlannedFile>,
+    /// Links: path in the container, what they say.
     pub links: Vec<(PathBuf, OsString)>,
-    /// Files of the container that are another version of what it gets.
+    /// Driver files of the container that are to be hidden.
     pub masks: Vec<PathBuf>,
     /// The beginning of the report.
     pub report: InjectReport,
 }
 
-struct Library {
-    name: OsString,
+/// A library of the driver that suits one of the container's loaders.
+struct Library<'a> {
+    file: &'a DriverFile,
+    /// Path below the directory of libraries.
+    rest: &'a Path,
     soname: OsString,
 }
 
-/// Plans the injection of the driver below `driver` into the container `root`.
+/// Plans the injection of `inventory`, the files of `driver`, into the container `root`. `earlier` are paths in it that
+/// an earlier injection made: they are not the image's.
 ///
 /// # Errors
-/// [`InjectError::NoGlibc`], [`InjectError::NoLibraries`], or a directory that cannot be read.
-pub fn plan(root: &RootDir, driver: &RootDir) -> Result<Plan, InjectError> {
-    let platform =
-        Platform::detect(root).ok_or(InjectError::NoGlibc { triplet: Machine::NATIVE.triplet() })?;
-    let mut report = InjectReport { lib_dir: text(&platform.lib_dir), ..InjectReport::default() };
-    let libraries = driver_libraries(driver, platform.machine, &mut report)?;
-    let lib_dir = &platform.lib_dir;
-    let mut files = Vec::new();
-    for lib in &libraries {
-        let (from, to) = (Path::new(DRIVER_LIB_DIR).join(&lib.name), lib_dir.join(&lib.name));
-        report.items.push(Item {
-            path: text(&to),
-            kind: ItemKind::File,
-            target: text(&from),
-            soname: Some(lib.soname.to_string_lossy().into_owned()),
-        });
-        files.push((from, to, Bits::Library));
+/// [`InjectError::NoGlibc`], [`InjectError::NoLibraries`], [`InjectError::Refused`], or something of the driver that
+/// cannot be read.
+pub fn plan(
+    root: &RootDir,
+    driver: &RootDir,
+    inventory: &Inventory,
+    request: &Request,
+    earlier: BTreeSet<PathBuf>,
+) -> Result<Plan, InjectError> {
+    let places = Places::of(root).ok_or(InjectError::NoGlibc { triplet: Machine::NATIVE.triplet() })?;
+    let report = InjectReport {
+        version: inventory.version.clone(),
+        lib_dir: places.libraries.first().map(|dir| text(dir)).unwrap_or_default(),
+        store: places.store,
+        ..InjectReport::default()
+    };
+    let mut plan = Plan { files: Vec::new(), links: Vec::new(), masks: Vec::new(), report };
+    let chosen: Vec<&DriverFile> = inventory.chosen(&request.capabilities).collect();
+    let wanted = |is_32: bool| {
+        let chosen = chosen.iter().copied();
+        chosen.filter_map(move |file| match &file.place {
+            Place::Library(rest) if !is_32 => Some((file, rest.as_path())),
+            Place::Library32(rest) if is_32 => Some((file, rest.as_path())),
+            _ => None,
+        })
+    };
+    let native = libraries(driver, wanted(false), Machine::NATIVE, &mut plan.report)?;
+    if native.is_empty() {
+        return Err(InjectError::NoLibraries { dir: DRIVER_LIB_DIR, found: wanted(false).count() });
     }
-    let bin_dir = root.canonical(Path::new(BIN_DIR)).unwrap_or_else(|_| BIN_DIR.into());
-    for name in regular_files(driver, Path::new(DRIVER_BIN_DIR), true)? {
-        let (from, to) = (Path::new(DRIVER_BIN_DIR).join(&name), bin_dir.join(&name));
-        report.items.push(Item { path: text(&to), kind: ItemKind::File, target: text(&from), soname: None });
-        files.push((from, to, Bits::Program));
+    for dir in &places.libraries {
+        plan.add_libraries(driver, dir, &native, wanted(false))?;
     }
-    let links: Vec<(PathBuf, OsString)> =
-        links(&libraries).into_iter().map(|(name, target)| (lib_dir.join(name), target)).collect();
-    for (path, target) in &links {
-        let (path, target) = (text(path), text(Path::new(target)));
-        report.items.push(Item { path, kind: ItemKind::Link, target, soname: None });
+    if let Some(dir) = &places.libraries32 {
+        let libraries = libraries(driver, wanted(true), Machine::I386, &mut plan.report)?;
+        plan.add_libraries(driver, dir, &libraries, wanted(true))?;
     }
-    let placed = files.iter().map(|(_, to, _)| to).chain(links.iter().map(|(path, _)| path));
-    let kept: BTreeSet<&OsStr> = placed.filter_map(|path| path.file_name()).collect();
-    let masks = other_versions(root, lib_dir, &libraries, &kept)?;
-    Ok(Plan { files, links, masks, report })
+    plan.add_the_rest(root, driver, &chosen, &places)?;
+    plan.report.findings.extend(findings::capabilities(inventory, request));
+    plan.hide(root, &places, inventory, request, earlier)?;
+    Ok(plan)
 }
 
-/// The driver's libraries for this machine, by name.
-fn driver_libraries(
+impl Plan {
+    /// Libraries with their SONAME and development links, and the links of the table.
+    fn add_libraries<'a>(
+        &mut self,
+        driver: &RootDir,
+        dir: &Path,
+        libraries: &[Library],
+        chosen: impl Iterator<Item = (&'a DriverFile, &'a Path)>,
+    ) -> Result<(), InjectError> {
+        for library in libraries {
+            self.add_file(driver, library.file, dir.join(library.rest), PLAIN, Some(&library.soname))?;
+        }
+        let tabled = chosen.filter_map(|(file, rest)| Some((dir.join(rest), file.link.clone()?)));
+        let links: BTreeMap<PathBuf, OsString> = links(libraries)
+            .into_iter()
+            .map(|(name, target)| (dir.join(name), target))
+            .chain(tabled)
+            .collect();
+        for (path, target) in links {
+            self.add_link(path, target);
+        }
+        Ok(())
+    }
+
+    /// Programs and data.
+    fn add_the_rest(
+        &mut self,
+        root: &RootDir,
+        driver: &RootDir,
+        chosen: &[&DriverFile],
+        places: &Places,
+    ) -> Result<(), InjectError> {
+        for file in chosen {
+            let (to, mode) = match &file.place {
+                Place::Program(name) => (places.programs.join(name), EXECUTABLE),
+                Place::Data(path) => (canonical_parent(root, path), PLAIN),
+                Place::Library(_) | Place::Library32(_) => continue,
+            };
+            match &file.link {
+                Some(target) => self.add_link(to, target.clone()),
+                None => self.add_file(driver, file, to, mode, None)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn add_file(
+        &mut self,
+        driver: &RootDir,
+        file: &DriverFile,
+        to: PathBuf,
+        mode: u32,
+        soname: Option<&OsStr>,
+    ) -> Result<(), InjectError> {
+        let size = driver.lstat(&file.from).map_err(in_driver)?.size;
+        self.report.items.push(Item {
+            path: text(&to),
+            kind: ItemKind::File,
+            target: text(&file.from),
+            soname: soname.map(|soname| soname.to_string_lossy().into_owned()),
+        });
+        self.files.push(PlannedFile { from: file.from.clone(), to, mode, size });
+        Ok(())
+    }
+
+    fn add_link(&mut self, path: PathBuf, target: OsString) {
+        let item = Item {
+            path: text(&path),
+            kind: ItemKind::Link,
+            target: target.to_string_lossy().into_owned(),
+            soname: None,
+        };
+        self.report.items.push(item);
+        self.links.push((path, target));
+    }
+
+    /// Every path that the container is given.
+    pub fn paths(&self) -> BTreeSet<PathBuf> {
+        self.files
+            .iter()
+            .map(|file| &file.to)
+            .chain(self.links.iter().map(|(path, _)| path))
+            .cloned()
+            .collect()
+    }
+
+    /// Decides about the driver files that the container brings along.
+    fn hide(
+        &mut self,
+        root: &RootDir,
+        places: &Places,
+        inventory: &Inventory,
+        request: &Request,
+        earlier: BTreeSet<PathBuf>,
+    ) -> Result<(), InjectError> {
+        let mut ours = earlier;
+        ours.extend(self.paths());
+        let decided = foreign::decide(root, places, inventory, request, &ours, &mut self.report.warnings)?;
+        self.masks.extend(decided.masks);
+        self.report.compat_dir = decided.compat_dir.as_deref().map(text);
+        self.report.findings.extend(decided.findings);
+        Ok(())
+    }
+}
+
+/// Those of the chosen libraries that this machine's loader takes.
+fn libraries<'a>(
     driver: &RootDir,
+    chosen: impl Iterator<Item = (&'a DriverFile, &'a Path)>,
     machine: Machine,
     report: &mut InjectReport,
-) -> Result<Vec<Library>, InjectError> {
-    let dir = Path::new(DRIVER_LIB_DIR);
-    let names = regular_files(driver, dir, false)?;
-    let found = names.len();
+) -> Result<Vec<Library<'a>>, InjectError> {
     let mut libraries = Vec::new();
-    for name in names {
-        let path = dir.join(&name);
-        let file = driver.open_file(&path, MAX_FILE).map_err(in_driver)?;
-        let elf = match elf::read(&file) {
+    for (file, rest) in chosen.filter(|(file, _)| file.link.is_none()) {
+        let opened = driver.open_file(&file.from, MAX_FILE).map_err(in_driver)?;
+        let elf = match elf::read(&opened) {
             Ok(elf) if elf.e_type == ET_DYN && machine.flags(&elf) == Some(machine.native_flags()) => elf,
             Ok(_) => {
-                report.warnings.push(format!("{}: no library for the container's machine", path.display()));
+                report
+                    .warnings
+                    .push(format!("{}: no library for the container's machine", file.from.display()));
                 continue;
             }
             Err(ElfError::NotElf { .. }) => continue,
             Err(error) => {
-                report.warnings.push(format!("{}: {error}", path.display()));
+                report.warnings.push(format!("{}: {error}", file.from.display()));
                 continue;
             }
         };
+        let name = rest.file_name().unwrap_or_default();
         // The driver is ours, but its SONAME becomes a path in the container.
         let soname = elf.soname.map(OsString::from_vec).filter(|s| is_file_name(s));
-        libraries.push(Library { soname: soname.unwrap_or_else(|| name.clone()), name });
-    }
-    if libraries.is_empty() {
-        return Err(InjectError::NoLibraries { dir: DRIVER_LIB_DIR, found });
+        libraries.push(Library { file, rest, soname: soname.unwrap_or_else(|| name.to_owned()) });
     }
     Ok(libraries)
 }
 
 /// The links of `libraries`: SONAMEs, told by the files themselves, then development links.
-fn links(libraries: &[Library]) -> Vec<(OsString, OsString)> {
-    let names: BTreeSet<&OsStr> = libraries.iter().map(|l| l.name.as_os_str()).collect();
-    let mut links: BTreeMap<OsString, OsString> = BTreeMap::new();
-    for lib in libraries.iter().filter(|l| !names.contains(l.soname.as_os_str())) {
-        let newest = links.entry(lib.soname.clone()).or_insert_with(|| lib.name.clone());
-        if compare_names(newest.as_bytes(), lib.name.as_bytes()).is_lt() {
-            newest.clone_from(&lib.name);
+fn links(libraries: &[Library]) -> BTreeMap<PathBuf, OsString> {
+    let names: BTreeSet<&Path> = libraries.iter().map(|library| library.rest).collect();
+    let mut links: BTreeMap<PathBuf, OsString> = BTreeMap::new();
+    for library in libraries {
+        let link = library.rest.with_file_name(&library.soname);
+        let name = library.rest.file_name().unwrap_or_default();
+        if names.contains(link.as_path()) {
+            continue;
+        }
+        let newest = links.entry(link).or_insert_with(|| name.to_owned());
+        if compare_names(newest.as_bytes(), name.as_bytes()).is_lt() {
+            name.clone_into(newest);
         }
     }
     let is_of = |soname: &OsStr, link: &str| {
         soname.as_bytes().strip_prefix(link.as_bytes()).is_some_and(|rest| rest.starts_with(b"."))
     };
     for link in DEVELOPMENT_LINKS {
-        let target = libraries.iter().map(|l| &l.soname).find(|soname| is_of(soname, link));
+        let target = libraries.iter().map(|library| &library.soname).find(|soname| is_of(soname, link));
         if let Some(soname) = target {
             links.entry(link.into()).or_insert_with(|| soname.clone());
         }
     }
-    links.into_iter().collect()
+    links
 }
 
-/// Files in the container's library directory that are another version of one of ours. Left visible, a newer
-/// one would win the SONAME link when somebody runs `ldconfig` in the container.
-fn other_versions(
-    root: &RootDir,
-    lib_dir: &Path,
-    libraries: &[Library],
-    kept: &BTreeSet<&OsStr>,
-) -> Result<Vec<PathBuf>, InjectError> {
-    let stems: BTreeSet<&[u8]> = libraries.iter().filter_map(|l| stem(l.name.as_bytes())).collect();
-    let mut masks = Vec::new();
-    for entry in root.list(lib_dir)? {
-        let known = stem(entry.name.as_bytes()).is_some_and(|s| stems.contains(s));
-        if known && matches!(entry.kind, Kind::File | Kind::Link) && !kept.contains(entry.name.as_os_str()) {
-            masks.push(lib_dir.join(entry.name));
-        }
+/// `path` with the links on the way to its last name followed as far as there is something.
+fn canonical_parent(root: &RootDir, path: &Path) -> PathBuf {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return path.to_owned() };
+    if parent == Path::new("/") {
+        return path.to_owned();
     }
-    masks.sort();
-    Ok(masks)
-}
-
-/// `libx` of `libx.so`, `libx.so.1` and `libx.so.1.2`; nothing for names of any other form.
-fn stem(name: &[u8]) -> Option<&[u8]> {
-    let at = name.windows(3).position(|w| w == b".so")?;
-    let version = &name[at + 3..];
-    let numbers =
-        |text: &[u8]| text.split(|b| *b == b'.').all(|n| !n.is_empty() && n.iter().all(u8::is_ascii_digit));
-    (version.is_empty() || version.strip_prefix(b".").is_some_and(numbers)).then_some(&name[..at])
-}
-
-fn regular_files(driver: &RootDir, dir: &Path, optional: bool) -> Result<Vec<OsString>, InjectError> {
-    let entries = match driver.list(dir) {
-        Err(error) if optional && error.is_not_found() => Vec::new(),
-        other => other.map_err(in_driver)?,
-    };
-    let files = entries.into_iter().filter(|e| e.kind == Kind::File);
-    let mut names: Vec<OsString> = files.map(|e| e.name).collect();
-    names.sort();
-    Ok(names)
+    root.canonical(parent).unwrap_or_else(|_| canonical_parent(root, parent)).join(name)
 }
 
 pub(super) fn in_driver(source: RootError) -> InjectError {
     InjectError::Ours { place: "cannot read the driver directory of the initrd", source }
+}
+
+/// The directories in which a container's loader may find libraries.
+pub(super) fn searched(root: &RootDir, places: &Places, request: &Request) -> Vec<PathBuf> {
+    let library_path = request.library_path.as_deref().unwrap_or_default().as_bytes();
+    let listed = library_path.split(|b| matches!(b, b':' | b';')).filter(|dir| dir.starts_with(b"/"));
+    let mut dirs: Vec<PathBuf> = listed.map(|dir| OsStr::from_bytes(dir).into()).collect();
+    dirs.extend(request.runpath(root));
+    if let Loader::Glibc(platform) = &places.loader {
+        dirs.extend(super::glue::search_directories(root, platform));
+    } else {
+        dirs.extend(super::musl::search_path(root));
+    }
+    dirs.extend(places.libraries.iter().cloned());
+    dirs.extend(places.libraries32.clone());
+    dirs
 }

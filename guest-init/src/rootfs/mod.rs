@@ -20,6 +20,8 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::{FileStat, SFlag};
 
 pub use self::read::is_file_name;
+#[cfg(test)]
+pub(crate) use self::write::cut;
 
 /// Names in one directory. Large images have about 5000 in /usr/lib/x86_64-linux-gnu.
 const MAX_NAMES: usize = 100_000;
@@ -147,6 +149,8 @@ pub struct Stat {
     pub size: u64,
     /// Permission bits.
     pub mode: u32,
+    /// When its content was last changed, nanoseconds since 1970.
+    pub modified_ns: i64,
 }
 
 impl From<&FileStat> for Stat {
@@ -157,6 +161,7 @@ impl From<&FileStat> for Stat {
             kind: Kind::of(stat),
             size: u64::try_from(stat.st_size).unwrap_or_default(),
             mode: stat.st_mode & 0o7777,
+            modified_ns: stat.st_mtime.saturating_mul(1_000_000_000).saturating_add(stat.st_mtime_nsec),
         }
     }
 }

@@ -3,14 +3,14 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, renameat};
-use nix::sys::stat::{Mode, SFlag, fchmod, mkdirat, mknodat};
-use nix::unistd::{UnlinkatFlags, linkat, symlinkat, unlinkat};
+use nix::sys::stat::{Mode, SFlag, fchmod, fstat, mkdirat, mknodat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, linkat, symlinkat, unlinkat};
 
 use super::{Kind, RootDir, RootError, io_error};
 
@@ -20,6 +20,15 @@ const TEMPORARY: &str = ".gpu-initrd-";
 impl RootDir {
     /// Makes `path` and its parents, mode 0755. Directories that exist, also through links, are left alone.
     pub fn create_dir_all(&self, path: &Path) -> Result<(), RootError> {
+        self.make_dirs(None, path)
+    }
+
+    /// Like [`Self::create_dir_all`], with mode and owner as the same directories have them in `other`.
+    pub fn mirror_dir_all(&self, other: &Self, path: &Path) -> Result<(), RootError> {
+        self.make_dirs(Some(other), path)
+    }
+
+    fn make_dirs(&self, like: Option<&Self>, path: &Path) -> Result<(), RootError> {
         let mut here = PathBuf::from("/");
         for part in path.components() {
             match part {
@@ -32,12 +41,20 @@ impl RootDir {
             }
             let (dir, name) = self.parent(&here)?;
             let failed = |e| io_error("make the directory", &here, e);
-            mkdirat(&dir, name, Mode::from_bits_truncate(0o755)).map_err(failed)?;
+            cut::here()
+                .and_then(|()| mkdirat(&dir, name, Mode::from_bits_truncate(0o755)))
+                .map_err(failed)?;
             // mkdir obeys the umask.
             let made =
                 openat(&dir, name, OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())
                     .map_err(failed)?;
-            fchmod(&made, Mode::from_bits_truncate(0o755)).map_err(failed)?;
+            let model = like.and_then(|other| fstat(other.open_dir(&here).ok()?).ok());
+            if let Some(model) = &model {
+                let (uid, gid) = (Uid::from_raw(model.st_uid), Gid::from_raw(model.st_gid));
+                fchown(&made, Some(uid), Some(gid)).map_err(failed)?;
+            }
+            let mode = model.map_or(0o755, |model| model.st_mode & 0o7777);
+            fchmod(&made, Mode::from_bits_truncate(mode)).map_err(failed)?;
         }
         Ok(())
     }
@@ -46,30 +63,61 @@ impl RootDir {
     pub fn symlink(&self, target: &OsStr, path: &Path) -> Result<(), RootError> {
         let (dir, name) = self.parent(path)?;
         let temporary = fresh_name(&dir, name, path)?;
-        symlinkat(target, &dir, temporary.as_os_str()).map_err(|e| io_error("link", path, e))?;
-        put(&dir, &temporary, name, path)
+        cut::here()
+            .and_then(|()| symlinkat(target, &dir, temporary.as_os_str()))
+            .map_err(|e| io_error("link", path, e))?;
+        put(&dir, &temporary, name, path)?;
+        sync(&dir, path)
     }
 
     /// Writes `bytes` to `path` with permissions `mode`, replacing what is there. On return they are on the
     /// disk.
     pub fn write_atomic(&self, path: &Path, bytes: &[u8], mode: u32) -> Result<(), RootError> {
-        self.copy_atomic(path, &mut &bytes[..], mode)
-    }
-
-    /// Like [`RootDir::write_atomic`], from a reader.
-    pub fn copy_atomic(&self, path: &Path, from: &mut dyn Read, mode: u32) -> Result<(), RootError> {
         let (dir, name) = self.parent(path)?;
         let temporary = fresh_name(&dir, name, path)?;
-        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let fd = openat(&dir, temporary.as_os_str(), flags, Mode::from_bits_truncate(0o600))
-            .map_err(|e| io_error("create", path, e))?;
-        let written = fill(&mut File::from(fd), from, mode);
-        if let Err(source) = written {
-            // The write has failed; a leftover that cannot be removed either changes nothing about that.
-            let _ = unlinkat(&dir, temporary.as_os_str(), UnlinkatFlags::NoRemoveDir);
-            return Err(RootError::Io { action: "write", path: path.to_owned(), source });
+        write_new(&dir, &temporary, path, mode, |file| {
+            file.write_all(bytes)?;
+            file.sync_all()
+        })?;
+        put(&dir, &temporary, name, path)?;
+        sync(&dir, path)
+    }
+
+    /// Writes a copy of `from` beside `path`, under a temporary name that no scan takes for a library. [`Self::commit`]
+    /// puts it in its place. The file system copies by itself where it can (`copy_file_range`, reflinks). Neither is
+    /// sure to be on the disk before [`Self::sync`].
+    pub fn stage(&self, path: &Path, from: &File, mode: u32) -> Result<(), RootError> {
+        let (dir, name) = self.parent(path)?;
+        let temporary = fresh_name(&dir, name, path)?;
+        write_new(&dir, &temporary, path, mode, |file| io::copy(&mut &*from, file).map(drop))
+    }
+
+    /// Puts what was staged for `path` in its place.
+    pub fn commit(&self, path: &Path) -> Result<(), RootError> {
+        let (dir, name) = self.parent(path)?;
+        put(&dir, &temporary_name(name), name, path)
+    }
+
+    /// Removes what was staged for `path`, if anything was.
+    pub fn discard(&self, path: &Path) -> Result<(), RootError> {
+        match self.parent(path) {
+            Ok((dir, name)) => fresh_name(&dir, name, path).map(drop),
+            Err(error) if error.is_not_found() => Ok(()),
+            Err(error) => Err(error),
         }
-        put(&dir, &temporary, name, path)
+    }
+
+    /// Waits until everything written to the file system of the root is on the disk.
+    pub fn sync(&self) -> Result<(), RootError> {
+        nix::unistd::syncfs(&self.fd).map_err(|e| io_error("sync", Path::new("/"), e))
+    }
+
+    /// Bytes that can be written to the file system of the directory `path`.
+    pub fn free_bytes(&self, path: &Path) -> Result<u64, RootError> {
+        let failed = |e| io_error("measure the room of", path, e);
+        let dir = self.open_inside(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY).map_err(failed)?;
+        let room = nix::sys::statvfs::fstatvfs(&dir).map_err(failed)?;
+        Ok(room.blocks_available().saturating_mul(room.fragment_size()))
     }
 
     /// Makes `to` in this root a hard link to the file `from` of another root. Returns whether it had to be
@@ -107,50 +155,66 @@ impl RootDir {
     /// Renames `from` to the name `to` in the same directory, replacing what is there.
     pub fn rename(&self, from: &Path, to: &OsStr) -> Result<(), RootError> {
         let (dir, name) = self.parent(from)?;
-        renameat(&dir, name, &dir, to).map_err(|e| io_error("rename", from, e))?;
+        cut::here().and_then(|()| renameat(&dir, name, &dir, to)).map_err(|e| io_error("rename", from, e))?;
         sync(&dir, from)
     }
 
     /// Removes the file or link at `path`.
     pub fn remove_file(&self, path: &Path) -> Result<(), RootError> {
         let (dir, name) = self.parent(path)?;
-        unlinkat(&dir, name, UnlinkatFlags::NoRemoveDir).map_err(|e| io_error("remove", path, e))?;
+        cut::here()
+            .and_then(|()| unlinkat(&dir, name, UnlinkatFlags::NoRemoveDir))
+            .map_err(|e| io_error("remove", path, e))?;
         sync(&dir, path)
     }
 }
 
-/// A name in `dir` that is free. What an earlier run left under it is removed.
-fn fresh_name(dir: &OwnedFd, name: &OsStr, path: &Path) -> Result<OsString, RootError> {
+/// What `name` is called while it is being written.
+fn temporary_name(name: &OsStr) -> OsString {
     let mut temporary = OsString::from(TEMPORARY);
     // File names end at 255 bytes.
     temporary.push(if name.len() > 200 { OsStr::new("long-name") } else { name });
-    match unlinkat(dir, temporary.as_os_str(), UnlinkatFlags::NoRemoveDir) {
+    temporary
+}
+
+/// A name in `dir` that is free. What an earlier run left under it is removed.
+fn fresh_name(dir: &OwnedFd, name: &OsStr, path: &Path) -> Result<OsString, RootError> {
+    let temporary = temporary_name(name);
+    match cut::here().and_then(|()| unlinkat(dir, temporary.as_os_str(), UnlinkatFlags::NoRemoveDir)) {
         Ok(()) | Err(Errno::ENOENT) => Ok(temporary),
         Err(e) => Err(io_error("prepare a temporary name for", path, e)),
     }
 }
 
-fn fill(file: &mut File, from: &mut dyn Read, mode: u32) -> io::Result<()> {
-    let mut buf = vec![0_u8; 64 * 1024];
-    loop {
-        match from.read(&mut buf) {
-            Ok(0) => break,
-            Ok(len) => file.write_all(&buf[..len])?,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
+/// Makes the file `name` and fills it. When that fails, there is none.
+fn write_new(
+    dir: &OwnedFd,
+    name: &OsStr,
+    path: &Path,
+    mode: u32,
+    fill: impl FnOnce(&mut File) -> io::Result<()>,
+) -> Result<(), RootError> {
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let fd = cut::here()
+        .and_then(|()| openat(dir, name, flags, Mode::from_bits_truncate(0o600)))
+        .map_err(|e| io_error("create", path, e))?;
+    let mut file = File::from(fd);
     // open obeys the umask.
-    fchmod(file.as_fd(), Mode::from_bits_truncate(mode))?;
-    file.sync_all()
+    let written = fchmod(file.as_fd(), Mode::from_bits_truncate(mode)).map_err(io::Error::from);
+    if let Err(source) = written.and_then(|()| fill(&mut file)) {
+        // The write has failed; a leftover that cannot be removed either changes nothing about that.
+        let _ = cut::here().and_then(|()| unlinkat(dir, name, UnlinkatFlags::NoRemoveDir));
+        return Err(RootError::Io { action: "write", path: path.to_owned(), source });
+    }
+    Ok(())
 }
 
 fn put(dir: &OwnedFd, temporary: &OsStr, name: &OsStr, path: &Path) -> Result<(), RootError> {
-    if let Err(e) = renameat(dir, temporary, dir, name) {
-        let _ = unlinkat(dir, temporary, UnlinkatFlags::NoRemoveDir);
+    if let Err(e) = cut::here().and_then(|()| renameat(dir, temporary, dir, name)) {
+        let _ = cut::here().and_then(|()| unlinkat(dir, temporary, UnlinkatFlags::NoRemoveDir));
         return Err(io_error("replace", path, e));
     }
-    sync(dir, path)
+    Ok(())
 }
 
 fn sync(dir: &OwnedFd, path: &Path) -> Result<(), RootError> {
@@ -158,5 +222,39 @@ fn sync(dir: &OwnedFd, path: &Path) -> Result<(), RootError> {
         // Some file systems cannot sync a directory.
         Ok(()) | Err(Errno::EINVAL | Errno::EROFS) => Ok(()),
         Err(e) => Err(io_error("sync the directory of", path, e)),
+    }
+}
+
+/// Where tests cut the power: every change passes here.
+#[cfg(not(test))]
+mod cut {
+    #[allow(clippy::unnecessary_wraps, reason = "the twin for tests fails")]
+    pub(super) fn here() -> nix::Result<()> {
+        Ok(())
+    }
+}
+
+/// Where tests cut the power: every change passes here.
+#[cfg(test)]
+pub(crate) mod cut {
+    use std::cell::Cell;
+
+    thread_local! {
+        static LEFT: Cell<Option<usize>> = const { Cell::new(None) };
+    }
+
+    /// After this many more changes on this thread, none has an effect any more. `None`: no cut.
+    pub(crate) fn after(changes: Option<usize>) {
+        LEFT.set(changes);
+    }
+
+    pub(super) fn here() -> nix::Result<()> {
+        match LEFT.get() {
+            Some(0) => Err(nix::errno::Errno::EIO),
+            left => {
+                LEFT.set(left.map(|left| left - 1));
+                Ok(())
+            }
+        }
     }
 }

@@ -271,8 +271,13 @@ fn a_full_status() -> Status {
         ],
         cache: Some(Cache { entries: 12, bytes: 3456, links: 2 }),
         resolved: vec![
-            Resolved { name: "libcuda.so.1".into(), path: Some("/opt/\x07x.so".into()), ours: false },
-            Resolved { name: "libnvidia-ml.so.1".into(), path: None, ours: false },
+            Resolved {
+                name: "libcuda.so.1".into(),
+                path: Some("/opt/\x07x.so".into()),
+                version: None,
+                ours: false,
+            },
+            Resolved { name: "libnvidia-ml.so.1".into(), path: None, version: None, ours: false },
         ],
         container: Some(Container { pid: 99, command: vec![text("sh"), text("-c"), text("\x1bc:")], exit }),
         findings: vec![

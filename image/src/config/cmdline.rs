@@ -1,6 +1,6 @@
 //! The kernel command line: `HAS_GPU=1`, `gpu_initrd.*`, module parameters, and the command after ` -- `.
 
-use super::{Config, ConfigError, GpuPolicy, InitMode, PowerAction, value};
+use super::{Config, ConfigError, DriverFiles, GpuPolicy, InitMode, PowerAction, value};
 
 const ORIGIN: &str = "kernel command line";
 const PREFIX: &str = "gpu_initrd.";
@@ -58,8 +58,8 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         name: "gpu_initrd.upper",
-        expects: "tmpfs, /dev/NAME or serial:NAME",
-        help: "where the container's writes go; default the disk with serial `upper`, /dev/vdb when the config disk is /dev/vdc, else tmpfs",
+        expects: "tmpfs, /dev/NAME, serial:NAME or none",
+        help: "where the container's writes go; `none`: into the root itself, which then gets copies of the driver files; default the disk with serial `upper`, /dev/vdb when the config disk is /dev/vdc, else tmpfs",
         set: |config, text| value::source(text).map(|source| config.upper = Some(source)),
     },
     Key {
@@ -67,6 +67,12 @@ pub const KEYS: &[Key] = &[
         expects: "/dev/NAME, serial:NAME or none",
         help: "the config disk; default the disk with serial `config`, else /dev/vdc if it has no serial",
         set: |config, text| value::source(text).map(|source| config.config = Some(source)),
+    },
+    Key {
+        name: "gpu_initrd.driver_files",
+        expects: "mask, keep or refuse",
+        help: "what happens to driver files that the image brings along: hidden, left (they may win), or the boot ends; default `mask`",
+        set: |config, text| driver_files(text).map(|policy| config.driver_files = policy),
     },
     Key {
         name: "gpu_initrd.disk_timeout",
@@ -140,6 +146,15 @@ pub const KEYS: &[Key] = &[
         set: |config, text| value::boolean(text).map(|on| config.lock_modules = on),
     },
 ];
+
+pub(super) fn driver_files(text: &str) -> Option<DriverFiles> {
+    match text {
+        "mask" => Some(DriverFiles::Mask),
+        "keep" => Some(DriverFiles::Keep),
+        "refuse" => Some(DriverFiles::Refuse),
+        _ => None,
+    }
+}
 
 pub(super) fn init_mode(text: &str) -> Option<InitMode> {
     match text {

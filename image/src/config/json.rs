@@ -1,6 +1,6 @@
 //! `config.json` on the config disk: our own keys, and those that hypeman writes.
 
-use super::cmdline::init_mode;
+use super::cmdline::{driver_files, init_mode};
 use super::{Config, ConfigError, ExpectedGpus, Volume, VolumeMode, value};
 use serde_json::Value;
 
@@ -74,6 +74,12 @@ pub const JSON_KEYS: &[JsonKey] = &[
         set: gpus,
     },
     JsonKey {
+        name: "driver_files",
+        expects: "\"mask\", \"keep\" or \"refuse\"",
+        help: "the same as `gpu_initrd.driver_files`",
+        set: |config, json| driver_files(json.as_str()?).map(|policy| config.driver_files = policy),
+    },
+    JsonKey {
         name: "init_mode",
         expects: "\"exec\" or \"systemd\"",
         help: "the same as `gpu_initrd.init_mode`",
@@ -122,6 +128,7 @@ pub(super) fn apply(config: &mut Config, bytes: &[u8]) -> Result<(), ConfigError
     keep(&mut config.user, cmdline.user, &default.user);
     keep(&mut config.hostname, cmdline.hostname, &default.hostname);
     keep(&mut config.gpus, cmdline.gpus, &default.gpus);
+    keep(&mut config.driver_files, cmdline.driver_files, &default.driver_files);
     keep(&mut config.init_mode, cmdline.init_mode, &default.init_mode);
     Ok(())
 }

@@ -50,6 +50,19 @@ pub enum GpuPolicy {
     Off,
 }
 
+/// What happens to driver files that an image brings along.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DriverFiles {
+    /// They are hidden: the guest's driver wins everywhere.
+    #[default]
+    Mask,
+    /// They stay, and may win.
+    Keep,
+    /// They end the boot.
+    Refuse,
+}
+
 /// Which GPUs the host says it passed through.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ExpectedGpus {
@@ -117,10 +130,13 @@ pub struct Config {
     pub gpu_timeout: Duration,
     /// The container root; `None`: the disk with serial `root`, else /dev/vda.
     pub root: Option<Source>,
-    /// Where the container's writes go; `None`: the disk with serial `upper`, else memory.
+    /// Where the container's writes go; `None`: the disk with serial `upper`, else memory. [`Source::None`]: into the
+    /// root itself, without an overlay.
     pub upper: Option<Source>,
     /// The config disk; `None`: the disk with serial `config`, else /dev/vdc, if there is one.
     pub config: Option<Source>,
+    /// What happens to driver files that the image brings along.
+    pub driver_files: DriverFiles,
     /// Longest wait for a disk to appear.
     pub disk_timeout: Duration,
     /// Port of the status server.
@@ -165,6 +181,7 @@ impl Default for Config {
             root: None,
             upper: None,
             config: None,
+            driver_files: DriverFiles::default(),
             disk_timeout: Duration::from_secs(10),
             vsock_port: crate::wire::DEFAULT_PORT,
             linger: Duration::from_secs(2),

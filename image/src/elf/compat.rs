@@ -120,9 +120,12 @@ mod tests {
         assert_eq!(cuda_compat(other.as_slice()).unwrap(), None);
         let owner = with_section(SECTION, &note(b"GNU\0", JSON, JSON.len()));
         assert_eq!(cuda_compat(owner.as_slice()).unwrap(), None);
-        for damaged in
-            [&b"\x01"[..], &note(b"NVIDIA Corporation\0", b"{", 1), &[0xff; 12], &[0x13, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]]
-        {
+        for damaged in [
+            &b"\x01"[..],
+            &note(b"NVIDIA Corporation\0", b"{", 1),
+            &[0xff; 12],
+            &[0x13, 0, 0, 0, 0xff, 0xff, 0xff, 0xff],
+        ] {
             let _ = cuda_compat(with_section(SECTION, damaged).as_slice());
         }
         let damaged = with_section(SECTION, &note(b"NVIDIA Corporation\0", b"{", 1));

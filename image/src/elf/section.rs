@@ -12,11 +12,7 @@ const MAX_SECTIONS: u64 = 0xff00;
 const CHUNK: u64 = 64;
 
 /// The bytes of the first section named `name`.
-pub(super) fn read<S: ReadAt + ?Sized>(
-    src: &S,
-    name: &'static str,
-    max: u64,
-) -> Result<Vec<u8>, ElfError> {
+pub(super) fn read<S: ReadAt + ?Sized>(src: &S, name: &'static str, max: u64) -> Result<Vec<u8>, ElfError> {
     let file = Source::new(src)?;
     let (header, ctx) = read_header(&file)?;
     let section = find(&file, &header, ctx, name)?;

@@ -1,0 +1,52 @@
+//! What the image requires of the driver, before anything is started.
+
+use crate::report::{self, with_evidence};
+use image::config::Config;
+use image::requirement::{self, Facts, Verdict};
+use image::status::{Code, Finding};
+
+/// The requirements of the container's environment that `driver` does not meet, as findings.
+pub fn unmet(config: &Config, driver: &str) -> Vec<Finding> {
+    let facts = Facts::of_driver(driver);
+    let list = requirement::requirements(&config.env);
+    list.iter().filter_map(|(name, value)| finding(name, value, &facts)).collect()
+}
+
+fn finding(name: &str, value: &str, facts: &Facts) -> Option<Finding> {
+    let why = match requirement::evaluate(value, facts) {
+        Ok(Verdict::Met) => return None,
+        Ok(Verdict::Unknown) => {
+            log::info!("{name} may be met: it depends on the brand of the GPU");
+            return None;
+        }
+        Ok(Verdict::Unmet) => "none of its alternatives holds".into(),
+        Err(error) => error.to_string(),
+    };
+    let cuda = facts.cuda.map_or("unknown".into(), |[major, minor]| format!("{major}.{minor}"));
+    let message = format!(
+        "the image requires {name}, the initrd carries driver {} with CUDA {cuda}: {why}",
+        facts.driver
+    );
+    let hint =
+        "build the initrd with a newer driver, use an image for this one, or set NVIDIA_DISABLE_REQUIRE=1";
+    let evidence = vec![format!("{name}={value}")];
+    Some(with_evidence(report::error(Code::CudaRequirementUnmet, message, hint), evidence))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unmet_requirement_names_both_sides() {
+        let mut config = Config::default();
+        config.env.insert("NVIDIA_REQUIRE_CUDA".into(), "cuda>=13.0".into());
+        let finding = unmet(&config, "550.163.01").remove(0);
+        assert_eq!(finding.code, Code::CudaRequirementUnmet);
+        assert!(finding.message.contains("550.163.01") && finding.message.contains("12.4"), "{finding:?}");
+        assert_eq!(finding.evidence, ["NVIDIA_REQUIRE_CUDA=cuda>=13.0"]);
+        assert!(unmet(&config, "580.95.05").is_empty());
+        config.env.insert("NVIDIA_DISABLE_REQUIRE".into(), "1".into());
+        assert!(unmet(&config, "550.163.01").is_empty());
+    }
+}

@@ -1,0 +1,142 @@
+//! Which GPUs the container asks for: `NVIDIA_VISIBLE_DEVICES`, as NVIDIA's container toolkit reads it.
+//!
+//! This chooses, it does not confine: the whole guest belongs to one container.
+
+use crate::report::{self, with_evidence};
+use image::status::{Code, Finding, Gpu, Node};
+use std::collections::{BTreeMap, BTreeSet};
+
+const VARIABLE: &str = "NVIDIA_VISIBLE_DEVICES";
+
+/// What is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Visible {
+    /// Every GPU; also when nothing is said, since the host gave them to this container.
+    All,
+    /// No GPU, but the driver.
+    None,
+    /// Nothing of NVIDIA.
+    Void,
+    /// These: indices in PCI order, or UUIDs.
+    List(Vec<String>),
+}
+
+impl Visible {
+    /// What an environment asks for.
+    pub fn asked(env: &BTreeMap<String, String>) -> Self {
+        match env.get(VARIABLE).map(|value| value.trim()) {
+            None | Some("all") => Self::All,
+            Some("none") => Self::None,
+            Some("" | "void") => Self::Void,
+            Some(list) => Self::List(
+                list.split(',').map(|word| word.trim().into()).filter(|w: &String| !w.is_empty()).collect(),
+            ),
+        }
+    }
+
+    /// The nodes for the container: those of its GPUs, and those that belong to no GPU.
+    ///
+    /// # Errors
+    /// The finding that says which word matches no GPU.
+    pub fn nodes(&self, gpus: &[Gpu], nodes: Vec<Node>) -> Result<Vec<Node>, Finding> {
+        let minors: BTreeSet<u32> = match self {
+            Self::All => return Ok(nodes),
+            Self::Void => return Ok(Vec::new()),
+            Self::None => BTreeSet::new(),
+            Self::List(words) => {
+                let found = words.iter().map(|word| minor(word, gpus).ok_or_else(|| unmatched(word, gpus)));
+                found.collect::<Result<_, _>>()?
+            }
+        };
+        let of_gpu =
+            |node: &Node| node.path.strip_prefix("/dev/nvidia").and_then(|rest| rest.parse::<u32>().ok());
+        Ok(nodes
+            .into_iter()
+            .filter(|node| of_gpu(node).is_none_or(|minor| minors.contains(&minor)))
+            .collect())
+    }
+}
+
+/// The minor of the GPU that a word means. GPUs are numbered in PCI order, as NVML does, not by minor.
+fn minor(word: &str, gpus: &[Gpu]) -> Option<u32> {
+    let mut bound: Vec<&Gpu> = gpus.iter().filter(|gpu| gpu.minor.is_some()).collect();
+    bound.sort_by(|a, b| a.bdf.cmp(&b.bdf));
+    let found = match word.parse::<usize>() {
+        Ok(index) => bound.get(index).copied(),
+        Err(_) => bound.into_iter().find(|gpu| {
+            gpu.uuid.as_deref().is_some_and(|uuid| uuid.eq_ignore_ascii_case(word))
+                || gpu.bdf.eq_ignore_ascii_case(word)
+        }),
+    };
+    found.and_then(|gpu| gpu.minor)
+}
+
+fn unmatched(word: &str, gpus: &[Gpu]) -> Finding {
+    let message = if word.starts_with("MIG-") || word.contains(':') && !word.contains('.') {
+        format!(
+            "{VARIABLE} asks for the MIG instance {word}: expected all, none, void, indices or UUIDs of whole GPUs"
+        )
+    } else {
+        format!("{VARIABLE} asks for GPU {word}, which is none of the {} GPUs of this guest", gpus.len())
+    };
+    let list = gpus.iter().enumerate().map(|(index, gpu)| {
+        format!("{index}: {} {}", gpu.bdf, gpu.uuid.as_deref().unwrap_or("(UUID not known)"))
+    });
+    let hint =
+        "correct the variable in the image's or the configuration's environment, or leave it out: all GPUs";
+    with_evidence(report::error(Code::ConfigInvalid, message, hint), list.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use image::status::GpuState;
+
+    fn gpu(bdf: &str, minor: u32, uuid: &str) -> Gpu {
+        Gpu {
+            bdf: bdf.into(),
+            vendor: 0x10de,
+            device: 0x2330,
+            model: None,
+            minor: Some(minor),
+            uuid: Some(uuid.into()),
+            firmware: None,
+            state: GpuState::Ready,
+            init_ms: None,
+            evidence: vec![],
+        }
+    }
+
+    fn chosen(value: Option<&str>) -> Result<Vec<String>, Finding> {
+        // Minors need not follow PCI order.
+        let gpus = [gpu("0000:02:00.0", 0, "GPU-bb"), gpu("0000:01:00.0", 1, "GPU-aa")];
+        let node = |path: &str| Node { path: path.into(), major: 195, minor: 0, mode: 0o666, uid: 0, gid: 0 };
+        let nodes = ["/dev/nvidia0", "/dev/nvidia1", "/dev/nvidiactl", "/dev/nvidia-uvm"].map(node);
+        let env = value.map(|value| (VARIABLE.to_owned(), value.to_owned())).into_iter().collect();
+        let nodes = Visible::asked(&env).nodes(&gpus, nodes.into())?;
+        Ok(nodes.into_iter().map(|node| node.path.trim_start_matches("/dev/nvidia").to_owned()).collect())
+    }
+
+    #[test]
+    fn the_toolkits_words_choose_the_nodes() {
+        for (value, expected) in [
+            (None, &["0", "1", "ctl", "-uvm"][..]),
+            (Some("all"), &["0", "1", "ctl", "-uvm"]),
+            (Some("none"), &["ctl", "-uvm"]),
+            (Some("void"), &[]),
+            (Some(""), &[]),
+            (Some("0"), &["1", "ctl", "-uvm"]),
+            (Some("GPU-bb"), &["0", "ctl", "-uvm"]),
+            (Some("1,gpu-aa"), &["0", "1", "ctl", "-uvm"]),
+        ] {
+            assert_eq!(chosen(value).unwrap(), expected, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn what_matches_no_gpu_is_named_with_those_that_there_are() {
+        let finding = chosen(Some("0,2")).unwrap_err();
+        assert!(finding.message.contains("GPU 2") && finding.evidence[0].contains("0000:0"), "{finding:?}");
+        assert!(chosen(Some("MIG-1234")).unwrap_err().message.contains("MIG"));
+    }
+}

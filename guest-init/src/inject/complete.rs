@@ -1,0 +1,136 @@
+//! The last step: the loader's configuration and cache in the container as its programs will see it, and the proof.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use image::config::DriverFiles;
+
+use super::inventory::version_of;
+use super::place::{Loader, Places};
+use super::plan::searched;
+use super::request::Request;
+use super::{InjectError, InjectReport, Item, ItemKind, Resolution, findings, foreign, musl, text};
+use crate::ldcache::{self, Machine, Resolved};
+use crate::rootfs::{Kind, RootDir};
+
+/// The names that CUDA programs ask for. `libcuda.so` is what Triton and numba open.
+const CHECKED: [&str; 3] = ["libcuda.so.1", "libcuda.so", "libnvidia-ml.so.1"];
+/// Other versions of a driver file get this before their name, so that neither loader nor `ldconfig` takes
+/// them for a library. They can be renamed back.
+pub(super) const MASKED: &str = ".gpu-initrd-masked.";
+
+/// Puts the links right that something above the driver's files hides, makes sure that the directory of libraries is
+/// searched, writes the loader cache of `root`, and asks which files its loader opens.
+///
+/// # Errors
+/// [`InjectError`] when the cache, or what it is made from, cannot be written.
+pub fn complete(root: &RootDir, request: &Request, report: &mut InjectReport) -> Result<(), InjectError> {
+    let Some(places) = Places::of(root) else { return Ok(()) };
+    repair(root, &places, request, report)?;
+    let dir = PathBuf::from(&report.lib_dir);
+    match &places.loader {
+        Loader::Glibc(platform) => {
+            let compat = report.compat_dir.as_ref().map(PathBuf::from);
+            let keep = (!super::glue::is_default_dir(platform, root, &dir)).then_some(dir);
+            report.changed += usize::from(super::glue::keep_directories(
+                root,
+                platform,
+                compat.as_deref(),
+                keep.as_deref(),
+            )?);
+            let cache = ldcache::build(root)?;
+            report.changed += cache.report.links.len();
+            report.changed += usize::from(cache.write(root)?);
+            report.cache = Some(cache.report);
+        }
+        Loader::Musl => report.changed += usize::from(musl::keep_directory(root, &dir)?),
+        Loader::Store => {}
+    }
+    if places.store {
+        let only = places.loader == Loader::Store;
+        report.findings.push(findings::store(request, root, only));
+    }
+    if places.loader != Loader::Store {
+        let runpath = request.runpath(root);
+        report.resolved = CHECKED.map(|name| check(root, name, &places, request, &runpath, report)).into();
+    }
+    let shadowed =
+        report.resolved.iter().filter(|found| !found.expected && is_injected(&found.soname, report));
+    let shadowed: Vec<_> = shadowed.map(findings::shadowed).collect();
+    report.findings.extend(shadowed);
+    Ok(())
+}
+
+/// What a container of an earlier boot left above the driver's files: links that `ldconfig` made for another version,
+/// a driver that was installed.
+fn repair(
+    root: &RootDir,
+    places: &Places,
+    request: &Request,
+    report: &mut InjectReport,
+) -> Result<(), InjectError> {
+    for item in report.items.iter().filter(|item| item.kind == ItemKind::Link) {
+        let (path, target) = (Path::new(&item.path), Path::new(&item.target));
+        let present = root.lstat(path);
+        let is_right = root.read_link(path).is_ok_and(|old| old == target);
+        // A directory under a driver's name cannot be replaced; the check of what is opened reports it.
+        if !is_right && !present.is_ok_and(|stat| stat.kind == Kind::Directory) {
+            root.symlink(target.as_os_str(), path)?;
+            report.changed += 1;
+        }
+    }
+    if request.driver_files == DriverFiles::Mask {
+        let ours: BTreeSet<PathBuf> = report.items.iter().map(|item| item.path.clone().into()).collect();
+        let except: Vec<PathBuf> = report.compat_dir.iter().map(PathBuf::from).collect();
+        let dirs = searched(root, places, request);
+        for file in foreign::find(root, &dirs, &ours, &except, &mut Vec::new()) {
+            mask(root, &file.path)?;
+            report.changed += 1;
+            report.masked.push(text(&file.path));
+        }
+    }
+    Ok(())
+}
+
+/// Hides a file by another name, which neither the loader nor `ldconfig` takes for a library. Returns that name.
+pub(super) fn mask(root: &RootDir, path: &Path) -> Result<OsString, InjectError> {
+    let mut hidden = OsString::from(MASKED);
+    hidden.push(path.file_name().unwrap_or_default());
+    root.rename(path, &hidden)?;
+    Ok(hidden)
+}
+
+fn check(
+    root: &RootDir,
+    soname: &str,
+    places: &Places,
+    request: &Request,
+    runpath: &[PathBuf],
+    report: &InjectReport,
+) -> Resolution {
+    let library_path = request.library_path.as_deref();
+    let found: Option<Resolved> = match places.loader {
+        Loader::Musl => musl::resolve(root, soname, library_path),
+        _ => ldcache::resolve(root, soname, library_path),
+    };
+    let is_ours = |file: &str| report.items.iter().any(|i| i.kind == ItemKind::File && i.path == file);
+    let is_compat = |file: &str| {
+        report.compat_dir.as_ref().is_some_and(|dir| Path::new(file).parent() == Some(Path::new(dir)))
+    };
+    let file = found.as_ref().map(|f| text(&f.file));
+    Resolution {
+        soname: soname.to_owned(),
+        expected: file.as_deref().is_some_and(|file| is_ours(file) || is_compat(file)),
+        version: found.as_ref().and_then(|f| version_of(f.file.file_name()?)),
+        via: found.as_ref().map(|f| f.via),
+        path: found.map(|f| text(&f.path)),
+        file,
+    }
+}
+
+/// Whether the container was given a library that answers to this name.
+fn is_injected(soname: &str, report: &InjectReport) -> bool {
+    let name = |item: &Item| Path::new(&item.path).file_name().is_some_and(|name| name == soname);
+    report.items.iter().any(name)
+}

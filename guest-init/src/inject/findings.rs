@@ -1,0 +1,128 @@
+//! What an injection has to say, as findings.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use image::capability::Capability;
+use image::config::DriverFiles;
+use image::status::{Code, Finding, Severity};
+
+use super::compat::Decision;
+use super::foreign::Foreign;
+use super::inventory::Inventory;
+use super::request::Request;
+use super::{Resolution, text};
+use crate::report;
+
+/// Paths named in one finding.
+const MAX_NAMED: usize = 12;
+
+fn info(code: Code, message: impl Into<String>, hint: impl Into<String>) -> Finding {
+    Finding { severity: Severity::Info, ..report::warning(code, message, hint) }
+}
+
+/// Capabilities that the container names and the initrd does not carry.
+pub(super) fn capabilities(inventory: &Inventory, request: &Request) -> Option<Finding> {
+    let carried = inventory.capabilities();
+    let missing: Vec<&str> = request.named.difference(&carried).map(|c| c.name()).collect();
+    let names = |set: &BTreeSet<Capability>| set.iter().map(|c| c.name()).collect::<Vec<_>>().join(", ");
+    (!missing.is_empty()).then(|| {
+        report::warning(
+            Code::CapabilityMissing,
+            format!(
+                "the container asks for the driver capabilities {}, the initrd carries {}",
+                missing.join(", "),
+                names(&carried)
+            ),
+            format!(
+                "build the initrd with --capabilities {}",
+                names(&request.capabilities).replace(", ", ",")
+            ),
+        )
+    })
+}
+
+/// Driver files of the image.
+pub(super) fn bundled(found: &[Foreign], policy: DriverFiles, driver: Option<&str>) -> Option<Finding> {
+    if found.is_empty() {
+        return None;
+    }
+    let versions: BTreeSet<&str> = found.iter().filter_map(|file| file.version.as_deref()).collect();
+    let versions: Vec<&str> = versions.into_iter().collect();
+    let of = if versions.is_empty() { "unknown version".into() } else { versions.join(", ") };
+    let what = format!(
+        "the image brings {} driver files of {of} along, the guest's driver is {}",
+        found.len(),
+        driver.unwrap_or("unknown")
+    );
+    let mut evidence: Vec<String> = found.iter().take(MAX_NAMED).map(|file| text(&file.path)).collect();
+    if found.len() > MAX_NAMED {
+        evidence.push(format!("and {} more", found.len() - MAX_NAMED));
+    }
+    let remove = "remove them from the image: it needs no driver";
+    let finding = match policy {
+        DriverFiles::Mask => info(
+            Code::ImageBundlesDriver,
+            format!("{what}; they are hidden, and the guest's are used"),
+            remove,
+        ),
+        DriverFiles::Keep => report::warning(
+            Code::ImageBundlesDriver,
+            format!("{what}; they are left as they are (driver_files=keep)"),
+            format!("{remove}; or have them hidden: gpu_initrd.driver_files=mask"),
+        ),
+        DriverFiles::Refuse => report::error(
+            Code::ImageBundlesDriver,
+            format!("{what} (driver_files=refuse)"),
+            format!("{remove}; or have them hidden: gpu_initrd.driver_files=mask"),
+        ),
+    };
+    Some(report::with_evidence(finding, evidence))
+}
+
+/// What was decided about a directory of compatibility libraries.
+pub(super) fn compat(decision: &Decision, driver: &str) -> Finding {
+    let (dir, version, reason) = (decision.dir.display(), &decision.version, &decision.reason);
+    let message = if decision.used {
+        format!("CUDA compatibility libraries {version} in {dir} are used above driver {driver}: {reason}")
+    } else {
+        format!("CUDA compatibility libraries {version} in {dir} are not used: {reason}")
+    };
+    info(Code::CudaCompat, message, "")
+}
+
+/// A library that the loader takes from elsewhere.
+pub(super) fn shadowed(resolution: &Resolution) -> Finding {
+    let found = resolution.path.as_deref().unwrap_or("nothing");
+    let version = resolution.version.as_deref().map(|version| format!(" ({version})")).unwrap_or_default();
+    report::warning(
+        Code::LibraryShadowed,
+        format!(
+            "the container's loader opens {found}{version} for {}, not the injected driver",
+            resolution.soname
+        ),
+        "remove the image's own driver files, or LD_LIBRARY_PATH from its environment, or have them hidden: gpu_initrd.driver_files=mask",
+    )
+}
+
+/// A store of Nix or Guix, and which programs find the driver there.
+pub(super) fn store(request: &Request, root: &crate::rootfs::RootDir, only: bool) -> Finding {
+    let link = Path::new(super::place::RUN_LINK).join("lib");
+    let link = link.display();
+    let program = request.program.as_deref().unwrap_or("the container's program");
+    let built_for = request.runpath(root).iter().any(|dir| dir.starts_with(super::place::RUN_LINK));
+    let in_path = request.library_path.as_deref().is_some_and(|dirs| {
+        dirs.to_string_lossy().split(':').any(|dir| dir.starts_with(super::place::RUN_LINK))
+    });
+    let sees = match (built_for, in_path) {
+        (true, _) => format!("{program} is built to look there (RUNPATH)"),
+        (_, true) => "LD_LIBRARY_PATH names it, so every program looks there".into(),
+        _ => format!("{program} itself is not built to look there; libraries that it loads may be"),
+    };
+    let scope = if only { "the image is of Nix or Guix" } else { "the image has a store of Nix or Guix" };
+    let message = format!(
+        "{scope}: programs of the store find the driver in {link}, if they were built to look there (addDriverRunpath)"
+    );
+    let hint = format!("for other programs of the store set LD_LIBRARY_PATH={link}");
+    report::with_evidence(info(Code::ImageIsNix, message, hint), vec![sees])
+}

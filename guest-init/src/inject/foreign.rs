@@ -1,0 +1,139 @@
+//! Driver files that the image brings along: of another version, left over, or stubs.
+//!
+//! They are told by the names that the driver gives its libraries and by SONAME, and looked for wherever the
+//! container's loader would look.
+
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use image::config::DriverFiles;
+use image::elf;
+use image::status::Finding;
+
+use super::inventory::{Inventory, is_driver_library, version_of};
+use super::place::Places;
+use super::plan::searched;
+use super::request::Request;
+use super::{InjectError, compat, findings};
+use crate::rootfs::{DirEntry, Kind, RootDir};
+
+/// Files found. A hostile image could have one per name.
+const MAX_FOUND: usize = 4096;
+/// Bytes of a library. Only its headers are read.
+const MAX_LIBRARY: u64 = 1 << 40;
+
+/// A driver file of the image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Foreign {
+    /// Where it is.
+    pub path: PathBuf,
+    /// The driver version in its name, or in that of the file that it leads to.
+    pub version: Option<String>,
+}
+
+/// What was decided about the image's own driver files.
+#[derive(Debug, Default)]
+pub struct Decided {
+    /// Those that are to be hidden.
+    pub masks: Vec<PathBuf>,
+    /// The compatibility libraries that are to be used.
+    pub compat_dir: Option<PathBuf>,
+    /// What there is to say.
+    pub findings: Vec<Finding>,
+}
+
+/// Looks for driver files that are not among `ours`, and decides by policy.
+///
+/// # Errors
+/// [`InjectError::Refused`] when there are some and the policy refuses them.
+pub fn decide(
+    root: &RootDir,
+    places: &Places,
+    inventory: &Inventory,
+    request: &Request,
+    ours: &BTreeSet<PathBuf>,
+    warnings: &mut Vec<String>,
+) -> Result<Decided, InjectError> {
+    let driver = inventory.version.as_deref();
+    let mut decided = Decided::default();
+    if let Some(driver) = driver.filter(|_| request.driver_files != DriverFiles::Keep) {
+        for decision in compat::decide(root, driver) {
+            decided.findings.push(findings::compat(&decision, driver));
+            if decision.used {
+                decided.compat_dir = Some(decision.dir);
+            }
+        }
+    }
+    let dirs = searched(root, places, request);
+    let found = find(root, &dirs, ours, decided.compat_dir.as_slice(), warnings);
+    match (findings::bundled(&found, request.driver_files, driver), request.driver_files) {
+        (Some(finding), DriverFiles::Refuse) => return Err(InjectError::Refused(Box::new(finding))),
+        (finding, DriverFiles::Mask) => {
+            decided.findings.extend(finding);
+            decided.masks = found.into_iter().map(|file| file.path).collect();
+        }
+        (finding, _) => decided.findings.extend(finding),
+    }
+    Ok(decided)
+}
+
+/// Finds the driver files in `dirs` that are not among `ours`. Directories in `except` are left out.
+pub fn find(
+    root: &RootDir,
+    dirs: &[PathBuf],
+    ours: &BTreeSet<PathBuf>,
+    except: &[PathBuf],
+    warnings: &mut Vec<String>,
+) -> Vec<Foreign> {
+    let mut seen = BTreeSet::new();
+    let mut found = Vec::new();
+    for dir in dirs {
+        let Ok(dir) = root.canonical(dir) else { continue };
+        if except.contains(&dir) || !seen.insert(dir.clone()) {
+            continue;
+        }
+        let entries = match root.list(&dir) {
+            Ok(entries) => entries,
+            Err(error) if error.is_not_found() => continue,
+            Err(error) => {
+                warnings.push(format!("driver files of the image may be left in {}: {error}", dir.display()));
+                continue;
+            }
+        };
+        for entry in entries {
+            let path = dir.join(&entry.name);
+            if found.len() < MAX_FOUND && !ours.contains(&path) && is_drivers(root, &path, &entry) {
+                let version = version_at(root, &path, &entry.name);
+                found.push(Foreign { path, version });
+            }
+        }
+    }
+    found.sort_by(|a, b| a.path.cmp(&b.path));
+    found
+}
+
+/// Anything under a driver's name, and libraries under another name with a driver's SONAME: `ldconfig` would make the
+/// link that programs ask for.
+fn is_drivers(root: &RootDir, path: &Path, entry: &DirEntry) -> bool {
+    if entry.kind == Kind::Directory {
+        return false;
+    }
+    if is_driver_library(&entry.name) {
+        return true;
+    }
+    let name = entry.name.as_bytes();
+    let library =
+        entry.kind == Kind::File && name.starts_with(b"lib") && name.windows(3).any(|w| w == b".so");
+    library && soname(root, path).is_some_and(|soname| is_driver_library(&soname))
+}
+
+fn soname(root: &RootDir, path: &Path) -> Option<OsString> {
+    let file = root.open_file(path, MAX_LIBRARY).ok()?;
+    elf::read(&file).ok()?.soname.map(OsString::from_vec)
+}
+
+fn version_at(root: &RootDir, path: &Path, name: &OsStr) -> Option<String> {
+    version_of(name).or_else(|| version_of(root.canonical(path).ok()?.file_name()?))
+}

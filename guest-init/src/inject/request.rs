@@ -1,0 +1,99 @@
+//! What one container asks for, told by its environment as with NVIDIA's container toolkit.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use image::capability::{self, Capability, UnknownCapability};
+use image::config::{Config, DriverFiles};
+use image::elf;
+
+use crate::rootfs::RootDir;
+
+/// Bytes of a program whose RUNPATH is read. Only its headers are.
+const MAX_PROGRAM: u64 = 16 << 30;
+/// Where a program without a slash in its name is looked for, when the environment says nothing.
+pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The request of one container.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Request {
+    /// Capabilities that it asks for. Empty: everything there is.
+    pub capabilities: BTreeSet<Capability>,
+    /// Those that it names itself: that one of them is missing is worth a finding.
+    pub named: BTreeSet<Capability>,
+    /// What happens to driver files that it brings along.
+    pub driver_files: DriverFiles,
+    /// Its `LD_LIBRARY_PATH`.
+    pub library_path: Option<OsString>,
+    /// Its program.
+    pub program: Option<String>,
+    /// Its `PATH`.
+    pub path: Option<String>,
+}
+
+impl Request {
+    /// What the configuration of a boot says.
+    ///
+    /// # Errors
+    /// [`UnknownCapability`] when `NVIDIA_DRIVER_CAPABILITIES` names one that does not exist.
+    pub fn of_config(config: &Config) -> Result<Self, UnknownCapability> {
+        let value = config.env.get(capability::VARIABLE).map(String::as_str);
+        let capabilities = capability::requested(value)?;
+        let words: Vec<_> = value.unwrap_or_default().split(',').map(str::trim).collect();
+        let named = capabilities.iter().copied().filter(|c| words.contains(&c.name())).collect();
+        Ok(Self {
+            capabilities,
+            named,
+            driver_files: config.driver_files,
+            library_path: config.env.get("LD_LIBRARY_PATH").map(OsString::from),
+            program: config.command().into_iter().next(),
+            path: config.env.get("PATH").cloned(),
+        })
+    }
+
+    /// The directories of the program's RUNPATH, with `$ORIGIN` filled in. Empty when there is none or the program is
+    /// not to be found: that is reported by whoever starts it.
+    pub fn runpath(&self, root: &RootDir) -> Vec<PathBuf> {
+        let Some((program, runpath)) = self.program_runpath(root) else { return Vec::new() };
+        let origin = program.parent().unwrap_or(Path::new("/")).to_string_lossy().into_owned();
+        let dirs = runpath.split(':').filter(|dir| !dir.is_empty());
+        dirs.map(|dir| dir.replace("${ORIGIN}", &origin).replace("$ORIGIN", &origin).into()).collect()
+    }
+
+    fn program_runpath(&self, root: &RootDir) -> Option<(PathBuf, String)> {
+        let name = self.program.as_deref()?;
+        let dirs = self.path.as_deref().unwrap_or(DEFAULT_PATH).split(':');
+        let candidates: Vec<PathBuf> = if name.contains('/') {
+            vec![name.into()]
+        } else {
+            dirs.filter(|dir| dir.starts_with('/')).map(|dir| Path::new(dir).join(name)).collect()
+        };
+        candidates.iter().find_map(|path| {
+            let file = root.open_file(path, MAX_PROGRAM).ok()?;
+            let runpath = elf::read(&file).ok()?.runpath?;
+            Some((root.canonical(path).ok()?, String::from_utf8(runpath).ok()?))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_environment_is_the_request() {
+        let mut config = Config::default();
+        let request = Request::of_config(&config).unwrap();
+        assert_eq!(request.capabilities, BTreeSet::from(Capability::DEFAULT));
+        assert!(request.named.is_empty());
+        config.env.insert("NVIDIA_DRIVER_CAPABILITIES".into(), "video,all".into());
+        config.cmd = vec!["python3".into()];
+        let request = Request::of_config(&config).unwrap();
+        assert_eq!(request.capabilities.len(), Capability::ALL.len());
+        assert_eq!(request.named, BTreeSet::from([Capability::Video]));
+        assert_eq!(request.program.as_deref(), Some("python3"));
+        config.env.insert("NVIDIA_DRIVER_CAPABILITIES".into(), "vidoe".into());
+        assert!(Request::of_config(&config).is_err());
+    }
+}
