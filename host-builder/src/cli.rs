@@ -75,7 +75,7 @@ pub struct BuildInitrd {
     /// Where the kernel image goes.
     #[arg(long, value_name = "FILE", default_value = "out/vmlinuz")]
     pub kernel_output: PathBuf,
-    /// Driver capabilities to pack: compute, utility, video.
+    /// Driver capabilities to pack: compute, utility, video, graphics, display, ngx, compat32, or all.
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "compute,utility")]
     pub capabilities: Vec<String>,
     /// How the initrd is compressed: zstd, zstd:LEVEL (1 to 19), gzip, xz or none.

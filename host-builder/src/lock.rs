@@ -3,21 +3,26 @@
 
 use crate::cache::{Staged, sha256};
 use crate::error::{Doing, Error, Result};
+use image::capability::Capability;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::fmt;
 use std::io::Write;
 use std::path::Path;
 
 /// Version of the lock format.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
-/// What an artifact is for.
+/// What an artifact is for. In a lock it is one word, such as `kernel` or `userspace-compute`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(into = "String", try_from = "String")]
 pub enum Set {
     /// Kernel image and its modules.
     Kernel,
-    /// Driver libraries and programs.
-    Userspace,
+    /// Driver libraries and programs of a capability.
+    Userspace(Capability),
+    /// 32-bit driver libraries of a capability.
+    Compat32(Capability),
     /// GSP firmware.
     Firmware,
     /// Source of the GPU's modules.
@@ -26,6 +31,75 @@ pub enum Set {
     Toolroot,
     /// QEMU and tools that make disks.
     Vm,
+}
+
+const USERSPACE: &str = "userspace-";
+const COMPAT32: &str = "compat32-";
+
+impl Set {
+    /// The driver's 64-bit libraries and programs for these capabilities.
+    pub fn userspace(capabilities: &BTreeSet<Capability>) -> Vec<Self> {
+        with_graphics(capabilities).into_iter().map(Self::Userspace).collect()
+    }
+
+    /// Its 32-bit libraries for these capabilities; none unless [`Capability::Compat32`] is one of them.
+    pub fn compat32(capabilities: &BTreeSet<Capability>) -> Vec<Self> {
+        if !capabilities.contains(&Capability::Compat32) {
+            return Vec::new();
+        }
+        with_graphics(capabilities).into_iter().map(Self::Compat32).collect()
+    }
+
+    /// Everything that an image with these capabilities is made from; the modules' sources and compiler apart, since
+    /// modules may be in the cache.
+    pub fn image(capabilities: &BTreeSet<Capability>) -> Vec<Self> {
+        let driver = [Self::userspace(capabilities), Self::compat32(capabilities)].concat();
+        [vec![Self::Kernel, Self::Firmware], driver].concat()
+    }
+}
+
+/// Display has all that graphics has.
+fn with_graphics(capabilities: &BTreeSet<Capability>) -> BTreeSet<Capability> {
+    let mut all = capabilities.clone();
+    if all.contains(&Capability::Display) {
+        all.insert(Capability::Graphics);
+    }
+    all
+}
+
+impl fmt::Display for Set {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Kernel => out.write_str("kernel"),
+            Self::Userspace(capability) => write!(out, "{USERSPACE}{capability}"),
+            Self::Compat32(capability) => write!(out, "{COMPAT32}{capability}"),
+            Self::Firmware => out.write_str("firmware"),
+            Self::ModuleSource => out.write_str("module-source"),
+            Self::Toolroot => out.write_str("toolroot"),
+            Self::Vm => out.write_str("vm"),
+        }
+    }
+}
+
+impl From<Set> for String {
+    fn from(set: Set) -> Self {
+        set.to_string()
+    }
+}
+
+impl TryFrom<String> for Set {
+    type Error = String;
+
+    fn try_from(text: String) -> std::result::Result<Self, String> {
+        let capability = |word: &str| word.parse().ok();
+        let plain = [Self::Kernel, Self::Firmware, Self::ModuleSource, Self::Toolroot, Self::Vm];
+        let driver = || match text.strip_prefix(USERSPACE) {
+            Some(word) => capability(word).map(Self::Userspace),
+            None => capability(text.strip_prefix(COMPAT32)?).map(Self::Compat32),
+        };
+        let known = plain.into_iter().find(|set| set.to_string() == text);
+        known.or_else(driver).ok_or_else(|| format!("unknown set {text:?}"))
+    }
 }
 
 /// One pinned package.
@@ -66,6 +140,11 @@ pub struct Lock {
     pub artifact: Vec<Artifact>,
 }
 
+#[derive(Deserialize)]
+struct Head {
+    format: u32,
+}
+
 impl Lock {
     /// An empty lock of a profile.
     pub fn new(profile: &str, profile_text: &str, kernel_release: String, driver: String) -> Self {
@@ -91,13 +170,20 @@ impl Lock {
                 }
             }
         }
-        let key = |artifact: &Artifact| (artifact.name.clone(), artifact.version.clone());
+        let key =
+            |artifact: &Artifact| (artifact.name.clone(), artifact.version.clone(), artifact.arch.clone());
         self.artifact.sort_by_key(key);
     }
 
     /// Artifacts of one set, sorted by name.
     pub fn set(&self, set: Set) -> Vec<&Artifact> {
-        self.artifact.iter().filter(|artifact| artifact.sets.contains(&set)).collect()
+        self.sets(&[set])
+    }
+
+    /// Artifacts of any of these sets, each once, sorted by name.
+    pub fn sets(&self, sets: &[Set]) -> Vec<&Artifact> {
+        let wanted = |artifact: &&Artifact| artifact.sets.iter().any(|set| sets.contains(set));
+        self.artifact.iter().filter(wanted).collect()
     }
 
     /// The package of this name in a set.
@@ -111,9 +197,7 @@ impl Lock {
     /// Digest of everything in some sets: the key of what is derived from them.
     pub fn digest(&self, sets: &[Set]) -> String {
         let mut text = String::new();
-        for artifact in
-            self.artifact.iter().filter(|artifact| sets.iter().any(|set| artifact.sets.contains(set)))
-        {
+        for artifact in self.sets(sets) {
             text.push_str(&artifact.sha256);
             text.push('\n');
         }
@@ -127,13 +211,16 @@ impl Lock {
             result => result.doing("reading the lock", path)?,
         };
         let remedy = "restore it, or resolve again: build-initrd --update-lock";
-        let lock: Self = toml::from_str(&text).map_err(|error| {
+        let malformed = |error: toml::de::Error| {
             Error::new(format!("{} is not a lock", path.display())).source(error).hint(remedy)
-        })?;
-        if lock.format != FORMAT {
-            let message = format!("{} has lock format {}, expected {FORMAT}", path.display(), lock.format);
+        };
+        // A lock of another format may hold anything else: that it is one is the message.
+        let head: Head = toml::from_str(&text).map_err(malformed)?;
+        if head.format != FORMAT {
+            let message = format!("{} has lock format {}, expected {FORMAT}", path.display(), head.format);
             return Err(Error::new(message).hint(remedy));
         }
+        let lock: Self = toml::from_str(&text).map_err(malformed)?;
         let bad =
             lock.artifact.iter().find(|artifact| !is_digest(&artifact.sha256) || !is_plain(&artifact.name));
         if let Some(bad) = bad {
@@ -207,6 +294,34 @@ mod tests {
         two.add(Set::Toolroot, vec![artifact("b", 'b'), artifact("a", 'a')]);
         assert_eq!(one.to_toml(), two.to_toml());
         assert_eq!(one.set(Set::Toolroot).len(), 2);
+    }
+
+    #[test]
+    fn sets_are_words_and_display_has_the_packages_of_graphics() {
+        use Capability::{Compat32, Display, Graphics, Video};
+        for set in [Set::Kernel, Set::ModuleSource, Set::Userspace(Graphics), Set::Compat32(Video)] {
+            assert_eq!(Set::try_from(set.to_string()), Ok(set));
+        }
+        assert!(Set::try_from("userspace".to_owned()).is_err());
+        let display = BTreeSet::from([Display]);
+        assert_eq!(Set::userspace(&display), [Display, Graphics].map(Set::Userspace));
+        assert_eq!(Set::compat32(&display), []);
+        let both = BTreeSet::from([Compat32, Video]);
+        assert!(Set::image(&both).contains(&Set::Compat32(Video)));
+    }
+
+    #[test]
+    fn a_lock_of_an_older_format_is_refused_by_its_format() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("initrd.lock");
+        let mut lock = Lock::new("p", "text", "r".into(), "d".into());
+        lock.add(Set::Userspace(Capability::Compute), vec![artifact("a", 'a')]);
+        let old =
+            lock.to_toml().replace("format = 2", "format = 1").replace("userspace-compute", "userspace");
+        std::fs::write(&path, old).unwrap();
+        let error = Lock::read(&path).unwrap_err();
+        assert!(error.to_string().contains("lock format 1, expected 2"), "{error}");
+        assert!(error.remedy().unwrap().contains("--update-lock"));
     }
 
     #[test]

@@ -8,11 +8,12 @@ use crate::kernel_modules::build::Built;
 use crate::kernel_modules::index::{Module, content, uncompress, uncompressed};
 use crate::lock::Lock;
 use crate::profile::Profile;
-use crate::select::Selected;
+use crate::select::{Link, Need, Selected, Selection};
 use crate::trees::Tree;
+use image::capability::Capability;
 use image::layout;
 use image::manifest::{Driver, File, Kind, Manifest, Module as PlanModule, Purpose};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Where the bytes of a file come from.
@@ -29,6 +30,10 @@ pub struct Plan {
     pub manifest: Manifest,
     /// Content by path.
     pub contents: BTreeMap<String, Content>,
+    /// Libraries that a container must bring.
+    pub needs: Vec<Need>,
+    /// What was passed over, in words.
+    pub notes: Vec<String>,
 }
 
 /// Everything a plan is made from.
@@ -38,7 +43,7 @@ pub struct Inputs<'a> {
     /// The lock.
     pub lock: &'a Lock,
     /// Selected capabilities.
-    pub capabilities: Vec<String>,
+    pub capabilities: &'a BTreeSet<Capability>,
     /// The kernel's package.
     pub kernel: &'a Tree,
     /// Its modules.
@@ -48,7 +53,7 @@ pub struct Inputs<'a> {
     /// Firmware packages.
     pub firmware: &'a [Tree],
     /// Driver files.
-    pub selected: Vec<Selected>,
+    pub selected: Selection,
     /// The guest-init program.
     pub guest_init: &'static [u8],
 }
@@ -68,10 +73,11 @@ pub fn plan(inputs: Inputs) -> Result<Plan> {
     builder.directory(manifest_dir, "the manifest");
     let modules = add_modules(&mut builder, &inputs)?;
     let firmware = add_firmware(&mut builder, &inputs)?;
-    for selected in &inputs.selected {
+    for selected in &inputs.selected.files {
         let mode = if selected.file.executable { 0o755 } else { 0o644 };
-        builder.file(&selected.path, selected, mode);
+        builder.file(selected, mode);
     }
+    inputs.selected.links.iter().for_each(|link| builder.link(link));
     let manifest = Manifest {
         format: image::manifest::FORMAT,
         builder: crate::NAME.into(),
@@ -79,11 +85,12 @@ pub fn plan(inputs: Inputs) -> Result<Plan> {
         arch: inputs.profile.arch.clone(),
         kernel_release: inputs.lock.kernel_release.clone(),
         driver: Some(Driver { version: inputs.lock.driver.clone(), firmware }),
-        capabilities: inputs.capabilities,
+        capabilities: inputs.capabilities.iter().map(ToString::to_string).collect(),
         modules,
         files: builder.files.into_values().collect(),
     };
-    Ok(Plan { manifest, contents: builder.contents })
+    let Selection { needs, notes, .. } = inputs.selected;
+    Ok(Plan { manifest, contents: builder.contents, needs, notes })
 }
 
 fn add_modules(builder: &mut Builder, inputs: &Inputs) -> Result<Vec<PlanModule>> {
@@ -195,8 +202,9 @@ fn add_firmware(builder: &mut Builder, inputs: &Inputs) -> Result<Vec<String>> {
             file: file.clone(),
             origin: tree.origin.clone(),
             reason: "GSP firmware, asked for when a GPU is first opened".into(),
+            capabilities: Vec::new(),
         };
-        builder.file(&selected.path.clone(), &selected, 0o644);
+        builder.file(&selected, 0o644);
     }
     Ok(wanted)
 }
@@ -214,17 +222,24 @@ impl Builder {
         self.contents.insert(path.into(), Content::Bytes(bytes));
     }
 
-    fn file(&mut self, path: &str, selected: &Selected, mode: u32) {
+    fn file(&mut self, selected: &Selected, mode: u32) {
         let kind = Kind::File { size: selected.file.size, sha256: selected.file.sha256.clone() };
-        self.insert(path, kind, mode, &selected.origin, &selected.reason);
-        self.contents.insert(path.into(), Content::File(selected.source.clone()));
+        let entry = self.insert(&selected.path, kind, mode, &selected.origin, &selected.reason);
+        entry.capabilities.clone_from(&selected.capabilities);
+        self.contents.insert(selected.path.clone(), Content::File(selected.source.clone()));
+    }
+
+    fn link(&mut self, link: &Link) {
+        let kind = Kind::Link { target: link.target.clone() };
+        let entry = self.insert(&link.path, kind, 0o777, &link.origin, &link.reason);
+        entry.capabilities.clone_from(&link.capabilities);
     }
 
     fn directory(&mut self, path: &str, reason: &str) {
         self.insert(path, Kind::Directory, 0o755, crate::NAME, reason);
     }
 
-    fn insert(&mut self, path: &str, kind: Kind, mode: u32, origin: &str, reason: &str) {
+    fn insert(&mut self, path: &str, kind: Kind, mode: u32, origin: &str, reason: &str) -> &mut File {
         let parent = Path::new(path).parent().and_then(Path::to_str).filter(|parent| *parent != "/");
         if let Some(parent) = parent.filter(|parent| !self.files.contains_key(*parent)) {
             self.directory(parent, "parent directory");
@@ -237,7 +252,7 @@ impl Builder {
             reason: reason.into(),
             capabilities: Vec::new(),
         };
-        self.files.insert(path.into(), file);
+        self.files.entry(path.into()).insert_entry(file).into_mut()
     }
 }
 

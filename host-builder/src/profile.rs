@@ -1,8 +1,9 @@
 //! Profiles: which kernel, which driver, from where. Intent only; what it resolved to is in the lock.
 
 use crate::error::{Doing, Error, Result};
+use image::capability::Capability;
 use serde::Deserialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Profiles that the tool carries.
@@ -26,8 +27,8 @@ pub struct Profile {
     pub apt: Apt,
     /// The kernel.
     pub kernel: Kernel,
-    /// Driver libraries and programs.
-    pub userspace: Packages,
+    /// Driver libraries and programs, by the capability that they are for.
+    pub userspace: BTreeMap<Capability, Userspace>,
     /// GSP firmware.
     pub firmware: Packages,
     /// The GPU's kernel modules.
@@ -66,6 +67,17 @@ pub struct Kernel {
 pub struct Packages {
     /// Names.
     pub packages: Vec<String>,
+}
+
+/// The packages of one capability.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Userspace {
+    /// Names.
+    pub packages: Vec<String>,
+    /// Names of the packages with its 32-bit libraries, for [`Capability::Compat32`].
+    #[serde(default)]
+    pub compat32: Vec<String>,
 }
 
 /// NVIDIA's open modules, from source.
@@ -143,7 +155,41 @@ impl Profile {
     }
 
     fn parse(text: &str, name: &str) -> Result<Self> {
-        toml::from_str(text).map_err(|error| Error::new(format!("profile {name} is not valid")).source(error))
+        let profile: Self = toml::from_str(text).map_err(|error| {
+            Error::new(format!("profile {name} is not valid"))
+                .source(error)
+                .hint("compare it with image/profiles/debian-13.toml")
+        })?;
+        if profile.userspace.contains_key(&Capability::Compat32) {
+            return Err(Error::new(format!(
+                "profile {name} has [userspace.compat32], expected the 32-bit packages with what they are for"
+            ))
+            .hint("name them in the other groups: [userspace.compute] compat32 = [...]"));
+        }
+        if profile.arch != "x86_64" && profile.userspace.values().any(|group| !group.compat32.is_empty()) {
+            return Err(Error::new(format!("profile {name} has 32-bit packages for {}", profile.arch))
+                .hint("NVIDIA's 32-bit libraries are for x86_64: remove the lists `compat32`"));
+        }
+        Ok(profile)
+    }
+
+    /// Whether it has packages for these capabilities.
+    pub fn check_capabilities(&self, capabilities: &BTreeSet<Capability>) -> Result<()> {
+        let has = |capability: &Capability| match capability {
+            Capability::Compat32 => self.userspace.values().any(|group| !group.compat32.is_empty()),
+            _ => self.userspace.contains_key(capability),
+        };
+        let known: Vec<_> =
+            Capability::ALL.iter().filter(|capability| has(capability)).map(|c| c.name()).collect();
+        match capabilities.iter().find(|capability| !has(capability)) {
+            None => Ok(()),
+            Some(capability) => Err(Error::new(format!(
+                "profile {} has no packages for capability {capability}, it has some for {}",
+                self.name,
+                known.join(", ")
+            ))
+            .hint(format!("choose among those with --capabilities, or add [userspace.{capability}] to a profile of your own"))),
+        }
     }
 }
 
@@ -163,6 +209,24 @@ mod tests {
     fn an_unknown_name_lists_the_known_ones() {
         let error = Profile::load("nope").unwrap_err();
         assert!(error.remedy().unwrap().contains("debian-13"));
+    }
+
+    #[test]
+    fn a_capability_without_packages_is_an_error_that_names_the_others() {
+        let mut profile = Profile::load(DEFAULT).unwrap().0;
+        let all = BTreeSet::from(Capability::ALL);
+        profile.check_capabilities(&all).unwrap();
+        profile.userspace.remove(&Capability::Ngx);
+        let error = profile.check_capabilities(&all).unwrap_err();
+        assert!(error.to_string().contains("ngx") && error.to_string().contains("graphics"), "{error}");
+    }
+
+    #[test]
+    fn packages_of_32_bits_stand_with_what_they_are_for() {
+        let text = EMBEDDED[0].1.replace("[userspace.ngx]", "[userspace.compat32]");
+        assert!(Profile::parse(&text, "x").unwrap_err().remedy().unwrap().contains("compat32 = "));
+        let text = EMBEDDED[0].1.replace("\"x86_64\"", "\"aarch64\"");
+        assert!(Profile::parse(&text, "x").unwrap_err().to_string().contains("aarch64"));
     }
 
     #[test]

@@ -6,8 +6,12 @@ use crate::lock::{Artifact, Lock, Set};
 use crate::profile::Profile;
 use crate::source::apt::{Apt, Scope};
 use crate::ui::Ui;
+use std::collections::BTreeSet;
 
 const IMAGE_PREFIX: &str = "linux-image-";
+/// Architecture of 32-bit libraries beside x86_64, as `uname -m` says it, and as packages do.
+const ARCH32: &str = "i686";
+const DEBIAN_ARCH32: &str = "i386";
 
 /// Resolves every package of a profile. Nothing is downloaded but package lists.
 pub fn resolve(profile: &Profile, text: &str, cache: &Cache, ui: &Ui) -> Result<Lock> {
@@ -19,16 +23,20 @@ pub fn resolve(profile: &Profile, text: &str, cache: &Cache, ui: &Ui) -> Result<
     let mut lock = Lock::new(&profile.name, text, release.clone(), profile.driver.clone());
     lock.add(Set::Kernel, apt.resolve(&[&image], Scope::Exact, suite)?);
     for (set, names) in [
-        (Set::Userspace, names(&profile.userspace.packages)),
         (Set::Firmware, names(&profile.firmware.packages)),
         (Set::ModuleSource, vec![profile.modules.package.as_str()]),
     ] {
         let artifacts = apt.resolve(&names, Scope::Exact, suite)?;
-        // nvidia-modprobe and its like are versioned apart from the driver; libraries are checked file by file.
-        if set != Set::Userspace {
-            artifacts.iter().try_for_each(|artifact| check_version(artifact, &profile.driver))?;
-        }
+        artifacts.iter().try_for_each(|artifact| check_version(artifact, &profile.driver))?;
         lock.add(set, artifacts);
+    }
+    let packages = profile.userspace.iter().map(|(of, group)| (Set::Userspace(*of), &group.packages));
+    add_userspace(&mut lock, packages.collect(), &apt, suite)?;
+    let compat32 = profile.userspace.iter().filter(|(_, group)| !group.compat32.is_empty());
+    let compat32: Vec<_> = compat32.map(|(of, group)| (Set::Compat32(*of), &group.compat32)).collect();
+    if !compat32.is_empty() {
+        let apt = Apt::open(cache, &profile.apt, &[], ARCH32, ui)?;
+        add_userspace(&mut lock, compat32, &apt, suite)?;
     }
     let headers = format!("linux-headers-{release}");
     let mut tools = names(&profile.toolroot.packages);
@@ -38,13 +46,23 @@ pub fn resolve(profile: &Profile, text: &str, cache: &Cache, ui: &Ui) -> Result<
     Ok(lock)
 }
 
+/// Resolves the packages of all capabilities at once, and adds each to the sets that name it. They are not checked for
+/// the driver's version: some are versioned apart from it, and libraries are checked file by file.
+fn add_userspace(lock: &mut Lock, groups: Vec<(Set, &Vec<String>)>, apt: &Apt, suite: &str) -> Result<()> {
+    let all: BTreeSet<&str> = groups.iter().flat_map(|(_, packages)| names(packages)).collect();
+    let artifacts = apt.resolve(&Vec::from_iter(all), Scope::Exact, suite)?;
+    for (set, packages) in groups {
+        let of_set = artifacts.iter().filter(|artifact| packages.contains(&artifact.name));
+        lock.add(set, of_set.cloned().collect());
+    }
+    Ok(())
+}
+
 /// Fetches what is not in the cache yet.
 pub fn fetch(profile: &Profile, lock: &Lock, sets: &[Set], cache: &Cache, ui: &Ui) -> Result<()> {
     let mut missing: Vec<&Artifact> = Vec::new();
-    for artifact in &lock.artifact {
-        if artifact.sets.iter().any(|set| sets.contains(set))
-            && !cache.has_blob(&artifact.sha256, artifact.size)?
-        {
+    for artifact in lock.sets(sets) {
+        if !cache.has_blob(&artifact.sha256, artifact.size)? {
             missing.push(artifact);
         }
     }
@@ -52,7 +70,15 @@ pub fn fetch(profile: &Profile, lock: &Lock, sets: &[Set], cache: &Cache, ui: &U
         return Ok(());
     }
     let _lock = cache.lock("fetch")?;
-    Apt::open(cache, &profile.apt, &[&profile.vm.suite], &profile.arch, ui)?.fetch(cache, &missing, ui)
+    let (compat32, native): (Vec<_>, Vec<_>) =
+        missing.into_iter().partition(|artifact| artifact.arch == DEBIAN_ARCH32);
+    if !native.is_empty() {
+        Apt::open(cache, &profile.apt, &[&profile.vm.suite], &profile.arch, ui)?.fetch(cache, &native, ui)?;
+    }
+    if !compat32.is_empty() {
+        Apt::open(cache, &profile.apt, &[], ARCH32, ui)?.fetch(cache, &compat32, ui)?;
+    }
+    Ok(())
 }
 
 fn names(list: &[String]) -> Vec<&str> {

@@ -18,9 +18,6 @@ use crate::ui::{Ui, print};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// What the initrd itself is made from; the toolroot comes only when modules must be built.
-const IMAGE_SETS: &[Set] = &[Set::Kernel, Set::Userspace, Set::Firmware];
-
 /// Runs the command.
 pub fn run(args: &BuildInitrd) -> Result<()> {
     let ui = Ui::new(args.quiet || args.json);
@@ -28,22 +25,25 @@ pub fn run(args: &BuildInitrd) -> Result<()> {
     check_outputs(args)?;
     let cache = Cache::open()?;
     let (profile, text) = Profile::load(&args.profile)?;
+    profile.check_capabilities(&capabilities)?;
     let lock = ui.stage("resolve", || lock_of(args, &profile, &text, &cache, &ui))?;
-    ui.stage("fetch", || resolve::fetch(&profile, &lock, IMAGE_SETS, &cache, &ui))?;
+    ui.stage("fetch", || resolve::fetch(&profile, &lock, &Set::image(&capabilities), &cache, &ui))?;
     let built = ui.stage("build modules", || build_modules(&profile, &lock, &cache, &ui))?;
     let kernel_package = one(&lock, Set::Kernel)?;
     let kernel = ui.stage("unpack", || Tree::of(&cache, kernel_package))?;
     let plan = ui.stage("plan", || {
         let index = Index::of(&cache, kernel_package, &kernel, &lock.kernel_release)?;
-        let selected = select::select(&trees(&cache, &lock, Set::Userspace)?, &capabilities, &lock.driver)?;
+        let native = trees(&cache, &lock, &Set::userspace(&capabilities))?;
+        let compat32 = trees(&cache, &lock, &Set::compat32(&capabilities))?;
+        let selected = select::select(&native, &compat32, &capabilities, &lock.driver)?;
         plan(Inputs {
             profile: &profile,
             lock: &lock,
-            capabilities,
+            capabilities: &capabilities,
             kernel: &kernel,
             index,
             built: &built,
-            firmware: &trees(&cache, &lock, Set::Firmware)?,
+            firmware: &trees(&cache, &lock, &[Set::Firmware])?,
             selected,
             guest_init: crate::GUEST_INIT,
         })
@@ -53,7 +53,7 @@ pub fn run(args: &BuildInitrd) -> Result<()> {
         return Ok(());
     }
     write_outputs(args, &plan, &kernel, &lock, &ui)?;
-    let report = Report::new(&plan.manifest, args, &ui)?;
+    let report = Report::new(&plan, args, &ui)?;
     if args.json {
         print(&format!("{}\n", report.json()));
     } else if !args.quiet {
@@ -122,20 +122,20 @@ fn build_modules(profile: &Profile, lock: &Lock, cache: &Cache, ui: &Ui) -> Resu
 
 fn one(lock: &Lock, set: Set) -> Result<&Artifact> {
     lock.set(set).first().copied().ok_or_else(|| {
-        Error::new(format!("the lock has no artifact of set {set:?}"))
+        Error::new(format!("the lock has no artifact of set {set}"))
             .hint("resolve again: build-initrd --update-lock")
     })
 }
 
-fn trees(cache: &Cache, lock: &Lock, set: Set) -> Result<Vec<Tree>> {
-    lock.set(set).into_iter().map(|artifact| Tree::of(cache, artifact)).collect()
+fn trees(cache: &Cache, lock: &Lock, sets: &[Set]) -> Result<Vec<Tree>> {
+    lock.sets(sets).into_iter().map(|artifact| Tree::of(cache, artifact)).collect()
 }
 
 fn print_plan(plan: &Plan, json: bool) {
     if json {
         print(&String::from_utf8_lossy(&plan.manifest.to_json()));
     } else {
-        print(&super::build_report::plan_text(&plan.manifest));
+        print(&super::build_report::plan_text(plan));
     }
 }
 

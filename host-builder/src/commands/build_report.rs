@@ -3,10 +3,12 @@
 use crate::cache::sha256_file;
 use crate::cli::BuildInitrd;
 use crate::error::{Doing, Result};
+use crate::plan::Plan;
+use crate::select::Need;
 use crate::ui::{Ui, megabytes};
 use image::manifest::{Kind, Manifest, Purpose};
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fmt::Write;
 use std::time::Duration;
@@ -32,6 +34,8 @@ pub struct Report {
     modules: Vec<String>,
     firmware: Vec<String>,
     libraries_and_programs: Vec<String>,
+    needs: Vec<Need>,
+    notes: Vec<String>,
     compression: String,
     recommended_cmdline: &'static str,
     seconds: BTreeMap<String, f64>,
@@ -42,7 +46,8 @@ pub const RECOMMENDED_CMDLINE: &str = "rootfstype=ramfs";
 
 impl Report {
     /// Collects the figures of a finished build.
-    pub fn new(manifest: &Manifest, args: &BuildInitrd, ui: &Ui) -> Result<Self> {
+    pub fn new(plan: &Plan, args: &BuildInitrd, ui: &Ui) -> Result<Self> {
+        let manifest = &plan.manifest;
         let initrd_bytes = std::fs::metadata(&args.output).doing("reading", &args.output)?.len();
         let driver = manifest.driver.as_ref();
         Ok(Self {
@@ -59,6 +64,8 @@ impl Report {
             modules: manifest.modules.iter().map(|module| module.name.clone()).collect(),
             firmware: driver.map(|driver| driver.firmware.clone()).unwrap_or_default(),
             libraries_and_programs: driver_files(manifest),
+            needs: plan.needs.clone(),
+            notes: plan.notes.clone(),
             compression: args.compression.to_string(),
             recommended_cmdline: RECOMMENDED_CMDLINE,
             seconds: ui.stages().into_iter().map(|(name, took)| (name, seconds(took))).collect(),
@@ -86,8 +93,21 @@ fn minimum_memory(manifest: &Manifest, initrd_bytes: u64) -> u64 {
 
 fn driver_files(manifest: &Manifest) -> Vec<String> {
     let file = |path: &str| path.rsplit('/').next().unwrap_or(path).to_owned();
-    let from_capability = manifest.files.iter().filter(|entry| entry.reason.starts_with("capability "));
-    from_capability.map(|entry| file(&entry.path)).collect()
+    let of_containers = manifest.files.iter().filter(|entry| !entry.capabilities.is_empty());
+    let mut files: Vec<_> = of_containers.map(|entry| file(&entry.path)).collect();
+    // A library comes twice with 32 bits.
+    let mut seen = BTreeSet::new();
+    files.retain(|name| seen.insert(name.clone()));
+    files
+}
+
+/// What a container must bring, on one line.
+fn needs_text(needs: &[Need]) -> String {
+    let of = |need: &Need| {
+        let names: Vec<_> = need.capabilities.iter().map(|capability| capability.name()).collect();
+        format!("{} ({})", need.library, names.join(", "))
+    };
+    needs.iter().map(of).collect::<Vec<_>>().join(", ")
 }
 
 impl fmt::Display for Report {
@@ -101,6 +121,12 @@ impl fmt::Display for Report {
         writeln!(out, "lock      {}", self.lock)?;
         writeln!(out, "driver    {}  for {}", self.driver, self.capabilities.join(", "))?;
         writeln!(out, "files     {}", self.libraries_and_programs.join(" "))?;
+        if !self.needs.is_empty() {
+            writeln!(out, "needs     from the container: {}", needs_text(&self.needs))?;
+        }
+        for note in &self.notes {
+            writeln!(out, "note      {note}")?;
+        }
         writeln!(out, "firmware  {}", self.firmware.join(" "))?;
         writeln!(out, "modules   {}", self.modules.join(" "))?;
         writeln!(
@@ -115,7 +141,8 @@ impl fmt::Display for Report {
 }
 
 /// The plan for people: modules in load order, then every file.
-pub fn plan_text(manifest: &Manifest) -> String {
+pub fn plan_text(plan: &Plan) -> String {
+    let manifest = &plan.manifest;
     let mut text = format!(
         "plan of {}: kernel {}, driver {}, capabilities {}\n\nmodules, in load order:\n",
         manifest.profile,
@@ -129,9 +156,25 @@ pub fn plan_text(manifest: &Manifest) -> String {
     }
     text.push_str("\nfiles:\n");
     for file in &manifest.files {
-        if let Kind::File { size, .. } = file.kind {
-            let _ = writeln!(text, "  {size:>10}  {}  ({}; {})", file.path, file.origin, file.reason);
-        }
+        let _ = match &file.kind {
+            Kind::File { size, .. } => {
+                writeln!(text, "  {size:>10}  {}  ({}; {})", file.path, file.origin, file.reason)
+            }
+            Kind::Link { target } => {
+                writeln!(
+                    text,
+                    "  {:>10}  {} -> {target}  ({}; {})",
+                    "link", file.path, file.origin, file.reason
+                )
+            }
+            Kind::Directory => Ok(()),
+        };
+    }
+    if !plan.needs.is_empty() {
+        let _ = writeln!(text, "\nneeds from the container: {}", needs_text(&plan.needs));
+    }
+    for note in &plan.notes {
+        let _ = writeln!(text, "\nnote: {note}");
     }
     let _ = writeln!(text, "\nunpacked: {}", megabytes(manifest.unpacked_bytes()));
     text
@@ -149,7 +192,7 @@ mod tests {
             mode: 0o644,
             origin: String::new(),
             reason: "capability compute".into(),
-            capabilities: vec![],
+            capabilities: vec![image::capability::Capability::Compute],
         };
         let manifest = Manifest {
             format: 1,

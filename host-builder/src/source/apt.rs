@@ -270,6 +270,7 @@ fn sources_text(archive: &Archive, from: &profile::Apt, more_suites: &[&str]) ->
 fn debian_arch(arch: &str) -> Result<&'static str> {
     match arch {
         "x86_64" => Ok("amd64"),
+        "i686" => Ok("i386"),
         "aarch64" => Ok("arm64"),
         other => Err(Error::new(format!("architecture {other:?}: expected x86_64 or aarch64"))),
     }
