@@ -177,9 +177,34 @@ fn a_lock_of_another_state_of_the_profile() {
 }
 
 #[test]
+fn a_profile_without_packages_for_a_capability() {
+    let mut sandbox = Sandbox::new();
+    sandbox.edit_profile("[userspace.ngx]\npackages = [\"libnvidia-ngx1\"]\n", "");
+    sandbox.refuses(
+        &["--capabilities", "compute,ngx"],
+        &["ngx", "compute, display, graphics", "[userspace.ngx]"],
+    );
+    sandbox.next_build_is_good();
+}
+
+#[test]
+fn a_lock_of_the_format_before() {
+    let mut sandbox = Sandbox::new();
+    let lock = sandbox.path("initrd.lock");
+    let text = fs::read_to_string(&lock).unwrap();
+    fs::write(
+        &lock,
+        text.replace("format = 2", "format = 1").replace("\"userspace-compute\"", "\"userspace\""),
+    )
+    .unwrap();
+    sandbox.refuses(&[], &["initrd.lock has lock format 1, expected 2", "--update-lock"]);
+    sandbox.next_build_is_good();
+}
+
+#[test]
 fn a_lock_that_is_none() {
     let mut sandbox = Sandbox::new();
-    for text in ["", "format = 1\n", "not toml", "format = 99\n"] {
+    for text in ["", "format = 2\n", "not toml", "format = 99\n"] {
         fs::write(sandbox.path("initrd.lock"), text).unwrap();
         sandbox.refuses(&[], &["initrd.lock", "--update-lock"]);
         assert_eq!(fs::read_to_string(sandbox.path("initrd.lock")).unwrap(), text, "the lock was changed");
@@ -191,8 +216,9 @@ fn a_lock_that_is_none() {
 fn options_that_cannot_be() {
     let sandbox = Sandbox::new();
     for (arguments, texts) in [
-        (&["--capabilities", "compute,foo"][..], &["\"foo\"", "compute, utility, video"][..]),
-        (&["--capabilities", ""], &["known: compute"]),
+        (&["--capabilities", "compute,foo"][..], &["\"foo\"", "known: all, compat32, compute, display"][..]),
+        (&["--capabilities", ""], &["known: all, compat32"]),
+        (&["--capabilities", "compat32"], &["compat32 alone", "--capabilities compute,utility,compat32"]),
         (&["--output", "x", "--kernel-output", "x"], &["--output and --kernel-output are both x"]),
         (&["--output", "x", "--kernel-output", "./x"], &["--output and --kernel-output", "its own file"]),
         (&["--output", "initrd.lock"], &["--output and --lock are both initrd.lock"]),

@@ -77,20 +77,41 @@ fn every_directory_comes_before_what_is_in_it() {
     }
 }
 
+/// Programs of the default capabilities.
+const PROGRAMS: [&str; 6] = [
+    "nvidia-cuda-mps-control",
+    "nvidia-cuda-mps-server",
+    "nvidia-debugdump",
+    "nvidia-modprobe",
+    "nvidia-persistenced",
+    "nvidia-smi",
+];
+/// Libraries of the default capabilities, without `lib` and version.
+const LIBRARIES: [&str; 10] = [
+    "cuda",
+    "cudadebugger",
+    "nvidia-allocator",
+    "nvidia-cfg",
+    "nvidia-gpucomp",
+    "nvidia-ml",
+    "nvidia-nvvm",
+    "nvidia-opencl",
+    "nvidia-pkcs11-openssl3",
+    "nvidia-ptxjitcompiler",
+];
+
 #[test]
 fn files_are_where_the_reference_document_puts_them() {
     let built = initrd();
     let (release, driver) = (built.release(), built.driver());
     let mut expected =
-        vec!["/init".to_owned(), "/usr/bin/nvidia-smi".into(), "/usr/bin/nvidia-modprobe".into()];
+        vec!["/init".to_owned(), "/usr/share/gpu-initrd/data/etc/OpenCL/vendors/nvidia.icd".into()];
+    expected.extend(PROGRAMS.map(|name| format!("/usr/bin/{name}")));
     expected.extend(
         ["nvidia", "nvidia-uvm", "nvidia-modeset", "nvidia-drm"]
             .map(|name| format!("/lib/modules/{release}/kernel/drivers/gpu/{name}.ko")),
     );
-    expected.extend(
-        ["cuda", "nvidia-ml", "nvidia-ptxjitcompiler", "nvidia-nvvm", "nvidia-gpucomp"]
-            .map(|name| format!("/usr/lib/nvidia/lib{name}.so.{driver}")),
-    );
+    expected.extend(LIBRARIES.map(|name| format!("/usr/lib/nvidia/lib{name}.so.{driver}")));
     expected
         .extend(["gsp_ga10x", "gsp_tu10x"].map(|name| format!("/lib/firmware/nvidia/{driver}/{name}.bin")));
     let files = entries(&built.initrd).into_iter().filter(|entry| entry.mode & kind::MASK != kind::DIRECTORY);
@@ -101,8 +122,9 @@ fn files_are_where_the_reference_document_puts_them() {
     for path in paths.iter().filter(|path| path.contains("nvidia")) {
         assert!(expected.contains(path), "{path} is in the image and not in the document");
     }
-    let programs: Vec<_> = paths.iter().filter(|path| path.contains("bin/")).collect();
-    assert_eq!(programs, ["/usr/bin/nvidia-modprobe", "/usr/bin/nvidia-smi"]);
+    let programs: Vec<_> = paths.iter().filter_map(|path| path.strip_prefix("/usr/bin/")).collect();
+    assert_eq!(programs, PROGRAMS);
+    assert!(!paths.iter().any(|path| path.contains("sbin/")), "{paths:?}");
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 mod archive;
 mod bad_input;
+mod capabilities;
 mod content;
 mod full_disk;
 mod interrupted;

@@ -21,6 +21,8 @@ const KEYS: &[&str] = &[
     "lock",
     "minimum_memory_mib",
     "modules",
+    "needs",
+    "notes",
     "recommended_cmdline",
     "seconds",
     "unpacked_bytes",

@@ -49,7 +49,8 @@ impl Other {
         fs::create_dir_all(&blobs).unwrap();
         fs::create_dir_all(other.path("a directory")).unwrap();
         let cache = rig::build::cache().unwrap();
-        for artifact in lock.artifact.iter().filter(|artifact| artifact.sets != [Set::Vm]) {
+        let sets = [crate::sandbox::image_sets(), vec![Set::ModuleSource, Set::Toolroot]].concat();
+        for artifact in lock.sets(&sets) {
             fs::copy(cache.blob(&artifact.sha256).unwrap(), blobs.join(&artifact.sha256)).unwrap();
         }
         // The machine's own one may be where this user cannot go.

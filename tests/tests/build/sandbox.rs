@@ -13,13 +13,16 @@ use host_builder::{
     lock::{Artifact, Lock, Set},
     profile::{DEFAULT, Profile},
 };
+use image::capability::Capability;
 use rig::build::{initrd, program};
 use tempfile::TempDir;
 
 use crate::archive::{Archive, SUITE};
 
-/// What an image is made from when its modules are built.
-const IMAGE: [Set; 3] = [Set::Kernel, Set::Userspace, Set::Firmware];
+/// What the image of the default options is made from when its modules are built.
+pub fn image_sets() -> Vec<Set> {
+    Set::image(&Capability::DEFAULT.into_iter().collect())
+}
 
 pub struct Sandbox {
     directory: TempDir,
@@ -188,7 +191,7 @@ impl Sandbox {
 
 fn offered(lock: &Lock) -> Vec<(Artifact, PathBuf)> {
     let cache = rig::build::cache().unwrap();
-    let needed = lock.artifact.iter().filter(|artifact| artifact.sets.iter().any(|set| IMAGE.contains(set)));
+    let needed = lock.sets(&image_sets()).into_iter();
     needed.map(|artifact| (artifact.clone(), cache.blob(&artifact.sha256).unwrap())).collect()
 }
 

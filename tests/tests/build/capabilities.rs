@@ -1,0 +1,241 @@
+//! An image with every capability, from the real packages: what is in it, and that the table of driver files knows all that they hold.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::Read,
+    path::PathBuf,
+    process::{Command, Output, Stdio},
+    sync::OnceLock,
+};
+
+use host_builder::{
+    lock::{Lock, Set},
+    trees::Tree,
+};
+use image::{
+    capability::{Capability, TABLE, classify},
+    cpio::Reader,
+    layout,
+    manifest::{File as Entry, Kind, Manifest},
+};
+use rig::build::{cache, initrd, program};
+
+/// Files of the driver's packages that no container gets, and why.
+const LEFT_OUT: &[(&str, &str)] = &[
+    ("nvidia-bug-report.sh", "collects the logs of a host"),
+    ("nvidia.ids", "a list of devices for Debian's scripts"),
+    ("nvngx.dll", "for Windows programs in Wine; the toolkit leaves it out too"),
+    ("_nvngx.dll", "for Windows programs in Wine; the toolkit leaves it out too"),
+    ("nvidia-persistenced.service", "a service of a host"),
+    ("nvidia-smi.1.gz", "a manual"),
+];
+
+/// The whole image, made once for all tests of this process.
+struct All {
+    _directory: tempfile::TempDir,
+    initrd: PathBuf,
+    lock: Lock,
+    report: serde_json::Value,
+}
+
+fn all() -> &'static All {
+    static ALL: OnceLock<All> = OnceLock::new();
+    ALL.get_or_init(|| {
+        let directory = tempfile::Builder::new().prefix("gpu-rig-all-").tempdir().unwrap();
+        let mut lock = initrd().lock.clone();
+        let mut output = build(&directory, &lock);
+        // The packages of the default image are in the rig's cache, and its lock is good for long. These may be gone.
+        if String::from_utf8_lossy(&output.stderr).contains("--update-lock") {
+            lock = directory.path().join("initrd.lock");
+            output = build(&directory, &lock);
+        }
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        All {
+            initrd: directory.path().join("initrd.img"),
+            lock: Lock::read(&lock).unwrap().unwrap(),
+            report: serde_json::from_slice(&output.stdout).unwrap(),
+            _directory: directory,
+        }
+    })
+}
+
+fn build(directory: &tempfile::TempDir, lock: &std::path::Path) -> Output {
+    let mut command = Command::new(program());
+    command
+        .args(["build-initrd", "--json", "--capabilities", "all", "--compression", "zstd:1", "--lock"])
+        .arg(lock);
+    command.arg("--output").arg(directory.path().join("initrd.img"));
+    command.arg("--kernel-output").arg(directory.path().join("vmlinuz"));
+    command.stdin(Stdio::null()).output().unwrap()
+}
+
+/// The manifest, and the first bytes of every file.
+fn packed() -> &'static (Manifest, BTreeMap<String, Vec<u8>>) {
+    static PACKED: OnceLock<(Manifest, BTreeMap<String, Vec<u8>>)> = OnceLock::new();
+    PACKED.get_or_init(|| {
+        let mut reader = Reader::new(zstd::Decoder::new(File::open(&all().initrd).unwrap()).unwrap());
+        let (mut manifest, mut heads) = (None, BTreeMap::new());
+        while let Some(entry) = reader.next_entry().unwrap() {
+            let path = format!("/{}", entry.name);
+            let mut bytes = Vec::new();
+            if path == layout::MANIFEST {
+                reader.read_to_end(&mut bytes).unwrap();
+                manifest = Some(Manifest::from_json(&bytes).unwrap());
+            } else {
+                reader.by_ref().take(256).read_to_end(&mut bytes).unwrap();
+                heads.insert(path, bytes);
+            }
+        }
+        (manifest.unwrap(), heads)
+    })
+}
+
+fn entry(path: &str) -> &'static Entry {
+    let found = packed().0.files.iter().find(|file| file.path == path);
+    found.unwrap_or_else(|| panic!("{path} is not in the image"))
+}
+
+fn driver() -> &'static str {
+    initrd().driver()
+}
+
+fn trees(sets: &[Set]) -> Vec<Tree> {
+    let cache = cache().unwrap();
+    all().lock.sets(sets).into_iter().map(|artifact| Tree::of(&cache, artifact).unwrap()).collect()
+}
+
+fn base_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap()
+}
+
+#[test]
+fn the_table_knows_every_file_of_the_drivers_packages() {
+    let every = Capability::ALL.into_iter().collect();
+    for tree in trees(&[Set::userspace(&every), Set::compat32(&every)].concat()) {
+        for file in &tree.files {
+            let documentation = file.path.starts_with("usr/share/") && {
+                let part = file.path.split('/').nth(2).unwrap();
+                ["doc", "man", "bug", "lintian", "doc-base"].contains(&part)
+                    || file.path.ends_with("-key-documentation")
+            };
+            let name = base_name(&file.path);
+            let known = classify(name, driver()).is_some() || LEFT_OUT.iter().any(|(left, _)| *left == name);
+            assert!(
+                documentation || known,
+                "{} of {} is neither in the table nor left out",
+                file.path,
+                tree.origin
+            );
+        }
+    }
+}
+
+#[test]
+fn the_packages_have_every_file_that_the_table_requires() {
+    let trees = trees(&Set::userspace(&Capability::ALL.into_iter().collect()));
+    for row in TABLE.iter().filter(|row| row.required) {
+        let mut names = trees.iter().flat_map(|tree| &tree.files).map(|file| base_name(&file.path));
+        assert!(names.any(|name| row.is(name, driver())), "no package has {row:?}");
+    }
+}
+
+#[test]
+fn every_capability_has_files_and_every_file_says_what_the_table_says() {
+    let manifest = &packed().0;
+    assert_eq!(manifest.capabilities, Capability::ALL.map(Capability::name));
+    for capability in Capability::ALL {
+        assert!(
+            manifest.files.iter().any(|file| file.capabilities.contains(&capability)),
+            "{capability} is empty"
+        );
+    }
+    for file in manifest.files.iter().filter(|file| !file.capabilities.is_empty()) {
+        assert!(file.capabilities.is_sorted() && file.reason.starts_with("capabilit"), "{file:?}");
+        assert_eq!(
+            file.path.starts_with(layout::DRIVER_LIB32_DIR),
+            file.capabilities.contains(&Capability::Compat32),
+            "{file:?}"
+        );
+        let Some(row) = classify(base_name(&file.path), driver()) else {
+            assert!(matches!(file.kind, Kind::Link { .. }), "{file:?}");
+            continue;
+        };
+        let native: Vec<_> =
+            file.capabilities.iter().copied().filter(|c| *c != Capability::Compat32).collect();
+        assert_eq!(native, row.capabilities, "{file:?}");
+    }
+}
+
+#[test]
+fn libraries_are_of_the_width_that_their_directory_is_for() {
+    let (mut wide, mut narrow) = (0, 0);
+    for (path, head) in &packed().1 {
+        let class = match head.get(..5) {
+            Some([0x7f, b'E', b'L', b'F', class]) => *class,
+            _ => continue,
+        };
+        if path.starts_with(layout::DRIVER_LIB32_DIR) {
+            assert_eq!((class, head[18]), (1, 3), "{path} is not of 32 bits");
+            narrow += 1;
+        } else {
+            assert_eq!(class, 2, "{path} is not of 64 bits");
+            wide += 1;
+        }
+    }
+    assert!(wide > 40 && narrow > 20, "{wide} and {narrow}");
+}
+
+#[test]
+fn data_files_are_where_a_container_has_them() {
+    for path in [
+        "/etc/OpenCL/vendors/nvidia.icd",
+        "/usr/share/vulkan/icd.d/nvidia_icd.json",
+        "/usr/share/vulkan/implicit_layer.d/nvidia_layers.json",
+        "/usr/share/glvnd/egl_vendor.d/10_nvidia.json",
+        "/usr/share/egl/egl_external_platform.d/15_nvidia_gbm.json",
+        "/usr/share/egl/egl_external_platform.d/10_nvidia_wayland.json",
+        "/usr/share/nvidia/nvoptix.bin",
+        "/usr/share/X11/xorg.conf.d/nvidia-drm-outputclass.conf",
+        "/usr/lib/xorg/modules/drivers/nvidia_drv.so",
+    ] {
+        let entry = entry(&format!("{}{path}", layout::DRIVER_DATA_DIR));
+        assert!(
+            matches!(entry.kind, Kind::File { size, .. } if size > 0) && entry.mode == 0o644,
+            "{entry:?}"
+        );
+    }
+    let icd = &packed().1[&format!("{}/usr/share/vulkan/icd.d/nvidia_icd.json", layout::DRIVER_DATA_DIR)];
+    assert!(String::from_utf8_lossy(icd).contains("\"library_path\": \"libGLX_nvidia.so.0\""));
+}
+
+#[test]
+fn links_that_no_soname_asks_for_are_there() {
+    let driver = driver();
+    for directory in [layout::DRIVER_LIB_DIR, layout::DRIVER_LIB32_DIR] {
+        for (path, target) in [
+            ("gbm/nvidia-drm_gbm.so", "../libnvidia-allocator.so.1".to_owned()),
+            ("vdpau/libvdpau_nvidia.so.1", format!("libvdpau_nvidia.so.{driver}")),
+        ] {
+            let entry = entry(&format!("{directory}/{path}"));
+            assert_eq!(entry.kind, Kind::Link { target }, "{entry:?}");
+            assert!(!entry.capabilities.is_empty(), "{entry:?}");
+        }
+    }
+    let glx =
+        entry(&format!("{}/usr/lib/xorg/modules/extensions/libglxserver_nvidia.so", layout::DRIVER_DATA_DIR));
+    assert_eq!(glx.kind, Kind::Link { target: format!("libglxserver_nvidia.so.{driver}") });
+}
+
+#[test]
+fn the_report_says_what_a_container_must_bring() {
+    let needs = all().report["needs"].as_array().unwrap();
+    let need =
+        |name: &str| needs.iter().find(|need| need["library"] == name).unwrap_or_else(|| panic!("{needs:?}"));
+    assert!(need("libX11.so.6")["files"].as_array().unwrap().len() >= 6, "{needs:?}");
+    let gbm = need("libgbm.so.1");
+    assert_eq!(gbm["capabilities"], serde_json::json!(["compat32", "display", "graphics"]));
+    // What is selected, and what every glibc container has, is not among them.
+    assert!(needs.iter().all(|need| !need["library"].as_str().unwrap().contains("nvidia")), "{needs:?}");
+    assert!(needs.iter().all(|need| need["library"] != "libc.so.6"), "{needs:?}");
+}
