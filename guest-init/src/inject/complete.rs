@@ -112,7 +112,7 @@ fn check(
     let library_path = request.library_path.as_deref();
     let found: Option<Resolved> = match places.loader {
         Loader::Musl => musl::resolve(root, soname, library_path),
-        _ => ldcache::resolve(root, soname, library_path),
+        _ => ldcache::resolve(root, soname, &ldcache::Request { library_path, runpath, machine: Machine::NATIVE }),
     };
     let is_ours = |file: &str| report.items.iter().any(|i| i.kind == ItemKind::File && i.path == file);
     let is_compat = |file: &str| {

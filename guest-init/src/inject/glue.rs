@@ -1,22 +1,23 @@
-//! Stand-ins until the loader cache knows these.
-use crate::ldcache::{LdCacheError, Machine, Platform};
+//! What the injector asks of the loader cache.
+use crate::ldcache::{self, LdCacheError, Machine, Platform};
 use crate::rootfs::RootDir;
 use std::path::{Path, PathBuf};
 
-pub fn detect_for(_root: &RootDir, _machine: Machine) -> Option<Platform> {
-    None
+pub fn detect_for(root: &RootDir, machine: Machine) -> Option<Platform> {
+    Platform::detect_for(root, machine)
 }
-pub fn is_default_dir(platform: &Platform, _root: &RootDir, dir: &Path) -> bool {
-    platform.system_dirs.iter().any(|d| d == dir)
+pub fn is_default_dir(platform: &Platform, root: &RootDir, dir: &Path) -> bool {
+    platform.is_default_dir(root, dir)
 }
 pub fn keep_directories(
-    _root: &RootDir,
-    _platform: &Platform,
-    _compat: Option<&Path>,
-    _dir: Option<&Path>,
+    root: &RootDir,
+    platform: &Platform,
+    compat: Option<&Path>,
+    dir: Option<&Path>,
 ) -> Result<bool, LdCacheError> {
-    Ok(false)
+    let dirs: Vec<&Path> = compat.into_iter().chain(dir).collect();
+    ldcache::keep_directories(root, platform, &dirs)
 }
-pub fn search_directories(_root: &RootDir, platform: &Platform) -> Vec<PathBuf> {
-    platform.system_dirs.clone()
+pub fn search_directories(root: &RootDir, platform: &Platform) -> Vec<PathBuf> {
+    ldcache::search_directories(root, platform)
 }

@@ -4,10 +4,11 @@ use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use super::hwcap::LegacyHwcaps;
+use super::rules::Rules;
 use super::{CacheReport, glob};
 use crate::rootfs::RootDir;
 
-const CONF: &str = "/etc/ld.so.conf";
 /// Bytes of one configuration file.
 const MAX_CONF: u64 = 1024 * 1024;
 /// Configuration files read, over all.
@@ -24,8 +25,8 @@ pub enum Directive {
     Directory(Vec<u8>),
     /// More configuration files: patterns.
     Include(Vec<Vec<u8>>),
-    /// `hwcap` lines have had no effect since glibc 2.37, and little before.
-    Hwcap,
+    /// `hwcap NUMBER NAME`: a directory name that stands for hardware. Without effect since glibc 2.32.
+    Hwcap(Vec<u8>),
 }
 
 /// Parses the text of a configuration file, as glibc's `elf/ldconfig.c` does.
@@ -44,7 +45,7 @@ fn parse_line(line: &[u8]) -> Option<Directive> {
         return Some(Directive::Include(patterns.map(<[u8]>::to_vec).collect()));
     }
     if line.len() > 5 && line[..5].eq_ignore_ascii_case(b"hwcap") && blank(line.get(5)) {
-        return Some(Directive::Hwcap);
+        return Some(Directive::Hwcap(line[6..].to_vec()));
     }
     let line = trim_end(line, is_space);
     let line = trim_end(line, |b| b == b'/');
@@ -61,17 +62,43 @@ fn trim_end(text: &[u8], unwanted: impl Fn(u8) -> bool) -> &[u8] {
     &text[..end]
 }
 
-/// The directories that /etc/ld.so.conf of `root` names, in order, duplicates and missing ones included.
-pub(super) fn directories(root: &RootDir, report: &mut CacheReport) -> Vec<OsString> {
-    let mut reader = Reader { root, report, directories: Vec::new(), open: Vec::new(), files: 0 };
-    reader.file(Path::new(CONF));
-    reader.directories
+/// What the configuration says.
+#[derive(Debug)]
+pub(super) struct Conf {
+    /// The directories, in order, duplicates and missing ones included.
+    pub directories: Vec<ConfDir>,
+    /// The directory names that stand for hardware.
+    pub hwcaps: LegacyHwcaps,
+}
+
+/// A directory of the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ConfDir {
+    /// As it is written.
+    pub path: OsString,
+    /// Until glibc 2.36, the kind of library that it is declared to hold: `libc5` is 2, `libc6` is 3.
+    pub kind: Option<i32>,
+}
+
+/// Reads `conf` of `root` and all that it includes.
+pub(super) fn read(
+    root: &RootDir,
+    conf: &Path,
+    hwcaps: LegacyHwcaps,
+    rules: &Rules,
+    report: &mut CacheReport,
+) -> Conf {
+    let result = Conf { directories: Vec::new(), hwcaps };
+    let mut reader = Reader { root, rules, report, result, open: Vec::new(), files: 0 };
+    reader.file(conf);
+    reader.result
 }
 
 struct Reader<'a> {
     root: &'a RootDir,
+    rules: &'a Rules,
     report: &'a mut CacheReport,
-    directories: Vec<OsString>,
+    result: Conf,
     /// The files being read, by device and inode: those that include each other.
     open: Vec<(u64, u64)>,
     files: usize,
@@ -95,10 +122,9 @@ impl Reader<'_> {
         for directive in parse_conf(&text) {
             match directive {
                 Directive::Include(patterns) => patterns.iter().for_each(|p| self.include(path, p)),
-                Directive::Hwcap => self.report.warn(format!("{}: hwcap line ignored", path.display())),
-                Directive::Directory(dir) if self.directories.len() < MAX_DIRECTORIES => {
-                    let dir = self.without_type(dir);
-                    self.directories.push(dir);
+                Directive::Hwcap(text) => self.hwcap(path, &text),
+                Directive::Directory(dir) if self.result.directories.len() < MAX_DIRECTORIES => {
+                    self.directory(dir);
                 }
                 Directive::Directory(_) => {
                     let text = format!(
@@ -111,6 +137,12 @@ impl Reader<'_> {
             }
         }
         self.open.pop();
+    }
+
+    fn hwcap(&mut self, path: &Path, text: &[u8]) {
+        if !self.rules.hwcap_lines || !add_hwcap(&mut self.result.hwcaps, text) {
+            self.report.warn(format!("{}: hwcap line ignored", path.display()));
+        }
     }
 
     /// A relative pattern is relative to the file that it stands in.
@@ -127,15 +159,44 @@ impl Reader<'_> {
         }
     }
 
-    /// Before glibc 2.37, `directory=libc6` was a directory with a type.
-    fn without_type(&self, dir: Vec<u8>) -> OsString {
-        let whole = OsString::from_vec(dir);
-        let Some(sign) = whole.as_bytes().iter().position(|b| *b == b'=') else { return whole };
-        if self.root.exists(Path::new(&whole)) {
-            return whole;
+    /// Until glibc 2.36, `directory=libc6` was a directory with a type.
+    fn directory(&mut self, dir: Vec<u8>) {
+        let sign = dir.iter().position(|byte| *byte == b'=').filter(|_| self.rules.types);
+        let (path, kind) = match sign {
+            None => (dir, None),
+            Some(sign) => {
+                let kind = match &dir[sign + 1..] {
+                    b"libc4" => Some(0),
+                    b"libc5" => Some(2),
+                    b"libc6" | b"glibc2" => Some(3),
+                    _ => None,
+                };
+                (trim_end(trim_end(&dir[..sign], is_space), |b| b == b'/').to_vec(), kind)
+            }
+        };
+        if !path.is_empty() {
+            self.result.directories.push(ConfDir { path: OsString::from_vec(path), kind });
         }
-        let dir = trim_end(&whole.as_bytes()[..sign], is_space);
-        OsString::from_vec(trim_end(dir, |b| b == b'/').to_vec())
+    }
+}
+
+/// Takes the rest of a `hwcap` line in: a number and one name.
+fn add_hwcap(hwcaps: &mut LegacyHwcaps, text: &[u8]) -> bool {
+    let mut words = text.split(|b| matches!(b, b' ' | b'\t')).filter(|word| !word.is_empty());
+    let (number, name, more) = (words.next(), words.next(), words.next());
+    let number = number.and_then(|number| parse_number(std::str::from_utf8(number).ok()?));
+    match (number, name, more) {
+        (Some(number), Some(name), None) => hwcaps.add(number, name),
+        _ => false,
+    }
+}
+
+/// A number as C writes it: `0x10` and `010` too.
+fn parse_number(text: &str) -> Option<u32> {
+    match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        Some(hex) => u32::from_str_radix(hex, 16).ok(),
+        None if text.len() > 1 && text.starts_with('0') => u32::from_str_radix(text, 8).ok(),
+        None => text.parse().ok(),
     }
 }
 
@@ -151,7 +212,14 @@ mod tests {
     fn lines_are_read_as_ldconfig_does() {
         let text = b"# comment\n\n  /usr/lib/ \t\n/a # b\ninclude  x.conf\t/y/*.conf\nHWCAP 1 nosegneg\n/\nincluded\n/end";
         let include = Directive::Include(vec![b"x.conf".to_vec(), b"/y/*.conf".to_vec()]);
-        let expected = [dir("/usr/lib"), dir("/a"), include, Directive::Hwcap, dir("included"), dir("/end")];
+        let expected = [
+            dir("/usr/lib"),
+            dir("/a"),
+            include,
+            Directive::Hwcap(b"1 nosegneg".to_vec()),
+            dir("included"),
+            dir("/end"),
+        ];
         assert_eq!(parse_conf(text), expected);
     }
 
@@ -166,9 +234,25 @@ mod tests {
         write("d/a.conf", "include ../ld.so.conf\n/a\n");
         write("d/.hidden.conf", "/hidden\n");
         let root = RootDir::open(tmp.path()).unwrap();
-        let mut report = CacheReport::default();
-        assert_eq!(directories(&root, &mut report), ["/first", "/a", "/b", "/last"]);
-        assert_eq!(report.warnings.len(), 1, "{:?}", report.warnings);
+        let read = |version| {
+            let mut report = CacheReport::default();
+            let hwcaps = LegacyHwcaps::of(crate::ldcache::Machine::X86_64);
+            let conf =
+                read(&root, Path::new("/etc/ld.so.conf"), hwcaps, &Rules::by_version(version), &mut report);
+            assert_eq!(report.warnings.len(), 1, "{:?}", report.warnings);
+            conf.directories.into_iter().map(|dir| (dir.path, dir.kind)).collect::<Vec<_>>()
+        };
+        let found = |last: &str, kind| {
+            ["/first", "/a", "/b"]
+                .map(|dir| (dir.into(), None))
+                .into_iter()
+                .chain([(last.into(), kind)])
+                .collect()
+        };
+        let expected: Vec<(OsString, Option<i32>)> = found("/last", Some(3));
+        assert_eq!(read((2, 36)), expected);
+        let expected: Vec<(OsString, Option<i32>)> = found("/last=libc6", None);
+        assert_eq!(read((2, 37)), expected);
     }
 
     proptest::proptest! {

@@ -4,30 +4,41 @@
 //! The loader finds libraries through /etc/ld.so.cache. The driver's libraries are not in the one that came
 //! with the image, so it is written anew: read ld.so.conf, scan the directories, make the SONAME links, sort,
 //! write. The result is the same, byte for byte but for the name of its maker, as that of the image's own
-//! `ldconfig` (glibc 2.36 and later; older ones accept it).
+//! `ldconfig`, from glibc 2.31 on.
 
 mod conf;
 mod dirs;
+mod evidence;
 mod glob;
+mod hwcap;
+mod keep;
+mod library;
+mod links;
+mod machine;
 mod platform;
 mod resolve;
+mod rules;
 mod scan;
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use image::ldcache::{Extensions, Layout, MAX_BYTES as MAX_CACHE, encode};
+use image::ldcache::{Extensions, Layout, MAX_BYTES as MAX_CACHE, MAX_LIBRARIES, encode};
 use serde::Serialize;
 
+use self::rules::Rules;
+use self::scan::{Found, Scanner};
 use crate::rootfs::{RootDir, RootError};
 
 pub use self::conf::{Directive, parse_conf};
-pub use self::platform::{Machine, Platform};
-pub use self::resolve::{Resolved, Via, resolve};
+pub use self::keep::{keep_directories, keep_directory, search_directories};
+pub use self::machine::Machine;
+pub use self::platform::Platform;
+pub use self::resolve::{Request, Resolved, Variant, Via, resolve};
 pub use image::ldcache::{CacheContent, Entry, FormatError, Library, compare_names, read};
 
-/// Where the loader looks for its cache.
+/// Where nearly every loader looks for its cache.
 pub const CACHE: &str = "/etc/ld.so.cache";
 /// Written into the cache as its maker.
 pub const GENERATOR: &str = concat!("gpu-initrd ", env!("CARGO_PKG_VERSION"));
@@ -44,6 +55,15 @@ pub enum LdCacheError {
     /// The root is beyond every bound.
     #[error(transparent)]
     Format(#[from] FormatError),
+    /// A path that ld.so.conf cannot name.
+    #[error(
+        "{} cannot be named in ld.so.conf: expected an absolute path without #, = and control characters",
+        path.display()
+    )]
+    NoDirectory {
+        /// Which path.
+        path: PathBuf,
+    },
 }
 
 /// A link that was made or changed.
@@ -79,6 +99,8 @@ impl CacheReport {
 /// A cache that is ready to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cache {
+    /// Where it goes.
+    pub path: PathBuf,
     /// Content of the file.
     pub bytes: Vec<u8>,
     /// What was done to get there.
@@ -93,50 +115,76 @@ pub struct Cache {
 pub fn build(root: &RootDir) -> Result<Cache, LdCacheError> {
     let mut report = CacheReport::default();
     let platform = Platform::detect(root).unwrap_or_default();
-    let directories = dirs::collect(root, &platform, &mut report);
-    report.directories = directories.list.len();
+    let rules = Rules::of(root, &platform);
+    let mut directories = dirs::collect(root, &platform, &rules, &mut report);
     let mut libraries = Vec::new();
-    for directory in &directories.list {
-        let found = scan::scan(root, directory, platform.machine, &mut report);
+    let mut index = 0;
+    // The list grows: subdirectories for special hardware are scanned last.
+    while let Some(directory) = directories.list.get(index).cloned() {
+        let legacy = &directories.legacy;
+        let scanner = Scanner { root, machine: platform.machine, rules: &rules, legacy };
+        let scanned = scanner.scan(&directory, &mut report);
+        let hwcap = match directory.hwcaps {
+            None if rules.legacy_hwcaps => legacy.of_path(&directory.path),
+            _ => 0,
+        };
         // ldconfig keeps the libraries of a directory in a list that grows at its head. This is seen where
         // two names compare as equal.
-        for lib in found.into_iter().rev() {
-            let file = if directory.hwcaps.is_some() {
-                lib.name
-            } else {
-                scan::make_link(root, directory, &lib, &mut report);
-                lib.soname.clone()
-            };
-            libraries.push(Library {
-                value: join(&directory.path, &file).into_os_string().into_vec(),
-                key: lib.soname.into_vec(),
-                flags: lib.flags,
-                isa_level: lib.isa_level,
-                hwcaps: directory.hwcaps.clone(),
-                ..Library::default()
-            });
+        for lib in scanned.libraries.into_iter().rev() {
+            if directory.hwcaps.is_none() {
+                links::make(root, &directory.path, &lib, &mut report);
+            }
+            libraries.push(library(&directory.path, lib, directory.hwcaps.clone(), hwcap));
         }
+        if libraries.len() > MAX_LIBRARIES {
+            break;
+        }
+        directories.add_legacy(root, index, scanned.legacy);
+        index += 1;
     }
+    report.directories = directories.list.len();
     report.entries = libraries.len();
     let names: Vec<&[u8]> = directories.hwcaps.iter().map(Vec::as_slice).collect();
-    let extensions = Some(Extensions { generator: GENERATOR, names: &names });
-    let bytes = encode(libraries, &Layout { old_table: false, byte_order: true, extensions })?;
-    Ok(Cache { bytes, report })
+    let bytes = encode(libraries, &layout(&rules, &names))?;
+    Ok(Cache { path: platform.cache, bytes, report })
+}
+
+fn library(directory: &OsStr, lib: Found, hwcaps: Option<Vec<u8>>, hwcap: u64) -> Library {
+    // The SONAME is the path where a link stands for it, and there are none in glibc-hwcaps directories.
+    let file = if hwcaps.is_some() { &lib.name } else { &lib.soname };
+    Library {
+        value: join(directory, file).into_os_string().into_vec(),
+        key: lib.soname.into_vec(),
+        flags: lib.facts.flags,
+        isa_level: lib.facts.isa_level,
+        osversion: lib.facts.osversion,
+        hwcaps,
+        hwcap,
+    }
+}
+
+fn layout<'a>(rules: &Rules, names: &'a [&'a [u8]]) -> Layout<'a> {
+    let extensions = Extensions { generator: GENERATOR, names };
+    Layout {
+        old_table: rules.old_table,
+        byte_order: rules.byte_order,
+        extensions: rules.extensions.then_some(extensions),
+    }
 }
 
 impl Cache {
     /// Puts the cache in its place, whole or not at all, mode 0644. Returns whether anything changed.
     ///
     /// # Errors
-    /// [`LdCacheError::Root`] when /etc of the root cannot be written.
+    /// [`LdCacheError::Root`] when its directory in the root cannot be written.
     pub fn write(&self, root: &RootDir) -> Result<bool, LdCacheError> {
-        let path = Path::new(CACHE);
+        let path = &self.path;
         if root.read(path, MAX_CACHE).is_ok_and(|old| old == self.bytes)
             && root.lstat(path).is_ok_and(|s| s.mode == 0o644)
         {
             return Ok(false);
         }
-        root.create_dir_all(Path::new("/etc"))?;
+        root.create_dir_all(path.parent().unwrap_or(Path::new("/")))?;
         root.write_atomic(path, &self.bytes, 0o644)?;
         Ok(true)
     }

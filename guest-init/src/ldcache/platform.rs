@@ -1,73 +1,24 @@
-//! Which loader the container has, told by where its libc is, never by the name of the distribution.
+//! Which loader the container has, told by the loader itself, never by the name of the distribution.
+//!
+//! Every glibc loader carries the directories that it searches at last and the path of its cache. Where no
+//! loader can be found, the place of libc.so.6 has to do.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use image::elf::{self, Class, Elf};
+use image::elf;
 
-use crate::rootfs::RootDir;
+use super::evidence::{self, Loader};
+use super::machine::Machine;
+use crate::rootfs::{Kind, RootDir};
 
-/// Bytes of a library file. The largest of the driver are about 300 MB.
-pub(super) const MAX_LIBRARY: u64 = 4 << 30;
-
-const EM_386: u16 = 3;
-const EM_ARM: u16 = 40;
-const EM_X86_64: u16 = 62;
-const EM_AARCH64: u16 = 183;
-
-/// The machine that a loader was built for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Machine {
-    /// 64-bit x86.
-    X86_64,
-    /// 32-bit x86.
-    I386,
-    /// 64-bit ARM.
-    Aarch64,
-}
-
-impl Machine {
-    /// The machine of this program, and so of the container.
-    pub const NATIVE: Self = if cfg!(target_arch = "aarch64") { Self::Aarch64 } else { Self::X86_64 };
-
-    /// Debian's name of this machine, for directories.
-    pub fn triplet(self) -> &'static str {
-        match self {
-            Self::X86_64 => "x86_64-linux-gnu",
-            Self::I386 => "i386-linux-gnu",
-            Self::Aarch64 => "aarch64-linux-gnu",
-        }
-    }
-
-    /// The flags that this machine's `ldconfig` gives a library; `None` for one it does not know.
-    pub fn flags(self, elf: &Elf) -> Option<i32> {
-        const ARM_EABI5: u32 = 0x0500_0000;
-        let arm = matches!(self, Self::Aarch64);
-        match (elf.machine, elf.class) {
-            (EM_X86_64, Class::Elf64) if !arm => Some(0x303),
-            (EM_X86_64, Class::Elf32) if !arm => Some(0x803),
-            (EM_386, Class::Elf32) if !arm => Some(0x003),
-            (EM_AARCH64, Class::Elf64) if arm => Some(0xa03),
-            (EM_ARM, Class::Elf32) if arm && elf.e_flags & 0xff00_0000 != ARM_EABI5 => Some(0x003),
-            (EM_ARM, Class::Elf32) if arm && elf.e_flags & 0x400 != 0 => Some(0x903),
-            (EM_ARM, Class::Elf32) if arm && elf.e_flags & 0x200 != 0 => Some(0xb03),
-            (EM_ARM, Class::Elf32) if arm => Some(0x003),
-            _ => None,
-        }
-    }
-
-    /// The flags of libraries that this machine's loader opens.
-    pub fn native_flags(self) -> i32 {
-        match self {
-            Self::X86_64 => 0x303,
-            Self::I386 => 0x003,
-            Self::Aarch64 => 0xa03,
-        }
-    }
-
-    fn matches(self, elf: &Elf) -> bool {
-        self.flags(elf) == Some(self.native_flags())
-    }
-}
+/// The cache of nearly every loader.
+const CACHE: &str = "/etc/ld.so.cache";
+/// Programs that are asked for their loader, where it is not in its usual place.
+const MAX_PROGRAMS: usize = 512;
+/// Where programs are.
+const PROGRAM_DIRS: [&str; 6] = ["/usr/bin", "/bin", "/usr/local/bin", "/usr/sbin", "/sbin", "/app"];
 
 /// What the container's glibc was built with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,59 +27,143 @@ pub struct Platform {
     pub machine: Machine,
     /// Directory that holds libc.so.6, without links on the way.
     pub lib_dir: PathBuf,
-    /// The directories built into the loader and `ldconfig`, in the order of `ldconfig`.
+    /// The directories built into its `ldconfig`, in the order of `ldconfig`.
     pub system_dirs: Vec<PathBuf>,
+    /// The directories built into the loader, in the order in which it searches them after the cache.
+    pub loader_dirs: Vec<PathBuf>,
+    /// The loader, without links on the way.
+    pub loader: Option<PathBuf>,
+    /// Version of glibc, where a banner tells it.
+    pub glibc: Option<(u32, u32)>,
+    /// The loader's cache. `ld.so.conf` is beside it.
+    pub cache: PathBuf,
 }
 
 impl Default for Platform {
     /// Debian's layout, for a root without a glibc.
     fn default() -> Self {
-        Self::multiarch(Machine::NATIVE, PathBuf::from("/usr/lib").join(Machine::NATIVE.triplet()))
+        let machine = Machine::NATIVE;
+        let lib_dir = Path::new("/usr/lib").join(machine.triplet());
+        Self::new(machine, lib_dir.clone(), guess(machine, &lib_dir), None, None)
     }
 }
 
 impl Platform {
-    /// Finds libc.so.6 in `root` and concludes from its place. `None` where there is no glibc (musl, static
-    /// programs).
+    /// The platform of this program's machine, or of 32-bit x86 where the root has nothing else. `None` where
+    /// there is no glibc (musl, static programs).
     pub fn detect(root: &RootDir) -> Option<Self> {
-        [Machine::NATIVE, Machine::I386].into_iter().find_map(|machine| Self::detect_machine(root, machine))
+        [Machine::NATIVE, Machine::I386].into_iter().find_map(|machine| Self::detect_for(root, machine))
     }
 
-    fn detect_machine(root: &RootDir, machine: Machine) -> Option<Self> {
-        let multiarch = ["/lib", "/usr/lib"].map(|dir| Path::new(dir).join(machine.triplet()));
-        if let Some(dir) = multiarch.iter().find_map(|dir| libc_dir(root, dir, machine)) {
-            return Some(Self::multiarch(machine, dir));
+    /// The platform of `machine`: of i386 beside amd64, say.
+    pub fn detect_for(root: &RootDir, machine: Machine) -> Option<Self> {
+        let loader = known_loader(root, machine).or_else(|| loader_of_programs(root, machine));
+        let beside = loader.as_ref().and_then(|(path, _)| path.parent().map(Path::to_owned));
+        let told = loader.iter().flat_map(|(_, loader)| loader.dirs.clone());
+        // A loader in a prefix of its own has its libc there, whatever else lies around.
+        let mut dirs = told.chain(beside).chain(machine.known_dirs());
+        let lib_dir = dirs.find_map(|dir| libc_dir(root, &dir, machine))?;
+        let loader = loader.or_else(|| loader_of(root, &lib_dir.join("libc.so.6"), machine));
+        let (path, loader) = loader.unzip();
+        let version = loader.as_ref().and_then(|loader| loader.glibc);
+        let version = version.or_else(|| evidence::libc_version(root, &lib_dir.join("libc.so.6")));
+        let loader = loader.unwrap_or_else(|| guess(machine, &lib_dir));
+        Some(Self::new(machine, lib_dir, loader, path, version))
+    }
+
+    fn new(
+        machine: Machine,
+        lib_dir: PathBuf,
+        built: Loader,
+        loader: Option<PathBuf>,
+        glibc: Option<(u32, u32)>,
+    ) -> Self {
+        let system_dirs = system_dirs(machine, &built.dirs, glibc);
+        Self { machine, lib_dir, system_dirs, loader_dirs: built.dirs, loader, glibc, cache: built.cache }
+    }
+
+    /// The configuration that belongs to the cache.
+    pub fn conf(&self) -> PathBuf {
+        self.cache.with_file_name("ld.so.conf")
+    }
+
+    /// Whether `dir` is one of the directories that both `ldconfig` and the loader know without being told: no
+    /// line of ld.so.conf is needed to keep its libraries in the cache. Directories are the same whose device
+    /// and inode are.
+    pub fn is_default_dir(&self, root: &RootDir, dir: &Path) -> bool {
+        let identity = |dir: &Path| root.stat(dir).ok().map(|stat| (stat.dev, stat.ino));
+        let Some(wanted) = identity(dir) else { return false };
+        self.system_dirs.iter().any(|dir| identity(dir) == Some(wanted))
+    }
+}
+
+/// The directories of `ldconfig`. Debian's has the loader's list as it is; upstream's was built with the two
+/// directories that are the loader's whole list, and takes their siblings along.
+fn system_dirs(machine: Machine, loader_dirs: &[PathBuf], glibc: Option<(u32, u32)>) -> Vec<PathBuf> {
+    let multiarch = |dir: &PathBuf| dir.ends_with(machine.triplet());
+    if loader_dirs.len() > 2 || loader_dirs.iter().any(multiarch) {
+        return loader_dirs.to_vec();
+    }
+    let mut dirs: Vec<PathBuf> = Vec::new();
+    for dir in loader_dirs.iter().flat_map(|dir| machine.with_siblings(dir, glibc)) {
+        if !dirs.contains(&dir) {
+            dirs.push(dir);
         }
-        let plain = ["/lib64", "/usr/lib64", "/lib", "/usr/lib"].map(Path::new);
-        let lib_dir = plain.iter().find_map(|dir| libc_dir(root, dir, machine))?;
-        // Where libc is in /usr/lib itself, the loader was built for that directory alone.
-        let merged = lib_dir == Path::new("/usr/lib");
-        let dirs: &[&str] = match machine {
-            Machine::X86_64 if merged => &["/usr/lib", "/usr/lib64"],
-            Machine::X86_64 => &["/lib", "/lib64", "/usr/lib", "/usr/lib64"],
-            Machine::I386 if merged => &["/usr/lib"],
-            Machine::I386 => &["/lib", "/usr/lib"],
-            Machine::Aarch64 if merged => &["/usr/lib", "/usr/lib64", "/usr/libilp32"],
-            Machine::Aarch64 => &["/lib", "/lib64", "/libilp32", "/usr/lib", "/usr/lib64", "/usr/libilp32"],
-        };
-        Some(Self { machine, lib_dir, system_dirs: dirs.iter().map(PathBuf::from).collect() })
     }
+    dirs
+}
 
-    fn multiarch(machine: Machine, lib_dir: PathBuf) -> Self {
-        let triplet = machine.triplet();
-        let system_dirs = vec![
-            Path::new("/lib").join(triplet),
-            Path::new("/usr/lib").join(triplet),
-            "/lib".into(),
-            "/usr/lib".into(),
-        ];
-        Self { machine, lib_dir, system_dirs }
+/// What a loader was most likely built with, by where libc is.
+fn guess(machine: Machine, lib_dir: &Path) -> Loader {
+    let dirs: Vec<PathBuf> = if lib_dir.ends_with(machine.triplet()) {
+        let multiarch = ["/lib", "/usr/lib"].map(|dir| Path::new(dir).join(machine.triplet()));
+        multiarch.into_iter().chain(["/lib".into(), "/usr/lib".into()]).collect()
+    } else if lib_dir == Path::new("/usr/lib") && machine != Machine::I386 {
+        // Arch: built for this directory alone.
+        vec![lib_dir.to_owned()]
+    } else if lib_dir.starts_with("/usr/lib64") || lib_dir.starts_with("/lib64") {
+        vec!["/lib64".into(), "/usr/lib64".into()]
+    } else if lib_dir.starts_with("/usr/lib") || lib_dir.starts_with("/lib") {
+        vec!["/lib".into(), "/usr/lib".into()]
+    } else {
+        vec![lib_dir.to_owned()]
+    };
+    Loader { dirs, cache: CACHE.into(), glibc: None }
+}
+
+/// The loader under the names that programs are linked with.
+fn known_loader(root: &RootDir, machine: Machine) -> Option<(PathBuf, Loader)> {
+    let usual = ["/lib64", "/lib"].map(PathBuf::from);
+    let mut dirs = usual.into_iter().chain(machine.known_dirs());
+    dirs.find_map(|dir| read_loader(root, &dir.join(machine.loader_name()), machine))
+}
+
+/// The loader that a program of the root names, for a glibc in a prefix of its own.
+fn loader_of_programs(root: &RootDir, machine: Machine) -> Option<(PathBuf, Loader)> {
+    let dirs = PROGRAM_DIRS.iter().map(Path::new);
+    let names = dirs.flat_map(|dir| {
+        let entries = root.list(dir).unwrap_or_default().into_iter();
+        entries.filter(|e| matches!(e.kind, Kind::File | Kind::Link)).map(|e| dir.join(e.name))
+    });
+    names.take(MAX_PROGRAMS).find_map(|path| loader_of(root, &path, machine))
+}
+
+/// The loader that the file at `path` names: libc.so.6 does so too.
+fn loader_of(root: &RootDir, path: &Path, machine: Machine) -> Option<(PathBuf, Loader)> {
+    if !evidence::is_for(root, path, machine) {
+        return None;
     }
+    let file = root.open_file(path, u64::MAX).ok()?;
+    let interp = elf::read(&file).ok()?.interp?;
+    read_loader(root, Path::new(&OsString::from_vec(interp)), machine)
+}
+
+fn read_loader(root: &RootDir, path: &Path, machine: Machine) -> Option<(PathBuf, Loader)> {
+    let loader = evidence::loader(root, path, machine)?;
+    Some((root.canonical(path).ok()?, loader))
 }
 
 /// The canonical form of `dir` if it holds a libc of this machine.
 fn libc_dir(root: &RootDir, dir: &Path, machine: Machine) -> Option<PathBuf> {
-    let file = root.open_file(&dir.join("libc.so.6"), MAX_LIBRARY).ok()?;
-    let elf = elf::read(&file).ok()?;
-    if machine.matches(&elf) { root.canonical(dir).ok() } else { None }
+    if evidence::is_for(root, &dir.join("libc.so.6"), machine) { root.canonical(dir).ok() } else { None }
 }

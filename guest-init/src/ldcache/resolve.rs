@@ -1,79 +1,252 @@
 //! Which file the loader of a root would open for a SONAME. Asked after the driver's files are in place: a
 //! stale copy of libcuda.so.1 that comes first is the most common reason why CUDA does not start.
+//!
+//! The loader looks in LD_LIBRARY_PATH, in the RUNPATH of what asks, in the cache, and in the directories built
+//! into it. In each of these, copies for better processors (glibc-hwcaps) come before the plain one, and which
+//! of them it takes depends on the processor. So the answer is what the plainest processor gets, with every copy
+//! on the way there that another one would get instead.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use image::elf;
+use image::ldcache::{CacheContent, Entry};
 use serde::Serialize;
 
-use super::compare_names;
-use super::platform::{MAX_LIBRARY, Platform};
-use super::{CACHE, Entry, MAX_CACHE, join, read};
+use super::machine::Machine;
+use super::platform::Platform;
+use super::{MAX_CACHE, compare_names, evidence, join, read};
 use crate::rootfs::RootDir;
+
+/// Copies that are noted.
+const MAX_VARIANTS: usize = 64;
+/// Set in `hwcap` of a glibc-hwcaps entry.
+const HWCAP_EXTENSION: u64 = 1 << 62;
+/// The bits of `tls` and `x86_64`: every processor of that machine has them.
+const ON_ANY: u64 = 1 << 63 | 1 << 1;
 
 /// How a library was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Via {
+    /// The name has a slash: it is a path, and nothing is searched.
+    Path,
     /// A directory of `LD_LIBRARY_PATH`.
     LibraryPath,
+    /// A directory of the RUNPATH.
+    Runpath,
     /// The cache.
     Cache,
     /// A directory built into the loader.
     DefaultDirectory,
 }
 
+/// What a program asks with.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Request<'a> {
+    /// The value of its `LD_LIBRARY_PATH`.
+    pub library_path: Option<&'a OsStr>,
+    /// The directories of the RUNPATH, `$ORIGIN` and the like already expanded.
+    pub runpath: &'a [PathBuf],
+    /// The machine of the program.
+    pub machine: Machine,
+}
+
+/// A copy of the library for better processors.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Variant {
+    /// The path that is opened.
+    pub path: PathBuf,
+    /// The file behind it, without links.
+    pub file: PathBuf,
+    /// What it is for: the glibc-hwcaps subdirectory, such as `x86-64-v3`, or until glibc 2.36 one such as
+    /// `haswell`.
+    pub hwcaps: String,
+}
+
 /// What the loader would open.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resolved {
-    /// The path that it opens.
+    /// The path that it opens, on the plainest processor.
     pub path: PathBuf,
     /// The file behind it, without links.
     pub file: PathBuf,
     /// How it gets there.
     pub via: Via,
+    /// Copies that better processors would get instead, in the order in which the loader meets them.
+    pub variants: Vec<Variant>,
 }
 
-/// Finds the file that a program in `root` gets for `soname`. `library_path` is the value of its
-/// `LD_LIBRARY_PATH`. glibc-hwcaps directories are left out, since they depend on the processor and the
-/// driver has none.
-pub fn resolve(root: &RootDir, soname: &str, library_path: Option<&OsStr>) -> Option<Resolved> {
-    let platform = Platform::detect(root).unwrap_or_default();
-    let open = |path: PathBuf, via| open_library(root, &platform, path, via);
-    let listed = library_path.map(OsStr::as_bytes).unwrap_or_default();
-    for dir in listed.split(|b| matches!(b, b':' | b';')).filter(|d| !d.is_empty()) {
-        if let Some(found) = open(join(OsStr::from_bytes(dir), OsStr::new(soname)), Via::LibraryPath) {
-            return Some(found);
+/// Finds the file that a program in `root` gets for `soname`. `None` also where only a copy for better
+/// processors exists: then it depends on the processor whether there is one.
+pub fn resolve(root: &RootDir, soname: &str, request: &Request<'_>) -> Option<Resolved> {
+    let platform = Platform::detect_for(root, request.machine);
+    let platform = platform.unwrap_or_else(|| Platform { machine: request.machine, ..Platform::default() });
+    let mut search = Search { root, platform: &platform, soname, variants: Vec::new() };
+    let (path, via) = search.run(request)?;
+    let file = root.canonical(&path).ok()?;
+    Some(Resolved { path, file, via, variants: search.variants })
+}
+
+struct Search<'a> {
+    root: &'a RootDir,
+    platform: &'a Platform,
+    soname: &'a str,
+    variants: Vec<Variant>,
+}
+
+impl Search<'_> {
+    fn run(&mut self, request: &Request<'_>) -> Option<(PathBuf, Via)> {
+        if self.soname.contains('/') {
+            let path = PathBuf::from(self.soname);
+            return self.opens(&path).then_some((path, Via::Path));
+        }
+        let listed = library_path(request.library_path.unwrap_or_default(), self.platform);
+        let listed = listed.iter().map(|dir| (dir.as_path(), Via::LibraryPath));
+        let runpath = request.runpath.iter().map(|dir| (dir.as_path(), Via::Runpath));
+        for (dir, via) in listed.chain(runpath) {
+            if let Some(path) = self.in_directory(dir) {
+                return Some((path, via));
+            }
+        }
+        if let Some(path) = self.in_cache() {
+            return Some((path, Via::Cache));
+        }
+        let dirs = &self.platform.loader_dirs;
+        dirs.iter().find_map(|dir| self.in_directory(dir)).map(|path| (path, Via::DefaultDirectory))
+    }
+
+    /// The plain copy in `dir`; the others are noted.
+    fn in_directory(&mut self, dir: &Path) -> Option<PathBuf> {
+        for (subdirectory, on_any) in subdirectories(self.platform) {
+            let path = join(dir.join(&subdirectory).as_os_str(), OsStr::new(self.soname));
+            if !on_any {
+                self.note(path, subdirectory.trim_start_matches("glibc-hwcaps/"));
+            } else if self.opens(&path) {
+                return Some(path);
+            }
+        }
+        None
+    }
+
+    fn in_cache(&mut self) -> Option<PathBuf> {
+        let bytes = self.root.read(&self.platform.cache, MAX_CACHE).ok()?;
+        let cache = read(&bytes).ok()?;
+        let machine = self.platform.machine;
+        let found = search(&cache, self.soname.as_bytes(), |entry| machine.takes(entry.flags));
+        // The order of the cache is not the loader's preference.
+        for name in machine.hwcaps().iter().filter(|_| knows_hwcaps(self.platform)) {
+            let entries = found.iter().filter(|entry| entry.hwcaps == Some(name.as_bytes()));
+            entries.for_each(|entry| self.note(path_of(entry), name));
+        }
+        for entry in found.iter().filter(|_| knows_legacy(self.platform)) {
+            let path = path_of(entry);
+            if entry.hwcap & !ON_ANY == 0 {
+                return self.opens(&path).then_some(path);
+            }
+            if entry.hwcap & HWCAP_EXTENSION == 0 {
+                let name = path.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
+                self.note(path.clone(), &name);
+            }
+        }
+        let path = path_of(found.iter().find(|entry| entry.hwcap == 0)?);
+        self.opens(&path).then_some(path)
+    }
+
+    fn note(&mut self, path: PathBuf, hwcaps: &str) {
+        if self.variants.len() < MAX_VARIANTS
+            && self.opens(&path)
+            && let Ok(file) = self.root.canonical(&path)
+        {
+            self.variants.push(Variant { path, file, hwcaps: hwcaps.to_owned() });
         }
     }
-    let bytes = root.read(Path::new(CACHE), MAX_CACHE).unwrap_or_default();
-    let cached = read(&bytes).ok();
-    let flags = platform.machine.native_flags();
-    let entry = cached.as_ref().and_then(|cache| search(&cache.entries, soname.as_bytes(), flags));
-    if let Some(entry) = entry
-        && let Some(found) = open(OsStr::from_bytes(entry.value).into(), Via::Cache)
-    {
-        return Some(found);
+
+    /// Whether the loader opens this file: it passes over libraries for other machines.
+    fn opens(&self, path: &Path) -> bool {
+        evidence::is_for(self.root, path, self.platform.machine)
     }
-    let mut dirs = platform.system_dirs.iter();
-    dirs.find_map(|dir| open(dir.join(soname), Via::DefaultDirectory))
 }
 
-/// The loader's binary search, not a scan: entries in a wrong order are missed here too.
-fn search<'a>(entries: &'a [Entry<'a>], name: &[u8], flags: i32) -> Option<&'a Entry<'a>> {
-    let start = entries.partition_point(|e| compare_names(e.key, name).is_gt());
-    let equal = entries[start..].iter().take_while(|e| compare_names(e.key, name).is_eq());
-    equal.into_iter().find(|e| e.flags == flags && e.hwcap == 0)
+fn path_of(entry: &Entry) -> PathBuf {
+    PathBuf::from(OsStr::from_bytes(entry.value))
 }
 
-fn open_library(root: &RootDir, platform: &Platform, path: PathBuf, via: Via) -> Option<Resolved> {
-    let file = root.open_file(&path, MAX_LIBRARY).ok()?;
-    let elf = elf::read(&file).ok()?;
-    // The loader passes over libraries for another machine.
-    if platform.machine.flags(&elf) != Some(platform.machine.native_flags()) {
-        return None;
+/// Loaders before glibc 2.33 know no glibc-hwcaps directories.
+fn knows_hwcaps(platform: &Platform) -> bool {
+    platform.glibc.is_none_or(|version| version >= (2, 33))
+}
+
+/// Until 2.36, loaders knew directories named after hardware.
+fn knows_legacy(platform: &Platform) -> bool {
+    platform.machine == Machine::X86_64 && platform.glibc.is_some_and(|version| version < (2, 37))
+}
+
+/// The subdirectories that the loader tries in each directory, in its order, the directory itself last, and
+/// whether it does so on any processor.
+fn subdirectories(platform: &Platform) -> Vec<(String, bool)> {
+    let hwcaps = platform.machine.hwcaps().iter().filter(|_| knows_hwcaps(platform));
+    let mut all: Vec<_> = hwcaps.map(|name| (format!("glibc-hwcaps/{name}"), false)).collect();
+    if knows_legacy(platform) {
+        for tls in ["tls/", ""] {
+            for special in ["haswell/", "xeon_phi/", "haswell/avx512_1/", "xeon_phi/avx512_1/", ""] {
+                for x86_64 in ["x86_64/", ""] {
+                    all.push((
+                        format!("{tls}{special}{x86_64}").trim_end_matches('/').into(),
+                        special.is_empty(),
+                    ));
+                }
+            }
+        }
+    } else {
+        all.push((String::new(), true));
     }
-    Some(Resolved { file: root.canonical(&path).ok()?, path, via })
+    all
+}
+
+/// The directories of `LD_LIBRARY_PATH`. `$LIB` is what the loader makes of it; what depends on the program or
+/// on its working directory cannot be told from here and is left out.
+fn library_path(value: &OsStr, platform: &Platform) -> Vec<PathBuf> {
+    let own = platform.loader_dirs.first();
+    let lib = own.map(|dir| match dir.parent().filter(|_| dir.ends_with(platform.machine.triplet())) {
+        Some(lib) => Path::new(lib.file_name().unwrap_or_default()).join(dir.file_name().unwrap_or_default()),
+        None => PathBuf::from(dir.file_name().unwrap_or_default()),
+    });
+    let lib = lib.unwrap_or_default().to_string_lossy().into_owned();
+    let parts = value.as_bytes().split(|byte| matches!(byte, b':' | b';'));
+    parts
+        .filter(|part| !part.is_empty())
+        .filter_map(|part| {
+            let Some(text) = std::str::from_utf8(part).ok().filter(|text| text.contains('$')) else {
+                return Some(PathBuf::from(OsStr::from_bytes(part)));
+            };
+            let text = text.replace("${LIB}", &lib).replace("$LIB", &lib);
+            (!text.contains('$')).then(|| text.into())
+        })
+        .collect()
+}
+
+/// All entries for `name` that `wanted` takes, found by the loader's binary search, not by a scan: entries in a
+/// wrong order are missed here too.
+fn search<'a>(
+    cache: &'a CacheContent<'a>,
+    name: &[u8],
+    wanted: impl Fn(&Entry) -> bool,
+) -> Vec<&'a Entry<'a>> {
+    let entries = &cache.entries;
+    let is = |index: usize| entries.get(index).is_some_and(|entry| compare_names(name, entry.key).is_eq());
+    let (mut left, mut right) = (0, entries.len());
+    while left < right {
+        let middle = left + (right - left - 1) / 2;
+        match compare_names(name, entries[middle].key) {
+            std::cmp::Ordering::Less => left = middle + 1,
+            std::cmp::Ordering::Greater => right = middle,
+            std::cmp::Ordering::Equal => {
+                let first = (0..middle).rev().take_while(|index| is(*index)).last().unwrap_or(middle);
+                let all = (first..entries.len()).take_while(|index| is(*index)).map(|index| &entries[index]);
+                return all.filter(|entry| wanted(entry)).collect();
+            }
+        }
+    }
+    Vec::new()
 }

@@ -1,119 +1,165 @@
-//! One directory: which files are libraries, under which name each is known, and the SONAME links.
+//! One directory: which files are libraries, and under which name each is known.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
-use image::elf::{self, Elf, ElfError};
-
-use super::compare_names;
 use super::dirs::ScanDir;
-use super::platform::{MAX_LIBRARY, Machine};
-use super::{CacheReport, LinkChange, join};
-use crate::rootfs::{DirEntry, Kind, RootDir, is_file_name};
+use super::hwcap::LegacyHwcaps;
+use super::library::{self, Facts};
+use super::machine::Machine;
+use super::rules::Rules;
+use super::{CacheReport, compare_names, join};
+use crate::rootfs::{DirEntry, Kind, RootDir};
 
-/// `e_type` of a shared object.
-const ET_DYN: u16 = 3;
+/// Bytes of a library file. The largest of the driver are about 300 MB.
+const MAX_LIBRARY: u64 = 4 << 30;
 
 /// A library of one directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Found {
     /// File name.
     pub name: OsString,
-    /// The name that programs ask for.
+    /// The name that programs ask for, and what else the file says.
     pub soname: OsString,
-    pub flags: i32,
-    pub isa_level: u32,
+    pub facts: Facts,
     /// The file is a link that already stands for `soname`.
     pub is_link: bool,
 }
 
-/// Finds the libraries of `dir`: of those with the same SONAME only the newest, a file rather than a link.
-pub(super) fn scan(root: &RootDir, dir: &ScanDir, machine: Machine, report: &mut CacheReport) -> Vec<Found> {
-    let entries = match root.list(Path::new(&dir.path)) {
-        Ok(entries) => entries,
-        Err(error) => {
-            report.warn(error.to_string());
-            return Vec::new();
-        }
-    };
-    let mut found: Vec<Found> = Vec::new();
-    let mut by_soname: HashMap<OsString, usize> = HashMap::new();
-    for entry in entries.into_iter().filter(|e| is_candidate(e, dir)) {
-        let Some(lib) = look_at(root, dir, entry, machine, report) else { continue };
-        match by_soname.get(&lib.soname) {
-            None => {
-                by_soname.insert(lib.soname.clone(), found.len());
-                found.push(lib);
+/// What a directory holds.
+#[derive(Debug, Default)]
+pub(super) struct Scanned {
+    /// Of the libraries with the same SONAME only the newest, a file rather than a link.
+    pub libraries: Vec<Found>,
+    /// Subdirectories for special hardware.
+    pub legacy: Vec<OsString>,
+}
+
+/// How to look at the files of a root.
+pub(super) struct Scanner<'a> {
+    pub root: &'a RootDir,
+    pub machine: Machine,
+    pub rules: &'a Rules,
+    pub legacy: &'a LegacyHwcaps,
+}
+
+impl Scanner<'_> {
+    /// Looks through `dir`.
+    pub fn scan(&self, dir: &ScanDir, report: &mut CacheReport) -> Scanned {
+        let entries = match self.root.list(Path::new(&dir.path)) {
+            Ok(entries) => entries,
+            Err(error) => {
+                report.warn(error.to_string());
+                return Scanned::default();
             }
-            Some(&index) => {
-                let known = &mut found[index];
-                let newer = compare_names(known.name.as_bytes(), lib.name.as_bytes()).is_lt();
-                if (known.is_link && !lib.is_link) || (known.is_link == lib.is_link && newer) {
-                    // ldconfig keeps the flags of the first.
-                    *known = Found { flags: known.flags, ..lib };
+        };
+        let mut scanned = Scanned::default();
+        let mut by_soname: HashMap<OsString, usize> = HashMap::new();
+        for entry in entries.into_iter().filter(|e| self.is_candidate(e, dir)) {
+            if self.is_legacy_dir(&entry, dir) {
+                scanned.legacy.push(entry.name);
+            } else if let Some(lib) = self.look_at(dir, entry, report) {
+                add(&mut scanned.libraries, &mut by_soname, lib);
+            }
+        }
+        scanned
+    }
+
+    fn is_candidate(&self, entry: &DirEntry, dir: &ScanDir) -> bool {
+        let name = entry.name.as_bytes();
+        if entry.kind == Kind::Other || self.is_temporary(name) {
+            return false;
+        }
+        self.is_library_name(name)
+            || (entry.kind != Kind::File && self.is_legacy_name(&entry.name, dir))
+            // In a glibc-hwcaps directory, ldconfig does not look at the names of links.
+            || (entry.kind == Kind::Link && dir.hwcaps.is_some())
+    }
+
+    /// `lib*.so*` and `ld-*.so*`, since glibc 2.34 `ld.so.*` and `ld64.so.*` too.
+    fn is_library_name(&self, name: &[u8]) -> bool {
+        let has_so = name.windows(3).any(|w| w == b".so");
+        let is_loader = name.starts_with(b"ld.so.") || name.starts_with(b"ld64.so.");
+        ((name.starts_with(b"lib") || name.starts_with(b"ld-")) && has_so)
+            || (self.rules.loader_names && is_loader)
+    }
+
+    /// Files that prelink, rpm and dpkg are in the middle of writing.
+    fn is_temporary(&self, name: &[u8]) -> bool {
+        const PRELINK: &[u8] = b".#prelink#";
+        let random =
+            name.len().checked_sub(PRELINK.len() + 7).and_then(|at| name.get(at..at + PRELINK.len() + 1));
+        name.ends_with(PRELINK)
+            || random == Some(b".#prelink#.")
+            || (self.rules.skip_temporary
+                && (name.contains(&b';') || name.ends_with(b".dpkg-new") || name.ends_with(b".dpkg-tmp")))
+    }
+
+    fn is_legacy_name(&self, name: &OsStr, dir: &ScanDir) -> bool {
+        self.rules.legacy_hwcaps && dir.hwcaps.is_none() && self.legacy.is_searched(name)
+    }
+
+    fn is_legacy_dir(&self, entry: &DirEntry, dir: &ScanDir) -> bool {
+        self.is_legacy_name(&entry.name, dir)
+            && match entry.kind {
+                Kind::Directory => true,
+                Kind::Link => {
+                    let path = join(&dir.path, &entry.name);
+                    self.root.stat(&path).is_ok_and(|stat| stat.kind == Kind::Directory)
                 }
+                Kind::File | Kind::Other => false,
             }
+    }
+
+    fn look_at(&self, dir: &ScanDir, entry: DirEntry, report: &mut CacheReport) -> Option<Found> {
+        let DirEntry { name, kind } = entry;
+        if kind == Kind::Directory {
+            return None;
         }
+        let path = join(&dir.path, &name);
+        let file = match self.root.open_file(&path, MAX_LIBRARY) {
+            Ok(file) => file,
+            Err(error) => {
+                if !error.is_not_found() {
+                    report.warn(error.to_string());
+                }
+                return None;
+            }
+        };
+        let Some(mut facts) = library::read(&file, name.as_bytes(), self.machine, self.rules) else {
+            if is_elf(&file) {
+                report.warn(format!("{}: no library for this machine, or damaged; ignored", path.display()));
+            }
+            return None;
+        };
+        if let (library::ELF, Some(kind @ (2 | 3))) = (facts.flags, dir.kind) {
+            facts.flags = kind;
+        }
+        let soname = facts.soname.take().map_or_else(|| name.clone(), OsString::from_vec);
+        let is_link = kind == Kind::Link && stands_for(&name, &soname);
+        let soname = if is_link { name.clone() } else { soname };
+        Some(Found { name, soname, facts, is_link })
     }
-    found
 }
 
-fn is_candidate(entry: &DirEntry, dir: &ScanDir) -> bool {
-    let name = entry.name.as_bytes();
-    if !matches!(entry.kind, Kind::File | Kind::Link) || is_temporary(name) {
-        return false;
-    }
-    // In a glibc-hwcaps directory, ldconfig does not look at the names of links.
-    is_library_name(name) || (entry.kind == Kind::Link && dir.hwcaps.is_some())
-}
-
-/// `lib*.so*`, `ld-*.so*`, `ld.so.*` and `ld64.so.*`.
-fn is_library_name(name: &[u8]) -> bool {
-    let has_so = name.windows(3).any(|w| w == b".so");
-    ((name.starts_with(b"lib") || name.starts_with(b"ld-")) && has_so)
-        || name.starts_with(b"ld.so.")
-        || name.starts_with(b"ld64.so.")
-}
-
-/// Files that prelink, rpm and dpkg are in the middle of writing.
-fn is_temporary(name: &[u8]) -> bool {
-    const PRELINK: &[u8] = b".#prelink#";
-    let random =
-        name.len().checked_sub(PRELINK.len() + 7).and_then(|at| name.get(at..at + PRELINK.len() + 1));
-    name.ends_with(PRELINK)
-        || random == Some(b".#prelink#.")
-        || name.contains(&b';')
-        || name.ends_with(b".dpkg-new")
-        || name.ends_with(b".dpkg-tmp")
-}
-
-fn look_at(
-    root: &RootDir,
-    dir: &ScanDir,
-    entry: DirEntry,
-    machine: Machine,
-    report: &mut CacheReport,
-) -> Option<Found> {
-    let path = join(&dir.path, &entry.name);
-    let elf = read_library(root, &path, report)?;
-    let Some(flags) = machine.flags(&elf) else {
-        report.warn(format!("{}: for another machine ({}), ignored", path.display(), elf.machine));
-        return None;
+/// Adds a library, unless a better one of the same SONAME is there.
+fn add(found: &mut Vec<Found>, by_soname: &mut HashMap<OsString, usize>, lib: Found) {
+    let Some(&index) = by_soname.get(&lib.soname) else {
+        by_soname.insert(lib.soname.clone(), found.len());
+        return found.push(lib);
     };
-    let DirEntry { name, kind } = entry;
-    let soname = elf.soname.map_or_else(|| name.clone(), OsString::from_vec);
-    // ldconfig would follow such a name out of the directory.
-    if !is_file_name(&soname) {
-        report.warn(format!("{}: its SONAME {} is no file name, ignored", path.display(), soname.display()));
-        return None;
+    let known = &mut found[index];
+    let newer = compare_names(known.name.as_bytes(), lib.name.as_bytes()).is_lt();
+    if (known.is_link && !lib.is_link) || (known.is_link == lib.is_link && newer) {
+        // The flags are those of the first, unless only one of them knows its libc.
+        let flags = match (known.facts.flags, lib.facts.flags) {
+            (library::ELF, 2 | 3) | (2 | 3, library::ELF) => lib.facts.flags,
+            (first, _) => first,
+        };
+        *known = Found { facts: Facts { flags, ..lib.facts }, ..lib };
     }
-    let is_link = kind == Kind::Link && stands_for(&name, &soname);
-    let soname = if is_link { name.clone() } else { soname };
-    // The level is the highest bit.
-    let isa_level = elf.x86_isa_needed.checked_ilog2().unwrap_or_default();
-    Some(Found { name, soname, flags, isa_level, is_link })
 }
 
 /// Whether a link of this name is the SONAME link, or the development link `libx.so` for the linker. Any
@@ -123,55 +169,8 @@ fn stands_for(name: &OsStr, soname: &OsStr) -> bool {
     name == soname || (name.ends_with(b".so") && soname.starts_with(name))
 }
 
-/// Reads a library. `None` for what is none: a linker script, a debugger's script, a link to nowhere.
-fn read_library(root: &RootDir, path: &Path, report: &mut CacheReport) -> Option<Elf> {
-    let file = match root.open_file(path, MAX_LIBRARY) {
-        Ok(file) => file,
-        Err(error) if error.is_not_found() => return None,
-        Err(error) => {
-            report.warn(error.to_string());
-            return None;
-        }
-    };
-    match elf::read(&file) {
-        Ok(elf) if elf.e_type == ET_DYN && elf.dynamic => Some(elf),
-        Ok(_) | Err(ElfError::NotElf { .. }) => None,
-        Err(error) => {
-            report.warn(format!("{}: {error}", path.display()));
-            None
-        }
-    }
-}
-
-/// Makes the SONAME link of a library, or points it to this file, when `ldconfig` would. A link that cannot
-/// be made is no reason to leave the library out: the next one in the search order might be worse.
-pub(super) fn make_link(root: &RootDir, dir: &ScanDir, lib: &Found, report: &mut CacheReport) {
-    if lib.is_link || lib.name == lib.soname {
-        return;
-    }
-    let path = join(&dir.path, &lib.soname);
-    let Ok(file) = root.stat(&join(&dir.path, &lib.name)) else { return };
-    match root.stat(&path) {
-        Ok(present) if (present.dev, present.ino) == (file.dev, file.ino) => return,
-        Ok(_) if is_loader(lib.soname.as_bytes()) => return,
-        _ => {}
-    }
-    if let Ok(present) = root.lstat(&path)
-        && present.kind != Kind::Link
-    {
-        return report.warn(format!("{}: expected a symbolic link, left alone", path.display()));
-    }
-    match root.symlink(&lib.name, &path) {
-        Ok(()) => report.links.push(LinkChange {
-            path: path.display().to_string(),
-            target: lib.name.to_string_lossy().into_owned(),
-        }),
-        Err(error) => report.warn(error.to_string()),
-    }
-}
-
-/// The loader itself: a wrong link here and no program starts any more. Debian's `ldconfig` leaves it alone
-/// too.
-fn is_loader(soname: &[u8]) -> bool {
-    soname.starts_with(b"ld-linux") || soname.starts_with(b"ld.so.") || soname.starts_with(b"ld64.so.")
+/// Whether it is worth a warning that a file was passed over: linker scripts and the like are not.
+fn is_elf(file: &std::fs::File) -> bool {
+    let mut magic = [0; 4];
+    std::os::unix::fs::FileExt::read_exact_at(file, &mut magic, 0).is_ok() && magic == *b"\x7fELF"
 }

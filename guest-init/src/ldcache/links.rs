@@ -1,0 +1,60 @@
+//! The links that stand for SONAMEs.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+
+use super::scan::Found;
+use super::{CacheReport, LinkChange, join};
+use crate::rootfs::{Kind, RootDir};
+
+/// The loaders that Debian's `ldconfig` never points elsewhere: a wrong link here and no program starts any
+/// more. Upstream's would; that no loader is changed by us matters more.
+const LOADERS: [&str; 8] = [
+    "ld-linux-aarch64.so.1",
+    "ld-linux-armhf.so.3",
+    "ld-linux-x86-64.so.2",
+    "ld-linux.so.2",
+    "ld-linux.so.3",
+    "ld.so.1",
+    "ld64.so.1",
+    "ld64.so.2",
+];
+
+/// Makes the SONAME link of a library in `dir`, or points it to this file, when `ldconfig` would. A link that
+/// cannot be made is no reason to leave the library out: the next one in the search order might be worse.
+pub(super) fn make(root: &RootDir, dir: &OsStr, lib: &Found, report: &mut CacheReport) {
+    if lib.is_link || lib.name == lib.soname {
+        return;
+    }
+    let path = join(dir, &lib.soname);
+    let Ok(file) = root.stat(&join(dir, &lib.name)) else { return };
+    match root.stat(&path) {
+        Ok(present) if (present.dev, present.ino) == (file.dev, file.ino) => return,
+        Ok(_) if LOADERS.iter().any(|loader| lib.soname == **loader) => return,
+        _ => {}
+    }
+    if let Ok(present) = root.lstat(&path)
+        && present.kind != Kind::Link
+    {
+        return report.warn(format!("{}: expected a symbolic link, left alone", path.display()));
+    }
+    if !is_below(&lib.soname) {
+        return report.warn(format!("{}: a SONAME that leads elsewhere, no link made", path.display()));
+    }
+    match root.symlink(&lib.name, &path) {
+        Ok(()) => report.links.push(LinkChange {
+            path: path.display().to_string(),
+            target: lib.name.to_string_lossy().into_owned(),
+        }),
+        Err(error) => report.warn(error.to_string()),
+    }
+}
+
+/// Whether a link of this name stays below its directory. `ldconfig` would also make those that do not.
+fn is_below(soname: &OsStr) -> bool {
+    let parts = || Path::new(soname).components();
+    parts().next().is_some()
+        && parts().all(|part| matches!(part, Component::Normal(_) | Component::RootDir))
+        && PathBuf::from(soname).file_name().is_some_and(|name| soname.as_bytes().ends_with(name.as_bytes()))
+}
