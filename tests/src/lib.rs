@@ -4,6 +4,7 @@
 //! packages and put on a [`disk`].
 
 pub mod build;
+pub mod elf;
 mod error;
 pub mod guest;
 pub mod phantom;

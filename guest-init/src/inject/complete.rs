@@ -31,14 +31,10 @@ pub fn complete(root: &RootDir, request: &Request, report: &mut InjectReport) ->
     let dir = PathBuf::from(&report.lib_dir);
     match &places.loader {
         Loader::Glibc(platform) => {
-            let compat = report.compat_dir.as_ref().map(PathBuf::from);
-            let keep = (!super::glue::is_default_dir(platform, root, &dir)).then_some(dir);
-            report.changed += usize::from(super::glue::keep_directories(
-                root,
-                platform,
-                compat.as_deref(),
-                keep.as_deref(),
-            )?);
+            // What is to be used above the driver stands before it.
+            let mut keep: Vec<PathBuf> = report.compat_dir.iter().map(PathBuf::from).collect();
+            keep.extend((!platform.is_default_dir(root, &dir)).then_some(dir));
+            report.changed += usize::from(ldcache::keep_directories(root, platform, &keep)?);
             let cache = ldcache::build(root)?;
             report.changed += cache.report.links.len();
             report.changed += usize::from(cache.write(root)?);
@@ -112,16 +108,23 @@ fn check(
     let library_path = request.library_path.as_deref();
     let found: Option<Resolved> = match places.loader {
         Loader::Musl => musl::resolve(root, soname, library_path),
-        _ => ldcache::resolve(root, soname, &ldcache::Request { library_path, runpath, machine: Machine::NATIVE }),
+        _ => ldcache::resolve(
+            root,
+            soname,
+            &ldcache::Request { library_path, runpath, machine: Machine::NATIVE },
+        ),
     };
     let is_ours = |file: &str| report.items.iter().any(|i| i.kind == ItemKind::File && i.path == file);
     let is_compat = |file: &str| {
         report.compat_dir.as_ref().is_some_and(|dir| Path::new(file).parent() == Some(Path::new(dir)))
     };
     let file = found.as_ref().map(|f| text(&f.file));
+    // On a better processor, the loader would take another copy.
+    let variants = found.iter().flat_map(|found| &found.variants).map(|variant| text(&variant.file));
+    let all_ours = file.iter().cloned().chain(variants).all(|file| is_ours(&file) || is_compat(&file));
     Resolution {
         soname: soname.to_owned(),
-        expected: file.as_deref().is_some_and(|file| is_ours(file) || is_compat(file)),
+        expected: file.is_some() && all_ours,
         version: found.as_ref().and_then(|f| version_of(f.file.file_name()?)),
         via: found.as_ref().map(|f| f.via),
         path: found.map(|f| text(&f.path)),

@@ -11,7 +11,6 @@ mod complete;
 pub mod copy;
 mod findings;
 mod foreign;
-mod glue;
 mod inventory;
 pub mod layer;
 mod musl;

@@ -54,7 +54,12 @@ pub fn resolve(root: &RootDir, soname: &str, library_path: Option<&OsStr>) -> Op
     listed.chain(default).find_map(|(dir, via)| {
         let path = dir.join(soname);
         let is_file = root.stat(&path).is_ok_and(|stat| stat.kind == Kind::File);
-        Some(Resolved { file: root.canonical(&path).ok().filter(|_| is_file)?, path, via, variants: Vec::new() })
+        Some(Resolved {
+            file: root.canonical(&path).ok().filter(|_| is_file)?,
+            path,
+            via,
+            variants: Vec::new(),
+        })
     })
 }
 

@@ -65,7 +65,7 @@ impl Places {
         };
         let libraries32 = match &loader {
             Loader::Glibc(platform) if platform.machine == Machine::X86_64 => {
-                super::glue::detect_for(root, Machine::I386).map(|platform| platform.lib_dir)
+                Platform::detect_for(root, Machine::I386).map(|platform| platform.lib_dir)
             }
             _ => None,
         };

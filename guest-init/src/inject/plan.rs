@@ -20,6 +20,8 @@ const DEVELOPMENT_LINKS: [&str; 4] =
     ["libcuda.so", "libnvidia-ml.so", "libnvcuvid.so", "libnvidia-encode.so"];
 /// Bytes of one driver file.
 pub(super) const MAX_FILE: u64 = 4 << 30;
+/// Subdirectories for better processors that are looked into. glibc knows four.
+const MAX_HWCAPS: usize = 64;
 /// `e_type` of a shared object.
 const ET_DYN: u16 = 3;
 /// Permission bits of libraries and data.
@@ -292,11 +294,20 @@ pub(super) fn searched(root: &RootDir, places: &Places, request: &Request) -> Ve
     let mut dirs: Vec<PathBuf> = listed.map(|dir| OsStr::from_bytes(dir).into()).collect();
     dirs.extend(request.runpath(root));
     if let Loader::Glibc(platform) = &places.loader {
-        dirs.extend(super::glue::search_directories(root, platform));
+        dirs.extend(ldcache::search_directories(root, platform));
     } else {
         dirs.extend(super::musl::search_path(root));
     }
     dirs.extend(places.libraries.iter().cloned());
     dirs.extend(places.libraries32.clone());
+    let hwcaps: Vec<PathBuf> = dirs.iter().flat_map(|dir| hwcaps_of(root, dir)).collect();
+    dirs.extend(hwcaps);
     dirs
+}
+
+/// The subdirectories of a library directory for better processors.
+fn hwcaps_of(root: &RootDir, dir: &Path) -> Vec<PathBuf> {
+    let parent = dir.join("glibc-hwcaps");
+    let entries = root.list(&parent).unwrap_or_default();
+    entries.into_iter().take(MAX_HWCAPS).map(|entry| parent.join(entry.name)).collect()
 }
