@@ -132,7 +132,9 @@ fn gpu_and_root(manifest: &Manifest, config: &Config, board: &Board) -> Result<G
     };
     let unmet = gpu::requirements::unmet(config, &driver.version);
     let met = unmet.is_empty();
-    unmet.into_iter().for_each(|finding| board.finding(finding));
+    for finding in unmet {
+        board.finding(finding);
+    }
     if required && !met {
         board.end(Phase::Gpu, PhaseOutcome::Failed);
         return Err(None);

@@ -1,0 +1,174 @@
+//! What images hold, and what they are given.
+
+use std::os::unix::fs::FileTypeExt;
+
+use super::*;
+
+#[test]
+fn capabilities_choose_and_what_is_not_carried_is_named() {
+    let f = fixture();
+    let mut asked = request();
+    asked.capabilities = BTreeSet::from([Capability::Utility]);
+    let report = f.layer(&asked).unwrap();
+    let has = |report: &InjectReport, name: &str| report.items.iter().any(|i| i.path.ends_with(name));
+    assert!(has(&report, "libnvidia-ml.so.1") && !has(&report, "libcuda.so.1"));
+    asked.capabilities = BTreeSet::from([Capability::Video, Capability::Graphics]);
+    asked.named = asked.capabilities.clone();
+    let report = f.layer(&asked).unwrap();
+    assert!(has(&report, "libnvidia-encode.so.1"));
+    let finding = report.findings.iter().find(|finding| finding.code == Code::CapabilityMissing);
+    assert!(finding.is_none(), "the table gives graphics libcuda, so something of it is carried");
+    asked.named = BTreeSet::from([Capability::Ngx]);
+    let report = f.layer(&asked).unwrap();
+    let finding = &report.findings[0];
+    assert!(finding.code == Code::CapabilityMissing && finding.message.contains("ngx"), "{finding:?}");
+}
+
+#[test]
+fn driver_files_of_the_image_are_hidden_by_a_layer_wherever_the_loader_looks() {
+    let f = fixture();
+    let expected = bundle(&f);
+    let report = f.layer(&request()).unwrap();
+    let finding = report.findings.iter().find(|finding| finding.code == Code::ImageBundlesDriver).unwrap();
+    assert!(finding.message.contains("535.54.03") && finding.message.contains("550.163.01"), "{finding:?}");
+    assert_eq!(finding.evidence, expected);
+    if nix::unistd::geteuid().is_root() {
+        assert_eq!(report.masked, expected);
+        let whiteout = f.at("layer").join(expected[0].trim_start_matches('/'));
+        let whiteout = fs::symlink_metadata(whiteout).unwrap();
+        assert!(whiteout.file_type().is_char_device() && whiteout.rdev() == 0);
+    }
+}
+
+#[test]
+fn the_policy_can_keep_or_refuse_them() {
+    let f = fixture();
+    bundle(&f);
+    let keep = Request { driver_files: DriverFiles::Keep, ..request() };
+    let report = f.copy(&keep).unwrap();
+    assert!(report.masked.is_empty() && f.at("root/opt/driver/libcuda-renamed.so").exists());
+    let codes: Vec<_> = report.findings.iter().map(|finding| finding.code).collect();
+    assert_eq!(codes, [Code::ImageBundlesDriver, Code::LibraryShadowed], "{:?}", report.findings);
+    let f = fixture();
+    bundle(&f);
+    let before = snapshot(&f.at("root"));
+    let refuse = Request { driver_files: DriverFiles::Refuse, ..request() };
+    assert!(matches!(f.copy(&refuse), Err(InjectError::Refused(_))));
+    assert_eq!(snapshot(&f.at("root")), before);
+}
+
+#[test]
+fn a_library_path_that_beats_us_is_reported() {
+    let f = fixture();
+    fs::create_dir_all(f.at("root/opt")).unwrap();
+    fs::write(f.at("root/opt/libcuda.so.1"), library("libcuda.so.1")).unwrap();
+    let asked = Request { library_path: Some("/opt".into()), driver_files: DriverFiles::Keep, ..request() };
+    let report = f.copy(&asked).unwrap();
+    let cuda = &report.resolved[0];
+    assert_eq!((cuda.expected, cuda.via), (false, Some(ldcache::Via::LibraryPath)));
+    let masking = Request { driver_files: DriverFiles::Mask, ..asked };
+    assert!(f.copy(&masking).unwrap().resolved.iter().all(|found| found.expected));
+}
+
+#[test]
+fn compatibility_libraries_are_used_when_they_are_newer_and_allow_the_driver() {
+    let f = fixture();
+    let compat = f.at("root/usr/local/cuda-13.1/compat");
+    fs::create_dir_all(&compat).unwrap();
+    symlink("cuda-13.1", f.at("root/usr/local/cuda")).unwrap();
+    fs::write(compat.join("libcuda.so.590.44.01"), library("libcuda.so.1")).unwrap();
+    symlink("libcuda.so.590.44.01", compat.join("libcuda.so.1")).unwrap();
+    let report = f.copy(&request()).unwrap();
+    assert_eq!(report.compat_dir.as_deref(), Some("/usr/local/cuda-13.1/compat"));
+    let cuda = &report.resolved[0];
+    assert_eq!((cuda.expected, cuda.version.as_deref()), (true, Some("590.44.01")), "{cuda:?}");
+    assert_eq!(report.resolved[2].version.as_deref(), Some("550.163.01"));
+    assert_eq!(f.copy(&request()).unwrap().changed, 0);
+
+    // An older one that the image's configuration prefers is hidden.
+    fs::rename(compat.join("libcuda.so.590.44.01"), compat.join("libcuda.so.535.54.03")).unwrap();
+    fs::remove_file(compat.join("libcuda.so.1")).unwrap();
+    symlink("libcuda.so.535.54.03", compat.join("libcuda.so.1")).unwrap();
+    let asked = Request { library_path: Some("/usr/local/cuda/compat".into()), ..request() };
+    let report = f.copy(&asked).unwrap();
+    assert_eq!(report.compat_dir, None);
+    assert_eq!(report.masked.len(), 2, "{:?}", report.masked);
+    assert!(report.resolved.iter().all(|r| r.expected && r.version.as_deref() == Some("550.163.01")));
+}
+
+#[test]
+fn a_container_without_glibc_is_left_untouched() {
+    let f = fixture();
+    fs::remove_file(f.lib.join("libc.so.6")).unwrap();
+    fs::write(f.at("root/usr/lib/libc.musl-x86_64.so.1"), library("libc.musl-x86_64.so.1")).unwrap();
+    let before = snapshot(&f.at("root"));
+    assert!(matches!(f.copy(&request()), Err(InjectError::NoGlibc { .. })));
+    assert_eq!(snapshot(&f.at("root")), before);
+}
+
+#[test]
+fn gcompat_gets_the_driver_where_musl_looks() {
+    let f = fixture();
+    fs::remove_file(f.lib.join("libc.so.6")).unwrap();
+    fs::write(f.at("root/usr/lib/libgcompat.so.0"), library("libgcompat.so.0")).unwrap();
+    let report = f.copy(&request()).unwrap();
+    assert_eq!(report.lib_dir, "/usr/lib");
+    assert!(report.resolved.iter().all(|found| found.expected), "{:?}", report.resolved);
+    assert!(!f.at("root/etc/ld.so.cache").exists());
+    assert_eq!(f.copy(&request()).unwrap().changed, 0);
+}
+
+#[test]
+fn a_store_gets_a_directory_of_its_own_and_is_told_who_sees_it() {
+    let f = fixture();
+    fs::create_dir_all(f.at("root/nix/store")).unwrap();
+    let report = f.copy(&request()).unwrap();
+    let store = f.at("root/usr/lib/gpu-initrd/opengl-driver/lib");
+    assert!(report.store && store.join("libcuda.so.1").exists() && f.lib.join("libcuda.so.1").exists());
+    assert!(!store.join("libc.so.6").exists());
+    assert!(report.findings.iter().any(|finding| finding.code == Code::ImageIsNix));
+    fs::remove_file(f.lib.join("libc.so.6")).unwrap();
+    let report = f.copy(&request()).unwrap();
+    assert_eq!(report.lib_dir, "/usr/lib/gpu-initrd/opengl-driver/lib");
+}
+
+#[test]
+fn a_driver_directory_must_hold_one_driver() {
+    let f = fixture();
+    make_driver(&f.at("driver"), "570.86.16");
+    assert!(matches!(f.copy(&request()), Err(InjectError::DriverVersions { .. })));
+    fs::remove_dir_all(f.at("driver/usr/lib")).unwrap();
+    assert!(matches!(f.copy(&request()), Err(InjectError::NoDriver { .. })));
+}
+
+#[test]
+fn a_directory_of_a_cluster_node_is_understood() {
+    let f = fixture();
+    fs::rename(f.at("driver/usr/lib/nvidia"), f.at("driver/lib64")).unwrap();
+    fs::rename(f.at("driver/usr/bin"), f.at("driver/bin")).unwrap();
+    let report = f.copy(&request()).unwrap();
+    assert!(report.resolved.iter().all(|found| found.expected), "{:?}", report.resolved);
+    assert!(f.at("root/usr/bin/nvidia-smi").exists());
+}
+
+#[test]
+fn a_driver_for_another_machine_is_refused() {
+    let f = fixture();
+    for entry in fs::read_dir(f.at("driver/usr/lib/nvidia")).unwrap() {
+        let path = entry.unwrap().path();
+        let mut bytes = library("libcuda.so.1");
+        bytes[18] = 8;
+        fs::write(path, bytes).unwrap();
+    }
+    assert!(matches!(f.copy(&request()), Err(InjectError::NoLibraries { found: 5, .. })));
+}
+
+#[test]
+fn hostile_links_do_not_lead_out() {
+    let f = fixture();
+    fs::create_dir(f.at("outside")).unwrap();
+    fs::remove_dir_all(f.at("root/usr/bin")).ok();
+    symlink(f.at("outside"), f.at("root/usr/bin")).unwrap();
+    let _ = f.copy(&request());
+    assert_eq!(fs::read_dir(f.at("outside")).unwrap().count(), 0);
+}
