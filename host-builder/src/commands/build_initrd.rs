@@ -34,7 +34,7 @@ pub fn run(args: &BuildInitrd) -> Result<()> {
     let plan = ui.stage("plan", || {
         let index = Index::of(&cache, kernel_package, &kernel, &lock.kernel_release)?;
         let native = trees(&cache, &lock, &Set::userspace(&capabilities))?;
-        let compat32 = trees(&cache, &lock, &Set::compat32(&capabilities))?;
+        let compat32 = trees32(&cache, &lock, &Set::compat32(&capabilities))?;
         let selected = select::select(&native, &compat32, &capabilities, &lock.driver)?;
         plan(Inputs {
             profile: &profile,
@@ -129,6 +129,15 @@ fn one(lock: &Lock, set: Set) -> Result<&Artifact> {
 
 fn trees(cache: &Cache, lock: &Lock, sets: &[Set]) -> Result<Vec<Tree>> {
     lock.sets(sets).into_iter().map(|artifact| Tree::of(cache, artifact)).collect()
+}
+
+/// Packages of the same name and version as others: the manifest tells them apart as apt does.
+fn trees32(cache: &Cache, lock: &Lock, sets: &[Set]) -> Result<Vec<Tree>> {
+    let named = |artifact: &Artifact, tree: Tree| Tree {
+        origin: format!("{}:{} {}", artifact.name, artifact.arch, artifact.version),
+        ..tree
+    };
+    lock.sets(sets).into_iter().map(|artifact| Ok(named(artifact, Tree::of(cache, artifact)?))).collect()
 }
 
 fn print_plan(plan: &Plan, json: bool) {

@@ -128,7 +128,7 @@ fn of_category(word: &str) -> &'static [Capability] {
 
 fn unusable(place: &str, what: &str) -> Error {
     Error::new(format!("{place} {what}"))
-        .hint("the driver's own list of files has another form than those of drivers 570 to 595: report it")
+        .hint("the driver's own list of files has a form that this tool does not know: report it")
 }
 
 #[cfg(test)]

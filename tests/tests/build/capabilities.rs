@@ -184,6 +184,8 @@ fn libraries_are_of_the_width_that_their_directory_is_for() {
         }
     }
     assert!(wide > 40 && narrow > 20, "{wide} and {narrow}");
+    let of_32 = packed().0.files.iter().filter(|file| file.path.starts_with("/usr/lib32/nvidia/lib"));
+    assert!(of_32.into_iter().all(|file| file.origin.contains(":i386 ")));
 }
 
 #[test]
