@@ -57,18 +57,24 @@ const PROBES: &[(&str, &str)] =
 /// A Debian release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Suite {
+    /// Debian 11, glibc 2.31. The probes are built for a newer one and do not run there.
+    Bullseye,
     /// Debian 12, glibc 2.36.
     Bookworm,
     /// Debian 13, glibc 2.41.
     Trixie,
+    /// What will be the next Debian, glibc 2.43 or newer.
+    Testing,
 }
 
 impl Suite {
     /// Its name in the archive.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Bullseye => "bullseye",
             Self::Bookworm => "bookworm",
             Self::Trixie => "trixie",
+            Self::Testing => "testing",
         }
     }
 }
