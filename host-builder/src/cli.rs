@@ -26,6 +26,12 @@ pub enum Command {
     /// Resolves the profile into a lock file where there is none, fetches what the lock names, checks every byte,
     /// builds NVIDIA's open kernel modules for the locked kernel, and writes initrd, kernel and lock.
     BuildInitrd(BuildInitrd),
+    /// Show what is in a file.
+    ///
+    /// Prints a loader cache as the `ldconfig -p` prints it that wrote the cache, of any glibc since 2.2. Control
+    /// characters are left out: a cache may come from an image that nobody trusts.
+    #[command(after_help = INSPECT_HELP)]
+    Inspect(Inspect),
     /// Ask a running guest how it is.
     ///
     /// Shows what is wrong, then phase, driver, GPUs, nodes, injected files, loader cache, container and the time of
@@ -39,6 +45,12 @@ pub enum Command {
     #[command(after_help = BOOT_HELP)]
     Boot(Boot),
 }
+
+const INSPECT_HELP: &str = "\
+Examples:
+  host-builder inspect --ld-cache root/etc/ld.so.cache
+
+Exit codes: 0 shown, 2 no such file, or not a cache.";
 
 const STATUS_CODES: &str = "\
 Exit codes:
@@ -90,6 +102,14 @@ pub struct BuildInitrd {
     /// Print nothing but errors.
     #[arg(long, short)]
     pub quiet: bool,
+}
+
+/// Arguments of `inspect`.
+#[derive(Debug, Args)]
+pub struct Inspect {
+    /// Loader cache (`ld.so.cache`) to print.
+    #[arg(long, value_name = "FILE")]
+    pub ld_cache: PathBuf,
 }
 
 /// Arguments of `status`.

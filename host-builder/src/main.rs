@@ -10,6 +10,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::BuildInitrd(args) => commands::build_initrd::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Boot(args) => commands::boot::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Inspect(args) => commands::inspect::run(&args),
         Command::Status(args) => commands::status::run(&args),
     };
     result.unwrap_or_else(|error| {

@@ -3,4 +3,5 @@
 pub mod boot;
 pub mod build_initrd;
 mod build_report;
+pub mod inspect;
 pub mod status;
