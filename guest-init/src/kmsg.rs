@@ -6,6 +6,8 @@ use std::io::{self, LineWriter, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 
 const DEVICE: &str = "/dev/kmsg";
+/// Whether programs may write as much as they want into the log.
+const RATE_LIMIT: &str = "/proc/sys/kernel/printk_devkmsg";
 /// A record holds about 1 KB; what is longer is cut.
 const MAX_LINE: usize = 900;
 /// The kernel refuses reads into less than one record.
@@ -15,6 +17,10 @@ const MAX_LINES: usize = 400;
 
 /// Sends the `log` crate's messages to the kernel log, and so to the console.
 pub fn start_logging(level: &str) {
+    // Left alone, the kernel drops what comes faster than ten lines in five seconds.
+    if let Err(error) = std::fs::write(RATE_LIMIT, "on") {
+        emergency(&format!("lines of this log may be dropped: {RATE_LIMIT}: {error}"));
+    }
     let level = level.parse().unwrap_or(LevelFilter::Info);
     let config = ConfigBuilder::new()
         .set_time_level(LevelFilter::Off)
