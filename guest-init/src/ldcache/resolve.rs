@@ -119,7 +119,9 @@ impl Search<'_> {
     /// The plain copy in `dir`; the others are noted.
     fn in_directory(&mut self, dir: &Path) -> Option<PathBuf> {
         for (subdirectory, on_any) in subdirectories(self.platform) {
-            let path = join(dir.join(&subdirectory).as_os_str(), OsStr::new(self.soname));
+            // Joining nothing would leave a slash at the end.
+            let base = if subdirectory.is_empty() { dir.to_owned() } else { dir.join(&subdirectory) };
+            let path = join(base.as_os_str(), OsStr::new(self.soname));
             if !on_any {
                 self.note(path, subdirectory.trim_start_matches("glibc-hwcaps/"));
             } else if self.opens(&path) {
