@@ -39,7 +39,8 @@ impl Pool {
             files.push(compile(&dir.path().join("lib.so"), &source, &for_v3));
         }
         files.push(b"/* GNU ld script */ GROUP ( libx.so.1 )".repeat(4));
-        files.push(b"\x0b\x01".repeat(40));
+        // No a.out: ldconfig leaves their ISA level at whatever it was for the file before.
+        files.push(b"\x7fELF\x02\x01\x01".repeat(12));
         files.push(Vec::new());
         Self { files }
     }
