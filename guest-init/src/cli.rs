@@ -7,7 +7,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use crate::inject::{self, InjectError, Inventory, Request};
-use crate::ldcache::{self, CACHE, LdCacheError};
+use crate::ldcache::{self, LdCacheError};
 use crate::report::chain;
 use crate::rootfs::{RootDir, RootError};
 use image::capability;
@@ -23,7 +23,8 @@ Usage:
       Make the SONAME links in the library directories of the root DIR and write its loader cache, as its own
       ldconfig would, without running anything from it.
       --root DIR       the root directory to work on
-      --output FILE    write the cache to FILE instead of DIR/etc/ld.so.cache (the links are made all the same)
+      --output FILE    write the cache to FILE instead of where the root's loader looks for it, which is
+                       DIR/etc/ld.so.cache in most roots (the links are made all the same)
 
   guest-init inject --root DIR --driver DIR [--layer DIR] [--capabilities LIST] [--driver-files POLICY]
                     [--library-path DIRS]
@@ -211,7 +212,7 @@ fn ld_cache(root: &Path, output: Option<&Path>) -> Result<(), CliError> {
     for link in &cache.report.links {
         let _ = writeln!(text, "{} -> {}", printable(&link.path), printable(&link.target));
     }
-    let place = output.unwrap_or(Path::new(CACHE));
+    let place = output.unwrap_or(&cache.path);
     let (entries, directories) = (cache.report.entries, cache.report.directories);
     let _ = writeln!(text, "{}: {entries} libraries in {directories} directories", place.display());
     Ok(print(&text)?)

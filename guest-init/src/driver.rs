@@ -54,11 +54,10 @@ pub fn copy(manifest: &Manifest, request: &Request, board: &Board) -> Result<Opt
 pub fn complete(request: &Request, report: &mut InjectReport, board: &Board) -> Result<(), Finding> {
     let root = open(layout::ROOT_MERGED)?;
     inject::complete(&root, request, report).map_err(|error| failed(Code::CacheFailed, &chain(&error)))?;
-    let size = root.stat(Path::new("/etc/ld.so.cache")).map_or(0, |stat| stat.size);
     let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
     let cache = report.cache.as_ref().map(|cache| Cache {
         entries: count(cache.entries),
-        bytes: size,
+        bytes: cache.bytes as u64,
         links: count(cache.links.len()),
     });
     let resolved = report.resolved.iter().map(|item| Resolved {

@@ -84,12 +84,13 @@ impl Suite {
 pub struct Recipe {
     suite: Suite,
     packages: Vec<String>,
+    i386: bool,
 }
 
 impl Recipe {
     /// A small root of `suite`, with a shell and the usual commands.
     pub fn minbase(suite: Suite) -> Self {
-        Self { suite, packages: MINBASE.iter().map(|&name| name.to_owned()).collect() }
+        Self { suite, packages: MINBASE.iter().map(|&name| name.to_owned()).collect(), i386: false }
     }
 
     /// With more packages, and all that they depend on.
@@ -98,6 +99,13 @@ impl Recipe {
         self.packages.extend(packages.iter().map(|&name| name.to_owned()));
         self.packages.sort();
         self.packages.dedup();
+        self
+    }
+
+    /// With a 32-bit glibc beside the 64-bit one.
+    #[must_use]
+    pub fn with_i386(mut self) -> Self {
+        self.i386 = true;
         self
     }
 
@@ -128,6 +136,7 @@ impl Recipe {
         let words = [RECIPE, self.suite.name()]
             .into_iter()
             .chain(self.packages.iter().map(String::as_str))
+            .chain(self.i386.then_some("i386"))
             .chain(probes);
         for word in words {
             hash.update(word.as_bytes());
@@ -138,11 +147,19 @@ impl Recipe {
 
     /// The packages and all that they depend on, in the user's cache.
     fn download(&self) -> Result<Vec<PathBuf>, RigError> {
+        let names: Vec<_> = self.packages.iter().map(String::as_str).collect();
+        let mut packages = self.fetch(std::env::consts::ARCH, &names, Scope::Closure)?;
+        if self.i386 {
+            packages.extend(self.fetch("i686", &["libc6"], Scope::Exact)?);
+        }
+        Ok(packages)
+    }
+
+    fn fetch(&self, arch: &str, names: &[&str], scope: Scope) -> Result<Vec<PathBuf>, RigError> {
         let (cache, ui, suite) = (Cache::open()?, Ui::new(false), self.suite.name());
         let from = profile::Apt { suite: suite.into(), components: vec!["main".into()], uri: None };
-        let apt = Apt::open(&cache, &from, &[], std::env::consts::ARCH, &ui)?;
-        let names: Vec<_> = self.packages.iter().map(String::as_str).collect();
-        let artifacts = apt.resolve(&names, Scope::Closure, suite)?;
+        let apt = Apt::open(&cache, &from, &[], arch, &ui)?;
+        let artifacts = apt.resolve(names, scope, suite)?;
         let mut missing = Vec::new();
         for artifact in &artifacts {
             if !cache.has_blob(&artifact.sha256, artifact.size)? {

@@ -78,6 +78,8 @@ pub struct LinkChange {
 /// What was done, for the status report.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct CacheReport {
+    /// Size of the cache in bytes.
+    pub bytes: usize,
     /// Entries in the cache.
     pub entries: usize,
     /// Directories scanned.
@@ -146,6 +148,7 @@ pub fn build(root: &RootDir) -> Result<Cache, LdCacheError> {
     report.entries = libraries.len();
     let names: Vec<&[u8]> = directories.hwcaps.iter().map(Vec::as_slice).collect();
     let bytes = encode(libraries, &layout(&rules, &names))?;
+    report.bytes = bytes.len();
     Ok(Cache { path: platform.cache, bytes, report })
 }
 

@@ -70,6 +70,11 @@ fn build(directory: &tempfile::TempDir, lock: &std::path::Path) -> Output {
     command.stdin(Stdio::null()).output().unwrap()
 }
 
+/// The image itself.
+pub fn image() -> &'static std::path::Path {
+    &all().initrd
+}
+
 /// The manifest, and the first bytes of every file.
 fn packed() -> &'static (Manifest, BTreeMap<String, Vec<u8>>) {
     static PACKED: OnceLock<(Manifest, BTreeMap<String, Vec<u8>>)> = OnceLock::new();

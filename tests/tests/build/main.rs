@@ -12,3 +12,8 @@ mod interrupted;
 mod output;
 mod reproducible;
 mod sandbox;
+mod whole_driver;
+
+#[path = "../../../guest-init/tests/oracle/mod.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
+mod oracle;
