@@ -1,0 +1,23 @@
+//! config.json, and what a container's environment asks for.
+#![no_main]
+
+use guest_init::inject::Request;
+use image::config::Config;
+use image::requirement::{Facts, evaluate, requirements};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    let mut config = Config::default();
+    if config.apply_json(data).is_err() {
+        return;
+    }
+    assert!(config.workdir.starts_with('/'));
+    for (name, value) in &config.env {
+        assert!(!name.is_empty() && !name.contains(['=', '\0']) && !value.contains('\0'));
+    }
+    assert!(config.volumes.iter().all(|v| v.path.starts_with('/') && v.device.starts_with("/dev/")));
+    let _ = Request::of_config(&config);
+    for (_, value) in requirements(&config.env) {
+        let _ = evaluate(&value, &Facts::of_driver("550.163.01"));
+    }
+});
