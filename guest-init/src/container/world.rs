@@ -63,10 +63,10 @@ pub fn enter(spec: &Spec, kind: Kind) -> Result<(), String> {
         symlink(inject::STORE_DIR, inject::RUN_LINK)
             .map_err(|error| format!("linking {}: {error}", inject::RUN_LINK))?;
     }
-    if kind == Kind::Program {
-        device_nodes(&spec.nodes)?;
+    match kind {
+        Kind::Program => device_nodes(&spec.nodes),
+        Kind::Init => hide_gpus(Path::new("/dev"), &spec.nodes),
     }
-    Ok(())
 }
 
 fn step<T>(what: &str, result: nix::Result<T>) -> Result<T, String> {
@@ -134,6 +134,20 @@ fn device_nodes(gpu: &[Node]) -> Result<(), String> {
     Ok(())
 }
 
+/// The kernel's /dev has the nodes of every GPU, since PID 1 made them there; the container has asked for these.
+fn hide_gpus(dev: &Path, visible: &[Node]) -> Result<(), String> {
+    let failed = |error: io::Error| format!("hiding GPUs in {}: {error}", dev.display());
+    for entry in fs::read_dir(dev).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name().to_string_lossy().into_owned();
+        let is_gpu = name.strip_prefix("nvidia").is_some_and(|rest| rest.parse::<u32>().is_ok());
+        let is_visible = visible.iter().any(|node| node.path == format!("/dev/{name}"));
+        if is_gpu && !is_visible {
+            fs::remove_file(dev.join(&name)).map_err(failed)?;
+        }
+    }
+    Ok(())
+}
+
 /// Mounts a volume where the container will see it. The target is looked up inside the hostile root.
 fn mount_volume(number: usize, volume: &Volume) -> Result<(), String> {
     let failed = |what: String| format!("volume {} on {}: {what}", volume.device, volume.path);
@@ -169,5 +183,23 @@ fn mount_volume(number: usize, volume: &Volume) -> Result<(), String> {
             mount(Some("overlay"), &target, Some("overlay"), flags, Some(options.as_str()))
                 .map_err(|errno| failed(format!("overlay: {errno}")))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_nodes_of_other_gpus_are_hidden() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm", "null"] {
+            fs::write(dir.path().join(name), "").unwrap();
+        }
+        let node = Node { path: "/dev/nvidia1".into(), major: 195, minor: 1, mode: 0o666, uid: 0, gid: 0 };
+        hide_gpus(dir.path(), &[node]).unwrap();
+        let mut left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["null", "nvidia-uvm", "nvidia1", "nvidiactl"]);
     }
 }
