@@ -108,6 +108,7 @@ fn the_loader_opens_what_we_say() {
             library_path: Some(library_path.as_ref()),
             runpath: &runpath,
             machine: Machine::X86_64,
+            platform: None,
         };
         let ours = ldcache::resolve(&root, "liba.so.1", &request);
         let theirs = ask(tmp.path(), library_path);

@@ -1,7 +1,9 @@
 //! The last step: the loader's configuration and cache in the container as its programs will see it, and the proof.
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use image::config::DriverFiles;
@@ -18,7 +20,9 @@ use crate::rootfs::{Kind, RootDir};
 const CHECKED: [&str; 3] = ["libcuda.so.1", "libcuda.so", "libnvidia-ml.so.1"];
 /// Other versions of a driver file get this before their name, so that neither loader nor `ldconfig` takes
 /// them for a library. They can be renamed back.
-pub(super) const MASKED: &str = ".gpu-initrd-masked.";
+const MASKED: &str = ".gpu-initrd-masked.";
+/// Bytes of a file name.
+const MAX_NAME: usize = 255;
 
 /// Puts the links right that something above the driver's files hides, makes sure that the directory of libraries is
 /// searched, writes the loader cache of `root`, and asks which files its loader opens.
@@ -35,7 +39,7 @@ pub fn complete(root: &RootDir, request: &Request, report: &mut InjectReport) ->
             let mut keep: Vec<PathBuf> = report.compat_dir.iter().map(PathBuf::from).collect();
             keep.extend((!platform.is_default_dir(root, &dir)).then_some(dir));
             report.changed += usize::from(ldcache::keep_directories(root, platform, &keep)?);
-            let cache = ldcache::build(root)?;
+            let cache = ldcache::build_for(root, platform)?;
             report.changed += cache.report.links.len();
             report.changed += usize::from(cache.write(root)?);
             report.cache = Some(cache.report);
@@ -89,12 +93,25 @@ fn repair(
     Ok(())
 }
 
-/// Hides a file by another name, which neither the loader nor `ldconfig` takes for a library. Returns that name.
-pub(super) fn mask(root: &RootDir, path: &Path) -> Result<OsString, InjectError> {
+/// Hides a file by another name, which neither the loader nor `ldconfig` takes for a library.
+pub(super) fn mask(root: &RootDir, path: &Path) -> Result<(), InjectError> {
+    Ok(root.rename(path, &hidden_name(path))?)
+}
+
+/// The name by which the file at `path` is hidden.
+pub(super) fn hidden_name(path: &Path) -> OsString {
+    let name = path.file_name().unwrap_or_default();
     let mut hidden = OsString::from(MASKED);
-    hidden.push(path.file_name().unwrap_or_default());
-    root.rename(path, &hidden)?;
-    Ok(hidden)
+    if MASKED.len() + name.len() <= MAX_NAME {
+        hidden.push(name);
+    } else {
+        // No room for the whole name: its start, and what tells it from others that start alike.
+        let mut hasher = DefaultHasher::new();
+        name.hash(&mut hasher);
+        hidden.push(OsStr::from_bytes(&name.as_bytes()[..MAX_NAME - MASKED.len() - 17]));
+        hidden.push(format!(".{:016x}", hasher.finish()));
+    }
+    hidden
 }
 
 fn check(
@@ -106,13 +123,13 @@ fn check(
     report: &InjectReport,
 ) -> Resolution {
     let library_path = request.library_path.as_deref();
-    let found: Option<Resolved> = match places.loader {
-        Loader::Musl => musl::resolve(root, soname, library_path),
-        _ => ldcache::resolve(
-            root,
-            soname,
-            &ldcache::Request { library_path, runpath, machine: Machine::NATIVE },
-        ),
+    let found: Option<Resolved> = match &places.loader {
+        Loader::Glibc(platform) => {
+            let platform = Some(&**platform);
+            let request = ldcache::Request { library_path, runpath, machine: Machine::NATIVE, platform };
+            ldcache::resolve(root, soname, &request)
+        }
+        _ => musl::resolve(root, soname, library_path),
     };
     let is_ours = |file: &str| report.items.iter().any(|i| i.kind == ItemKind::File && i.path == file);
     let is_compat = |file: &str| {

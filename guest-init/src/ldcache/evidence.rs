@@ -6,6 +6,8 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use memchr::memmem;
+
 use super::machine::Machine;
 use crate::rootfs::RootDir;
 
@@ -38,7 +40,7 @@ pub(super) fn loader(root: &RootDir, path: &Path, machine: Machine) -> Option<Lo
     let mut cache = None;
     let mut glibc = None;
     let (mut dirs, mut run): (Vec<&[u8]>, Vec<&[u8]>) = Default::default();
-    for string in bytes.split(|byte| *byte == 0) {
+    for string in strings(&bytes) {
         if is_built_in_dir(string) {
             run.push(string);
             continue;
@@ -55,6 +57,17 @@ pub(super) fn loader(root: &RootDir, path: &Path, machine: Machine) -> Option<Lo
     }
     let dirs = dirs.iter().map(|dir| path_of(&dir[..dir.len() - 1])).collect::<Vec<_>>();
     if dirs.is_empty() { None } else { Some(Loader { dirs, cache: cache?, glibc }) }
+}
+
+/// What stands between the NULs of a program.
+fn strings(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = Some(bytes);
+    std::iter::from_fn(move || {
+        let bytes = rest?;
+        let end = memchr::memchr(0, bytes);
+        rest = end.map(|end| &bytes[end + 1..]);
+        Some(&bytes[..end.unwrap_or(bytes.len())])
+    })
 }
 
 /// `/lib/`, `/usr/lib64/`, `/opt/glibc/lib/x86_64-linux-gnu/`: absolute, one slash at the end, and a library
@@ -78,7 +91,7 @@ fn path_of(bytes: &[u8]) -> PathBuf {
 /// The version in `GNU C Library (Debian GLIBC 2.36-9) stable release version 2.36.`
 fn version(banner: &[u8]) -> Option<(u32, u32)> {
     const BEFORE: &[u8] = b"release version ";
-    let at = banner.windows(BEFORE.len()).position(|part| part == BEFORE)?;
+    let at = memmem::find(banner, BEFORE)?;
     let text: Vec<u8> = banner[at + BEFORE.len()..].iter().take(16).copied().collect();
     let mut numbers = text.split(|byte| !byte.is_ascii_digit());
     let mut number = || std::str::from_utf8(numbers.next()?).ok()?.parse().ok();
@@ -97,7 +110,7 @@ pub(super) fn libc_version(root: &RootDir, path: &Path) -> Option<(u32, u32)> {
     while offset < MAX_LIBC {
         let len = fill(&file, &mut block, offset)?;
         let text = &block[..len];
-        let found = text.windows(BANNER.len()).position(|part| part == BANNER);
+        let found = memmem::find(text, BANNER);
         if let Some(version) = found.and_then(|at| version(&text[at..text.len().min(at + OVERLAP)])) {
             return Some(version);
         }

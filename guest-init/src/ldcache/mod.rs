@@ -115,10 +115,17 @@ pub struct Cache {
 /// [`LdCacheError`] only where no useful cache can be made. A library or directory that cannot be read is
 /// passed over, with a warning, as `ldconfig` does.
 pub fn build(root: &RootDir) -> Result<Cache, LdCacheError> {
+    build_for(root, &Platform::detect(root).unwrap_or_default())
+}
+
+/// [`build`], for a root whose platform is known.
+///
+/// # Errors
+/// As [`build`].
+pub fn build_for(root: &RootDir, platform: &Platform) -> Result<Cache, LdCacheError> {
     let mut report = CacheReport::default();
-    let platform = Platform::detect(root).unwrap_or_default();
-    let rules = Rules::of(root, &platform);
-    let mut directories = dirs::collect(root, &platform, &rules, &mut report);
+    let rules = Rules::of(root, platform);
+    let mut directories = dirs::collect(root, platform, &rules, &mut report);
     let mut libraries = Vec::new();
     let mut index = 0;
     // The list grows: subdirectories for special hardware are scanned last.
@@ -149,7 +156,7 @@ pub fn build(root: &RootDir) -> Result<Cache, LdCacheError> {
     let names: Vec<&[u8]> = directories.hwcaps.iter().map(Vec::as_slice).collect();
     let bytes = encode(libraries, &layout(&rules, &names))?;
     report.bytes = bytes.len();
-    Ok(Cache { path: platform.cache, bytes, report })
+    Ok(Cache { path: platform.cache.clone(), bytes, report })
 }
 
 fn library(directory: &OsStr, lib: Found, hwcaps: Option<Vec<u8>>, hwcap: u64) -> Library {

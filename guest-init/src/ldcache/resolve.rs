@@ -50,6 +50,8 @@ pub struct Request<'a> {
     pub runpath: &'a [PathBuf],
     /// The machine of the program.
     pub machine: Machine,
+    /// The platform of that machine, where it is known already.
+    pub platform: Option<&'a Platform>,
 }
 
 /// A copy of the library for better processors.
@@ -80,7 +82,8 @@ pub struct Resolved {
 /// Finds the file that a program in `root` gets for `soname`. `None` also where only a copy for better
 /// processors exists: then it depends on the processor whether there is one.
 pub fn resolve(root: &RootDir, soname: &str, request: &Request<'_>) -> Option<Resolved> {
-    let platform = Platform::detect_for(root, request.machine);
+    let known = request.platform.cloned();
+    let platform = known.or_else(|| Platform::detect_for(root, request.machine));
     let platform = platform.unwrap_or_else(|| Platform { machine: request.machine, ..Platform::default() });
     let mut search = Search { root, platform: &platform, soname, variants: Vec::new() };
     let (path, via) = search.run(request)?;

@@ -6,6 +6,8 @@
 
 use std::ops::Range;
 
+use memchr::memmem;
+
 use super::evidence;
 use super::platform::Platform;
 use crate::rootfs::RootDir;
@@ -99,18 +101,9 @@ impl Rules {
     /// By the texts in the `ldconfig` program.
     fn by_texts(program: &[u8], version: Version) -> Self {
         let mut rules = Self::by_version(version);
-        let texts: Vec<_> = BEHAVIOURS.iter().filter_map(|b| Some((b, b.text?.as_bytes()))).collect();
-        let mut begins = [false; 256];
-        for (behaviour, text) in &texts {
-            *(behaviour.set)(&mut rules) = false;
-            begins[usize::from(text[0])] = true;
-        }
-        // One pass: an ldconfig has a megabyte.
-        for at in (0..program.len()).filter(|at| begins[usize::from(program[*at])]) {
-            for (behaviour, text) in &texts {
-                if program[at..].starts_with(text) {
-                    *(behaviour.set)(&mut rules) = true;
-                }
+        for behaviour in &BEHAVIOURS {
+            if let Some(text) = behaviour.text {
+                *(behaviour.set)(&mut rules) = memmem::find(program, text.as_bytes()).is_some();
             }
         }
         rules
