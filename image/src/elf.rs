@@ -26,7 +26,7 @@ const MAX_PROGRAM_HEADERS: u64 = 512;
 const MAX_DYNAMIC: u64 = 64 * 1024;
 /// `DT_NEEDED` entries: the largest programs have about 200.
 const MAX_NEEDED: usize = 1024;
-/// Bytes of one note segment.
+/// Bytes of all note segments.
 const MAX_NOTES: u64 = 64 * 1024;
 /// Bytes of one string, its NUL included: `PATH_MAX`.
 const MAX_STRING: u64 = 4096;
@@ -178,11 +178,17 @@ pub fn read<S: ReadAt + ?Sized>(src: &S) -> Result<Elf, ElfError> {
         abi_tag: None,
         x86_isa_needed: 0,
     };
+    let mut notes = MAX_NOTES;
     for segment in &segments {
         match segment.p_type {
-            program_header::PT_INTERP => elf.interp = Some(file.string("PT_INTERP", segment.p_offset)?),
+            // As in the kernel, the first counts.
+            program_header::PT_INTERP if elf.interp.is_none() => {
+                elf.interp = Some(file.string("PT_INTERP", segment.p_offset)?);
+            }
             program_header::PT_NOTE | program_header::PT_GNU_PROPERTY => {
-                read_notes(&file, segment, ctx, &mut elf)?;
+                let len = segment.p_filesz.min(notes);
+                notes -= len;
+                read_notes(&file, segment, len, ctx, &mut elf)?;
             }
             _ => {}
         }
@@ -294,15 +300,16 @@ const NT_GNU_ABI_TAG: u32 = 1;
 const NT_GNU_PROPERTY_TYPE_0: u32 = 5;
 const GNU_PROPERTY_X86_ISA_1_NEEDED: u32 = 0xc000_8002;
 
-/// Looks through one note segment for the notes we know. A damaged note ends the walk without an error, as in
+/// Looks through the first `len` bytes of a note segment for the notes we know. A damaged note ends the walk without an error, as in
 /// `ldconfig`: notes only refine what is known.
 fn read_notes<S: ReadAt + ?Sized>(
     file: &Source<'_, S>,
     segment: &ProgramHeader,
+    len: u64,
     ctx: Ctx,
     elf: &mut Elf,
 ) -> Result<(), ElfError> {
-    let notes = file.up_to("a note segment", segment.p_offset, segment.p_filesz.min(MAX_NOTES))?;
+    let notes = file.up_to("a note segment", segment.p_offset, len)?;
     let align = if segment.p_align == 8 { 8 } else { 4 };
     let word = |at: usize| word_at(&notes, at, ctx);
     let mut at = 0_usize;
