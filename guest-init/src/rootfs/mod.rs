@@ -27,6 +27,8 @@ pub(crate) use self::write::cut;
 const MAX_NAMES: usize = 100_000;
 /// Links followed for one path, as in the kernel.
 const MAX_LINKS: usize = 40;
+/// Names walked for one path that is made canonical, those in links included.
+const MAX_STEPS: usize = 512;
 
 /// Why something in the container root could not be done.
 #[derive(Debug, thiserror::Error)]

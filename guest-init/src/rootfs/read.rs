@@ -1,17 +1,18 @@
 //! Looking at a container root.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::Read;
 use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
 use nix::dir::{Dir, Type};
+use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, readlinkat};
 use nix::sys::stat::{fstat, fstatat};
 
-use super::{DirEntry, Kind, MAX_LINKS, MAX_NAMES, RootDir, RootError, Stat, io_error};
+use super::{DirEntry, Kind, MAX_LINKS, MAX_NAMES, MAX_STEPS, RootDir, RootError, Stat, io_error};
 
 impl RootDir {
     /// Opens a regular file of at most `max` bytes for reading. Links are followed inside the root.
@@ -125,9 +126,9 @@ impl RootDir {
     /// without `.` and `..`.
     ///
     /// # Errors
-    /// [`RootError::Io`] when a part does not exist, or after 40 links.
+    /// [`RootError::Io`] when a part does not exist, or after 40 links or 512 names.
     pub fn canonical(&self, path: &Path) -> Result<PathBuf, RootError> {
-        let mut links = 0;
+        let (mut links, mut steps) = (0, 0);
         let mut done = PathBuf::from("/");
         // Components still to walk, the next one last.
         let mut todo: Vec<std::ffi::OsString> = Vec::new();
@@ -137,6 +138,10 @@ impl RootDir {
                 done.pop();
                 continue;
             }
+            steps += 1;
+            if steps > MAX_STEPS {
+                return Err(io_error("resolve", path, Errno::ENAMETOOLONG));
+            }
             let here = done.join(&name);
             if self.lstat(&here)?.kind != Kind::Link {
                 done = here;
@@ -144,8 +149,7 @@ impl RootDir {
             }
             links += 1;
             if links > MAX_LINKS {
-                let source = io::Error::from_raw_os_error(libc::ELOOP);
-                return Err(RootError::Io { action: "resolve", path: path.to_owned(), source });
+                return Err(io_error("resolve", path, Errno::ELOOP));
             }
             let target = self.read_link(&here)?;
             if target.is_absolute() {
