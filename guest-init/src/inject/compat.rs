@@ -71,11 +71,18 @@ fn look_at(root: &RootDir, dir: PathBuf, driver: &str) -> Option<Decision> {
     let (version, name) = versions.max_by(|a, b| compare_names(a.0.as_bytes(), b.0.as_bytes()))?;
     let note = root.open_file(&dir.join(name), MAX_LIBRARY).ok().map(|file| elf::cuda_compat(&file));
     let (used, reason) = match note {
+        _ if !can_be_named(&dir) => (false, "ld.so.conf cannot name its directory".into()),
         Some(Ok(note)) => rule(note.as_ref(), &version, driver),
         Some(Err(error)) => (false, error.to_string()),
         None => (false, "its libcuda cannot be read".into()),
     };
     Some(Decision { dir, version, used, reason })
+}
+
+/// Whether a line of any glibc's ld.so.conf can hold the path.
+fn can_be_named(dir: &Path) -> bool {
+    let fits = |c: char| !c.is_control() && !c.is_whitespace() && !matches!(c, '#' | '=');
+    dir.to_str().is_some_and(|text| text.chars().all(fits))
 }
 
 /// NVIDIA's rule.

@@ -11,7 +11,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::complete::{MASKED, mask};
+use super::complete::{hidden_name, mask};
 use super::plan::{MAX_FILE, in_driver};
 use super::record::{Entry, Record};
 use super::{InjectError, InjectReport, Inventory, Plan, PlannedFile, Request, plan, text};
@@ -110,7 +110,7 @@ fn target(plan: &Plan, old: &Record, root: &RootDir, missing: &[PlannedFile]) ->
         entries.entry(path.clone()).or_insert_with(|| entry.clone());
     }
     for path in &plan.masks {
-        let name = format!("{MASKED}{}", path.file_name().unwrap_or_default().to_string_lossy());
+        let name = hidden_name(path).to_string_lossy().into_owned();
         entries.insert(text(path), Entry::Masked { name });
     }
     Record { version: plan.report.version.clone(), entries, ..Record::default() }

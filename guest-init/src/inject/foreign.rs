@@ -3,7 +3,7 @@
 //! They are told by the names that the driver gives its libraries and by SONAME, and looked for wherever the
 //! container's loader would look.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -21,6 +21,10 @@ use crate::rootfs::{DirEntry, Kind, RootDir};
 
 /// Files found. A hostile image could have one per name.
 const MAX_FOUND: usize = 4096;
+/// Libraries that are opened for their SONAME. The largest images have about 6000.
+const MAX_OPENED: usize = 16_384;
+/// Subdirectories for better processors that are looked into, in one directory. glibc knows four.
+const MAX_HWCAPS: usize = 64;
 /// Bytes of a library. Only its headers are read.
 const MAX_LIBRARY: u64 = 1 << 40;
 
@@ -79,7 +83,8 @@ pub fn decide(
     Ok(decided)
 }
 
-/// Finds the driver files in `dirs` that are not among `ours`. Directories in `except` are left out.
+/// Finds the driver files in `dirs`, and in their subdirectories for better processors, that are not among `ours`.
+/// Directories in `except` are left out.
 pub fn find(
     root: &RootDir,
     dirs: &[PathBuf],
@@ -89,10 +94,16 @@ pub fn find(
 ) -> Vec<Foreign> {
     let mut seen = BTreeSet::new();
     let mut found = Vec::new();
-    for dir in dirs {
-        let Ok(dir) = root.canonical(dir) else { continue };
+    let mut opened = 0;
+    // The subdirectories come last.
+    let mut dirs: VecDeque<(PathBuf, bool)> = dirs.iter().map(|dir| (dir.clone(), true)).collect();
+    while let Some((dir, is_base)) = dirs.pop_front() {
+        let Ok(dir) = root.canonical(&dir) else { continue };
         if except.contains(&dir) || !seen.insert(dir.clone()) {
             continue;
+        }
+        if is_base {
+            dirs.extend(hwcaps_of(root, &dir).into_iter().map(|dir| (dir, false)));
         }
         let entries = match root.list(&dir) {
             Ok(entries) => entries,
@@ -104,19 +115,33 @@ pub fn find(
         };
         for entry in entries {
             let path = dir.join(&entry.name);
-            if found.len() < MAX_FOUND && !ours.contains(&path) && is_drivers(root, &path, &entry) {
+            if found.len() < MAX_FOUND
+                && !ours.contains(&path)
+                && is_drivers(root, &path, &entry, &mut opened)
+            {
                 let version = version_at(root, &path, &entry.name);
                 found.push(Foreign { path, version });
             }
         }
     }
+    if opened > MAX_OPENED {
+        let text = format!("more than {MAX_OPENED} libraries: of the rest, only the names were looked at");
+        warnings.push(text);
+    }
     found.sort_by(|a, b| a.path.cmp(&b.path));
     found
 }
 
+/// The subdirectories of a library directory for better processors.
+fn hwcaps_of(root: &RootDir, dir: &Path) -> Vec<PathBuf> {
+    let parent = dir.join("glibc-hwcaps");
+    let entries = root.list(&parent).unwrap_or_default();
+    entries.into_iter().take(MAX_HWCAPS).map(|entry| parent.join(entry.name)).collect()
+}
+
 /// Anything under a driver's name, and libraries under another name with a driver's SONAME: `ldconfig` would make the
 /// link that programs ask for.
-fn is_drivers(root: &RootDir, path: &Path, entry: &DirEntry) -> bool {
+fn is_drivers(root: &RootDir, path: &Path, entry: &DirEntry, opened: &mut usize) -> bool {
     if entry.kind == Kind::Directory {
         return false;
     }
@@ -126,7 +151,11 @@ fn is_drivers(root: &RootDir, path: &Path, entry: &DirEntry) -> bool {
     let name = entry.name.as_bytes();
     let library =
         entry.kind == Kind::File && name.starts_with(b"lib") && name.windows(3).any(|w| w == b".so");
-    library && soname(root, path).is_some_and(|soname| is_driver_library(&soname))
+    if !library {
+        return false;
+    }
+    *opened += 1;
+    *opened <= MAX_OPENED && soname(root, path).is_some_and(|soname| is_driver_library(&soname))
 }
 
 fn soname(root: &RootDir, path: &Path) -> Option<OsString> {

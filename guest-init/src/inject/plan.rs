@@ -20,8 +20,6 @@ const DEVELOPMENT_LINKS: [&str; 4] =
     ["libcuda.so", "libnvidia-ml.so", "libnvcuvid.so", "libnvidia-encode.so"];
 /// Bytes of one driver file.
 pub(super) const MAX_FILE: u64 = 4 << 30;
-/// Subdirectories for better processors that are looked into. glibc knows four.
-const MAX_HWCAPS: usize = 64;
 /// `e_type` of a shared object.
 const ET_DYN: u16 = 3;
 /// Permission bits of libraries and data.
@@ -287,7 +285,8 @@ pub(super) fn in_driver(source: RootError) -> InjectError {
     InjectError::Ours { place: "cannot read the driver directory of the initrd", source }
 }
 
-/// The directories in which a container's loader may find libraries.
+/// The directories in which a container's loader may find libraries, each also with subdirectories for better
+/// processors.
 pub(super) fn searched(root: &RootDir, places: &Places, request: &Request) -> Vec<PathBuf> {
     let library_path = request.library_path.as_deref().unwrap_or_default().as_bytes();
     let listed = library_path.split(|b| matches!(b, b':' | b';')).filter(|dir| dir.starts_with(b"/"));
@@ -300,14 +299,7 @@ pub(super) fn searched(root: &RootDir, places: &Places, request: &Request) -> Ve
     }
     dirs.extend(places.libraries.iter().cloned());
     dirs.extend(places.libraries32.clone());
-    let hwcaps: Vec<PathBuf> = dirs.iter().flat_map(|dir| hwcaps_of(root, dir)).collect();
-    dirs.extend(hwcaps);
+    let mut seen = BTreeSet::new();
+    dirs.retain(|dir| seen.insert(dir.clone()));
     dirs
-}
-
-/// The subdirectories of a library directory for better processors.
-fn hwcaps_of(root: &RootDir, dir: &Path) -> Vec<PathBuf> {
-    let parent = dir.join("glibc-hwcaps");
-    let entries = root.list(&parent).unwrap_or_default();
-    entries.into_iter().take(MAX_HWCAPS).map(|entry| parent.join(entry.name)).collect()
 }

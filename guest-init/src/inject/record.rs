@@ -2,7 +2,7 @@
 //! an earlier driver left, and where a boot was cut off.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -91,7 +91,15 @@ impl Record {
             }
         };
         match serde_json::from_slice::<Self>(&bytes) {
-            Ok(record) if record.format == FORMAT => record,
+            Ok(mut record) if record.format == FORMAT => {
+                let listed = record.entries.len();
+                record.entries.retain(|path, _| is_plain(path));
+                if record.entries.len() < listed {
+                    let odd = listed - record.entries.len();
+                    warnings.push(format!("{PATH}: {odd} paths are not of our making; not used"));
+                }
+                record
+            }
             Ok(record) => {
                 warnings.push(format!("{PATH}: expected format {FORMAT}, found {}; not used", record.format));
                 Self::default()
@@ -141,7 +149,11 @@ impl Record {
         let stale = self.entries.iter().filter(|(path, _)| !keep.contains_key(*path));
         for (name, entry) in stale.filter(|(_, entry)| !matches!(entry, Entry::Masked { .. })) {
             let path = PathBuf::from(name);
-            root.discard(&path)?;
+            if let Err(error) = root.discard(&path) {
+                // What leads there now is not what was there when it was recorded.
+                warnings.push(format!("{name}: of an earlier driver; not looked for: {error}"));
+                continue;
+            }
             if entry.is_at(root, &path) {
                 root.remove_file(&path)?;
                 removed.push(name.clone());
@@ -151,4 +163,14 @@ impl Record {
         }
         Ok(removed)
     }
+}
+
+/// Whether a path is of the form that is recorded: absolute, and nothing but names.
+fn is_plain(path: &str) -> bool {
+    let mut parts = Path::new(path).components();
+    path.len() < 4096
+        && !path.contains('\0')
+        && parts.next() == Some(Component::RootDir)
+        && parts.clone().next().is_some()
+        && parts.all(|part| matches!(part, Component::Normal(_)))
 }
