@@ -59,15 +59,15 @@ impl RootDir {
         Ok(())
     }
 
-    /// Makes `path` a link to `target`, replacing a file or link that is there.
+    /// Makes `path` a link to `target`, replacing a file or link that is there. It is not
+    /// sure to be on the disk before [`Self::sync`].
     pub fn symlink(&self, target: &OsStr, path: &Path) -> Result<(), RootError> {
         let (dir, name) = self.parent(path)?;
         let temporary = fresh_name(&dir, name, path)?;
         cut::here()
             .and_then(|()| symlinkat(target, &dir, temporary.as_os_str()))
             .map_err(|e| io_error("link", path, e))?;
-        put(&dir, &temporary, name, path)?;
-        sync(&dir, path)
+        put(&dir, &temporary, name, path)
     }
 
     /// Writes `bytes` to `path` with permissions `mode`, replacing what is there. On return they are on the
