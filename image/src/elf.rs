@@ -23,7 +23,7 @@ use self::source::Source;
 /// Program headers: real libraries have about ten.
 const MAX_PROGRAM_HEADERS: u64 = 512;
 /// Bytes of the dynamic section: real libraries have about 600.
-const MAX_DYNAMIC: u64 = 64 * 1024;
+const MAX_DYNAMIC: u64 = 16 * 1024;
 /// `DT_NEEDED` entries: the largest programs have about 200.
 const MAX_NEEDED: usize = 1024;
 /// Bytes of all note segments.
