@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::io::{self, Read, Write};
 
 /// Version of the frames and of what is in them.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// Port the guest listens on unless told otherwise.
 pub const DEFAULT_PORT: u32 = 1042;
 /// Largest request, payload bytes.
@@ -147,9 +147,9 @@ mod tests {
 
     #[test]
     fn golden_frames_pin_the_format() {
-        assert_eq!(frame(&Request::Status), *b"gpui\x01\0\0\0\x01\0\0\0\0");
+        assert_eq!(frame(&Request::Status), *b"gpui\x02\0\0\0\x01\0\0\0\0");
         let wait = Request::Wait { until: Until::Exited, timeout_ms: 60_000 };
-        assert_eq!(frame(&wait), *b"gpui\x01\0\0\0\x05\0\0\0\x01\x01\xfb\x60\xea");
+        assert_eq!(frame(&wait), *b"gpui\x02\0\0\0\x05\0\0\0\x01\x01\xfb\x60\xea");
         assert_eq!(read::<Request>(&mut &frame(&wait)[..], MAX_REQUEST).unwrap(), wait);
     }
 

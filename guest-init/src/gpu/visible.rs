@@ -25,7 +25,8 @@ impl Visible {
     /// What an environment asks for.
     pub fn asked(env: &BTreeMap<String, String>) -> Self {
         match env.get(VARIABLE).map(|value| value.trim()) {
-            None | Some("all") => Self::All,
+            None => Self::All,
+            Some(list) if list.split(',').any(|word| word.trim() == "all") => Self::All,
             Some("none") => Self::None,
             Some("" | "void") => Self::Void,
             Some(list) => Self::List(
@@ -79,7 +80,9 @@ fn unmatched(word: &str, gpus: &[Gpu]) -> Finding {
     } else {
         format!("{VARIABLE} asks for GPU {word}, which is none of the {} GPUs of this guest", gpus.len())
     };
-    let list = gpus.iter().enumerate().map(|(index, gpu)| {
+    let mut bound: Vec<&Gpu> = gpus.iter().filter(|gpu| gpu.minor.is_some()).collect();
+    bound.sort_by(|a, b| a.bdf.cmp(&b.bdf));
+    let list = bound.iter().enumerate().map(|(index, gpu)| {
         format!("{index}: {} {}", gpu.bdf, gpu.uuid.as_deref().unwrap_or("(UUID not known)"))
     });
     let hint =

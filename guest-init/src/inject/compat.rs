@@ -35,10 +35,15 @@ pub struct Decision {
     pub reason: String,
 }
 
-/// Decides about every directory of compatibility libraries. At most one is used: the newest.
-pub fn decide(root: &RootDir, driver: &str) -> Vec<Decision> {
+/// Decides about every directory of compatibility libraries. At most one is used: the newest. None is, where the loader
+/// has no cache that could prefer it.
+pub fn decide(root: &RootDir, driver: &str, has_cache: bool) -> Vec<Decision> {
     let mut decisions: Vec<Decision> =
         directories(root).into_iter().filter_map(|dir| look_at(root, dir, driver)).collect();
+    for decision in decisions.iter_mut().filter(|decision| decision.used && !has_cache) {
+        decision.used = false;
+        decision.reason = "the image's loader has no cache by which it could be preferred".into();
+    }
     let version = |d: &Decision| d.version.clone();
     let newest = decisions.iter().filter(|d| d.used).map(version);
     let newest = newest.max_by(|a, b| compare_names(a.as_bytes(), b.as_bytes()));

@@ -14,15 +14,17 @@ use super::plan::searched;
 use super::request::Request;
 use super::{InjectError, InjectReport, Item, ItemKind, Resolution, findings, foreign, musl, text};
 use crate::ldcache::{self, Machine, Resolved};
-use crate::rootfs::{Kind, RootDir};
+use crate::rootfs::RootDir;
 
 /// The names that CUDA programs ask for. `libcuda.so` is what Triton and numba open.
 const CHECKED: [&str; 3] = ["libcuda.so.1", "libcuda.so", "libnvidia-ml.so.1"];
 /// Other versions of a driver file get this before their name, so that neither loader nor `ldconfig` takes
 /// them for a library. They can be renamed back.
 const MASKED: &str = ".gpu-initrd-masked.";
-/// Bytes of a file name.
-const MAX_NAME: usize = 255;
+/// Bytes of a file name, less those that number it.
+const MAX_NAME: usize = 250;
+/// Files that one name may have hidden over the boots.
+const MAX_HIDDEN: usize = 100;
 
 /// Puts the links right that something above the driver's files hides, makes sure that the directory of libraries is
 /// searched, writes the loader cache of `root`, and asks which files its loader opens.
@@ -31,7 +33,11 @@ const MAX_NAME: usize = 255;
 /// [`InjectError`] when the cache, or what it is made from, cannot be written.
 pub fn complete(root: &RootDir, request: &Request, report: &mut InjectReport) -> Result<(), InjectError> {
     let Some(places) = Places::of(root) else { return Ok(()) };
-    repair(root, &places, request, report)?;
+    if request.driver_files != DriverFiles::Keep {
+        repair_links(root, report);
+    }
+    later_driver(root, &places, request, report)?;
+    report.findings.extend(findings::hidden(root, report));
     let dir = PathBuf::from(&report.lib_dir);
     match &places.loader {
         Loader::Glibc(platform) => {
@@ -62,44 +68,68 @@ pub fn complete(root: &RootDir, request: &Request, report: &mut InjectReport) ->
     Ok(())
 }
 
-/// What a container of an earlier boot left above the driver's files: links that `ldconfig` made for another version,
-/// a driver that was installed.
-fn repair(
+/// Links that `ldconfig` made for another version in a container of an earlier boot.
+fn repair_links(root: &RootDir, report: &mut InjectReport) {
+    for item in report.items.iter().filter(|item| item.kind == ItemKind::Link) {
+        let (path, target) = (Path::new(&item.path), Path::new(&item.target));
+        if root.read_link(path).is_ok_and(|old| old == target) {
+            continue;
+        }
+        match root.symlink(target.as_os_str(), path) {
+            Ok(()) => report.changed += 1,
+            // A directory under a driver's name, say; the check of what is opened tells whether it matters.
+            Err(error) => report.warnings.push(error.to_string()),
+        }
+    }
+}
+
+/// A driver that a container of an earlier boot installed above the image.
+fn later_driver(
     root: &RootDir,
     places: &Places,
     request: &Request,
     report: &mut InjectReport,
 ) -> Result<(), InjectError> {
-    for item in report.items.iter().filter(|item| item.kind == ItemKind::Link) {
-        let (path, target) = (Path::new(&item.path), Path::new(&item.target));
-        let present = root.lstat(path);
-        let is_right = root.read_link(path).is_ok_and(|old| old == target);
-        // A directory under a driver's name cannot be replaced; the check of what is opened reports it.
-        if !is_right && !present.is_ok_and(|stat| stat.kind == Kind::Directory) {
-            root.symlink(target.as_os_str(), path)?;
-            report.changed += 1;
-        }
+    if request.driver_files == DriverFiles::Keep {
+        return Ok(());
     }
-    if request.driver_files == DriverFiles::Mask {
-        let ours: BTreeSet<PathBuf> = report.items.iter().map(|item| item.path.clone().into()).collect();
-        let except: Vec<PathBuf> = report.compat_dir.iter().map(PathBuf::from).collect();
-        let dirs = searched(root, places, request);
-        for file in foreign::find(root, &dirs, &ours, &except, &mut Vec::new()) {
-            mask(root, &file.path)?;
-            report.changed += 1;
-            report.masked.push(text(&file.path));
+    let ours: BTreeSet<PathBuf> = report.items.iter().map(|item| item.path.clone().into()).collect();
+    let except: Vec<PathBuf> = report.compat_dir.iter().map(PathBuf::from).collect();
+    let dirs = searched(root, places, request);
+    let found = foreign::find(root, &dirs, &ours, &except, &mut report.warnings);
+    let finding = findings::bundled(&found, request.driver_files, report.version.as_deref());
+    match finding {
+        Some(finding) if request.driver_files == DriverFiles::Refuse => {
+            return Err(InjectError::Refused(Box::new(finding)));
         }
+        finding => report.findings.extend(finding),
+    }
+    for file in found {
+        mask(root, &file.path, report);
     }
     Ok(())
 }
 
-/// Hides a file by another name, which neither the loader nor `ldconfig` takes for a library.
-pub(super) fn mask(root: &RootDir, path: &Path) -> Result<(), InjectError> {
-    Ok(root.rename(path, &hidden_name(path))?)
+/// Hides a file by another name, which neither the loader nor `ldconfig` takes for a library. What is hidden by that name
+/// already stays.
+pub(super) fn mask(root: &RootDir, path: &Path, report: &mut InjectReport) {
+    let hidden = hidden_name(path);
+    let names = (0..MAX_HIDDEN).map(|number| match number {
+        0 => hidden.clone(),
+        number => [&*hidden, OsStr::new(&format!(".{number}"))].into_iter().collect(),
+    });
+    let free = names.into_iter().find(|name: &OsString| root.lstat(&path.with_file_name(name)).is_err());
+    match root.rename(path, &free.unwrap_or(hidden)) {
+        Ok(()) => {
+            report.changed += 1;
+            report.masked.push(text(path));
+        }
+        Err(error) => report.warnings.push(format!("{}: not hidden: {error}", path.display())),
+    }
 }
 
 /// The name by which the file at `path` is hidden.
-pub(super) fn hidden_name(path: &Path) -> OsString {
+fn hidden_name(path: &Path) -> OsString {
     let name = path.file_name().unwrap_or_default();
     let mut hidden = OsString::from(MASKED);
     if MASKED.len() + name.len() <= MAX_NAME {
@@ -149,8 +179,9 @@ fn check(
     }
 }
 
-/// Whether the container was given a library that answers to this name.
+/// Whether the container was given the library that should answer to this name.
 fn is_injected(soname: &str, report: &InjectReport) -> bool {
-    let name = |item: &Item| Path::new(&item.path).file_name().is_some_and(|name| name == soname);
-    report.items.iter().any(name)
+    let stem = soname.split_inclusive(".so").next().unwrap_or(soname);
+    let is_it = |item: &Item| item.path.rsplit('/').next().is_some_and(|name| name.starts_with(stem));
+    report.items.iter().any(is_it)
 }

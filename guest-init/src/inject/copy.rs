@@ -11,7 +11,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::complete::{hidden_name, mask};
+use super::complete::mask;
 use super::plan::{MAX_FILE, in_driver};
 use super::record::{Entry, Record};
 use super::{InjectError, InjectReport, Inventory, Plan, PlannedFile, Request, plan, text};
@@ -35,40 +35,48 @@ pub fn copy(
 ) -> Result<InjectReport, InjectError> {
     let mut warnings = Vec::new();
     let old = Record::read(root, &mut warnings);
-    let mut plan = plan(root, driver, inventory, request, old.ours(root))?;
+    let mut plan = plan(root, driver, inventory, request, &old.ours(root))?;
     plan.report.warnings.splice(0..0, warnings);
     let missing = missing(root, driver, &plan, &old)?;
     let mut new = target(&plan, &old, root, &missing);
     if is_done(root, &plan, &old, &missing, &new) {
         return Ok(plan.report);
     }
+    if !old.complete && !old.entries.is_empty() {
+        // What a cut left half-written takes room.
+        let left = old.entries.keys().map(PathBuf::from).chain(missing.iter().map(|file| file.to.clone()));
+        for path in left {
+            let _ = root.discard(&path);
+        }
+    }
     check_room(root, &plan, &missing)?;
     let mut report = std::mem::take(&mut plan.report);
     // From here to the last line, the record lists both.
     let mut both = Record { complete: false, ..old.clone() };
     both.entries.extend(new.entries.clone());
-    both.write(root)?;
-    stage(root, driver, &missing).inspect_err(|_| {
+    both.write(root).map_err(|error| no_room(root, error, &plan, &missing))?;
+    if let Err(error) = stage(root, driver, &missing) {
+        // What was written is of no use; the failure itself is what counts.
         for file in &missing {
-            // What was written is of no use; the failure itself is what counts.
             let _ = root.discard(&file.to);
         }
         let _ = old.clone().write(root);
-    })?;
+        return Err(no_room(root, error, &plan, &missing));
+    }
     for file in &missing {
         root.commit(&file.to)?;
         new.entries.insert(text(&file.to), Entry::of(&root.lstat(&file.to)?));
         report.changed += 1;
     }
     for (path, target) in plan.links.iter().filter(|(path, target)| !is_link(root, path, target)) {
-        make_parent(root, path)?;
-        root.symlink(target, path)?;
-        report.changed += 1;
+        // A directory in its place, say: the check of what is opened tells whether it matters.
+        match make_parent(root, path).and_then(|()| Ok(root.symlink(target, path)?)) {
+            Ok(()) => report.changed += 1,
+            Err(error) => report.warnings.push(crate::report::chain(&error)),
+        }
     }
     for path in &plan.masks {
-        mask(root, path)?;
-        report.changed += 1;
-        report.masked.push(text(path));
+        mask(root, path, &mut report);
     }
     report.removed = old.remove_stale(root, &new.entries, &mut report.warnings)?;
     report.changed += report.removed.len();
@@ -94,24 +102,20 @@ fn missing(
     Ok(missing)
 }
 
-/// The record of the finished work. Files that are in place are recorded as they are.
+/// The record of the finished work. Files that are in place are recorded as they are; those that the image brought, the
+/// very driver, are not ours.
 fn target(plan: &Plan, old: &Record, root: &RootDir, missing: &[PlannedFile]) -> Record {
     let mut entries: BTreeMap<String, Entry> = BTreeMap::new();
     for file in &plan.files {
-        let present = if missing.contains(file) { None } else { root.lstat(&file.to).ok() };
-        let entry = present.map_or_else(|| Entry::pending(file.size), |stat| Entry::of(&stat));
-        entries.insert(text(&file.to), entry);
+        let path = text(&file.to);
+        if missing.contains(file) {
+            entries.insert(path, Entry::pending(file.size));
+        } else if let (true, Ok(stat)) = (old.entries.contains_key(&path), root.lstat(&file.to)) {
+            entries.insert(path, Entry::of(&stat));
+        }
     }
     for (path, target) in &plan.links {
         entries.insert(text(path), Entry::Link { target: target.to_string_lossy().into_owned() });
-    }
-    let masked = old.entries.iter().filter(|(_, entry)| matches!(entry, Entry::Masked { .. }));
-    for (path, entry) in masked {
-        entries.entry(path.clone()).or_insert_with(|| entry.clone());
-    }
-    for path in &plan.masks {
-        let name = hidden_name(path).to_string_lossy().into_owned();
-        entries.insert(text(path), Entry::Masked { name });
     }
     Record { version: plan.report.version.clone(), entries, ..Record::default() }
 }
@@ -146,34 +150,43 @@ fn is_in_place(root: &RootDir, driver: &RootDir, file: &PlannedFile) -> Result<b
     Ok(root.open_file(&file.to, MAX_FILE).is_ok_and(|theirs| same_content(&ours, &theirs).unwrap_or(false)))
 }
 
+/// Bytes that the missing files take, and what goes with them.
+fn needed(missing: &[PlannedFile]) -> u64 {
+    SLACK + missing.iter().map(|file| file.size.next_multiple_of(BLOCK)).sum::<u64>()
+}
+
 /// Nothing is begun that cannot be finished.
 fn check_room(root: &RootDir, plan: &Plan, missing: &[PlannedFile]) -> Result<(), InjectError> {
     if missing.is_empty() {
         return Ok(());
     }
-    let needed = SLACK + missing.iter().map(|file| file.size.next_multiple_of(BLOCK)).sum::<u64>();
-    let dir = PathBuf::from(&plan.report.lib_dir);
+    let (dir, needed) = (PathBuf::from(&plan.report.lib_dir), needed(missing));
     let found = root.free_bytes(&dir).or_else(|_| root.free_bytes(Path::new("/")))?;
     if found < needed { Err(InjectError::NoSpace { dir, needed, found }) } else { Ok(()) }
 }
 
+/// The error for a disk that was full after all: a quota, another file system. What was written is gone again.
+fn no_room(root: &RootDir, error: InjectError, plan: &Plan, missing: &[PlannedFile]) -> InjectError {
+    let is_full = |error: &RootError| matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT));
+    match error {
+        InjectError::Root(error) if is_full(&error) => {
+            let dir = PathBuf::from(&plan.report.lib_dir);
+            let found = root.free_bytes(&dir).unwrap_or_default();
+            InjectError::NoSpace { dir, needed: needed(missing), found }
+        }
+        error => error,
+    }
+}
+
 /// Writes every missing file under its temporary name.
 fn stage(root: &RootDir, driver: &RootDir, missing: &[PlannedFile]) -> Result<(), InjectError> {
-    let needed = || missing.iter().map(|file| file.size).sum();
-    let no_space = |error: RootError, path: &Path| match error.raw_os_error() {
-        Some(libc::ENOSPC | libc::EDQUOT) => {
-            let found = root.free_bytes(Path::new("/")).unwrap_or_default();
-            InjectError::NoSpace { dir: path.to_owned(), needed: needed(), found }
-        }
-        _ => error.into(),
-    };
     for file in missing {
         make_parent(root, &file.to)?;
         let source = driver.open_file(&file.from, MAX_FILE).map_err(in_driver)?;
-        root.stage(&file.to, &source, file.mode).map_err(|error| no_space(error, &file.to))?;
+        root.stage(&file.to, &source, file.mode)?;
     }
     // Delayed allocation: that there is no room may only be told here.
-    root.sync().map_err(|error| no_space(error, Path::new("/")))
+    Ok(root.sync()?)
 }
 
 fn make_parent(root: &RootDir, path: &Path) -> Result<(), InjectError> {

@@ -11,8 +11,9 @@ use super::compat::Decision;
 use super::foreign::Foreign;
 use super::inventory::Inventory;
 use super::request::Request;
-use super::{Resolution, text};
+use super::{InjectReport, ItemKind, Resolution, text};
 use crate::report;
+use crate::rootfs::RootDir;
 
 /// Paths named in one finding.
 const MAX_NAMED: usize = 12;
@@ -91,6 +92,18 @@ pub(super) fn compat(decision: &Decision, driver: &str) -> Finding {
     info(Code::CudaCompat, message, "")
 }
 
+/// Driver files that the container does not see: an overlay's upper layer can have removed the directory they are in.
+pub(super) fn hidden(root: &RootDir, report: &InjectReport) -> Option<Finding> {
+    let files = report.items.iter().filter(|item| item.kind == ItemKind::File);
+    let unseen = files.filter(|item| root.stat(Path::new(&item.path)).is_err());
+    let unseen: Vec<String> = unseen.take(MAX_NAMED).map(|item| item.path.clone()).collect();
+    (!unseen.is_empty()).then(|| {
+        let message = "driver files are not to be seen in the container: a directory on the way was removed in its upper layer";
+        let hint = "start the container with a fresh upper layer";
+        report::with_evidence(report::warning(Code::InjectFailed, message, hint), unseen)
+    })
+}
+
 /// A library that the loader takes from elsewhere.
 pub(super) fn shadowed(resolution: &Resolution) -> Finding {
     let found = resolution.path.as_deref().unwrap_or("nothing");
@@ -106,7 +119,7 @@ pub(super) fn shadowed(resolution: &Resolution) -> Finding {
 }
 
 /// A store of Nix or Guix, and which programs find the driver there.
-pub(super) fn store(request: &Request, root: &crate::rootfs::RootDir, only: bool) -> Finding {
+pub(super) fn store(request: &Request, root: &RootDir, only: bool) -> Finding {
     let link = Path::new(super::place::RUN_LINK).join("lib");
     let link = link.display();
     let program = request.program.as_deref().unwrap_or("the container's program");

@@ -13,7 +13,7 @@ use image::elf;
 use image::status::Finding;
 
 use super::inventory::{Inventory, is_driver_library, version_of};
-use super::place::Places;
+use super::place::{Loader, Places};
 use super::plan::searched;
 use super::request::Request;
 use super::{InjectError, compat, findings};
@@ -48,7 +48,8 @@ pub struct Decided {
     pub findings: Vec<Finding>,
 }
 
-/// Looks for driver files that are not among `ours`, and decides by policy.
+/// Looks for driver files of the image, and decides by policy. Ours are the paths that an earlier injection made, and
+/// those that this one will: what the image has there is reported, and replaced anyway.
 ///
 /// # Errors
 /// [`InjectError::Refused`] when there are some and the policy refuses them.
@@ -57,13 +58,14 @@ pub fn decide(
     places: &Places,
     inventory: &Inventory,
     request: &Request,
-    ours: &BTreeSet<PathBuf>,
+    (earlier, planned): (&BTreeSet<PathBuf>, &BTreeSet<PathBuf>),
     warnings: &mut Vec<String>,
 ) -> Result<Decided, InjectError> {
     let driver = inventory.version.as_deref();
     let mut decided = Decided::default();
-    if let Some(driver) = driver.filter(|_| request.driver_files != DriverFiles::Keep) {
-        for decision in compat::decide(root, driver) {
+    if let Some(driver) = driver {
+        let has_cache = matches!(places.loader, Loader::Glibc(_));
+        for decision in compat::decide(root, driver, has_cache) {
             decided.findings.push(findings::compat(&decision, driver));
             if decision.used {
                 decided.compat_dir = Some(decision.dir);
@@ -71,12 +73,15 @@ pub fn decide(
         }
     }
     let dirs = searched(root, places, request);
-    let found = find(root, &dirs, ours, decided.compat_dir.as_slice(), warnings);
+    let mut found = find(root, &dirs, earlier, decided.compat_dir.as_slice(), warnings);
+    // The very driver, where it belongs.
+    found.retain(|file| !planned.contains(&file.path) || file.version.as_deref() != driver);
     match (findings::bundled(&found, request.driver_files, driver), request.driver_files) {
         (Some(finding), DriverFiles::Refuse) => return Err(InjectError::Refused(Box::new(finding))),
         (finding, DriverFiles::Mask) => {
             decided.findings.extend(finding);
-            decided.masks = found.into_iter().map(|file| file.path).collect();
+            let masks = found.into_iter().map(|file| file.path).filter(|path| !planned.contains(path));
+            decided.masks = masks.collect();
         }
         (finding, _) => decided.findings.extend(finding),
     }

@@ -12,6 +12,7 @@ use image::layout::{self, DRIVER_BIN_DIR, DRIVER_DATA_DIR, DRIVER_LIB_DIR, DRIVE
 use image::manifest::{self, Manifest};
 
 use super::InjectError;
+use super::plan::in_driver;
 use crate::rootfs::{Kind, RootDir};
 
 /// Directories of libraries in installations of the driver: those of an initrd, of Debian's packages, of the `.run`
@@ -107,12 +108,12 @@ impl Inventory {
     /// What a directory holds: by its manifest, if it has one, else by the names of its files.
     ///
     /// # Errors
-    /// [`InjectError::NoDriver`] when there is no driver, [`InjectError::DriverVersions`] when there are several.
+    /// [`InjectError::Manifest`] when its manifest is damaged, [`InjectError::NoDriver`] when there is no driver, [`InjectError::DriverVersions`] when there are several.
     pub fn of_directory(driver: &RootDir) -> Result<Self, InjectError> {
-        if let Ok(bytes) = driver.read(Path::new(layout::MANIFEST), manifest::MAX_BYTES)
-            && let Ok(manifest) = Manifest::from_json(&bytes)
-        {
-            return Ok(Self::of_manifest(&manifest));
+        match driver.read(Path::new(layout::MANIFEST), manifest::MAX_BYTES) {
+            Ok(bytes) => return Ok(Self::of_manifest(&Manifest::from_json(&bytes)?)),
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(in_driver(error)),
         }
         let version = version_in(driver)?;
         let mut found: BTreeMap<Place, DriverFile> = BTreeMap::new();
@@ -269,6 +270,23 @@ pub fn is_driver_library(name: &OsStr) -> bool {
         _ => false,
     };
     versioned && capability::TABLE.iter().any(is_stem)
+}
+
+/// Whether `name` is one that a driver of any version gives anything that containers get.
+pub fn is_driver_name(name: &OsStr) -> bool {
+    let Some(text) = name.to_str() else { return false };
+    let base = |path: &'static str| path.rsplit('/').next().unwrap_or(path);
+    let fits = |pattern: &str| match pattern.split_once(capability::VERSION) {
+        Some((before, after)) => text.starts_with(before) && text.ends_with(after),
+        None => text == pattern,
+    };
+    let is_of = |row: &capability::DriverFile| match row.kind {
+        Table::Program(known) | Table::Exact(known) | Table::Link { name: known, .. } => fits(known),
+        Table::Data(path) => fits(base(path)),
+        Table::Separate(stem) => text.strip_prefix(stem).is_some_and(|rest| rest.starts_with(".so")),
+        Table::Library(_) | Table::Sub(..) => false,
+    };
+    is_driver_library(name) || capability::TABLE.iter().any(is_of)
 }
 
 /// The driver version in a library's name. `None` for names without one.

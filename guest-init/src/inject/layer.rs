@@ -4,9 +4,10 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use super::complete::mask;
 use super::plan::{MAX_FILE, in_driver};
 use super::{InjectError, InjectReport, Inventory, Request, plan, text};
-use crate::rootfs::{RootDir, RootError};
+use crate::rootfs::{Kind, RootDir, RootError};
 
 /// Builds the layer for the container `root` in the directory `layer`, which is empty or an earlier layer and
 /// lies on the file system of `driver`. On another one the files are copied, with a warning: in a guest that
@@ -14,7 +15,7 @@ use crate::rootfs::{RootDir, RootError};
 ///
 /// The caller puts the layer **above** the container's image in the overlay: it also holds whiteouts that
 /// hide other versions of the same files. `upper`, if there is one, is the overlay's upper layer from an earlier boot:
-/// what stands there at the place of a driver's file is removed, since it would win.
+/// what stands there at the place of a driver's file is hidden, since it would win.
 ///
 /// # Errors
 /// [`InjectError`]; the layer is then incomplete and must not be mounted.
@@ -26,7 +27,7 @@ pub fn layer(
     layer: &Path,
     upper: Option<&RootDir>,
 ) -> Result<InjectReport, InjectError> {
-    let plan = plan(root, driver, inventory, request, BTreeSet::new())?;
+    let plan = plan(root, driver, inventory, request, &BTreeSet::new())?;
     let paths = plan.paths();
     let mut report = plan.report;
     let layer = RootDir::open(layer).map_err(in_layer)?;
@@ -67,9 +68,13 @@ pub fn layer(
             Err(error) => report.warnings.push(format!("{}: not hidden: {error}", path.display())),
         }
     }
-    for path in paths.iter().filter(|path| upper.is_some_and(|upper| upper.lstat(path).is_ok())) {
-        if let Some(Err(error)) = upper.map(|upper| upper.remove_file(path)) {
-            report.warnings.push(format!("{}: left in the upper layer: {error}", path.display()));
+    let Some(upper) = upper else { return Ok(report) };
+    for path in paths {
+        match upper.lstat(&path) {
+            // A whiteout: the container removed it.
+            Ok(stat) if stat.kind == Kind::Other => drop(upper.remove_file(&path)),
+            Ok(stat) if stat.kind != Kind::Directory => mask(upper, &path, &mut report),
+            _ => {}
         }
     }
     Ok(report)

@@ -23,6 +23,7 @@ mod tests;
 
 use std::path::Path;
 
+use image::manifest::ManifestError;
 use image::status::Finding;
 use serde::Serialize;
 
@@ -70,6 +71,9 @@ pub enum InjectError {
         /// How many files were there.
         found: usize,
     },
+    /// The driver directory has a manifest that cannot be read.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
     /// The driver directory holds no driver.
     #[error(
         "no driver in the driver directory: expected libcuda.so.VERSION or libnvidia-ml.so.VERSION in one of {searched}"

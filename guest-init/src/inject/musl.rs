@@ -32,6 +32,10 @@ pub fn search_path(root: &RootDir) -> Vec<PathBuf> {
 /// # Errors
 /// [`RootError`] when the file cannot be written.
 pub fn keep_directory(root: &RootDir, dir: &Path) -> Result<bool, RootError> {
+    match root.read(&path_file(), MAX_FILE) {
+        Err(error) if !error.is_not_found() => return Err(error),
+        _ => {}
+    }
     let canonical = |path: &Path| root.canonical(path).unwrap_or_else(|_| path.to_owned());
     let mut dirs = search_path(root);
     if dirs.iter().any(|searched| canonical(searched) == canonical(dir)) {

@@ -14,7 +14,7 @@ const STORES: [&str; 2] = ["/nix/store", "/gnu/store"];
 pub const RUN_LINK: &str = "/run/opengl-driver";
 /// What [`RUN_LINK`] points to: a directory with nothing but the driver, since one with the container's other
 /// libraries would mix two glibcs.
-pub const STORE_DIR: &str = "/usr/lib/gpu-initrd/opengl-driver";
+pub const STORE_DIR: &str = "/var/lib/gpu-initrd/opengl-driver";
 /// The library of gcompat, which lets musl's loader run programs of glibc.
 const GCOMPAT: [&str; 2] = ["/lib/libgcompat.so.0", "/usr/lib/libgcompat.so.0"];
 
@@ -48,7 +48,8 @@ impl Places {
     /// Looks for the loaders of `root`. `None`: there is none that could load the driver's libraries.
     pub fn of(root: &RootDir) -> Option<Self> {
         let store = STORES.iter().any(|dir| is_directory(root, dir));
-        let store_dir = || PathBuf::from(STORE_DIR).join("lib");
+        // Canonical, as everything that is compared with what is found in the root.
+        let store_dir = || root.canonical_as_far(&Path::new(STORE_DIR).join("lib"));
         // A glibc in the store is that of the store's programs alone.
         let platform = Platform::detect(root)
             .filter(|platform| !STORES.iter().any(|store| platform.lib_dir.starts_with(store)));
@@ -60,7 +61,7 @@ impl Places {
         };
         let main = match &loader {
             Loader::Glibc(platform) => Some(platform.lib_dir.clone()),
-            Loader::Musl => Some(root.canonical(Path::new("/usr/lib")).unwrap_or_else(|_| "/usr/lib".into())),
+            Loader::Musl => Some(root.canonical_as_far(Path::new("/usr/lib"))),
             Loader::Store => None,
         };
         let libraries32 = match &loader {
@@ -72,7 +73,7 @@ impl Places {
         Some(Self {
             libraries: main.into_iter().chain(store.then(store_dir)).collect(),
             libraries32,
-            programs: root.canonical(Path::new(BIN_DIR)).unwrap_or_else(|_| BIN_DIR.into()),
+            programs: root.canonical_as_far(Path::new(BIN_DIR)),
             loader,
             store,
         })

@@ -5,6 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use image::config::DriverFiles;
 use image::elf::{self, ElfError};
 use image::layout::DRIVER_LIB_DIR;
 
@@ -20,6 +21,8 @@ const DEVELOPMENT_LINKS: [&str; 4] =
     ["libcuda.so", "libnvidia-ml.so", "libnvcuvid.so", "libnvidia-encode.so"];
 /// Bytes of one driver file.
 pub(super) const MAX_FILE: u64 = 4 << 30;
+/// Where the device plugins of clusters put a node's driver, and images that expect it look.
+const CLUSTER_DIRS: [&str; 2] = ["/usr/local/nvidia/lib", "/usr/local/nvidia/lib64"];
 /// `e_type` of a shared object.
 const ET_DYN: u16 = 3;
 /// Permission bits of libraries and data.
@@ -72,7 +75,7 @@ pub fn plan(
     driver: &RootDir,
     inventory: &Inventory,
     request: &Request,
-    earlier: BTreeSet<PathBuf>,
+    earlier: &BTreeSet<PathBuf>,
 ) -> Result<Plan, InjectError> {
     let places = Places::of(root).ok_or(InjectError::NoGlibc { triplet: Machine::NATIVE.triplet() })?;
     let report = InjectReport {
@@ -92,8 +95,9 @@ pub fn plan(
         })
     };
     let native = libraries(driver, wanted(false), Machine::NATIVE, &mut plan.report)?;
-    if native.is_empty() {
-        return Err(InjectError::NoLibraries { dir: DRIVER_LIB_DIR, found: wanted(false).count() });
+    let asked = wanted(false).count();
+    if native.is_empty() && asked > 0 {
+        return Err(InjectError::NoLibraries { dir: DRIVER_LIB_DIR, found: asked });
     }
     for dir in &places.libraries {
         plan.add_libraries(driver, dir, &native, wanted(false))?;
@@ -143,7 +147,7 @@ impl Plan {
         for file in chosen {
             let (to, mode) = match &file.place {
                 Place::Program(name) => (places.programs.join(name), EXECUTABLE),
-                Place::Data(path) => (canonical_parent(root, path), PLAIN),
+                Place::Data(path) => (data_path(root, path), PLAIN),
                 Place::Library(_) | Place::Library32(_) => continue,
             };
             match &file.link {
@@ -201,15 +205,27 @@ impl Plan {
         places: &Places,
         inventory: &Inventory,
         request: &Request,
-        earlier: BTreeSet<PathBuf>,
+        earlier: &BTreeSet<PathBuf>,
     ) -> Result<(), InjectError> {
-        let mut ours = earlier;
-        ours.extend(self.paths());
-        let decided = foreign::decide(root, places, inventory, request, &ours, &mut self.report.warnings)?;
-        self.masks.extend(decided.masks);
+        let ours = self.paths();
+        let decided =
+            foreign::decide(root, places, inventory, request, (earlier, &ours), &mut self.report.warnings)?;
+        self.masks = decided.masks;
         self.report.compat_dir = decided.compat_dir.as_deref().map(text);
         self.report.findings.extend(decided.findings);
+        if request.driver_files == DriverFiles::Keep {
+            self.leave(root, earlier);
+        }
         Ok(())
+    }
+
+    /// Leaves out what would replace something of the image's.
+    fn leave(&mut self, root: &RootDir, earlier: &BTreeSet<PathBuf>) {
+        let is_free = |path: &Path| earlier.contains(path) || root.lstat(path).is_err();
+        self.files.retain(|file| is_free(&file.to));
+        self.links.retain(|(path, _)| is_free(path));
+        let kept: BTreeSet<String> = self.paths().iter().map(|path| text(path)).collect();
+        self.report.items.retain(|item| kept.contains(&item.path));
     }
 }
 
@@ -272,13 +288,10 @@ fn links(libraries: &[Library]) -> BTreeMap<PathBuf, OsString> {
     links
 }
 
-/// `path` with the links on the way to its last name followed as far as there is something.
-fn canonical_parent(root: &RootDir, path: &Path) -> PathBuf {
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return path.to_owned() };
-    if parent == Path::new("/") {
-        return path.to_owned();
-    }
-    root.canonical(parent).unwrap_or_else(|_| canonical_parent(root, parent)).join(name)
+/// Where a file of this path is, the links on the way to its name followed.
+fn data_path(root: &RootDir, path: &Path) -> PathBuf {
+    let parent = root.canonical_as_far(path.parent().unwrap_or(Path::new("/")));
+    parent.join(path.file_name().unwrap_or_default())
 }
 
 pub(super) fn in_driver(source: RootError) -> InjectError {
@@ -291,14 +304,17 @@ pub(super) fn searched(root: &RootDir, places: &Places, request: &Request) -> Ve
     let library_path = request.library_path.as_deref().unwrap_or_default().as_bytes();
     let listed = library_path.split(|b| matches!(b, b':' | b';')).filter(|dir| dir.starts_with(b"/"));
     let mut dirs: Vec<PathBuf> = listed.map(|dir| OsStr::from_bytes(dir).into()).collect();
+    dirs.extend(request.rpath(root));
     dirs.extend(request.runpath(root));
-    if let Loader::Glibc(platform) = &places.loader {
-        dirs.extend(ldcache::search_directories(root, platform));
-    } else {
-        dirs.extend(super::musl::search_path(root));
+    match &places.loader {
+        Loader::Glibc(platform) => dirs.extend(ldcache::search_directories(root, platform)),
+        Loader::Musl => dirs.extend(super::musl::search_path(root)),
+        Loader::Store => {}
     }
     dirs.extend(places.libraries.iter().cloned());
     dirs.extend(places.libraries32.clone());
+    dirs.extend(places.libraries.iter().chain(&places.libraries32).map(|dir| dir.join("vdpau")));
+    dirs.extend(CLUSTER_DIRS.map(PathBuf::from));
     let mut seen = BTreeSet::new();
     dirs.retain(|dir| seen.insert(dir.clone()));
     dirs

@@ -7,6 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::InjectError;
+use super::inventory::is_driver_name;
 use crate::rootfs::{Kind, RootDir, RootError, Stat};
 
 /// Where it is, in the container root.
@@ -45,11 +46,6 @@ pub enum Entry {
         /// What it says.
         target: String,
     },
-    /// A file of the image that is hidden.
-    Masked {
-        /// Its name now, in the same directory.
-        name: String,
-    },
 }
 
 impl Entry {
@@ -73,7 +69,6 @@ impl Entry {
                 root.lstat(path).is_ok_and(|stat| stat.kind == Kind::File && *self == Self::of(&stat))
             }
             Self::Link { target } => root.read_link(path).is_ok_and(|old| old == Path::new(target)),
-            Self::Masked { .. } => false,
         }
     }
 }
@@ -93,7 +88,7 @@ impl Record {
         match serde_json::from_slice::<Self>(&bytes) {
             Ok(mut record) if record.format == FORMAT => {
                 let listed = record.entries.len();
-                record.entries.retain(|path, _| is_plain(path));
+                record.entries.retain(|path, _| is_plain(path) && is_drivers(path));
                 if record.entries.len() < listed {
                     let odd = listed - record.entries.len();
                     warnings.push(format!("{PATH}: {odd} paths are not of our making; not used"));
@@ -147,7 +142,7 @@ impl Record {
     ) -> Result<Vec<String>, RootError> {
         let mut removed = Vec::new();
         let stale = self.entries.iter().filter(|(path, _)| !keep.contains_key(*path));
-        for (name, entry) in stale.filter(|(_, entry)| !matches!(entry, Entry::Masked { .. })) {
+        for (name, entry) in stale {
             let path = PathBuf::from(name);
             if let Err(error) = root.discard(&path) {
                 // What leads there now is not what was there when it was recorded.
@@ -163,6 +158,11 @@ impl Record {
         }
         Ok(removed)
     }
+}
+
+/// Whether a driver has a file of this name: nothing else was ever put there by us.
+fn is_drivers(path: &str) -> bool {
+    Path::new(path).file_name().is_some_and(is_driver_name)
 }
 
 /// Whether a path is of the form that is recorded: absolute, and nothing but names.

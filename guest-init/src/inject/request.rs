@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use image::capability::{self, Capability, UnknownCapability};
 use image::config::{Config, DriverFiles};
-use image::elf;
+use image::elf::{self, Elf};
 
 use crate::rootfs::RootDir;
 
@@ -55,13 +55,24 @@ impl Request {
     /// The directories of the program's RUNPATH, with `$ORIGIN` filled in. Empty when there is none or the program is
     /// not to be found: that is reported by whoever starts it.
     pub fn runpath(&self, root: &RootDir) -> Vec<PathBuf> {
-        let Some((program, runpath)) = self.program_runpath(root) else { return Vec::new() };
+        self.directories(root, |elf| elf.runpath)
+    }
+
+    /// The directories of the program's RPATH, which the loader searches only where there is no RUNPATH.
+    pub fn rpath(&self, root: &RootDir) -> Vec<PathBuf> {
+        self.directories(root, |elf| elf.rpath.filter(|_| elf.runpath.is_none()))
+    }
+
+    fn directories(&self, root: &RootDir, of: fn(Elf) -> Option<Vec<u8>>) -> Vec<PathBuf> {
+        let Some((program, elf)) = self.program(root) else { return Vec::new() };
+        let listed = of(elf).and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default();
         let origin = program.parent().unwrap_or(Path::new("/")).to_string_lossy().into_owned();
-        let dirs = runpath.split(':').filter(|dir| !dir.is_empty());
+        let dirs = listed.split(':').filter(|dir| !dir.is_empty());
         dirs.map(|dir| dir.replace("${ORIGIN}", &origin).replace("$ORIGIN", &origin).into()).collect()
     }
 
-    fn program_runpath(&self, root: &RootDir) -> Option<(PathBuf, String)> {
+    /// The program's file: the first of its name, as whoever starts it takes it.
+    fn program(&self, root: &RootDir) -> Option<(PathBuf, Elf)> {
         let name = self.program.as_deref()?;
         let dirs = self.path.as_deref().unwrap_or(DEFAULT_PATH).split(':');
         let candidates: Vec<PathBuf> = if name.contains('/') {
@@ -71,8 +82,7 @@ impl Request {
         };
         candidates.iter().find_map(|path| {
             let file = root.open_file(path, MAX_PROGRAM).ok()?;
-            let runpath = elf::read(&file).ok()?.runpath?;
-            Some((root.canonical(path).ok()?, String::from_utf8(runpath).ok()?))
+            Some((root.canonical(path).ok()?, elf::read(&file).ok()?))
         })
     }
 }

@@ -13,6 +13,8 @@ use crate::rootfs::RootDir;
 const MAX_CONF: u64 = 1024 * 1024;
 /// Configuration files read, over all.
 const MAX_FILES: usize = 1000;
+/// Directories and names that the patterns of all files may look at.
+const MAX_NAMES: usize = 500_000;
 /// How deep they may include each other. `ldconfig` has no limit, and dies on a cycle.
 const MAX_DEPTH: usize = 16;
 /// Directories named.
@@ -89,7 +91,16 @@ pub(super) fn read(
     report: &mut CacheReport,
 ) -> Conf {
     let result = Conf { directories: Vec::new(), hwcaps };
-    let mut reader = Reader { root, rules, report, result, open: Vec::new(), files: 0 };
+    let mut reader = Reader {
+        root,
+        rules,
+        report,
+        result,
+        open: Vec::new(),
+        files: 0,
+        budget: MAX_NAMES,
+        is_spent: false,
+    };
     reader.file(conf);
     reader.result
 }
@@ -102,6 +113,10 @@ struct Reader<'a> {
     /// The files being read, by device and inode: those that include each other.
     open: Vec<(u64, u64)>,
     files: usize,
+    /// Names that patterns may still look at.
+    budget: usize,
+    /// That none is left has been said.
+    is_spent: bool,
 }
 
 impl Reader<'_> {
@@ -153,7 +168,12 @@ impl Reader<'_> {
             absolute.push(b'/');
         }
         absolute.extend(pattern);
-        let paths: Vec<PathBuf> = glob::glob(self.root, &absolute);
+        let paths: Vec<PathBuf> = glob::glob(self.root, &absolute, &mut self.budget);
+        if self.budget == 0 && !self.is_spent {
+            self.is_spent = true;
+            let why = format!("{}: its patterns match too much, the rest match nothing", file.display());
+            self.report.warn(why);
+        }
         for path in &paths {
             self.file(path);
         }

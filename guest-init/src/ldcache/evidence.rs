@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use memchr::memmem;
 
 use super::machine::Machine;
-use crate::rootfs::RootDir;
+use crate::rootfs::{Kind, RootDir};
 
 /// Bytes of a loader or an `ldconfig`. They have about 200 KB and 1 MB.
 const MAX_PROGRAM: u64 = 8 << 20;
@@ -150,6 +150,20 @@ pub(super) fn is_for(root: &RootDir, path: &Path, machine: Machine) -> bool {
     let mut head = [0; 64];
     let file = root.open_file(path, u64::MAX).ok();
     file.is_some_and(|file| fill(&file, &mut head, 0) == Some(head.len()) && machine.opens(&head))
+}
+
+/// Whether a loader of `machine` that finds `path` on its way goes no further: it opens the library, or fails because it
+/// is none.
+pub(super) fn is_taken(root: &RootDir, path: &Path, machine: Machine) -> bool {
+    let Ok(stat) = root.stat(path) else { return false };
+    let mut head = [0; 64];
+    let read = root.open_file(path, u64::MAX).ok().and_then(|file| fill(&file, &mut head, 0));
+    match read {
+        Some(len) if len == head.len() && head.starts_with(b"\x7fELF") => machine.opens(&head),
+        Some(_) => true,
+        // A directory cannot be read, which ends it too; a FIFO is waited for.
+        None => stat.kind != Kind::File,
+    }
 }
 
 #[cfg(test)]

@@ -11,14 +11,17 @@ const MAX_PATHS: usize = 10_000;
 
 /// The paths that match `pattern`, in C order. A pattern without wildcards stands for itself, whether it
 /// exists or not. What cannot be listed matches nothing.
-pub(super) fn glob(root: &RootDir, pattern: &[u8]) -> Vec<PathBuf> {
+///
+/// `budget` is how many directories and names may still be looked at; without any left, nothing matches.
+pub(super) fn glob(root: &RootDir, pattern: &[u8], budget: &mut usize) -> Vec<PathBuf> {
     let start = if pattern.starts_with(b"/") { "/" } else { "" };
     let mut paths = vec![PathBuf::from(start)];
     let mut parts = pattern.split(|b| *b == b'/').filter(|p| !p.is_empty()).peekable();
     while let Some(part) = parts.next() {
         let last = parts.peek().is_none();
         if has_wildcard(part) {
-            paths = paths.iter().flat_map(|dir| matches(root, dir, part, last)).take(MAX_PATHS).collect();
+            let listed = paths.iter().flat_map(|dir| matches(root, dir, part, last, budget));
+            paths = listed.take(MAX_PATHS).collect();
         } else {
             let name = unescape(part);
             for path in &mut paths {
@@ -30,8 +33,9 @@ pub(super) fn glob(root: &RootDir, pattern: &[u8]) -> Vec<PathBuf> {
     paths
 }
 
-fn matches(root: &RootDir, dir: &Path, pattern: &[u8], last: bool) -> Vec<PathBuf> {
-    let Ok(entries) = root.list(dir) else { return Vec::new() };
+fn matches(root: &RootDir, dir: &Path, pattern: &[u8], last: bool, budget: &mut usize) -> Vec<PathBuf> {
+    let entries = if *budget == 0 { Vec::new() } else { root.list(dir).unwrap_or_default() };
+    *budget = budget.saturating_sub(1 + entries.len());
     entries
         .into_iter()
         .filter(|e| last || matches!(e.kind, Kind::Directory | Kind::Link))

@@ -165,5 +165,9 @@ fn read_loader(root: &RootDir, path: &Path, machine: Machine) -> Option<(PathBuf
 
 /// The canonical form of `dir` if it holds a libc of this machine.
 fn libc_dir(root: &RootDir, dir: &Path, machine: Machine) -> Option<PathBuf> {
-    if evidence::is_for(root, &dir.join("libc.so.6"), machine) { root.canonical(dir).ok() } else { None }
+    let path = dir.join("libc.so.6");
+    // Older Alpine has musl under this name too.
+    let is_glibc = |soname: Vec<u8>| soname == b"libc.so.6";
+    let file = root.open_file(&path, u64::MAX).ok().filter(|_| evidence::is_for(root, &path, machine))?;
+    if elf::read(&file).ok()?.soname.is_some_and(is_glibc) { root.canonical(dir).ok() } else { None }
 }

@@ -167,9 +167,10 @@ impl Search<'_> {
         }
     }
 
-    /// Whether the loader opens this file: it passes over libraries for other machines.
+    /// Whether the loader takes this file. It passes over libraries for other machines; a file that is no library at all
+    /// it takes, and dies of it.
     fn opens(&self, path: &Path) -> bool {
-        evidence::is_for(self.root, path, self.platform.machine)
+        evidence::is_taken(self.root, path, self.platform.machine)
     }
 }
 

@@ -161,6 +161,17 @@ impl RootDir {
     }
 }
 
+impl RootDir {
+    /// The canonical form of `path`, as far as there is something; what is not there is added as it is written.
+    pub fn canonical_as_far(&self, path: &Path) -> PathBuf {
+        match (self.canonical(path), path.parent(), path.file_name()) {
+            (Ok(canonical), ..) => canonical,
+            (Err(_), Some(parent), Some(name)) => self.canonical_as_far(parent).join(name),
+            _ => path.to_owned(),
+        }
+    }
+}
+
 fn push_components(todo: &mut Vec<std::ffi::OsString>, path: &Path) {
     for part in path.components().rev() {
         match part {

@@ -1,6 +1,6 @@
 //! The kernel command line: `HAS_GPU=1`, `gpu_initrd.*`, module parameters, and the command after ` -- `.
 
-use super::{Config, ConfigError, DriverFiles, GpuPolicy, InitMode, PowerAction, value};
+use super::{Config, ConfigError, DriverFiles, GpuPolicy, InitMode, PowerAction, Source, value};
 
 const ORIGIN: &str = "kernel command line";
 const PREFIX: &str = "gpu_initrd.";
@@ -60,7 +60,11 @@ pub const KEYS: &[Key] = &[
         name: "gpu_initrd.upper",
         expects: "tmpfs, /dev/NAME, serial:NAME or none",
         help: "where the container's writes go; `none`: into the root itself, which then gets copies of the driver files; default the disk with serial `upper`, /dev/vdb when the config disk is /dev/vdc, else tmpfs",
-        set: |config, text| value::source(text).map(|source| config.upper = Some(source)),
+        set: |config, text| {
+            let source = value::source(text).filter(|source| !matches!(source, Source::Virtiofs(_)))?;
+            config.upper = Some(source);
+            Some(())
+        },
     },
     Key {
         name: "gpu_initrd.config",

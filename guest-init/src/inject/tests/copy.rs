@@ -81,3 +81,60 @@ fn a_cut_at_any_point_is_repaired_by_the_next_boot() {
     }
     assert!(cuts > 20, "{cuts}");
 }
+
+/// The image has the very driver: it is used, and it stays the image's.
+#[test]
+fn a_file_that_the_image_brought_is_not_removed_by_an_upgrade() {
+    let f = fixture();
+    fs::write(f.lib.join("libcuda.so.550.163.01"), library("libcuda.so.1")).unwrap();
+    f.copy(&request()).unwrap();
+    fs::remove_dir_all(f.at("driver")).unwrap();
+    make_driver(&f.at("driver"), "570.86.16");
+    let f = Fixture { driver: RootDir::open(&f.at("driver")).unwrap(), ..f };
+    let report = f.copy(&request()).unwrap();
+    assert!(
+        !report.removed.iter().any(|path| path.ends_with("libcuda.so.550.163.01")),
+        "{:?}",
+        report.removed
+    );
+    assert!(f.lib.join(".gpu-initrd-masked.libcuda.so.550.163.01").exists());
+}
+
+#[test]
+fn a_record_can_only_name_driver_files() {
+    let f = fixture();
+    f.copy(&request()).unwrap();
+    fs::create_dir_all(f.at("root/srv")).unwrap();
+    fs::write(f.at("root/srv/data"), "12345").unwrap();
+    let path = f.at("root/var/lib/gpu-initrd/record.json");
+    let mut record: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let forged = serde_json::json!({ "kind": "file", "size": 5, "inode": 0, "modified_ns": 0 });
+    for name in ["/srv/data", "/", "..", "/usr/../srv/data"] {
+        record["entries"][name] = forged.clone();
+    }
+    fs::write(&path, record.to_string()).unwrap();
+    f.copy(&request()).unwrap();
+    assert_eq!(fs::read_to_string(f.at("root/srv/data")).unwrap(), "12345");
+}
+
+#[test]
+fn what_a_cut_left_half_written_does_not_count_as_missing_room() {
+    let f = fixture();
+    cut::after(Some(12));
+    assert!(f.copy(&request()).is_err());
+    cut::after(None);
+    let temporaries = |f: &Fixture| {
+        let names = fs::read_dir(&f.lib).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.starts_with(".gpu-initrd-")).count()
+    };
+    assert!(temporaries(&f) > 0, "the cut came too early to show anything");
+    // Another driver: it has none of these names.
+    fs::remove_dir_all(f.at("driver")).unwrap();
+    make_driver(&f.at("driver"), "570.86.16");
+    let f = Fixture { driver: RootDir::open(&f.at("driver")).unwrap(), ..f };
+    cut::after(Some(60));
+    f.copy(&request()).ok();
+    cut::after(None);
+    f.copy(&request()).unwrap();
+    assert_eq!(temporaries(&f), 0);
+}

@@ -31,7 +31,11 @@ fn driver_files_of_the_image_are_hidden_by_a_layer_wherever_the_loader_looks() {
     let report = f.layer(&request()).unwrap();
     let finding = report.findings.iter().find(|finding| finding.code == Code::ImageBundlesDriver).unwrap();
     assert!(finding.message.contains("535.54.03") && finding.message.contains("550.163.01"), "{finding:?}");
-    assert_eq!(finding.evidence, expected);
+    // What stands where the driver's own link goes is named too; nothing has to be hidden there.
+    let mut named = expected.clone();
+    named.push(format!("{}/libcuda.so.1", report.lib_dir));
+    named.sort();
+    assert_eq!(finding.evidence, named);
     if nix::unistd::geteuid().is_root() {
         assert_eq!(report.masked, expected);
         let whiteout = f.at("layer").join(expected[0].trim_start_matches('/'));
@@ -123,13 +127,13 @@ fn a_store_gets_a_directory_of_its_own_and_is_told_who_sees_it() {
     let f = fixture();
     fs::create_dir_all(f.at("root/nix/store")).unwrap();
     let report = f.copy(&request()).unwrap();
-    let store = f.at("root/usr/lib/gpu-initrd/opengl-driver/lib");
+    let store = f.at("root/var/lib/gpu-initrd/opengl-driver/lib");
     assert!(report.store && store.join("libcuda.so.1").exists() && f.lib.join("libcuda.so.1").exists());
     assert!(!store.join("libc.so.6").exists());
     assert!(report.findings.iter().any(|finding| finding.code == Code::ImageIsNix));
     fs::remove_file(f.lib.join("libc.so.6")).unwrap();
     let report = f.copy(&request()).unwrap();
-    assert_eq!(report.lib_dir, "/usr/lib/gpu-initrd/opengl-driver/lib");
+    assert_eq!(report.lib_dir, "/var/lib/gpu-initrd/opengl-driver/lib");
 }
 
 #[test]
@@ -171,4 +175,85 @@ fn hostile_links_do_not_lead_out() {
     symlink(f.at("outside"), f.at("root/usr/bin")).unwrap();
     let _ = f.copy(&request());
     assert_eq!(fs::read_dir(f.at("outside")).unwrap().count(), 0);
+}
+
+#[test]
+fn an_image_whose_usr_is_a_link_into_a_store_keeps_its_driver() {
+    let f = fixture();
+    fs::create_dir_all(f.at("root/nix/store/env")).unwrap();
+    fs::rename(f.at("root/usr"), f.at("root/nix/store/env/usr")).unwrap();
+    symlink("/nix/store/env/usr", f.at("root/usr")).unwrap();
+    symlink("/nix/store/env", f.at("root/var")).unwrap();
+    let report = f.copy(&request()).unwrap();
+    assert_eq!(report.masked, Vec::<String>::new());
+    assert!(f.at("root/nix/store/env/lib/gpu-initrd/opengl-driver/lib/libcuda.so.550.163.01").exists());
+    assert_eq!(f.copy(&request()).unwrap().changed, 0);
+    let report = f.layer(&request()).unwrap();
+    assert!(!f.at("layer/usr").exists() && !f.at("layer/var").exists(), "{:?}", report.items);
+}
+
+#[test]
+fn musl_under_glibcs_name_is_no_glibc() {
+    let f = fixture();
+    fs::write(f.lib.join("libc.so.6"), library("libc.musl-x86_64.so.1")).unwrap();
+    assert!(matches!(f.copy(&request()), Err(InjectError::NoGlibc { .. })));
+}
+
+#[test]
+fn a_capability_that_is_not_carried_is_a_finding_and_no_failure() {
+    let f = fixture();
+    let mut inventory = Inventory::of_directory(&f.driver).unwrap();
+    inventory.files.retain(|file| file.capabilities.contains(&Capability::Utility));
+    let named = BTreeSet::from([Capability::Ngx]);
+    let asked = Request { capabilities: named.clone(), named, ..request() };
+    let report = copy_in(&f.root, &f.driver, &inventory, &asked).unwrap();
+    assert_eq!(report.items, []);
+    assert!(report.findings[0].message.contains("ngx"), "{:?}", report.findings);
+}
+
+#[test]
+fn keeping_leaves_what_the_image_has_and_stays_so() {
+    let f = fixture();
+    bundle(&f);
+    fs::create_dir_all(f.at("root/usr/bin")).unwrap();
+    fs::write(f.at("root/usr/bin/nvidia-smi"), "the image's").unwrap();
+    let keep = Request { driver_files: DriverFiles::Keep, ..request() };
+    f.copy(&keep).unwrap();
+    assert_eq!(fs::read_to_string(f.at("root/usr/bin/nvidia-smi")).unwrap(), "the image's");
+    let before = snapshot(&f.at("root"));
+    assert_eq!(f.copy(&keep).unwrap().changed, 0);
+    assert_eq!(snapshot(&f.at("root")), before);
+}
+
+/// What a committed container of NVIDIA's runtime has in place of the links.
+#[test]
+fn empty_leftovers_at_our_own_places_are_named_and_refused() {
+    let f = fixture();
+    fs::write(f.lib.join("libcuda.so.1"), "").unwrap();
+    let refuse = Request { driver_files: DriverFiles::Refuse, ..request() };
+    assert!(matches!(f.copy(&refuse), Err(InjectError::Refused(_))));
+    let report = f.copy(&request()).unwrap();
+    assert!(report.findings.iter().any(|finding| finding.code == Code::ImageBundlesDriver));
+    assert!(report.resolved.iter().all(|found| found.expected));
+}
+
+/// The loader stops at a file that is no library.
+#[test]
+fn an_empty_file_on_the_library_path_is_what_the_loader_meets() {
+    let f = fixture();
+    fs::create_dir_all(f.at("root/opt")).unwrap();
+    fs::write(f.at("root/opt/libcuda.so.1"), "").unwrap();
+    let asked = Request { library_path: Some("/opt".into()), driver_files: DriverFiles::Keep, ..request() };
+    let report = f.copy(&asked).unwrap();
+    assert!(!report.resolved[0].expected, "{:?}", report.resolved[0]);
+    assert!(report.findings.iter().any(|finding| finding.code == Code::LibraryShadowed));
+}
+
+#[test]
+fn a_directory_under_a_librarys_name_does_not_end_the_boot() {
+    let f = fixture();
+    fs::create_dir_all(f.lib.join("libcuda.so.1/x")).unwrap();
+    let report = f.copy(&request()).unwrap();
+    assert!(report.warnings.iter().any(|warning| warning.contains("libcuda.so.1")), "{:?}", report.warnings);
+    assert!(report.findings.iter().any(|finding| finding.code == Code::LibraryShadowed));
 }
