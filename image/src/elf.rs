@@ -26,8 +26,8 @@ const MAX_PROGRAM_HEADERS: u64 = 512;
 const MAX_DYNAMIC: u64 = 16 * 1024;
 /// `DT_NEEDED` entries: the largest programs have about 200.
 const MAX_NEEDED: usize = 1024;
-/// Bytes of all note segments.
-const MAX_NOTES: u64 = 64 * 1024;
+/// Bytes of all note segments: real libraries have about 200.
+const MAX_NOTES: u64 = 16 * 1024;
 /// Bytes of one string, its NUL included: `PATH_MAX`.
 const MAX_STRING: u64 = 4096;
 
