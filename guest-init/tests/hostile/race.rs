@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use guest_init::inject::{self, Inventory, Request};
+use image::capability::Capability;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
 use crate::elf::library;
@@ -31,21 +32,30 @@ fn while_swapping(path: &str, work: fn(&Scene) -> bool) {
             while !stop.load(Ordering::Relaxed) {
                 renameat2(AT_FDCWD, &at, AT_FDCWD, &other, RenameFlags::RENAME_EXCHANGE).unwrap();
                 swaps += 1;
+                // Also time enough for a step, for several, for a whole run.
+                let pause = [0, 20, 100, 700, 3000, 20_000][usize::try_from(swaps % 6).unwrap()];
+                std::thread::sleep(std::time::Duration::from_micros(pause));
             }
             swaps
         }
     });
     let (case, shared) = (format!("{path} swapped with a link"), Arc::clone(&scene));
-    let done = in_time(&case, move || {
+    let done: usize = in_time(&case, move || {
         let begin = std::time::Instant::now();
         // Where the disk is slow, fewer runs have to do.
-        (0..RUNS).take_while(|_| begin.elapsed() < DEADLINE / 2).filter(|_| work(&shared)).count()
+        (0..RUNS).take_while(|_| begin.elapsed() < DEADLINE / 4).filter(|_| work(&shared)).count()
     });
     stop.store(true, Ordering::Relaxed);
     let swaps = swapper.join().unwrap();
     watch.assert_quiet(&case);
-    assert!(swaps > 100, "{swaps} swaps");
+    assert!(done > 0, "{case}: none of {RUNS} runs succeeded");
+    assert!(swaps > 20, "{swaps} swaps");
     eprintln!("{case}: {swaps} swaps, {done} of {RUNS} runs succeeded");
+}
+
+/// What a container gets that asks for nothing.
+fn request() -> Request {
+    Request { capabilities: Capability::DEFAULT.into(), ..Request::default() }
 }
 
 /// Copies from scratch; it may fail, since what it needs is gone half of the time.
@@ -55,7 +65,7 @@ fn copy(scene: &Scene) -> bool {
         let _ = root.remove_file(path.as_ref());
     }
     let inventory = Inventory::of_directory(&driver).unwrap();
-    let request = Request::default();
+    let request = request();
     let Ok(mut report) = inject::copy::copy(&root, &driver, &inventory, &request) else { return false };
     inject::complete(&root, &request, &mut report).is_ok()
 }
@@ -75,7 +85,7 @@ fn a_layer_is_built_from_nothing_outside() {
         fs::create_dir(&layer).unwrap();
         let (root, driver) = (open(&scene.root("")), open(&scene.dir.path().join("driver")));
         let inventory = Inventory::of_directory(&driver).unwrap();
-        inject::layer::layer(&root, &driver, &inventory, &Request::default(), &layer, None).is_ok()
+        inject::layer::layer(&root, &driver, &inventory, &request(), &layer, None).is_ok()
     };
     while_swapping("usr/lib", build);
 }
@@ -101,7 +111,7 @@ fn a_library_that_changes_while_it_is_read_is_no_harm() {
     let shared = Arc::clone(&scene);
     in_time("a library that changes", move || {
         let begin = std::time::Instant::now();
-        (0..RUNS).take_while(|_| begin.elapsed() < DEADLINE / 2).filter(|_| copy(&shared)).count()
+        (0..RUNS).take_while(|_| begin.elapsed() < DEADLINE / 4).filter(|_| copy(&shared)).count()
     });
     stop.store(true, Ordering::Relaxed);
     writer.join().unwrap();

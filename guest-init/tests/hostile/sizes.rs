@@ -98,9 +98,9 @@ fn many_libraries_that_are_slow_to_read_end() {
         slow[at..at + 16].copy_from_slice(&[1_u64, 0].map(u64::to_le_bytes).concat());
     }
     let scene = Scene::new();
-    fill(&scene.root("opt/large"), 5000, &slow);
+    fill(&scene.root("opt/large"), 2000, &slow);
     scene.file("etc/ld.so.conf", b"/opt/large\n");
-    scene.all("5000 slow libraries");
+    scene.all("2000 slow libraries");
 }
 
 /// Programs that all name another large file as their loader.
