@@ -274,13 +274,11 @@ fn a_root_that_is_written_to_is_given_the_driver_once_and_whole_or_not_at_all() 
     let root = copy_of(Suite::Bookworm, dir.path());
     let disk = image(&root, FileSystem::Ext4);
     let setup = |name: &str, capabilities: &str| {
-        let script = format!(
-            "echo begin; dlopen libnvidia-ml.so.1; find / -xdev -name '.gpu-initrd*'; set -- $(cat /sys/block/vda/stat); echo sectors $7"
-        );
+        let script = "echo begin; dlopen libnvidia-ml.so.1; find / -xdev -name '.gpu-initrd*'; set -- $(cat /sys/block/vda/stat); echo sectors $7";
         let env = [("NVIDIA_DRIVER_CAPABILITIES", capabilities)];
         with_gpu(&stub)
             .drive(Drive { image: disk.clone(), read_only: false, serial: "root".into() })
-            .disk(&config(dir.path(), name, &script, &env), "config")
+            .disk(&config(dir.path(), name, script, &env), "config")
             .cmdline("gpu_initrd.upper=none")
     };
     let boot_once = |name: &str| {

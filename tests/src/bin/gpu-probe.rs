@@ -76,10 +76,10 @@ impl Library {
         if handle.is_null() {
             // SAFETY: dlerror gives a string of the loader's after a failure, or nothing.
             let error = unsafe { libc::dlerror() };
-            // SAFETY: checked not to be null, and it is not kept.
             let text = if error.is_null() {
                 "no reason".into()
             } else {
+                // SAFETY: checked not to be null; the loader's string ends in a NUL, and it is not kept.
                 unsafe { CStr::from_ptr(error) }.to_string_lossy()
             };
             return Err(format!("{name} cannot be opened: {text}"));
@@ -185,7 +185,9 @@ fn probe() -> Result<(), Failure> {
     // Link-time optimisation opens it, and nothing else does.
     let _nvvm = Library::open("libnvidia-nvvm.so.4")?;
     let mapped = mapped()?;
-    mapped.iter().for_each(|path| println!("mapped {path}"));
+    for path in mapped {
+        println!("mapped {path}");
+    }
     Ok(())
 }
 
