@@ -11,10 +11,14 @@ use crate::rootfs::RootDir;
 
 /// Bytes of one configuration file.
 const MAX_CONF: u64 = 1024 * 1024;
-/// Configuration files read, over all.
+/// Bytes of configuration files, over all. A file counts as often as it is included.
+const MAX_BYTES: u64 = 2 * MAX_CONF;
+/// Configuration files named, over all.
 const MAX_FILES: usize = 1000;
-/// Directories and names that the patterns of all files may look at.
-const MAX_NAMES: usize = 500_000;
+/// Bytes of one pattern: `PATH_MAX`.
+const MAX_PATTERN: usize = 4096;
+/// What the patterns of all files may cost: enough for fifty of them, and real roots have about three.
+const MAX_EFFORT: usize = 1 << 18;
 /// How deep they may include each other. `ldconfig` has no limit, and dies on a cycle.
 const MAX_DEPTH: usize = 16;
 /// Directories named.
@@ -33,7 +37,11 @@ pub enum Directive {
 
 /// Parses the text of a configuration file, as glibc's `elf/ldconfig.c` does.
 pub fn parse_conf(text: &[u8]) -> Vec<Directive> {
-    text.split(|b| *b == b'\n').filter_map(parse_line).collect()
+    lines(text).collect()
+}
+
+fn lines(text: &[u8]) -> impl Iterator<Item = Directive> {
+    text.split(|b| *b == b'\n').filter_map(parse_line)
 }
 
 fn parse_line(line: &[u8]) -> Option<Directive> {
@@ -98,7 +106,8 @@ pub(super) fn read(
         result,
         open: Vec::new(),
         files: 0,
-        budget: MAX_NAMES,
+        bytes: 0,
+        budget: MAX_EFFORT,
         is_spent: false,
     };
     reader.file(conf);
@@ -112,8 +121,10 @@ struct Reader<'a> {
     result: Conf,
     /// The files being read, by device and inode: those that include each other.
     open: Vec<(u64, u64)>,
+    /// How many were named, and what those that were read hold.
     files: usize,
-    /// Names that patterns may still look at.
+    bytes: u64,
+    /// What patterns may still cost.
     budget: usize,
     /// That none is left has been said.
     is_spent: bool,
@@ -121,21 +132,25 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn file(&mut self, path: &Path) {
+        if self.is_full() {
+            return self.report.warn(format!("{}: too many configuration files, not read", path.display()));
+        }
+        self.files += 1;
         let Ok(stat) = self.root.stat(path) else { return };
         let identity = (stat.dev, stat.ino);
-        if self.open.contains(&identity) || self.open.len() == MAX_DEPTH || self.files == MAX_FILES {
-            let why =
-                format!("{}: included by itself, too deep or too often, not read again", path.display());
-            return self.report.warn(why);
+        if self.open.contains(&identity) || self.open.len() == MAX_DEPTH {
+            return self.report.warn(format!("{}: included by itself or too deep, not read", path.display()));
         }
-        let text = match self.root.read(path, MAX_CONF) {
+        let text = match self.root.read(path, MAX_CONF.min(MAX_BYTES - self.bytes)) {
             Ok(text) => text,
             Err(error) => return self.report.warn(error.to_string()),
         };
-        self.files += 1;
+        self.bytes += text.len() as u64;
         self.open.push(identity);
-        for directive in parse_conf(&text) {
+        // One line after the other: all of them at once would be many times the file.
+        for directive in lines(&text) {
             match directive {
+                Directive::Include(_) if self.is_full() => {}
                 Directive::Include(patterns) => patterns.iter().for_each(|p| self.include(path, p)),
                 Directive::Hwcap(text) => self.hwcap(path, &text),
                 Directive::Directory(dir) if self.result.directories.len() < MAX_DIRECTORIES => {
@@ -154,6 +169,11 @@ impl Reader<'_> {
         self.open.pop();
     }
 
+    /// Whether no other file is to be read.
+    fn is_full(&self) -> bool {
+        self.files == MAX_FILES || self.bytes == MAX_BYTES
+    }
+
     fn hwcap(&mut self, path: &Path, text: &[u8]) {
         if !self.rules.hwcap_lines || !add_hwcap(&mut self.result.hwcaps, text) {
             self.report.warn(format!("{}: hwcap line ignored", path.display()));
@@ -168,6 +188,9 @@ impl Reader<'_> {
             absolute.push(b'/');
         }
         absolute.extend(pattern);
+        if absolute.len() > MAX_PATTERN {
+            return self.report.warn(format!("{}: a pattern that is too long, ignored", file.display()));
+        }
         let paths: Vec<PathBuf> = glob::glob(self.root, &absolute, &mut self.budget);
         if self.budget == 0 && !self.is_spent {
             self.is_spent = true;

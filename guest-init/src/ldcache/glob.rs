@@ -7,12 +7,15 @@ use std::path::{Path, PathBuf};
 use crate::rootfs::{Kind, RootDir};
 
 /// Paths that one pattern may stand for.
-const MAX_PATHS: usize = 10_000;
+const MAX_PATHS: usize = 1000;
+/// What looking into one more directory costs, of a budget.
+const DIRECTORY: usize = 4096;
 
 /// The paths that match `pattern`, in C order. A pattern without wildcards stands for itself, whether it
 /// exists or not. What cannot be listed matches nothing.
 ///
-/// `budget` is how many directories and names may still be looked at; without any left, nothing matches.
+/// `budget` is what may still be spent: each name costs as many as its pattern has bytes, and each directory
+/// something more. Without any left, nothing matches.
 pub(super) fn glob(root: &RootDir, pattern: &[u8], budget: &mut usize) -> Vec<PathBuf> {
     let start = if pattern.starts_with(b"/") { "/" } else { "" };
     let mut paths = vec![PathBuf::from(start)];
@@ -34,8 +37,10 @@ pub(super) fn glob(root: &RootDir, pattern: &[u8], budget: &mut usize) -> Vec<Pa
 }
 
 fn matches(root: &RootDir, dir: &Path, pattern: &[u8], last: bool, budget: &mut usize) -> Vec<PathBuf> {
+    *budget = budget.saturating_sub(DIRECTORY);
     let entries = if *budget == 0 { Vec::new() } else { root.list(dir).unwrap_or_default() };
-    *budget = budget.saturating_sub(1 + entries.len());
+    *budget = budget.saturating_sub(entries.len() * pattern.len());
+    let entries = if *budget == 0 { Vec::new() } else { entries };
     entries
         .into_iter()
         .filter(|e| last || matches!(e.kind, Kind::Directory | Kind::Link))

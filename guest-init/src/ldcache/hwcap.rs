@@ -49,6 +49,9 @@ impl LegacyHwcaps {
         {
             return false;
         }
+        if self.bits.iter().any(|(known, _)| known == name) {
+            return true;
+        }
         self.bits.push((name.to_vec(), bit));
         self.searched.push(name.to_vec());
         true

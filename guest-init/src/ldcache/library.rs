@@ -11,11 +11,11 @@ use super::machine::{EM_386, EM_X86_64, Machine};
 use super::rules::Rules;
 
 /// Program headers. Real libraries have about ten; `ldconfig` has no limit.
-const MAX_SEGMENTS: u64 = 1024;
+const MAX_SEGMENTS: u64 = 256;
 /// Entries of the dynamic section. Real libraries have about 40.
-const MAX_DYNAMIC: u64 = 4096;
-/// Bytes of one note segment.
-const MAX_NOTES: u64 = 64 * 1024;
+const MAX_DYNAMIC: usize = 1024;
+/// Bytes of all note segments.
+const MAX_NOTES: u64 = 16 * 1024;
 /// Bytes of one name: `PATH_MAX`.
 const MAX_NAME: usize = 4096;
 
@@ -162,7 +162,9 @@ impl Reader<'_> {
         let mut facts = Facts { flags: if self.rules.types { ELF } else { LIBC6 }, ..Facts::default() };
         let segments = self.segments(head)?;
         let (mut dynamic, mut dynamic_size) = (0, 0);
+        let mut notes = MAX_NOTES;
         for segment in &segments {
+            let len = segment.size.min(notes);
             match segment.kind {
                 // ldconfig keeps this offset in 32 bits.
                 PT_DYNAMIC => (dynamic, dynamic_size) = (segment.offset & 0xffff_ffff, segment.size),
@@ -172,10 +174,12 @@ impl Reader<'_> {
                     facts.flags = known.filter(|_| self.rules.types).unwrap_or(facts.flags);
                 }
                 PT_NOTE if self.rules.osversion && facts.osversion == 0 => {
-                    facts.osversion = self.osversion(segment)?;
+                    notes -= len;
+                    facts.osversion = self.osversion(segment, len)?;
                 }
                 PT_GNU_PROPERTY if self.rules.glibc_hwcaps => {
-                    let level = self.isa_level(segment);
+                    notes -= len;
+                    let level = self.isa_level(segment, len);
                     facts.isa_level = level.unwrap_or(facts.isa_level);
                 }
                 _ => {}
@@ -222,15 +226,21 @@ impl Reader<'_> {
 
     /// The dynamic section as far as its end mark, wherever the segment ends.
     fn dynamic(&self, offset: u64) -> Option<Vec<(u64, u64)>> {
+        const BLOCK: usize = 64;
         let word = if self.wide { 8 } else { 4 };
+        let entry = 2 * word;
         let mut entries = Vec::new();
-        for index in 0..MAX_DYNAMIC {
-            let raw = self.file.zeroed(self.file.check(offset + index * 2 * word as u64)?, 2 * word)?;
-            let tag = number(&raw, 0, word);
-            if tag == 0 {
-                return Some(entries);
+        while entries.len() < MAX_DYNAMIC {
+            let at = offset + (entries.len() * entry) as u64;
+            let block = self.file.zeroed(self.file.check(at)?, BLOCK * entry)?;
+            for (raw, at) in block.chunks_exact(entry).zip((at..).step_by(entry)) {
+                self.file.check(at)?;
+                let tag = number(raw, 0, word);
+                if tag == 0 {
+                    return Some(entries);
+                }
+                entries.push((tag, number(raw, word, word)));
             }
-            entries.push((tag, number(&raw, word, word)));
         }
         None
     }
@@ -279,14 +289,14 @@ impl Reader<'_> {
         }
     }
 
-    /// The oldest kernel, from the ABI note; 0 where there is none.
-    fn osversion(&self, segment: &Segment) -> Option<u32> {
-        if segment.size < 32 || !matches!(segment.align, 4 | 8) {
+    /// The oldest kernel, from the ABI note in the first `len` bytes; 0 where there is none.
+    fn osversion(&self, segment: &Segment, len: u64) -> Option<u32> {
+        if len < 32 || !matches!(segment.align, 4 | 8) {
             return Some(0);
         }
-        let notes = self.file.zeroed(segment.offset, usize::try_from(segment.size.min(MAX_NOTES)).ok()?)?;
+        let notes = self.file.zeroed(segment.offset, usize::try_from(len).ok()?)?;
         let word = |at: usize| number(&notes, at, 4);
-        let (mut at, mut left) = (0_usize, segment.size.min(MAX_NOTES));
+        let (mut at, mut left) = (0_usize, len);
         loop {
             let (name, desc) = (word(at), word(at + 4));
             if (name, desc, word(at + 8)) == (4, 16, 1) && notes.get(at + 12..at + 16) == Some(b"GNU\0") {
@@ -303,13 +313,12 @@ impl Reader<'_> {
     }
 
     /// The x86-64 level that the first property note asks for: its highest bit.
-    fn isa_level(&self, segment: &Segment) -> Option<u32> {
+    fn isa_level(&self, segment: &Segment, len: u64) -> Option<u32> {
         let word = if self.wide { 8 } else { 4 };
         if segment.align != word || self.machine == Machine::Aarch64 {
             return None;
         }
-        let len = usize::try_from(segment.size.min(MAX_NOTES)).ok()?;
-        let notes = self.file.zeroed(segment.offset, len)?;
+        let notes = self.file.zeroed(segment.offset, usize::try_from(len).ok()?)?;
         let mut at = 0;
         while at + 12 < notes.len() {
             let (name, desc) = (number(&notes, at, 4), number(&notes, at + 4, 4));

@@ -3,6 +3,7 @@
 //! Every glibc loader carries the directories that it searches at last and the path of its cache. Where no
 //! loader can be found, the place of libc.so.6 has to do.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,8 @@ use crate::rootfs::{Kind, RootDir};
 const CACHE: &str = "/etc/ld.so.cache";
 /// Programs that are asked for their loader, where it is not in its usual place.
 const MAX_PROGRAMS: usize = 512;
+/// Loaders that they may name before it is given up: each is read whole.
+const MAX_LOADERS: usize = 4;
 /// Where programs are.
 const PROGRAM_DIRS: [&str; 6] = ["/usr/bin", "/bin", "/usr/local/bin", "/usr/sbin", "/sbin", "/app"];
 
@@ -145,17 +148,26 @@ fn loader_of_programs(root: &RootDir, machine: Machine) -> Option<(PathBuf, Load
         let entries = root.list(dir).unwrap_or_default().into_iter();
         entries.filter(|e| matches!(e.kind, Kind::File | Kind::Link)).map(|e| dir.join(e.name))
     });
-    names.take(MAX_PROGRAMS).find_map(|path| loader_of(root, &path, machine))
+    let mut seen = BTreeSet::new();
+    let named = names.take(MAX_PROGRAMS).filter_map(|path| interp(root, &path, machine));
+    named
+        .filter(|path| seen.insert(path.clone()))
+        .take(MAX_LOADERS)
+        .find_map(|path| read_loader(root, &path, machine))
 }
 
 /// The loader that the file at `path` names: libc.so.6 does so too.
 fn loader_of(root: &RootDir, path: &Path, machine: Machine) -> Option<(PathBuf, Loader)> {
+    read_loader(root, &interp(root, path, machine)?, machine)
+}
+
+/// What the file at `path` is to be started by.
+fn interp(root: &RootDir, path: &Path, machine: Machine) -> Option<PathBuf> {
     if !evidence::is_for(root, path, machine) {
         return None;
     }
     let file = root.open_file(path, u64::MAX).ok()?;
-    let interp = elf::read(&file).ok()?.interp?;
-    read_loader(root, Path::new(&OsString::from_vec(interp)), machine)
+    Some(OsString::from_vec(elf::read(&file).ok()?.interp?).into())
 }
 
 fn read_loader(root: &RootDir, path: &Path, machine: Machine) -> Option<(PathBuf, Loader)> {

@@ -39,7 +39,6 @@ fn files_that_include_each_other_end() {
 
 /// Sixteen files may include each other; each may hold a megabyte of the shortest lines.
 #[test]
-#[ignore = "the loader cache has no bound for it yet"]
 fn nested_full_files_take_little_memory() {
     let scene = Scene::new();
     for (name, filler) in
@@ -56,7 +55,6 @@ fn nested_full_files_take_little_memory() {
 }
 
 #[test]
-#[ignore = "the loader cache has no bound for it yet"]
 fn one_file_included_again_and_again_ends() {
     let scene = Scene::new();
     scene.file("etc/full", "/a\n".repeat(FULL / 3).as_bytes());
@@ -66,7 +64,6 @@ fn one_file_included_again_and_again_ends() {
 }
 
 #[test]
-#[ignore = "the loader cache has no bound for it yet"]
 fn patterns_over_links_that_lead_back_end() {
     let scene = Scene::new();
     for n in 0..200 {
@@ -77,7 +74,6 @@ fn patterns_over_links_that_lead_back_end() {
 }
 
 #[test]
-#[ignore = "the loader cache has no bound for it yet"]
 fn long_patterns_take_little_time_and_memory() {
     let scene = Scene::new();
     for n in 0..10_000 {
@@ -95,7 +91,6 @@ fn long_patterns_take_little_time_and_memory() {
 }
 
 #[test]
-#[ignore = "the loader cache has no bound for it yet"]
 fn many_patterns_over_a_large_directory_end() {
     let scene = Scene::new();
     fs::create_dir(scene.root("large")).unwrap();
@@ -108,7 +103,6 @@ fn many_patterns_over_a_large_directory_end() {
 
 /// Until glibc 2.31 a line could add a name for special hardware.
 #[test]
-#[ignore = "the loader cache has no bound for it yet"]
 fn many_hwcap_lines_end() {
     let scene = Scene::new();
     let mut libc = library("libc.so.6");

@@ -75,7 +75,6 @@ fn too_many_libraries_end() {
 
 /// Each library has all that a reader of it may be made to do.
 #[test]
-#[ignore = "the loader cache has no bound for it yet"]
 fn many_libraries_that_are_slow_to_read_end() {
     let mut slow = library("libslow.so.1");
     slow.resize(1 << 20, 0x41);
@@ -105,7 +104,6 @@ fn many_libraries_that_are_slow_to_read_end() {
 
 /// Programs that all name another large file as their loader.
 #[test]
-#[ignore = "the loader cache has no bound for it yet"]
 fn many_programs_with_large_loaders_end() {
     let scene = Scene::new();
     let mut large = library("");
