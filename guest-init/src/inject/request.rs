@@ -18,7 +18,7 @@ pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bi
 /// The request of one container.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Request {
-    /// Capabilities that it asks for. Empty: everything there is.
+    /// Capabilities that it asks for. Empty: it gets no driver files.
     pub capabilities: BTreeSet<Capability>,
     /// Those that it names itself: that one of them is missing is worth a finding.
     pub named: BTreeSet<Capability>,
