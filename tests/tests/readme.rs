@@ -94,3 +94,14 @@ fn every_command_in_the_help_is_explained() {
         }
     }
 }
+
+/// The tests of hostile roots hold their own table against the names of the tests.
+#[test]
+fn the_table_of_vulnerabilities_is_that_of_the_tests() {
+    const TESTS: &str = include_str!("../../guest-init/tests/hostile/main.rs");
+    let rows: Vec<_> = TESTS.lines().filter_map(|line| line.strip_prefix("//! ")).collect();
+    let rows: Vec<_> = rows.into_iter().filter(|row| row.starts_with("| CVE-")).collect();
+    assert!(rows.len() > 8, "{rows:?}");
+    let ours: Vec<_> = README.lines().filter(|line| line.starts_with("| CVE-")).collect();
+    assert_eq!(ours, rows);
+}
