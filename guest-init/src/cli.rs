@@ -124,13 +124,11 @@ fn inject_options(args: &[OsString]) -> Result<Command, CliError> {
     let capabilities = capabilities.map(|list| list.to_string_lossy().into_owned());
     let capabilities = capability::requested(capabilities.as_deref())
         .map_err(|error| CliError::Usage(format!("--capabilities: {error}")))?;
-    let driver_files = match policy.as_ref().map(|policy| policy.to_string_lossy()).as_deref() {
-        None | Some("mask") => DriverFiles::Mask,
-        Some("keep") => DriverFiles::Keep,
-        Some("refuse") => DriverFiles::Refuse,
-        Some(other) => {
-            return Err(CliError::Usage(format!("--driver-files {other}: expected mask, keep or refuse")));
-        }
+    let driver_files = match policy.as_ref().map(|policy| policy.to_string_lossy()) {
+        None => DriverFiles::default(),
+        Some(name) => DriverFiles::named(&name).ok_or_else(|| {
+            CliError::Usage(format!("--driver-files {name}: expected mask, keep or refuse"))
+        })?,
     };
     let request = Request { capabilities, driver_files, library_path, ..Request::default() };
     Ok(Command::Inject(Box::new(Inject {

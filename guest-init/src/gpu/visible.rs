@@ -58,13 +58,18 @@ impl Visible {
     }
 }
 
-/// The minor of the GPU that a word means. GPUs are numbered in PCI order, as NVML does, not by minor.
-fn minor(word: &str, gpus: &[Gpu]) -> Option<u32> {
+/// The GPUs that have nodes, in the order in which they are numbered: that of PCI, as with NVML, not of minors.
+fn numbered(gpus: &[Gpu]) -> Vec<&Gpu> {
     let mut bound: Vec<&Gpu> = gpus.iter().filter(|gpu| gpu.minor.is_some()).collect();
     bound.sort_by(|a, b| a.bdf.cmp(&b.bdf));
+    bound
+}
+
+/// The minor of the GPU that a word means.
+fn minor(word: &str, gpus: &[Gpu]) -> Option<u32> {
     let found = match word.parse::<usize>() {
-        Ok(index) => bound.get(index).copied(),
-        Err(_) => bound.into_iter().find(|gpu| {
+        Ok(index) => numbered(gpus).get(index).copied(),
+        Err(_) => numbered(gpus).into_iter().find(|gpu| {
             gpu.uuid.as_deref().is_some_and(|uuid| uuid.eq_ignore_ascii_case(word))
                 || gpu.bdf.eq_ignore_ascii_case(word)
         }),
@@ -80,9 +85,7 @@ fn unmatched(word: &str, gpus: &[Gpu]) -> Finding {
     } else {
         format!("{VARIABLE} asks for GPU {word}, which is none of the {} GPUs of this guest", gpus.len())
     };
-    let mut bound: Vec<&Gpu> = gpus.iter().filter(|gpu| gpu.minor.is_some()).collect();
-    bound.sort_by(|a, b| a.bdf.cmp(&b.bdf));
-    let list = bound.iter().enumerate().map(|(index, gpu)| {
+    let list = numbered(gpus).into_iter().enumerate().map(|(index, gpu)| {
         format!("{index}: {} {}", gpu.bdf, gpu.uuid.as_deref().unwrap_or("(UUID not known)"))
     });
     let hint =

@@ -8,14 +8,13 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::complete::mask;
 use super::plan::{MAX_FILE, in_driver};
 use super::record::{Entry, Record};
 use super::{InjectError, InjectReport, Inventory, Plan, PlannedFile, Request, plan, text};
-use crate::rootfs::{Kind, RootDir, RootError};
+use crate::rootfs::{Kind, RootDir, RootError, read_full_at};
 
 /// File systems give space in blocks of this many bytes.
 const BLOCK: u64 = 4096;
@@ -197,8 +196,8 @@ fn same_content(a: &File, b: &File) -> io::Result<bool> {
     let (mut left, mut right) = (vec![0; 64 * 1024], vec![0; 64 * 1024]);
     let mut at = 0;
     loop {
-        let len = fill(a, &mut left, at)?;
-        if len != fill(b, &mut right, at)? || left[..len] != right[..len] {
+        let len = read_full_at(a, &mut left, at)?;
+        if len != read_full_at(b, &mut right, at)? || left[..len] != right[..len] {
             return Ok(false);
         }
         if len == 0 {
@@ -206,18 +205,4 @@ fn same_content(a: &File, b: &File) -> io::Result<bool> {
         }
         at += len as u64;
     }
-}
-
-/// Reads until `buf` is full or the file ends.
-fn fill(file: &File, buf: &mut [u8], at: u64) -> io::Result<usize> {
-    let mut filled = 0;
-    while filled < buf.len() {
-        match file.read_at(&mut buf[filled..], at + filled as u64) {
-            Ok(0) => break,
-            Ok(len) => filled += len,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(filled)
 }

@@ -1,15 +1,13 @@
 //! What the programs of a root say about themselves: texts in its loader, its libc and its `ldconfig`. They are
 //! read, never executed, and only so many bytes of them.
 
-use std::fs::File;
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use memchr::memmem;
 
 use super::machine::Machine;
-use crate::rootfs::{Kind, RootDir};
+use crate::rootfs::{Kind, RootDir, read_full_at};
 
 /// Bytes of a loader or an `ldconfig`. They have about 200 KB and 1 MB.
 const MAX_PROGRAM: u64 = 8 << 20;
@@ -108,7 +106,7 @@ pub(super) fn libc_version(root: &RootDir, path: &Path) -> Option<(u32, u32)> {
     let mut block = vec![0; BLOCK + OVERLAP];
     let mut offset = 0;
     while offset < MAX_LIBC {
-        let len = fill(&file, &mut block, offset)?;
+        let len = read_full_at(&file, &mut block, offset).ok()?;
         let text = &block[..len];
         let found = memmem::find(text, BANNER);
         if let Some(version) = found.and_then(|at| version(&text[at..text.len().min(at + OVERLAP)])) {
@@ -120,17 +118,6 @@ pub(super) fn libc_version(root: &RootDir, path: &Path) -> Option<(u32, u32)> {
         offset += BLOCK as u64;
     }
     None
-}
-
-fn fill(file: &File, block: &mut [u8], offset: u64) -> Option<usize> {
-    let mut len = 0;
-    while len < block.len() {
-        match file.read_at(&mut block[len..], offset + len as u64).ok()? {
-            0 => break,
-            more => len += more,
-        }
-    }
-    Some(len)
 }
 
 /// The `ldconfig` that keeps `cache`: the program itself, not Ubuntu's script in front of it.
@@ -149,7 +136,9 @@ pub(super) fn ldconfig(root: &RootDir, cache: &Path) -> Option<Vec<u8>> {
 pub(super) fn is_for(root: &RootDir, path: &Path, machine: Machine) -> bool {
     let mut head = [0; 64];
     let file = root.open_file(path, u64::MAX).ok();
-    file.is_some_and(|file| fill(&file, &mut head, 0) == Some(head.len()) && machine.opens(&head))
+    file.is_some_and(|file| {
+        read_full_at(&file, &mut head, 0).ok() == Some(head.len()) && machine.opens(&head)
+    })
 }
 
 /// Whether a loader of `machine` that finds `path` on its way goes no further: it opens the library, or fails because it
@@ -157,7 +146,7 @@ pub(super) fn is_for(root: &RootDir, path: &Path, machine: Machine) -> bool {
 pub(super) fn is_taken(root: &RootDir, path: &Path, machine: Machine) -> bool {
     let Ok(stat) = root.stat(path) else { return false };
     let mut head = [0; 64];
-    let read = root.open_file(path, u64::MAX).ok().and_then(|file| fill(&file, &mut head, 0));
+    let read = root.open_file(path, u64::MAX).ok().and_then(|file| read_full_at(&file, &mut head, 0).ok());
     match read {
         Some(len) if len == head.len() && head.starts_with(b"\x7fELF") => machine.opens(&head),
         Some(_) => true,

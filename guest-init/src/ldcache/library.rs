@@ -5,10 +5,10 @@
 //! file reads as zeros, and numbers are in this machine's byte order.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 
 use super::machine::{EM_386, EM_X86_64, Machine};
 use super::rules::Rules;
+use crate::rootfs::read_full_at;
 
 /// Program headers. Real libraries have about ten; `ldconfig` has no limit.
 const MAX_SEGMENTS: u64 = 256;
@@ -113,15 +113,7 @@ struct Contents<'a> {
 impl Contents<'_> {
     fn zeroed(&self, offset: u64, len: usize) -> Option<Vec<u8>> {
         let mut bytes = vec![0; len];
-        let mut filled = 0;
-        while filled < len {
-            match self.file.read_at(&mut bytes[filled..], offset.checked_add(filled as u64)?) {
-                Ok(0) => break,
-                Ok(more) => filled += more,
-                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(_) => return None,
-            }
-        }
+        read_full_at(self.file, &mut bytes, offset).ok()?;
         Some(bytes)
     }
 

@@ -19,7 +19,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::{FileStat, SFlag};
 
-pub use self::read::is_file_name;
+pub use self::read::{is_file_name, read_full_at};
 #[cfg(test)]
 pub(crate) use self::write::cut;
 

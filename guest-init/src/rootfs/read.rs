@@ -1,10 +1,11 @@
 //! Looking at a container root.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Component, Path, PathBuf};
 
 use nix::dir::{Dir, Type};
@@ -204,4 +205,18 @@ pub fn is_file_name(name: &std::ffi::OsStr) -> bool {
         && bytes.len() <= 255
         && !bytes.contains(&b'/')
         && !bytes.contains(&0)
+}
+
+/// Reads from `at` on until `buf` is full or the file ends. Returns how many bytes there were.
+pub fn read_full_at(file: &File, buf: &mut [u8], at: u64) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buf.len() {
+        match file.read_at(&mut buf[filled..], at.saturating_add(filled as u64)) {
+            Ok(0) => break,
+            Ok(len) => filled += len,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(filled)
 }

@@ -76,7 +76,7 @@ pub const KEYS: &[Key] = &[
         name: "gpu_initrd.driver_files",
         expects: "mask, keep or refuse",
         help: "what happens to driver files that the image brings along: hidden, left (they may win), or the boot ends; default `mask`",
-        set: |config, text| driver_files(text).map(|policy| config.driver_files = policy),
+        set: |config, text| DriverFiles::named(text).map(|policy| config.driver_files = policy),
     },
     Key {
         name: "gpu_initrd.disk_timeout",
@@ -150,15 +150,6 @@ pub const KEYS: &[Key] = &[
         set: |config, text| value::boolean(text).map(|on| config.lock_modules = on),
     },
 ];
-
-pub(super) fn driver_files(text: &str) -> Option<DriverFiles> {
-    match text {
-        "mask" => Some(DriverFiles::Mask),
-        "keep" => Some(DriverFiles::Keep),
-        "refuse" => Some(DriverFiles::Refuse),
-        _ => None,
-    }
-}
 
 pub(super) fn init_mode(text: &str) -> Option<InitMode> {
     match text {

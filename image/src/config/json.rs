@@ -1,7 +1,7 @@
 //! `config.json` on the config disk: our own keys, and those that hypeman writes.
 
-use super::cmdline::{driver_files, init_mode};
-use super::{Config, ConfigError, ExpectedGpus, Volume, VolumeMode, value};
+use super::cmdline::init_mode;
+use super::{Config, ConfigError, DriverFiles, ExpectedGpus, Volume, VolumeMode, value};
 use serde_json::Value;
 
 const ORIGIN: &str = "config.json";
@@ -77,7 +77,7 @@ pub const JSON_KEYS: &[JsonKey] = &[
         name: "driver_files",
         expects: "\"mask\", \"keep\" or \"refuse\"",
         help: "the same as `gpu_initrd.driver_files`",
-        set: |config, json| driver_files(json.as_str()?).map(|policy| config.driver_files = policy),
+        set: |config, json| DriverFiles::named(json.as_str()?).map(|policy| config.driver_files = policy),
     },
     JsonKey {
         name: "init_mode",

@@ -63,6 +63,18 @@ pub enum DriverFiles {
     Refuse,
 }
 
+impl DriverFiles {
+    /// The policy of this name.
+    pub fn named(text: &str) -> Option<Self> {
+        match text {
+            "mask" => Some(Self::Mask),
+            "keep" => Some(Self::Keep),
+            "refuse" => Some(Self::Refuse),
+            _ => None,
+        }
+    }
+}
+
 /// Which GPUs the host says it passed through.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ExpectedGpus {
