@@ -1,0 +1,41 @@
+//! The command line of `build-initrd`.
+
+use crate::pack::Compression;
+use crate::profile;
+use clap::Args;
+use std::path::PathBuf;
+
+/// Arguments of `build-initrd`.
+#[derive(Debug, Args)]
+pub struct BuildInitrd {
+    /// Profile: a name that the tool carries, or a file.
+    #[arg(long, value_name = "NAME|FILE", default_value = profile::DEFAULT)]
+    pub profile: String,
+    /// Lock file: read when it is there, else written.
+    #[arg(long, value_name = "FILE", default_value = "initrd.lock")]
+    pub lock: PathBuf,
+    /// Resolve the profile again, and replace the lock.
+    #[arg(long)]
+    pub update_lock: bool,
+    /// Where the initrd goes.
+    #[arg(long, short, value_name = "FILE", default_value = "out/initrd.img")]
+    pub output: PathBuf,
+    /// Where the kernel image goes.
+    #[arg(long, value_name = "FILE", default_value = "out/vmlinuz")]
+    pub kernel_output: PathBuf,
+    /// Driver capabilities to pack: compute, utility, video, graphics, display, ngx, compat32, or all.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "compute,utility")]
+    pub capabilities: Vec<String>,
+    /// How the initrd is compressed: zstd, zstd:LEVEL (1 to 19), gzip, xz or none.
+    #[arg(long, value_name = "HOW", default_value = "zstd")]
+    pub compression: Compression,
+    /// Make and check the plan, print it, write nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print the result as JSON on standard output.
+    #[arg(long)]
+    pub json: bool,
+    /// Print nothing but errors.
+    #[arg(long, short)]
+    pub quiet: bool,
+}
