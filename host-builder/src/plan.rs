@@ -5,10 +5,11 @@ use crate::cache::sha256;
 use crate::error::{Error, Result};
 use crate::kernel_modules::Index;
 use crate::kernel_modules::build::Built;
+use crate::kernel_modules::check::{check_built, check_release};
 use crate::kernel_modules::index::{Module, content, uncompress, uncompressed};
 use crate::lock::Lock;
-use crate::profile::Profile;
-use crate::select::{Link, Need, Selected, Selection};
+use crate::profile::{Firmware, NoFirmware, Profile};
+use crate::select::{Link, Need, Selected, Selection, firmware};
 use crate::trees::Tree;
 use image::capability::Capability;
 use image::layout;
@@ -44,13 +45,13 @@ pub struct Inputs<'a> {
     pub lock: &'a Lock,
     /// Selected capabilities.
     pub capabilities: &'a BTreeSet<Capability>,
-    /// The kernel's package.
-    pub kernel: &'a Tree,
+    /// The kernel's artifacts.
+    pub kernel: &'a [Tree],
     /// Its modules.
     pub index: Index,
     /// The GPU's modules.
     pub built: &'a Built,
-    /// Firmware packages.
+    /// Where firmware is looked for.
     pub firmware: &'a [Tree],
     /// Driver files.
     pub selected: Selection,
@@ -115,11 +116,8 @@ fn add_modules(builder: &mut Builder, inputs: &Inputs) -> Result<Vec<PlanModule>
             check_release(module, release)?;
             let built = inputs.built.modules.iter().find(|built| built.name == module.name);
             let (bytes, origin) = match built {
-                Some(built) => {
-                    let origin = format!("built from {}", inputs.profile.modules.package);
-                    (content(&inputs.built.dir.join(&built.path))?, origin)
-                }
-                None => (of_kernel(inputs.kernel, release, module)?, inputs.kernel.origin.clone()),
+                Some(built) => (content(&inputs.built.dir.join(&built.path))?, inputs.built.origin.clone()),
+                None => of_kernel(inputs.kernel, release, module)?,
             };
             let path = format!("{}/{}", layout::module_dir(release), uncompressed(&module.path));
             let reason = if purpose == Purpose::Boot { "disks, file systems, vsock" } else { "GPU driver" };
@@ -147,32 +145,12 @@ fn planned(
     }
 }
 
-/// A module of the kernel's package, uncompressed.
-fn of_kernel(kernel: &Tree, release: &str, module: &Module) -> Result<Vec<u8>> {
+/// A module of the kernel, uncompressed, and the artifact that brings it.
+fn of_kernel(kernel: &[Tree], release: &str, module: &Module) -> Result<(Vec<u8>, String)> {
     let path = format!("usr/lib/modules/{release}/{}", module.path);
-    uncompress(&kernel.read(kernel.file(&path)?)?, Path::new(&path))
-}
-
-fn check_release(module: &Module, release: &str) -> Result<()> {
-    if module.release() == release {
-        return Ok(());
-    }
-    Err(Error::new(format!(
-        "module {} was built for kernel {:?} (its vermagic), the image's kernel is {release:?}",
-        module.name,
-        module.release()
-    ))
-    .hint("modules and kernel must be of one release; resolve again: build-initrd --update-lock"))
-}
-
-fn check_built(module: &Module, release: &str, driver: &str) -> Result<()> {
-    check_release(module, release)?;
-    if module.version.as_deref() == Some(driver) {
-        return Ok(());
-    }
-    let found = module.version.as_deref().unwrap_or("none");
-    Err(Error::new(format!("module {} has version {found}, the libraries are of driver {driver}", module.name))
-        .hint("modules, firmware and libraries must carry one version, to the last digit; correct the profile's `driver`"))
+    let tree = kernel.iter().find(|tree| tree.file(&path).is_ok()).or(kernel.first());
+    let tree = tree.ok_or_else(|| Error::new(format!("the kernel has no artifact with {path}")))?;
+    Ok((uncompress(&tree.read(tree.file(&path)?)?, Path::new(&path))?, tree.origin.clone()))
 }
 
 fn add_firmware(builder: &mut Builder, inputs: &Inputs) -> Result<Vec<String>> {
@@ -189,12 +167,11 @@ fn add_firmware(builder: &mut Builder, inputs: &Inputs) -> Result<Vec<String>> {
             ))
             .hint("modules and firmware must be of one driver version; correct the profile's `driver`"));
         }
-        let path = format!("usr/lib/firmware/{name}");
-        let found = inputs.firmware.iter().find_map(|tree| Some((tree, tree.file(&path).ok()?)));
-        let Some((tree, file)) = found else {
-            let packages: Vec<_> = inputs.firmware.iter().map(|tree| tree.origin.as_str()).collect();
-            return Err(Error::new(format!("the modules ask for firmware {name}, {} has no such file", packages.join(", ")))
-                .hint("firmware and modules must be of one driver version; resolve again: build-initrd --update-lock"));
+        let Some((tree, file)) = firmware::find(inputs.firmware, name) else {
+            if inputs.profile.firmware == Some(Firmware::Word(NoFirmware::None)) {
+                continue;
+            }
+            return Err(firmware::missing(inputs.firmware, name));
         };
         let selected = Selected {
             source: tree.path(file),
@@ -259,28 +236,6 @@ impl Builder {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn module(vermagic: &str, version: Option<&str>) -> Module {
-        let mut module = Module::of("nvidia.ko", &image::elf::parse_modinfo(b""));
-        module.vermagic = vermagic.into();
-        module.version = version.map(str::to_owned);
-        module
-    }
-
-    #[test]
-    fn another_kernels_module_is_refused_naming_both_releases() {
-        let error = check_release(&module("6.1.0-9 SMP mod_unload", None), "6.12.1").unwrap_err().to_string();
-        assert!(error.contains("6.1.0-9") && error.contains("6.12.1"), "{error}");
-    }
-
-    #[test]
-    fn another_drivers_module_is_refused_naming_both_versions() {
-        let error = check_built(&module("6.12.1 SMP", Some("550.90")), "6.12.1", "550.163.01")
-            .unwrap_err()
-            .to_string();
-        assert!(error.contains("550.90") && error.contains("550.163.01"), "{error}");
-        assert!(check_built(&module("6.12.1 SMP", Some("550.163.01")), "6.12.1", "550.163.01").is_ok());
-    }
 
     #[test]
     fn parents_come_before_children() {

@@ -100,7 +100,7 @@ fn make(
     let next = AtomicUsize::new(0);
     let work = || -> Result<()> {
         while let Some(artifact) = packages.get(next.fetch_add(1, Ordering::Relaxed)) {
-            Unpacker::new(root).deb(&cache.verified_blob(&artifact.sha256)?)?;
+            Unpacker::new(root).bound(artifact.bound()).deb(&cache.verified_blob(&artifact.sha256)?)?;
             bar.inc(1);
         }
         Ok(())

@@ -8,12 +8,15 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// One unpacked package.
+/// One unpacked artifact.
+#[derive(Debug, Clone)]
 pub struct Tree {
     /// Where its files are.
     pub root: PathBuf,
-    /// Package and version, for the manifest.
+    /// Name and version, for the manifest.
     pub origin: String,
+    /// What it is unpacked from and how: the key of what is derived from it.
+    pub key: String,
     /// Its regular files, sorted by path.
     pub files: Vec<Unpacked>,
 }
@@ -21,16 +24,17 @@ pub struct Tree {
 impl Tree {
     /// The unpacked form of an artifact that is in the cache.
     pub fn of(cache: &Cache, artifact: &Artifact) -> Result<Self> {
-        let dir = cache.derived("trees", &artifact.sha256, |dir| {
+        let key = artifact.tree_key();
+        let dir = cache.derived("trees", &key, |dir| {
             let root = dir.join("files");
             fs::create_dir(&root).doing("creating", &root)?;
-            let mut unpacker = Unpacker::new(&root);
-            unpacker.deb(&cache.verified_blob(&artifact.sha256)?)?;
+            let mut unpacker = Unpacker::new(&root).bound(artifact.bound()).only(&artifact.only);
+            unpacker.file(&cache.verified_blob(&artifact.sha256)?, &artifact.name)?;
             write_json(&dir.join("index.json"), &unpacker.finish())
         })?;
         let files = read_json(&dir.join("index.json"))?;
         let origin = format!("{} {}", artifact.name, artifact.version);
-        Ok(Self { root: dir.join("files"), origin, files })
+        Ok(Self { root: dir.join("files"), origin, key, files })
     }
 
     /// Its file at this path.

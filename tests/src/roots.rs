@@ -13,7 +13,10 @@ use sha2::{Digest as _, Sha256};
 use host_builder::{
     cache::Cache,
     profile,
-    source::apt::{Apt, Scope},
+    source::{
+        Access, Source,
+        apt::{Apt, Packages, Scope},
+    },
     ui::Ui,
 };
 
@@ -157,9 +160,15 @@ impl Recipe {
 
     fn fetch(&self, arch: &str, names: &[&str], scope: Scope) -> Result<Vec<PathBuf>, RigError> {
         let (cache, ui, suite) = (Cache::open()?, Ui::new(false), self.suite.name());
-        let from = profile::Apt { suite: suite.into(), components: vec!["main".into()], uri: None };
-        let apt = Apt::open(&cache, &from, &[], arch, &ui)?;
-        let artifacts = apt.resolve(names, scope, suite)?;
+        let from = profile::Apt {
+            suite: suite.into(),
+            components: vec!["main".into()],
+            uri: None,
+            signed_by: None,
+            more_suites: Vec::new(),
+        };
+        let apt = Apt::open(Access::new(&cache, &ui), &from, &[], arch)?;
+        let artifacts = apt.resolve(Packages { names, scope, suite })?;
         let mut missing = Vec::new();
         for artifact in &artifacts {
             if !cache.has_blob(&artifact.sha256, artifact.size)? {
@@ -167,7 +176,7 @@ impl Recipe {
             }
         }
         if !missing.is_empty() {
-            apt.fetch(&cache, &missing, &ui)?;
+            apt.fetch(&missing)?;
         }
         artifacts.iter().map(|artifact| Ok(cache.verified_blob(&artifact.sha256)?)).collect()
     }

@@ -1,7 +1,6 @@
 //! What the guest tests share: the tools of the lock, container disks, the stub driver, and asking a guest.
 
 use std::{
-    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     sync::OnceLock,
@@ -12,7 +11,9 @@ use host_builder::{
     lock::{Lock, Set},
     profile::{DEFAULT, Profile},
     query::{self, Target},
-    resolve, toolroot,
+    resolve,
+    source::Access,
+    toolroot,
     ui::Ui,
 };
 use image::{
@@ -44,8 +45,8 @@ fn locked_toolroot(set: Set, links: bool) -> Result<Toolroot, RigError> {
         remedy: "build-initrd writes it".into(),
     })?;
     let (profile, _) = Profile::load(DEFAULT)?;
-    resolve::fetch(&profile, &lock, &[set], &cache, &ui)?;
-    let links = if links { profile.toolroot.links.clone() } else { BTreeMap::default() };
+    resolve::fetch(&profile, &lock, &[set], Access::new(&cache, &ui))?;
+    let links = profile.toolroot.filter(|_| links).map(|toolroot| toolroot.links).unwrap_or_default();
     Ok(Toolroot::at(toolroot::Toolroot::of(&cache, &lock, set, &links, &ui)?.path())?)
 }
 

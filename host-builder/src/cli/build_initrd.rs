@@ -1,5 +1,6 @@
 //! The command line of `build-initrd`.
 
+use super::AccessArgs;
 use crate::pack::Compression;
 use crate::profile;
 use clap::Args;
@@ -32,6 +33,9 @@ pub struct BuildInitrd {
     /// Make and check the plan, print it, write nothing.
     #[arg(long)]
     pub dry_run: bool,
+    /// Where artifacts may come from.
+    #[command(flatten)]
+    pub access: AccessArgs,
     /// Print the result as JSON on standard output.
     #[arg(long)]
     pub json: bool,

@@ -1,10 +1,12 @@
 //! The command line.
 
+mod access;
 mod boot;
 mod build_initrd;
 mod inspect;
 mod status;
 
+pub use access::AccessArgs;
 pub use boot::Boot;
 pub use build_initrd::BuildInitrd;
 use clap::{Parser, Subcommand};

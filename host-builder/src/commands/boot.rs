@@ -8,6 +8,7 @@ use crate::lock::{Lock, Set};
 use crate::profile::Profile;
 use crate::query::Target;
 use crate::resolve;
+use crate::source::Access;
 use crate::toolroot;
 use crate::ui::{Ui, megabytes};
 use crate::vm::backend::{self, VsockBackend};
@@ -110,7 +111,12 @@ fn toolroot(args: &Boot, cache: &Cache, ui: &Ui) -> Result<Toolroot> {
             .hint("make it first: host-builder build-initrd; or name it: --lock FILE")
     })?;
     lock.check_profile(&profile.name, &text, &args.lock)?;
-    resolve::fetch(&profile, &lock, &[Set::Vm], cache, ui)?;
+    if profile.vm.is_none() {
+        return Err(Error::new(format!("profile {} names no packages that run a guest", profile.name)).hint(
+            "give a lock and a profile that do, for QEMU alone: --profile debian-13 --lock FILE; initrd and kernel stay those of --initrd and --kernel",
+        ));
+    }
+    resolve::fetch(&profile, &lock, &[Set::Vm], Access::new(cache, ui))?;
     Toolroot::at(toolroot::Toolroot::of(cache, &lock, Set::Vm, &BTreeMap::new(), ui)?.path())
 }
 

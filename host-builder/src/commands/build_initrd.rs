@@ -6,12 +6,14 @@ use crate::cli::BuildInitrd;
 use crate::error::{Doing, Error, Result};
 use crate::kernel_modules::build::{Built, build};
 use crate::kernel_modules::index::Index;
+use crate::kernel_modules::prebuilt;
 use crate::lock::{Artifact, Lock, Set};
 use crate::pack::pack;
 use crate::plan::{Inputs, Plan, plan};
 use crate::profile::Profile;
-use crate::resolve;
+use crate::resolve::{self, Choice};
 use crate::select;
+use crate::source::Access;
 use crate::toolroot::Toolroot;
 use crate::trees::Tree;
 use crate::ui::{Ui, print};
@@ -26,15 +28,16 @@ pub fn run(args: &BuildInitrd) -> Result<()> {
     let cache = Cache::open()?;
     let (profile, text) = Profile::load(&args.profile)?;
     profile.check_capabilities(&capabilities)?;
-    let lock = ui.stage("resolve", || lock_of(args, &profile, &text, &cache, &ui))?;
-    ui.stage("fetch", || resolve::fetch(&profile, &lock, &Set::image(&capabilities), &cache, &ui))?;
-    let built = ui.stage("build modules", || build_modules(&profile, &lock, &cache, &ui))?;
-    let kernel_package = one(&lock, Set::Kernel)?;
-    let kernel = ui.stage("unpack", || Tree::of(&cache, kernel_package))?;
+    let access = args.access.of(&cache, &ui);
+    let lock = ui.stage("resolve", || lock_of(args, &profile, &text, access))?;
+    ui.stage("fetch", || resolve::fetch(&profile, &lock, &Set::image(&capabilities), access))?;
+    let built = ui.stage("build modules", || gpu_modules(&profile, &lock, access))?;
+    let kernel = ui.stage("unpack", || trees(&cache, &lock, &[Set::Kernel]))?;
     let plan = ui.stage("plan", || {
-        let index = Index::of(&cache, kernel_package, &kernel, &lock.kernel_release)?;
-        let native = trees(&cache, &lock, &Set::userspace(&capabilities))?;
-        let compat32 = trees32(&cache, &lock, &Set::compat32(&capabilities))?;
+        let index = Index::of(&cache, &kernel, &lock.kernel_release, &profile.kernel.builtin)?;
+        let whole = trees(&cache, &lock, &[Set::Driver])?;
+        let native = [trees(&cache, &lock, &Set::userspace(&capabilities))?, whole.clone()].concat();
+        let compat32 = [trees32(&cache, &lock, &Set::compat32(&capabilities))?, whole].concat();
         let selected = select::select(&native, &compat32, &capabilities, &lock.driver)?;
         plan(Inputs {
             profile: &profile,
@@ -43,7 +46,7 @@ pub fn run(args: &BuildInitrd) -> Result<()> {
             kernel: &kernel,
             index,
             built: &built,
-            firmware: &trees(&cache, &lock, &[Set::Firmware])?,
+            firmware: &trees(&cache, &lock, &[Set::Firmware, Set::Driver, Set::GpuModules])?,
             selected,
             guest_init: crate::GUEST_INIT,
         })
@@ -91,40 +94,40 @@ fn place(path: &Path) -> PathBuf {
     }
 }
 
-fn lock_of(args: &BuildInitrd, profile: &Profile, text: &str, cache: &Cache, ui: &Ui) -> Result<Lock> {
-    let present = if args.update_lock { None } else { Lock::read(&args.lock)? };
-    match present {
-        Some(lock) => {
-            lock.check_profile(&profile.name, text, &args.lock)?;
-            if lock.driver != profile.driver {
-                return Err(Error::new(format!(
-                    "{} is for driver {}, the profile {} for {}",
-                    args.lock.display(),
-                    lock.driver,
-                    profile.name,
-                    profile.driver
-                ))
-                .hint("the lock was altered: restore it, or resolve again: build-initrd --update-lock"));
-            }
-            Ok(lock)
-        }
-        None => resolve::resolve(profile, text, cache, ui),
+fn lock_of(args: &BuildInitrd, profile: &Profile, text: &str, access: Access) -> Result<Lock> {
+    let present = Lock::read(&args.lock);
+    if args.update_lock {
+        // One that cannot be read is replaced.
+        let choice = resolve::choose(profile, None, None, present.ok().flatten().as_ref(), access)?;
+        return resolve::resolve(profile, text, &choice, access);
     }
-}
-
-fn build_modules(profile: &Profile, lock: &Lock, cache: &Cache, ui: &Ui) -> Result<Built> {
-    let toolroot = || {
-        resolve::fetch(profile, lock, &[Set::Toolroot, Set::ModuleSource], cache, ui)?;
-        Toolroot::of(cache, lock, Set::Toolroot, &profile.toolroot.links, ui)
+    let Some(lock) = present? else {
+        return resolve::resolve(profile, text, &Choice::of(profile), access);
     };
-    build(cache, lock, &profile.modules, toolroot, ui)
+    lock.check_profile(&profile.name, text, &args.lock)?;
+    if lock.driver != profile.driver {
+        access.ui.line(format!(
+            "driver {}, as {} says (the profile says {})",
+            lock.driver,
+            args.lock.display(),
+            profile.driver
+        ));
+    }
+    Ok(lock)
 }
 
-fn one(lock: &Lock, set: Set) -> Result<&Artifact> {
-    lock.set(set).first().copied().ok_or_else(|| {
-        Error::new(format!("the lock has no artifact of set {set}"))
-            .hint("resolve again: build-initrd --update-lock")
-    })
+/// Built from source, or as an artifact has them.
+fn gpu_modules(profile: &Profile, lock: &Lock, access: Access) -> Result<Built> {
+    let prebuilt = trees(access.cache, lock, &[Set::GpuModules])?;
+    if !prebuilt.is_empty() {
+        return prebuilt::built(access.cache, &prebuilt, &lock.kernel_release);
+    }
+    let toolroot = || {
+        resolve::fetch(profile, lock, &[Set::Toolroot, Set::ModuleSource], access)?;
+        let links = profile.toolroot.as_ref().map(|toolroot| toolroot.links.clone()).unwrap_or_default();
+        Toolroot::of(access.cache, lock, Set::Toolroot, &links, access.ui)
+    };
+    build(access.cache, lock, &profile.modules, toolroot, access.ui)
 }
 
 fn trees(cache: &Cache, lock: &Lock, sets: &[Set]) -> Result<Vec<Tree>> {
@@ -149,8 +152,8 @@ fn print_plan(plan: &Plan, json: bool) {
 }
 
 /// All three are made, and then appear, together: an initrd is of no use beside another kernel.
-fn write_outputs(args: &BuildInitrd, plan: &Plan, kernel: &Tree, lock: &Lock, ui: &Ui) -> Result<()> {
-    let image = kernel.read(kernel.file(&format!("boot/vmlinuz-{}", lock.kernel_release))?)?;
+fn write_outputs(args: &BuildInitrd, plan: &Plan, kernel: &[Tree], lock: &Lock, ui: &Ui) -> Result<()> {
+    let image = kernel_image(kernel, &lock.kernel_release)?;
     let mut staged = vec![ui.stage("pack", || pack(plan, args.compression, &args.output, ui))?];
     let path = &args.kernel_output;
     staged.push(Staged::new(path, 0o644, |file| file.write_all(&image).doing("writing", path))?);
@@ -158,4 +161,25 @@ fn write_outputs(args: &BuildInitrd, plan: &Plan, kernel: &Tree, lock: &Lock, ui
         staged.push(lock.stage(&args.lock)?);
     }
     staged.into_iter().try_for_each(Staged::commit)
+}
+
+/// The kernel image: where Debian has it, or the one file that is called so.
+fn kernel_image(trees: &[Tree], release: &str) -> Result<Vec<u8>> {
+    let installed = format!("boot/vmlinuz-{release}");
+    let named = |path: &str| {
+        let file = path.rsplit('/').next().unwrap_or(path);
+        ["vmlinux", "vmlinuz", "bzImage"].iter().any(|name| file.starts_with(name))
+    };
+    let files = || trees.iter().flat_map(|tree| tree.files.iter().map(move |file| (tree, file)));
+    let mut images = files().filter(|(_, file)| file.path == installed);
+    let mut others = files().filter(|(_, file)| named(&file.path));
+    match (images.next(), others.next(), others.next()) {
+        (Some((tree, file)), _, _) | (None, Some((tree, file)), None) => tree.read(file),
+        (None, first, _) => {
+            let found = if first.is_some() { "several images" } else { "none" };
+            let origins: Vec<_> = trees.iter().map(|tree| tree.origin.as_str()).collect();
+            Err(Error::new(format!("{}: expected {installed} or one kernel image, found {found}", origins.join(", ")))
+                .hint("name the artifact with the image in the profile: sets = [\"kernel\"], a file called vmlinux…, vmlinuz… or bzImage…"))
+        }
+    }
 }

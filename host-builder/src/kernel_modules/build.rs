@@ -31,6 +31,8 @@ pub struct Built {
     pub dir: PathBuf,
     /// What they say about themselves; paths are file names.
     pub modules: Vec<Module>,
+    /// Where they come from, for the manifest.
+    pub origin: String,
 }
 
 /// Builds the modules of the profile, or finds them in the cache. The toolroot is asked for only to build.
@@ -41,7 +43,11 @@ pub fn build(
     toolroot: impl FnOnce() -> Result<Toolroot>,
     ui: &Ui,
 ) -> Result<Built> {
-    let source = format!("{} {} {:?}", profile.archive, profile.subdir, profile.patch);
+    let (package, archive, subdir) = profile.source().ok_or_else(|| {
+        Error::new("the profile has no source of the GPU's modules")
+            .hint("add [modules] package, archive and subdir")
+    })?;
+    let source = format!("{archive} {subdir} {:?}", profile.patch);
     let inputs = [
         RECIPE,
         &lock.kernel_release,
@@ -52,36 +58,56 @@ pub fn build(
     let key = sha256(inputs.join("\n").as_bytes());
     let dir = cache.derived("modules", &key, |out| {
         let toolroot = toolroot()?;
-        let source = Tree::of(cache, lock.package(Set::ModuleSource, &profile.package)?)?;
+        let source = Tree::of(cache, lock.package(Set::ModuleSource, package)?)?;
         let work = cache.scratch()?;
-        let tree = unpack_source(&source, profile, work.path())?;
+        let tree = unpack_source(&source, archive, subdir, work.path())?;
         for patch in &profile.patch {
             apply(patch, &tree, &headers_dir(&toolroot, &lock.kernel_release, true)?)?;
         }
-        compile(&toolroot, &lock.kernel_release, work.path(), &profile.subdir, ui)?;
-        collect(&toolroot, &tree, work.path(), &profile.subdir, out)
+        compile(&toolroot, &lock.kernel_release, work.path(), subdir, ui)?;
+        collect(&toolroot, &tree, work.path(), subdir, out)
     })?;
-    let mut modules = Vec::new();
-    for entry in fs::read_dir(&dir).doing("reading", &dir)? {
-        let name = entry.doing("reading", &dir)?.file_name().to_string_lossy().into_owned();
-        if name.ends_with(".ko") {
-            modules.push(read_module(&dir.join(&name), &name)?);
-        }
-    }
-    modules.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(Built { dir, modules })
+    Built::read(dir, format!("built from {package}"))
 }
 
-fn unpack_source(source: &Tree, profile: &Modules, work: &Path) -> Result<PathBuf> {
-    let archive = source.path(source.file(&profile.archive)?);
+impl Built {
+    /// The modules in a directory of the cache.
+    pub fn read(dir: PathBuf, origin: String) -> Result<Self> {
+        let mut modules = Vec::new();
+        for entry in fs::read_dir(&dir).doing("reading", &dir)? {
+            let name = entry.doing("reading", &dir)?.file_name().to_string_lossy().into_owned();
+            if name.ends_with(".ko") {
+                modules.push(read_module(&dir.join(&name), &name)?);
+            }
+        }
+        modules.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(Self { dir, modules, origin })
+    }
+}
+
+/// Whether the locked source can be built for the locked kernel, as far as that can be told without compiling it: it has the
+/// form that the profile says, and the profile's patches fit. Source and kernel headers are in the cache.
+pub fn check_source(cache: &Cache, lock: &Lock, profile: &Modules) -> Result<()> {
+    let Some((package, archive, subdir)) = profile.source() else { return Ok(()) };
+    let source = Tree::of(cache, lock.package(Set::ModuleSource, package)?)?;
+    let work = cache.scratch()?;
+    let tree = unpack_source(&source, archive, subdir, work.path())?;
+    let name = headers_name(&lock.kernel_release, true);
+    let headers = Tree::of(cache, lock.package(Set::Toolroot, &name)?)?;
+    let headers = headers.root.join("usr/src").join(&name);
+    profile.patch.iter().try_for_each(|patch| apply(patch, &tree, &headers))
+}
+
+fn unpack_source(source: &Tree, name: &str, subdir: &str, work: &Path) -> Result<PathBuf> {
+    let archive = source.path(source.file(name)?);
     let file = File::open(&archive).doing("opening", &archive)?;
     let mut unpacker = Unpacker::new(work);
-    unpacker.tar(decompressor(&profile.archive, BufReader::new(file))?, &archive)?;
-    let tree = work.join(&profile.subdir);
+    unpacker.tar(decompressor(name, BufReader::new(file))?, &archive)?;
+    let tree = work.join(subdir);
     if tree.join("Kbuild").is_file() {
         return Ok(tree);
     }
-    Err(Error::new(format!("{}: expected a module source tree in {}", archive.display(), profile.subdir))
+    Err(Error::new(format!("{}: expected a module source tree in {subdir}", archive.display()))
         .hint("the profile's [modules] subdir names another layout"))
 }
 

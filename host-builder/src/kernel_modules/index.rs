@@ -3,7 +3,6 @@
 use super::symbols::{Symbols, sort_dependencies};
 use crate::cache::Cache;
 use crate::error::{Doing, Error, Result};
-use crate::lock::Artifact;
 use crate::trees::{Tree, read_json, write_json};
 use crate::unpack::decompressor;
 use image::elf::{Modinfo, modinfo, parse_modinfo};
@@ -98,15 +97,26 @@ pub struct Index {
 }
 
 impl Index {
-    /// The index of a kernel package, cached by the package's digest.
-    pub fn of(cache: &Cache, artifact: &Artifact, tree: &Tree, release: &str) -> Result<Self> {
-        let dir = cache.derived("module-index", &format!("{}-{RECIPE}", artifact.sha256), |dir| {
-            write_json(
-                &dir.join("index.json"),
-                &Self::read(&tree.root.join("usr/lib/modules").join(release), release)?,
-            )
-        })?;
-        read_json(&dir.join("index.json"))
+    /// The index of a kernel's artifacts, cached by the key of the one that has its modules. `builtin` is what the
+    /// profile says to be built in; a kernel without modules of its own has nothing else.
+    pub fn of(cache: &Cache, trees: &[Tree], release: &str, builtin: &[String]) -> Result<Self> {
+        let subdir = format!("usr/lib/modules/{release}");
+        let mut index = match trees.iter().find(|tree| tree.root.join(&subdir).is_dir()) {
+            Some(tree) => {
+                let dir = cache.derived("module-index", &format!("{}-{RECIPE}", tree.key), |dir| {
+                    write_json(&dir.join("index.json"), &Self::read(&tree.root.join(&subdir), release)?)
+                })?;
+                read_json(&dir.join("index.json"))?
+            }
+            None if builtin.is_empty() => {
+                let names: Vec<_> = trees.iter().map(|tree| tree.origin.as_str()).collect();
+                return Err(Error::new(format!("{}: expected the kernel's modules in {subdir}, found none", names.join(", ")))
+                    .hint("say in the profile what is built in ([kernel] builtin), or add the artifact that has the modules"));
+            }
+            None => Self { release: release.into(), ..Self::default() },
+        };
+        index.builtin.extend(builtin.iter().map(|name| underscored(name)));
+        Ok(index)
     }
 
     /// Reads a directory `lib/modules/<release>`.

@@ -66,7 +66,27 @@ impl Found {
 
 /// The file, if the packages have it.
 pub fn find(trees: &[Tree], wanted: &Wanted, width: Width, driver: &str) -> Result<Option<Found>> {
-    let Some((tree, file)) = locate(trees, wanted, driver) else { return Ok(None) };
+    let mut other = None;
+    for (tree, file) in candidates(trees, wanted, driver) {
+        match found(tree, file, wanted, width)? {
+            Ok(found) => return Ok(Some(found)),
+            Err(error) => other = other.or(Some(error)),
+        }
+    }
+    match other {
+        // Artifacts with the whole driver have libraries of either width, or of one.
+        Some(error) if width == Width::Native => Err(error),
+        _ => Ok(None),
+    }
+}
+
+/// The file, or why it is of another width.
+fn found(
+    tree: &Tree,
+    file: &Unpacked,
+    wanted: &Wanted,
+    width: Width,
+) -> Result<std::result::Result<Found, Error>> {
     let name = base_name(&file.path);
     let path = match &wanted.place {
         Place::Library("") => format!("{}/{name}", width.library_dir()),
@@ -84,12 +104,14 @@ pub fn find(trees: &[Tree], wanted: &Wanted, width: Width, driver: &str) -> Resu
         capabilities,
     };
     let is_elf = !matches!(wanted.place, Place::Data(_)) || file.path.contains(".so");
-    let elf = if is_elf { Some(read(&file, width)?) } else { None };
-    Ok(Some(Found { file, width, elf }))
+    if !is_elf {
+        return Ok(Ok(Found { file, width, elf: None }));
+    }
+    Ok(read(&file, width)?.map(|elf| Found { file, width, elf: Some(elf) }))
 }
 
 /// A data file is taken from its own path where a package has it there: names such as `nvidia_icd.json` come twice.
-fn locate<'a>(trees: &'a [Tree], wanted: &Wanted, driver: &str) -> Option<(&'a Tree, &'a Unpacked)> {
+fn candidates<'a>(trees: &'a [Tree], wanted: &Wanted, driver: &str) -> Vec<(&'a Tree, &'a Unpacked)> {
     let files = || trees.iter().flat_map(|tree| tree.files.iter().map(move |file| (tree, file)));
     // A service has a script of its program's name in /etc/init.d.
     let program = |file: &Unpacked| file.executable && !file.path.starts_with("etc/");
@@ -97,10 +119,12 @@ fn locate<'a>(trees: &'a [Tree], wanted: &Wanted, driver: &str) -> Option<(&'a T
         wanted.is(base_name(&file.path), driver) && (wanted.place != Place::Program || program(file))
     };
     let at_its_path = |file: &Unpacked| matches!(&wanted.place, Place::Data(path) if path[1..] == file.path);
-    files().find(|(_, file)| at_its_path(file)).or_else(|| files().find(|(_, file)| named(file)))
+    let (first, rest): (Vec<_>, Vec<_>) =
+        files().filter(|(_, file)| at_its_path(file) || named(file)).partition(|(_, file)| at_its_path(file));
+    [first, rest].concat()
 }
 
-fn read(file: &Selected, width: Width) -> Result<Elf> {
+fn read(file: &Selected, width: Width) -> Result<std::result::Result<Elf, Error>> {
     let source = File::open(&file.source).doing("opening", &file.source)?;
     let elf = elf::read(&source).map_err(|error| {
         Error::new(format!("{}: expected an ELF file", file.source.display()))
@@ -108,10 +132,11 @@ fn read(file: &Selected, width: Width) -> Result<Elf> {
             .hint("its package is damaged: remove the cache's trees directory and run again")
     })?;
     if elf.class == width.class() {
-        return Ok(elf);
+        return Ok(Ok(elf));
     }
-    Err(Error::new(format!("{}: expected {:?}, found {:?}", file.source.display(), width.class(), elf.class))
-        .hint("32-bit packages belong in a list `compat32` of the profile, others in `packages`"))
+    let message = format!("{}: expected {:?}, found {:?}", file.source.display(), width.class(), elf.class);
+    Ok(Err(Error::new(message)
+        .hint("32-bit packages belong in a list `compat32` of the profile, others in `packages`")))
 }
 
 /// What follows the last slash.

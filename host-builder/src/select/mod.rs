@@ -2,6 +2,7 @@
 
 mod filelist;
 mod find;
+pub mod firmware;
 mod needs;
 mod wanted;
 

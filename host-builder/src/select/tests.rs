@@ -24,7 +24,8 @@ impl Packages {
         fs::write(&file, content).unwrap();
         let file =
             Unpacked { path: path.into(), size: content.len() as u64, sha256: sha256(content), executable };
-        self.trees.push(Tree { root, origin: "package 1".into(), files: vec![file] });
+        let key = self.trees.len().to_string();
+        self.trees.push(Tree { root, origin: "package 1".into(), key, files: vec![file] });
         self
     }
 }
@@ -102,7 +103,12 @@ fn libraries_of_32_bits_stand_apart_and_belong_to_both() {
     assert_eq!(file.reason, "capabilities compat32, utility");
 
     let wide = select(&packages.trees, &packages.trees, &set(&[Compat32, Utility]), DRIVER).unwrap_err();
-    assert!(wide.to_string().contains("expected Elf32, found Elf64"), "{wide}");
+    assert!(wide.to_string().contains("compat32"), "{wide}");
+    let narrow = select(&other.trees, &[], &set(&[Utility]), DRIVER).unwrap_err();
+    assert!(narrow.to_string().contains("expected Elf64, found Elf32"), "{narrow}");
+    let mixed: Vec<_> = other.trees.iter().chain(&packages.trees).cloned().collect();
+    let selection = select(&mixed, &mixed, &set(&[Compat32, Utility]), DRIVER).unwrap();
+    assert_eq!(selection.files.iter().filter(|file| file.path.contains("libnvidia-ml")).count(), 2);
     let none = select(&packages.trees, &[], &set(&[Compat32, Utility]), DRIVER).unwrap_err();
     assert!(none.to_string().contains("compat32"), "{none}");
 }

@@ -188,23 +188,23 @@ fn a_profile_without_packages_for_a_capability() {
 }
 
 #[test]
-fn a_lock_of_the_format_before() {
+fn a_lock_of_an_older_format() {
     let mut sandbox = Sandbox::new();
     let lock = sandbox.path("initrd.lock");
     let text = fs::read_to_string(&lock).unwrap();
     fs::write(
         &lock,
-        text.replace("format = 2", "format = 1").replace("\"userspace-compute\"", "\"userspace\""),
+        text.replace("format = 3", "format = 1").replace("\"userspace-compute\"", "\"userspace\""),
     )
     .unwrap();
-    sandbox.refuses(&[], &["initrd.lock has lock format 1, expected 2", "--update-lock"]);
+    sandbox.refuses(&[], &["initrd.lock has lock format 1, expected 3", "--update-lock"]);
     sandbox.next_build_is_good();
 }
 
 #[test]
 fn a_lock_that_is_none() {
     let mut sandbox = Sandbox::new();
-    for text in ["", "format = 2\n", "not toml", "format = 99\n"] {
+    for text in ["", "format = 3\n", "not toml", "format = 99\n"] {
         fs::write(sandbox.path("initrd.lock"), text).unwrap();
         sandbox.refuses(&[], &["initrd.lock", "--update-lock"]);
         assert_eq!(fs::read_to_string(sandbox.path("initrd.lock")).unwrap(), text, "the lock was changed");

@@ -20,7 +20,7 @@ const USER: u32 = 65534;
 const SOURCES: [&str; 3] = [
     include_str!("../../../host-builder/src/kernel_modules/build.rs"),
     include_str!("../../../host-builder/src/toolroot.rs"),
-    include_str!("../../../host-builder/src/unpack.rs"),
+    include_str!("../../../host-builder/src/unpack/writer.rs"),
 ];
 
 /// Name and digest of each of the GPU's modules in a cache, which has been used for one lock.

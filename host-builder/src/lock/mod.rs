@@ -1,126 +1,23 @@
-//! Locks: what a profile resolved to. Name, version, size and SHA-256 of each artifact; TOML, stable in order, made
-//! to be reviewed and committed. No addresses: those come from the machine that fetches.
+//! Locks: what a profile resolved to. Name, version, source, size and SHA-256 of each artifact; TOML, stable in order,
+//! made to be reviewed and committed. An artifact that comes from an address has it here; packages have none: the
+//! machine that fetches them has an archive of its own.
+
+mod artifact;
+mod diff;
+mod set;
+
+pub use self::artifact::{Artifact, Digest, Kind};
+pub use self::diff::Changes;
+pub use self::set::Set;
 
 use crate::cache::{Staged, sha256};
 use crate::error::{Doing, Error, Result};
-use image::capability::Capability;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
-use std::fmt;
 use std::io::Write;
 use std::path::Path;
 
 /// Version of the lock format.
-const FORMAT: u32 = 2;
-
-/// What an artifact is for. In a lock it is one word, such as `kernel` or `userspace-compute`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
-pub enum Set {
-    /// Kernel image and its modules.
-    Kernel,
-    /// Driver libraries and programs of a capability.
-    Userspace(Capability),
-    /// 32-bit driver libraries of a capability.
-    Compat32(Capability),
-    /// GSP firmware.
-    Firmware,
-    /// Source of the GPU's modules.
-    ModuleSource,
-    /// Compiler and kernel headers.
-    Toolroot,
-    /// QEMU and tools that make disks.
-    Vm,
-}
-
-const USERSPACE: &str = "userspace-";
-const COMPAT32: &str = "compat32-";
-
-impl Set {
-    /// The driver's 64-bit libraries and programs for these capabilities.
-    pub fn userspace(capabilities: &BTreeSet<Capability>) -> Vec<Self> {
-        with_graphics(capabilities).into_iter().map(Self::Userspace).collect()
-    }
-
-    /// Its 32-bit libraries for these capabilities; none unless [`Capability::Compat32`] is one of them.
-    pub fn compat32(capabilities: &BTreeSet<Capability>) -> Vec<Self> {
-        if !capabilities.contains(&Capability::Compat32) {
-            return Vec::new();
-        }
-        with_graphics(capabilities).into_iter().map(Self::Compat32).collect()
-    }
-
-    /// Everything that an image with these capabilities is made from; the modules' sources and compiler apart, since
-    /// modules may be in the cache.
-    pub fn image(capabilities: &BTreeSet<Capability>) -> Vec<Self> {
-        let driver = [Self::userspace(capabilities), Self::compat32(capabilities)].concat();
-        [vec![Self::Kernel, Self::Firmware], driver].concat()
-    }
-}
-
-/// Display has all that graphics has.
-fn with_graphics(capabilities: &BTreeSet<Capability>) -> BTreeSet<Capability> {
-    let mut all = capabilities.clone();
-    if all.contains(&Capability::Display) {
-        all.insert(Capability::Graphics);
-    }
-    all
-}
-
-impl fmt::Display for Set {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Kernel => out.write_str("kernel"),
-            Self::Userspace(capability) => write!(out, "{USERSPACE}{capability}"),
-            Self::Compat32(capability) => write!(out, "{COMPAT32}{capability}"),
-            Self::Firmware => out.write_str("firmware"),
-            Self::ModuleSource => out.write_str("module-source"),
-            Self::Toolroot => out.write_str("toolroot"),
-            Self::Vm => out.write_str("vm"),
-        }
-    }
-}
-
-impl From<Set> for String {
-    fn from(set: Set) -> Self {
-        set.to_string()
-    }
-}
-
-impl TryFrom<String> for Set {
-    type Error = String;
-
-    fn try_from(text: String) -> std::result::Result<Self, String> {
-        let capability = |word: &str| word.parse().ok();
-        let plain = [Self::Kernel, Self::Firmware, Self::ModuleSource, Self::Toolroot, Self::Vm];
-        let driver = || match text.strip_prefix(USERSPACE) {
-            Some(word) => capability(word).map(Self::Userspace),
-            None => capability(text.strip_prefix(COMPAT32)?).map(Self::Compat32),
-        };
-        let known = plain.into_iter().find(|set| set.to_string() == text);
-        known.or_else(driver).ok_or_else(|| format!("unknown set {text:?}"))
-    }
-}
-
-/// One pinned package.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Artifact {
-    /// Package name.
-    pub name: String,
-    /// Version.
-    pub version: String,
-    /// Package architecture.
-    pub arch: String,
-    /// Suite it was resolved in.
-    pub suite: String,
-    /// Size in bytes.
-    pub size: u64,
-    /// SHA-256, lower-case hex.
-    pub sha256: String,
-    /// What it is for.
-    pub sets: Vec<Set>,
-}
+const FORMAT: u32 = 3;
 
 /// What a profile resolved to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -132,9 +29,12 @@ pub struct Lock {
     pub profile: String,
     /// SHA-256 of the profile's text: a changed profile asks for a new lock.
     pub profile_sha256: String,
+    /// What `{kernel}` stands for in the profile's addresses, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<String>,
     /// Release of the kernel.
     pub kernel_release: String,
-    /// Version of the driver.
+    /// Version of the driver. The lock decides it, not the profile.
     pub driver: String,
     /// Artifacts, sorted by name.
     pub artifact: Vec<Artifact>,
@@ -152,6 +52,7 @@ impl Lock {
             format: FORMAT,
             profile: profile.into(),
             profile_sha256: sha256(profile_text.as_bytes()),
+            kernel: None,
             kernel_release,
             driver,
             artifact: Vec::new(),
@@ -161,7 +62,8 @@ impl Lock {
     /// Adds artifacts of one set; one that is there already gets the set added.
     pub fn add(&mut self, set: Set, artifacts: Vec<Artifact>) {
         for mut new in artifacts {
-            match self.artifact.iter_mut().find(|old| old.sha256 == new.sha256) {
+            let same = |old: &&mut Artifact| old.sha256 == new.sha256 && old.only == new.only;
+            match self.artifact.iter_mut().find(same) {
                 Some(old) if old.sets.contains(&set) => {}
                 Some(old) => old.sets.push(set),
                 None => {
@@ -170,9 +72,7 @@ impl Lock {
                 }
             }
         }
-        let key =
-            |artifact: &Artifact| (artifact.name.clone(), artifact.version.clone(), artifact.arch.clone());
-        self.artifact.sort_by_key(key);
+        self.artifact.sort_by(|a, b| a.key().cmp(&b.key()));
     }
 
     /// Artifacts of one set, sorted by name.
@@ -198,7 +98,7 @@ impl Lock {
     pub fn digest(&self, sets: &[Set]) -> String {
         let mut text = String::new();
         for artifact in self.sets(sets) {
-            text.push_str(&artifact.sha256);
+            text.push_str(&artifact.tree_key());
             text.push('\n');
         }
         sha256(text.as_bytes())
@@ -221,14 +121,36 @@ impl Lock {
             return Err(Error::new(message).hint(remedy));
         }
         let lock: Self = toml::from_str(&text).map_err(malformed)?;
-        let bad =
-            lock.artifact.iter().find(|artifact| !is_digest(&artifact.sha256) || !is_plain(&artifact.name));
-        if let Some(bad) = bad {
+        let usable = |artifact: &Artifact| {
+            let found = artifact.url.is_some() || artifact.source == Kind::Apt;
+            is_digest(&artifact.sha256) && is_plain(&artifact.name) && found
+        };
+        if let Some(bad) = lock.artifact.iter().find(|artifact| !usable(artifact)) {
             let message =
-                format!("{}: artifact {:?} has no usable name and sha256", path.display(), bad.name);
+                format!("{}: artifact {:?} has no usable name, sha256 and address", path.display(), bad.name);
             return Err(Error::new(message).hint(remedy));
         }
+        lock.check_driver(path)?;
         Ok(Some(lock))
+    }
+
+    /// Packages of the modules' source and of the firmware carry the driver's version.
+    fn check_driver(&self, path: &Path) -> Result<()> {
+        let of_driver = self.sets(&[Set::ModuleSource, Set::Firmware]).into_iter();
+        let other = of_driver
+            .filter(|artifact| artifact.source == Kind::Apt)
+            .find(|artifact| upstream(&artifact.version) != self.driver);
+        match other {
+            None => Ok(()),
+            Some(artifact) => Err(Error::new(format!(
+                "{} is for driver {}, its package {} is of {}",
+                path.display(),
+                self.driver,
+                artifact.name,
+                upstream(&artifact.version)
+            ))
+            .hint("the lock was altered: restore it, or resolve again: build-initrd --update-lock")),
+        }
     }
 
     /// Fails when the lock was made from another profile, or another state of this one.
@@ -260,26 +182,43 @@ impl Lock {
     }
 }
 
-fn is_digest(text: &str) -> bool {
+/// The publisher's part of a package version: `550.163.01` of `1:550.163.01-4~bpo13+1`.
+pub fn upstream(version: &str) -> &str {
+    let version = version.rsplit_once('-').map_or(version, |(upstream, _)| upstream);
+    version.split_once(':').map_or(version, |(_, upstream)| upstream)
+}
+
+/// Whether a text is a SHA-256, lower-case hex.
+pub fn is_digest(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-fn is_plain(name: &str) -> bool {
-    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-._".contains(&byte))
+/// Whether a text can be the name of an artifact, and of a file.
+pub fn is_plain(name: &str) -> bool {
+    !name.is_empty()
+        && !name.starts_with('.')
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-._".contains(&byte))
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use image::capability::Capability;
 
-    fn artifact(name: &str, digit: char) -> Artifact {
+    /// A package of one byte.
+    pub(crate) fn artifact(name: &str, digit: char) -> Artifact {
         Artifact {
             name: name.into(),
             version: "1".into(),
             arch: "amd64".into(),
+            source: Kind::Apt,
+            url: None,
             suite: "s".into(),
             size: 1,
+            unpacked: None,
             sha256: digit.to_string().repeat(64),
+            digest: Digest::Publisher,
+            only: vec![],
             sets: vec![],
         }
     }
@@ -297,30 +236,16 @@ mod tests {
     }
 
     #[test]
-    fn sets_are_words_and_display_has_the_packages_of_graphics() {
-        use Capability::{Compat32, Display, Graphics, Video};
-        for set in [Set::Kernel, Set::ModuleSource, Set::Userspace(Graphics), Set::Compat32(Video)] {
-            assert_eq!(Set::try_from(set.to_string()), Ok(set));
-        }
-        assert!(Set::try_from("userspace".to_owned()).is_err());
-        let display = BTreeSet::from([Display]);
-        assert_eq!(Set::userspace(&display), [Display, Graphics].map(Set::Userspace));
-        assert_eq!(Set::compat32(&display), []);
-        let both = BTreeSet::from([Compat32, Video]);
-        assert!(Set::image(&both).contains(&Set::Compat32(Video)));
-    }
-
-    #[test]
     fn a_lock_of_an_older_format_is_refused_by_its_format() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("initrd.lock");
         let mut lock = Lock::new("p", "text", "r".into(), "d".into());
         lock.add(Set::Userspace(Capability::Compute), vec![artifact("a", 'a')]);
         let old =
-            lock.to_toml().replace("format = 2", "format = 1").replace("userspace-compute", "userspace");
+            lock.to_toml().replace("format = 3", "format = 1").replace("userspace-compute", "userspace");
         std::fs::write(&path, old).unwrap();
         let error = Lock::read(&path).unwrap_err();
-        assert!(error.to_string().contains("lock format 1, expected 2"), "{error}");
+        assert!(error.to_string().contains("lock format 1, expected 3"), "{error}");
         assert!(error.remedy().unwrap().contains("--update-lock"));
     }
 
@@ -336,5 +261,38 @@ mod tests {
         assert!(lock.check_profile("p", "changed", &path).is_err());
         std::fs::write(&path, lock.to_toml().replace("aaaa", "../..")).unwrap();
         assert!(Lock::read(&path).is_err());
+    }
+
+    #[test]
+    fn the_upstream_version_must_be_the_drivers_to_the_last_digit() {
+        for (version, expected) in [("550.163.01-2", "550.163.01"), ("1:550.163.01-4~bpo13+1", "550.163.01")]
+        {
+            assert_eq!(upstream(version), expected);
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("initrd.lock");
+        let mut lock = Lock::new("p", "text", "r".into(), "550.163.1".into());
+        let source = Artifact { version: "550.163.01-2".into(), ..artifact("source", 'a') };
+        lock.add(Set::ModuleSource, vec![source]);
+        lock.stage(&path).unwrap().commit().unwrap();
+        let error = Lock::read(&path).unwrap_err().to_string();
+        assert!(error.contains("550.163.1,") && error.contains("550.163.01"), "{error}");
+    }
+
+    #[test]
+    fn changes_name_both_values_and_count_what_stays() {
+        let mut old = Lock::new("p", "text", "r".into(), "1".into());
+        old.add(Set::Kernel, vec![artifact("a", 'a'), artifact("b", 'b'), artifact("c", 'c')]);
+        let mut new = Lock::new("p", "text", "r".into(), "2".into());
+        let other = Artifact { version: "2".into(), ..artifact("b", 'd') };
+        new.add(Set::Kernel, vec![artifact("a", 'a'), other, artifact("e", 'e')]);
+        let changes = Changes::between(Some(&old), &new);
+        let text = changes.to_string();
+        for line in ["- driver 1", "+ driver 2", "~ b:amd64 1 -> 2", "- c:amd64 1", "+ e:amd64 1"] {
+            assert!(text.contains(line), "{line:?} is not in {text}");
+        }
+        assert!(text.ends_with("1 added, 1 removed, 1 changed, 1 unchanged\n"), "{text}");
+        assert!(Changes::between(Some(&new), &new).is_empty());
+        assert_eq!(Changes::between(None, &new).added.len(), 3);
     }
 }

@@ -1,13 +1,21 @@
 //! Profiles: which kernel, which driver, from where. Intent only; what it resolved to is in the lock.
 
+mod artifact;
+
+pub use self::artifact::{Artifact, Values};
+
 use crate::error::{Doing, Error, Result};
+use crate::lock::Set;
 use image::capability::Capability;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Profiles that the tool carries.
-pub const EMBEDDED: &[(&str, &str)] = &[("debian-13", include_str!("../../image/profiles/debian-13.toml"))];
+pub const EMBEDDED: &[(&str, &str)] = &[
+    ("debian-13", include_str!("../../../image/profiles/debian-13.toml")),
+    ("ch-6.12.8-kernel-2-20251211", include_str!("../../../image/profiles/ch-6.12.8-kernel-2-20251211.toml")),
+];
 /// The profile that is used when none is named.
 pub const DEFAULT: &str = "debian-13";
 
@@ -21,22 +29,31 @@ pub struct Profile {
     pub description: String,
     /// Architecture, as `uname -m` says it.
     pub arch: String,
-    /// Driver version, to the last digit.
+    /// Driver version, to the last digit. A lock may be for another one: `pins update --driver`.
     pub driver: String,
+    /// Day of its release, YYYY-MM-DD.
+    pub released: Option<String>,
     /// Where packages come from.
-    pub apt: Apt,
+    pub apt: Option<Apt>,
     /// The kernel.
     pub kernel: Kernel,
     /// Driver libraries and programs, by the capability that they are for.
+    #[serde(default)]
     pub userspace: BTreeMap<Capability, Userspace>,
     /// GSP firmware.
-    pub firmware: Packages,
+    pub firmware: Option<Firmware>,
     /// The GPU's kernel modules.
     pub modules: Modules,
     /// What compiles them.
-    pub toolroot: Toolroot,
+    pub toolroot: Option<Toolroot>,
     /// What runs a guest here.
-    pub vm: Vm,
+    pub vm: Option<Vm>,
+    /// What comes from elsewhere than a package archive.
+    #[serde(default)]
+    pub artifact: Vec<Artifact>,
+    /// Directory that paths in it are relative to.
+    #[serde(skip)]
+    pub directory: PathBuf,
 }
 
 /// A Debian suite.
@@ -49,24 +66,49 @@ pub struct Apt {
     pub components: Vec<String>,
     /// Archive; default: the machine's own.
     pub uri: Option<String>,
+    /// Key ring that signs it; default: those that apt trusts.
+    pub signed_by: Option<String>,
+    /// More suites, in which `pins update --driver` looks for other versions of the driver.
+    #[serde(default)]
+    pub more_suites: Vec<String>,
 }
 
 /// The kernel and the modules of it that every boot needs.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Kernel {
-    /// Package, possibly one that depends on the real image.
-    pub package: String,
+    /// Package, possibly one that depends on the real image; none where an artifact is the kernel.
+    pub package: Option<String>,
+    /// What `{kernel}` stands for in the addresses of artifacts.
+    pub version: Option<String>,
+    /// Its release, where the artifacts hold several.
+    pub release: Option<String>,
     /// Modules by name.
     pub modules: Vec<String>,
+    /// What is built in, for a kernel that brings no modules.builtin along.
+    #[serde(default)]
+    pub builtin: Vec<String>,
 }
 
-/// Packages by name.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Packages {
-    /// Names.
-    pub packages: Vec<String>,
+/// GSP firmware.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(untagged, deny_unknown_fields)]
+pub enum Firmware {
+    /// Packages that bring it.
+    Packages {
+        /// Names.
+        packages: Vec<String>,
+    },
+    /// `firmware = "none"`: the image is to have none.
+    Word(NoFirmware),
+}
+
+/// The word that says that an image has no firmware.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NoFirmware {
+    /// None.
+    None,
 }
 
 /// The packages of one capability.
@@ -80,16 +122,16 @@ pub struct Userspace {
     pub compat32: Vec<String>,
 }
 
-/// NVIDIA's open modules, from source.
+/// NVIDIA's open modules: from source, or built, when an artifact has them.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Modules {
-    /// Package with the source archive.
-    pub package: String,
+    /// Package with the source archive; none where they are built.
+    pub package: Option<String>,
     /// The archive inside it.
-    pub archive: String,
+    pub archive: Option<String>,
     /// The source tree inside that.
-    pub subdir: String,
+    pub subdir: Option<String>,
     /// Modules in the order in which they are loaded.
     pub load: Vec<String>,
     /// Parameters by module.
@@ -136,6 +178,13 @@ pub struct Vm {
     pub packages: Vec<String>,
 }
 
+impl Modules {
+    /// Package, archive inside it and source tree inside that; none for modules that come built.
+    pub fn source(&self) -> Option<(&str, &str, &str)> {
+        Some((self.package.as_deref()?, self.archive.as_deref()?, self.subdir.as_deref()?))
+    }
+}
+
 impl Profile {
     /// An embedded profile by its name, or one from a file (anything with a `/` or that ends in `.toml`).
     pub fn load(name: &str) -> Result<(Self, String)> {
@@ -151,7 +200,26 @@ impl Profile {
                     .hint(format!("known: {}; or give a file: ./{name}.toml", names.join(", ")))
             })?
         };
-        Ok((Self::parse(&text, name)?, text))
+        let mut profile = Self::parse(&text, name)?;
+        if is_file {
+            path.parent().unwrap_or(Path::new("")).clone_into(&mut profile.directory);
+        }
+        Ok((profile, text))
+    }
+
+    /// Whether it has an artifact for a set.
+    pub fn has_artifact(&self, set: Set) -> bool {
+        self.artifact.iter().any(|artifact| artifact.sets.contains(&set))
+    }
+
+    /// Where packages come from; an error where it does not say and needs to.
+    pub fn apt(&self) -> Result<&Apt> {
+        self.apt.as_ref().ok_or_else(|| self.lacks("[apt]", "packages"))
+    }
+
+    fn lacks(&self, table: &str, what: &str) -> Error {
+        Error::new(format!("profile {} names {what} and has no {table}", self.name))
+            .hint(format!("add {table} to the profile, as image/profiles/debian-13.toml has it"))
     }
 
     fn parse(text: &str, name: &str) -> Result<Self> {
@@ -170,11 +238,56 @@ impl Profile {
             return Err(Error::new(format!("profile {name} has 32-bit packages for {}", profile.arch))
                 .hint("NVIDIA's 32-bit libraries are for x86_64: remove the lists `compat32`"));
         }
+        profile.check()?;
         Ok(profile)
+    }
+
+    /// Whether every part of an image has one place that it comes from.
+    fn check(&self) -> Result<()> {
+        let firmware = matches!(&self.firmware, Some(Firmware::Packages { .. }));
+        let packages = self.kernel.package.is_some() || self.modules.package.is_some();
+        if self.apt.is_none() && (packages || firmware || !self.userspace.is_empty()) {
+            return Err(self.lacks("[apt]", "packages"));
+        }
+        if self.modules.package.is_some() && self.modules.source().is_none() {
+            return Err(self.lacks("[modules] archive and subdir", "a package with the modules' source"));
+        }
+        if self.modules.package.is_some() && self.toolroot.is_none() {
+            return Err(self.lacks("[toolroot]", "the source of modules"));
+        }
+        let of_capability = |set: &Set| matches!(set, Set::Userspace(_));
+        let parts = self.artifact.iter().any(|artifact| artifact.sets.iter().any(of_capability));
+        for (set, package, key) in [
+            (Set::Kernel, self.kernel.package.is_some(), "[kernel] package"),
+            (Set::GpuModules, self.modules.package.is_some(), "[modules] package"),
+            (Set::Driver, parts || !self.userspace.is_empty(), "[userspace]"),
+        ] {
+            if !package && !self.has_artifact(set) {
+                return Err(Error::new(format!(
+                    "profile {} has no {set}: expected {key}, or an artifact of that set",
+                    self.name
+                ))
+                .hint(format!("add [[artifact]] with sets = [\"{set}\"] and a url")));
+            }
+        }
+        self.artifact.iter().try_for_each(Artifact::check)?;
+        let mut names: Vec<_> = self.artifact.iter().map(|artifact| &artifact.name).collect();
+        names.sort();
+        match names.windows(2).find(|pair| pair[0] == pair[1]) {
+            None => Ok(()),
+            Some(pair) => {
+                Err(Error::new(format!("profile {} has two artifacts named {}", self.name, pair[0]))
+                    .hint("give each its own name"))
+            }
+        }
     }
 
     /// Whether it has packages for these capabilities.
     pub fn check_capabilities(&self, capabilities: &BTreeSet<Capability>) -> Result<()> {
+        // What an artifact with the whole driver has is seen when it is unpacked.
+        if self.has_artifact(Set::Driver) {
+            return Ok(());
+        }
         let has = |capability: &Capability| match capability {
             Capability::Compat32 => self.userspace.values().any(|group| !group.compat32.is_empty()),
             _ => self.userspace.contains_key(capability),

@@ -1,0 +1,166 @@
+//! Gets what a lock names into the cache: from a mirror directory, or from where it comes.
+
+use crate::cache::{Cache, sha256_file, write_atomically};
+use crate::error::{Doing, Error, Result};
+use crate::lock::{Artifact, Kind, Lock, Set};
+use crate::profile::Profile;
+use crate::resolve::{ARCH32, DEBIAN_ARCH32, driver_suites, suites};
+use crate::source::apt::Apt;
+use crate::source::file::File;
+use crate::source::host::Host;
+use crate::source::http::Http;
+use crate::source::redist::Redist;
+use crate::source::{Access, Offer, Source};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Fetches what is not in the cache yet.
+pub fn fetch(profile: &Profile, lock: &Lock, sets: &[Set], access: Access) -> Result<()> {
+    get(profile, lock, &lock.sets(sets), access)
+}
+
+/// Fetches those of these artifacts that are not in the cache yet.
+pub fn get(profile: &Profile, lock: &Lock, wanted: &[&Artifact], access: Access) -> Result<()> {
+    let missing = missing(wanted, access.cache)?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let _lock = access.cache.lock("fetch")?;
+    let mut rest = Vec::new();
+    for artifact in missing {
+        if !from_mirror(artifact, access)? {
+            rest.push(artifact);
+        }
+    }
+    let network = |artifact: &&Artifact| crate::source::gives(artifact.source).network;
+    if access.offline && rest.iter().any(network) {
+        return Err(absent(&rest, access.mirror));
+    }
+    for group in groups(&rest) {
+        with_source(profile, lock, access, &group, &mut |source| source.fetch(&group))?;
+    }
+    Ok(())
+}
+
+/// What of these is not in the cache.
+pub fn missing<'a>(wanted: &[&'a Artifact], cache: &Cache) -> Result<Vec<&'a Artifact>> {
+    let mut missing = Vec::new();
+    for artifact in wanted.iter().copied() {
+        if !cache.has_blob(&artifact.sha256, artifact.size)? {
+            missing.push(artifact);
+        }
+    }
+    Ok(missing)
+}
+
+/// Asks the sources of all artifacts whether they still have them. In the order of the lock.
+pub fn offers(profile: &Profile, lock: &Lock, access: Access) -> Result<Vec<(String, Offer)>> {
+    let all: Vec<_> = lock.artifact.iter().collect();
+    let mut answers = Vec::new();
+    for group in groups(&all) {
+        let mut offers = Vec::new();
+        with_source(profile, lock, access, &group, &mut |source| {
+            offers = source.offers(&group)?;
+            Ok(())
+        })?;
+        let named = group.iter().map(|artifact| format!("{} {}", artifact.name, artifact.version));
+        answers.extend(named.zip(offers));
+    }
+    Ok(answers)
+}
+
+/// Where a mirror has the artifact of this digest.
+pub fn in_mirror(mirror: &Path, sha256: &str) -> PathBuf {
+    mirror.join("sha256").join(sha256)
+}
+
+/// Artifacts that one source gets at once.
+fn groups<'a>(artifacts: &[&'a Artifact]) -> Vec<Vec<&'a Artifact>> {
+    let key = |artifact: &Artifact| {
+        (artifact.source, artifact.source == Kind::Apt && artifact.arch == DEBIAN_ARCH32)
+    };
+    let mut keys: Vec<_> = artifacts.iter().map(|artifact| key(artifact)).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    let of = |wanted| artifacts.iter().copied().filter(|artifact| key(artifact) == wanted).collect();
+    keys.into_iter().map(of).collect()
+}
+
+/// What can be asked of every source.
+trait Any {
+    fn fetch(&self, artifacts: &[&Artifact]) -> Result<()>;
+    fn offers(&self, artifacts: &[&Artifact]) -> Result<Vec<Offer>>;
+}
+
+impl<S: Source> Any for S {
+    fn fetch(&self, artifacts: &[&Artifact]) -> Result<()> {
+        Source::fetch(self, artifacts)
+    }
+
+    fn offers(&self, artifacts: &[&Artifact]) -> Result<Vec<Offer>> {
+        Source::offers(self, artifacts)
+    }
+}
+
+fn with_source(
+    profile: &Profile,
+    lock: &Lock,
+    access: Access,
+    group: &[&Artifact],
+    work: &mut dyn FnMut(&dyn Any) -> Result<()>,
+) -> Result<()> {
+    let Some(first) = group.first() else { return Ok(()) };
+    match first.source {
+        Kind::Apt => {
+            let narrow = first.arch == DEBIAN_ARCH32;
+            let arch = if narrow { ARCH32 } else { &profile.arch };
+            let more =
+                if narrow { driver_suites(profile, &lock.driver) } else { suites(profile, &lock.driver) };
+            work(&Apt::open(access, profile.apt()?, &more, arch)?)
+        }
+        Kind::Http => work(&Http::new(access)?),
+        Kind::Redist => work(&Redist::new(access)?),
+        Kind::File => work(&File::new(access, &profile.directory)),
+        Kind::Host => work(&Host::new(access, Some(&lock.kernel_release))),
+    }
+}
+
+/// Copies an artifact out of the mirror, every byte checked.
+fn from_mirror(artifact: &Artifact, access: Access) -> Result<bool> {
+    let Some(mirror) = access.mirror else { return Ok(false) };
+    let path = in_mirror(mirror, &artifact.sha256);
+    if !path.exists() {
+        return Ok(false);
+    }
+    let found = sha256_file(&path)?;
+    if found != artifact.sha256 {
+        return Err(Error::new(format!(
+            "{}: {} {} is damaged: expected sha256 {}, found {found}",
+            path.display(),
+            artifact.name,
+            artifact.version,
+            artifact.sha256
+        ))
+        .hint("fill the mirror again: host-builder pins vendor DIR"));
+    }
+    write_atomically(&access.cache.blob(&artifact.sha256)?, 0o644, |out| {
+        let mut input = fs::File::open(&path).doing("opening", &path)?;
+        io::copy(&mut input, out).doing("copying", &path).map(drop)
+    })?;
+    Ok(true)
+}
+
+fn absent(rest: &[&Artifact], mirror: Option<&Path>) -> Error {
+    let names: Vec<_> =
+        rest.iter().take(10).map(|artifact| format!("{} {}", artifact.name, artifact.version)).collect();
+    let more = if rest.len() > names.len() {
+        format!(" and {} more", rest.len() - names.len())
+    } else {
+        String::new()
+    };
+    let place =
+        mirror.map_or_else(|| "the cache".to_owned(), |mirror| format!("the cache and {}", mirror.display()));
+    Error::new(format!("--offline, and {place} lacks {}{more}", names.join(", ")))
+        .hint("fetch them where there is a network: host-builder pins vendor DIR; then give --mirror DIR")
+}

@@ -1,0 +1,177 @@
+//! From intent to facts: resolves a profile into a lock, and gets what a lock names into the cache.
+
+mod check;
+mod driver;
+mod fetch;
+
+pub use self::driver::{Choice, choose};
+pub use self::fetch::{fetch, in_mirror, missing, offers};
+
+use crate::error::{Error, Result};
+use crate::lock::{Artifact, Kind, Lock, Set, upstream};
+use crate::profile::{Firmware, Profile, Values};
+use crate::source::apt::{Apt, Packages, Scope};
+use crate::source::file::File;
+use crate::source::host::Host;
+use crate::source::http::Http;
+use crate::source::redist::Redist;
+use crate::source::{Access, Source, Wanted};
+use std::collections::BTreeSet;
+
+const IMAGE_PREFIX: &str = "linux-image-";
+/// Architecture of 32-bit libraries beside x86_64, as `uname -m` says it, and as packages do.
+const ARCH32: &str = "i686";
+const DEBIAN_ARCH32: &str = "i386";
+
+/// Resolves every package and artifact of a profile. Of packages only lists are downloaded; of other artifacts
+/// everything, since nothing else tells what they are.
+pub fn resolve(profile: &Profile, text: &str, choice: &Choice, access: Access) -> Result<Lock> {
+    access.ui.line(format!("resolving profile {} for driver {} …", profile.name, choice.driver));
+    let mut lock = Lock::new(&profile.name, text, String::new(), choice.driver.clone());
+    lock.kernel.clone_from(&choice.kernel);
+    add_artifacts(&mut lock, profile, access)?;
+    if profile.apt.is_some() {
+        add_packages(&mut lock, profile, choice, access)?;
+    }
+    if lock.kernel_release.is_empty() {
+        lock.kernel_release = check::kernel_release(profile, &lock, access.cache)?;
+    }
+    check::artifacts(profile, &lock, access.cache)?;
+    if lock.driver != profile.driver && profile.modules.package.is_some() {
+        let headers = |artifact: &&Artifact| artifact.name.starts_with("linux-headers-");
+        let needed = lock.set(Set::Toolroot).into_iter().filter(headers).chain(lock.set(Set::ModuleSource));
+        fetch::get(profile, &lock, &needed.collect::<Vec<_>>(), access)?;
+        crate::kernel_modules::build::check_source(access.cache, &lock, &profile.modules)?;
+    }
+    Ok(lock)
+}
+
+/// Every artifact that is no package, from its source.
+fn add_artifacts(lock: &mut Lock, profile: &Profile, access: Access) -> Result<()> {
+    let (driver, kernel) = (lock.driver.clone(), lock.kernel.clone());
+    let values = Values { driver: &driver, kernel: kernel.as_deref(), arch: &profile.arch };
+    for kind in [Kind::Http, Kind::Redist, Kind::File, Kind::Host] {
+        let of_kind = profile.artifact.iter().filter(|artifact| artifact.kind() == kind);
+        let wanted: Vec<_> = of_kind.map(|artifact| Wanted { artifact, values }).collect();
+        if wanted.is_empty() {
+            continue;
+        }
+        let pinned = match kind {
+            Kind::Http => Http::new(access)?.resolve(wanted.clone())?,
+            Kind::Redist => Redist::new(access)?.resolve(wanted.clone())?,
+            Kind::File => File::new(access, &profile.directory).resolve(wanted.clone())?,
+            _ => Host::new(access, profile.kernel.release.as_deref()).resolve(wanted.clone())?,
+        };
+        for (wanted, artifact) in wanted.iter().zip(pinned) {
+            for set in &wanted.artifact.sets {
+                lock.add(*set, vec![artifact.clone()]);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn add_packages(lock: &mut Lock, profile: &Profile, choice: &Choice, access: Access) -> Result<()> {
+    let from = profile.apt()?;
+    let suite = from.suite.as_str();
+    let apt = Apt::open(access, from, &suites(profile, &choice.driver), &profile.arch)?;
+    let exact = |names: &[&str]| apt.resolve(Packages { names, scope: Scope::Exact, suite });
+    if let Some(package) = &profile.kernel.package {
+        let image = kernel_image(&apt, package, suite)?;
+        image.trim_start_matches(IMAGE_PREFIX).clone_into(&mut lock.kernel_release);
+        lock.add(Set::Kernel, exact(&[&image])?);
+    }
+    let firmware = match &profile.firmware {
+        Some(Firmware::Packages { packages }) => packages.as_slice(),
+        _ => &[],
+    };
+    let source = profile.modules.package.as_slice();
+    for (set, packages) in [(Set::Firmware, firmware), (Set::ModuleSource, source)] {
+        if packages.is_empty() {
+            continue;
+        }
+        let artifacts = exact(&strs(&choice.pin(packages)))?;
+        artifacts.iter().try_for_each(|artifact| check_version(artifact, &choice.driver))?;
+        lock.add(set, artifacts);
+    }
+    let packages = profile.userspace.iter().map(|(of, group)| (Set::Userspace(*of), &group.packages));
+    add_userspace(lock, packages.collect(), &apt, suite, choice)?;
+    if let Some(toolroot) = &profile.toolroot {
+        let headers = format!("linux-headers-{}", lock.kernel_release);
+        let mut names = strs(&toolroot.packages);
+        names.push(&headers);
+        lock.add(Set::Toolroot, apt.resolve(Packages { names: &names, scope: Scope::Closure, suite })?);
+    }
+    if let Some(vm) = &profile.vm {
+        let names = strs(&vm.packages);
+        let packages = Packages { names: &names, scope: Scope::Closure, suite: &vm.suite };
+        lock.add(Set::Vm, apt.resolve(packages)?);
+    }
+    drop(apt);
+    let compat32 = profile.userspace.iter().filter(|(_, group)| !group.compat32.is_empty());
+    let compat32: Vec<_> = compat32.map(|(of, group)| (Set::Compat32(*of), &group.compat32)).collect();
+    if !compat32.is_empty() {
+        let apt = Apt::open(access, from, &driver_suites(profile, &choice.driver), ARCH32)?;
+        add_userspace(lock, compat32, &apt, suite, choice)?;
+    }
+    Ok(())
+}
+
+/// Resolves the packages of all capabilities at once, and adds each to the sets that name it. They are not checked for
+/// the driver's version: some are versioned apart from it, and libraries are checked file by file.
+fn add_userspace(
+    lock: &mut Lock,
+    groups: Vec<(Set, &Vec<String>)>,
+    apt: &Apt,
+    suite: &str,
+    choice: &Choice,
+) -> Result<()> {
+    let all: BTreeSet<&String> = groups.iter().flat_map(|(_, packages)| packages.iter()).collect();
+    if all.is_empty() {
+        return Ok(());
+    }
+    let all: Vec<String> = all.into_iter().cloned().collect();
+    let pinned = choice.pin(&all);
+    let names = strs(&pinned);
+    let artifacts = apt.resolve(Packages { names: &names, scope: Scope::Exact, suite })?;
+    for (set, packages) in groups {
+        let of_set = artifacts.iter().filter(|artifact| packages.contains(&artifact.name));
+        lock.add(set, of_set.cloned().collect());
+    }
+    Ok(())
+}
+
+fn strs(list: &[String]) -> Vec<&str> {
+    list.iter().map(String::as_str).collect()
+}
+
+/// The suites beside the profile's own that packages come from. The same list when they are fetched as when they were
+/// resolved: another one would be another state, with package lists of its own.
+fn suites<'a>(profile: &'a Profile, driver: &str) -> Vec<&'a str> {
+    let vm = profile.vm.iter().map(|vm| vm.suite.as_str());
+    vm.chain(driver_suites(profile, driver)).collect()
+}
+
+/// The suites beside the profile's own that a driver may come from.
+fn driver_suites<'a>(profile: &'a Profile, driver: &str) -> Vec<&'a str> {
+    let other = profile.apt.iter().filter(|_| driver != profile.driver);
+    other.flat_map(|apt| strs(&apt.more_suites)).collect()
+}
+
+/// The package with the image itself: the named one, or the one it depends on.
+fn kernel_image(apt: &Apt, package: &str, suite: &str) -> Result<String> {
+    let is_image = |name: &str| {
+        name.strip_prefix(IMAGE_PREFIX)
+            .is_some_and(|release| release.starts_with(|c: char| c.is_ascii_digit()))
+    };
+    if is_image(package) { Ok(package.to_owned()) } else { apt.dependency(package, IMAGE_PREFIX, suite) }
+}
+
+fn check_version(artifact: &Artifact, driver: &str) -> Result<()> {
+    let found = upstream(&artifact.version);
+    if found == driver {
+        return Ok(());
+    }
+    Err(Error::new(format!("package {} has version {found}, the profile is for driver {driver}", artifact.name))
+        .hint("the archive has moved to another driver: choose it with `pins update --driver VERSION`, or set `driver` in a profile of your own"))
+}

@@ -1,0 +1,112 @@
+//! Runs apt, follows its progress, and turns its complaints into errors with remedies.
+
+use super::RE_RESOLVE;
+use crate::error::{Doing, Error, Result};
+use crate::interrupt;
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// Runs apt to its end. `progress` gets the percentage that apt reports on its status descriptor.
+pub fn run(command: &mut Command, what: &str, progress: &mut dyn FnMut(u64)) -> Result<String> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let (status_read, status_write) = std::io::pipe().doing("making a pipe for", Path::new(&program))?;
+    let errors = tempfile::tempfile().doing("creating a temporary file for", Path::new(&program))?;
+    // apt inherits descriptor 3 or whatever number the pipe has; close-on-exec must be off for it.
+    let number = status_write.as_raw_fd();
+    nix::fcntl::fcntl(&status_write, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()))
+        .map_err(|error| Error::new("preparing apt's status pipe").source(error))?;
+    let stderr = errors.try_clone().doing("preparing the output of", Path::new(&program))?;
+    command.args(["-o", &format!("APT::Status-Fd={number}")]);
+    command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr);
+    let mut child = command.spawn().map_err(|error| {
+        Error::new(format!("{what}: cannot run {program}"))
+            .source(error)
+            .hint("apt is needed: run this on Debian")
+    })?;
+    let _killed = interrupt::kills(&child);
+    drop(status_write);
+    let mut stdout = child.stdout.take().expect("it is piped");
+    let reader = std::thread::spawn(move || {
+        let mut text = Vec::new();
+        stdout.read_to_end(&mut text).map(|_| String::from_utf8_lossy(&text).into_owned())
+    });
+    for line in BufReader::new(status_read).lines().map_while(std::result::Result::ok) {
+        if let Some(percent) = parse_status_line(&line) {
+            progress(percent);
+        }
+    }
+    let status = child.wait().doing("waiting for", Path::new(&program))?;
+    let output = reader
+        .join()
+        .expect("the reader does not panic")
+        .doing("reading the output of", Path::new(&program))?;
+    if status.success() {
+        return Ok(output);
+    }
+    Err(failure(what, &read_back(errors)))
+}
+
+fn read_back(mut file: fs::File) -> String {
+    use std::io::Seek;
+    let mut text = String::new();
+    let _ = file.rewind();
+    let _ = file.take(64 << 10).read_to_string(&mut text);
+    text
+}
+
+/// Turns what apt wrote to standard error into an error with a remedy.
+fn failure(what: &str, stderr: &str) -> Error {
+    let lines: Vec<_> =
+        stderr.lines().filter(|line| line.starts_with("E:")).map(|line| line[2..].trim()).collect();
+    let text = if lines.is_empty() { stderr.trim().to_owned() } else { lines.join("; ") };
+    let text: String = text.chars().take(800).collect();
+    let has = |words: &[&str]| words.iter().any(|word| stderr.contains(word));
+    // apt says that it failed to fetch also where it could not write.
+    let hint = if has(&["No space"]) {
+        "free some space in the cache directory, or set GPU_INITRD_CACHE to another place"
+    } else if has(&["was not found", "Unable to locate", "has no installation candidate", "404"]) {
+        RE_RESOLVE
+    } else if has(&["resolve", "connect", "Network", "timed out", "Failed to fetch"]) {
+        "check the network and the machine's apt sources; what was fetched so far is kept"
+    } else if has(&["NO_PUBKEY", "not signed", "GPG"]) {
+        "install the archive's keys (package debian-archive-keyring), up to date"
+    } else {
+        "run it with the machine's own apt to see more"
+    };
+    Error::new(format!("{what} failed: {text}")).hint(hint)
+}
+
+/// `dlstatus:1:20.0:Retrieving …` or `pmstatus:…`
+fn parse_status_line(line: &str) -> Option<u64> {
+    let percent: f64 = line.strip_prefix("dlstatus:")?.split(':').nth(1)?.parse().ok()?;
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    Some(percent.clamp(0.0, 100.0) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_apt_says_becomes_a_remedy() {
+        let gone = failure("x", "E: Version '9' for 'libcuda1' was not found\n");
+        assert!(gone.remedy().unwrap().contains("--update-lock"));
+        let offline = failure("x", "Err: Temporary failure resolving 'a.test'\nE: Failed to fetch\n");
+        assert!(offline.remedy().unwrap().contains("network"));
+        let full = failure(
+            "x",
+            "E: Failed to fetch http://a.test/b.deb  Error writing to file - write (28: No space left on device)\n",
+        );
+        assert!(full.remedy().unwrap().contains("free some space"));
+    }
+
+    #[test]
+    fn progress_is_read_from_the_status_descriptor() {
+        assert_eq!(parse_status_line("dlstatus:3:42.9:Retrieving file 3 of 9"), Some(42));
+        assert_eq!(parse_status_line("pmstatus:x"), None);
+    }
+}
