@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use crate::inject::layer::Place;
 use crate::inject::{self, InjectError, Inventory, Request};
 use crate::ldcache::{self, LdCacheError};
 use crate::report::chain;
@@ -221,7 +222,7 @@ fn inject(options: &Inject) -> Result<i32, CliError> {
     let inventory = Inventory::of_directory(&driver)?;
     let request = &options.request;
     let report = if let Some(layer) = &options.layer {
-        inject::layer::layer(&root, &driver, &inventory, request, layer, None)?
+        inject::layer::layer(&root, &driver, &inventory, request, Place::Links(layer), None)?
     } else {
         let mut report = inject::copy::copy(&root, &driver, &inventory, request)?;
         inject::complete(&root, request, &mut report)?;

@@ -8,6 +8,10 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+/// Where the superblock of an EROFS is, and how it begins.
+const EROFS_AT: u64 = 1024;
+const EROFS_MAGIC: [u8; 4] = 0xe0f5_e1e2_u32.to_le_bytes();
+
 /// A disk that was named did not appear, or cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DiskError {
@@ -43,25 +47,82 @@ pub enum DiskError {
 /// # Errors
 /// [`DiskError::Absent`] after `timeout`.
 pub fn find(source: &Source, timeout: Duration) -> Result<PathBuf, DiskError> {
+    let described = |(name, serial): (String, Option<String>)| match serial {
+        Some(serial) => format!("/dev/{name} (serial {serial})"),
+        None => format!("/dev/{name}"),
+    };
+    wait_for(
+        timeout,
+        || look(source),
+        |waited| DiskError::Absent {
+            wanted: source.to_string(),
+            waited,
+            present: listed(list().into_iter().map(described)),
+        },
+    )
+}
+
+/// The disk whose EROFS has this UUID (lower-case, with hyphens), once it is there.
+///
+/// # Errors
+/// [`DiskError::Absent`] after `timeout`.
+pub fn find_erofs(uuid: &str, timeout: Duration) -> Result<PathBuf, DiskError> {
+    let described = |(path, found): (PathBuf, Option<String>)| match found {
+        Some(found) => format!("{} (EROFS with UUID {found})", path.display()),
+        None => path.display().to_string(),
+    };
+    let disks = || {
+        list().into_iter().map(|(name, _)| {
+            let path = PathBuf::from(format!("/dev/{name}"));
+            let found = erofs_uuid(&path);
+            (path, found)
+        })
+    };
+    wait_for(
+        timeout,
+        || disks().find(|(_, found)| found.as_deref() == Some(uuid)).map(|(path, _)| path),
+        |waited| DiskError::Absent { wanted: uuid.into(), waited, present: listed(disks().map(described)) },
+    )
+}
+
+/// The UUID in the EROFS superblock of a device, if it has one.
+///
+/// Source: `struct erofs_super_block` in the kernel's fs/erofs/erofs_fs.h.
+fn erofs_uuid(device: &Path) -> Option<String> {
+    const UUID_AT: usize = 48;
+    let mut block = [0; UUID_AT + 16];
+    File::open(device).ok()?.read_exact_at(&mut block, EROFS_AT).ok()?;
+    if block[..4] != EROFS_MAGIC {
+        return None;
+    }
+    let mut text = image::hex::encode(&block[UUID_AT..]);
+    for at in [20, 16, 12, 8] {
+        text.insert(at, '-');
+    }
+    Some(text)
+}
+
+/// Looks again and again until the deadline.
+fn wait_for<T>(
+    timeout: Duration,
+    look: impl Fn() -> Option<T>,
+    absent: impl FnOnce(u64) -> DiskError,
+) -> Result<T, DiskError> {
     let deadline = Instant::now() + timeout;
     loop {
-        if let Some(path) = look(source) {
-            return Ok(path);
+        if let Some(found) = look() {
+            return Ok(found);
         }
         if Instant::now() >= deadline {
-            let present = list().into_iter().map(|(name, serial)| match serial {
-                Some(serial) => format!("/dev/{name} (serial {serial})"),
-                None => format!("/dev/{name}"),
-            });
-            let present = present.collect::<Vec<_>>().join(", ");
-            return Err(DiskError::Absent {
-                wanted: source.to_string(),
-                waited: timeout.as_secs(),
-                present: if present.is_empty() { "no disk".into() } else { present },
-            });
+            return Err(absent(timeout.as_secs()));
         }
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+fn listed(disks: impl Iterator<Item = String>) -> String {
+    let text = disks.collect::<Vec<_>>().join(", ");
+    if text.is_empty() { "no disk".into() } else { text }
 }
 
 /// The device node of a disk, when it is there now.
@@ -109,11 +170,8 @@ pub fn file_system(device: &Path) -> Result<&'static str, DiskError> {
     let refused = |source| DiskError::Refused { what: format!("reading {}", device.display()), source };
     let file = File::open(device).map_err(refused)?;
     // Offset and bytes of each superblock's magic.
-    let known: [(&str, u64, &[u8]); 3] = [
-        ("ext4", 0x438, &[0x53, 0xef]),
-        ("erofs", 1024, &[0xe2, 0xe1, 0xf5, 0xe0]),
-        ("squashfs", 0, b"hsqs"),
-    ];
+    let known: [(&str, u64, &[u8]); 3] =
+        [("ext4", 0x438, &[0x53, 0xef]), ("erofs", EROFS_AT, &EROFS_MAGIC), ("squashfs", 0, b"hsqs")];
     for (name, offset, magic) in known {
         let mut found = [0; 4];
         match file.read_exact_at(&mut found[..magic.len()], offset) {
@@ -160,6 +218,20 @@ mod tests {
         assert!(matches!(file_system(&image("d", 0, b"zero")), Err(DiskError::NoFileSystem { .. })));
         fs::write(dir.path().join("e"), "x").unwrap();
         assert!(matches!(file_system(&dir.path().join("e")), Err(DiskError::NoFileSystem { .. })));
+    }
+
+    #[test]
+    fn an_erofs_is_told_by_its_uuid() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk");
+        let mut bytes = vec![0; 2048];
+        bytes[1024..1028].copy_from_slice(&EROFS_MAGIC);
+        (0..16).for_each(|at| bytes[1072 + usize::from(at)] = at);
+        fs::write(&path, &bytes).unwrap();
+        assert_eq!(erofs_uuid(&path).as_deref(), Some("00010203-0405-0607-0809-0a0b0c0d0e0f"));
+        bytes[1024] = 0;
+        fs::write(&path, &bytes).unwrap();
+        assert_eq!(erofs_uuid(&path), None);
     }
 
     #[test]

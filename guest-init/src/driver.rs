@@ -1,13 +1,16 @@
 //! The driver in the container's root: puts it in, by the plan of the initrd and the container's request, and says on
 //! the board what came of it.
 
+use crate::inject::layer::Place;
 use crate::inject::{self, InjectError, InjectReport, Inventory, Request};
-use crate::report::{self, Board, chain};
+use crate::kmsg::KernelLog;
+use crate::report::{self, Board, chain, with_evidence};
 use crate::rootfs::{RootDir, RootError};
 use image::config::Config;
 use image::layout;
-use image::manifest::Manifest;
+use image::manifest::{Manifest, Payload};
 use image::status::{Cache, Code, Finding, Injected, Resolved};
+use nix::mount::{MsFlags, mount};
 use std::fs;
 use std::path::Path;
 
@@ -29,13 +32,48 @@ pub fn request(config: &Config) -> Result<Request, Finding> {
 /// The finding that says why it cannot be built.
 pub fn layer(manifest: &Manifest, request: &Request, board: &Board) -> Result<Option<InjectReport>, Finding> {
     let upper = Path::new(layout::ROOT_SCRATCH).join("upper");
-    fs::create_dir_all(layout::DRIVER_LAYER)
-        .map_err(|error| failed(Code::InjectFailed, &error.to_string()))?;
-    let (root, driver, upper) = (open(layout::ROOT_LOWER)?, open("/")?, open(&upper.to_string_lossy())?);
+    let directories =
+        [layout::DRIVER_LAYER, layout::DRIVER_NAMES, layout::DRIVER_MASKS, layout::DRIVER_FILES];
+    for directory in directories {
+        fs::create_dir_all(directory).map_err(|error| failed(Code::InjectFailed, &error.to_string()))?;
+    }
+    let root = open(layout::ROOT_LOWER)?;
+    let (driver, upper) = (open(manifest.payload_root())?, open(&upper.to_string_lossy())?);
     let inventory = Inventory::of_manifest(manifest);
-    let place = Path::new(layout::DRIVER_LAYER);
+    let plain = manifest.payload == Payload::Files;
+    let place = if plain {
+        Place::Links(Path::new(layout::DRIVER_LAYER))
+    } else {
+        Place::Names { names: Path::new(layout::DRIVER_NAMES), masks: Path::new(layout::DRIVER_MASKS) }
+    };
     let made = inject::layer::layer(&root, &driver, &inventory, request, place, Some(&upper));
-    told(made, board)
+    let report = told(made, board)?;
+    if report.is_some() && !plain {
+        mount_files()?;
+    }
+    Ok(report)
+}
+
+/// The lower layers of a container's overlay that hold the driver, highest first.
+pub fn layers(manifest: &Manifest) -> Vec<&'static str> {
+    if manifest.payload == Payload::Files {
+        vec![layout::DRIVER_LAYER]
+    } else {
+        vec![layout::DRIVER_MASKS, layout::DRIVER_FILES]
+    }
+}
+
+/// Gives the names their content. An overlay of its own: what the image's file system says of itself is not asked for
+/// content in other layers, as it would be in one with the image.
+fn mount_files() -> Result<(), Finding> {
+    let options = format!("lowerdir={}::{},metacopy=on", layout::DRIVER_NAMES, layout::PAYLOAD_MOUNT);
+    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NODEV;
+    let mut log = KernelLog::here();
+    mount(Some("overlay"), layout::DRIVER_FILES, Some("overlay"), flags, Some(options.as_str())).map_err(|errno| {
+        let message = format!("the driver's files cannot be a layer ({options}): {errno}");
+        let hint = "boot the kernel that build-initrd wrote beside the initrd (Linux 6.5 or later), or build it with --payload files";
+        with_evidence(report::error(Code::InjectFailed, message, hint), log.lines())
+    })
 }
 
 /// Copies the driver's files into a root that is written to. `None` as with [`layer`].
@@ -43,7 +81,7 @@ pub fn layer(manifest: &Manifest, request: &Request, board: &Board) -> Result<Op
 /// # Errors
 /// The finding that says why it cannot be done.
 pub fn copy(manifest: &Manifest, request: &Request, board: &Board) -> Result<Option<InjectReport>, Finding> {
-    let (root, driver) = (open(layout::ROOT_MERGED)?, open("/")?);
+    let (root, driver) = (open(layout::ROOT_MERGED)?, open(manifest.payload_root())?);
     told(inject::copy::copy(&root, &driver, &Inventory::of_manifest(manifest), request), board)
 }
 

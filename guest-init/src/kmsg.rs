@@ -84,6 +84,20 @@ impl KernelLog {
         Self(open().and_then(|mut file| file.seek(SeekFrom::End(0)).map(|_| file)).ok())
     }
 
+    /// The first lines of the whole log that contain `text`.
+    pub fn all_with(text: &str) -> Vec<String> {
+        let mut log = Self(open().ok());
+        let mut found = Vec::new();
+        loop {
+            let lines = log.lines();
+            let end = lines.len() < MAX_LINES;
+            found.extend(lines.into_iter().filter(|line| line.contains(text)));
+            if end || found.len() >= MAX_LINES {
+                return found;
+            }
+        }
+    }
+
     /// Lines that are new since the last call, without our own; text only.
     pub fn lines(&mut self) -> Vec<String> {
         let mut lines = Vec::new();

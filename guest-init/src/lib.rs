@@ -12,6 +12,7 @@ pub mod ldcache;
 pub mod modules;
 pub mod mounts;
 pub mod net;
+pub mod payload;
 pub mod power;
 pub mod report;
 pub mod root;

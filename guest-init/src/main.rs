@@ -5,7 +5,7 @@ use guest_init::gpu::visible::Visible;
 use guest_init::report::{self, Board, warning};
 use guest_init::root::Driver;
 use guest_init::{
-    cli, driver, gpu, handover, kmsg, modules, mounts, net, power, root, server, settings, supervise,
+    cli, driver, gpu, handover, kmsg, modules, mounts, net, payload, power, root, server, settings, supervise,
 };
 use image::config::{Config, GpuPolicy, InitMode, PowerAction};
 use image::manifest::{Manifest, Purpose};
@@ -127,9 +127,15 @@ fn gpu_and_root(manifest: &Manifest, config: &Config, board: &Board) -> Result<G
         if required && !expected_ok {
             return Err(None);
         }
+        payload::discard(manifest);
         root::prepare(config, None, board)?;
         return Ok(Given::default());
     };
+    let attached = board.phase(Phase::Payload, || payload::attach(manifest, config));
+    if let Err(finding) = attached {
+        board.end(Phase::Gpu, PhaseOutcome::Failed);
+        return without_driver(finding, required, config, board);
+    }
     let unmet = gpu::requirements::unmet(config, &driver.version);
     let met = unmet.is_empty();
     for finding in unmet {
@@ -153,8 +159,13 @@ fn gpu_and_root(manifest: &Manifest, config: &Config, board: &Board) -> Result<G
         }
     };
     board.end(Phase::Gpu, if usable { PhaseOutcome::Done } else { PhaseOutcome::Failed });
+    let altered = payload::altered(manifest);
+    let intact = altered.is_none();
+    if let Some(finding) = altered {
+        board.finding(finding);
+    }
     let store = prepared?;
-    if required && !usable {
+    if required && !(usable && intact) {
         return Err(None);
     }
     let status = board.snapshot();
@@ -166,6 +177,16 @@ fn gpu_and_root(manifest: &Manifest, config: &Config, board: &Board) -> Result<G
             Ok(Given { store, ..Given::default() })
         }
     }
+}
+
+/// The driver's files are not to be had: a failure, or a container without a GPU.
+fn without_driver(finding: Finding, required: bool, config: &Config, board: &Board) -> Result<Given, Fatal> {
+    if required {
+        return Err(Some(finding));
+    }
+    board.finding(finding);
+    root::prepare(config, None, board)?;
+    Ok(Given::default())
 }
 
 /// HAS_GPU=1 with an initrd that carries no driver.

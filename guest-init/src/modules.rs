@@ -24,7 +24,10 @@ pub fn load_all(
     purpose: Purpose,
     parameters: &BTreeMap<String, Vec<String>>,
 ) -> Result<(), Finding> {
-    manifest.modules_for(purpose).try_for_each(|module| load(module, parameters, &manifest.kernel_release))
+    let mut modules = manifest.modules_for(purpose);
+    modules.try_for_each(|module| {
+        load(module, &manifest.module_path(module), parameters, &manifest.kernel_release)
+    })
 }
 
 /// Loads every module of one purpose, going on after failures, which become findings.
@@ -35,32 +38,38 @@ pub fn load_what_can(
     board: &Board,
 ) {
     for module in manifest.modules_for(purpose) {
-        if let Err(finding) = load(module, parameters, &manifest.kernel_release) {
+        let path = manifest.module_path(module);
+        if let Err(finding) = load(module, &path, parameters, &manifest.kernel_release) {
             board.finding(finding);
         }
     }
 }
 
-fn load(module: &Module, more: &BTreeMap<String, Vec<String>>, release: &str) -> Result<(), Finding> {
+fn load(
+    module: &Module,
+    path: &str,
+    more: &BTreeMap<String, Vec<String>>,
+    release: &str,
+) -> Result<(), Finding> {
     let mut parameters = module.parameters.clone();
     for parameter in more.get(&module.name).into_iter().flatten() {
         parameters = format!("{parameters} {parameter}");
     }
     let c_parameters = CString::new(parameters.trim()).unwrap_or_default();
-    let file = match File::open(&module.path) {
+    let file = match File::open(path) {
         Ok(file) => file,
         // It was loaded, and its file removed, before.
         Err(_) if is_loaded(&module.name) => return Ok(()),
         Err(error) => {
             return Err(report::error(
                 Code::ModuleMissing,
-                format!("module {} is in the plan, {} cannot be read: {error}", module.name, module.path),
+                format!("module {} is in the plan, {path} cannot be read: {error}", module.name),
                 "the image is incomplete: build the initrd again",
             ));
         }
     };
     let mut flags = ModuleInitFlags::empty();
-    if !module.path.ends_with(".ko") {
+    if !path.ends_with(".ko") {
         flags = ModuleInitFlags::from_bits_retain(COMPRESSED);
     }
     let mut log = KernelLog::here();
@@ -68,7 +77,7 @@ fn load(module: &Module, more: &BTreeMap<String, Vec<String>>, release: &str) ->
         Ok(()) => {
             log::debug!("loaded {} {}", module.name, parameters.trim());
             // The initramfs is memory, and what is loaded needs its file no more.
-            let _ = fs::remove_file(&module.path);
+            let _ = fs::remove_file(path);
             Ok(())
         }
         Err(Errno::EEXIST) => Ok(()),
@@ -183,6 +192,9 @@ mod tests {
 
     #[test]
     fn a_missing_file_is_a_finding() {
-        assert_eq!(load(&module(), &BTreeMap::new(), "1").unwrap_err().code, Code::ModuleMissing);
+        assert_eq!(
+            load(&module(), "/x/nvidia.ko", &BTreeMap::new(), "1").unwrap_err().code,
+            Code::ModuleMissing
+        );
     }
 }

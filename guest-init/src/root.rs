@@ -43,11 +43,7 @@ pub fn prepare(config: &Config, driver: Option<&Driver>, board: &Board) -> Resul
     let Some(driver) = driver else {
         board.begin(Phase::Inject);
         board.end(Phase::Inject, PhaseOutcome::Skipped);
-        return if in_place {
-            Ok(false)
-        } else {
-            upper(config).and_then(|()| overlay(false)).map(|()| false)
-        };
+        return if in_place { Ok(false) } else { upper(config).and_then(|()| overlay(&[])).map(|()| false) };
     };
     let report = board.phase(Phase::Inject, || {
         if in_place {
@@ -56,7 +52,7 @@ pub fn prepare(config: &Config, driver: Option<&Driver>, board: &Board) -> Resul
         upper(config)?;
         let layer = driver::layer(driver.manifest, &driver.request, board);
         let report = driver.unless_optional(board, layer)?;
-        overlay(report.is_some())?;
+        overlay(&if report.is_some() { driver::layers(driver.manifest) } else { Vec::new() })?;
         Ok(report)
     })?;
     let Some(mut report) = report else { return Ok(false) };
@@ -146,11 +142,10 @@ fn unusable(what: &str) -> Finding {
 }
 
 /// One overlay: writes on top, the driver, the image.
-fn overlay(with_driver: bool) -> Result<(), Finding> {
-    let driver = if with_driver { format!("{}:", layout::DRIVER_LAYER) } else { String::new() };
+fn overlay(driver: &[&str]) -> Result<(), Finding> {
     let options = format!(
-        "lowerdir={driver}{},upperdir={}/upper,workdir={}/work",
-        layout::ROOT_LOWER,
+        "lowerdir={},upperdir={}/upper,workdir={}/work",
+        [driver, &[layout::ROOT_LOWER]].concat().join(":"),
         layout::ROOT_SCRATCH,
         layout::ROOT_SCRATCH
     );

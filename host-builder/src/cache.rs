@@ -8,6 +8,9 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+/// An entry that is older is not just being used by the process that made it.
+const SETTLED: std::time::Duration = std::time::Duration::from_hours(1);
+
 /// The cache directory and its rooms.
 #[derive(Debug, Clone)]
 pub struct Cache {
@@ -92,6 +95,25 @@ impl Cache {
         Ok(path)
     }
 
+    /// Removes all entries of a room but the newest. One that another process may just have asked for stays.
+    pub fn forget(&self, room: &str, keep: usize) -> Result<()> {
+        let room = self.room(room)?;
+        let mut entries = Vec::new();
+        for entry in fs::read_dir(&room).doing("reading", &room)? {
+            let path = entry.doing("reading", &room)?.path();
+            // Gone meanwhile: somebody else forgets, too.
+            let Ok(made) = fs::metadata(&path).and_then(|metadata| metadata.modified()) else { continue };
+            entries.push((made, path));
+        }
+        entries.sort();
+        for (made, path) in entries.iter().rev().skip(keep) {
+            if made.elapsed().is_ok_and(|age| age > SETTLED) {
+                let _ = fs::remove_dir_all(path);
+            }
+        }
+        Ok(())
+    }
+
     /// A directory for work in progress; gone when dropped, and when the program is interrupted.
     pub fn scratch(&self) -> Result<Scratch> {
         Scratch::new(&self.room("work")?)
@@ -145,7 +167,7 @@ pub fn sha256_file(path: &Path) -> Result<String> {
 /// Hex SHA-256 of bytes.
 pub fn sha256(bytes: &[u8]) -> String {
     let mut hasher = Hasher::default();
-    hasher.0.update(bytes);
+    hasher.update(bytes);
     hasher.hex()
 }
 
@@ -154,13 +176,19 @@ pub fn sha256(bytes: &[u8]) -> String {
 pub struct Hasher(Sha256);
 
 impl Hasher {
+    /// Adds bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The digest.
+    pub fn bytes(self) -> [u8; 32] {
+        self.0.finalize().into()
+    }
+
     /// The digest, lower-case hex.
     pub fn hex(self) -> String {
-        use std::fmt::Write;
-        self.0.finalize().iter().fold(String::with_capacity(64), |mut text, byte| {
-            write!(text, "{byte:02x}").expect("a string takes everything");
-            text
-        })
+        image::hex::encode(&self.bytes())
     }
 }
 

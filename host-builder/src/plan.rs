@@ -3,6 +3,7 @@
 
 use crate::cache::sha256;
 use crate::error::{Error, Result};
+use crate::gpus::Chosen;
 use crate::kernel_modules::Index;
 use crate::kernel_modules::build::Built;
 use crate::kernel_modules::check::{check_built, check_release};
@@ -13,7 +14,7 @@ use crate::select::{Link, Need, Selected, Selection, firmware};
 use crate::trees::Tree;
 use image::capability::Capability;
 use image::layout;
-use image::manifest::{Driver, File, Kind, Manifest, Module as PlanModule, Purpose};
+use image::manifest::{Driver, File, Kind, Manifest, Module as PlanModule, Payload, Purpose};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -24,6 +25,9 @@ pub enum Content {
     /// Memory.
     Bytes(Vec<u8>),
 }
+
+/// Why a directory is in an image that nothing but its content asks for.
+const PARENT: &str = "parent directory";
 
 /// A manifest with the content of its files.
 pub struct Plan {
@@ -37,6 +41,36 @@ pub struct Plan {
     pub notes: Vec<String>,
 }
 
+impl Plan {
+    /// Carries the payload in another way than as plain files. `image` is the EROFS image of it.
+    pub fn carry(&mut self, payload: Payload, image: &Path) {
+        if let Payload::Image { path, erofs } = &payload {
+            let kind = Kind::File { size: erofs.size, sha256: erofs.sha256.clone() };
+            self.contents.insert(path.clone(), Content::File(image.to_owned()));
+            self.manifest.files.push(File {
+                path: path.clone(),
+                kind,
+                mode: 0o644,
+                origin: crate::NAME.into(),
+                reason: "the driver's files".into(),
+                capabilities: Vec::new(),
+                payload: false,
+            });
+            self.manifest.files.sort_by(|a, b| a.path.cmp(&b.path));
+        }
+        self.manifest.payload = payload;
+        let needed: BTreeSet<PathBuf> = self
+            .manifest
+            .archived()
+            .filter(|file| file.kind != Kind::Directory || file.reason != PARENT)
+            .flat_map(|file| Path::new(&file.path).ancestors().map(Path::to_owned))
+            .collect();
+        self.manifest
+            .files
+            .retain(|file| file.kind != Kind::Directory || needed.contains(Path::new(&file.path)));
+    }
+}
+
 /// Everything a plan is made from.
 pub struct Inputs<'a> {
     /// The profile.
@@ -48,13 +82,17 @@ pub struct Inputs<'a> {
     /// The kernel's artifacts.
     pub kernel: &'a [Tree],
     /// Its modules.
-    pub index: Index,
+    pub index: &'a Index,
     /// The GPU's modules.
     pub built: &'a Built,
     /// Where firmware is looked for.
     pub firmware: &'a [Tree],
     /// Driver files.
-    pub selected: Selection,
+    pub selected: &'a Selection,
+    /// Modules that every boot needs besides those of the profile.
+    pub more_modules: &'a [&'static str],
+    /// Which GPUs the image is for; `None`: all that the driver supports.
+    pub gpus: Option<&'a Chosen>,
     /// The guest-init program.
     pub guest_init: &'static [u8],
 }
@@ -63,7 +101,7 @@ pub struct Inputs<'a> {
 const MOUNT_POINTS: &[&str] = &["/dev", "/proc", "/run", "/sys", "/tmp"];
 
 /// Makes and checks the plan.
-pub fn plan(inputs: Inputs) -> Result<Plan> {
+pub fn plan(inputs: &Inputs) -> Result<Plan> {
     let mut builder = Builder::default();
     builder.bytes(layout::INIT, inputs.guest_init.to_vec(), 0o755, crate::NAME, "PID 1");
     for directory in MOUNT_POINTS {
@@ -72,8 +110,8 @@ pub fn plan(inputs: Inputs) -> Result<Plan> {
     let manifest_dir =
         Path::new(layout::MANIFEST).parent().and_then(Path::to_str).expect("the path is constant");
     builder.directory(manifest_dir, "the manifest");
-    let modules = add_modules(&mut builder, &inputs)?;
-    let firmware = add_firmware(&mut builder, &inputs)?;
+    let modules = add_modules(&mut builder, inputs)?;
+    let firmware = add_firmware(&mut builder, inputs)?;
     for selected in &inputs.selected.files {
         let mode = if selected.file.executable { 0o755 } else { 0o644 };
         builder.file(selected, mode);
@@ -85,13 +123,18 @@ pub fn plan(inputs: Inputs) -> Result<Plan> {
         profile: inputs.profile.name.clone(),
         arch: inputs.profile.arch.clone(),
         kernel_release: inputs.lock.kernel_release.clone(),
-        driver: Some(Driver { version: inputs.lock.driver.clone(), firmware }),
+        driver: Some(Driver {
+            version: inputs.lock.driver.clone(),
+            firmware,
+            gpus: inputs.gpus.map(|chosen| chosen.gpus.clone()).unwrap_or_default(),
+        }),
         capabilities: inputs.capabilities.iter().map(ToString::to_string).collect(),
+        payload: Payload::Files,
         modules,
         files: builder.files.into_values().collect(),
     };
     let Selection { needs, notes, .. } = inputs.selected;
-    Ok(Plan { manifest, contents: builder.contents, needs, notes })
+    Ok(Plan { manifest, contents: builder.contents, needs: needs.clone(), notes: notes.clone() })
 }
 
 fn add_modules(builder: &mut Builder, inputs: &Inputs) -> Result<Vec<PlanModule>> {
@@ -105,7 +148,8 @@ fn add_modules(builder: &mut Builder, inputs: &Inputs) -> Result<Vec<PlanModule>
         });
     }
     let order = index.load_order();
-    let boot = order.plan(&inputs.profile.kernel.modules)?;
+    let wanted = inputs.profile.kernel.modules.iter().map(String::as_str);
+    let boot = order.plan(&wanted.chain(inputs.more_modules.iter().copied()).collect::<Vec<_>>())?;
     let gpu = order.plan(&inputs.profile.modules.load)?;
     let mut modules: Vec<PlanModule> = Vec::new();
     for (purpose, list) in [(Purpose::Boot, boot), (Purpose::Gpu, gpu)] {
@@ -121,7 +165,7 @@ fn add_modules(builder: &mut Builder, inputs: &Inputs) -> Result<Vec<PlanModule>
             };
             let path = format!("{}/{}", layout::module_dir(release), uncompressed(&module.path));
             let reason = if purpose == Purpose::Boot { "disks, file systems, vsock" } else { "GPU driver" };
-            builder.bytes(&path, bytes, 0o644, &origin, reason);
+            builder.bytes(&path, bytes, 0o644, &origin, reason).payload = purpose == Purpose::Gpu;
             modules.push(planned(module, path, purpose, &inputs.profile.modules.parameters));
         }
     }
@@ -158,6 +202,9 @@ fn add_firmware(builder: &mut Builder, inputs: &Inputs) -> Result<Vec<String>> {
         inputs.built.modules.iter().flat_map(|module| module.firmware.clone()).collect();
     wanted.sort();
     wanted.dedup();
+    if let Some(chosen) = inputs.gpus {
+        wanted = chosen_firmware(chosen, &wanted)?;
+    }
     let directory = layout::firmware_dir(&inputs.lock.driver);
     let prefix = format!("{}/", directory.trim_start_matches(layout::FIRMWARE_DIR).trim_start_matches('/'));
     for name in &wanted {
@@ -186,6 +233,22 @@ fn add_firmware(builder: &mut Builder, inputs: &Inputs) -> Result<Vec<String>> {
     Ok(wanted)
 }
 
+/// Of the files that the modules ask for, those of some GPUs.
+fn chosen_firmware(chosen: &Chosen, asked: &[String]) -> Result<Vec<String>> {
+    let find =
+        |name: &&'static str| asked.iter().find(|path| path.rsplit('/').next() == Some(*name)).cloned();
+    let missing = chosen.firmware.iter().find(|name| find(name).is_none());
+    match missing {
+        None => Ok(chosen.firmware.iter().filter_map(find).collect()),
+        Some(name) => Err(Error::new(format!(
+            "the GPUs {} need firmware {name}, the driver's modules ask for {}",
+            chosen.gpus.join(", "),
+            asked.join(", ")
+        ))
+        .hint("this driver has its firmware in other files: build without --gpu, which packs all of it")),
+    }
+}
+
 #[derive(Default)]
 struct Builder {
     files: BTreeMap<String, File>,
@@ -193,16 +256,17 @@ struct Builder {
 }
 
 impl Builder {
-    fn bytes(&mut self, path: &str, bytes: Vec<u8>, mode: u32, origin: &str, reason: &str) {
+    fn bytes(&mut self, path: &str, bytes: Vec<u8>, mode: u32, origin: &str, reason: &str) -> &mut File {
         let kind = Kind::File { size: bytes.len() as u64, sha256: sha256(&bytes) };
-        self.insert(path, kind, mode, origin, reason);
         self.contents.insert(path.into(), Content::Bytes(bytes));
+        self.insert(path, kind, mode, origin, reason)
     }
 
     fn file(&mut self, selected: &Selected, mode: u32) {
         let kind = Kind::File { size: selected.file.size, sha256: selected.file.sha256.clone() };
         let entry = self.insert(&selected.path, kind, mode, &selected.origin, &selected.reason);
         entry.capabilities.clone_from(&selected.capabilities);
+        entry.payload = true;
         self.contents.insert(selected.path.clone(), Content::File(selected.source.clone()));
     }
 
@@ -210,6 +274,7 @@ impl Builder {
         let kind = Kind::Link { target: link.target.clone() };
         let entry = self.insert(&link.path, kind, 0o777, &link.origin, &link.reason);
         entry.capabilities.clone_from(&link.capabilities);
+        entry.payload = true;
     }
 
     fn directory(&mut self, path: &str, reason: &str) {
@@ -219,7 +284,7 @@ impl Builder {
     fn insert(&mut self, path: &str, kind: Kind, mode: u32, origin: &str, reason: &str) -> &mut File {
         let parent = Path::new(path).parent().and_then(Path::to_str).filter(|parent| *parent != "/");
         if let Some(parent) = parent.filter(|parent| !self.files.contains_key(*parent)) {
-            self.directory(parent, "parent directory");
+            self.directory(parent, PARENT);
         }
         let file = File {
             path: path.into(),
@@ -228,6 +293,7 @@ impl Builder {
             origin: origin.into(),
             reason: reason.into(),
             capabilities: Vec::new(),
+            payload: false,
         };
         self.files.entry(path.into()).insert_entry(file).into_mut()
     }

@@ -195,6 +195,11 @@ impl<R: Read> Reader<R> {
         Ok((name != TRAILER).then_some(Entry { name, mode, size, device }))
     }
 
+    /// What it read from, wherever that stands.
+    pub fn into_inner(self) -> R {
+        self.input
+    }
+
     fn fill(&mut self, buffer: &mut [u8]) -> io::Result<()> {
         self.input.read_exact(buffer)?;
         self.position += buffer.len() as u64;

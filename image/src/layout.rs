@@ -35,7 +35,17 @@ pub const ROOT_MERGED: &str = "/run/gpu-initrd/root";
 pub const CONFIG_MOUNT: &str = "/run/gpu-initrd/config";
 /// File on the config disk.
 pub const CONFIG_FILE: &str = "config.json";
-/// The driver's files, arranged as a lower layer for the container's overlay. Not below [`RUN_DIR`]: hard links to
+/// The payload as an EROFS image in the initramfs.
+pub const PAYLOAD_IMAGE: &str = "/usr/share/gpu-initrd/driver.erofs";
+/// Where a payload that is an EROFS image is mounted.
+pub const PAYLOAD_MOUNT: &str = "/run/gpu-initrd/payload";
+/// Beside a mounted payload: files without content, laid out as the container needs them, that stand for its files.
+pub const DRIVER_NAMES: &str = "/run/gpu-initrd/driver-names";
+/// [`DRIVER_NAMES`] with the content of the payload's files: a lower layer for the container's overlay.
+pub const DRIVER_FILES: &str = "/run/gpu-initrd/driver-files";
+/// Beside a mounted payload: what hides an image's own driver files, a lower layer above [`DRIVER_FILES`].
+pub const DRIVER_MASKS: &str = "/run/gpu-initrd/driver-masks";
+/// The driver's plain files, arranged as a lower layer for the container's overlay. Not below [`RUN_DIR`]: hard links to
 /// [`DRIVER_LIB_DIR`] need the same file system.
 pub const DRIVER_LAYER: &str = "/var/lib/gpu-initrd/layer";
 

@@ -5,6 +5,7 @@ pub mod capability;
 pub mod config;
 pub mod cpio;
 pub mod elf;
+pub mod hex;
 pub mod layout;
 pub mod ldcache;
 pub mod manifest;

@@ -4,10 +4,11 @@
 //! person can read it out of an image with nothing but `cpio`.
 
 use crate::capability::Capability;
+use crate::layout;
 use serde::{Deserialize, Serialize};
 
 /// Version of the manifest's own format. A guest refuses a newer one.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 /// Manifests above this many bytes are refused.
 pub const MAX_BYTES: u64 = 4 << 20;
 
@@ -28,10 +29,61 @@ pub struct Manifest {
     pub driver: Option<Driver>,
     /// Capabilities that were selected, sorted.
     pub capabilities: Vec<String>,
+    /// How the driver's files are carried.
+    pub payload: Payload,
     /// Kernel modules in load order: each after everything it needs.
     pub modules: Vec<Module>,
-    /// Every entry of the archive but the manifest itself, sorted by path.
+    /// Every entry of the archive but the manifest itself, and every file of the payload, sorted by path.
     pub files: Vec<File>,
+}
+
+/// How the driver's files (GPU modules, firmware, what containers get) are carried.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "mode", rename_all = "kebab-case")]
+pub enum Payload {
+    /// As plain files of the archive.
+    Files,
+    /// In one EROFS image, which is a file of the archive.
+    Image {
+        /// Where it is in the initramfs.
+        path: String,
+        /// The image.
+        erofs: Erofs,
+    },
+    /// In one EROFS image on a disk of its own, which many guests share read-only.
+    Disk {
+        /// The image, from the disk's first byte.
+        erofs: Erofs,
+        /// The hash tree behind it.
+        verity: Verity,
+    },
+}
+
+/// An EROFS image, pinned.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Erofs {
+    /// UUID in its superblock, lower-case with hyphens: what the guest finds a disk by.
+    pub uuid: String,
+    /// Size in bytes, whole blocks of [`Verity::BLOCK`].
+    pub size: u64,
+    /// SHA-256 of these bytes, lower-case hex.
+    pub sha256: String,
+}
+
+/// The hash tree of a disk, as the kernel's dm-verity reads it: format 1, SHA-256, no superblock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verity {
+    /// Digest of the tree's root block, lower-case hex.
+    pub root_hash: String,
+    /// Salt, lower-case hex.
+    pub salt: String,
+    /// Bytes of image, tree and padding together: the size of the disk.
+    pub disk_size: u64,
+}
+
+impl Verity {
+    /// Bytes of a block of data, and of one of hashes.
+    pub const BLOCK: u64 = 4096;
 }
 
 /// One NVIDIA driver: modules, firmware and libraries all carry this version.
@@ -41,6 +93,9 @@ pub struct Driver {
     pub version: String,
     /// Firmware files the modules ask for, relative to [`crate::layout::FIRMWARE_DIR`], that are packed.
     pub firmware: Vec<String>,
+    /// The GPUs that the image was built for; empty: all that the driver supports.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gpus: Vec<String>,
 }
 
 /// What a module is for: decides when, and whether, the guest loads it.
@@ -58,7 +113,7 @@ pub enum Purpose {
 pub struct Module {
     /// Module name with underscores, as /proc/modules shows it.
     pub name: String,
-    /// Where it is in the initramfs.
+    /// Where it is in the initramfs; one for the GPU below the payload's root.
     pub path: String,
     /// When it is loaded.
     pub purpose: Purpose,
@@ -95,7 +150,7 @@ pub enum Kind {
 /// One entry of the archive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct File {
-    /// Absolute path in the initramfs.
+    /// Absolute path in the initramfs, or below the payload's root.
     pub path: String,
     /// What it is.
     #[serde(flatten)]
@@ -109,6 +164,16 @@ pub struct File {
     /// For a driver file that containers get: the capabilities that it belongs to, sorted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub capabilities: Vec<Capability>,
+    /// Whether it belongs to the driver's payload: [`Manifest::payload`] says where that is.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub payload: bool,
+}
+
+impl File {
+    /// Bytes of its content; links and directories have none.
+    pub fn size(&self) -> u64 {
+        if let Kind::File { size, .. } = self.kind { size } else { 0 }
+    }
 }
 
 /// Why a manifest could not be used.
@@ -148,9 +213,32 @@ impl Manifest {
         bytes
     }
 
-    /// Bytes of all regular files: what unpacking costs the guest, page rounding aside.
+    /// The entries of the archive, the manifest itself apart.
+    pub fn archived(&self) -> impl Iterator<Item = &File> {
+        self.files.iter().filter(|file| !file.payload || self.payload == Payload::Files)
+    }
+
+    /// Where the guest has the payload: the paths of its files are below it.
+    pub fn payload_root(&self) -> &'static str {
+        match self.payload {
+            Payload::Files => "/",
+            Payload::Image { .. } | Payload::Disk { .. } => layout::PAYLOAD_MOUNT,
+        }
+    }
+
+    /// Where the guest has a kernel module of the plan.
+    pub fn module_path(&self, module: &Module) -> String {
+        match module.purpose {
+            Purpose::Gpu if self.payload != Payload::Files => {
+                format!("{}{}", layout::PAYLOAD_MOUNT, module.path)
+            }
+            _ => module.path.clone(),
+        }
+    }
+
+    /// Bytes of the archive's regular files: what unpacking costs the guest, page rounding aside.
     pub fn unpacked_bytes(&self) -> u64 {
-        self.files.iter().map(|file| if let Kind::File { size, .. } = file.kind { size } else { 0 }).sum()
+        self.archived().map(File::size).sum()
     }
 
     /// Modules of one purpose, in load order.
@@ -170,8 +258,9 @@ mod tests {
             profile: "p".into(),
             arch: "x86_64".into(),
             kernel_release: "6.12".into(),
-            driver: Some(Driver { version: "550.163.01".into(), firmware: vec![] }),
+            driver: Some(Driver { version: "550.163.01".into(), firmware: vec![], gpus: vec![] }),
             capabilities: vec!["compute".into()],
+            payload: Payload::Files,
             modules: vec![],
             files: vec![File {
                 path: "/init".into(),
@@ -180,8 +269,25 @@ mod tests {
                 origin: "guest-init".into(),
                 reason: "PID 1".into(),
                 capabilities: vec![],
+                payload: false,
             }],
         }
+    }
+
+    #[test]
+    fn only_plain_payload_files_are_in_the_archive() {
+        let mut manifest = sample();
+        manifest.files.push(File {
+            path: "/usr/lib/nvidia/x".into(),
+            payload: true,
+            ..manifest.files[0].clone()
+        });
+        assert_eq!(manifest.unpacked_bytes(), 6);
+        let erofs = Erofs { uuid: String::new(), size: 4096, sha256: String::new() };
+        manifest.payload = Payload::Image { path: "/x.erofs".into(), erofs };
+        assert_eq!(manifest.unpacked_bytes(), 3);
+        assert_eq!(Manifest::from_json(&manifest.to_json()).unwrap(), manifest);
+        assert_eq!(manifest.payload_root(), layout::PAYLOAD_MOUNT);
     }
 
     #[test]

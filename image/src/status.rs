@@ -12,6 +12,8 @@ pub enum Phase {
     Modules,
     /// The config disk.
     Config,
+    /// The driver's files become available: an image of the initrd or a disk of its own is mounted.
+    Payload,
     /// Driver modules, nodes, adapter initialisation.
     Gpu,
     /// The container root is mounted.
@@ -256,6 +258,10 @@ pub enum Code {
     CudaRequirementUnmet,
     /// The root has no room for the driver's files.
     NoSpace,
+    /// The disk with the driver's files did not appear.
+    PayloadDiskMissing,
+    /// The driver's files are not those that the initrd was built with.
+    PayloadAltered,
     /// guest-init itself failed.
     Internal,
 }

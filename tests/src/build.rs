@@ -19,7 +19,9 @@ use crate::{
 };
 
 /// So many builds are kept, each about 130 MB: another test process may still be using the one before.
-const KEPT: usize = 4;
+const KEPT: usize = 10;
+/// What the driver's disk is called in a build.
+const DISK: &str = "driver.erofs";
 /// What a remedy says when the lock is of no use any more.
 const OUTDATED: &str = "--update-lock";
 
@@ -30,6 +32,8 @@ pub struct Built {
     pub initrd: PathBuf,
     /// The kernel image.
     pub kernel: PathBuf,
+    /// The driver's disk, where the options ask for one.
+    pub disk: Option<PathBuf>,
     /// The lock it was made from.
     pub lock: PathBuf,
     /// What `build-initrd --json` said of it.
@@ -57,10 +61,16 @@ impl Built {
     }
 }
 
-/// The initrd of the default profile with the default options. Panics, naming the cause, when it cannot be built.
+/// The initrd of the default profile with the driver as plain files, which tests can replace. Panics, naming the cause, when
+/// it cannot be built.
 pub fn initrd() -> &'static Built {
     static BUILT: OnceLock<Built> = OnceLock::new();
-    BUILT.get_or_init(|| build().unwrap_or_else(|error| panic!("no initrd to test: {error:?}")))
+    BUILT.get_or_init(|| initrd_with(&["--payload", "files"]))
+}
+
+/// The initrd of the default profile with these options of `build-initrd`. Panics, naming the cause, when it cannot be built.
+pub fn initrd_with(options: &[&str]) -> Built {
+    build(options).unwrap_or_else(|error| panic!("no initrd to test: {error:?}"))
 }
 
 /// The real `host-builder`, built from this workspace as the README says. Panics, naming the cause, when it cannot be built.
@@ -102,25 +112,25 @@ fn is_cargos_own(variable: &str) -> bool {
         .any(|prefix| variable.starts_with(prefix))
 }
 
-fn build() -> Result<Built, RigError> {
+fn build(options: &[&str]) -> Result<Built, RigError> {
     let cache = cache()?;
     let builds = cache.room("rig/builds")?;
     let lock = cache.room("rig")?.join("initrd.lock");
     // Other test processes wait here for the build that they would otherwise repeat.
     let _one_at_a_time = cache.lock("rig-build")?;
-    if let Some(built) = finished(&builds, &lock)? {
+    if let Some(built) = finished(&builds, &lock, options)? {
         return Ok(built);
     }
     let work = tempfile::Builder::new().prefix(".new-").tempdir_in(&builds);
     let work = work.map_err(|e| RigError::io("make a directory in", &builds, e))?;
-    let mut output = build_initrd(&lock, work.path(), &[])?;
+    let mut output = build_initrd(&lock, work.path(), options)?;
     if !output.status.success() && String::from_utf8_lossy(&output.stderr).contains(OUTDATED) {
         eprintln!(
             "the rig's lock {} is outdated, resolving again: {}",
             lock.display(),
             String::from_utf8_lossy(&output.stderr)
         );
-        output = build_initrd(&lock, work.path(), &[OUTDATED])?;
+        output = build_initrd(&lock, work.path(), &[options, &[OUTDATED]].concat())?;
     }
     if !output.status.success() {
         return Err(RigError::Failed {
@@ -131,10 +141,10 @@ fn build() -> Result<Built, RigError> {
     }
     let report = work.path().join("report.json");
     fs::write(&report, &output.stdout).map_err(|e| RigError::io("write", &report, e))?;
-    let place = builds.join(key(&lock)?);
+    let place = builds.join(key(&lock, options)?);
     fs::rename(work.path(), &place).map_err(|e| RigError::io("rename to", &place, e))?;
     forget(&builds)?;
-    finished(&builds, &lock)?.ok_or_else(|| RigError::Missing {
+    finished(&builds, &lock, options)?.ok_or_else(|| RigError::Missing {
         what: place.display().to_string(),
         remedy: "the build was made and is gone".into(),
     })
@@ -145,21 +155,22 @@ fn build_initrd(lock: &Path, directory: &Path, more: &[&str]) -> Result<Output, 
     command.args(["build-initrd", "--json", "--lock"]).arg(lock).args(more);
     command.arg("--output").arg(directory.join("initrd.img"));
     command.arg("--kernel-output").arg(directory.join("vmlinuz"));
+    command.arg("--payload-output").arg(directory.join(DISK));
     let output = command.stdin(Stdio::null()).output();
     output.map_err(|source| RigError::Start { program: program().display().to_string(), source })
 }
 
-/// What a build is made from: the program, which carries guest-init and the profile, and the lock.
-fn key(lock: &Path) -> Result<String, RigError> {
-    let inputs = sha256_file(program())? + &sha256_file(lock)?;
+/// What a build is made from: the program, which carries guest-init and the profile, the lock, and the options.
+fn key(lock: &Path, options: &[&str]) -> Result<String, RigError> {
+    let inputs = sha256_file(program())? + &sha256_file(lock)? + &options.join(" ");
     Ok(sha256(inputs.as_bytes())[..16].to_owned())
 }
 
-fn finished(builds: &Path, lock: &Path) -> Result<Option<Built>, RigError> {
+fn finished(builds: &Path, lock: &Path, options: &[&str]) -> Result<Option<Built>, RigError> {
     if !lock.is_file() {
         return Ok(None);
     }
-    let place = builds.join(key(lock)?);
+    let place = builds.join(key(lock, options)?);
     let report = place.join("report.json");
     let text = match fs::read(&report) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -170,7 +181,8 @@ fn finished(builds: &Path, lock: &Path) -> Result<Option<Built>, RigError> {
         detail: error.to_string(),
     })?;
     let (initrd, kernel) = (place.join("initrd.img"), place.join("vmlinuz"));
-    Ok(Some(Built { initrd, kernel, lock: lock.to_owned(), report }))
+    let disk = Some(place.join(DISK)).filter(|disk| disk.exists());
+    Ok(Some(Built { initrd, kernel, disk, lock: lock.to_owned(), report }))
 }
 
 /// Removes all builds but the newest.
@@ -196,7 +208,7 @@ mod tests {
     #[test]
     fn only_the_newest_builds_are_kept() {
         let dir = tempfile::tempdir().unwrap();
-        for age in 0..6_u64 {
+        for age in 0..14_u64 {
             let place = dir.path().join(age.to_string());
             fs::create_dir(&place).unwrap();
             let time = SystemTime::now() - std::time::Duration::from_hours(age);
@@ -208,7 +220,7 @@ mod tests {
             .map(|e| e.unwrap().file_name().into_string().unwrap())
             .collect();
         left.sort();
-        assert_eq!(left, ["0", "1", "2", "3"]);
+        assert_eq!(left, (0..KEPT).map(|age| age.to_string()).collect::<Vec<_>>());
     }
 
     #[test]

@@ -87,6 +87,13 @@ impl Setup {
         self
     }
 
+    /// An image that the guest has as persistent memory.
+    #[must_use]
+    pub fn pmem(mut self, image: &Path) -> Self {
+        self.machine.pmem.push(image.to_owned());
+        self
+    }
+
     /// A directory of the host that the guest mounts by `tag` (virtiofs).
     #[must_use]
     pub fn share(mut self, directory: &Path, tag: &str) -> Self {

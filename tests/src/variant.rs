@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{BufReader, BufWriter, Read, Write},
+    io::{BufWriter, Read, Write},
     path::Path,
 };
 
@@ -21,16 +21,35 @@ pub struct Variant {
 }
 
 impl Variant {
-    /// Takes a zstd-compressed initrd apart.
+    /// Takes an initrd of zstd-compressed segments apart.
     pub fn of(initrd: &Path) -> Result<Self, RigError> {
         let failed = |e| RigError::io("read", initrd, e);
-        let file = BufReader::new(File::open(initrd).map_err(failed)?);
-        let mut reader = Reader::new(zstd::Decoder::with_buffer(file).map_err(failed)?);
-        let mut entries = Vec::new();
-        while let Some(entry) = reader.next_entry().map_err(failed)? {
-            let mut content = Vec::new();
-            reader.read_to_end(&mut content).map_err(failed)?;
-            entries.push((entry, content));
+        let bytes = std::fs::read(initrd).map_err(failed)?;
+        let mut rest = &bytes[..];
+        let mut entries: Vec<(Entry, Vec<u8>)> = Vec::new();
+        while !rest.is_empty() {
+            let plain = rest.starts_with(b"070701");
+            let source: Box<dyn Read> = if plain {
+                Box::new(&mut rest)
+            } else {
+                Box::new(zstd::Decoder::with_buffer(&mut rest).map_err(failed)?.single_frame())
+            };
+            let mut reader = Reader::new(source);
+            while let Some(entry) = reader.next_entry().map_err(failed)? {
+                let mut content = Vec::new();
+                reader.read_to_end(&mut content).map_err(failed)?;
+                if !entries.iter().any(|(known, _)| known.name == entry.name) {
+                    entries.push((entry, content));
+                }
+            }
+            let mut source = reader.into_inner();
+            if !plain {
+                source.read_to_end(&mut Vec::new()).map_err(failed)?;
+            }
+            drop(source);
+            while rest.first() == Some(&0) {
+                rest = &rest[1..];
+            }
         }
         Ok(Self { entries })
     }
@@ -82,4 +101,10 @@ pub fn patch(bytes: &mut [u8], from: &[u8], to: &[u8]) {
         bytes.windows(from.len()).enumerate().filter(|(_, w)| *w == from).map(|(at, _)| at).collect();
     assert_eq!(found.len(), 1, "expected {:?} once", String::from_utf8_lossy(from));
     bytes[found[0]..found[0] + to.len()].copy_from_slice(to);
+}
+
+/// The plan in an initrd.
+pub fn manifest(initrd: &Path) -> Result<Manifest, RigError> {
+    let mut variant = Variant::of(initrd)?;
+    Ok(Manifest::from_json(variant.file(layout::MANIFEST)).expect("host-builder writes valid manifests"))
 }

@@ -1,17 +1,31 @@
-//! The driver as a lower layer: a tree of hard links beside the driver's files, laid out as the container
-//! needs them.
+//! The driver as a lower layer, laid out as the container needs it: hard links beside the driver's plain files, or, for a
+//! driver on a file system of its own, files without content that stand for its own.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::complete::mask;
 use super::plan::{MAX_FILE, in_driver};
-use super::{InjectError, InjectReport, Inventory, Request, plan, text};
+use super::{InjectError, InjectReport, Inventory, PlannedFile, Request, plan, text};
 use crate::rootfs::{Kind, RootDir, RootError};
 
-/// Builds the layer for the container `root` in the directory `layer`, which is empty or an earlier layer and
-/// lies on the file system of `driver`. On another one the files are copied, with a warning: in a guest that
-/// is memory.
+/// Where a layer is built. The directories are empty or hold an earlier layer.
+#[derive(Debug, Clone, Copy)]
+pub enum Place<'a> {
+    /// One tree, on the file system of the driver: its files are hard links. On another one they are copied, with a
+    /// warning: in a guest that is memory.
+    Links(&'a Path),
+    /// For a driver on a file system of its own.
+    Names {
+        /// Files that stand for the driver's ([`RootDir::stand_in`]). With the driver as a data-only layer below it, this
+        /// tree becomes one overlay.
+        names: &'a Path,
+        /// The whiteouts, for a layer of their own above that overlay, which would swallow them.
+        masks: &'a Path,
+    },
+}
+
+/// Builds the layer for the container `root`.
 ///
 /// The caller puts the layer **above** the container's image in the overlay: it also holds whiteouts that
 /// hide other versions of the same files. `upper`, if there is one, is the overlay's upper layer from an earlier boot:
@@ -24,27 +38,28 @@ pub fn layer(
     driver: &RootDir,
     inventory: &Inventory,
     request: &Request,
-    layer: &Path,
+    place: Place,
     upper: Option<&RootDir>,
 ) -> Result<InjectReport, InjectError> {
     let plan = plan(root, driver, inventory, request, &BTreeSet::new())?;
     let paths = plan.paths();
     let mut report = plan.report;
-    let layer = RootDir::open(layer).map_err(in_layer)?;
+    let (names, masks) = match place {
+        Place::Links(tree) => (tree, tree),
+        Place::Names { names, masks } => (names, masks),
+    };
+    let (layer, masks) = (RootDir::open(names).map_err(in_layer)?, RootDir::open(masks).map_err(in_layer)?);
     let mut copied = 0_usize;
     for file in &plan.files {
         make_parent(&layer, root, &file.to)?;
-        match layer.hard_link(driver, &file.from, &file.to) {
-            Ok(made) => report.changed += usize::from(made),
-            Err(error) if cannot_link(&error) => {
-                let source = driver.open_file(&file.from, MAX_FILE).map_err(in_driver)?;
-                layer.stage(&file.to, &source, file.mode).map_err(in_layer)?;
-                layer.commit(&file.to).map_err(in_layer)?;
-                copied += 1;
-                report.changed += 1;
+        let made = match place {
+            Place::Links(_) => link(&layer, driver, file, &mut copied)?,
+            Place::Names { .. } => {
+                layer.stand_in(&file.to, &file.from, file.size, file.mode).map_err(in_layer)?;
+                true
             }
-            Err(error) => return Err(in_layer(error)),
-        }
+        };
+        report.changed += usize::from(made);
     }
     if copied > 0 {
         let text = format!("{copied} driver files copied: the layer is not on the file system of the driver");
@@ -59,8 +74,8 @@ pub fn layer(
         report.changed += 1;
     }
     for path in &plan.masks {
-        make_parent(&layer, root, path)?;
-        match layer.whiteout(path) {
+        make_parent(&masks, root, path)?;
+        match masks.whiteout(path) {
             Ok(made) => {
                 report.changed += usize::from(made);
                 report.masked.push(text(path));
@@ -78,6 +93,26 @@ pub fn layer(
         }
     }
     Ok(report)
+}
+
+/// A hard link, or a copy where there can be none. Returns whether anything had to be made.
+fn link(
+    layer: &RootDir,
+    driver: &RootDir,
+    file: &PlannedFile,
+    copied: &mut usize,
+) -> Result<bool, InjectError> {
+    match layer.hard_link(driver, &file.from, &file.to) {
+        Ok(made) => Ok(made),
+        Err(error) if cannot_link(&error) => {
+            let source = driver.open_file(&file.from, MAX_FILE).map_err(in_driver)?;
+            layer.stage(&file.to, &source, file.mode).map_err(in_layer)?;
+            layer.commit(&file.to).map_err(in_layer)?;
+            *copied += 1;
+            Ok(true)
+        }
+        Err(error) => Err(in_layer(error)),
+    }
 }
 
 /// In an overlay the owner and mode of a directory are those of the highest layer that has it.

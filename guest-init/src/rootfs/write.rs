@@ -1,10 +1,11 @@
 //! Changing a container root. A change appears whole or not at all: it is made under a temporary name and
 //! renamed.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CStr, OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
@@ -141,6 +142,21 @@ impl RootDir {
         Ok(true)
     }
 
+    /// Makes `path` a file without content that stands for `target`, a path in a data-only lower layer, when this root
+    /// is an overlay's lower layer above that. Its file system must have trusted extended attributes (tmpfs, ext4).
+    ///
+    /// Source: Documentation/filesystems/overlayfs.rst, "Metadata only copy up" and "Data-only lower layers" (Linux 6.5).
+    pub fn stand_in(&self, path: &Path, target: &Path, size: u64, mode: u32) -> Result<(), RootError> {
+        let (dir, name) = self.parent(path)?;
+        let temporary = fresh_name(&dir, name, path)?;
+        write_new(&dir, &temporary, path, mode, |file| {
+            file.set_len(size)?;
+            set_attribute(file, c"trusted.overlay.metacopy", &[])?;
+            set_attribute(file, c"trusted.overlay.redirect", target.as_os_str().as_bytes())
+        })?;
+        put(&dir, &temporary, name, path)
+    }
+
     /// Makes `path` a whiteout: in an overlay, the same name in the layers below is gone. Returns whether it
     /// had to be made.
     pub fn whiteout(&self, path: &Path) -> Result<bool, RootError> {
@@ -167,6 +183,13 @@ impl RootDir {
             .map_err(|e| io_error("remove", path, e))?;
         sync(&dir, path)
     }
+}
+
+fn set_attribute(file: &File, name: &CStr, value: &[u8]) -> io::Result<()> {
+    // SAFETY: the descriptor is open, the name ends with NUL, and the kernel reads `value.len()` bytes of the value.
+    let result =
+        unsafe { libc::fsetxattr(file.as_raw_fd(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// What `name` is called while it is being written.

@@ -113,7 +113,9 @@ fn inject_both(scene: &Scene, config: &Config) -> [InjectReport; 2] {
     let inventory = Inventory::of_directory(&driver).unwrap();
     let request = Request::of_config(config).unwrap();
     let layer = scene.dir.path().join("layer");
-    let layered = inject::layer::layer(&root, &driver, &inventory, &request, &layer, None).unwrap();
+    let layered =
+        inject::layer::layer(&root, &driver, &inventory, &request, inject::layer::Place::Links(&layer), None)
+            .unwrap();
     let mut report = inject::copy::copy(&root, &driver, &inventory, &request).unwrap();
     inject::complete(&root, &request, &mut report).unwrap();
     [report, layered]

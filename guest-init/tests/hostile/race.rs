@@ -85,7 +85,15 @@ fn a_layer_is_built_from_nothing_outside() {
         fs::create_dir(&layer).unwrap();
         let (root, driver) = (open(&scene.root("")), open(&scene.dir.path().join("driver")));
         let inventory = Inventory::of_directory(&driver).unwrap();
-        inject::layer::layer(&root, &driver, &inventory, &request(), &layer, None).is_ok()
+        inject::layer::layer(
+            &root,
+            &driver,
+            &inventory,
+            &request(),
+            inject::layer::Place::Links(&layer),
+            None,
+        )
+        .is_ok()
     };
     while_swapping("usr/lib", build);
 }

@@ -1,7 +1,9 @@
 //! The command line of `build-initrd`.
 
 use super::AccessArgs;
+use crate::gpus::Asked;
 use crate::pack::Compression;
+use crate::payload;
 use crate::profile;
 use clap::Args;
 use std::path::PathBuf;
@@ -27,7 +29,24 @@ pub struct BuildInitrd {
     /// Driver capabilities to pack: compute, utility, video, graphics, display, ngx, compat32, or all.
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "compute,utility")]
     pub capabilities: Vec<String>,
-    /// How the initrd is compressed: zstd, zstd:LEVEL (1 to 19), gzip, xz or none.
+    /// GPUs to pack firmware for: names (h100, l4, rtx-4090), PCI ids (10de:2330), or host for those of this machine
+    /// [default: all that the driver supports].
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub gpu: Vec<Asked>,
+    /// How the driver's files are carried.
+    #[arg(long, value_enum, value_name = "HOW", default_value = "auto")]
+    pub payload: payload::Wanted,
+    /// How the EROFS image of the driver's files is compressed [default: zstd in the initrd where the kernel can, lz4hc on
+    /// a disk].
+    #[arg(long, value_enum, value_name = "HOW")]
+    pub payload_compression: Option<payload::Compression>,
+    /// Where the driver's disk goes, with --payload disk.
+    #[arg(long, value_name = "FILE", default_value = "out/driver.erofs")]
+    pub payload_output: PathBuf,
+    /// Memory that guests will have: decides between the ways to carry the driver, and one that does not fit is an error.
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(32..))]
+    pub guest_memory: Option<u32>,
+    /// How the initrd is compressed: zstd, zstd:LEVEL (1 to 19), lz4, gzip, xz or none.
     #[arg(long, value_name = "HOW", default_value = "zstd")]
     pub compression: Compression,
     /// Make and check the plan, print it, write nothing.

@@ -1,15 +1,16 @@
 //! `build-initrd`: from a profile to an initrd.
 
+use super::build_payload::{Build, Planned};
 use super::build_report::Report;
-use crate::cache::{Cache, Staged};
+use crate::cache::Cache;
 use crate::cli::BuildInitrd;
-use crate::error::{Doing, Error, Result};
+use crate::error::{Error, Result};
+use crate::gpus::{self, Chosen};
 use crate::kernel_modules::build::{Built, build};
-use crate::kernel_modules::index::Index;
+use crate::kernel_modules::index::{Index, content};
 use crate::kernel_modules::prebuilt;
 use crate::lock::{Artifact, Lock, Set};
-use crate::pack::pack;
-use crate::plan::{Inputs, Plan, plan};
+use crate::plan::{Inputs, Plan};
 use crate::profile::Profile;
 use crate::resolve::{self, Choice};
 use crate::select;
@@ -17,7 +18,6 @@ use crate::source::Access;
 use crate::toolroot::Toolroot;
 use crate::trees::Tree;
 use crate::ui::{Ui, print};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Runs the command.
@@ -33,30 +33,36 @@ pub fn run(args: &BuildInitrd) -> Result<()> {
     ui.stage("fetch", || resolve::fetch(&profile, &lock, &Set::image(&capabilities), access))?;
     let built = ui.stage("build modules", || gpu_modules(&profile, &lock, access))?;
     let kernel = ui.stage("unpack", || trees(&cache, &lock, &[Set::Kernel]))?;
-    let plan = ui.stage("plan", || {
+    let build = Build { args, profile: &profile, lock: &lock, access };
+    let Planned { plan, disk, why, segments } = ui.stage("plan", || {
         let index = Index::of(&cache, &kernel, &lock.kernel_release, &profile.kernel.builtin)?;
         let whole = trees(&cache, &lock, &[Set::Driver])?;
         let native = [trees(&cache, &lock, &Set::userspace(&capabilities))?, whole.clone()].concat();
         let compat32 = [trees32(&cache, &lock, &Set::compat32(&capabilities))?, whole].concat();
         let selected = select::select(&native, &compat32, &capabilities, &lock.driver)?;
-        plan(Inputs {
+        let gpus = chosen_gpus(args, &built, &lock)?;
+        let inputs = Inputs {
             profile: &profile,
             lock: &lock,
             capabilities: &capabilities,
             kernel: &kernel,
-            index,
+            index: &index,
             built: &built,
             firmware: &trees(&cache, &lock, &[Set::Firmware, Set::Driver, Set::GpuModules])?,
-            selected,
+            selected: &selected,
+            more_modules: &[],
+            gpus: gpus.as_ref(),
             guest_init: crate::GUEST_INIT,
-        })
+        };
+        build.plan(&inputs)
     })?;
     if args.dry_run {
         print_plan(&plan, args.json);
         return Ok(());
     }
-    write_outputs(args, &plan, &kernel, &lock, &ui)?;
-    let report = Report::new(&plan, args, &ui)?;
+    let Some(segments) = segments else { return Ok(()) };
+    let packed = ui.stage("write", || build.write(&segments, disk.as_ref(), &kernel))?;
+    let report = Report::new(&plan, args, &packed, &why, &ui);
     if args.json {
         print(&format!("{}\n", report.json()));
     } else if !args.quiet {
@@ -65,10 +71,14 @@ pub fn run(args: &BuildInitrd) -> Result<()> {
     Ok(())
 }
 
-/// Three outputs over each other would lose two of them.
+/// Outputs over each other would lose all but one of them.
 fn check_outputs(args: &BuildInitrd) -> Result<()> {
-    let outputs =
-        [("--output", &args.output), ("--kernel-output", &args.kernel_output), ("--lock", &args.lock)];
+    let outputs = [
+        ("--output", &args.output),
+        ("--kernel-output", &args.kernel_output),
+        ("--payload-output", &args.payload_output),
+        ("--lock", &args.lock),
+    ];
     for (at, (option, path)) in outputs.iter().enumerate() {
         if path.is_dir() || path.file_name().is_none() {
             return Err(Error::new(format!(
@@ -151,35 +161,16 @@ fn print_plan(plan: &Plan, json: bool) {
     }
 }
 
-/// All three are made, and then appear, together: an initrd is of no use beside another kernel.
-fn write_outputs(args: &BuildInitrd, plan: &Plan, kernel: &[Tree], lock: &Lock, ui: &Ui) -> Result<()> {
-    let image = kernel_image(kernel, &lock.kernel_release)?;
-    let mut staged = vec![ui.stage("pack", || pack(plan, args.compression, &args.output, ui))?];
-    let path = &args.kernel_output;
-    staged.push(Staged::new(path, 0o644, |file| file.write_all(&image).doing("writing", path))?);
-    if Lock::read(&args.lock).ok().flatten().as_ref() != Some(lock) {
-        staged.push(lock.stage(&args.lock)?);
+/// The GPUs of `--gpu`, held against the module that will drive them.
+fn chosen_gpus(args: &BuildInitrd, built: &Built, lock: &Lock) -> Result<Option<Chosen>> {
+    if args.gpu.is_empty() {
+        return Ok(None);
     }
-    staged.into_iter().try_for_each(Staged::commit)
-}
-
-/// The kernel image: where Debian has it, or the one file that is called so.
-fn kernel_image(trees: &[Tree], release: &str) -> Result<Vec<u8>> {
-    let installed = format!("boot/vmlinuz-{release}");
-    let named = |path: &str| {
-        let file = path.rsplit('/').next().unwrap_or(path);
-        ["vmlinux", "vmlinuz", "bzImage"].iter().any(|name| file.starts_with(name))
-    };
-    let files = || trees.iter().flat_map(|tree| tree.files.iter().map(move |file| (tree, file)));
-    let mut images = files().filter(|(_, file)| file.path == installed);
-    let mut others = files().filter(|(_, file)| named(&file.path));
-    match (images.next(), others.next(), others.next()) {
-        (Some((tree, file)), _, _) | (None, Some((tree, file)), None) => tree.read(file),
-        (None, first, _) => {
-            let found = if first.is_some() { "several images" } else { "none" };
-            let origins: Vec<_> = trees.iter().map(|tree| tree.origin.as_str()).collect();
-            Err(Error::new(format!("{}: expected {installed} or one kernel image, found {found}", origins.join(", ")))
-                .hint("name the artifact with the image in the profile: sets = [\"kernel\"], a file called vmlinux…, vmlinuz… or bzImage…"))
-        }
-    }
+    let module = built.modules.iter().find(|module| module.name == "nvidia");
+    let module = module.ok_or_else(|| {
+        Error::new("--gpu: there is no module nvidia, which lists the GPUs that the driver supports")
+            .hint("build without --gpu, which packs the firmware of all GPUs")
+    })?;
+    let chips = gpus::chips(&content(&built.dir.join(&module.path))?)?;
+    gpus::choose(&args.gpu, &chips, &lock.driver)
 }

@@ -1,22 +1,17 @@
 //! What a build says of its result.
 
-use crate::cache::sha256_file;
 use crate::cli::BuildInitrd;
-use crate::error::{Doing, Result};
+use crate::pack::Packed;
+use crate::payload::{Mode, minimum_memory};
 use crate::plan::Plan;
 use crate::select::Need;
 use crate::ui::{Ui, megabytes};
-use image::manifest::{Kind, Manifest, Purpose};
+use image::manifest::{Kind, Manifest, Payload, Purpose};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fmt::Write;
 use std::time::Duration;
-
-/// Memory of a guest beside the initrd: kernel image, its data, PID 1, page tables and a small container. Measured
-/// with the default profile.
-const GUEST_BASE: u64 = 110 << 20;
-const PAGE: u64 = 4096;
 
 /// The result of a build.
 #[derive(Debug, Serialize)]
@@ -37,25 +32,58 @@ pub struct Report {
     needs: Vec<Need>,
     notes: Vec<String>,
     compression: String,
+    payload: Carried,
+    gpus: Vec<String>,
     recommended_cmdline: &'static str,
     seconds: BTreeMap<String, f64>,
+}
+
+/// How the driver's files are carried.
+#[derive(Debug, Serialize)]
+struct Carried {
+    /// `files`, `image` or `disk`.
+    mode: String,
+    /// Why.
+    why: String,
+    /// The disk, when there is one.
+    disk: Option<String>,
+    /// Bytes of the EROFS image.
+    bytes: u64,
+    /// UUID of it.
+    uuid: Option<String>,
+}
+
+impl Carried {
+    fn of(manifest: &Manifest, args: &BuildInitrd, why: &str) -> Self {
+        let (mode, erofs) = match &manifest.payload {
+            Payload::Files => (Mode::Files, None),
+            Payload::Image { erofs, .. } => (Mode::Image, Some(erofs)),
+            Payload::Disk { erofs, .. } => (Mode::Disk, Some(erofs)),
+        };
+        Self {
+            mode: mode.to_string(),
+            why: why.into(),
+            disk: (mode == Mode::Disk).then(|| args.payload_output.display().to_string()),
+            bytes: erofs.map_or(0, |erofs| erofs.size),
+            uuid: erofs.map(|erofs| erofs.uuid.clone()),
+        }
+    }
 }
 
 /// Kernel parameters that a guest with this initrd should have. ramfs instead of tmpfs: no limit of half the memory.
 pub const RECOMMENDED_CMDLINE: &str = "rootfstype=ramfs";
 
 impl Report {
-    /// Collects the figures of a finished build.
-    pub fn new(plan: &Plan, args: &BuildInitrd, ui: &Ui) -> Result<Self> {
+    /// Collects the figures of a finished build. `why`: the reason for the way that the payload is carried.
+    pub fn new(plan: &Plan, args: &BuildInitrd, packed: &Packed, why: &str, ui: &Ui) -> Self {
         let manifest = &plan.manifest;
-        let initrd_bytes = std::fs::metadata(&args.output).doing("reading", &args.output)?.len();
         let driver = manifest.driver.as_ref();
-        Ok(Self {
+        Self {
             initrd: args.output.display().to_string(),
-            initrd_bytes,
-            initrd_sha256: sha256_file(&args.output)?,
+            initrd_bytes: packed.bytes,
+            initrd_sha256: packed.sha256.clone(),
             unpacked_bytes: manifest.unpacked_bytes(),
-            minimum_memory_mib: minimum_memory(manifest, initrd_bytes).div_ceil(1 << 20),
+            minimum_memory_mib: minimum_memory(manifest, packed.bytes).div_ceil(1 << 20),
             kernel: args.kernel_output.display().to_string(),
             kernel_release: manifest.kernel_release.clone(),
             lock: args.lock.display().to_string(),
@@ -67,9 +95,11 @@ impl Report {
             needs: plan.needs.clone(),
             notes: plan.notes.clone(),
             compression: args.compression.to_string(),
+            payload: Carried::of(manifest, args, why),
+            gpus: driver.map(|driver| driver.gpus.clone()).unwrap_or_default(),
             recommended_cmdline: RECOMMENDED_CMDLINE,
             seconds: ui.stages().into_iter().map(|(name, took)| (name, seconds(took))).collect(),
-        })
+        }
     }
 
     /// As JSON.
@@ -80,15 +110,6 @@ impl Report {
 
 fn seconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 100.0).round() / 100.0
-}
-
-/// The image and what it unpacks to are in memory at the same time.
-fn minimum_memory(manifest: &Manifest, initrd_bytes: u64) -> u64 {
-    let pages = |file: &image::manifest::File| match file.kind {
-        Kind::File { size, .. } => size.div_ceil(PAGE) * PAGE,
-        _ => 0,
-    };
-    manifest.files.iter().map(pages).sum::<u64>() + initrd_bytes + GUEST_BASE
 }
 
 fn driver_files(manifest: &Manifest) -> Vec<String> {
@@ -117,9 +138,17 @@ impl fmt::Display for Report {
         let stages: Vec<_> = stages.iter().map(|(name, took)| format!("{name} {took:.1} s")).collect();
         writeln!(out, "initrd    {}  {}", self.initrd, megabytes(self.initrd_bytes))?;
         writeln!(out, "          sha256 {}", self.initrd_sha256)?;
+        if let Some(disk) = &self.payload.disk {
+            writeln!(
+                out,
+                "disk      {disk}  {}  attach it to guests read-only",
+                megabytes(self.payload.bytes)
+            )?;
+        }
         writeln!(out, "kernel    {}  {}", self.kernel, self.kernel_release)?;
         writeln!(out, "lock      {}", self.lock)?;
         writeln!(out, "driver    {}  for {}", self.driver, self.capabilities.join(", "))?;
+        writeln!(out, "payload   {}: {}", self.payload.mode, self.payload.why)?;
         writeln!(out, "files     {}", self.libraries_and_programs.join(" "))?;
         if !self.needs.is_empty() {
             writeln!(out, "needs     from the container: {}", needs_text(&self.needs))?;
@@ -127,7 +156,8 @@ impl fmt::Display for Report {
         for note in &self.notes {
             writeln!(out, "note      {note}")?;
         }
-        writeln!(out, "firmware  {}", self.firmware.join(" "))?;
+        let gpus = if self.gpus.is_empty() { "all GPUs".to_owned() } else { self.gpus.join(", ") };
+        writeln!(out, "firmware  {}  for {gpus}", self.firmware.join(" "))?;
         writeln!(out, "modules   {}", self.modules.join(" "))?;
         writeln!(
             out,
@@ -178,34 +208,4 @@ pub fn plan_text(plan: &Plan) -> String {
     }
     let _ = writeln!(text, "\nunpacked: {}", megabytes(manifest.unpacked_bytes()));
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn memory_counts_pages_not_bytes() {
-        let file = |path: &str, size| image::manifest::File {
-            path: path.into(),
-            kind: Kind::File { size, sha256: String::new() },
-            mode: 0o644,
-            origin: String::new(),
-            reason: "capability compute".into(),
-            capabilities: vec![image::capability::Capability::Compute],
-        };
-        let manifest = Manifest {
-            format: 1,
-            builder: String::new(),
-            profile: String::new(),
-            arch: String::new(),
-            kernel_release: String::new(),
-            driver: None,
-            capabilities: vec![],
-            modules: vec![],
-            files: vec![file("/a", 1), file("/b", 4097)],
-        };
-        assert_eq!(minimum_memory(&manifest, 100), 3 * 4096 + 100 + GUEST_BASE);
-        assert_eq!(driver_files(&manifest), ["a", "b"]);
-    }
 }

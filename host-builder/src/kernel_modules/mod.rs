@@ -3,6 +3,7 @@
 pub mod build;
 pub mod check;
 mod depmod;
+pub mod features;
 pub mod index;
 pub mod order;
 pub mod prebuilt;

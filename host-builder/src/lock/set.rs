@@ -25,6 +25,8 @@ pub enum Set {
     ModuleSource,
     /// Compiler and kernel headers.
     Toolroot,
+    /// What makes the payload's EROFS image.
+    Payload,
     /// QEMU and tools that make disks.
     Vm,
 }
@@ -74,6 +76,7 @@ impl fmt::Display for Set {
             Self::Firmware => out.write_str("firmware"),
             Self::ModuleSource => out.write_str("module-source"),
             Self::Toolroot => out.write_str("toolroot"),
+            Self::Payload => out.write_str("payload"),
             Self::Vm => out.write_str("vm"),
         }
     }
@@ -97,6 +100,7 @@ impl TryFrom<String> for Set {
             Self::Firmware,
             Self::ModuleSource,
             Self::Toolroot,
+            Self::Payload,
             Self::Vm,
         ];
         let driver = || match text.strip_prefix(USERSPACE) {

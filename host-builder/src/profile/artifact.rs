@@ -84,7 +84,7 @@ impl Artifact {
     pub fn check(&self) -> Result<()> {
         let wrong =
             |what: &str, hint: &str| Err(Error::new(format!("artifact {:?}: {what}", self.name)).hint(hint));
-        let unusable = |set: &Set| matches!(set, Set::Toolroot | Set::Vm | Set::ModuleSource);
+        let unusable = |set: &Set| matches!(set, Set::Toolroot | Set::Payload | Set::Vm | Set::ModuleSource);
         let over_the_network = self.url.starts_with("https://") || self.url.starts_with("http://");
         if !is_plain(&self.name) {
             return wrong("is no usable name", "letters, digits and +-._ make one");

@@ -46,6 +46,8 @@ pub struct Profile {
     pub modules: Modules,
     /// What compiles them.
     pub toolroot: Option<Toolroot>,
+    /// What makes the payload's EROFS image.
+    pub payload: Option<Packages>,
     /// What runs a guest here.
     pub vm: Option<Vm>,
     /// What comes from elsewhere than a package archive.
@@ -109,6 +111,14 @@ pub enum Firmware {
 pub enum NoFirmware {
     /// None.
     None,
+}
+
+/// Packages by name.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Packages {
+    /// Names.
+    pub packages: Vec<String>,
 }
 
 /// The packages of one capability.

@@ -102,6 +102,10 @@ fn add_packages(lock: &mut Lock, profile: &Profile, choice: &Choice, access: Acc
         names.push(&headers);
         lock.add(Set::Toolroot, apt.resolve(Packages { names: &names, scope: Scope::Closure, suite })?);
     }
+    if let Some(payload) = &profile.payload {
+        let names = strs(&payload.packages);
+        lock.add(Set::Payload, apt.resolve(Packages { names: &names, scope: Scope::Closure, suite })?);
+    }
     if let Some(vm) = &profile.vm {
         let names = strs(&vm.packages);
         let packages = Packages { names: &names, scope: Scope::Closure, suite: &vm.suite };

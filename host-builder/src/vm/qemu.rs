@@ -101,6 +101,8 @@ pub struct Machine {
     pub accel: Accel,
     /// Disks, in the order the guest names them (vda, vdb, …).
     pub drives: Vec<Drive>,
+    /// Images that the guest has as persistent memory, read-only (virtio-pmem); their sizes are multiples of 2 MiB.
+    pub pmem: Vec<PathBuf>,
     /// Shared directories.
     pub shares: Vec<Share>,
     /// GPUs; each gets a root port, hence a bus, of its own, in this order.
@@ -122,6 +124,7 @@ impl Machine {
             cpus: 1,
             accel: Accel::Tcg,
             drives: Vec::new(),
+            pmem: Vec::new(),
             shares: Vec::new(),
             gpus: Vec::new(),
             vsock: None,
@@ -135,6 +138,7 @@ impl Machine {
         self.board(&mut args);
         self.gpu_devices(&mut args);
         self.disk_devices(&mut args);
+        self.pmem_devices(&mut args);
         self.shared_directories(&mut args);
         match &self.vsock {
             Some(Vsock::User(socket)) => {
@@ -154,6 +158,7 @@ impl Machine {
     pub fn directories(&self) -> Vec<PathBuf> {
         let mut files = vec![&self.kernel, &self.initrd];
         files.extend(self.drives.iter().map(|drive| &drive.image));
+        files.extend(&self.pmem);
         files.extend(self.shares.iter().map(|share| &share.socket));
         for gpu in &self.gpus {
             if let Gpu::VfioUser(socket) = gpu {
@@ -198,7 +203,7 @@ impl Machine {
             args.text("-cpu", "host");
         }
         args.text("-object", &format!("memory-backend-memfd,id=ram,size={}M,share=on", self.memory_mib));
-        args.text("-m", &format!("{}M", self.memory_mib)).text("-smp", &self.cpus.to_string());
+        args.text("-m", &self.memory()).text("-smp", &self.cpus.to_string());
         match &self.console {
             Console::File(file) => args.option("-chardev", &[b"file,id=console,path=", &escaped(file)]),
             // signal=on: Ctrl-C ends the machine instead of going to the guest.
@@ -208,6 +213,20 @@ impl Machine {
         args.option("-kernel", &[self.kernel.as_os_str().as_encoded_bytes()]);
         args.option("-initrd", &[self.initrd.as_os_str().as_encoded_bytes()]);
         args.text("-append", &self.cmdline);
+    }
+
+    /// Persistent memory needs room in the guest's address space beyond its memory.
+    fn memory(&self) -> String {
+        let size = |image: &PathBuf| std::fs::metadata(image).map_or(0, |metadata| metadata.len() >> 20) + 1;
+        match self.pmem.iter().map(size).sum::<u64>() {
+            0 => format!("{}M", self.memory_mib),
+            more => format!(
+                "{}M,slots={},maxmem={}M",
+                self.memory_mib,
+                self.pmem.len(),
+                (u64::from(self.memory_mib) + more).next_multiple_of(2)
+            ),
+        }
     }
 
     fn gpu_devices(&self, args: &mut Arguments) {
@@ -238,6 +257,16 @@ impl Machine {
             let device =
                 json!({ "driver": "virtio-blk-pci", "drive": format!("disk{i}"), "serial": drive.serial });
             args.text("-device", &device.to_string());
+        }
+    }
+
+    fn pmem_devices(&self, args: &mut Arguments) {
+        for (i, image) in self.pmem.iter().enumerate() {
+            let size = std::fs::metadata(image).map_or(0, |metadata| metadata.len());
+            let object =
+                format!("memory-backend-file,id=pmem{i},share=on,readonly=on,rom=off,size={size},mem-path=");
+            args.option("-object", &[object.as_bytes(), &escaped(image)]);
+            args.text("-device", &format!("virtio-pmem-pci,memdev=pmem{i}"));
         }
     }
 

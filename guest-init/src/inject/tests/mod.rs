@@ -12,7 +12,7 @@ use image::config::DriverFiles;
 use image::status::Code;
 
 use super::copy::copy as copy_in;
-use super::layer::layer as layer_of;
+use super::layer::{Place, layer as layer_of};
 use super::*;
 use crate::ldcache;
 use crate::rootfs::RootDir;
@@ -65,7 +65,7 @@ impl Fixture {
 
     fn layer(&self, request: &Request) -> Result<InjectReport, InjectError> {
         let inventory = Inventory::of_directory(&self.driver)?;
-        layer_of(&self.root, &self.driver, &inventory, request, &self.at("layer"), None)
+        layer_of(&self.root, &self.driver, &inventory, request, Place::Links(&self.at("layer")), None)
     }
 }
 

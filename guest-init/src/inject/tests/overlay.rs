@@ -82,7 +82,8 @@ fn an_old_upper_layer_does_not_hide_the_driver() {
     let inventory = Inventory::of_directory(&f.driver).unwrap();
     let old = RootDir::open(&f.at("upper")).unwrap();
     let mut report =
-        layer_of(&f.root, &f.driver, &inventory, &request(), &f.at("layer"), Some(&old)).unwrap();
+        layer_of(&f.root, &f.driver, &inventory, &request(), Place::Links(&f.at("layer")), Some(&old))
+            .unwrap();
     let Some(merged) = mount_overlay(&f) else {
         eprintln!("skipped: needs the right to mount an overlay");
         return;

@@ -1,0 +1,184 @@
+//! The driver's files, wherever the initrd has them: plain files of the archive, one EROFS image in it, or an EROFS image
+//! on a disk that many guests share. After [`attach`] they are in one directory, [`Manifest::payload_root`].
+
+mod loopback;
+mod verity;
+
+use crate::disks::{self, DiskError};
+use crate::kmsg::KernelLog;
+use crate::report::{self, chain, with_evidence};
+use image::config::Config;
+use image::layout;
+use image::manifest::{Erofs, Manifest, Payload, Verity};
+use image::status::{Code, Finding};
+use nix::errno::Errno;
+use nix::mount::{MsFlags, mount};
+use sha2::{Digest, Sha256};
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+/// Tells the kernel where to look for firmware first. Without a newline: it would become part of the path.
+const FIRMWARE_PATH: &str = "/sys/module/firmware_class/parameters/path";
+/// So much of a disk is read at a time where the guest itself has to check it.
+const CHUNK: usize = 256 << 10;
+
+/// Makes the driver's files available, checked where they are on a disk.
+///
+/// # Errors
+/// The finding that says which disk is missing, or what is wrong with it.
+pub fn attach(manifest: &Manifest, config: &Config) -> Result<(), Finding> {
+    let mounted = match &manifest.payload {
+        Payload::Files => return Ok(()),
+        Payload::Image { path, .. } => {
+            mount_file(Path::new(path)).map_err(|error| unusable(path, &error.to_string()))
+        }
+        Payload::Disk { erofs, verity } => attach_disk(erofs, verity, config),
+    };
+    mounted?;
+    let firmware = format!("{}{}", layout::PAYLOAD_MOUNT, layout::FIRMWARE_DIR);
+    fs::write(FIRMWARE_PATH, &firmware).map_err(|error| {
+        let hint = "boot a kernel with CONFIG_FW_LOADER, or build the initrd with --payload files";
+        report::error(Code::FirmwareMissing, format!("{FIRMWARE_PATH}: {error}"), hint)
+    })
+}
+
+/// Whether the kernel has met a block of the driver's disk that is not what the initrd was built with.
+pub fn altered(manifest: &Manifest) -> Option<Finding> {
+    matches!(manifest.payload, Payload::Disk { .. })
+        .then(verity::is_corrupted)
+        .filter(|corrupted| *corrupted)?;
+    Some(not_ours(
+        "a block that was read does not match the hash tree",
+        KernelLog::all_with("device-mapper: verity"),
+    ))
+}
+
+/// Gives back the memory of the driver's files on a boot that has no use for them.
+pub fn discard(manifest: &Manifest) {
+    let image = if let Payload::Image { path, .. } = &manifest.payload { Some(path.as_str()) } else { None };
+    let plain = manifest.archived().filter(|file| file.payload).map(|file| file.path.as_str());
+    for path in plain.chain(image) {
+        if let Err(error) = fs::remove_file(path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            log::debug!("{path} stays in memory: {error}");
+        }
+    }
+}
+
+/// By the file itself where the kernel can (6.12 and later), else by a loop device.
+fn mount_file(image: &Path) -> io::Result<()> {
+    let direct = mount_erofs(image);
+    match direct {
+        Ok(()) => Ok(()),
+        Err(Errno::ENOTBLK | Errno::EINVAL | Errno::EOPNOTSUPP) => {
+            mount_erofs(&loopback::attach(image)?).map_err(io::Error::from)
+        }
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+fn mount_erofs(device: &Path) -> nix::Result<()> {
+    fs::create_dir_all(layout::PAYLOAD_MOUNT)
+        .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
+    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NODEV | MsFlags::MS_NOSUID;
+    mount(Some(device), layout::PAYLOAD_MOUNT, Some("erofs"), flags, None::<&str>)
+}
+
+/// Finds the disk, lets the kernel check each block as it is read, or reads all of it where the kernel cannot.
+fn attach_disk(erofs: &Erofs, verity: &Verity, config: &Config) -> Result<(), Finding> {
+    let disk =
+        disks::find_erofs(&erofs.uuid, config.disk_timeout).map_err(|error| missing(&error, &erofs.uuid))?;
+    let name = disk.display().to_string();
+    let mut log = KernelLog::here();
+    let device = match verity::open(&disk, erofs, verity) {
+        Ok(device) => device,
+        Err(error) if verity::is_absent(&error) => {
+            log::info!("the kernel has no dm-verity: reading all of {name}");
+            check_digest(&disk, erofs).map_err(|error| not_ours(&format!("{name}: {error}"), Vec::new()))?;
+            disk
+        }
+        Err(error) => {
+            return Err(with_evidence(unusable(&name, &format!("dm-verity: {error}")), log.lines()));
+        }
+    };
+    match mount_erofs(&device) {
+        Ok(()) => Ok(()),
+        Err(_) if verity::is_corrupted() => {
+            Err(not_ours(&format!("{name}: its first block does not match the hash tree"), log.lines()))
+        }
+        Err(errno) => Err(with_evidence(unusable(&name, &errno.to_string()), log.lines())),
+    }
+}
+
+fn check_digest(disk: &Path, erofs: &Erofs) -> Result<(), String> {
+    let read = || -> io::Result<(u64, String)> {
+        let mut file = File::open(disk)?.take(erofs.size);
+        let (mut hasher, mut buffer, mut total) = (Sha256::new(), vec![0; CHUNK], 0);
+        loop {
+            let got = file.read(&mut buffer)?;
+            if got == 0 {
+                return Ok((total, image::hex::encode(&hasher.finalize())));
+            }
+            hasher.update(&buffer[..got]);
+            total += got as u64;
+        }
+    };
+    match read() {
+        Ok((_, found)) if found == erofs.sha256 => Ok(()),
+        Ok((bytes, found)) => Err(format!(
+            "expected {} bytes with sha256 {}, found {bytes} with {found}",
+            erofs.size, erofs.sha256
+        )),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn missing(error: &DiskError, uuid: &str) -> Finding {
+    report::error(
+        Code::PayloadDiskMissing,
+        format!("the driver's disk (EROFS with UUID {uuid}) is not there: {}", chain(error)),
+        "attach the disk that build-initrd wrote beside this very initrd (--payload-output), read-only",
+    )
+}
+
+fn not_ours(what: &str, evidence: Vec<String>) -> Finding {
+    let finding = report::error(
+        Code::PayloadAltered,
+        format!("the driver's disk is not as it was built: {what}"),
+        "attach the disk that build-initrd wrote beside this very initrd; if it is that one, build both again",
+    );
+    with_evidence(finding, evidence)
+}
+
+fn unusable(what: &str, error: &str) -> Finding {
+    report::error(
+        Code::ModuleMissing,
+        format!("the driver's files in {what} cannot be mounted: {error}"),
+        "boot the kernel that build-initrd wrote beside the initrd, or build it with --payload files",
+    )
+}
+
+/// A device node by its number, as devtmpfs names it.
+fn node(prefix: &str, number: u32) -> PathBuf {
+    PathBuf::from(format!("/dev/{prefix}{number}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_is_checked_to_the_last_byte_that_is_pinned() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk");
+        fs::write(&path, "hello, and a tree").unwrap();
+        let sha256 = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824".to_owned();
+        let mut erofs = Erofs { uuid: String::new(), size: 5, sha256 };
+        check_digest(&path, &erofs).unwrap();
+        erofs.size = 4;
+        assert!(check_digest(&path, &erofs).unwrap_err().contains("expected 4 bytes"));
+        assert!(check_digest(&dir.path().join("none"), &erofs).is_err());
+    }
+}

@@ -1,0 +1,134 @@
+//! `build-initrd`: puts the driver's files where the guest's kernel and memory allow, and writes all outputs.
+
+use crate::cache::Staged;
+use crate::cli::BuildInitrd;
+use crate::error::{Doing, Error, Result};
+use crate::kernel_modules::features::Features;
+use crate::lock::{Lock, Set};
+use crate::pack::{Packed, Segments, compress};
+use crate::payload::{self, Mode};
+use crate::plan::{Inputs, Plan, plan};
+use crate::profile::Profile;
+use crate::resolve;
+use crate::source::Access;
+use crate::toolroot::Toolroot;
+use crate::trees::Tree;
+use image::layout;
+use image::manifest::Payload;
+use std::collections::BTreeMap;
+use std::io::Write;
+
+/// A plan with its payload in place.
+pub(super) struct Planned {
+    pub(super) plan: Plan,
+    /// The disk to write, when there is one.
+    pub(super) disk: Option<payload::Image>,
+    /// Why the payload is carried so.
+    pub(super) why: String,
+    /// Unless nothing will be written.
+    pub(super) segments: Option<Segments>,
+}
+
+/// What the steps of one build share.
+pub(super) struct Build<'a> {
+    pub(super) args: &'a BuildInitrd,
+    pub(super) profile: &'a Profile,
+    pub(super) lock: &'a Lock,
+    pub(super) access: Access<'a>,
+}
+
+impl Build<'_> {
+    /// The plan in the first mode that fits into the guest's memory.
+    pub(super) fn plan(&self, inputs: &Inputs) -> Result<Planned> {
+        let features = Features::of(inputs.kernel, inputs.index);
+        let (cache, ui) = (self.access.cache, self.access.ui);
+        let memory = self.args.guest_memory.map(|mib| u64::from(mib) << 20);
+        let mut needs = Vec::new();
+        for (mode, why) in payload::candidates(self.args.payload, memory, &features)? {
+            let more_modules = mode.modules(&features);
+            let mut plan = plan(&Inputs { more_modules: &more_modules, ..*inputs })?;
+            let disk = self.carry(&mut plan, mode, &features)?;
+            let segments = if self.args.dry_run && memory.is_none() {
+                None
+            } else {
+                Some(ui.stage("pack", || compress(&plan, self.args.compression, cache, ui))?)
+            };
+            let least =
+                segments.as_ref().map_or(0, |made| payload::minimum_memory(&plan.manifest, made.bytes()));
+            if memory.is_none_or(|memory| least <= memory) {
+                return Ok(Planned { plan, disk, why, segments });
+            }
+            needs.push(format!("{} MiB with --payload {mode}", least.div_ceil(1 << 20)));
+        }
+        let memory = self.args.guest_memory.unwrap_or_default();
+        Err(Error::new(format!("--guest-memory {memory}: such a guest needs at least {}", needs.join(", ")))
+            .hint(
+                "give guests more memory, choose --payload disk, or pack less: fewer --capabilities, --gpu",
+            ))
+    }
+
+    /// Puts the payload where the mode has it. Returns the disk, if it is one.
+    fn carry(&self, plan: &mut Plan, mode: Mode, features: &Features) -> Result<Option<payload::Image>> {
+        if mode == Mode::Files {
+            return Ok(None);
+        }
+        let compression = self.args.payload_compression.unwrap_or_else(|| mode.compression(features));
+        let (cache, ui) = (self.access.cache, self.access.ui);
+        let toolroot = || {
+            resolve::fetch(self.profile, self.lock, &[Set::Payload], self.access)?;
+            Toolroot::of(cache, self.lock, Set::Payload, &BTreeMap::new(), ui)
+        };
+        let image = payload::make(cache, plan, compression, toolroot, ui)?;
+        let erofs = image.erofs.clone();
+        if mode == Mode::Image {
+            plan.carry(Payload::Image { path: layout::PAYLOAD_IMAGE.into(), erofs }, &image.path);
+            return Ok(None);
+        }
+        plan.carry(Payload::Disk { erofs, verity: image.verity.clone() }, &image.path);
+        Ok(Some(image))
+    }
+
+    /// All are made, and then appear, together: an initrd is of no use beside another kernel or disk.
+    pub(super) fn write(
+        &self,
+        segments: &Segments,
+        disk: Option<&payload::Image>,
+        kernel: &[Tree],
+    ) -> Result<Packed> {
+        let args = self.args;
+        let image = kernel_image(kernel, &self.lock.kernel_release)?;
+        let (initrd, packed) = segments.write(&args.output)?;
+        let mut staged = vec![initrd];
+        if let Some(disk) = disk {
+            staged.push(disk.stage(&args.payload_output)?);
+        }
+        let path = &args.kernel_output;
+        staged.push(Staged::new(path, 0o644, |file| file.write_all(&image).doing("writing", path))?);
+        if Lock::read(&args.lock).ok().flatten().as_ref() != Some(self.lock) {
+            staged.push(self.lock.stage(&args.lock)?);
+        }
+        staged.into_iter().try_for_each(Staged::commit)?;
+        Ok(packed)
+    }
+}
+
+/// The kernel image: where Debian has it, or the one file that is called so.
+fn kernel_image(trees: &[Tree], release: &str) -> Result<Vec<u8>> {
+    let installed = format!("boot/vmlinuz-{release}");
+    let named = |path: &str| {
+        let file = path.rsplit('/').next().unwrap_or(path);
+        ["vmlinux", "vmlinuz", "bzImage"].iter().any(|name| file.starts_with(name))
+    };
+    let files = || trees.iter().flat_map(|tree| tree.files.iter().map(move |file| (tree, file)));
+    let mut images = files().filter(|(_, file)| file.path == installed);
+    let mut others = files().filter(|(_, file)| named(&file.path));
+    match (images.next(), others.next(), others.next()) {
+        (Some((tree, file)), _, _) | (None, Some((tree, file)), None) => tree.read(file),
+        (None, first, _) => {
+            let found = if first.is_some() { "several images" } else { "none" };
+            let origins: Vec<_> = trees.iter().map(|tree| tree.origin.as_str()).collect();
+            Err(Error::new(format!("{}: expected {installed} or one kernel image, found {found}", origins.join(", ")))
+                .hint("name the artifact with the image in the profile: sets = [\"kernel\"], a file called vmlinux…, vmlinuz… or bzImage…"))
+        }
+    }
+}
