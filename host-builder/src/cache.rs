@@ -135,7 +135,8 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    fn new(parent: &Path) -> Result<Self> {
+    /// In `parent`, which exists.
+    pub fn new(parent: &Path) -> Result<Self> {
         let dir = tempfile::Builder::new()
             .prefix(".partial-")
             .tempdir_in(parent)

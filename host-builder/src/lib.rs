@@ -1,5 +1,6 @@
 //! The host side: builds the GPU initrd from pinned artifacts, starts guests to try it, and asks them how they are.
 
+pub mod archive;
 pub mod cache;
 pub mod cli;
 pub mod commands;

@@ -11,6 +11,13 @@ fn main() -> ExitCode {
         Command::BuildInitrd(args) => commands::build_initrd::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Boot(args) => commands::boot::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Inspect(args) => commands::inspect::run(&args),
+        Command::List(args) => commands::list::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Cat(args) => commands::cat::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Extract(args) => commands::extract::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Examine(args) => commands::examine::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Diff(args) => commands::diff::run(&args),
+        Command::Verify(args) => commands::verify::run(&args),
+        Command::Sbom(args) => commands::sbom::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Status(args) => commands::status::run(&args),
     };
     result.unwrap_or_else(|error| {

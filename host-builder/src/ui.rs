@@ -75,6 +75,19 @@ pub fn megabytes(bytes: u64) -> String {
 
 /// Prints a result on standard output. Whoever closed it has seen enough.
 pub fn print(text: &str) {
+    print_bytes(text.as_bytes());
+}
+
+/// Prints bytes as they are.
+pub fn print_bytes(bytes: &[u8]) {
     use std::io::Write;
-    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+    let _ = std::io::stdout().lock().write_all(bytes);
+}
+
+/// Prints all that can be read; `false` when whoever reads it has seen enough.
+pub fn print_from(input: &mut impl std::io::Read) -> std::io::Result<bool> {
+    match std::io::copy(input, &mut std::io::stdout().lock()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        done => done.map(|_| true),
+    }
 }

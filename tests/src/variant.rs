@@ -56,14 +56,14 @@ impl Variant {
 
     /// The content of the file at an absolute path. Panics when there is none.
     pub fn file(&mut self, path: &str) -> &mut Vec<u8> {
-        let found = self.entries.iter_mut().find(|(entry, _)| entry.name == path.trim_start_matches('/'));
+        let found = self.entries.iter_mut().find(|(entry, _)| entry.text() == path.trim_start_matches('/'));
         &mut found.unwrap_or_else(|| panic!("the initrd has no {path}")).1
     }
 
     /// Takes out everything whose absolute path begins with `prefix`. Panics when there is nothing.
     pub fn remove(&mut self, prefix: &str) {
         let before = self.entries.len();
-        self.entries.retain(|(entry, _)| !entry.name.starts_with(prefix.trim_start_matches('/')));
+        self.entries.retain(|(entry, _)| !entry.text().starts_with(prefix.trim_start_matches('/')));
         assert!(self.entries.len() < before, "the initrd has nothing at {prefix}");
     }
 
@@ -83,9 +83,9 @@ impl Variant {
         for (entry, content) in &self.entries {
             let permissions = entry.mode & 0o7777;
             match entry.mode & kind::MASK {
-                kind::DIRECTORY => writer.directory(&entry.name, permissions),
-                kind::LINK => writer.link(&entry.name, &String::from_utf8_lossy(content)),
-                _ => writer.file(&entry.name, permissions, content.len() as u64, &mut &content[..]),
+                kind::DIRECTORY => writer.directory(&entry.text(), permissions),
+                kind::LINK => writer.link(&entry.text(), &String::from_utf8_lossy(content)),
+                _ => writer.file(&entry.text(), permissions, content.len() as u64, &mut &content[..]),
             }
             .map_err(failed)?;
         }

@@ -3,15 +3,29 @@
 mod access;
 mod boot;
 mod build_initrd;
+mod cat;
+mod diff;
+mod examine;
+mod extract;
 mod inspect;
+mod list;
+mod sbom;
 mod status;
+mod verify;
 
 pub use access::AccessArgs;
 pub use boot::Boot;
 pub use build_initrd::BuildInitrd;
+pub use cat::Cat;
 use clap::{Parser, Subcommand};
+pub use diff::Diff;
+pub use examine::Examine;
+pub use extract::Extract;
 pub use inspect::Inspect;
+pub use list::List;
+pub use sbom::{Format as SbomFormat, Sbom};
 pub use status::{Awaited, Status};
+pub use verify::Verify;
 
 /// Gives a GPU to a container in a microVM: builds the initrd with the NVIDIA driver, and asks guests how they are.
 #[derive(Debug, Parser)]
@@ -31,12 +45,45 @@ pub enum Command {
     /// Resolves the profile into a lock file where there is none, fetches what the lock names, checks every byte,
     /// builds NVIDIA's open kernel modules for the locked kernel, and writes initrd, kernel and lock.
     BuildInitrd(BuildInitrd),
-    /// Show what is in a file.
+    /// Show what an initramfs is: what is in it, which versions, and why.
     ///
-    /// Prints a loader cache as the `ldconfig -p` prints it that wrote the cache, of any glibc since 2.2. Control
-    /// characters are left out: a cache may come from an image that nobody trusts.
+    /// Of an image of this tool: profile, kernel, driver, capabilities, modules in load order with what needs them,
+    /// firmware, libraries by capability, and sizes by origin. Of any other: kernel releases, modules, PID 1, and the
+    /// tool that made it where that can be told. With --ld-cache it prints a loader cache as the `ldconfig -p` prints
+    /// it that wrote the cache, of any glibc since 2.2. Control characters are left out: nothing here is trusted.
     #[command(after_help = inspect::INSPECT_HELP)]
     Inspect(Inspect),
+    /// List the entries of an initramfs, as `cpio -t` does for each archive in it.
+    ///
+    /// Works on anyone's initramfs: archives after each other, each as it is or in gzip, xz, zstd, lz4 or bzip2. On a
+    /// terminal, control characters of names are left out.
+    #[command(after_help = list::LIST_HELP)]
+    List(List),
+    /// Print files of an initramfs on standard output.
+    ///
+    /// Where a path comes more than once, the last one is printed, as it is the one that the kernel leaves.
+    #[command(after_help = cat::CAT_HELP)]
+    Cat(Cat),
+    /// Unpack an initramfs into a new directory.
+    ///
+    /// Nothing gets outside of the directory, whatever paths and links the image holds. Modes are restored, and owners
+    /// when run as root; set-user-ID bits only then.
+    #[command(after_help = extract::EXTRACT_HELP)]
+    Extract(Extract),
+    /// Show the segments of an initramfs: offset, size, compression, unpacked size.
+    #[command(after_help = examine::EXAMINE_HELP)]
+    Examine(Examine),
+    /// Show what changed between two images: driver, kernel, files, bytes.
+    #[command(after_help = diff::DIFF_HELP)]
+    Diff(Diff),
+    /// Hold every file of an image against its manifest, and the manifest against a lock.
+    #[command(after_help = verify::VERIFY_HELP)]
+    Verify(Verify),
+    /// Print a bill of materials of an image: CycloneDX or SPDX, as JSON.
+    ///
+    /// Packages with versions and purl, every file with its digest. The same image gives the same document.
+    #[command(after_help = sbom::SBOM_HELP)]
+    Sbom(Sbom),
     /// Ask a running guest how it is.
     ///
     /// Shows what is wrong, then phase, driver, GPUs, nodes, injected files, loader cache, container and the time of

@@ -59,10 +59,11 @@ impl fmt::Display for Compression {
 }
 
 impl Compression {
-    /// Lets `fill` write through a compressor into `out`.
+    /// Lets `fill` write `size` bytes through a compressor into `out`.
     pub(super) fn through(
         self,
         out: &mut dyn Write,
+        size: u64,
         fill: impl FnOnce(&mut dyn Write) -> Result<()>,
     ) -> Result<()> {
         let end = |result: io::Result<()>| {
@@ -70,7 +71,7 @@ impl Compression {
         };
         match self {
             Self::Zstd(level) => {
-                let mut encoder = zstd(out, level)?;
+                let mut encoder = zstd(out, level, size)?;
                 fill(&mut encoder)?;
                 end(encoder.finish().map(drop))
             }
@@ -96,7 +97,8 @@ impl Compression {
     }
 }
 
-fn zstd(out: &mut dyn Write, level: i32) -> Result<zstd::Encoder<'static, &mut dyn Write>> {
+/// The frame's header says what it unpacks to: nobody has to unpack it to know.
+fn zstd(out: &mut dyn Write, level: i32, size: u64) -> Result<zstd::Encoder<'static, &mut dyn Write>> {
     let prepare = || -> io::Result<_> {
         let mut encoder = zstd::Encoder::new(out, level)?;
         let workers =
@@ -104,6 +106,7 @@ fn zstd(out: &mut dyn Write, level: i32) -> Result<zstd::Encoder<'static, &mut d
         encoder.multithread(workers)?;
         encoder.set_parameter(zstd::stream::raw::CParameter::JobSize(ZSTD_JOB))?;
         encoder.include_checksum(true)?;
+        encoder.set_pledged_src_size(Some(size))?;
         Ok(encoder)
     };
     prepare().map_err(|error| Error::new("starting the zstd encoder").source(error))
@@ -177,7 +180,7 @@ mod tests {
         let text: Vec<u8> = (0..3 * LZ4_BLOCK / 2).map(|at| u8::try_from(at / 100 % 251).unwrap()).collect();
         let mut packed = Vec::new();
         Compression::Lz4
-            .through(&mut packed, |out| {
+            .through(&mut packed, text.len() as u64, |out| {
                 out.write_all(&text).unwrap();
                 Ok(())
             })

@@ -6,7 +6,7 @@ use crate::cache::{Cache, HashingReader, sha256};
 use crate::error::{Doing, Error, Result};
 use crate::plan::{Content, Plan};
 use crate::trees::{read_json, write_json};
-use image::cpio::Writer;
+use image::cpio::{self, Writer};
 use image::layout;
 use image::manifest::{File as Entry, Kind, Payload};
 use serde::{Deserialize, Serialize};
@@ -16,7 +16,7 @@ use std::io::{BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 /// Changes whenever the way of packing does, so that no old segment is taken.
-const RECIPE: &str = "1";
+const RECIPE: &str = "2";
 /// Where segments are in the cache.
 pub(super) const ROOM: &str = "segments";
 /// Segments begin at a multiple of this many bytes.
@@ -140,6 +140,17 @@ impl Segment<'_> {
         self.entries.iter().map(|entry| entry.size()).sum()
     }
 
+    /// Bytes of it as an archive that is not compressed.
+    fn archive_bytes(&self) -> u64 {
+        let manifest =
+            self.manifest.as_ref().map(|bytes| cpio::entry_bytes(layout::MANIFEST, bytes.len() as u64));
+        let entries = self.entries.iter().map(|entry| {
+            let target = if let Kind::Link { target } = &entry.kind { target.len() as u64 } else { 0 };
+            cpio::entry_bytes(&entry.path, entry.size() + target)
+        });
+        cpio::archive_bytes(entries.chain(manifest).sum())
+    }
+
     /// The segment, from the cache where it is there.
     pub(super) fn make(&self, plan: &Plan, cache: &Cache, bar: &indicatif::ProgressBar) -> Result<Cached> {
         let dir = cache.derived(ROOM, &self.key(), |out| {
@@ -149,7 +160,8 @@ impl Segment<'_> {
                 checksum: flate2::Crc::new(),
                 bytes: 0,
             };
-            self.compression.through(&mut summed, |out| self.archive(plan, out, bar))?;
+            self.compression
+                .through(&mut summed, self.archive_bytes(), |out| self.archive(plan, out, bar))?;
             summed.flush().doing("writing", &path)?;
             write_json(&out.join(ABOUT), &About { bytes: summed.bytes, checksum: summed.checksum.sum() })
         })?;

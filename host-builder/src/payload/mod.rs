@@ -3,7 +3,7 @@
 
 mod erofs;
 mod memory;
-mod verity;
+pub mod verity;
 
 pub use erofs::{Compression, Image, make};
 pub use memory::minimum as minimum_memory;

@@ -6,7 +6,9 @@
 use super::{MAX_STREAM, Unpacker, damaged, inflate, open, refused, take_exactly};
 use crate::error::{Error, Result};
 use image::cpio::{Reader, kind};
+use std::ffi::OsStr;
 use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 const LEAD: usize = 96;
@@ -31,7 +33,7 @@ impl Unpacker<'_> {
     fn cpio(&mut self, stream: impl Read, origin: &Path) -> Result<()> {
         let mut reader = Reader::new(stream.take(MAX_STREAM));
         while let Some(entry) = reader.next_entry().map_err(|error| damaged(origin, error))? {
-            let raw = Path::new(&entry.name);
+            let raw = Path::new(OsStr::from_bytes(&entry.name));
             let Some(relative) = self.place(raw, origin)? else { continue };
             match entry.mode & kind::MASK {
                 kind::DIRECTORY => self.writer.directory(&relative, origin)?,

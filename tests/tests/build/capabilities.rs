@@ -82,7 +82,7 @@ fn packed() -> &'static (Manifest, BTreeMap<String, Vec<u8>>) {
         let mut reader = Reader::new(zstd::Decoder::new(File::open(&all().initrd).unwrap()).unwrap());
         let (mut manifest, mut heads) = (None, BTreeMap::new());
         while let Some(entry) = reader.next_entry().unwrap() {
-            let path = format!("/{}", entry.name);
+            let path = format!("/{}", entry.text());
             let mut bytes = Vec::new();
             if path == layout::MANIFEST {
                 reader.read_to_end(&mut bytes).unwrap();

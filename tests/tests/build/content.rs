@@ -32,7 +32,7 @@ fn entries(initrd: &Path) -> Vec<Entry> {
     while let Some(entry) = reader.next_entry().unwrap() {
         let mut content = Vec::new();
         reader.read_to_end(&mut content).unwrap();
-        entries.push(Entry { path: format!("/{}", entry.name), mode: entry.mode, content });
+        entries.push(Entry { path: format!("/{}", entry.text()), mode: entry.mode, content });
     }
     entries
 }

@@ -1,21 +1,18 @@
-//! `inspect`: shows what is in a file that this project writes.
+//! `inspect --ld-cache`: a loader cache as `ldconfig -p` prints it.
 
-use crate::cli::Inspect as Arguments;
 use crate::error::{Doing, Error, Result};
 use crate::query::clean::clean;
 use image::ldcache::{self, Entry, MAX_BYTES};
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::path::Path;
-use std::process::ExitCode;
 
 /// Characters of one name in a cache: `PATH_MAX`.
 const MAX_NAME: usize = 4096;
 
-/// Runs the command.
-pub fn run(args: &Arguments) -> Result<ExitCode> {
-    let path = &args.ld_cache;
+/// Prints the cache at `path`.
+pub fn print(path: &Path, as_json: bool) -> Result<()> {
     let mut bytes = Vec::new();
     let file = File::open(path).doing("opening", path)?;
     file.take(MAX_BYTES + 1).read_to_end(&mut bytes).doing("reading", path)?;
@@ -25,15 +22,32 @@ pub fn run(args: &Arguments) -> Result<ExitCode> {
             path.display()
         )));
     }
-    let text = ld_cache(path, &bytes)?;
-    // A reader that has gone away (`| head`) changes nothing about the answer.
-    let _ = std::io::stdout().write_all(text.as_bytes());
-    Ok(ExitCode::SUCCESS)
+    let text = if as_json { super::list::json(&value(path, &bytes)?) } else { ld_cache(path, &bytes)? };
+    crate::ui::print(&text);
+    Ok(())
+}
+
+/// The same for `--json`.
+fn value(path: &Path, bytes: &[u8]) -> Result<serde_json::Value> {
+    let cache = read(path, bytes)?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let library = |entry: &Entry| {
+        serde_json::json!({
+            "name": text(entry.key), "path": text(entry.value), "kind": kind(entry.flags),
+            "hwcaps": entry.hwcaps.map(text), "hwcap": entry.hwcap,
+        })
+    };
+    let libraries: Vec<_> = cache.entries.iter().map(library).collect();
+    Ok(serde_json::json!({ "cache": path, "generator": cache.generator.map(text), "libraries": libraries }))
+}
+
+fn read<'a>(path: &Path, bytes: &'a [u8]) -> Result<ldcache::CacheContent<'a>> {
+    ldcache::read(bytes).map_err(|error| Error::new(format!("{}: {error}", path.display())))
 }
 
 /// What the `ldconfig -p` prints that wrote the cache.
 fn ld_cache(path: &Path, bytes: &[u8]) -> Result<String> {
-    let cache = ldcache::read(bytes).map_err(|error| Error::new(format!("{}: {error}", path.display())))?;
+    let cache = read(path, bytes)?;
     let mut text = format!("{} libs found in cache `{}'\n", cache.entries.len(), path.display());
     for entry in &cache.entries {
         line(&mut text, entry);

@@ -1,0 +1,217 @@
+//! Where segments begin and how they are compressed; and where they end, for the kinds that say it without being
+//! unpacked.
+
+use super::walk::words;
+use super::{Archive, MAX_SEGMENTS, Source};
+use crate::error::Result;
+use serde::Serialize;
+use std::fmt;
+use std::io;
+
+/// How a segment is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Compression {
+    /// Not at all: an archive.
+    None,
+    /// One member of a gzip file.
+    Gzip,
+    /// One xz stream.
+    Xz,
+    /// One zstd frame.
+    Zstd,
+    /// Legacy frames of lz4.
+    Lz4,
+    /// One bzip2 stream.
+    Bzip2,
+}
+
+impl Compression {
+    /// By the first bytes.
+    pub fn of(head: &[u8]) -> Option<Self> {
+        match head {
+            [b'0', b'7', b'0', b'7', b'0', b'1' | b'2', ..] => Some(Self::None),
+            [0x1f, 0x8b, ..] => Some(Self::Gzip),
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Some(Self::Xz),
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => Some(Self::Zstd),
+            [0x02, 0x21, 0x4c, 0x18, ..] => Some(Self::Lz4),
+            [b'B', b'Z', b'h', ..] => Some(Self::Bzip2),
+            _ => None,
+        }
+    }
+
+    /// As people call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "cpio",
+            Self::Gzip => "gzip",
+            Self::Xz => "xz",
+            Self::Zstd => "zstd",
+            Self::Lz4 => "lz4",
+            Self::Bzip2 => "bzip2",
+        }
+    }
+}
+
+impl fmt::Display for Compression {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.pad(self.name())
+    }
+}
+
+/// A segment as far as it is known before it is unpacked.
+#[derive(Debug)]
+pub struct Located {
+    pub offset: u64,
+    pub compression: Compression,
+    pub size: Option<u64>,
+    pub unpacked: Option<u64>,
+}
+
+/// Finds one segment after the other.
+pub struct Locator<'a> {
+    archive: &'a Archive,
+    /// Where the next one is looked for.
+    pub position: u64,
+    found: usize,
+}
+
+impl<'a> Locator<'a> {
+    pub fn new(archive: &'a Archive) -> Self {
+        Self { archive, position: 0, found: 0 }
+    }
+
+    /// The next segment; none at the end. [`Self::position`] must have been set to the end of the one before.
+    pub fn next_segment(&mut self) -> Result<Option<Located>> {
+        let (archive, source) = (self.archive, &*self.archive.source);
+        let failed = |at: u64| move |error: io::Error| archive.fault(at, words(&error));
+        self.position = skip_zeros(source, self.position).map_err(failed(self.position))?;
+        let offset = self.position;
+        if offset >= source.size() {
+            return Ok(None);
+        }
+        self.found += 1;
+        if self.found > MAX_SEGMENTS {
+            return Err(archive.fault(offset, format!("more than {MAX_SEGMENTS} segments")));
+        }
+        let mut head = [0; 6];
+        let got = source.read_at(&mut head, offset).map_err(failed(offset))?;
+        let Some(compression) = Compression::of(&head[..got]) else {
+            return Err(archive.fault(offset, unknown(&head[..got])));
+        };
+        let (size, unpacked) = match compression {
+            Compression::None if !offset.is_multiple_of(4) => {
+                return Err(archive.fault(offset, "an archive must begin at a multiple of four bytes"));
+            }
+            Compression::Zstd => {
+                let (size, unpacked) = zstd_frame(source, offset).map_err(failed(offset))?;
+                (Some(size), unpacked)
+            }
+            Compression::Lz4 => (Some(lz4_frames(source, offset).map_err(failed(offset))?), None),
+            _ => (None, None),
+        };
+        Ok(Some(Located { offset, compression, size, unpacked }))
+    }
+}
+
+/// What was found instead of a segment.
+fn unknown(head: &[u8]) -> String {
+    let hex: Vec<_> = head.iter().map(|byte| format!("{byte:02x}")).collect();
+    let what = match head {
+        [0x04, 0x22, 0x4d, 0x18, ..] => {
+            ", which is lz4's newer frame: the kernel reads only the legacy one (lz4 -l)"
+        }
+        [0x5d, 0, 0, ..] => ", which is lzma: not read by this program",
+        [0x89, b'L', b'Z', b'O', ..] => ", which is lzop: not read by this program",
+        [b'0', b'7', b'0', b'7', b'0', b'7', ..] => {
+            ", which is the old cpio format: the kernel reads newc (cpio -H newc)"
+        }
+        _ => "",
+    };
+    format!("expected a cpio archive, a compressed one, or the end; found {}{what}", hex.join(" "))
+}
+
+fn skip_zeros(source: &dyn Source, mut position: u64) -> io::Result<u64> {
+    let mut buffer = [0; 4096];
+    loop {
+        let got = source.read_at(&mut buffer, position)?;
+        match buffer[..got].iter().position(|byte| *byte != 0) {
+            Some(zeros) => return Ok(position + zeros as u64),
+            None if got == 0 => return Ok(position),
+            None => position += got as u64,
+        }
+    }
+}
+
+fn exact<const N: usize>(source: &dyn Source, offset: u64) -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    let mut got = 0;
+    while got < N {
+        match source.read_at(&mut bytes[got..], offset + got as u64)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            more => got += more,
+        }
+    }
+    Ok(bytes)
+}
+
+/// Size of a zstd frame, and of its content where the header says it (RFC 8878, sections 3.1.1.1 and 3.1.1.2).
+fn zstd_frame(source: &dyn Source, offset: u64) -> io::Result<(u64, Option<u64>)> {
+    let [.., descriptor] = exact::<5>(source, offset)?;
+    let single_segment = descriptor & 0x20 != 0;
+    let window = u64::from(!single_segment);
+    let dictionary = [0, 1, 2, 4][usize::from(descriptor & 3)];
+    let content = match (descriptor >> 6, single_segment) {
+        (0, single) => u64::from(single),
+        (flag, _) => 1 << flag,
+    };
+    let mut at = offset + 5 + window + dictionary;
+    let unpacked = match content {
+        0 => None,
+        1 => Some(u64::from(exact::<1>(source, at)?[0])),
+        2 => Some(u64::from(u16::from_le_bytes(exact(source, at)?)) + 256),
+        4 => Some(u64::from(u32::from_le_bytes(exact(source, at)?))),
+        _ => Some(u64::from_le_bytes(exact(source, at)?)),
+    };
+    at += content;
+    loop {
+        let [a, b, c] = exact(source, at)?;
+        let header = u32::from_le_bytes([a, b, c, 0]);
+        at += 3;
+        at += match header >> 1 & 3 {
+            1 => 1,
+            3 => return Err(io::Error::other("a zstd block of a reserved type")),
+            _ => u64::from(header >> 3),
+        };
+        if header & 1 == 1 {
+            break;
+        }
+    }
+    at += if descriptor & 4 == 0 { 0 } else { 4 };
+    if at > source.size() {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok((at - offset, unpacked))
+}
+
+/// Size of legacy frames of lz4 that follow each other: the kernel takes them as one stream. A length of zero, or
+/// less than a length, ends it.
+fn lz4_frames(source: &dyn Source, offset: u64) -> io::Result<u64> {
+    let mut at = offset + 4;
+    while at + 4 <= source.size() {
+        let word = u32::from_le_bytes(exact(source, at)?);
+        if word == super::lz4::MAGIC {
+            at += 4;
+            continue;
+        }
+        // Zero bytes are padding; anything that cannot be a block is the next segment, or junk.
+        if word == 0 || word > super::lz4::MAX_BLOCK {
+            break;
+        }
+        at += 4 + u64::from(word);
+        if at > source.size() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    Ok(at - offset)
+}

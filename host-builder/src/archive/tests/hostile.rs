@@ -1,0 +1,119 @@
+use super::*;
+use proptest::prelude::*;
+
+#[test]
+fn what_is_no_initramfs_is_refused_with_its_first_bytes() {
+    assert!(fault(b"").contains("0 zero bytes"));
+    assert!(fault(&[0; 100]).contains("100 zero bytes"));
+    assert!(
+        fault(b"\x7fELF\x02\x01").contains(
+            "at offset 0: expected a cpio archive, a compressed one, or the end; found 7f 45 4c 46"
+        )
+    );
+    assert!(fault(b"070707000000").contains("old cpio format"));
+    assert!(fault(&[0x04, 0x22, 0x4d, 0x18, 0, 0]).contains("lz4 -l"));
+    assert!(fault(&[0x5d, 0, 0, 0x80, 0, 0]).contains("lzma"));
+}
+
+#[test]
+fn junk_behind_a_segment_is_refused_with_its_offset() {
+    for (compression, ..) in PROGRAMS {
+        let mut image = compressed(compression, &sample("a"));
+        image.resize(image.len().next_multiple_of(8) + 8, 0);
+        let offset = image.len();
+        image.extend(b"junk");
+        let error = fault(&image);
+        assert!(error.contains(&format!("at offset {offset}: expected")), "{compression}: {error}");
+    }
+}
+
+#[test]
+fn junk_in_a_stream_is_refused_with_its_place_in_it() {
+    let mut stream = sample("a");
+    let place = stream.len();
+    stream.extend(b"junk");
+    let error = fault(&compressed(Compression::Gzip, &stream));
+    let expected =
+        format!("at offset 0: byte {place} of this segment, unpacked: expected an archive or the end");
+    assert!(error.contains(&expected), "{error}");
+    assert!(fault(&compressed(Compression::Xz, b"\0\0\0\0")).contains("no archive is in it"));
+}
+
+#[test]
+fn an_archive_that_is_not_aligned_is_refused() {
+    let image = [&[0], &sample("a")[..]].concat();
+    assert!(fault(&image).contains("at offset 1: an archive must begin at a multiple of four bytes"));
+    let stream = [&sample("a")[..], &[0; 3], &sample("b")[..]].concat();
+    assert!(fault(&compressed(Compression::Zstd, &stream)).contains("expected an archive"));
+}
+
+#[test]
+fn a_file_that_is_cut_short_anywhere_is_an_error() {
+    let mut small = Writer::new(Vec::new());
+    small.file("a", 0o644, 5, &mut &b"hello"[..]).unwrap();
+    let small = small.finish().unwrap();
+    for (compression, ..) in PROGRAMS {
+        let image = compressed(compression, &small);
+        // Zero bytes behind an archive belong to nothing.
+        let end = image.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+        let end = if compression == Compression::None { end } else { image.len() };
+        for short in 0..end {
+            assert!(read(&image[..short]).is_err(), "{compression}: {short} of {end}");
+            let _ = Archive::of_bytes("image", image[..short].to_vec()).segments();
+        }
+        assert!(read(&image).is_ok(), "{compression}");
+    }
+}
+
+#[test]
+fn a_name_of_any_bytes_is_one_and_stays_what_it_is() {
+    let name = b"\xff\xfe\x1b]0;title\x07\n";
+    let contents = read(&pack(&[file(name, kind::FILE | 0o644, b"x")])).unwrap();
+    assert_eq!(contents.items[0].entry.name, name);
+    let mut path = b"/".to_vec();
+    path.extend(name);
+    assert!(contents.tree().contains_key(&path));
+}
+
+#[test]
+fn the_target_of_a_link_is_bounded() {
+    let error = fault(&pack(&[file(b"a", kind::LINK | 0o777, &[b'x'; 5000])]));
+    assert!(error.contains("5000 bytes, expected at most 4096"), "{error}");
+}
+
+#[test]
+fn a_file_that_says_that_it_is_larger_than_the_image_is_an_error() {
+    let (entry, _) = file(b"a", kind::FILE | 0o644, b"");
+    let mut image = pack(&[(entry, Vec::new())]);
+    image[54..62].copy_from_slice(b"fffffff0");
+    assert!(fault(&image).contains("cut short"));
+    let packed = compressed(Compression::Zstd, &image);
+    assert!(fault(&packed).contains("cut short"));
+}
+
+#[test]
+fn more_than_can_be_meant_is_taken_for_an_attack() {
+    let counter = AtomicU64::new(0);
+    assert!(add(&counter, 10, 10, "bytes").is_ok());
+    let error = add(&counter, 1, 10, "bytes").unwrap_err();
+    assert!(error.to_string().contains("more than 10 bytes"), "{error}");
+    // A window of 2 GiB: refused before memory is taken for it.
+    let frame = [0x28, 0xb5, 0x2f, 0xfd, 0x00, 21 << 3, 1, 0, 0];
+    assert!(fault(&frame).contains("at offset 0"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn damage_anywhere_is_an_error_or_another_image_and_never_a_panic(
+        which in 0..PROGRAMS.len(), at in any::<prop::sample::Index>(), byte in any::<u8>(),
+    ) {
+        let mut image = compressed(PROGRAMS[which].0, &pack(&[
+            file(b"a", kind::FILE | 0o644, b"hello"), file(b"b", kind::LINK | 0o777, b"a"),
+        ]));
+        let at = at.index(image.len());
+        image[at] = byte;
+        let _ = read(&image);
+        let _ = Archive::of_bytes("image", image).segments();
+    }
+}

@@ -1,0 +1,90 @@
+//! `cat`: files of an initramfs on standard output.
+
+use super::list::{json, kind_name};
+use crate::archive::{Archive, Contents, Place, Want, absolute};
+use crate::cli::Cat as Arguments;
+use crate::error::{Doing, Error, Result};
+use crate::query::clean::clean;
+use crate::ui::{print, print_from};
+use image::cpio::kind;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::path::Path;
+
+/// Content of a file, and its size.
+type Found = BTreeMap<Vec<u8>, (File, u64)>;
+
+/// Runs the command.
+pub fn run(args: &Arguments) -> Result<()> {
+    let archive = Archive::open(&args.image)?;
+    let contents = archive.read(&Want::NAMES)?;
+    let paths: Vec<_> = args.paths.iter().map(|path| absolute(path.as_bytes())).collect();
+    let mut found = read(&archive, &positions(&contents, &paths, &args.image)?)?;
+    let mut reports = Vec::new();
+    for (path, name) in paths.iter().zip(&args.paths) {
+        let (file, size) = found.get_mut(path).expect("every path has a position");
+        let place = Path::new(name);
+        file.rewind().doing("reading", place)?;
+        if args.json {
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes).doing("reading", place)?;
+            let sha256 = crate::cache::sha256(&bytes);
+            let text = String::from_utf8(bytes).ok();
+            reports.push(serde_json::json!({ "path": name, "size": size, "sha256": sha256, "text": text }));
+        } else if !print_from(file).doing("reading", place)? {
+            return Ok(());
+        }
+    }
+    if args.json {
+        print(&json(&reports));
+    }
+    Ok(())
+}
+
+/// By the number of the entry with its content: where a path's last entry is.
+fn positions(contents: &Contents, paths: &[Vec<u8>], image: &Path) -> Result<BTreeMap<usize, Vec<Vec<u8>>>> {
+    let tree = contents.tree();
+    let mut positions: BTreeMap<usize, Vec<_>> = BTreeMap::new();
+    for path in paths {
+        let name = clean(&String::from_utf8_lossy(path), 4096);
+        let item = tree.get(path).ok_or_else(|| {
+            Error::new(format!("{} has no file {name}", image.display()))
+                .hint("host-builder list shows what it has")
+        })?;
+        if item.entry.kind() != kind::FILE {
+            let what = kind_name(item.entry.kind());
+            let error = Error::new(format!("{name}: expected a regular file, found a {what}"));
+            return Err(match &item.target {
+                Some(target) => {
+                    error.hint(format!("it points to {}", clean(&String::from_utf8_lossy(target), 4096)))
+                }
+                None => error.hint("host-builder extract unpacks everything"),
+            });
+        }
+        let at =
+            contents.items.iter().position(|other| std::ptr::eq(other, *item)).expect("it is one of them");
+        positions.entry(at).or_default().push(path.clone());
+    }
+    Ok(positions)
+}
+
+/// Contents as temporary files: the order in the image is not the one that was asked for.
+fn read(archive: &Archive, positions: &BTreeMap<usize, Vec<Vec<u8>>>) -> Result<Found> {
+    let mut found = Found::new();
+    let mut at = 0;
+    archive.walk(|_: Place, entry, content| {
+        if let Some(paths) = positions.get(&at) {
+            let place = std::env::temp_dir();
+            let mut file = tempfile::tempfile().doing("creating a temporary file in", &place)?;
+            content.copy(entry, &mut file, &place)?;
+            for path in paths {
+                let copy = file.try_clone().doing("opening a temporary file in", &place)?;
+                found.insert(path.clone(), (copy, u64::from(entry.size)));
+            }
+        }
+        at += 1;
+        Ok(())
+    })?;
+    Ok(found)
+}

@@ -1,0 +1,36 @@
+//! `extract`: an initramfs as a directory.
+
+use super::list::json;
+use crate::archive::{Archive, extract};
+use crate::cli::Extract as Arguments;
+use crate::error::Result;
+use crate::ui::{megabytes, print};
+
+/// Runs the command.
+pub fn run(args: &Arguments) -> Result<()> {
+    let archive = Archive::open(&args.image)?;
+    let done = extract::extract(&archive, &args.to, args.devices)?;
+    if args.json {
+        print(&json(&done));
+        return Ok(());
+    }
+    let mut text = format!(
+        "{}: {} files with {}, {} directories, {} links\n",
+        args.to.display(),
+        done.files,
+        megabytes(done.bytes),
+        done.directories,
+        done.links
+    );
+    if done.devices > 0 {
+        text.push_str(&format!("{} device nodes, named pipes and sockets\n", done.devices));
+    }
+    if done.devices_left_out > 0 {
+        let left_out = done.devices_left_out;
+        text.push_str(&format!(
+            "left out: {left_out} device nodes, named pipes or sockets; --devices makes them\n"
+        ));
+    }
+    print(&text);
+    Ok(())
+}

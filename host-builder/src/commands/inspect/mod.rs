@@ -1,0 +1,49 @@
+//! `inspect`: what an initramfs is, which versions are in it, and why.
+
+mod modules;
+mod report;
+mod text;
+
+use super::list::{files, json, names};
+use super::manifest_of::is_manifest;
+use crate::archive::{Archive, Want, absolute};
+use crate::cli::Inspect as Arguments;
+use crate::error::Result;
+use crate::ui::{print, print_bytes};
+pub use modules::releases;
+use report::Report;
+use std::io::IsTerminal;
+use std::path::Path;
+use std::process::ExitCode;
+
+/// Runs the command.
+pub fn run(args: &Arguments) -> Result<ExitCode> {
+    if let Some(cache) = &args.ld_cache {
+        super::ld_cache::print(cache, args.json)?;
+    } else if let Some(image) = &args.image {
+        initramfs(args, image)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn initramfs(args: &Arguments, path: &Path) -> Result<()> {
+    let archive = Archive::open(path)?;
+    let keep = |entry: &image::cpio::Entry| {
+        is_manifest(entry) || modules::is_module(&entry.text()) || report::is_told_by(&absolute(&entry.name))
+    };
+    let contents = archive.read(&Want { digests: false, keep: &keep })?;
+    let report = Report::of(&contents, path, archive.size())?;
+    if args.json {
+        let mut value = serde_json::to_value(&report).expect("a report holds nothing that JSON cannot");
+        value["files"] =
+            serde_json::to_value(files(&contents)).expect("entries hold nothing that JSON cannot");
+        print(&json(&value));
+        return Ok(());
+    }
+    print(&report.to_string());
+    if args.files {
+        print("\nfiles, in order:\n");
+        print_bytes(&names(&contents, std::io::stdout().is_terminal()));
+    }
+    Ok(())
+}

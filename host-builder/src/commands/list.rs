@@ -1,0 +1,112 @@
+//! `list`: the entries of an initramfs.
+
+use crate::archive::{Archive, Contents, Item, Want};
+use crate::cli::List as Arguments;
+use crate::error::Result;
+use crate::query::clean::{clean, clean_json};
+use crate::ui::{print, print_bytes};
+use image::cpio::kind;
+use serde::Serialize;
+use std::io::IsTerminal;
+
+/// Characters of a name at most.
+const MAX_NAME: usize = 4096;
+
+/// Runs the command.
+pub fn run(args: &Arguments) -> Result<()> {
+    let contents = Archive::open(&args.image)?.read(&Want::NAMES)?;
+    if args.json {
+        let list = serde_json::json!({ "segments": contents.segments, "files": files(&contents) });
+        print(&json(&list));
+    } else {
+        print_bytes(&names(&contents, std::io::stdout().is_terminal()));
+    }
+    Ok(())
+}
+
+/// One name on each line: as it is, or harmless where a terminal shows it.
+pub fn names(contents: &Contents, harmless: bool) -> Vec<u8> {
+    let mut out = Vec::new();
+    for item in &contents.items {
+        if harmless {
+            out.extend(clean(&item.entry.text(), MAX_NAME).bytes());
+        } else {
+            out.extend(&item.entry.name);
+        }
+        out.push(b'\n');
+    }
+    out
+}
+
+/// An entry for `--json`.
+#[derive(Serialize)]
+pub struct File<'a> {
+    name: String,
+    /// The name's bytes in hexadecimal, where they are no UTF-8.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name_hex: Option<String>,
+    segment: usize,
+    archive: usize,
+    kind: &'static str,
+    /// Permission bits, octal.
+    mode: String,
+    uid: u32,
+    gid: u32,
+    links: u32,
+    inode: u32,
+    mtime: u32,
+    size: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<(u32, u32)>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sha256: Option<&'a str>,
+}
+
+/// The entries for `--json`, in order.
+pub fn files(contents: &Contents) -> Vec<File<'_>> {
+    contents.items.iter().map(file).collect()
+}
+
+fn file(item: &Item) -> File<'_> {
+    let entry = &item.entry;
+    let is_device = matches!(entry.kind(), kind::CHARACTER | kind::BLOCK);
+    File {
+        name: entry.text().into_owned(),
+        name_hex: std::str::from_utf8(&entry.name).is_err().then(|| image::hex::encode(&entry.name)),
+        segment: item.place.segment,
+        archive: item.place.archive,
+        kind: kind_name(entry.kind()),
+        mode: format!("{:04o}", entry.mode & 0o7777),
+        uid: entry.uid,
+        gid: entry.gid,
+        links: entry.links,
+        inode: entry.inode,
+        mtime: entry.mtime,
+        size: entry.size,
+        target: item.target.as_ref().map(|target| String::from_utf8_lossy(target).into_owned()),
+        device: is_device.then_some(entry.device),
+        sha256: item.sha256.as_deref(),
+    }
+}
+
+/// What an entry is, in a word.
+pub fn kind_name(of: u32) -> &'static str {
+    match of {
+        kind::DIRECTORY => "directory",
+        kind::FILE => "file",
+        kind::LINK => "link",
+        kind::CHARACTER => "character-device",
+        kind::BLOCK => "block-device",
+        kind::FIFO => "fifo",
+        kind::SOCKET => "socket",
+        _ => "unknown",
+    }
+}
+
+/// A result as JSON, harmless to a terminal.
+pub fn json(value: &impl Serialize) -> String {
+    let text = serde_json::to_string_pretty(value).expect("a result holds nothing that JSON cannot");
+    clean_json(&text) + "\n"
+}

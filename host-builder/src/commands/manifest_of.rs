@@ -1,0 +1,39 @@
+//! The manifest that an image carries.
+
+use crate::archive::Contents;
+use crate::error::{Error, Result};
+use image::cpio::Entry;
+use image::layout;
+use image::manifest::{MAX_BYTES, Manifest};
+use std::path::Path;
+
+/// Whether an entry may be the manifest: its content must be kept.
+pub fn is_manifest(entry: &Entry) -> bool {
+    crate::archive::absolute(&entry.name) == layout::MANIFEST.as_bytes() && u64::from(entry.size) <= MAX_BYTES
+}
+
+/// The manifest with its bytes; none in an image of another tool.
+pub fn manifest<'a>(contents: &'a Contents, path: &Path) -> Result<Option<(Manifest, &'a [u8])>> {
+    let tree = contents.tree();
+    let Some(item) = tree.get(layout::MANIFEST.as_bytes()) else { return Ok(None) };
+    let Some(bytes) = &item.content else {
+        let message = format!("{}: expected a manifest of at most {MAX_BYTES} bytes", path.display());
+        return Err(Error::new(message).hint("the image was altered: build it again"));
+    };
+    let manifest = Manifest::from_json(bytes).map_err(|error| {
+        Error::new(path.display().to_string()).source(error).hint("build the image again")
+    })?;
+    Ok(Some((manifest, bytes)))
+}
+
+/// The manifest of an image of ours.
+pub fn required<'a>(contents: &'a Contents, path: &Path) -> Result<(Manifest, &'a [u8])> {
+    manifest(contents, path)?.ok_or_else(|| {
+        Error::new(format!(
+            "{}: expected an image of this tool, found no {}",
+            path.display(),
+            layout::MANIFEST
+        ))
+        .hint("inspect, list, cat, extract, examine and diff work on any initramfs")
+    })
+}

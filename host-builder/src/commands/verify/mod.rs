@@ -1,0 +1,206 @@
+//! `verify`: every file of an image against its manifest, and the manifest against a lock.
+
+mod disk;
+#[cfg(test)]
+mod tests;
+
+use super::list::{json, kind_name};
+use super::manifest_of::{is_manifest, required};
+use crate::archive::{Archive, Contents, Item, Want, absolute};
+use crate::cli::Verify as Arguments;
+use crate::error::{Error, Result};
+use crate::lock::Lock;
+use crate::query::clean::clean;
+use crate::ui::{megabytes, print};
+use image::cpio::kind;
+use image::layout;
+use image::manifest::{File, Kind, Manifest, Payload};
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::ExitCode;
+
+/// Something that is not as stated.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct Difference {
+    /// Path in the image, or name in the manifest.
+    pub of: String,
+    /// What of it.
+    pub what: &'static str,
+    /// What was stated.
+    pub expected: String,
+    /// What there is.
+    pub found: String,
+}
+
+impl Difference {
+    fn new(of: &str, what: &'static str, expected: &str, found: &str) -> Self {
+        Self { of: of.to_owned(), what, expected: expected.to_owned(), found: found.to_owned() }
+    }
+}
+
+/// Runs the command.
+pub fn run(args: &Arguments) -> Result<ExitCode> {
+    let lock = args.lock.as_deref().map(read_lock).transpose()?;
+    let archive = Archive::open(&args.image)?;
+    let contents = archive.read(&Want { digests: true, keep: &is_manifest })?;
+    let (manifest, _) = required(&contents, &args.image)?;
+    let mut differences = against_manifest(&contents, &manifest);
+    if let Some(lock) = &lock {
+        differences.extend(against_lock(&manifest, lock));
+    }
+    if let Some(disk) = &args.payload {
+        differences.extend(disk::against(&manifest, disk)?);
+    }
+    if args.json {
+        let report = serde_json::json!({
+            "image": args.image, "lock": args.lock, "payload": args.payload,
+            "good": differences.is_empty(), "files": manifest.archived().count(),
+            "bytes": manifest.unpacked_bytes(), "differences": differences,
+        });
+        print(&json(&report));
+    } else {
+        print(&text(&manifest, args, &differences));
+    }
+    Ok(ExitCode::from(u8::from(!differences.is_empty())))
+}
+
+fn read_lock(path: &Path) -> Result<Lock> {
+    Lock::read(path)?.ok_or_else(|| {
+        Error::new(format!("{}: expected a lock, found no file", path.display()))
+            .hint("give the lock that the image was built with: --lock FILE")
+    })
+}
+
+fn text(manifest: &Manifest, args: &Arguments, differences: &[Difference]) -> String {
+    let mut text = String::new();
+    for Difference { of, what, expected, found } in differences {
+        let line = format!("{of}: {what}: expected {expected}, found {found}");
+        text.push_str(&format!("{}\n", clean(&line, 2048)));
+    }
+    let (files, size) = (manifest.archived().count(), megabytes(manifest.unpacked_bytes()));
+    let with = args.lock.as_ref().map(|lock| format!(" and of {}", lock.display())).unwrap_or_default();
+    let disk = match (&manifest.payload, &args.payload) {
+        (_, Some(disk)) => format!("; {} is its payload", disk.display()),
+        (Payload::Disk { .. }, None) => "; its payload disk was NOT looked at (--payload DISK)".to_owned(),
+        _ => String::new(),
+    };
+    text + &match differences.len() {
+        0 => format!("good: {files} entries with {size} are those of the manifest{with}{disk}\n"),
+        count => format!("{count} differences\n"),
+    }
+}
+
+/// Every entry against the manifest, both ways.
+pub fn against_manifest(contents: &Contents, manifest: &Manifest) -> Vec<Difference> {
+    let mut found: BTreeMap<String, Vec<&Item>> = BTreeMap::new();
+    let mut differences = Vec::new();
+    for item in &contents.items {
+        let path = String::from_utf8_lossy(&absolute(&item.entry.name)).into_owned();
+        found.entry(path).or_default().push(item);
+    }
+    for file in manifest.archived() {
+        match found.remove(&file.path) {
+            Some(items) => {
+                // Each segment brings the directories that its files are in.
+                if items.len() > 1 && file.kind != Kind::Directory {
+                    differences.push(Difference::new(&file.path, "entries of this path", "one", "several"));
+                }
+                for item in items {
+                    entry(file, item, &mut differences);
+                }
+            }
+            None => differences.push(Difference::new(&file.path, "the entry", "one", "none")),
+        }
+    }
+    found.remove(layout::MANIFEST);
+    for (path, items) in found {
+        let what = kind_name(items[0].entry.kind());
+        differences.push(Difference::new(&path, "an entry that is not in the manifest", "none", what));
+    }
+    differences.extend(modules(manifest));
+    differences
+}
+
+fn entry(file: &File, item: &Item, differences: &mut Vec<Difference>) {
+    let (expected, entry) = (expected_kind(&file.kind), &item.entry);
+    let mut hold = |what, expected: String, found: String| {
+        if expected != found {
+            differences.push(Difference { of: file.path.clone(), what, expected, found });
+        }
+    };
+    hold("its kind", kind_name(expected).into(), kind_name(entry.kind()).into());
+    hold("its mode", format!("{:04o}", file.mode), format!("{:04o}", entry.mode & 0o7777));
+    hold("its owner and group", "0:0".into(), format!("{}:{}", entry.uid, entry.gid));
+    match &file.kind {
+        Kind::Directory => {}
+        Kind::Link { target } => {
+            let found = item.target.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
+            hold("its target", target.clone(), found.into_owned());
+        }
+        Kind::File { size, sha256 } => {
+            hold("its size", size.to_string(), entry.size.to_string());
+            hold("its sha256", sha256.clone(), item.sha256.clone().unwrap_or_default());
+        }
+    }
+}
+
+fn expected_kind(of: &Kind) -> u32 {
+    match of {
+        Kind::Directory => kind::DIRECTORY,
+        Kind::File { .. } => kind::FILE,
+        Kind::Link { .. } => kind::LINK,
+    }
+}
+
+/// The modules that the guest will load against the files that are there.
+fn modules(manifest: &Manifest) -> Vec<Difference> {
+    let files: BTreeSet<_> = manifest.files.iter().map(|file| file.path.as_str()).collect();
+    let absent = manifest.modules.iter().filter(|module| !files.contains(module.path.as_str()));
+    absent.map(|module| Difference::new(&module.path, "the file of a module", "one", "none")).collect()
+}
+
+/// What the manifest says it was made from against the lock.
+pub fn against_lock(manifest: &Manifest, lock: &Lock) -> Vec<Difference> {
+    let driver = manifest.driver.as_ref().map_or("none", |driver| driver.version.as_str());
+    let pairs = [
+        ("the profile", lock.profile.as_str(), manifest.profile.as_str()),
+        ("the kernel's release", &lock.kernel_release, &manifest.kernel_release),
+        ("the driver's version", &lock.driver, driver),
+    ];
+    let mut differences: Vec<_> = pairs
+        .into_iter()
+        .filter(|(_, locked, stated)| locked != stated)
+        .map(|(what, locked, stated)| Difference::new("the manifest", what, locked, stated))
+        .collect();
+    let origins: BTreeSet<_> = manifest.files.iter().map(|file| file.origin.as_str()).collect();
+    for origin in origins.into_iter().filter(|origin| *origin != manifest.builder && !is_locked(origin, lock))
+    {
+        let found = match versions(origin, lock) {
+            versions if versions.is_empty() => "no package of that name".to_owned(),
+            versions => format!("version {}", versions.join(", ")),
+        };
+        differences.push(Difference::new("the lock", "an artifact of the image", origin, &found));
+    }
+    differences
+}
+
+/// Whether an origin, `NAME VERSION`, `NAME:ARCH VERSION` or `built from NAME`, is an artifact of the lock.
+fn is_locked(origin: &str, lock: &Lock) -> bool {
+    lock.artifact.iter().any(|artifact| {
+        let (name, version) = (&artifact.name, &artifact.version);
+        origin == format!("{name} {version}")
+            || origin == format!("{name}:{} {version}", artifact.arch)
+            || origin == format!("built from {name}")
+    })
+}
+
+/// Versions of an origin's package in the lock.
+fn versions<'a>(origin: &str, lock: &'a Lock) -> Vec<&'a str> {
+    let name = origin.split([' ', ':']).next().unwrap_or(origin);
+    lock.artifact
+        .iter()
+        .filter(|artifact| artifact.name == name)
+        .map(|artifact| artifact.version.as_str())
+        .collect()
+}
