@@ -54,6 +54,11 @@ impl Variant {
         Ok(Self { entries })
     }
 
+    /// Everything in it, each name once.
+    pub fn entries(&self) -> &[(Entry, Vec<u8>)] {
+        &self.entries
+    }
+
     /// The content of the file at an absolute path. Panics when there is none.
     pub fn file(&mut self, path: &str) -> &mut Vec<u8> {
         let found = self.entries.iter_mut().find(|(entry, _)| entry.text() == path.trim_start_matches('/'));

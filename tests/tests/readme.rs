@@ -105,3 +105,15 @@ fn the_table_of_vulnerabilities_is_that_of_the_tests() {
     let ours: Vec<_> = README.lines().filter(|line| line.starts_with("| CVE-")).collect();
     assert_eq!(ours, rows);
 }
+
+/// The table of sources is that of the code: which there are, and what each gives.
+#[test]
+fn every_source_of_artifacts_is_documented_as_it_is() {
+    let word = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
+    let expected: Vec<_> = host_builder::source::TABLE
+        .iter()
+        .map(|row| vec![row.kind.to_string(), word(row.resumes), word(row.versions), word(row.network)])
+        .collect();
+    let ours = table("### Pins").into_iter().map(|row| [&row[..1], &row[3..]].concat());
+    assert_eq!(ours.collect::<Vec<_>>(), expected);
+}

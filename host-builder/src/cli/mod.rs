@@ -9,6 +9,7 @@ mod examine;
 mod extract;
 mod inspect;
 mod list;
+pub mod pins;
 mod sbom;
 mod status;
 mod verify;
@@ -23,6 +24,7 @@ pub use examine::Examine;
 pub use extract::Extract;
 pub use inspect::Inspect;
 pub use list::List;
+pub use pins::Pins;
 pub use sbom::{Format as SbomFormat, Sbom};
 pub use status::{Awaited, Status};
 pub use verify::Verify;
@@ -45,6 +47,12 @@ pub enum Command {
     /// Resolves the profile into a lock file where there is none, fetches what the lock names, checks every byte,
     /// builds NVIDIA's open kernel modules for the locked kernel, and writes initrd, kernel and lock.
     BuildInitrd(BuildInitrd),
+    /// Show, choose and check what images are made from: profiles and locks.
+    ///
+    /// A profile is intent: which kernel, which driver, from where. A lock is what it resolved to: name, version, source,
+    /// size and SHA-256 of every artifact.
+    #[command(after_help = pins::PINS_HELP)]
+    Pins(Pins),
     /// Show what an initramfs is: what is in it, which versions, and why.
     ///
     /// Of an image of this tool: profile, kernel, driver, capabilities, modules in load order with what needs them,

@@ -13,7 +13,7 @@ use crate::lock::{Artifact, Lock, Set};
 use crate::plan::{Inputs, Plan};
 use crate::profile::Profile;
 use crate::resolve::{self, Choice};
-use crate::select;
+use crate::select::{self, Absent};
 use crate::source::Access;
 use crate::toolroot::Toolroot;
 use crate::trees::Tree;
@@ -37,9 +37,10 @@ pub fn run(args: &BuildInitrd) -> Result<()> {
     let Planned { plan, disk, why, segments } = ui.stage("plan", || {
         let index = Index::of(&cache, &kernel, &lock.kernel_release, &profile.kernel.builtin)?;
         let whole = trees(&cache, &lock, &[Set::Driver])?;
+        let absent = if whole.is_empty() { Absent::IsAnError } else { Absent::IsNoted };
         let native = [trees(&cache, &lock, &Set::userspace(&capabilities))?, whole.clone()].concat();
         let compat32 = [trees32(&cache, &lock, &Set::compat32(&capabilities))?, whole].concat();
-        let selected = select::select(&native, &compat32, &capabilities, &lock.driver)?;
+        let selected = select::select(&native, &compat32, &capabilities, &lock.driver, absent)?;
         let gpus = chosen_gpus(args, &built, &lock)?;
         let inputs = Inputs {
             profile: &profile,

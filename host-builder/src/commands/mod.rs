@@ -12,6 +12,7 @@ pub mod inspect;
 mod ld_cache;
 pub mod list;
 mod manifest_of;
+pub mod pins;
 pub mod sbom;
 pub mod status;
 pub mod verify;

@@ -232,7 +232,8 @@ impl Profile {
             .hint(format!("add {table} to the profile, as image/profiles/debian-13.toml has it"))
     }
 
-    fn parse(text: &str, name: &str) -> Result<Self> {
+    /// A profile from its text; `name` is what errors call it.
+    pub fn parse(text: &str, name: &str) -> Result<Self> {
         let profile: Self = toml::from_str(text).map_err(|error| {
             Error::new(format!("profile {name} is not valid"))
                 .source(error)
@@ -255,7 +256,8 @@ impl Profile {
     /// Whether every part of an image has one place that it comes from.
     fn check(&self) -> Result<()> {
         let firmware = matches!(&self.firmware, Some(Firmware::Packages { .. }));
-        let packages = self.kernel.package.is_some() || self.modules.package.is_some();
+        let tools = self.toolroot.is_some() || self.vm.is_some() || self.payload.is_some();
+        let packages = tools || self.kernel.package.is_some() || self.modules.package.is_some();
         if self.apt.is_none() && (packages || firmware || !self.userspace.is_empty()) {
             return Err(self.lacks("[apt]", "packages"));
         }

@@ -5,10 +5,10 @@ mod driver;
 mod fetch;
 
 pub use self::driver::{Choice, choose};
-pub use self::fetch::{fetch, in_mirror, missing, offers};
+pub use self::fetch::{fetch, get, in_mirror, missing, offers};
 
 use crate::error::{Error, Result};
-use crate::lock::{Artifact, Kind, Lock, Set, upstream};
+use crate::lock::{Artifact, Digest, Kind, Lock, Set, upstream};
 use crate::profile::{Firmware, Profile, Values};
 use crate::source::apt::{Apt, Packages, Scope};
 use crate::source::file::File;
@@ -37,6 +37,7 @@ pub fn resolve(profile: &Profile, text: &str, choice: &Choice, access: Access) -
         lock.kernel_release = check::kernel_release(profile, &lock, access.cache)?;
     }
     check::artifacts(profile, &lock, access.cache)?;
+    say_recorded(&lock, access);
     if lock.driver != profile.driver && profile.modules.package.is_some() {
         let headers = |artifact: &&Artifact| artifact.name.starts_with("linux-headers-");
         let needed = lock.set(Set::Toolroot).into_iter().filter(headers).chain(lock.set(Set::ModuleSource));
@@ -44,6 +45,16 @@ pub fn resolve(profile: &Profile, text: &str, choice: &Choice, access: Access) -
         crate::kernel_modules::build::check_source(access.cache, &lock, &profile.modules)?;
     }
     Ok(lock)
+}
+
+/// Digests that nobody vouches for are said aloud: this is the moment to compare them.
+fn say_recorded(lock: &Lock, access: Access) {
+    for artifact in lock.artifact.iter().filter(|artifact| artifact.digest == Digest::Recorded) {
+        access.ui.line(format!(
+            "recorded: {} {}: its publisher gives no digest; what came has sha256 {}: compare it with somebody else's",
+            artifact.name, artifact.version, artifact.sha256
+        ));
+    }
 }
 
 /// Every artifact that is no package, from its source.

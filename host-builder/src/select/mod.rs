@@ -77,6 +77,18 @@ pub fn capabilities(list: &[String]) -> Result<BTreeSet<Capability>> {
     Ok(set)
 }
 
+/// What it means that a file is not there which every driver has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Absent {
+    /// The packages are wrong.
+    IsAnError,
+    /// Its publisher left it out of an archive of his own choice; said, unless [`CORE`] has it.
+    IsNoted,
+}
+
+/// What no publisher can leave out: without it there is no CUDA.
+const CORE: [&str; 4] = ["libcuda", "libnvidia-ptxjitcompiler", "libnvidia-nvvm", "libnvidia-ml"];
+
 /// The files of some capabilities, in the unpacked packages, with every library they need. `compat32` are the packages
 /// with 32-bit libraries.
 pub fn select(
@@ -84,14 +96,22 @@ pub fn select(
     compat32: &[Tree],
     capabilities: &BTreeSet<Capability>,
     driver: &str,
+    absent: Absent,
 ) -> Result<Selection> {
-    let (wanted, notes) = wanted::wanted(trees, capabilities, driver)?;
+    let (wanted, mut notes) = wanted::wanted(trees, capabilities, driver)?;
     let mut found = Vec::new();
     for wanted in &wanted {
         match find::find(trees, wanted, Width::Native, driver)? {
             Some(file) => found.push(file),
-            None if wanted.required => return Err(absent(trees, wanted, driver)),
-            None => {}
+            None if !wanted.required => {}
+            None if absent == Absent::IsNoted && !CORE.contains(&stem(&wanted.name)) => {
+                notes.push(format!(
+                    "{} is not in the artifacts ({})",
+                    wanted.name,
+                    reason(&wanted.capabilities)
+                ));
+            }
+            None => return Err(absent_error(trees, wanted, driver)),
         }
     }
     if capabilities.contains(&Capability::Compat32) {
@@ -107,8 +127,13 @@ pub fn select(
     Ok(Selection { files: found.into_iter().map(|found| found.file).collect(), links, needs, notes })
 }
 
-fn absent(trees: &[Tree], wanted: &Wanted, driver: &str) -> Error {
-    let stem = wanted.name.split(".so.").next().unwrap_or(&wanted.name);
+/// `libcuda` of `libcuda.so.550.163.01`.
+fn stem(name: &str) -> &str {
+    name.split(".so.").next().unwrap_or(name)
+}
+
+fn absent_error(trees: &[Tree], wanted: &Wanted, driver: &str) -> Error {
+    let stem = stem(&wanted.name);
     let files = trees.iter().flat_map(|tree| &tree.files).map(|file| find::base_name(&file.path));
     let other: Vec<_> = files.filter(|file| file.starts_with(&format!("{stem}.so."))).collect();
     let found = if other.is_empty() { "nothing of that name".to_owned() } else { other.join(", ") };

@@ -74,18 +74,20 @@ fn capabilities_are_read_as_a_container_names_them() {
 #[test]
 fn the_version_counts_to_the_last_digit() {
     let packages = utility().with("usr/lib/libnvidia-ml.so.550.163.1", false, &elf(2));
-    let error = select(&packages.trees[1..], &[], &set(&[Utility]), DRIVER).unwrap_err().to_string();
+    let error = select(&packages.trees[1..], &[], &set(&[Utility]), DRIVER, Absent::IsAnError)
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("expects libnvidia-ml.so.550.163.01"), "{error}");
     assert!(error.contains("have libnvidia-ml.so.550.163.1"), "{error}");
 }
 
 #[test]
 fn a_program_must_be_executable_and_every_file_says_what_it_is_for() {
-    let selection = select(&utility().trees, &[], &set(&[Utility, Display]), DRIVER);
+    let selection = select(&utility().trees, &[], &set(&[Utility, Display]), DRIVER, Absent::IsAnError);
     // Display asks for more than these packages have.
     assert!(selection.unwrap_err().to_string().contains("of driver 550.163.01 expects"));
     let packages = utility();
-    let selection = select(&packages.trees, &[], &set(&[Utility]), DRIVER).unwrap();
+    let selection = select(&packages.trees, &[], &set(&[Utility]), DRIVER, Absent::IsAnError).unwrap();
     let smi = selection.files.iter().find(|file| file.path == "/usr/bin/nvidia-smi").unwrap();
     assert_eq!(smi.file.path, "usr/lib/nvidia/current/nvidia-smi");
     assert_eq!((smi.capabilities.as_slice(), smi.reason.as_str()), (&[Utility][..], "capability utility"));
@@ -96,20 +98,24 @@ fn a_program_must_be_executable_and_every_file_says_what_it_is_for() {
 fn libraries_of_32_bits_stand_apart_and_belong_to_both() {
     let (packages, other) =
         (utility(), Packages::new().with("usr/lib/libnvidia-ml.so.550.163.01", false, &elf(1)));
-    let selection = select(&packages.trees, &other.trees, &set(&[Compat32, Utility]), DRIVER).unwrap();
+    let selection =
+        select(&packages.trees, &other.trees, &set(&[Compat32, Utility]), DRIVER, Absent::IsAnError).unwrap();
     let file = selection.files.iter().find(|file| file.path.starts_with(layout::DRIVER_LIB32_DIR)).unwrap();
     assert_eq!(file.path, "/usr/lib32/nvidia/libnvidia-ml.so.550.163.01");
     assert_eq!(file.capabilities, [Compat32, Utility]);
     assert_eq!(file.reason, "capabilities compat32, utility");
 
-    let wide = select(&packages.trees, &packages.trees, &set(&[Compat32, Utility]), DRIVER).unwrap_err();
+    let wide =
+        select(&packages.trees, &packages.trees, &set(&[Compat32, Utility]), DRIVER, Absent::IsAnError)
+            .unwrap_err();
     assert!(wide.to_string().contains("compat32"), "{wide}");
-    let narrow = select(&other.trees, &[], &set(&[Utility]), DRIVER).unwrap_err();
+    let narrow = select(&other.trees, &[], &set(&[Utility]), DRIVER, Absent::IsAnError).unwrap_err();
     assert!(narrow.to_string().contains("expected Elf64, found Elf32"), "{narrow}");
     let mixed: Vec<_> = other.trees.iter().chain(&packages.trees).cloned().collect();
-    let selection = select(&mixed, &mixed, &set(&[Compat32, Utility]), DRIVER).unwrap();
+    let selection = select(&mixed, &mixed, &set(&[Compat32, Utility]), DRIVER, Absent::IsAnError).unwrap();
     assert_eq!(selection.files.iter().filter(|file| file.path.contains("libnvidia-ml")).count(), 2);
-    let none = select(&packages.trees, &[], &set(&[Compat32, Utility]), DRIVER).unwrap_err();
+    let none =
+        select(&packages.trees, &[], &set(&[Compat32, Utility]), DRIVER, Absent::IsAnError).unwrap_err();
     assert!(none.to_string().contains("compat32"), "{none}");
 }
 
@@ -123,7 +129,7 @@ fn the_drivers_own_list_decides_and_what_no_driver_is_without_stays() {
         .with("usr/lib/libnvidia-odd.so.550.163.01", false, &elf(2))
         .with("usr/bin/nvidia-debugdump", true, &elf(2))
         .with("usr/share/nvidia/files.d/sandboxutils-filelist.json", false, list.as_bytes());
-    let selection = select(&packages.trees, &[], &set(&[Utility]), DRIVER).unwrap();
+    let selection = select(&packages.trees, &[], &set(&[Utility]), DRIVER, Absent::IsAnError).unwrap();
     let paths: Vec<_> = selection.files.iter().map(|file| file.path.rsplit('/').next().unwrap()).collect();
     let expected = ["libnvidia-ml", "libnvidia-cfg", "nvidia-smi", "nvidia-modprobe", "libnvidia-new"];
     assert_eq!(paths.len(), expected.len(), "{paths:?}");
@@ -164,4 +170,19 @@ fn links_follow_the_file_that_they_lead_to() {
     assert_eq!(links[0].path, "/usr/lib32/nvidia/vdpau/libvdpau_nvidia.so.1");
     assert_eq!(links[0].target, "libvdpau_nvidia.so.550.163.01");
     assert_eq!(links[0].capabilities, [Compat32, Video]);
+}
+
+#[test]
+fn what_a_publisher_left_out_is_said_and_what_cuda_needs_is_not_left_out() {
+    let packages = utility();
+    let without = |path: &str| -> Vec<Tree> {
+        packages.trees.iter().filter(|tree| !tree.files[0].path.contains(path)).cloned().collect()
+    };
+    let of = |trees: &[Tree], absent| select(trees, &[], &set(&[Utility]), DRIVER, absent);
+    let parts = without("libnvidia-cfg");
+    assert!(of(&parts, Absent::IsAnError).unwrap_err().to_string().contains("libnvidia-cfg"));
+    let notes = of(&parts, Absent::IsNoted).unwrap().notes;
+    assert_eq!(notes, ["libnvidia-cfg.so.550.163.01 is not in the artifacts (capability utility)"]);
+    let error = of(&without("libnvidia-ml"), Absent::IsNoted).unwrap_err().to_string();
+    assert!(error.contains("expects libnvidia-ml.so.550.163.01"), "{error}");
 }

@@ -1,0 +1,66 @@
+//! `pins show`: a profile and its lock.
+
+use super::locked;
+use crate::cache::Cache;
+use crate::cli::pins::Show;
+use crate::error::Result;
+use crate::lock::Lock;
+use crate::profile::Profile;
+use crate::ui::{megabytes, print};
+use image::requirement::cuda_of_driver;
+use std::fmt::Write;
+
+/// Runs the command.
+pub fn run(args: &Show) -> Result<()> {
+    let cache = Cache::open()?;
+    let (profile, lock) = locked(&args.which)?;
+    let mut here = Vec::new();
+    for artifact in &lock.artifact {
+        here.push(cache.has_blob(&artifact.sha256, artifact.size)?);
+    }
+    if args.json {
+        let mut value = serde_json::to_value(&lock).expect("a lock is JSON");
+        for (artifact, here) in value["artifact"].as_array_mut().into_iter().flatten().zip(&here) {
+            artifact["here"] = (*here).into();
+        }
+        print(&format!("{}\n", serde_json::to_string_pretty(&value).expect("a lock is JSON")));
+    } else {
+        print(&text(&profile, &lock, &here));
+    }
+    Ok(())
+}
+
+fn text(profile: &Profile, lock: &Lock, here: &[bool]) -> String {
+    let cuda = cuda_of_driver(&lock.driver).map(|[major, minor]| format!(", CUDA {major}.{minor}"));
+    let mut text = format!("profile  {}: {}\n", profile.name, profile.description);
+    let _ = writeln!(text, "driver   {}{}", lock.driver, cuda.unwrap_or_default());
+    if lock.driver != profile.driver {
+        let _ = writeln!(text, "         chosen with pins update; the profile says {}", profile.driver);
+    }
+    let _ =
+        writeln!(text, "kernel   {}  {}", lock.kernel_release, lock.kernel.as_deref().unwrap_or_default());
+    let _ = writeln!(
+        text,
+        "size     {} in {} artifacts, {} of them here\n",
+        megabytes(lock.artifact.iter().map(|artifact| artifact.size).sum()),
+        here.len(),
+        here.iter().filter(|here| **here).count()
+    );
+    for (artifact, here) in lock.artifact.iter().zip(here) {
+        let sets: Vec<_> = artifact.sets.iter().map(ToString::to_string).collect();
+        let _ = writeln!(
+            text,
+            "{} {}:{} {}  {}  sha256 {} ({})  {}  {}",
+            if *here { "+" } else { "-" },
+            artifact.name,
+            artifact.arch,
+            artifact.version,
+            megabytes(artifact.size),
+            artifact.sha256,
+            artifact.digest,
+            artifact.url.clone().unwrap_or_else(|| format!("{} {}", artifact.source, artifact.suite)),
+            sets.join(" ")
+        );
+    }
+    text
+}

@@ -1,0 +1,103 @@
+//! `pins verify`: everything hashed again, and its sources asked.
+
+use super::locked;
+use crate::cache::{Cache, sha256_file};
+use crate::cli::pins::Verify;
+use crate::error::Result;
+use crate::lock::{Artifact, Digest, Lock};
+use crate::resolve;
+use crate::source::Offer;
+use crate::ui::{Ui, Unit, print};
+use serde::Serialize;
+use std::path::Path;
+use std::process::ExitCode;
+
+/// What was found.
+#[derive(Debug, Default, Serialize)]
+struct Report {
+    artifacts: usize,
+    hashed: usize,
+    not_here: usize,
+    recorded: usize,
+    offered: Option<usize>,
+    /// What differs or is no longer offered.
+    problems: Vec<String>,
+}
+
+/// Runs the command.
+pub fn run(args: &Verify) -> Result<ExitCode> {
+    let ui = Ui::new(args.how.quiet || args.how.json);
+    let cache = Cache::open()?;
+    let access = args.access.of(&cache, &ui);
+    let (profile, lock) = locked(&args.which)?;
+    let mut report = Report { artifacts: lock.artifact.len(), ..Report::default() };
+    report.recorded = lock.artifact.iter().filter(|artifact| artifact.digest == Digest::Recorded).count();
+    hash(&lock, &cache, access.mirror, &ui, &mut report)?;
+    if !access.offline {
+        let answers = resolve::offers(&profile, &lock, access)?;
+        report.offered = Some(answers.iter().filter(|(_, offer)| *offer == Offer::Yes).count());
+        for (name, offer) in answers {
+            if let Offer::No(why) = offer {
+                report.problems.push(format!("{name}: no longer offered: {why}"));
+            }
+        }
+    }
+    if args.how.json {
+        print(&format!("{}\n", serde_json::to_string_pretty(&report).expect("texts are JSON")));
+    } else if !args.how.quiet {
+        print(&text(&report));
+    }
+    Ok(if report.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+fn hash(lock: &Lock, cache: &Cache, mirror: Option<&Path>, ui: &Ui, report: &mut Report) -> Result<()> {
+    let total = lock.artifact.iter().map(|artifact| artifact.size).sum();
+    let bar = ui.bar(&format!("hashing {} artifacts", lock.artifact.len()), total, Unit::Bytes);
+    for artifact in &lock.artifact {
+        let mut places = vec![cache.blob(&artifact.sha256)?];
+        places.extend(mirror.map(|mirror| resolve::in_mirror(mirror, &artifact.sha256)));
+        places.retain(|place| place.exists());
+        if places.is_empty() {
+            report.not_here += 1;
+        } else {
+            report.hashed += 1;
+        }
+        for place in places {
+            report.problems.extend(differs(artifact, &place)?);
+        }
+        bar.inc(artifact.size);
+    }
+    bar.finish_and_clear();
+    Ok(())
+}
+
+fn differs(artifact: &Artifact, place: &Path) -> Result<Option<String>> {
+    let found = sha256_file(place)?;
+    let named = || format!("{} {}", artifact.name, artifact.version);
+    Ok((found != artifact.sha256).then(|| {
+        format!(
+            "{}: {}: expected sha256 {}, found {found}: remove it",
+            named(),
+            place.display(),
+            artifact.sha256
+        )
+    }))
+}
+
+fn text(report: &Report) -> String {
+    let mut text: String = report.problems.iter().flat_map(|problem| [problem, "\n"]).collect();
+    let offered = report
+        .offered
+        .map_or_else(|| "sources not asked".to_owned(), |count| format!("{count} still offered"));
+    text.push_str(&format!(
+        "{} artifacts: {} hashed again, {} not here, {offered}, {} problems\n",
+        report.artifacts,
+        report.hashed,
+        report.not_here,
+        report.problems.len()
+    ));
+    if report.recorded > 0 {
+        text.push_str(&format!("{} digests are recorded: no publisher vouches for them\n", report.recorded));
+    }
+    text
+}
