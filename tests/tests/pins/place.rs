@@ -76,7 +76,7 @@ pub fn parts() -> &'static Parts {
     PARTS.get_or_init(|| {
         let directory = tempfile::Builder::new().prefix("gpu-rig-release-").tempdir().unwrap();
         for (entry, content) in Variant::of(&initrd().initrd).unwrap().entries() {
-            let Some(place) = place(&format!("/{}", entry.name)) else { continue };
+            let Some(place) = place(&format!("/{}", String::from_utf8_lossy(&entry.name))) else { continue };
             let place = directory.path().join(place);
             fs::create_dir_all(place.parent().unwrap()).unwrap();
             match entry.mode & kind::MASK {
