@@ -7,7 +7,7 @@ use crate::gpus::Chosen;
 use crate::kernel_modules::Index;
 use crate::kernel_modules::build::Built;
 use crate::kernel_modules::check::{check_built, check_release};
-use crate::kernel_modules::index::{Module, content, uncompress, uncompressed};
+use crate::kernel_modules::index::{Module, uncompress, uncompressed};
 use crate::lock::Lock;
 use crate::profile::{Firmware, NoFirmware, Profile};
 use crate::select::{Link, Need, Selected, Selection, firmware};
@@ -94,7 +94,7 @@ pub struct Inputs<'a> {
     /// Which GPUs the image is for; `None`: all that the driver supports.
     pub gpus: Option<&'a Chosen>,
     /// The guest-init program.
-    pub guest_init: &'static [u8],
+    pub guest_init: &'a [u8],
 }
 
 /// Directories that the guest mounts something on.
@@ -158,14 +158,17 @@ fn add_modules(builder: &mut Builder, inputs: &Inputs) -> Result<Vec<PlanModule>
                 continue;
             }
             check_release(module, release)?;
-            let built = inputs.built.modules.iter().find(|built| built.name == module.name);
-            let (bytes, origin) = match built {
-                Some(built) => (content(&inputs.built.dir.join(&built.path))?, inputs.built.origin.clone()),
-                None => of_kernel(inputs.kernel, release, module)?,
-            };
             let path = format!("{}/{}", layout::module_dir(release), uncompressed(&module.path));
             let reason = if purpose == Purpose::Boot { "disks, file systems, vsock" } else { "GPU driver" };
-            builder.bytes(&path, bytes, 0o644, &origin, reason).payload = purpose == Purpose::Gpu;
+            let built = inputs.built.modules.iter().position(|built| built.name == module.name);
+            let entry = match built {
+                Some(at) => builder.built(&path, inputs.built, at, reason),
+                None => {
+                    let (bytes, origin) = of_kernel(inputs.kernel, release, module)?;
+                    builder.bytes(&path, bytes, 0o644, &origin, reason)
+                }
+            };
+            entry.payload = purpose == Purpose::Gpu;
             modules.push(planned(module, path, purpose, &inputs.profile.modules.parameters));
         }
     }
@@ -260,6 +263,13 @@ impl Builder {
         let kind = Kind::File { size: bytes.len() as u64, sha256: sha256(&bytes) };
         self.contents.insert(path.into(), Content::Bytes(bytes));
         self.insert(path, kind, mode, origin, reason)
+    }
+
+    fn built(&mut self, path: &str, built: &Built, at: usize, reason: &str) -> &mut File {
+        let (size, sha256) = built.contents[at].clone();
+        let source = built.dir.join(&built.modules[at].path);
+        self.contents.insert(path.into(), Content::File(source));
+        self.insert(path, Kind::File { size, sha256 }, 0o644, &built.origin, reason)
     }
 
     fn file(&mut self, selected: &Selected, mode: u32) {

@@ -147,9 +147,9 @@ mod tests {
 
     #[test]
     fn golden_frames_pin_the_format() {
-        assert_eq!(frame(&Request::Status), *b"gpui\x02\0\0\0\x01\0\0\0\0");
+        assert_eq!(frame(&Request::Status), *b"gpui\x03\0\0\0\x01\0\0\0\0");
         let wait = Request::Wait { until: Until::Exited, timeout_ms: 60_000 };
-        assert_eq!(frame(&wait), *b"gpui\x02\0\0\0\x05\0\0\0\x01\x01\xfb\x60\xea");
+        assert_eq!(frame(&wait), *b"gpui\x03\0\0\0\x05\0\0\0\x01\x01\xfb\x60\xea");
         assert_eq!(read::<Request>(&mut &frame(&wait)[..], MAX_REQUEST).unwrap(), wait);
     }
 

@@ -4,12 +4,14 @@
 
 use image::layout;
 use image::status::{Code, Outcome, Phase, PhaseOutcome, Status};
+use image::wire::Until;
 use rig::build::{Built, initrd_with};
 use rig::disk::FileSystem;
 use rig::guest::{Guest, Setup};
 use rig::phantom::Model;
 use rig::roots::Suite;
-use rig::scene::{PATIENCE, ask, between, boot, file_disk, finding, guest_of, root_disk};
+use rig::scene::{PATIENCE, ask, between, boot, file_disk, finding, guest_of, root_disk, wait};
+use rig::variant::Variant;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -114,4 +116,129 @@ fn a_disk_carries_the_driver_for_a_small_guest() {
 fn persistent_memory_carries_the_driver_too() {
     let guest = look(guest_of(&disk().initrd).pmem(driver_disk()));
     assert_whole(&guest, disk());
+}
+
+/// A changed copy of the driver's disk.
+fn altered(dir: &Path, change: impl FnOnce(&mut Vec<u8>)) -> PathBuf {
+    let mut bytes = std::fs::read(driver_disk()).unwrap();
+    change(&mut bytes);
+    let path = dir.join("altered.erofs");
+    std::fs::write(&path, bytes).unwrap();
+    path
+}
+
+/// Boots with a GPU that is required, and returns the status of the failed boot.
+fn refused(setup: Setup) -> Status {
+    let setup = setup.disk(&root(), "root").gpu(Model::H100);
+    let guest = boot(setup.cmdline("HAS_GPU=1 gpu_initrd.linger=120s gpu_initrd.disk_timeout=2s -- true"));
+    let status = wait(&guest, Until::Ready);
+    assert_eq!((status.outcome, status.container.as_ref()), (Outcome::Failed, None));
+    status
+}
+
+#[test]
+fn a_missing_disk_and_another_disk_are_named_by_their_uuids() {
+    let uuid = disk().report["payload"]["uuid"].as_str().unwrap();
+    let status = refused(guest_of(&disk().initrd));
+    let missing = finding(&status, Code::PayloadDiskMissing);
+    assert!(missing.message.contains(uuid) && missing.message.contains("/dev/vda"), "{missing:?}");
+    assert!(missing.hint.contains("--payload-output"), "{missing:?}");
+    assert_eq!(phase(&status, Phase::Payload), PhaseOutcome::Failed);
+
+    let other = initrd_with(&["--payload", "disk", "--gpu", "t4"]);
+    let other_uuid = other.report["payload"]["uuid"].as_str().unwrap();
+    assert_ne!(uuid, other_uuid);
+    let status = refused(guest_of(&disk().initrd).disk(other.disk.as_deref().unwrap(), "driver"));
+    let missing = finding(&status, Code::PayloadDiskMissing);
+    assert!(missing.message.contains(uuid) && missing.message.contains(other_uuid), "{missing:?}");
+}
+
+#[test]
+fn a_disk_with_altered_content_is_refused_by_the_kernel_block_by_block() {
+    let dir = tempfile::tempdir().unwrap();
+    // Every block behind the superblock: whichever is read first is wrong.
+    let altered = altered(dir.path(), |bytes| {
+        for at in (8192..bytes.len() / 2).step_by(4096) {
+            bytes[at] ^= 1;
+        }
+    });
+    let status = refused(guest_of(&disk().initrd).disk(&altered, "driver"));
+    let refused = finding(&status, Code::PayloadAltered);
+    assert!(refused.message.contains("hash tree"), "{refused:?}");
+    assert!(refused.evidence.iter().any(|line| line.contains("verity")), "{refused:?}");
+}
+
+#[test]
+fn a_disk_with_an_altered_superblock_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    // A byte of the first block that is no part of the UUID.
+    let altered = altered(dir.path(), |bytes| bytes[4000] ^= 1);
+    let status = refused(guest_of(&disk().initrd).disk(&altered, "driver"));
+    finding(&status, Code::PayloadAltered);
+}
+
+/// The image for a disk, as for a kernel that has no dm-verity.
+fn without_verity(dir: &Path) -> PathBuf {
+    let mut variant = Variant::of(&disk().initrd).unwrap();
+    variant.edit_manifest(|manifest| {
+        manifest.modules.retain(|module| !["dm_verity", "dm_mod"].contains(&&*module.name));
+    });
+    let path = dir.join("plain.img");
+    variant.write(&path).unwrap();
+    path
+}
+
+#[test]
+fn without_dm_verity_the_guest_reads_the_whole_disk_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let initrd = without_verity(dir.path());
+    let guest = look(guest_of(&initrd).disk(driver_disk(), "driver"));
+    assert!(
+        guest.console().contains("the kernel has no dm-verity: reading all of /dev/vd"),
+        "{}",
+        guest.console()
+    );
+    assert_whole(&guest, disk());
+
+    let altered = altered(dir.path(), |bytes| bytes[1 << 20] ^= 1);
+    let status = refused(guest_of(&initrd).disk(&altered, "driver"));
+    let refused = finding(&status, Code::PayloadAltered);
+    assert!(refused.message.contains("expected") && refused.message.contains("sha256"), "{refused:?}");
+}
+
+/// A kernel that cannot mount a file by itself is not at hand: the file system of the initramfs decides too, and on a tmpfs
+/// the kernel here cannot.
+#[test]
+fn an_image_on_a_tmpfs_is_mounted_through_a_loop_device() {
+    let initrd = image();
+    let setup = Setup::new(&initrd.kernel, &initrd.initrd).unwrap().memory_mib(2048);
+    let guest = look(setup);
+    assert_whole(&guest, initrd);
+}
+
+#[test]
+fn a_driver_that_no_gpu_needs_gives_its_memory_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = "echo begin; ls -d /proc/1/root/usr/lib/nvidia /proc/1/root/usr/share/gpu-initrd/driver.erofs 2>/dev/null
+        find /proc/1/root/lib/firmware /proc/1/root/usr/lib/nvidia /proc/1/root/lib/modules -type f 2>/dev/null; echo end";
+    for initrd in [&image().initrd, &rig::build::initrd().initrd] {
+        let mut guest = boot(with_script(guest_of(initrd).disk(&root(), "root"), dir.path(), text));
+        let (_, console) = guest.wait_for_end(PATIENCE).unwrap();
+        let left = between(&console, "begin", "end");
+        assert!(left.iter().all(|path| path == "/proc/1/root/usr/lib/nvidia"), "{left:?}\n{console}");
+        assert!(console.contains("\nend\n"), "{console}");
+    }
+}
+
+/// Whatever the segments are compressed with, the kernel unpacks all of them.
+#[test]
+fn every_compression_boots() {
+    for compression in ["zstd:1", "lz4", "gzip", "xz", "none"] {
+        let built = initrd_with(&["--payload", "image", "--compression", compression]);
+        let setup = guest_of(&built.initrd).disk(&root(), "root");
+        let mut guest = boot(setup.cmdline("-- /bin/echo the container runs"));
+        let (_, console) = guest.wait_for_end(PATIENCE).unwrap();
+        assert!(console.contains("\nthe container runs\n"), "{compression}: {console}");
+        assert!(!console.contains("Initramfs unpacking failed"), "{compression}: {console}");
+    }
 }

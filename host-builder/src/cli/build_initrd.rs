@@ -49,6 +49,9 @@ pub struct BuildInitrd {
     /// How the initrd is compressed: zstd, zstd:LEVEL (1 to 19), lz4, gzip, xz or none.
     #[arg(long, value_name = "HOW", default_value = "zstd")]
     pub compression: Compression,
+    /// Another program as PID 1 than the one that the tool carries, for developing it.
+    #[arg(long, value_name = "FILE")]
+    pub guest_init: Option<PathBuf>,
     /// Make and check the plan, print it, write nothing.
     #[arg(long)]
     pub dry_run: bool,

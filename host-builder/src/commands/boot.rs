@@ -50,6 +50,11 @@ pub fn run(args: &Boot) -> Result<()> {
     machine.gpus = gpus(args)?;
     let root = canonical("--root", &args.root, "name a disk image or a directory")?;
     let upper = args.upper.as_deref().map(|disk| file("--upper", disk, "name a disk image")).transpose()?;
+    let payload = args
+        .payload_disk
+        .as_deref()
+        .map(|disk| file("--payload-disk", disk, "name the file that build-initrd wrote: --payload-output"))
+        .transpose()?;
     let config =
         args.config.as_deref().map(|disk| file("--config", disk, "name a disk image")).transpose()?;
 
@@ -64,6 +69,7 @@ pub fn run(args: &Boot) -> Result<()> {
     machine.drives.push(Drive { image: root, read_only: true, serial: "root".into() });
     machine.drives.extend(upper.map(|image| Drive { image, read_only: false, serial: "upper".into() }));
     machine.drives.extend(config.map(|image| Drive { image, read_only: true, serial: "config".into() }));
+    machine.drives.extend(payload.map(|image| Drive { image, read_only: true, serial: "driver".into() }));
     let _backend = vsock(args, &mut machine, &cache, scratch.path(), &ui)?;
     run_machine(&machine, &tools)
 }

@@ -4,7 +4,7 @@ use super::build_payload::{Build, Planned};
 use super::build_report::Report;
 use crate::cache::Cache;
 use crate::cli::BuildInitrd;
-use crate::error::{Error, Result};
+use crate::error::{Doing, Error, Result};
 use crate::gpus::{self, Chosen};
 use crate::kernel_modules::build::{Built, build};
 use crate::kernel_modules::index::{Index, content};
@@ -18,6 +18,8 @@ use crate::source::Access;
 use crate::toolroot::Toolroot;
 use crate::trees::Tree;
 use crate::ui::{Ui, print};
+use std::borrow::Cow;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Runs the command.
@@ -25,6 +27,10 @@ pub fn run(args: &BuildInitrd) -> Result<()> {
     let ui = Ui::new(args.quiet || args.json);
     let capabilities = select::capabilities(&args.capabilities)?;
     check_outputs(args)?;
+    let guest_init = match &args.guest_init {
+        Some(path) => Cow::Owned(fs::read(path).doing("reading", path)?),
+        None => Cow::Borrowed(crate::GUEST_INIT),
+    };
     let cache = Cache::open()?;
     let (profile, text) = Profile::load(&args.profile)?;
     profile.check_capabilities(&capabilities)?;
@@ -53,7 +59,7 @@ pub fn run(args: &BuildInitrd) -> Result<()> {
             selected: &selected,
             more_modules: &[],
             gpus: gpus.as_ref(),
-            guest_init: crate::GUEST_INIT,
+            guest_init: &guest_init,
         };
         build.plan(&inputs)
     })?;

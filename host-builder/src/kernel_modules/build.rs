@@ -1,14 +1,14 @@
 //! Builds NVIDIA's open kernel modules for a kernel, in the toolroot, reproducibly: fixed user, host, time and paths.
 //! The result is cached by the digest of everything that went in.
 
-use super::index::{Module, read_module};
+use super::index::{Module, content, read_module};
 use crate::cache::{Cache, sha256};
 use crate::error::{Doing, Error, Result};
 use crate::interrupt;
 use crate::lock::{Lock, Set};
 use crate::profile::{Modules, Patch};
 use crate::toolroot::{Toolroot, explain};
-use crate::trees::Tree;
+use crate::trees::{Tree, read_json, write_json};
 use crate::ui::{Ui, Unit};
 use crate::unpack::{Unpacker, decompressor};
 use regex::Regex;
@@ -20,6 +20,9 @@ use std::process::Stdio;
 
 /// Changes whenever the way of building does, so that no old result is taken.
 const RECIPE: &str = "3";
+/// Changes whenever what is kept about built modules does.
+const FACTS: &str = "1";
+const ABOUT: &str = "about.json";
 /// A build compiles about this many files; only for the progress bar.
 const STEPS: u64 = 190;
 /// Lines of the compiler's output that an error shows.
@@ -31,6 +34,8 @@ pub struct Built {
     pub dir: PathBuf,
     /// What they say about themselves; paths are file names.
     pub modules: Vec<Module>,
+    /// Size and SHA-256 of each file, in the same order.
+    pub contents: Vec<(u64, String)>,
     /// Where they come from, for the manifest.
     pub origin: String,
 }
@@ -67,21 +72,28 @@ pub fn build(
         compile(&toolroot, &lock.kernel_release, work.path(), subdir, ui)?;
         collect(&toolroot, &tree, work.path(), subdir, out)
     })?;
-    Built::read(dir, format!("built from {package}"))
+    Built::read(cache, dir, format!("built from {package}"))
 }
 
 impl Built {
     /// The modules in a directory of the cache.
-    pub fn read(dir: PathBuf, origin: String) -> Result<Self> {
-        let mut modules = Vec::new();
-        for entry in fs::read_dir(&dir).doing("reading", &dir)? {
-            let name = entry.doing("reading", &dir)?.file_name().to_string_lossy().into_owned();
-            if name.ends_with(".ko") {
-                modules.push(read_module(&dir.join(&name), &name)?);
+    pub fn read(cache: &Cache, dir: PathBuf, origin: String) -> Result<Self> {
+        let key = dir.file_name().unwrap_or_default().to_string_lossy();
+        let facts = cache.derived("module-facts", &format!("{key}-{FACTS}"), |out| {
+            let mut facts = Vec::new();
+            for entry in fs::read_dir(&dir).doing("reading", &dir)? {
+                let name = entry.doing("reading", &dir)?.file_name().to_string_lossy().into_owned();
+                if name.ends_with(".ko") {
+                    let bytes = content(&dir.join(&name))?;
+                    facts.push((read_module(&dir.join(&name), &name)?, (bytes.len() as u64, sha256(&bytes))));
+                }
             }
-        }
-        modules.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(Self { dir, modules, origin })
+            facts.sort_by(|(a, _), (b, _): &(Module, _)| a.name.cmp(&b.name));
+            write_json(&out.join(ABOUT), &facts)
+        })?;
+        let facts: Vec<(Module, (u64, String))> = read_json(&facts.join(ABOUT))?;
+        let (modules, contents) = facts.into_iter().unzip();
+        Ok(Self { dir, modules, contents, origin })
     }
 }
 

@@ -42,7 +42,7 @@ pub fn built(cache: &Cache, trees: &[Tree], release: &str) -> Result<Built> {
         Err(Error::new(format!("{}: expected {prefix}…/nvidia.ko, found releases {others:?}", origins.join(", ")))
             .hint("modules and kernel must be of one release: name it in the profile ([kernel] release), or get modules that were built for the kernel"))
     })?;
-    Built::read(dir, origins.join(", "))
+    Built::read(cache, dir, origins.join(", "))
 }
 
 /// `nvidia.ko` of `…/updates/dkms/nvidia.ko.xz`; none for what is no module of the GPU's.

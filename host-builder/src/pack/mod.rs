@@ -4,20 +4,21 @@
 //! the cache by its content, so that a change of one leaves the others as they are.
 
 mod compression;
-mod output;
 mod segment;
 
 pub use compression::Compression;
 
-use crate::cache::{Cache, Staged};
+use crate::cache::{Cache, Hasher, Staged};
 use crate::error::{Doing, Error, Result};
 use crate::plan::Plan;
 use crate::ui::{Ui, Unit};
-use output::Output;
 use segment::{Cached, Segment, segments};
 use std::fs::File;
+use std::io::{self, Read, Write};
 use std::path::Path;
 
+/// Bytes that are hashed at a time.
+const CHUNK: usize = 256 << 10;
 /// Segments that are kept in the cache.
 const KEPT: usize = 32;
 /// An image that was written.
@@ -50,22 +51,55 @@ impl Segments {
         self.made.iter().fold(0, end)
     }
 
-    /// Makes the image that will be at `path`.
+    /// Makes the image that will be at `path`. Hashed beside the copying.
     pub fn write(&self, path: &Path) -> Result<(Staged, Packed)> {
-        let (mut bytes, mut sha256) = (0, String::new());
-        let staged = Staged::new(path, 0o644, |file| {
-            let mut out = Output::new(file);
-            for segment in &self.made {
-                out.fill(segment.start(out.written())).doing("writing", path)?;
-                let mut source = File::open(&segment.path).doing("opening", &segment.path)?;
-                let found = out.copy(&mut source).doing("writing", path)?;
-                segment.check(found)?;
-            }
-            (bytes, sha256) = out.finish();
-            Ok(())
-        })?;
-        Ok((staged, Packed { bytes, sha256 }))
+        std::thread::scope(|scope| {
+            let hashing = scope.spawn(|| self.digest());
+            let staged = Staged::new(path, 0o644, |file| self.copy(file, path))?;
+            let sha256 = hashing.join().expect("hashing does not panic")?;
+            Ok((staged, Packed { bytes: self.bytes(), sha256 }))
+        })
     }
+
+    fn copy(&self, file: &mut File, path: &Path) -> Result<()> {
+        let mut end = 0;
+        for segment in &self.made {
+            file.write_all(&padding(segment, end)).doing("writing", path)?;
+            let mut source = File::open(&segment.path).doing("opening", &segment.path)?;
+            // The file system copies by itself where it can.
+            let copied = io::copy(&mut source, file).doing("writing", path)?;
+            segment.check_size(copied)?;
+            end = segment.start(end) + copied;
+        }
+        Ok(())
+    }
+
+    /// SHA-256 of the image, each segment checked on the way.
+    fn digest(&self) -> Result<String> {
+        let mut hasher = Hasher::default();
+        let (mut end, mut buffer) = (0, vec![0; CHUNK]);
+        for segment in &self.made {
+            hasher.update(&padding(segment, end));
+            let mut source = File::open(&segment.path).doing("opening", &segment.path)?;
+            let mut checksum = flate2::Crc::new();
+            loop {
+                let got = source.read(&mut buffer).doing("reading", &segment.path)?;
+                if got == 0 {
+                    break;
+                }
+                checksum.update(&buffer[..got]);
+                hasher.update(&buffer[..got]);
+            }
+            segment.check(checksum.sum())?;
+            end = segment.start(end) + segment.bytes;
+        }
+        Ok(hasher.hex())
+    }
+}
+
+/// Zero bytes between the end of one segment and the begin of the next.
+fn padding(segment: &Cached, end: u64) -> Vec<u8> {
+    vec![0; usize::try_from(segment.start(end) - end).unwrap_or_default()]
 }
 
 /// The error of content that is not what the manifest says.

@@ -11,6 +11,7 @@ use image::layout;
 use image::manifest::{File as Entry, Kind, Payload};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
+use std::fmt::Display;
 use std::fs::File;
 use std::io::{BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
@@ -63,14 +64,19 @@ impl Cached {
         if self.compression == Compression::Lz4 { end } else { end.next_multiple_of(ALIGNMENT) }
     }
 
+    /// Fails when it has another size than when it was made.
+    pub(super) fn check_size(&self, found: u64) -> Result<()> {
+        if found == self.bytes { Ok(()) } else { Err(self.altered("bytes", self.bytes, found)) }
+    }
+
+    fn altered(&self, what: &str, expected: impl Display, found: impl Display) -> Error {
+        Error::new(format!("{}: expected {what} {expected}, found {found}", self.path.display()))
+            .hint("the cache was altered: remove the cache directory and run again")
+    }
+
     /// Fails when the CRC-32 of its bytes is another one than when it was made.
     pub(super) fn check(&self, found: u32) -> Result<()> {
-        if found == self.checksum {
-            return Ok(());
-        }
-        let (path, expected) = (self.path.display(), self.checksum);
-        Err(Error::new(format!("{path}: expected checksum {expected:08x}, found {found:08x}"))
-            .hint("the cache was altered: remove the cache directory and run again"))
+        if found == self.checksum { Ok(()) } else { Err(self.altered("checksum", self.checksum, found)) }
     }
 }
 

@@ -264,7 +264,7 @@ impl Machine {
         for (i, image) in self.pmem.iter().enumerate() {
             let size = std::fs::metadata(image).map_or(0, |metadata| metadata.len());
             let object =
-                format!("memory-backend-file,id=pmem{i},share=on,readonly=on,rom=off,size={size},mem-path=");
+                format!("memory-backend-file,id=pmem{i},share=on,readonly=on,size={size},mem-path=");
             args.option("-object", &[object.as_bytes(), &escaped(image)]);
             args.text("-device", &format!("virtio-pmem-pci,memdev=pmem{i}"));
         }
