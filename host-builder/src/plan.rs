@@ -161,12 +161,11 @@ fn add_modules(builder: &mut Builder, inputs: &Inputs) -> Result<Vec<PlanModule>
             let path = format!("{}/{}", layout::module_dir(release), uncompressed(&module.path));
             let reason = if purpose == Purpose::Boot { "disks, file systems, vsock" } else { "GPU driver" };
             let built = inputs.built.modules.iter().position(|built| built.name == module.name);
-            let entry = match built {
-                Some(at) => builder.built(&path, inputs.built, at, reason),
-                None => {
-                    let (bytes, origin) = of_kernel(inputs.kernel, release, module)?;
-                    builder.bytes(&path, bytes, 0o644, &origin, reason)
-                }
+            let entry = if let Some(at) = built {
+                builder.built(&path, inputs.built, at, reason)
+            } else {
+                let (bytes, origin) = of_kernel(inputs.kernel, release, module)?;
+                builder.bytes(&path, bytes, 0o644, &origin, reason)
             };
             entry.payload = purpose == Purpose::Gpu;
             modules.push(planned(module, path, purpose, &inputs.profile.modules.parameters));

@@ -1,13 +1,15 @@
 //! Images that are wrong on purpose: a real initrd, taken apart, changed, and put together again.
 
 use std::{
+    collections::BTreeSet,
     fs::File,
-    io::{BufWriter, Read, Write},
+    io::{BufWriter, Write},
     path::Path,
 };
 
+use host_builder::archive::{Archive, Item, Want};
 use image::{
-    cpio::{Entry, Reader, Writer, kind},
+    cpio::{Entry, Writer, kind},
     layout,
     manifest::Manifest,
 };
@@ -21,37 +23,13 @@ pub struct Variant {
 }
 
 impl Variant {
-    /// Takes an initrd of zstd-compressed segments apart.
+    /// Takes an initrd apart. An entry that several segments have (a directory) is taken once.
     pub fn of(initrd: &Path) -> Result<Self, RigError> {
-        let failed = |e| RigError::io("read", initrd, e);
-        let bytes = std::fs::read(initrd).map_err(failed)?;
-        let mut rest = &bytes[..];
-        let mut entries: Vec<(Entry, Vec<u8>)> = Vec::new();
-        while !rest.is_empty() {
-            let plain = rest.starts_with(b"070701");
-            let source: Box<dyn Read> = if plain {
-                Box::new(&mut rest)
-            } else {
-                Box::new(zstd::Decoder::with_buffer(&mut rest).map_err(failed)?.single_frame())
-            };
-            let mut reader = Reader::new(source);
-            while let Some(entry) = reader.next_entry().map_err(failed)? {
-                let mut content = Vec::new();
-                reader.read_to_end(&mut content).map_err(failed)?;
-                if !entries.iter().any(|(known, _)| known.name == entry.name) {
-                    entries.push((entry, content));
-                }
-            }
-            let mut source = reader.into_inner();
-            if !plain {
-                source.read_to_end(&mut Vec::new()).map_err(failed)?;
-            }
-            drop(source);
-            while rest.first() == Some(&0) {
-                rest = &rest[1..];
-            }
-        }
-        Ok(Self { entries })
+        let all = Archive::open(initrd)?.read(&Want { digests: false, keep: &|_| true })?;
+        let mut seen = BTreeSet::new();
+        let entries = all.items.into_iter().filter(|item| seen.insert(item.entry.name.clone()));
+        let content = |item: Item| (item.entry, item.content.or(item.target).unwrap_or_default());
+        Ok(Self { entries: entries.map(content).collect() })
     }
 
     /// Everything in it, each name once.

@@ -263,8 +263,7 @@ impl Machine {
     fn pmem_devices(&self, args: &mut Arguments) {
         for (i, image) in self.pmem.iter().enumerate() {
             let size = std::fs::metadata(image).map_or(0, |metadata| metadata.len());
-            let object =
-                format!("memory-backend-file,id=pmem{i},share=on,readonly=on,size={size},mem-path=");
+            let object = format!("memory-backend-file,id=pmem{i},share=on,readonly=on,size={size},mem-path=");
             args.option("-object", &[object.as_bytes(), &escaped(image)]);
             args.text("-device", &format!("virtio-pmem-pci,memdev=pmem{i}"));
         }
