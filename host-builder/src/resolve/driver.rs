@@ -4,8 +4,8 @@ use super::strs;
 use crate::error::{Error, Result};
 use crate::lock::{Lock, upstream};
 use crate::profile::{Firmware, Profile};
-use crate::source::Access;
-use crate::source::apt::Apt;
+use crate::source::apt::{Apt, Packages, Scope};
+use crate::source::{Access, Source};
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,6 +25,22 @@ impl Choice {
     pub fn of(profile: &Profile) -> Self {
         let kernel = profile.kernel.version.clone();
         Self { driver: profile.driver.clone(), kernel, pins: BTreeMap::new() }
+    }
+
+    /// The same choice, with versions pinned where the suite would give those of another driver: it may have several.
+    pub fn settled(&self, profile: &Profile, apt: &Apt) -> Result<Self> {
+        let names = of_driver(profile);
+        if names.is_empty() || !self.pins.is_empty() {
+            return Ok(self.clone());
+        }
+        let suite = &profile.apt()?.suite;
+        let found = apt.resolve(Packages { names: &names, scope: Scope::Exact, suite })?;
+        if found.iter().all(|artifact| upstream(&artifact.version) == self.driver) {
+            return Ok(self.clone());
+        }
+        let offered = Offered::of(profile, apt)?;
+        offered.newest(&self.driver)?;
+        Ok(Self { pins: offered.pins(&self.driver)?, ..self.clone() })
     }
 
     /// Package names, with the versions that the driver asks for.
@@ -71,13 +87,24 @@ pub fn choose(
         return Ok(choice);
     }
     if asked != profile.driver {
-        let offered = Offered::of(profile, access)?;
+        // The same state as when another driver is resolved.
+        let apt = Apt::open(access, profile.apt()?, &super::suites(profile, ""), &profile.arch)?;
+        let offered = Offered::of(profile, &apt)?;
         choice.driver = offered.newest(asked)?;
         if choice.driver != profile.driver {
             choice.pins = offered.pins(&choice.driver)?;
         }
     }
     Ok(choice)
+}
+
+/// The packages that carry the driver's version: the modules' source first, then firmware.
+fn of_driver(profile: &Profile) -> Vec<&str> {
+    let mut names: Vec<&str> = profile.modules.package.iter().map(String::as_str).collect();
+    if let Some(Firmware::Packages { packages }) = &profile.firmware {
+        names.extend(strs(packages));
+    }
+    names
 }
 
 /// What package archives offer of the driver.
@@ -90,16 +117,11 @@ struct Offered<'a> {
 }
 
 impl<'a> Offered<'a> {
-    fn of(profile: &'a Profile, access: Access) -> Result<Self> {
+    fn of(profile: &'a Profile, apt: &Apt) -> Result<Self> {
         let from = profile.apt()?;
         let mut suites = vec![from.suite.as_str()];
         suites.extend(strs(&from.more_suites));
-        // The same state as when another driver is resolved.
-        let apt = Apt::open(access, from, &super::suites(profile, ""), &profile.arch)?;
-        let mut of_driver: Vec<&str> = profile.modules.package.iter().map(String::as_str).collect();
-        if let Some(Firmware::Packages { packages }) = &profile.firmware {
-            of_driver.extend(strs(packages));
-        }
+        let of_driver = of_driver(profile);
         let userspace = profile.userspace.values().flat_map(|group| strs(&group.packages));
         let names: BTreeSet<&str> = of_driver.iter().copied().chain(userspace).collect();
         Ok(Self { packages: apt.versions(&names)?, of_driver, suites: suites.join(", ") })
@@ -126,7 +148,7 @@ impl<'a> Offered<'a> {
                 self.suites,
                 offered.collect::<Vec<_>>().join("; ")
             ))
-            .hint("choose a version of which all are offered, or name more suites in the profile ([apt] more_suites)")
+            .hint("choose a version of which all are offered: pins update --driver VERSION; or name more suites in the profile ([apt] more_suites)")
         })
     }
 

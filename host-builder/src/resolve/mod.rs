@@ -86,6 +86,7 @@ fn add_packages(lock: &mut Lock, profile: &Profile, choice: &Choice, access: Acc
     let from = profile.apt()?;
     let suite = from.suite.as_str();
     let apt = Apt::open(access, from, &suites(profile, &choice.driver), &profile.arch)?;
+    let choice = &choice.settled(profile, &apt)?;
     let exact = |names: &[&str]| apt.resolve(Packages { names, scope: Scope::Exact, suite });
     if let Some(package) = &profile.kernel.package {
         let image = kernel_image(&apt, package, suite)?;

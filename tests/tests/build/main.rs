@@ -12,6 +12,7 @@ mod interrupted;
 mod output;
 mod reproducible;
 mod sandbox;
+mod update;
 mod whole_driver;
 
 #[path = "../../../guest-init/tests/oracle/mod.rs"]

@@ -8,4 +8,5 @@ mod offline;
 mod place;
 mod release;
 mod server;
+mod tls;
 mod update;
