@@ -17,8 +17,8 @@ const MAX_LINES: usize = 400;
 
 /// Sends the `log` crate's messages to the kernel log, and so to the console.
 pub fn start_logging(level: &str) {
-    // Left alone, the kernel drops what comes faster than ten lines in five seconds.
-    if let Err(error) = std::fs::write(RATE_LIMIT, "on") {
+    // Left alone, the kernel drops what comes faster than ten lines in five seconds. It takes the word only as a line.
+    if let Err(error) = std::fs::write(RATE_LIMIT, "on\n") {
         emergency(&format!("lines of this log may be dropped: {RATE_LIMIT}: {error}"));
     }
     let level = level.parse().unwrap_or(LevelFilter::Info);

@@ -262,6 +262,8 @@ pub enum Code {
     PayloadDiskMissing,
     /// The driver's files are not those that the initrd was built with.
     PayloadAltered,
+    /// The kernel cannot mount the driver's files.
+    PayloadUnusable,
     /// guest-init itself failed.
     Internal,
 }

@@ -77,7 +77,7 @@ pid_1() {
     local times=()
     for _ in 1 2 3; do
         start "$1" 1024 --append gpu_initrd.linger=0s
-        times+=("$(sed -n 's/^\[ *\([0-9.]*\)\] gpu-initrd: .*/\1/p' "$work/console" | head -1)")
+        XX
     done
     printf '%s\n' "${times[@]}" | sort -n | sed -n 2p | awk '{ printf "%d", $1 * 1000000 }'
 }

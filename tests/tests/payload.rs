@@ -242,3 +242,17 @@ fn every_compression_boots() {
         assert!(!console.contains("Initramfs unpacking failed"), "{compression}: {console}");
     }
 }
+
+/// A kernel without the module is one that has no EROFS.
+#[test]
+fn a_kernel_that_cannot_mount_the_image_is_a_finding() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut variant = Variant::of(&image().initrd).unwrap();
+    variant.edit_manifest(|manifest| manifest.modules.retain(|module| module.name != "erofs"));
+    let initrd = dir.path().join("no-erofs.img");
+    variant.write(&initrd).unwrap();
+    let status = refused(guest_of(&initrd));
+    let unusable = finding(&status, Code::PayloadUnusable);
+    assert!(unusable.message.contains(layout::PAYLOAD_IMAGE), "{unusable:?}");
+    assert!(unusable.hint.contains("--payload files"), "{unusable:?}");
+}

@@ -154,7 +154,7 @@ fn not_ours(what: &str, evidence: Vec<String>) -> Finding {
 
 fn unusable(what: &str, error: &str) -> Finding {
     report::error(
-        Code::ModuleMissing,
+        Code::PayloadUnusable,
         format!("the driver's files in {what} cannot be mounted: {error}"),
         "boot the kernel that build-initrd wrote beside the initrd, or build it with --payload files",
     )

@@ -48,7 +48,7 @@ pub struct Boot {
     /// Disk image that takes the container's writes; without it they go to memory.
     #[arg(long, value_name = "DISK")]
     pub upper: Option<PathBuf>,
-    /// The driver's disk, of an initrd made with --payload disk.
+    /// The driver's disk, of an initrd made with --payload disk [default: out/driver.erofs, for such an initrd].
     #[arg(long, value_name = "DISK")]
     pub payload_disk: Option<PathBuf>,
     /// Config disk, with a config.json.

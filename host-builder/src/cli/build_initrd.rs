@@ -8,6 +8,9 @@ use crate::profile;
 use clap::Args;
 use std::path::PathBuf;
 
+/// Where `build-initrd` writes the driver's disk, and `boot` looks for it.
+pub const DEFAULT_PAYLOAD_OUTPUT: &str = "out/driver.erofs";
+
 /// Arguments of `build-initrd`.
 #[derive(Debug, Args)]
 pub struct BuildInitrd {
@@ -41,7 +44,7 @@ pub struct BuildInitrd {
     #[arg(long, value_enum, value_name = "HOW")]
     pub payload_compression: Option<payload::Compression>,
     /// Where the driver's disk goes, with --payload disk.
-    #[arg(long, value_name = "FILE", default_value = "out/driver.erofs")]
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_PAYLOAD_OUTPUT)]
     pub payload_output: PathBuf,
     /// Memory that guests will have: decides between the ways to carry the driver, and one that does not fit is an error.
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(32..))]

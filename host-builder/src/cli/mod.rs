@@ -16,7 +16,7 @@ mod verify;
 
 pub use access::AccessArgs;
 pub use boot::Boot;
-pub use build_initrd::BuildInitrd;
+pub use build_initrd::{BuildInitrd, DEFAULT_PAYLOAD_OUTPUT};
 pub use cat::Cat;
 use clap::{Parser, Subcommand};
 pub use diff::Diff;

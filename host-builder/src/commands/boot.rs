@@ -1,7 +1,9 @@
 //! `boot`: starts a guest on this machine, for trying an image.
 
+use super::manifest_of::{is_manifest, manifest};
+use crate::archive::{Archive, Want};
 use crate::cache::Cache;
-use crate::cli::Boot;
+use crate::cli::{Boot, DEFAULT_PAYLOAD_OUTPUT};
 use crate::error::{Doing, Error, Result};
 use crate::interrupt::{Action, Guard};
 use crate::lock::{Lock, Set};
@@ -17,6 +19,7 @@ use crate::vm::qemu::{Console, Drive, Gpu, Machine, Vm, Vsock};
 use crate::vm::terminal::Terminal;
 use crate::vm::tools::Toolroot;
 use crate::vm::{accel, cmdline, vfio};
+use image::manifest::Payload;
 use image::wire::DEFAULT_PORT;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -50,11 +53,7 @@ pub fn run(args: &Boot) -> Result<()> {
     machine.gpus = gpus(args)?;
     let root = canonical("--root", &args.root, "name a disk image or a directory")?;
     let upper = args.upper.as_deref().map(|disk| file("--upper", disk, "name a disk image")).transpose()?;
-    let payload = args
-        .payload_disk
-        .as_deref()
-        .map(|disk| file("--payload-disk", disk, "name the file that build-initrd wrote: --payload-output"))
-        .transpose()?;
+    let payload = payload_disk(args, &machine.initrd)?;
     let config =
         args.config.as_deref().map(|disk| file("--config", disk, "name a disk image")).transpose()?;
 
@@ -72,6 +71,32 @@ pub fn run(args: &Boot) -> Result<()> {
     machine.drives.extend(payload.map(|image| Drive { image, read_only: true, serial: "driver".into() }));
     let _backend = vsock(args, &mut machine, &cache, scratch.path(), &ui)?;
     run_machine(&machine, &tools)
+}
+
+/// The driver's disk: the named one, or the one beside an initrd that wants one.
+fn payload_disk(args: &Boot, initrd: &Path) -> Result<Option<PathBuf>> {
+    let hint =
+        "name the file that build-initrd wrote beside the initrd (its --payload-output): --payload-disk FILE";
+    if let Some(disk) = &args.payload_disk {
+        return file("--payload-disk", disk, hint).map(Some);
+    }
+    let contents = Archive::open(initrd)?.read(&Want { digests: false, keep: &is_manifest })?;
+    let Some((manifest, _)) = manifest(&contents, initrd)? else { return Ok(None) };
+    let Payload::Disk { erofs, .. } = &manifest.payload else { return Ok(None) };
+    let usual = Path::new(DEFAULT_PAYLOAD_OUTPUT);
+    if usual.is_file() {
+        return file("--payload-disk", usual, hint).map(Some);
+    }
+    if gpus_asked(args).is_empty() {
+        return Ok(None);
+    }
+    Err(Error::new(format!(
+        "{} has its driver on a disk (EROFS with UUID {}), and {} is not there",
+        args.initrd.display(),
+        erofs.uuid,
+        usual.display()
+    ))
+    .hint(hint))
 }
 
 fn gpus_asked(args: &Boot) -> Vec<&Path> {

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fs::File,
     io::Read,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     sync::OnceLock,
 };
@@ -15,7 +15,6 @@ use host_builder::{
 };
 use image::{
     capability::{Capability, TABLE, classify},
-    cpio::Reader,
     layout,
     manifest::{File as Entry, Kind, Manifest},
 };
@@ -63,36 +62,51 @@ fn all() -> &'static All {
 fn build(directory: &tempfile::TempDir, lock: &std::path::Path) -> Output {
     let mut command = Command::new(program());
     command
-        .args(["build-initrd", "--json", "--capabilities", "all", "--compression", "zstd:1", "--lock"])
+        .args([
+            "build-initrd",
+            "--json",
+            "--capabilities",
+            "all",
+            "--payload",
+            "files",
+            "--compression",
+            "zstd:1",
+        ])
+        .arg("--lock")
         .arg(lock);
     command.arg("--output").arg(directory.path().join("initrd.img"));
     command.arg("--kernel-output").arg(directory.path().join("vmlinuz"));
     command.stdin(Stdio::null()).output().unwrap()
 }
 
-/// The image itself.
-pub fn image() -> &'static std::path::Path {
-    &all().initrd
+/// What the image unpacks to.
+pub fn tree() -> &'static Path {
+    static TREE: OnceLock<tempfile::TempDir> = OnceLock::new();
+    TREE.get_or_init(|| {
+        let directory = tempfile::Builder::new().prefix("gpu-rig-tree-").tempdir().unwrap();
+        let mut command = Command::new(program());
+        command.arg("extract").arg(&all().initrd).arg("--to").arg(directory.path());
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        directory
+    })
+    .path()
 }
 
 /// The manifest, and the first bytes of every file.
 fn packed() -> &'static (Manifest, BTreeMap<String, Vec<u8>>) {
     static PACKED: OnceLock<(Manifest, BTreeMap<String, Vec<u8>>)> = OnceLock::new();
     PACKED.get_or_init(|| {
-        let mut reader = Reader::new(zstd::Decoder::new(File::open(&all().initrd).unwrap()).unwrap());
-        let (mut manifest, mut heads) = (None, BTreeMap::new());
-        while let Some(entry) = reader.next_entry().unwrap() {
-            let path = format!("/{}", entry.text());
+        let in_tree = |path: &str| tree().join(path.trim_start_matches('/'));
+        let manifest = Manifest::from_json(&std::fs::read(in_tree(layout::MANIFEST)).unwrap()).unwrap();
+        let files = manifest.files.iter().filter(|file| matches!(file.kind, Kind::File { .. }));
+        let head = |file: &Entry| {
             let mut bytes = Vec::new();
-            if path == layout::MANIFEST {
-                reader.read_to_end(&mut bytes).unwrap();
-                manifest = Some(Manifest::from_json(&bytes).unwrap());
-            } else {
-                reader.by_ref().take(256).read_to_end(&mut bytes).unwrap();
-                heads.insert(path, bytes);
-            }
-        }
-        (manifest.unwrap(), heads)
+            File::open(in_tree(&file.path)).unwrap().take(256).read_to_end(&mut bytes).unwrap();
+            (file.path.clone(), bytes)
+        };
+        let heads = files.map(head).collect();
+        (manifest, heads)
     })
 }
 

@@ -10,6 +10,7 @@ mod content;
 mod full_disk;
 mod interrupted;
 mod output;
+mod payload;
 mod reproducible;
 mod sandbox;
 mod update;

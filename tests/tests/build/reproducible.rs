@@ -12,7 +12,7 @@ use host_builder::{
     cache::{sha256, sha256_file},
     lock::{Lock, Set},
 };
-use rig::build::{initrd, program};
+use rig::build::{initrd, initrd_with, program};
 
 /// `nobody`.
 const USER: u32 = 65534;
@@ -49,7 +49,8 @@ impl Other {
         fs::create_dir_all(&blobs).unwrap();
         fs::create_dir_all(other.path("a directory")).unwrap();
         let cache = rig::build::cache().unwrap();
-        let sets = [crate::sandbox::image_sets(), vec![Set::ModuleSource, Set::Toolroot]].concat();
+        let sets =
+            [crate::sandbox::image_sets(), vec![Set::ModuleSource, Set::Toolroot, Set::Payload]].concat();
         for artifact in lock.sets(&sets) {
             fs::copy(cache.blob(&artifact.sha256).unwrap(), blobs.join(&artifact.sha256)).unwrap();
         }
@@ -93,7 +94,7 @@ impl Other {
 
 #[test]
 fn another_user_elsewhere_gets_the_same_bytes() {
-    let first = initrd();
+    let first = initrd_with(&[]);
     let lock = Lock::read(&first.lock).unwrap().unwrap();
     let other = Other::new(&lock);
     fs::copy(&first.lock, other.path("a directory/initrd.lock")).unwrap();

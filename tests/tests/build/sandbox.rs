@@ -141,7 +141,7 @@ impl Sandbox {
     /// `build-initrd` with the profile of this place.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(program());
-        command.args(["build-initrd", "--profile", "./profile.toml"]).args(arguments);
+        command.args(["build-initrd", "--profile", "./profile.toml", "--payload", "files"]).args(arguments);
         self.prepare(&mut command);
         command
     }

@@ -36,10 +36,7 @@ impl Ground {
         let recipe = Recipe::minbase(Suite::Trixie).with_i386().directory().unwrap();
         run(Command::new("cp").arg("-a").arg(recipe).arg(&root)).unwrap();
         std::fs::create_dir(&driver).unwrap();
-        let unpack =
-            "zstd -dcq \"$1\" | cpio --extract --quiet --make-directories --no-preserve-owner 'usr/*'";
-        let mut shell = Command::new("sh");
-        run(shell.current_dir(&driver).args(["-c", unpack, "sh"]).arg(capabilities::image())).unwrap();
+        run(Command::new("cp").arg("-a").arg(capabilities::tree().join("usr")).arg(&driver)).unwrap();
         let (root, driver) = (RootDir::open(&root).unwrap(), RootDir::open(&driver).unwrap());
         Self { directory, root, driver }
     }

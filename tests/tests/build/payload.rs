@@ -1,0 +1,74 @@
+//! How the driver is carried, and for which GPUs: chosen, checked and refused at build time.
+
+use std::process::{Command, Output, Stdio};
+
+use rig::build::{initrd, initrd_with, program};
+
+/// A build that writes nothing, with the rig's lock and the whole cache.
+fn dry(options: &[&str]) -> Output {
+    let mut command = Command::new(program());
+    command.args(["build-initrd", "--dry-run", "--lock"]).arg(&initrd().lock).args(options);
+    command.stdin(Stdio::null()).output().unwrap()
+}
+
+fn refused(options: &[&str], texts: &[&str]) {
+    crate::sandbox::refused(&dry(&[options, &["--quiet"]].concat()), texts);
+}
+
+fn manifest(options: &[&str]) -> serde_json::Value {
+    let output = dry(&[options, &["--json"]].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn firmware_is_that_of_the_named_gpus() {
+    let firmware = |gpus: &str| {
+        let manifest = manifest(&["--payload", "files", "--gpu", gpus]);
+        let files = manifest["driver"]["firmware"].as_array().unwrap().clone();
+        let name = |file: &serde_json::Value| file.as_str().unwrap().rsplit('/').next().unwrap().to_owned();
+        (files.iter().map(name).collect::<Vec<_>>(), manifest["driver"]["gpus"].clone())
+    };
+    let (files, gpus) = firmware("t4");
+    assert_eq!(files, ["gsp_tu10x.bin"]);
+    assert!(gpus.to_string().contains("10de:1eb8"), "{gpus}");
+    assert_eq!(firmware("h100,l4").0, ["gsp_ga10x.bin"]);
+    assert_eq!(firmware("10de:20b0").0, ["gsp_tu10x.bin"]);
+    assert_eq!(firmware("a100,rtx-4090").0, ["gsp_ga10x.bin", "gsp_tu10x.bin"]);
+}
+
+#[test]
+fn a_gpu_that_the_driver_does_not_support_is_refused_by_the_drivers_own_list() {
+    refused(&["--gpu", "10de:2901"], &["10de:2901", initrd().driver(), "pins update"]);
+    refused(&["--gpu", "b200"], &["\"b200\"", initrd().driver()]);
+    refused(&["--gpu", "10de:1b06"], &["Turing"]);
+}
+
+#[test]
+fn the_guests_memory_decides_between_the_initrd_and_a_disk() {
+    let mode = |options: &[&str]| manifest(options)["payload"]["mode"].as_str().unwrap().to_owned();
+    assert_eq!(mode(&[]), "image");
+    assert_eq!(mode(&["--guest-memory", "1024"]), "image");
+    assert_eq!(mode(&["--guest-memory", "256"]), "disk");
+    refused(
+        &["--guest-memory", "64"],
+        &["--guest-memory 64", "--payload image", "--payload disk", "at least"],
+    );
+    refused(&["--payload", "files", "--guest-memory", "256"], &["--guest-memory 256", "--payload files"]);
+}
+
+#[test]
+fn a_disk_is_an_output_beside_the_others() {
+    let built = initrd_with(&["--payload", "disk"]);
+    let disk = built.disk.as_deref().unwrap();
+    let verity = &manifest(&["--payload", "disk"])["payload"]["verity"];
+    assert_eq!(std::fs::metadata(disk).unwrap().len(), verity["disk_size"].as_u64().unwrap());
+    assert_eq!(std::fs::metadata(disk).unwrap().len() % (2 << 20), 0);
+    let verified =
+        Command::new(program()).arg("verify").arg(&built.initrd).arg("--payload").arg(disk).output().unwrap();
+    assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stderr));
+    crate::sandbox::refused(
+        &dry(&["--payload-output", "x", "--output", "x", "--quiet"]),
+        &["--output and --payload-output are both x"],
+    );
+}
