@@ -39,7 +39,7 @@ fn entries(initrd: &Path) -> Vec<Entry> {
 
 /// The manifest that an image carries.
 pub fn manifest_bytes(initrd: &Path) -> Vec<u8> {
-    entries(initrd).into_iter().find(|entry| entry.path == layout::MANIFEST).unwrap().content
+    rig::variant::Variant::of(initrd).unwrap().file(layout::MANIFEST).clone()
 }
 
 #[test]

@@ -251,7 +251,12 @@ fn parallel<T: Sync, R: Send>(list: &[T], work: impl Fn(&T) -> Result<R> + Sync)
         loop {
             let at = next.fetch_add(1, Ordering::Relaxed);
             let Some(item) = list.get(at) else { return done };
-            done.push((at, work(item)));
+            let result = work(item);
+            if result.is_err() {
+                // Nothing more is begun.
+                next.store(list.len(), Ordering::Relaxed);
+            }
+            done.push((at, result));
         }
     };
     let mut all: Vec<_> = std::thread::scope(|scope| {
