@@ -5,7 +5,7 @@ use super::lz4;
 use std::io::{self, BufRead, Read};
 
 /// Memory that unpacking xz may take; the largest preset needs 65 MiB.
-const XZ_MEMORY: u64 = 512 << 20;
+const XZ_MEMORY: u64 = 128 << 20;
 /// Windows of zstd above this are refused, by the kernel as well.
 const ZSTD_WINDOW_LOG: u32 = 27;
 

@@ -1,7 +1,9 @@
 //! Writes the seeds that are not text: `cargo run --example seeds`, in this directory.
 
 use std::fs;
+use std::process::Command;
 
+use image::cpio;
 use image::ldcache::{Extensions, Layout, Library, encode};
 
 /// Numbers of one file, in its width and byte order.
@@ -118,7 +120,47 @@ fn libraries() -> Vec<Library> {
     ]
 }
 
+/// An archive of a directory, a file with two names, a link and a device, with or without checksums.
+fn archive(checksums: bool) -> std::io::Result<Vec<u8>> {
+    let mut writer = cpio::Writer::new(Vec::new());
+    let entries: [(&[u8], u32, u32, &[u8]); 5] = [
+        (b"dev", 0o040_755, 1, b""),
+        (b"dev/null", 0o020_666, 2, b""),
+        (b"a", 0o100_644, 3, b""),
+        (b"b", 0o100_644, 3, b"hello"),
+        (b"link", 0o120_777, 4, b"a"),
+    ];
+    for (name, mode, inode, content) in entries {
+        let sum = content.iter().map(|byte| u32::from(*byte)).sum();
+        let size = u32::try_from(content.len()).map_err(std::io::Error::other)?;
+        let checksum = checksums.then_some(sum);
+        let links = if inode == 3 { 2 } else { 1 };
+        let name = name.to_vec();
+        let entry = cpio::Entry { name, inode, mode, links, size, checksum, ..cpio::Entry::default() };
+        writer.entry(&entry, &mut &content[..])?;
+    }
+    writer.finish()
+}
+
+/// The archive in each kind of compression, and some after each other.
+fn images() -> std::io::Result<()> {
+    let plain = archive(false)?;
+    fs::write("seeds/cpio/plain", &plain)?;
+    fs::write("seeds/cpio/checksums", archive(true)?)?;
+    fs::write("seeds/segments/plain", &plain)?;
+    let mut all = plain;
+    for (program, options) in
+        [("gzip", "-c"), ("xz", "-c"), ("zstd", "-qc"), ("lz4", "-lqc"), ("bzip2", "-c")]
+    {
+        let output = Command::new(program).args([options, "seeds/cpio/plain"]).output()?;
+        fs::write(format!("seeds/segments/{program}"), &output.stdout)?;
+        all.extend(output.stdout);
+    }
+    fs::write("seeds/segments/all", all)
+}
+
 fn main() -> std::io::Result<()> {
+    images()?;
     let modinfo = b"license=Dual MIT/GPL\0vermagic=6.12.0 SMP\0depends=a,b\0firmware=x.bin\0";
     for (name, bytes) in [
         ("x86_64", elf(true, false, 62, ".note.cuda.fwd_compatibility", &compat_note())),
