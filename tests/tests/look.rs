@@ -1,0 +1,226 @@
+//! Looking into images: those that the tools of distributions make, entry for entry as `cpio -t` lists them, and our own.
+
+#![allow(clippy::unwrap_used, reason = "a test ends where its ground is missing")]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    sync::OnceLock,
+};
+
+use host_builder::{
+    lock::{Lock, Set},
+    trees::Tree,
+};
+use image::layout;
+use rig::{
+    build::{cache, initrd, program},
+    process::run,
+    roots::{Recipe, Suite},
+    variant::Variant,
+};
+use serde_json::Value;
+
+fn host_builder(args: &[&str], image: &Path) -> Output {
+    Command::new(program()).args(args).arg(image).output().unwrap()
+}
+
+fn json(args: &[&str], image: &Path) -> Value {
+    let output = host_builder(args, image);
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// What the real programs find: each segment that `examine` shows, unpacked by its program, listed by cpio.
+fn listed_by_cpio(image: &Path) -> String {
+    let mut list = String::new();
+    for segment in json(&["examine", "--json"], image)["segments"].as_array().unwrap() {
+        let number = |key: &str| segment[key].as_u64().unwrap();
+        let unpack = match segment["compression"].as_str().unwrap() {
+            "none" => "cat",
+            "gzip" => "gzip -dc",
+            "xz" => "xz -dc",
+            "zstd" => "zstd -dc",
+            "lz4" => "lz4 -dc",
+            "bzip2" => "bzip2 -dc",
+            other => panic!("{other}"),
+        };
+        let script = format!(
+            "set -o pipefail; dd if=\"$1\" iflag=skip_bytes,count_bytes,fullblock bs=1M status=none skip={} count={} | {unpack} > \"$2\"
+             test \"$(stat -c %s \"$2\")\" = {}; cpio --list --quiet < \"$2\"",
+            number("offset"), number("size"), number("unpacked"),
+        );
+        let unpacked = tempfile::NamedTempFile::new().unwrap();
+        let mut command = Command::new("bash");
+        command.args(["-euc", &script, "list"]).arg(image).arg(unpacked.path()).env("LC_ALL", "C");
+        list.push_str(&String::from_utf8(run(&mut command).unwrap().stdout).unwrap());
+    }
+    list
+}
+
+/// `list` and `inspect` against cpio; how many entries there are.
+fn compare(image: &Path) -> usize {
+    let theirs = listed_by_cpio(image);
+    let ours = host_builder(&["list"], image);
+    assert!(ours.status.success() && ours.stderr.is_empty(), "{ours:?}");
+    assert!(String::from_utf8(ours.stdout).unwrap() == theirs, "list differs for {}", image.display());
+    let report = json(&["inspect", "--json"], image);
+    let names: Vec<_> =
+        report["files"].as_array().unwrap().iter().map(|file| file["name"].as_str().unwrap()).collect();
+    assert!(names == theirs.lines().collect::<Vec<_>>(), "inspect differs for {}", image.display());
+    let text = host_builder(&["inspect", "--files"], image);
+    assert!(String::from_utf8(text.stdout).unwrap().ends_with(&theirs));
+    names.len()
+}
+
+/// A Debian root with both tools and the modules of the kernel that our images have.
+fn workshop() -> &'static Path {
+    static ROOT: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
+    &ROOT
+        .get_or_init(|| {
+            let tools = [
+                "bzip2",
+                "cpio",
+                "dracut-core",
+                "initramfs-tools-core",
+                "kmod",
+                "lz4",
+                "udev",
+                "xz-utils",
+                "zstd",
+            ];
+            let recipe = Recipe::minbase(Suite::Trixie).with(&tools).directory().unwrap();
+            let dir = tempfile::tempdir().unwrap();
+            let root = dir.path().join("root");
+            run(Command::new("cp").arg("-a").arg(recipe).arg(&root)).unwrap();
+            let lock = Lock::read(&initrd().lock).unwrap().unwrap();
+            let kernel = Tree::of(&cache().unwrap(), lock.set(Set::Kernel)[0]).unwrap();
+            let modules = format!("usr/lib/modules/{}", initrd().release());
+            fs::create_dir_all(root.join("usr/lib/modules")).unwrap();
+            // A part of them: enough for each tool to find what it must have.
+            run(Command::new("cp").arg("-a").arg(kernel.root.join(&modules)).arg(root.join(&modules)))
+                .unwrap();
+            in_workshop(&root, &format!("depmod {}", initrd().release()));
+            (dir, root)
+        })
+        .1
+}
+
+fn in_workshop(root: &Path, command: &str) {
+    const ENTER: &str = r#"mount --rbind /dev "$1/dev"; mount --rbind /proc "$1/proc"; mount -t tmpfs tmpfs "$1/run"; exec chroot "$1" /bin/bash -euc "$2""#;
+    let mut unshare = Command::new("unshare");
+    unshare
+        .args(["--map-root-user", "--mount", "--", "/bin/sh", "-euc", ENTER, "workshop"])
+        .arg(root)
+        .arg(command);
+    unshare.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LC_ALL", "C");
+    run(&mut unshare).unwrap();
+}
+
+/// The uncompressed archive that comes first where there is microcode.
+fn early() -> Vec<u8> {
+    let mut writer = image::cpio::Writer::new(Vec::new());
+    for directory in ["kernel", "kernel/x86", "kernel/x86/microcode"] {
+        writer.directory(directory, 0o755).unwrap();
+    }
+    writer.file("kernel/x86/microcode/GenuineIntel.bin", 0o644, 5000, &mut &[7; 5000][..]).unwrap();
+    writer.finish().unwrap()
+}
+
+#[test]
+fn images_of_initramfs_tools_are_listed_as_cpio_lists_them() {
+    let (root, release) = (workshop(), initrd().release());
+    for compression in ["zstd", "lz4", "xz"] {
+        in_workshop(root, &format!("mkinitramfs -c {compression} -o /root/{compression}.img {release}"));
+        let image = root.join(format!("root/{compression}.img"));
+        assert!(compare(&image) > 200, "{compression}");
+        let report = json(&["inspect", "--json"], &image);
+        assert_eq!(report["tool"], "initramfs-tools");
+        assert_eq!(report["kernel_releases"], serde_json::json!([release]));
+        assert!(report["modules"].as_array().unwrap().iter().all(|module| module["kernel"] == release));
+    }
+    let image = root.join("root/early.img");
+    fs::write(&image, [early(), fs::read(root.join("root/zstd.img")).unwrap()].concat()).unwrap();
+    compare(&image);
+    let segments = |name: &str| {
+        let report = json(&["examine", "--json"], &root.join("root").join(name));
+        report["segments"].as_array().unwrap().len()
+    };
+    assert_eq!(segments("early.img"), segments("zstd.img") + 1);
+}
+
+#[test]
+fn images_of_dracut_are_listed_as_cpio_lists_them() {
+    let (root, release) = (workshop(), initrd().release());
+    for compression in ["gzip", "bzip2"] {
+        let options = "--no-hostonly --no-hostonly-cmdline --force --quiet --no-early-microcode";
+        in_workshop(root, &format!("dracut {options} --{compression} /root/d-{compression}.img {release}"));
+        let image = root.join(format!("root/d-{compression}.img"));
+        assert!(compare(&image) > 200, "{compression}");
+        let tool = json(&["inspect", "--json"], &image)["tool"].as_str().unwrap_or_default().to_owned();
+        assert!(tool.starts_with("dracut"), "{tool}");
+    }
+}
+
+#[test]
+fn our_image_is_listed_as_cpio_lists_it_and_good() {
+    let built = initrd();
+    compare(&built.initrd);
+    let lock = built.lock.to_str().unwrap();
+    let verified = host_builder(&["verify", "--lock", lock], &built.initrd);
+    assert_eq!(verified.status.code(), Some(0), "{verified:?}");
+    let report = json(&["inspect", "--json"], &built.initrd);
+    assert_eq!(
+        (&report["driver"], &report["kernel_releases"][0]),
+        (&built.driver().into(), &built.release().into())
+    );
+    let why = |name: &str| {
+        let modules = report["modules"].as_array().unwrap();
+        modules.iter().find(|module| module["name"] == name).unwrap()["why"].as_str().unwrap().to_owned()
+    };
+    assert!(why("nvidia").starts_with("needed by nvidia_uvm"), "{}", why("nvidia"));
+    assert!(why("nvidia_uvm").starts_with("wanted by the profile"), "{}", why("nvidia_uvm"));
+    for format in ["cyclonedx", "spdx"] {
+        let args = ["sbom", "--format", format];
+        assert_eq!(json(&args, &built.initrd), json(&args, &built.initrd));
+    }
+}
+
+#[test]
+fn an_image_that_was_altered_is_told_from_the_one_that_was_built() {
+    let dir = tempfile::tempdir().unwrap();
+    let altered = dir.path().join("altered.img");
+    let mut variant = Variant::of(&initrd().initrd).unwrap();
+    variant.file(layout::INIT)[1000] ^= 1;
+    variant.write(&altered).unwrap();
+    let report = host_builder(&["verify", "--json"], &altered);
+    assert_eq!(report.status.code(), Some(1));
+    let report: Value = serde_json::from_slice(&report.stdout).unwrap();
+    assert_eq!(report["differences"][0]["of"], layout::INIT);
+    assert_eq!(report["differences"][0]["what"], "its sha256");
+    let original = initrd().initrd.to_str().unwrap();
+    let differences = host_builder(&["diff", "--json", original], &altered);
+    assert_eq!(differences.status.code(), Some(1));
+    let differences: Value = serde_json::from_slice(&differences.stdout).unwrap();
+    assert_eq!(differences["changed"].as_array().unwrap().len(), 1, "{differences}");
+    assert_eq!(host_builder(&["diff", original], &initrd().initrd).status.code(), Some(0));
+}
+
+#[test]
+fn files_come_out_as_they_are_and_a_closed_pipe_is_no_failure() {
+    let image = &initrd().initrd;
+    let dir = tempfile::tempdir().unwrap();
+    let to = dir.path().join("to");
+    run(Command::new(program()).arg("extract").arg(image).arg("--to").arg(&to)).unwrap();
+    let out = run(Command::new(program()).arg("cat").arg(image).args([layout::INIT, layout::MANIFEST]))
+        .unwrap()
+        .stdout;
+    let inside = |path: &str| fs::read(to.join(path.trim_start_matches('/'))).unwrap();
+    assert!(out == [inside(layout::INIT), inside(layout::MANIFEST)].concat());
+    let missing = Command::new(program()).arg("cat").arg(image).arg("/none").output().unwrap();
+    assert_eq!(missing.status.code(), Some(2));
+    let mut closed = Command::new("bash");
+    closed.args(["-c", "\"$1\" cat \"$2\" /init | head -c 10 >/dev/null; exit ${PIPESTATUS[0]}", "cat"]);
+    assert!(closed.arg(program()).arg(image).status().unwrap().success());
+}
