@@ -43,8 +43,9 @@ impl Build<'_> {
         let features = Features::of(inputs.kernel, inputs.index);
         let (cache, ui) = (self.access.cache, self.access.ui);
         let memory = self.args.guest_memory.map(|mib| u64::from(mib) << 20);
+        let tools = !self.lock.set(Set::Payload).is_empty();
         let mut needs = Vec::new();
-        for (mode, why) in payload::candidates(self.args.payload, memory, &features)? {
+        for (mode, why) in payload::candidates(self.args.payload, memory, &features, tools)? {
             let more_modules = mode.modules(&features);
             let mut plan = plan(&Inputs { more_modules: &more_modules, ..*inputs })?;
             let disk = self.carry(&mut plan, mode, &features)?;

@@ -66,10 +66,12 @@ impl Mode {
     }
 }
 
-/// What a kernel lacks for an EROFS payload, and what it would have to have. `None`: it can.
-fn lacks(features: &Features) -> Option<&'static str> {
+/// What is lacking for an EROFS payload. `None`: nothing. `tools`: whether there is a mkfs.erofs.
+fn lacks(features: &Features, tools: bool) -> Option<&'static str> {
     let absent = |name: &str| !features.module(name).is_there();
-    if absent("erofs") {
+    if !tools {
+        Some("the profile has no packages that make an EROFS image ([payload])")
+    } else if absent("erofs") {
         Some("the kernel has no EROFS (CONFIG_EROFS_FS)")
     } else if absent("overlay") {
         Some("the kernel has no overlayfs (CONFIG_OVERLAY_FS)")
@@ -82,22 +84,27 @@ fn lacks(features: &Features) -> Option<&'static str> {
     }
 }
 
-/// The modes to try, best first, and why.
-pub fn candidates(wanted: Wanted, memory: Option<u64>, features: &Features) -> Result<Vec<(Mode, String)>> {
+/// The modes to try, best first, and why. `memory`: of the guest, in bytes; `tools`: whether there is a mkfs.erofs.
+pub fn candidates(
+    wanted: Wanted,
+    memory: Option<u64>,
+    features: &Features,
+    tools: bool,
+) -> Result<Vec<(Mode, String)>> {
     let erofs = features.module("erofs");
     let explicit = |mode: Mode| {
-        let missing = if mode == Mode::Files { None } else { lacks(features) };
+        let missing = if mode == Mode::Files { None } else { lacks(features, tools) };
         match missing {
             None => Ok(vec![(mode, "asked for".to_owned())]),
             Some(lack) => Err(Error::new(format!("--payload {mode}: {lack}"))
-                .hint("choose another kernel, or --payload files, which every kernel can")),
+                .hint("choose --payload files, which every kernel can; or another kernel or profile")),
         }
     };
     match wanted {
         Wanted::Files => explicit(Mode::Files),
         Wanted::Image => explicit(Mode::Image),
         Wanted::Disk => explicit(Mode::Disk),
-        Wanted::Auto => Ok(match (lacks(features), memory) {
+        Wanted::Auto => Ok(match (lacks(features, tools), memory) {
             (Some(lack), _) => vec![(Mode::Files, lack.to_owned())],
             (None, None) => vec![(Mode::Image, format!("EROFS is {erofs} of the kernel"))],
             (None, Some(bytes)) => {
@@ -130,7 +137,7 @@ mod tests {
 
     fn modes(wanted: Wanted, memory: Option<u64>, index: &Index) -> Result<Vec<Mode>> {
         let features = Features::without_configuration(index);
-        Ok(candidates(wanted, memory, &features)?.into_iter().map(|(mode, _)| mode).collect())
+        Ok(candidates(wanted, memory, &features, true)?.into_iter().map(|(mode, _)| mode).collect())
     }
 
     #[test]
@@ -149,6 +156,15 @@ mod tests {
                 error.to_string().contains("--payload disk") && error.remedy().unwrap().contains("files")
             );
         }
+    }
+
+    #[test]
+    fn without_tools_the_files_are_plain() {
+        let able = index("6.12.8", &["erofs", "overlay"]);
+        let features = Features::without_configuration(&able);
+        let auto = candidates(Wanted::Auto, None, &features, false).unwrap();
+        assert!(auto[0].0 == Mode::Files && auto[0].1.contains("[payload]"), "{auto:?}");
+        assert!(candidates(Wanted::Image, None, &features, false).is_err());
     }
 
     #[test]
