@@ -14,6 +14,7 @@ use crate::unpack::{Unpacker, decompressor};
 use regex::Regex;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Seek};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -78,15 +79,12 @@ pub fn build(
 impl Built {
     /// The modules in a directory of the cache.
     pub fn read(cache: &Cache, dir: PathBuf, origin: String) -> Result<Self> {
-        let key = dir.file_name().unwrap_or_default().to_string_lossy();
-        let facts = cache.derived("module-facts", &format!("{key}-{FACTS}"), |out| {
+        let (names, key) = files(&dir)?;
+        let facts = cache.derived("module-facts", &key, |out| {
             let mut facts = Vec::new();
-            for entry in fs::read_dir(&dir).doing("reading", &dir)? {
-                let name = entry.doing("reading", &dir)?.file_name().to_string_lossy().into_owned();
-                if name.ends_with(".ko") {
-                    let bytes = content(&dir.join(&name))?;
-                    facts.push((read_module(&dir.join(&name), &name)?, (bytes.len() as u64, sha256(&bytes))));
-                }
+            for name in &names {
+                let bytes = content(&dir.join(name))?;
+                facts.push((read_module(&dir.join(name), name)?, (bytes.len() as u64, sha256(&bytes))));
             }
             facts.sort_by(|(a, _), (b, _): &(Module, _)| a.name.cmp(&b.name));
             write_json(&out.join(ABOUT), &facts)
@@ -95,6 +93,22 @@ impl Built {
         let (modules, contents) = facts.into_iter().unzip();
         Ok(Self { dir, modules, contents, origin })
     }
+}
+
+/// The modules in a directory, and a key of its state: another one after any change of a file.
+fn files(dir: &Path) -> Result<(Vec<String>, String)> {
+    let (mut names, mut state) = (Vec::new(), vec![FACTS.to_owned(), dir.display().to_string()]);
+    for entry in fs::read_dir(dir).doing("reading", dir)? {
+        let name = entry.doing("reading", dir)?.file_name().to_string_lossy().into_owned();
+        if name.ends_with(".ko") {
+            let metadata = fs::metadata(dir.join(&name)).doing("reading", &dir.join(&name))?;
+            let time = (metadata.mtime(), metadata.mtime_nsec());
+            state.push(format!("{name} {} {time:?}", metadata.len()));
+            names.push(name);
+        }
+    }
+    state.sort();
+    Ok((names, sha256(state.join("\n").as_bytes())))
 }
 
 /// Whether the locked source can be built for the locked kernel, as far as that can be told without compiling it: it has the

@@ -236,7 +236,7 @@ fn options_that_cannot_be() {
     }
     // These the parser of the command line refuses, in its own words.
     for (arguments, text) in [
-        (["--compression", "lz4"], "zstd, zstd:LEVEL, gzip, xz or none"),
+        (["--compression", "lzo"], "zstd, zstd:LEVEL, lz4, gzip, xz or none"),
         (["--compression", "zstd:20"], "1 to 19"),
         (["--no-such", "x"], "--no-such"),
     ] {

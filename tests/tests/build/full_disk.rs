@@ -19,6 +19,7 @@ fn with_little_space(sandbox: &Sandbox, place: &str, size: &str, texts: &[&str])
         .args(["--map-root-user", "--mount", "--", "sh", "-c", FULL, "full", size])
         .arg(sandbox.path(place));
     command.arg(rig::build::program()).args(["build-initrd", "--profile", "./profile.toml"]);
+    command.args(["--payload", "files"]);
     sandbox.prepare(&mut command);
     refused(&command.arg("--quiet").output().unwrap(), texts);
     assert!(sandbox.outputs().is_empty(), "{:?}", sandbox.outputs());
@@ -28,7 +29,7 @@ fn with_little_space(sandbox: &Sandbox, place: &str, size: &str, texts: &[&str])
 #[test]
 fn where_the_initrd_goes() {
     let mut sandbox = Sandbox::new();
-    with_little_space(&sandbox, "out", "4m", &["packing /", "No space left", "free some space", "--output"]);
+    with_little_space(&sandbox, "out", "4m", &["writing", "No space left", "free some space", "--output"]);
     sandbox.next_build_is_good();
 }
 

@@ -29,7 +29,8 @@ enum To {
 fn interrupt(sandbox: &Sandbox, signal: Signal, to: To, moment: impl Fn() -> bool) {
     // A session of its own, as a terminal gives it: all that it starts can be found by it.
     let mut command = Command::new("setsid");
-    command.arg(rig::build::program()).args(["build-initrd", "--profile", "./profile.toml", "--quiet"]);
+    command.arg(rig::build::program()).args(["build-initrd", "--profile", "./profile.toml"]);
+    command.args(["--payload", "files", "--quiet"]);
     sandbox.prepare(&mut command);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let group = Pid::from_raw(child.id().try_into().unwrap());
@@ -71,7 +72,9 @@ fn members(session: Pid) -> Vec<String> {
 fn while_packing() {
     for (signal, to) in [(Signal::SIGINT, To::Group), (Signal::SIGTERM, To::Process)] {
         let mut sandbox = Sandbox::new();
-        interrupt(&sandbox, signal, to, || !sandbox.outputs().is_empty());
+        let packing =
+            || fs::read_dir(sandbox.path("cache/segments")).is_ok_and(|mut entries| entries.next().is_some());
+        interrupt(&sandbox, signal, to, packing);
         sandbox.next_build_is_good();
     }
 }
