@@ -82,6 +82,9 @@ pub fn choose_from(asked: &[Asked], chips: &[Chip], driver: &str, devices: &Path
     if asked.is_empty() {
         return Ok(None);
     }
+    // The list is that of NVIDIA's other kernel modules, too.
+    let driven: Vec<Chip> = chips.iter().filter(|chip| chip.device >= TURING).cloned().collect();
+    let chips = &driven[..];
     let mut gpus = BTreeSet::new();
     let mut files = BTreeSet::new();
     for asked in asked {
@@ -157,6 +160,7 @@ mod tests {
     fn list() -> Vec<Chip> {
         let chip = |device, name: &str| Chip { device, name: name.into() };
         vec![
+            chip(0x1b06, "NVIDIA GeForce GTX 1080 Ti"),
             chip(0x1eb8, "Tesla T4"),
             chip(0x20b0, "NVIDIA A100-SXM4-40GB"),
             chip(0x2236, "NVIDIA A10"),
@@ -193,6 +197,7 @@ mod tests {
         let error = files("10de:2901").unwrap_err().to_string();
         assert!(error.contains("10de:2901") && error.contains("550.1"), "{error}");
         assert!(files("10de:1b06").unwrap_err().to_string().contains("Turing"));
+        assert!(files("gtx-1080").is_err());
     }
 
     #[test]
