@@ -9,6 +9,7 @@ fn main() -> ExitCode {
     interrupt::install();
     let result = match Cli::parse().command {
         Command::BuildInitrd(args) => commands::build_initrd::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::BuildModules(args) => commands::build_modules::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Boot(args) => commands::boot::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Inspect(args) => commands::inspect::run(&args),
         Command::List(args) => commands::list::run(&args).map(|()| ExitCode::SUCCESS),

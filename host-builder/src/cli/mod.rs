@@ -3,6 +3,7 @@
 mod access;
 mod boot;
 mod build_initrd;
+mod build_modules;
 mod cat;
 mod diff;
 mod examine;
@@ -17,6 +18,7 @@ mod verify;
 pub use access::AccessArgs;
 pub use boot::Boot;
 pub use build_initrd::{BuildInitrd, DEFAULT_PAYLOAD_OUTPUT};
+pub use build_modules::{BuildModules, Toolchain};
 pub use cat::Cat;
 use clap::{Parser, Subcommand};
 pub use diff::Diff;
@@ -47,6 +49,12 @@ pub enum Command {
     /// Resolves the profile into a lock file where there is none, fetches what the lock names, checks every byte,
     /// builds NVIDIA's open kernel modules for the locked kernel, and writes initrd, kernel and lock.
     BuildInitrd(BuildInitrd),
+    /// Build NVIDIA's open kernel modules for a kernel whose headers are at hand.
+    ///
+    /// The result is an archive as release pages have it, which a profile takes as an artifact for `gpu-modules`. The
+    /// same inputs give the same bytes, anywhere and at any time.
+    #[command(after_help = build_modules::BUILD_MODULES_HELP)]
+    BuildModules(BuildModules),
     /// Show, choose and check what images are made from: profiles and locks.
     ///
     /// A profile is intent: which kernel, which driver, from where. A lock is what it resolved to: name, version, source,

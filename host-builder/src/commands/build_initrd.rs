@@ -35,7 +35,7 @@ pub fn run(args: &BuildInitrd) -> Result<()> {
     let (profile, text) = Profile::load(&args.profile)?;
     profile.check_capabilities(&capabilities)?;
     let access = args.access.of(&cache, &ui);
-    let lock = ui.stage("resolve", || lock_of(args, &profile, &text, access))?;
+    let lock = ui.stage("resolve", || lock_of(&args.lock, args.update_lock, &profile, &text, access))?;
     ui.stage("fetch", || resolve::fetch(&profile, &lock, &Set::image(&capabilities), access))?;
     let built = ui.stage("build modules", || gpu_modules(&profile, &lock, access))?;
     let kernel = ui.stage("unpack", || trees(&cache, &lock, &[Set::Kernel]))?;
@@ -111,9 +111,16 @@ fn place(path: &Path) -> PathBuf {
     }
 }
 
-fn lock_of(args: &BuildInitrd, profile: &Profile, text: &str, access: Access) -> Result<Lock> {
-    let present = Lock::read(&args.lock);
-    if args.update_lock {
+/// The lock at `path`, or what the profile resolves to where there is none or another one is asked for.
+pub(super) fn lock_of(
+    path: &Path,
+    update: bool,
+    profile: &Profile,
+    text: &str,
+    access: Access,
+) -> Result<Lock> {
+    let present = Lock::read(path);
+    if update {
         // One that cannot be read is replaced.
         let choice = resolve::choose(profile, None, None, present.ok().flatten().as_ref(), access)?;
         return resolve::resolve(profile, text, &choice, access);
@@ -121,12 +128,12 @@ fn lock_of(args: &BuildInitrd, profile: &Profile, text: &str, access: Access) ->
     let Some(lock) = present? else {
         return resolve::resolve(profile, text, &Choice::of(profile), access);
     };
-    lock.check_profile(&profile.name, text, &args.lock)?;
+    lock.check_profile(&profile.name, text, path)?;
     if lock.driver != profile.driver {
         access.ui.line(format!(
             "driver {}, as {} says (the profile says {})",
             lock.driver,
-            args.lock.display(),
+            path.display(),
             profile.driver
         ));
     }
@@ -139,12 +146,15 @@ fn gpu_modules(profile: &Profile, lock: &Lock, access: Access) -> Result<Built> 
     if !prebuilt.is_empty() {
         return prebuilt::built(access.cache, &prebuilt, &lock.kernel_release);
     }
-    let toolroot = || {
-        resolve::fetch(profile, lock, &[Set::Toolroot, Set::ModuleSource], access)?;
-        let links = profile.toolroot.as_ref().map(|toolroot| toolroot.links.clone()).unwrap_or_default();
-        Toolroot::of(access.cache, lock, Set::Toolroot, &links, access.ui)
-    };
+    let toolroot = || toolroot_of(profile, lock, access);
     build(access.cache, lock, &profile.modules, toolroot, access.ui)
+}
+
+/// The unpacked toolroot of a lock; the modules' source is fetched, too.
+pub(super) fn toolroot_of(profile: &Profile, lock: &Lock, access: Access) -> Result<Toolroot> {
+    resolve::fetch(profile, lock, &[Set::Toolroot, Set::ModuleSource], access)?;
+    let links = profile.toolroot.as_ref().map(|toolroot| toolroot.links.clone()).unwrap_or_default();
+    Toolroot::of(access.cache, lock, Set::Toolroot, &links, access.ui)
 }
 
 fn trees(cache: &Cache, lock: &Lock, sets: &[Set]) -> Result<Vec<Tree>> {

@@ -2,6 +2,7 @@
 
 pub mod boot;
 pub mod build_initrd;
+pub mod build_modules;
 mod build_payload;
 mod build_report;
 pub mod cat;

@@ -3,9 +3,11 @@
 mod check;
 mod driver;
 mod fetch;
+mod headers;
 
 pub use self::driver::{Choice, choose};
 pub use self::fetch::{fetch, get, in_mirror, missing, offers};
+pub use self::headers::with_headers;
 
 use crate::error::{Error, Result};
 use crate::lock::{Artifact, Digest, Kind, Lock, Set, upstream};

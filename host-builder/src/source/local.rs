@@ -4,7 +4,7 @@
 use crate::error::{Doing, Error, Result};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::BufWriter;
+use std::io::{BufWriter, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -29,7 +29,7 @@ pub fn below(directory: &Path) -> Result<Files> {
 }
 
 /// Writes the archive: sorted, without owners and times.
-pub fn pack(files: &Files, out: &mut File, place: &Path) -> Result<()> {
+pub fn pack(files: &Files, out: &mut impl Write, place: &Path) -> Result<()> {
     let mut builder = tar::Builder::new(BufWriter::new(out));
     for (name, path) in files {
         let file = File::open(path).doing("opening", path)?;
@@ -41,9 +41,7 @@ pub fn pack(files: &Files, out: &mut File, place: &Path) -> Result<()> {
         header.set_mtime(0);
         builder.append_data(&mut header, name, file).doing("packing", path)?;
     }
-    let out = builder.into_inner().doing("writing", place)?;
-    out.into_inner().map_err(std::io::IntoInnerError::into_error).doing("writing", place)?;
-    Ok(())
+    builder.into_inner().and_then(|mut out| out.flush()).doing("writing", place)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ pub mod apt;
 pub mod file;
 pub mod host;
 pub mod http;
-mod local;
+pub(crate) mod local;
 pub mod redist;
 
 use crate::cache::Cache;

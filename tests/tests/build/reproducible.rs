@@ -17,8 +17,12 @@ use rig::build::{initrd, initrd_with, program};
 /// `nobody`.
 const USER: u32 = 65534;
 /// How modules are compiled: a record of an earlier comparison is good as long as this stays the same.
-const SOURCES: [&str; 3] = [
+const SOURCES: [&str; 7] = [
     include_str!("../../../host-builder/src/kernel_modules/build.rs"),
+    include_str!("../../../host-builder/src/kernel_modules/compile.rs"),
+    include_str!("../../../host-builder/src/kernel_modules/headers.rs"),
+    include_str!("../../../host-builder/src/kernel_modules/source.rs"),
+    include_str!("../../../host-builder/src/kernel_modules/workshop.rs"),
     include_str!("../../../host-builder/src/toolroot.rs"),
     include_str!("../../../host-builder/src/unpack/writer.rs"),
 ];

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test ends where its ground is missing")]
 
 mod formats;
+mod modules;
 mod offline;
 mod place;
 mod release;

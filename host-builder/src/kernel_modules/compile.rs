@@ -1,0 +1,141 @@
+//! Compiles modules in a workshop, reproducibly: fixed user, host, time and paths.
+
+use super::headers::Headers;
+use super::source::SourceTree;
+use super::workshop::{Room, Workshop};
+use crate::error::{Doing, Error, Result};
+use crate::interrupt;
+use crate::toolroot::explain;
+use crate::ui::{Ui, Unit};
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read, Seek};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// A build compiles about this many files; only for the progress bar.
+const STEPS: u64 = 190;
+/// Lines of the compiler's output that an error shows.
+const TAIL: usize = 15;
+
+/// Compiles the modules of `tree`, which is below `work`, strips debug sections and leaves them in `out`.
+pub fn compile(
+    workshop: &Workshop,
+    headers: &Headers,
+    work: &Path,
+    tree: &SourceTree,
+    out: &Path,
+    ui: &Ui,
+) -> Result<()> {
+    workshop.check()?;
+    make(workshop, headers, work, tree, ui)?;
+    collect(workshop, work, tree, out)
+}
+
+fn command(workshop: &Workshop, headers: &Headers, work: &Path, tree: &SourceTree) -> Command {
+    let jobs = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    let seen = headers.seen_from(workshop);
+    let mut binds = vec![(work, Room::Work)];
+    binds.extend(seen.binds.iter().map(|(path, room)| (path.as_path(), *room)));
+    let mut command = workshop.command(&binds, "make");
+    let place = format!("{}/{}", workshop.place(Room::Work), tree.make);
+    let compiler = format!("CC={}", workshop.compiler());
+    command.args(["-C", &place, &format!("-j{jobs}"), &compiler, "IGNORE_CC_MISMATCH=1"]);
+    command.arg(format!("SYSSRC={}", seen.source)).arg(format!("SYSOUT={}", seen.output)).arg("modules");
+    for (name, value) in [
+        ("KBUILD_BUILD_USER", "gpu-initrd"),
+        ("KBUILD_BUILD_HOST", "gpu-initrd"),
+        ("KBUILD_BUILD_TIMESTAMP", "1970-01-01"),
+        ("SOURCE_DATE_EPOCH", "0"),
+        ("TZ", "UTC"),
+    ] {
+        command.env(name, value);
+    }
+    if tree.is_whole() {
+        // What NVIDIA's own makefiles ask, beside the kernel's.
+        command.envs([
+            ("WHOAMI", "echo gpu-initrd"),
+            ("HOSTNAME", "echo gpu-initrd"),
+            ("DATE", "date -u -d @0"),
+        ]);
+    }
+    command
+}
+
+fn make(workshop: &Workshop, headers: &Headers, work: &Path, tree: &SourceTree, ui: &Ui) -> Result<()> {
+    let release = &headers.release;
+    let errors = tempfile::tempfile().doing("creating a temporary file for", Path::new("make"))?;
+    let stderr = errors.try_clone().doing("preparing the output of", Path::new("make"))?;
+    let bar = ui.bar("compiling the GPU's modules", STEPS, Unit::Count);
+    let mut child = command(workshop, headers, work, tree)
+        .process_group(0)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(stderr)
+        .spawn()
+        .map_err(|error| Error::new("cannot run unshare (package util-linux)").source(error))?;
+    let _killed = interrupt::kills(&child);
+    let output = child.stdout.take().expect("it is piped");
+    let mut tail = Vec::new();
+    for line in BufReader::new(output).lines().map_while(std::result::Result::ok) {
+        if line.trim_start().starts_with("CC [M]") {
+            bar.inc(1);
+        }
+        tail.push(line);
+        if tail.len() > TAIL {
+            tail.remove(0);
+        }
+    }
+    let status = child.wait().doing("waiting for", Path::new("make"))?;
+    bar.finish_and_clear();
+    if status.success() {
+        return Ok(());
+    }
+    let what = format!("building the GPU's modules for kernel {release}");
+    let error = explain(&what, &format!("{}\n{}", last_lines(errors), tail.join("\n")));
+    Err(if error.remedy().is_some() {
+        error
+    } else {
+        error.hint("headers, compiler and driver must fit together: take the compiler that built the kernel, or a newer driver")
+    })
+}
+
+fn last_lines(mut file: File) -> String {
+    let mut bytes = Vec::new();
+    let _ = file.rewind();
+    let _ = file.read_to_end(&mut bytes);
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<_> = text.lines().collect();
+    lines[lines.len().saturating_sub(TAIL)..].join("\n")
+}
+
+/// Strips debug sections and moves the modules to `out`.
+fn collect(workshop: &Workshop, work: &Path, tree: &SourceTree, out: &Path) -> Result<()> {
+    let dir = work.join(&tree.modules);
+    let mut names: Vec<String> = Vec::new();
+    for entry in fs::read_dir(&dir).doing("reading", &dir)? {
+        let name = entry.doing("reading", &dir)?.file_name().to_string_lossy().into_owned();
+        if name.ends_with(".ko") {
+            names.push(name);
+        }
+    }
+    if names.is_empty() {
+        return Err(Error::new(format!("building the modules in {} gave no .ko file", tree.modules))
+            .hint("the source must be NVIDIA's open modules, with a Kbuild that names them"));
+    }
+    names.sort();
+    let place = format!("{}/{}", workshop.place(Room::Work), tree.modules);
+    let output = workshop
+        .command(&[(work, Room::Work)], "strip")
+        .arg("--strip-debug")
+        .args(names.iter().map(|name| format!("{place}/{name}")))
+        .output()
+        .doing("running strip for", &dir)?;
+    if !output.status.success() {
+        return Err(explain("stripping the GPU's modules", &String::from_utf8_lossy(&output.stderr)));
+    }
+    for name in &names {
+        fs::copy(dir.join(name), out.join(name)).doing("copying", &out.join(name))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,34 @@
+//! Headers of another kernel than the lock's, for building modules for it.
+
+use super::{strs, suites};
+use crate::error::{Error, Result};
+use crate::lock::{Lock, Set};
+use crate::profile::Profile;
+use crate::source::apt::{Apt, Packages, Scope};
+use crate::source::{Access, Source};
+
+/// The lock with another toolroot: the profile's programs, and these packages with all that they depend on, as the
+/// archive has them now. Its kernel release stays what it was.
+pub fn with_headers(profile: &Profile, lock: &Lock, packages: &[String], access: Access) -> Result<Lock> {
+    let Some(toolroot) = &profile.toolroot else {
+        return Err(Error::new(format!(
+            "profile {} has no [toolroot] to put kernel headers into",
+            profile.name
+        ))
+        .hint(
+            "use a profile with one, such as debian-13, or give the headers as a directory: --headers DIR",
+        ));
+    };
+    let from = profile.apt()?;
+    let suite = from.suite.as_str();
+    let apt = Apt::open(access, from, &suites(profile, &lock.driver), &profile.arch)?;
+    let names = [strs(&toolroot.packages), strs(packages)].concat();
+    let artifacts = apt.resolve(Packages { names: &names, scope: Scope::Closure, suite })?;
+    let mut lock = lock.clone();
+    for artifact in &mut lock.artifact {
+        artifact.sets.retain(|set| *set != Set::Toolroot);
+    }
+    lock.artifact.retain(|artifact| !artifact.sets.is_empty());
+    lock.add(Set::Toolroot, artifacts);
+    Ok(lock)
+}
