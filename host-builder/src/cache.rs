@@ -76,6 +76,21 @@ impl Cache {
     /// A directory derived from inputs with digest `key`: returned when it is here, made by `make` otherwise.
     /// Two processes that want the same one wait for each other.
     pub fn derived(&self, room: &str, key: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+        self.derived_checked(room, key, |dir| {
+            make(dir)?;
+            // The name must not survive a power cut that the content does not.
+            let directory = File::open(dir).doing("opening", dir)?;
+            nix::unistd::syncfs(&directory).map_err(io::Error::from).doing("writing", dir)
+        })
+    }
+
+    /// [`Self::derived`] for what is checked whenever it is used: nobody waits until it is on the disk.
+    pub fn derived_checked(
+        &self,
+        room: &str,
+        key: &str,
+        make: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<PathBuf> {
         let parent = self.room(room)?;
         let path = parent.join(key);
         if path.is_dir() {
@@ -88,9 +103,6 @@ impl Cache {
         let temporary = Scratch::new(&parent)?;
         make(temporary.path())?;
         set_mode(temporary.path(), 0o755)?;
-        // The name must not survive a power cut that the content does not.
-        let directory = File::open(temporary.path()).doing("opening", temporary.path())?;
-        nix::unistd::syncfs(&directory).map_err(io::Error::from).doing("writing", &path)?;
         fs::rename(temporary.path(), &path).doing("renaming into the cache", &path)?;
         Ok(path)
     }

@@ -69,9 +69,13 @@ impl Cached {
         if found == self.bytes { Ok(()) } else { Err(self.altered("bytes", self.bytes, found)) }
     }
 
+    /// The error of an entry that is not as it was made: a power cut, or somebody's hand. It is removed.
     fn altered(&self, what: &str, expected: impl Display, found: impl Display) -> Error {
+        if let Some(entry) = self.path.parent() {
+            let _ = std::fs::remove_dir_all(entry);
+        }
         Error::new(format!("{}: expected {what} {expected}, found {found}", self.path.display()))
-            .hint("the cache was altered: remove the cache directory and run again")
+            .hint("the cached segment was damaged and has been removed; run again to make it anew")
     }
 
     /// Fails when the CRC-32 of its bytes is another one than when it was made.
@@ -159,7 +163,7 @@ impl Segment<'_> {
 
     /// The segment, from the cache where it is there.
     pub(super) fn make(&self, plan: &Plan, cache: &Cache, bar: &indicatif::ProgressBar) -> Result<Cached> {
-        let dir = cache.derived(ROOM, &self.key(), |out| {
+        let dir = cache.derived_checked(ROOM, &self.key(), |out| {
             let path = out.join(CONTENT);
             let mut summed = Summed {
                 out: BufWriter::with_capacity(1 << 20, File::create(&path).doing("creating", &path)?),
