@@ -132,13 +132,12 @@ fn release_of(configured: &Path) -> Result<String> {
     let header = fs::read_to_string(&path).unwrap_or_default();
     let defined =
         header.lines().find_map(|line| line.strip_prefix("#define UTS_RELEASE \"")?.split('"').next());
-    let (path, release) = match defined {
-        Some(release) => (path, release.to_owned()),
-        None => {
-            let path = configured.join("include/config/kernel.release");
-            let text = fs::read_to_string(&path).doing("reading", &path)?;
-            (path, text.trim().to_owned())
-        }
+    let (path, release) = if let Some(release) = defined {
+        (path, release.to_owned())
+    } else {
+        let path = configured.join("include/config/kernel.release");
+        let text = fs::read_to_string(&path).doing("reading", &path)?;
+        (path, text.trim().to_owned())
     };
     if !release.is_empty() && !release.contains(|c: char| c == '/' || c.is_whitespace() || c.is_control()) {
         return Ok(release);
