@@ -232,5 +232,5 @@ fn what_cannot_be_built_with_is_refused_and_leaves_nothing() {
     let mixed = ["--sign-key", "key.pem", "--sign-cert", theirs.to_str().unwrap()];
     refused(&headers(), &mixed, "gcc", &["signing", "belong together"]);
     fs::remove_file(dir.path().join("source/drm.c")).unwrap();
-    refused(&headers(), &[], "gcc", &["drm.c", "building the GPU's modules"]);
+    refused(&headers(), &[], "gcc", &["drm.o", "building the GPU's modules"]);
 }
