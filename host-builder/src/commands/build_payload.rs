@@ -104,7 +104,10 @@ impl Build<'_> {
             staged.push(disk.stage(&args.payload_output)?);
         }
         let path = &args.kernel_output;
-        staged.push(Staged::new(path, 0o644, |file| file.write_all(&image).doing("writing", path))?);
+        // The same kernel is most often there already.
+        if !std::fs::read(path).is_ok_and(|present| present == image) {
+            staged.push(Staged::new(path, 0o644, |file| file.write_all(&image).doing("writing", path))?);
+        }
         if Lock::read(&args.lock).ok().flatten().as_ref() != Some(self.lock) {
             staged.push(self.lock.stage(&args.lock)?);
         }
