@@ -2,7 +2,7 @@
 //! is made here, before a byte of output is written.
 
 use crate::cache::sha256;
-use crate::error::{Error, Result};
+use crate::error::{Doing, Error, Result};
 use crate::gpus::Chosen;
 use crate::kernel_modules::Index;
 use crate::kernel_modules::build::Built;
@@ -16,6 +16,7 @@ use image::capability::Capability;
 use image::layout;
 use image::manifest::{Driver, File, Kind, Manifest, Module as PlanModule, Payload, Purpose};
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// Where the bytes of a file come from.
@@ -42,6 +43,17 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// The content of a file of the manifest.
+    pub fn open(&self, path: &str) -> Result<Box<dyn Read + '_>> {
+        match self.contents.get(path) {
+            Some(Content::Bytes(bytes)) => Ok(Box::new(&bytes[..])),
+            Some(Content::File(source)) => {
+                Ok(Box::new(std::fs::File::open(source).doing("opening", source)?))
+            }
+            None => Err(Error::new(format!("{path} is in the manifest and has no content"))),
+        }
+    }
+
     /// Carries the payload in another way than as plain files. `image` is the EROFS image of it.
     pub fn carry(&mut self, payload: Payload, image: &Path) {
         if let Payload::Image { path, erofs } = &payload {

@@ -4,7 +4,7 @@ use super::altered;
 use super::compression::Compression;
 use crate::cache::{Cache, HashingReader, sha256};
 use crate::error::{Doing, Error, Result};
-use crate::plan::{Content, Plan};
+use crate::plan::Plan;
 use crate::trees::{read_json, write_json};
 use image::cpio::{self, Writer};
 use image::layout;
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::fs::File;
-use std::io::{BufWriter, Read, Write};
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 /// Changes whenever the way of packing does, so that no old segment is taken.
@@ -221,7 +221,7 @@ fn write<W: Write>(
         Kind::Directory => writer.directory(&entry.path, entry.mode).doing("packing", at),
         Kind::Link { target } => writer.link(&entry.path, target).doing("packing", at),
         Kind::File { size, sha256 } => {
-            let mut source = open(plan, &entry.path)?;
+            let mut source = plan.open(&entry.path)?;
             let mut reader = HashingReader::new(bar.wrap_read(&mut source));
             writer.file(&entry.path, entry.mode, *size, &mut reader).doing("packing", at)?;
             let found = reader.hasher.hex();
@@ -233,14 +233,6 @@ fn write<W: Write>(
 fn write_manifest<W: Write>(writer: &mut Writer<W>, manifest: &[u8]) -> Result<()> {
     let path = Path::new(layout::MANIFEST);
     writer.file(layout::MANIFEST, 0o644, manifest.len() as u64, &mut &manifest[..]).doing("packing", path)
-}
-
-fn open<'a>(plan: &'a Plan, path: &str) -> Result<Box<dyn Read + 'a>> {
-    match plan.contents.get(path) {
-        Some(Content::Bytes(bytes)) => Ok(Box::new(&bytes[..])),
-        Some(Content::File(source)) => Ok(Box::new(File::open(source).doing("opening", source)?)),
-        None => Err(Error::new(format!("{path} is in the manifest and has no content"))),
-    }
 }
 
 /// A writer that sums up what passes through it.

@@ -5,7 +5,7 @@ use super::verity;
 use crate::cache::{Cache, HashingReader, Staged, sha256, sha256_file};
 use crate::error::{Doing, Error, Result};
 use crate::interrupt;
-use crate::plan::{Content, Plan};
+use crate::plan::Plan;
 use crate::toolroot::{Toolroot, explain};
 use crate::trees::{read_json, write_json};
 use crate::ui::Ui;
@@ -148,7 +148,7 @@ fn lay_out(plan: &Plan, files: &[&Entry], tree: &Path) -> Result<()> {
         match &file.kind {
             Kind::Directory => fs::create_dir_all(&path).doing("creating", &path)?,
             Kind::Link { target } => symlink(target, &path).doing("linking", &path)?,
-            Kind::File { sha256, .. } => copy(plan.contents.get(&file.path), &path, file, sha256)?,
+            Kind::File { sha256, .. } => copy(plan, &path, file, sha256)?,
         }
     }
     // Directories as they would be in the archive, whatever the caller's umask.
@@ -161,20 +161,11 @@ fn lay_out(plan: &Plan, files: &[&Entry], tree: &Path) -> Result<()> {
     Ok(())
 }
 
-fn copy(content: Option<&Content>, path: &Path, file: &Entry, expected: &str) -> Result<()> {
+fn copy(plan: &Plan, path: &Path, file: &Entry, expected: &str) -> Result<()> {
     let mut out = File::create(path).doing("creating", path)?;
-    let found = match content {
-        Some(Content::Bytes(bytes)) => {
-            io::Write::write_all(&mut out, bytes).doing("writing", path)?;
-            sha256(bytes)
-        }
-        Some(Content::File(source)) => {
-            let mut reader = HashingReader::new(File::open(source).doing("opening", source)?);
-            io::copy(&mut reader, &mut out).doing("copying to", path)?;
-            reader.hasher.hex()
-        }
-        None => return Err(Error::new(format!("{} is in the manifest and has no content", file.path))),
-    };
+    let mut reader = HashingReader::new(plan.open(&file.path)?);
+    io::copy(&mut reader, &mut out).doing("copying to", path)?;
+    let found = reader.hasher.hex();
     if found != expected {
         return Err(crate::pack::altered(&file.path, expected, &found));
     }

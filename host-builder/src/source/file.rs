@@ -1,7 +1,7 @@
 //! Files and directories of this machine.
 
 use super::local;
-use super::{Access, Offer, Source, Wanted, check};
+use super::{Access, Source, Wanted, check};
 use crate::cache::{Staged, sha256_file};
 use crate::error::{Doing, Error, Result};
 use crate::lock::{Artifact, Digest, Kind};
@@ -96,13 +96,5 @@ impl Source for File<'_> {
             let (size, sha256) = self.take(artifact.url.as_deref().unwrap_or_default())?;
             check(artifact, size, &sha256)
         })
-    }
-
-    fn offers(&self, artifacts: &[&Artifact]) -> Result<Vec<Offer>> {
-        let one = |artifact: &&Artifact| match self.fetch(&[artifact]) {
-            Ok(()) => Offer::Yes,
-            Err(error) => Offer::No(error.chain()),
-        };
-        Ok(artifacts.iter().map(one).collect())
     }
 }

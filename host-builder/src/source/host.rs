@@ -3,7 +3,7 @@
 
 use super::file::{pinned, store};
 use super::local::{self, Files};
-use super::{Access, Offer, Source, Wanted, check};
+use super::{Access, Source, Wanted, check};
 use crate::error::{Doing, Error, Result};
 use crate::lock::{Artifact, Kind, Set};
 use image::capability::{self, TABLE, VERSION, classify, version_of};
@@ -195,14 +195,6 @@ impl Source for Host<'_> {
             let (size, sha256) = self.take(url, &artifact.sets, &artifact.version)?;
             check(artifact, size, &sha256)
         })
-    }
-
-    fn offers(&self, artifacts: &[&Artifact]) -> Result<Vec<Offer>> {
-        let one = |artifact: &&Artifact| match self.fetch(&[artifact]) {
-            Ok(()) => Offer::Yes,
-            Err(error) => Offer::No(error.chain()),
-        };
-        Ok(artifacts.iter().map(one).collect())
     }
 }
 

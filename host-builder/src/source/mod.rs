@@ -25,8 +25,14 @@ pub trait Source {
     /// Gets artifacts into the cache, every byte checked against the lock.
     fn fetch(&self, artifacts: &[&Artifact]) -> Result<()>;
 
-    /// Whether each of them is still there, in their order.
-    fn offers(&self, artifacts: &[&Artifact]) -> Result<Vec<Offer>>;
+    /// Whether each of them is still there, in their order. A source that cannot ask without getting them gets them.
+    fn offers(&self, artifacts: &[&Artifact]) -> Result<Vec<Offer>> {
+        let one = |artifact: &&Artifact| match self.fetch(&[artifact]) {
+            Ok(()) => Offer::Yes,
+            Err(error) => Offer::No(error.chain()),
+        };
+        Ok(artifacts.iter().map(one).collect())
+    }
 }
 
 /// Whether a source still has an artifact.
