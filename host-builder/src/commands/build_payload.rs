@@ -96,23 +96,32 @@ impl Build<'_> {
         disk: Option<&payload::Image>,
         kernel: &[Tree],
     ) -> Result<Packed> {
+        let (initrd, others) = std::thread::scope(|scope| {
+            let others = scope.spawn(|| self.beside(disk, kernel));
+            let initrd = segments.write(&self.args.output);
+            (initrd, others.join().expect("writing does not panic"))
+        });
+        let ((initrd, packed), others) = (initrd?, others?);
+        std::iter::once(initrd).chain(others).try_for_each(Staged::commit)?;
+        Ok(packed)
+    }
+
+    /// The outputs beside the initrd, those that are not there already.
+    fn beside(&self, disk: Option<&payload::Image>, kernel: &[Tree]) -> Result<Vec<Staged>> {
         let args = self.args;
-        let image = kernel_image(kernel, &self.lock.kernel_release)?;
-        let (initrd, packed) = segments.write(&args.output)?;
-        let mut staged = vec![initrd];
+        let mut staged = Vec::new();
         if let Some(disk) = disk {
             staged.push(disk.stage(&args.payload_output)?);
         }
+        let image = kernel_image(kernel, &self.lock.kernel_release)?;
         let path = &args.kernel_output;
-        // The same kernel is most often there already.
         if !std::fs::read(path).is_ok_and(|present| present == image) {
             staged.push(Staged::new(path, 0o644, |file| file.write_all(&image).doing("writing", path))?);
         }
         if Lock::read(&args.lock).ok().flatten().as_ref() != Some(self.lock) {
             staged.push(self.lock.stage(&args.lock)?);
         }
-        staged.into_iter().try_for_each(Staged::commit)?;
-        Ok(packed)
+        Ok(staged)
     }
 }
 
