@@ -18,6 +18,8 @@ fn main() {
         "Cargo.toml",
         "Cargo.lock",
         "guest-init/Cargo.toml",
+        "guest-init/build.rs",
+        "guest-init/no-unwind.ld",
         "guest-init/src",
         "image/Cargo.toml",
         "image/src",
