@@ -5,6 +5,8 @@ pub mod capability;
 pub mod config;
 pub mod cpio;
 pub mod elf;
+pub mod event;
+pub mod finding;
 pub mod hex;
 pub mod layout;
 pub mod ldcache;

@@ -1,12 +1,16 @@
 //! What a guest reports about itself. `status --json` prints exactly these types.
 
+pub use crate::finding::{Code, Finding, Severity, name};
+
 use serde::{Deserialize, Serialize};
 
 /// Steps of a boot, in the order they are reached. The GPU and the root are worked on at the same time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
     /// File systems, console, command line.
+    #[default]
     Start,
     /// Modules for disks and vsock.
     Modules,
@@ -31,10 +35,12 @@ pub enum Phase {
 }
 
 /// How the whole boot stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     /// Still booting.
+    #[default]
     Pending,
     /// The container was started: with every GPU, or with `gpu=optional`, and then the findings say what is missing.
     Ready,
@@ -44,6 +50,7 @@ pub enum Outcome {
 
 /// How one phase went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum PhaseOutcome {
     /// It is under way.
@@ -56,8 +63,19 @@ pub enum PhaseOutcome {
     Failed,
 }
 
+/// How far a phase has come, in steps of its own: modules loaded, GPUs initialised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Progress {
+    /// Steps that are over.
+    pub done: u32,
+    /// All steps.
+    pub total: u32,
+}
+
 /// Times of one phase, milliseconds since the kernel started.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PhaseTime {
     /// Which.
     pub phase: Phase,
@@ -67,10 +85,13 @@ pub struct PhaseTime {
     pub end_ms: Option<u64>,
     /// How it went.
     pub outcome: PhaseOutcome,
+    /// How far it has come, where that is known.
+    pub progress: Option<Progress>,
 }
 
 /// State of one GPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum GpuState {
     /// On the PCI bus; no driver yet.
@@ -85,10 +106,25 @@ pub enum GpuState {
     Ready,
     /// Initialisation failed.
     Failed,
+    /// It was usable, and is on the bus no more.
+    Lost,
+}
+
+/// An error that the driver reported of a GPU, by NVIDIA's number for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Xid {
+    /// NVIDIA's number.
+    pub code: u32,
+    /// How often it came.
+    pub count: u32,
+    /// When it came last, milliseconds since the kernel started.
+    pub last_ms: u64,
 }
 
 /// One GPU.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Gpu {
     /// PCI address, `0000:01:00.0`.
     pub bdf: String,
@@ -106,14 +142,21 @@ pub struct Gpu {
     pub firmware: Option<String>,
     /// State.
     pub state: GpuState,
+    /// What is waited for, while something is.
+    pub waits_for: Option<String>,
+    /// When its initialisation began, milliseconds since the kernel started.
+    pub init_start_ms: Option<u64>,
     /// What its initialisation took, milliseconds.
     pub init_ms: Option<u64>,
+    /// Errors that the driver reported since the boot.
+    pub xids: Vec<Xid>,
     /// Kernel-log lines about it.
     pub evidence: Vec<String>,
 }
 
 /// A device node that was made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Node {
     /// Path.
     pub path: String,
@@ -131,6 +174,7 @@ pub struct Node {
 
 /// A driver file or link in the container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Injected {
     /// Path in the container.
     pub path: String,
@@ -140,6 +184,7 @@ pub struct Injected {
 
 /// The loader cache.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Cache {
     /// Entries in it.
     pub entries: u32,
@@ -151,6 +196,7 @@ pub struct Cache {
 
 /// Which file the container's loader opens for a name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Resolved {
     /// `libcuda.so.1`.
     pub name: String,
@@ -164,17 +210,27 @@ pub struct Resolved {
 
 /// The container's program.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Container {
     /// Its process id.
     pub pid: u32,
     /// Its command.
     pub command: Vec<String>,
-    /// How it ended, once it has.
+    /// When it was started, the last time, milliseconds since the kernel started.
+    pub start_ms: u64,
+    /// How often it was started again.
+    pub restarts: u32,
+    /// How it ended the last time, once it has.
     pub exit: Option<Exit>,
+    /// Processes of it that the kernel's out-of-memory killer has ended.
+    pub oom_kills: u64,
+    /// The last lines of its output.
+    pub output: Vec<String>,
 }
 
 /// How a program ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Exit {
     /// Exit code, when it exited.
     pub code: Option<i32>,
@@ -184,114 +240,19 @@ pub struct Exit {
     pub oom: bool,
 }
 
-/// How bad a finding is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Severity {
-    /// Worth knowing.
-    Info,
-    /// Something will not work.
-    Warning,
-    /// The boot, or the GPU, failed.
-    Error,
-}
-
-/// Names of failures. Stable: scripts match on them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Code {
-    /// The host promised a GPU and PCI shows none.
-    NoGpu,
-    /// Others or another number than expected.
-    GpuCountMismatch,
-    /// The driver does not know the GPU.
-    GpuUnsupported,
-    /// The adapter did not come up.
-    AdapterInitFailed,
-    /// The driver asked for firmware that is not there.
-    FirmwareMissing,
-    /// A module of the plan is not in the image, or cannot be read.
-    ModuleMissing,
-    /// The kernel refused a module's signature.
-    ModuleRejected,
-    /// A module was built for another kernel.
-    KernelMismatch,
-    /// The kernel refused a module for another reason.
-    ModuleFailed,
-    /// Loaded driver and plan are of different versions.
-    ModuleVersionMismatch,
-    /// A device node could not be made right.
-    NodeFailed,
-    /// The container root could not be mounted.
-    RootUnusable,
-    /// Driver files could not be put into the root.
-    InjectFailed,
-    /// The loader cache could not be written.
-    CacheFailed,
-    /// The container's loader would open another file than the injected one.
-    LibraryShadowed,
-    /// A configuration value is bad.
-    ConfigInvalid,
-    /// A configuration key is unknown.
-    ConfigUnknownKey,
-    /// The initrd's plan is missing or bad.
-    ManifestInvalid,
-    /// The initrd carries no driver.
-    NoDriver,
-    /// The program is not in the image.
-    EntrypointNotFound,
-    /// The program is there and cannot be executed.
-    EntrypointNotExecutable,
-    /// The kernel's out-of-memory killer struck in the container.
-    OomKilled,
-    /// The image has no glibc, which the driver's libraries need; it gets the device nodes only.
-    ImageHasNoGlibc,
-    /// The image is of Nix or Guix: its programs find the driver only in /run/opengl-driver/lib.
-    ImageIsNix,
-    /// The image brings driver files of its own along.
-    ImageBundlesDriver,
-    /// What was decided about the image's CUDA compatibility libraries.
-    CudaCompat,
-    /// The container asks for a capability that the initrd does not carry.
-    CapabilityMissing,
-    /// The image requires another driver or CUDA version than the initrd carries.
-    CudaRequirementUnmet,
-    /// The root has no room for the driver's files.
-    NoSpace,
-    /// The disk with the driver's files did not appear.
-    PayloadDiskMissing,
-    /// The driver's files are not those that the initrd was built with.
-    PayloadAltered,
-    /// The kernel cannot mount the driver's files.
-    PayloadUnusable,
-    /// guest-init itself failed.
-    Internal,
-}
-
-impl Code {
-    /// The code as it is written everywhere.
-    pub fn name(self) -> String {
-        serde_json::to_value(self).ok().and_then(|json| json.as_str().map(str::to_owned)).unwrap_or_default()
-    }
-}
-
-/// A named failure with its proof and its remedy.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Finding {
-    /// Its name.
-    pub code: Code,
-    /// How bad it is.
-    pub severity: Severity,
-    /// What was expected and what was found, where.
-    pub message: String,
-    /// Kernel-log lines, paths, errno.
-    pub evidence: Vec<String>,
-    /// What to do.
-    pub hint: String,
+/// Memory of the guest, bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Memory {
+    /// What the kernel manages.
+    pub total: u64,
+    /// What programs can still have without swapping.
+    pub available: u64,
 }
 
 /// Everything a guest knows about itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Status {
     /// Version of guest-init.
     pub version: String,
@@ -307,8 +268,14 @@ pub struct Status {
     pub outcome: Outcome,
     /// Milliseconds since the kernel started.
     pub uptime_ms: u64,
+    /// The guest's memory now.
+    pub memory: Option<Memory>,
+    /// Number of the newest event.
+    pub events: u64,
     /// Times of the phases so far.
     pub phases: Vec<PhaseTime>,
+    /// The GPUs that the host promised: a number, or PCI ids; `None`: at least one, or none were asked for.
+    pub gpus_expected: Option<String>,
     /// GPUs by PCI address.
     pub gpus: Vec<Gpu>,
     /// Device nodes.

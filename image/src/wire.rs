@@ -1,15 +1,17 @@
-//! Frames on vsock: one request, one reply, bounded on both sides, versioned.
+//! Frames on vsock: one request, one reply, bounded on both sides, versioned. What is followed (events, logs) is asked for
+//! again and again, each time from where the last answer ended.
 //!
 //! A frame is 12 bytes of header and a payload: magic `gpui`, version (u16 LE), reserved (u16, 0), payload length
 //! (u32 LE), then the payload in bincode 2 (standard configuration). bincode is used nowhere but here, so that a
 //! successor can replace it with a version step.
 
-use crate::status::Status;
+use crate::event::{Events, LogSource, Logs};
+use crate::status::{Outcome, Phase, PhaseOutcome, Status};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::io::{self, Read, Write};
 
 /// Version of the frames and of what is in them.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 /// Port the guest listens on unless told otherwise.
 pub const DEFAULT_PORT: u32 = 1042;
 /// Largest request, payload bytes.
@@ -31,6 +33,22 @@ pub enum Request {
         /// Deadline in milliseconds.
         timeout_ms: u64,
     },
+    /// What has happened, from a number on. Waits until there is something, or the time is over.
+    Events {
+        /// The number of the first event that is wanted: 0, or what [`Events::next`] said.
+        from: u64,
+        /// Longest wait in milliseconds; 0: none.
+        timeout_ms: u64,
+    },
+    /// Lines of a log, from a number on. Waits until there is something, or the time is over.
+    Logs {
+        /// Whose.
+        source: LogSource,
+        /// The number of the first line that is wanted: 0, or what [`Logs::next`] said.
+        from: u64,
+        /// Longest wait in milliseconds; 0: none.
+        timeout_ms: u64,
+    },
 }
 
 /// What [`Request::Wait`] waits for.
@@ -40,6 +58,31 @@ pub enum Until {
     Ready,
     /// The program has ended.
     Exited,
+    /// This phase is over; [`Phase::Running`] and [`Phase::Exited`]: it has begun.
+    Phase(Phase),
+}
+
+impl Until {
+    /// Whether it has come (`true`) or can come no more (`false`); `None` while that is open.
+    pub fn decided(self, status: &Status) -> Option<bool> {
+        let ended = status.phase == Phase::Exited || status.outcome == Outcome::Failed;
+        let reached = match self {
+            Self::Ready => status.outcome == Outcome::Ready,
+            Self::Exited => status.phase == Phase::Exited,
+            Self::Phase(phase @ (Phase::Running | Phase::Exited)) => status.phase >= phase,
+            Self::Phase(phase) => {
+                let time = status.phases.iter().find(|time| time.phase == phase);
+                match time.map(|time| time.outcome) {
+                    Some(PhaseOutcome::Done | PhaseOutcome::Skipped) => true,
+                    Some(PhaseOutcome::Failed) => return Some(false),
+                    // A phase that this boot had no need for.
+                    None => status.phase > phase && status.outcome == Outcome::Ready,
+                    Some(PhaseOutcome::Running) => false,
+                }
+            }
+        };
+        if reached { Some(true) } else { ended.then_some(false) }
+    }
 }
 
 /// What the guest answers.
@@ -47,8 +90,12 @@ pub enum Until {
 pub enum Reply {
     /// The status.
     Status(Box<Status>),
-    /// The request was not understood.
+    /// The request was not understood, or cannot be served now. Keeps its place and form in every version.
     Refused(String),
+    /// Events; none when nothing happened within the time given.
+    Events(Events),
+    /// Lines of a log; none when nothing was written within the time given.
+    Logs(Logs),
 }
 
 /// What can go wrong with a frame.
@@ -146,11 +193,29 @@ mod tests {
     }
 
     #[test]
-    fn golden_frames_pin_the_format() {
-        assert_eq!(frame(&Request::Status), *b"gpui\x03\0\0\0\x01\0\0\0\0");
-        let wait = Request::Wait { until: Until::Exited, timeout_ms: 60_000 };
-        assert_eq!(frame(&wait), *b"gpui\x03\0\0\0\x05\0\0\0\x01\x01\xfb\x60\xea");
-        assert_eq!(read::<Request>(&mut &frame(&wait)[..], MAX_REQUEST).unwrap(), wait);
+    fn a_frame_is_magic_version_zeros_length_and_payload() {
+        assert_eq!(frame(&Request::Status), *b"gpui\x04\0\0\0\x01\0\0\0\0");
+    }
+
+    #[test]
+    fn a_wait_ends_when_the_answer_is_known_to_be_no() {
+        use crate::status::PhaseTime;
+        let mut status = Status { phase: Phase::Gpu, ..Status::default() };
+        let all = [Until::Ready, Until::Exited, Until::Phase(Phase::Gpu), Until::Phase(Phase::Root)];
+        let decided = |status: &Status| all.map(|until| until.decided(status));
+        assert_eq!(decided(&status), [None; 4]);
+        let time = |phase, outcome| PhaseTime { phase, start_ms: 0, end_ms: None, outcome, progress: None };
+        status.phases = vec![time(Phase::Root, PhaseOutcome::Running), time(Phase::Gpu, PhaseOutcome::Done)];
+        assert_eq!(decided(&status), [None, None, Some(true), None]);
+        status.phases[0].outcome = PhaseOutcome::Failed;
+        assert_eq!(decided(&status), [None, None, Some(true), Some(false)]);
+        status.outcome = Outcome::Failed;
+        assert_eq!(decided(&status), [Some(false), Some(false), Some(true), Some(false)]);
+        let mut status = Status { phase: Phase::Running, outcome: Outcome::Ready, ..Status::default() };
+        assert_eq!(decided(&status), [Some(true), None, Some(true), Some(true)]);
+        assert_eq!(Until::Phase(Phase::Exited).decided(&status), None);
+        status.phase = Phase::Exited;
+        assert_eq!(decided(&status), [Some(true); 4]);
     }
 
     #[test]

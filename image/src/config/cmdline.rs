@@ -1,9 +1,17 @@
 //! The kernel command line: `HAS_GPU=1`, `gpu_initrd.*`, module parameters, and the command after ` -- `.
 
-use super::{Config, ConfigError, DriverFiles, GpuPolicy, InitMode, PowerAction, Source, value};
+use super::policy::notify;
+use super::{
+    Config, ConfigError, DriverFiles, FailureAction, GpuPolicy, InitMode, NotifySocket, PowerAction, Restart,
+    Source, value,
+};
 
 const ORIGIN: &str = "kernel command line";
 const PREFIX: &str = "gpu_initrd.";
+/// The key that may stand without a value.
+const FLAG: &str = "gpu_initrd.debug";
+/// How systemd's guests are given a credential; `_binary` takes Base64, which an address does not need.
+const CREDENTIAL: &str = "systemd.set_credential";
 
 /// One key of the kernel command line: how it is written, what it takes, what it does.
 pub struct Key {
@@ -93,13 +101,13 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "gpu_initrd.linger",
         expects: "a duration such as 2s",
-        help: "how long the status can still be asked for after the container ended; default 2s",
-        set: |config, text| value::duration(text).map(|time| config.linger = time),
+        help: "how long the status can still be asked for at the end; default 2s after the container ended, 30s after a boot that failed",
+        set: |config, text| value::duration(text).map(|time| config.linger = Some(time)),
     },
     Key {
         name: "gpu_initrd.power",
         expects: "off or reboot",
-        help: "what happens then; default `off`",
+        help: "what happens then, when the container has ended; default `off`",
         set: |config, text| {
             config.power = match text {
                 "off" => PowerAction::Off,
@@ -108,6 +116,24 @@ pub const KEYS: &[Key] = &[
             };
             Some(())
         },
+    },
+    Key {
+        name: "gpu_initrd.on_failure",
+        expects: "poweroff, reboot or hold",
+        help: "what happens then, when the boot has failed; `hold`: the guest stays and answers; default `poweroff`",
+        set: |config, text| FailureAction::named(text).map(|action| config.on_failure = action),
+    },
+    Key {
+        name: "gpu_initrd.restart",
+        expects: "no, on-failure, on-failure:N or always",
+        help: "whether the command is started again when it has ended; default `no`",
+        set: |config, text| Restart::named(text).map(|policy| config.restart = policy),
+    },
+    Key {
+        name: "gpu_initrd.notify",
+        expects: "vsock:2:PORT",
+        help: "the guest connects to this port of the host and pushes its events there",
+        set: |config, text| notify(text).map(|port| config.notify = Some(port)),
     },
     Key {
         name: "gpu_initrd.init_mode",
@@ -141,6 +167,18 @@ pub const KEYS: &[Key] = &[
             ["error", "warn", "info", "debug", "trace"]
                 .contains(&text)
                 .then(|| config.log_level = text.into())
+        },
+    },
+    Key {
+        name: "gpu_initrd.debug",
+        expects: "nothing, 0 or 1",
+        help: "the same as `gpu_initrd.log=debug`",
+        set: |config, text| {
+            value::boolean(text).map(|on| {
+                if on {
+                    config.log_level = "debug".into();
+                }
+            })
         },
     },
     Key {
@@ -192,7 +230,7 @@ pub(super) fn apply(config: &mut Config, text: &str) -> Result<(), ConfigError> 
         if word == "--" {
             break;
         }
-        let (name, text) = word.split_once('=').unwrap_or((&word, ""));
+        let (name, text) = word.split_once('=').unwrap_or((&word, if word == FLAG { "1" } else { "" }));
         if let Some(key) = KEYS.iter().find(|key| key.name == name) {
             let applied = (key.set)(config, text).ok_or_else(|| ConfigError::Value {
                 origin: ORIGIN,
@@ -203,6 +241,10 @@ pub(super) fn apply(config: &mut Config, text: &str) -> Result<(), ConfigError> 
             result = result.and(applied);
         } else if name.starts_with(PREFIX) {
             config.unknown.push(name.into());
+        } else if name == CREDENTIAL {
+            let address = text.split_once(':').filter(|(name, _)| *name == NotifySocket::CREDENTIAL);
+            config.notify_socket =
+                address.and_then(|(_, text)| NotifySocket::parse(text)).or(config.notify_socket);
         } else if let Some((module, parameter)) = name.split_once('.') {
             // `module.parameter=value` is how every Linux user sets one; modprobe would read it from here.
             let setting =
@@ -238,6 +280,20 @@ mod tests {
         assert_eq!(config.module_parameters["nvidia"], ["NVreg_NvLinkDisable=1"]);
         assert_eq!(config.unknown, ["gpu_initrd.bogus"]);
         assert_eq!(config.command(), ["nvidia-smi", "-L"]);
+    }
+
+    #[test]
+    fn who_is_told_and_what_follows_a_failure() {
+        let config = Config::from_cmdline(
+            "gpu_initrd.notify=vsock:2:9000 gpu_initrd.on_failure=hold gpu_initrd.restart=on-failure:3 gpu_initrd.debug \
+             systemd.set_credential=vmm.notify_socket:vsock-stream:2:8000 systemd.set_credential=other:x gpu_initrd.linger=5s",
+        )
+        .unwrap();
+        assert_eq!((config.notify, config.linger), (Some(9000), Some(std::time::Duration::from_secs(5))));
+        assert_eq!((config.on_failure, config.restart), (FailureAction::Hold, Restart::OnFailure(3)));
+        assert_eq!(config.notify_socket.map(|socket| socket.port), Some(8000));
+        assert_eq!(config.log_level, "debug");
+        assert!(config.module_parameters.is_empty() && config.unknown.is_empty());
     }
 
     #[test]

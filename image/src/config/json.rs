@@ -1,7 +1,7 @@
 //! `config.json` on the config disk: our own keys, and those that hypeman writes.
 
 use super::cmdline::init_mode;
-use super::{Config, ConfigError, DriverFiles, ExpectedGpus, Volume, VolumeMode, value};
+use super::{Config, ConfigError, DriverFiles, ExpectedGpus, Restart, Volume, VolumeMode, value};
 use serde_json::Value;
 
 const ORIGIN: &str = "config.json";
@@ -89,6 +89,12 @@ pub const JSON_KEYS: &[JsonKey] = &[
         },
     },
     JsonKey {
+        name: "restart",
+        expects: "\"no\", \"on-failure\", \"on-failure:N\" or \"always\"",
+        help: "the same as `gpu_initrd.restart`",
+        set: |config, json| Restart::named(json.as_str()?).map(|policy| config.restart = policy),
+    },
+    JsonKey {
         name: "volume_mounts",
         expects: "a list of {device, path, mode: ro|rw|overlay, overlay_device}",
         help: "more file systems for the container",
@@ -130,6 +136,7 @@ pub(super) fn apply(config: &mut Config, bytes: &[u8]) -> Result<(), ConfigError
     keep(&mut config.gpus, cmdline.gpus, &default.gpus);
     keep(&mut config.driver_files, cmdline.driver_files, &default.driver_files);
     keep(&mut config.init_mode, cmdline.init_mode, &default.init_mode);
+    keep(&mut config.restart, cmdline.restart, &default.restart);
     Ok(())
 }
 

@@ -4,9 +4,11 @@
 
 mod cmdline;
 mod json;
+mod policy;
 
 pub use cmdline::{KEYS, Key, words};
 pub use json::{JSON_KEYS, JsonKey};
+pub use policy::{FailureAction, NotifySocket, Restart};
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -129,6 +131,11 @@ pub enum VolumeMode {
     },
 }
 
+/// How long the status can be asked for after the container ended.
+pub const LINGER: Duration = Duration::from_secs(2);
+/// How long after a boot that failed.
+pub const LINGER_FAILED: Duration = Duration::from_secs(30);
+
 /// Everything a boot is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -153,10 +160,19 @@ pub struct Config {
     pub disk_timeout: Duration,
     /// Port of the status server.
     pub vsock_port: u32,
-    /// How long the status can still be asked for after the container ended.
-    pub linger: Duration,
-    /// What happens then.
+    /// How long the status can still be asked for after the end; `None`: [`LINGER`], or [`LINGER_FAILED`] after a boot that
+    /// failed.
+    pub linger: Option<Duration>,
+    /// What happens then, when the container has ended.
     pub power: PowerAction,
+    /// What happens then, when the boot has failed.
+    pub on_failure: FailureAction,
+    /// Whether the program is started again when it has ended.
+    pub restart: Restart,
+    /// Port of the host to which events are pushed.
+    pub notify: Option<u32>,
+    /// Where systemd's notifications go, from the kernel command line.
+    pub notify_socket: Option<NotifySocket>,
     /// How the program is started.
     pub init_mode: InitMode,
     /// First part of the command.
@@ -196,8 +212,12 @@ impl Default for Config {
             driver_files: DriverFiles::default(),
             disk_timeout: Duration::from_secs(10),
             vsock_port: crate::wire::DEFAULT_PORT,
-            linger: Duration::from_secs(2),
+            linger: None,
             power: PowerAction::Off,
+            on_failure: FailureAction::default(),
+            restart: Restart::default(),
+            notify: None,
+            notify_socket: None,
             init_mode: InitMode::Exec,
             entrypoint: Vec::new(),
             cmd: Vec::new(),
