@@ -4,7 +4,7 @@
 use crate::container::{self, Spec, inherit, inherited};
 use crate::report::{self, Board};
 use crate::server;
-use image::status::{Code, Container, Finding, Outcome, Phase, PhaseOutcome, PhaseTime, Status};
+use image::status::{Code, Finding, Outcome, Phase, PhaseOutcome, PhaseTime, Status};
 use std::convert::Infallible;
 use std::ffi::OsString;
 use std::fs::File;
@@ -27,15 +27,14 @@ const NAME: &str = "@gpu-initrd";
 /// The finding that says why.
 pub fn hand_over(spec: &Spec, listener: Option<RawFd>, board: &Board) -> Result<Infallible, Finding> {
     let mut status = board.snapshot();
-    status.container = Some(Container { pid: 1, command: init_command(spec), exit: None });
-    (status.outcome, status.phase) = (Outcome::Ready, Phase::Running);
     let now = status.uptime_ms;
+    status.container = Some(report::started(1, init_command(spec), 0));
+    (status.outcome, status.phase) = (Outcome::Ready, Phase::Running);
     for time in status.phases.iter_mut().filter(|time| time.end_ms.is_none()) {
         (time.end_ms, time.outcome) = (Some(now), PhaseOutcome::Done);
     }
-    let running =
-        PhaseTime { phase: Phase::Running, start_ms: now, end_ms: None, outcome: PhaseOutcome::Running };
-    status.phases.push(running);
+    let (phase, outcome) = (Phase::Running, PhaseOutcome::Running);
+    status.phases.push(PhaseTime { phase, start_ms: now, end_ms: None, outcome, progress: None });
     let mut keeper = keep(listener, &status).map_err(|error| {
         let message = format!("the process that keeps answering status could not be started: {error}");
         report::error(
@@ -51,12 +50,8 @@ pub fn hand_over(spec: &Spec, listener: Option<RawFd>, board: &Board) -> Result<
 }
 
 fn init_command(spec: &Spec) -> Vec<String> {
-    let mut command = spec.command().to_vec();
-    if command.is_empty() {
-        command.push(container::DEFAULT_INIT.into());
-    }
-    report::clip_lines(&mut command);
-    command
+    let command = spec.command();
+    if command.is_empty() { vec![container::DEFAULT_INIT.into()] } else { command.to_vec() }
 }
 
 /// Starts the keeper; the pipe to it closes when this process becomes something else.

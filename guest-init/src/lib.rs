@@ -15,6 +15,7 @@ pub mod net;
 pub mod payload;
 pub mod power;
 pub mod report;
+pub mod ring;
 pub mod root;
 pub mod rootfs;
 pub mod server;

@@ -9,7 +9,7 @@ use guest_init::{
 };
 use image::config::{Config, GpuPolicy, InitMode, PowerAction};
 use image::manifest::{Manifest, Purpose};
-use image::status::{Code, Container, Exit, Finding, Node, Outcome, Phase, PhaseOutcome};
+use image::status::{Code, Exit, Finding, Node, Outcome, Phase, PhaseOutcome};
 use nix::unistd::{Pid, gethostname, sethostname};
 use std::os::fd::RawFd;
 
@@ -211,10 +211,8 @@ fn run(spec: &Spec, board: &Board) -> Result<Exit, Fatal> {
     board.end(Phase::Exec, PhaseOutcome::Done);
     board.begin(Phase::Running);
     board.update(|status| {
-        let mut command = spec.command().to_vec();
-        report::clip_lines(&mut command);
         status.outcome = Outcome::Ready;
-        status.container = Some(Container { pid, command, exit: None });
+        status.container = Some(report::started(pid, spec.command().to_vec(), 0));
     });
     let exit = supervise::run(Pid::from_raw(pid.cast_signed()));
     board.end(Phase::Running, PhaseOutcome::Done);
@@ -252,7 +250,7 @@ fn end(outcome: Result<Exit, Fatal>, board: &Board, config: &Config) -> ! {
         }
     }
     supervise::end_the_rest();
-    std::thread::sleep(config.linger);
+    std::thread::sleep(config.linger.unwrap_or(image::config::LINGER));
     let word = if config.power == PowerAction::Off { "powering off" } else { "rebooting" };
     log::info!("{word}");
     power::end(config.power)

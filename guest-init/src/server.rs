@@ -1,9 +1,11 @@
 //! Answers the host over vsock: one request, one reply, read-only. Only the host is answered, every step has a
 //! deadline, and the number of connections is bounded, so that no peer can cost the guest more than a little.
 
+use crate::kmsg::Records;
 use crate::report::Board;
-use image::status::{Outcome, Phase, Status};
-use image::wire::{self, MAX_REPLY, MAX_REQUEST, Reply, Request, Until, WireError};
+use image::event::LogSource;
+use image::status::Status;
+use image::wire::{self, MAX_REPLY, MAX_REQUEST, Reply, Request, WireError};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -14,6 +16,8 @@ use vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockListener, VsockStream};
 
 /// Connections served at the same time; more are closed at once.
 const MAX_CONNECTIONS: usize = 16;
+/// Of them, those that may wait for something: the others are left to whoever wants an answer now.
+const MAX_WAITING: usize = 12;
 /// A request must have come, and a reply have gone, within this time.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Longest wait that a request can ask for.
@@ -42,21 +46,21 @@ pub fn resume(listener: OwnedFd, board: &Board) {
 }
 
 fn serve(listener: &VsockListener, board: &Board) {
-    let active = Arc::new(AtomicUsize::new(0));
+    let (active, waiting) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     loop {
         let Ok((stream, peer)) = listener.accept() else {
             // Out of descriptors, say: let others finish first.
             std::thread::sleep(Duration::from_millis(50));
             continue;
         };
-        if peer.cid() != VMADDR_CID_HOST || active.load(Ordering::Relaxed) >= MAX_CONNECTIONS {
+        if peer.cid() != VMADDR_CID_HOST {
             continue;
         }
-        active.fetch_add(1, Ordering::Relaxed);
-        let (board, slot) = (board.clone(), Slot(active.clone()));
+        let Some(slot) = Slot::take(&active, MAX_CONNECTIONS) else { continue };
+        let (board, waiting) = (board.clone(), waiting.clone());
         let spawned = std::thread::Builder::new().name("connection".into()).spawn(move || {
             let _slot = slot;
-            answer(stream, &board);
+            answer(stream, &board, &waiting);
         });
         if let Err(error) = spawned {
             log::warn!("status: no thread for a connection: {error}");
@@ -64,8 +68,15 @@ fn serve(listener: &VsockListener, board: &Board) {
     }
 }
 
-/// Gives the place of a connection back, however it ends.
+/// One of a bounded number of places, given back however its holder ends.
 struct Slot(Arc<AtomicUsize>);
+
+impl Slot {
+    fn take(taken: &Arc<AtomicUsize>, most: usize) -> Option<Self> {
+        let slot = Self(taken.clone());
+        (taken.fetch_add(1, Ordering::Relaxed) < most).then_some(slot)
+    }
+}
 
 impl Drop for Slot {
     fn drop(&mut self) {
@@ -73,13 +84,12 @@ impl Drop for Slot {
     }
 }
 
-fn answer(mut stream: VsockStream, board: &Board) {
+fn answer(mut stream: VsockStream, board: &Board, waiting: &Arc<AtomicUsize>) {
     let request =
         wire::read(&mut Patient { stream: &stream, deadline: Instant::now() + PATIENCE }, MAX_REQUEST);
     let reply = match request {
-        Ok(Request::Status) => Reply::Status(Box::new(board.snapshot())),
-        Ok(Request::Wait { until, timeout_ms }) => match wait(&stream, board, until, timeout_ms) {
-            Some(status) => Reply::Status(Box::new(status)),
+        Ok(request) => match reply(&stream, board, waiting, request) {
+            Some(reply) => reply,
             None => return,
         },
         Err(error) => Reply::Refused(error.to_string()),
@@ -95,27 +105,70 @@ fn answer(mut stream: VsockStream, board: &Board) {
 }
 
 /// `None` when the peer has gone.
-fn wait(stream: &VsockStream, board: &Board, until: Until, timeout_ms: u64) -> Option<Status> {
-    let deadline = Instant::now() + Duration::from_millis(timeout_ms).min(MAX_WAIT);
-    loop {
-        let status = board.wait(|status| known(status, until), deadline.min(Instant::now() + LOOK));
-        if known(&status, until) || Instant::now() >= deadline {
-            return Some(status);
+fn reply(stream: &VsockStream, board: &Board, waiting: &Arc<AtomicUsize>, request: Request) -> Option<Reply> {
+    let timeout_ms = match &request {
+        Request::Status => 0,
+        Request::Wait { timeout_ms, .. }
+        | Request::Events { timeout_ms, .. }
+        | Request::Logs { timeout_ms, .. } => *timeout_ms,
+    };
+    let _slot = if timeout_ms == 0 {
+        None
+    } else {
+        match Slot::take(waiting, MAX_WAITING) {
+            Some(slot) => Some(slot),
+            None => {
+                return Some(Reply::Refused(format!("{MAX_WAITING} others wait already; ask again later")));
+            }
         }
-        // The protocol has nothing more to say to us: what can be read is the end, or garbage.
-        let mut fds = [PollFd::new(stream.as_fd(), PollFlags::POLLIN)];
-        if poll(&mut fds, PollTimeout::ZERO).is_ok_and(|count| count > 0) {
-            return None;
+    };
+    let wait = Wait { stream, deadline: Instant::now() + Duration::from_millis(timeout_ms).min(MAX_WAIT) };
+    Some(match request {
+        Request::Status => Reply::Status(Box::new(board.snapshot())),
+        Request::Wait { until, .. } => {
+            let known = |status: &Status| until.decided(status).is_some();
+            let status = wait.look(|until| Some(board.wait(known, until)).filter(|status| known(status)))?;
+            Reply::Status(Box::new(status.unwrap_or_else(|| board.snapshot())))
         }
-    }
+        Request::Events { from, .. } => {
+            let events = |until| Some(board.events(from, until)).filter(|events| !events.events.is_empty());
+            let events = wait.look(events)?;
+            Reply::Events(events.unwrap_or_else(|| board.events(from, Instant::now())))
+        }
+        Request::Logs { source: LogSource::Container, from, .. } => {
+            let lines = |until| Some(board.lines(from, until)).filter(|logs| !logs.lines.is_empty());
+            let logs = wait.look(lines)?;
+            Reply::Logs(logs.unwrap_or_else(|| board.lines(from, Instant::now())))
+        }
+        Request::Logs { source: LogSource::Kernel, from, .. } => {
+            let mut log = Records::from(from);
+            let logs = wait.look(|until| Some(log.read(until)).filter(|logs| !logs.lines.is_empty()))?;
+            Reply::Logs(logs.unwrap_or_else(|| log.read(Instant::now())))
+        }
+    })
 }
 
-/// Whether what is waited for has come, or can come no more.
-fn known(status: &Status, until: Until) -> bool {
-    let ended = status.phase == Phase::Exited || status.outcome == Outcome::Failed;
-    match until {
-        Until::Ready => status.outcome != Outcome::Pending || ended,
-        Until::Exited => ended,
+/// A wait for something that a peer asked for, given up when the peer has gone.
+struct Wait<'a> {
+    stream: &'a VsockStream,
+    deadline: Instant,
+}
+
+impl Wait<'_> {
+    /// Looks until there is something or the time is over (`Some(None)`); `None` when the peer has gone. `look` waits by
+    /// itself, until the moment that it is given.
+    fn look<T>(&self, mut look: impl FnMut(Instant) -> Option<T>) -> Option<Option<T>> {
+        loop {
+            let found = look(self.deadline.min(Instant::now() + LOOK));
+            if found.is_some() || Instant::now() >= self.deadline {
+                return Some(found);
+            }
+            // The protocol has nothing more to say to us: what can be read is the end, or garbage.
+            let mut fds = [PollFd::new(self.stream.as_fd(), PollFlags::POLLIN)];
+            if poll(&mut fds, PollTimeout::ZERO).is_ok_and(|count| count > 0) {
+                return None;
+            }
+        }
     }
 }
 
@@ -134,22 +187,5 @@ impl Read for Patient<'_> {
         self.stream.set_read_timeout(Some(left))?;
         let mut stream = self.stream;
         stream.read(buffer)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_wait_ends_when_the_answer_is_known_to_be_no() {
-        let mut status = Board::new("k".into()).snapshot();
-        assert!(!known(&status, Until::Ready));
-        status.outcome = Outcome::Failed;
-        assert!(known(&status, Until::Ready) && known(&status, Until::Exited));
-        status.outcome = Outcome::Ready;
-        assert!(known(&status, Until::Ready) && !known(&status, Until::Exited));
-        status.phase = Phase::Exited;
-        assert!(known(&status, Until::Exited));
     }
 }

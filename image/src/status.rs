@@ -90,11 +90,12 @@ pub struct PhaseTime {
 }
 
 /// State of one GPU.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum GpuState {
     /// On the PCI bus; no driver yet.
+    #[default]
     Found,
     /// The driver refused it.
     Unsupported,
@@ -123,7 +124,7 @@ pub struct Xid {
 }
 
 /// One GPU.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Gpu {
     /// PCI address, `0000:01:00.0`.

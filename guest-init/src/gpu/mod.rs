@@ -31,18 +31,8 @@ pub fn find(config: &Config, board: &Board) -> Vec<PciGpu> {
             Vec::new()
         }
     };
-    let gpu = |gpu: &PciGpu| Gpu {
-        bdf: gpu.bdf.clone(),
-        vendor: gpu.vendor,
-        device: gpu.device,
-        model: None,
-        minor: None,
-        uuid: None,
-        firmware: None,
-        state: GpuState::Found,
-        init_ms: None,
-        evidence: Vec::new(),
-    };
+    let gpu =
+        |gpu: &PciGpu| Gpu { bdf: gpu.bdf.clone(), vendor: gpu.vendor, device: gpu.device, ..Gpu::default() };
     board.update(|status| status.gpus = found.iter().map(gpu).collect());
     if let Some(finding) = compare(&config.gpus, &found) {
         board.finding(finding);

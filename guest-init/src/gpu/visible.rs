@@ -101,15 +101,10 @@ mod tests {
     fn gpu(bdf: &str, minor: u32, uuid: &str) -> Gpu {
         Gpu {
             bdf: bdf.into(),
-            vendor: 0x10de,
-            device: 0x2330,
-            model: None,
             minor: Some(minor),
             uuid: Some(uuid.into()),
-            firmware: None,
             state: GpuState::Ready,
-            init_ms: None,
-            evidence: vec![],
+            ..Gpu::default()
         }
     }
 

@@ -1,0 +1,89 @@
+//! The kernel's log: ours goes into it, and the driver's lines in it are the evidence of most failures.
+
+mod read;
+
+pub use read::{KernelLog, Records};
+
+use simplelog::{ConfigBuilder, LevelFilter, WriteLogger};
+use std::fs::{File, OpenOptions};
+use std::io::{self, LineWriter, Write};
+
+const DEVICE: &str = "/dev/kmsg";
+/// What our own lines begin with.
+const NAME: &str = "gpu-initrd";
+/// Whether programs may write as much as they want into the log.
+const RATE_LIMIT: &str = "/proc/sys/kernel/printk_devkmsg";
+/// A record holds about 1 KB; what is longer is cut.
+const MAX_LINE: usize = 900;
+
+/// Sends the `log` crate's messages to the kernel log, and so to the console.
+pub fn start_logging(level: &str) {
+    // Left alone, the kernel drops what comes faster than ten lines in five seconds. It takes the word only as a line.
+    if let Err(error) = std::fs::write(RATE_LIMIT, "on\n") {
+        emergency(&format!("lines of this log may be dropped: {RATE_LIMIT}: {error}"));
+    }
+    let level = level.parse().unwrap_or(LevelFilter::Info);
+    let config = ConfigBuilder::new()
+        .set_time_level(LevelFilter::Off)
+        .set_thread_level(LevelFilter::Off)
+        .set_target_level(LevelFilter::Off)
+        .set_location_level(LevelFilter::Off)
+        .build();
+    if let Ok(device) = OpenOptions::new().write(true).open(DEVICE) {
+        // A second call fails and changes nothing but the level.
+        let _ = WriteLogger::init(LevelFilter::Trace, config, LineWriter::new(Kmsg(device)));
+    }
+    log::set_max_level(level);
+}
+
+/// One line to the kernel log, past the `log` crate: for a panic, which may happen inside it.
+pub fn emergency(text: &str) {
+    if let Ok(mut device) = OpenOptions::new().write(true).open(DEVICE) {
+        let _ = device.write_all(record(&format!("[ERROR] {text}")).as_bytes());
+    }
+}
+
+struct Kmsg(File);
+
+impl Write for Kmsg {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        for line in String::from_utf8_lossy(bytes).lines() {
+            // One write is one record. A full log is no reason to stop.
+            let _ = self.0.write(record(line).as_bytes());
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// `<priority>gpu-initrd: text`, from simplelog's `[LEVEL] text`.
+fn record(line: &str) -> String {
+    let (level, text) =
+        line.strip_prefix('[').and_then(|rest| rest.split_once("] ")).unwrap_or(("INFO", line));
+    let priority = match level.trim() {
+        "ERROR" => 3,
+        "WARN" => 4,
+        "INFO" => 6,
+        _ => 7,
+    };
+    let mut end = text.len().min(MAX_LINE);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("<{priority}>{NAME}: {}\n", &text[..end])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_has_priority_name_and_bounded_text() {
+        assert_eq!(record("[ERROR] no\n"), "<3>gpu-initrd: no\n\n");
+        assert_eq!(record("[INFO] yes"), "<6>gpu-initrd: yes\n");
+        assert!(record(&format!("[WARN] {}", "ä".repeat(2000))).len() < 1000);
+    }
+}
