@@ -21,3 +21,4 @@ pub mod rootfs;
 pub mod server;
 pub mod settings;
 pub mod supervise;
+pub mod watch;

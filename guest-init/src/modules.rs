@@ -15,19 +15,30 @@ const COMPRESSED: u32 = 4;
 /// Writing 1 here forbids loading until the next boot.
 const LOCK: &str = "/proc/sys/kernel/modules_disabled";
 
-/// Loads every module of one purpose, stopping at the first that fails.
+/// The module without which nothing of the driver works.
+const DRIVER: &str = "nvidia";
+
+/// Loads the driver's modules. What comes after the driver itself may fail, with a finding; returns whether all are loaded.
 ///
 /// # Errors
-/// The finding that explains the failure.
-pub fn load_all(
+/// The finding that explains why there is no driver.
+pub fn load_driver(
     manifest: &Manifest,
-    purpose: Purpose,
     parameters: &BTreeMap<String, Vec<String>>,
-) -> Result<(), Finding> {
-    let mut modules = manifest.modules_for(purpose);
-    modules.try_for_each(|module| {
-        load(module, &manifest.module_path(module), parameters, &manifest.kernel_release)
-    })
+    board: &Board,
+) -> Result<bool, Finding> {
+    let (mut has_driver, mut all) = (false, true);
+    for module in manifest.modules_for(Purpose::Gpu) {
+        match load(module, &manifest.module_path(module), parameters, &manifest.kernel_release) {
+            Ok(()) => has_driver |= module.name == DRIVER,
+            Err(finding) if has_driver => {
+                board.finding(finding);
+                all = false;
+            }
+            Err(finding) => return Err(finding),
+        }
+    }
+    Ok(all)
 }
 
 /// Loads every module of one purpose, going on after failures, which become findings.

@@ -1,6 +1,7 @@
 //! From PCI devices to usable GPUs: count, modules, nodes, versions, adapters.
 
 pub mod adapter;
+pub mod evidence;
 pub mod nodes;
 pub mod pci;
 pub mod procfs;
@@ -11,11 +12,12 @@ use crate::kmsg::KernelLog;
 use crate::modules;
 use crate::report::{self, Board, with_evidence};
 use image::config::{Config, ExpectedGpus};
-use image::manifest::{Manifest, Purpose};
-use image::status::{Code, Finding, Gpu, GpuState};
+use image::manifest::Manifest;
+use image::status::{Code, Finding, Gpu, GpuState, Severity};
 use pci::PciGpu;
 use procfs::Proc;
 use std::fs;
+use std::io;
 use std::path::Path;
 
 /// Finds the GPUs on the bus and puts them on the board; nothing is loaded yet.
@@ -33,7 +35,10 @@ pub fn find(config: &Config, board: &Board) -> Vec<PciGpu> {
     };
     let gpu =
         |gpu: &PciGpu| Gpu { bdf: gpu.bdf.clone(), vendor: gpu.vendor, device: gpu.device, ..Gpu::default() };
-    board.update(|status| status.gpus = found.iter().map(gpu).collect());
+    board.update(|status| {
+        status.gpus_expected = config.gpus.text();
+        status.gpus = found.iter().map(gpu).collect();
+    });
     if let Some(finding) = compare(&config.gpus, &found) {
         board.finding(finding);
     }
@@ -64,9 +69,7 @@ fn compare(expected: &ExpectedGpus, found: &[PciGpu]) -> Option<Finding> {
             if wanted == have {
                 return None;
             }
-            let ids: Vec<_> =
-                wanted.iter().map(|(vendor, device)| format!("{vendor:04x}:{device:04x}")).collect();
-            ids.join(", ")
+            expected.text().unwrap_or_default()
         }
     };
     let message =
@@ -86,10 +89,10 @@ pub fn bring_up(
     board: &Board,
 ) -> Result<bool, Finding> {
     let mut log = KernelLog::here();
-    let loaded = modules::load_all(manifest, Purpose::Gpu, &config.module_parameters);
+    let loaded = modules::load_driver(manifest, &config.module_parameters, board);
     let lines = log.lines();
     let proc = Proc::default();
-    match loaded {
+    let mut good = match loaded {
         // "No device" with devices on the bus means that the driver knows none of them.
         Err(finding) if finding.code != Code::NoGpu => {
             for gpu in found {
@@ -101,17 +104,45 @@ pub fn bring_up(
             note_bound(&proc, found, &lines, board);
             return Ok(false);
         }
-        Ok(()) => {}
-    }
+        Ok(all) => all,
+    };
     let all_supported = note_bound(&proc, found, &lines, board);
     check_version(manifest, board)?;
-    let mut good = make_nodes(&proc, board);
+    for finding in [uvm_missing(manifest, &proc), fabric_not_ready(pci::switches())].into_iter().flatten() {
+        good &= finding.severity != Severity::Error;
+        board.finding(finding);
+    }
+    good &= make_nodes(&proc, board);
     let minors = board.snapshot().gpus.into_iter().filter(|gpu| gpu.state == GpuState::Bound);
     let minors: Vec<_> = minors.filter_map(|gpu| Some((gpu.bdf, gpu.minor?))).collect();
     good &= adapter::open_all(&minors, config.gpu_timeout, board);
     // MIG and other capabilities appear when an adapter is up.
     good &= make_nodes(&proc, board);
     Ok(good && all_supported)
+}
+
+/// CUDA does nothing without nvidia-uvm, whatever else there is.
+fn uvm_missing(manifest: &Manifest, proc: &Proc) -> Option<Finding> {
+    let is_needed = manifest.capabilities.iter().any(|name| name == "compute");
+    if !is_needed || !matches!(proc.major("nvidia-uvm"), Ok(None)) {
+        return None;
+    }
+    let message = "nvidia-uvm is not in /proc/devices: CUDA cannot start (error 3 or 999)";
+    let hint = "build the initrd again with the module nvidia-uvm; if it was there, the other findings say why it did not load";
+    Some(report::error(Code::UvmMissing, message, hint))
+}
+
+/// NVSwitches need a fabric manager, and an initrd carries none.
+fn fabric_not_ready(switches: io::Result<Vec<PciGpu>>) -> Option<Finding> {
+    let switches = switches.ok().filter(|switches| !switches.is_empty())?;
+    let message = format!(
+        "{} NVSwitches are in this guest, and no fabric manager: CUDA will fail with error 802 (system not yet initialized)",
+        switches.len()
+    );
+    let hint = "run NVIDIA's fabric manager of the driver's version: on the host, with the switches kept there, or in the container; or cut single GPUs off with nvidia.NVreg_NvLinkDisable=1";
+    let list =
+        switches.iter().map(|switch| format!("{} {:04x}:{:04x}", switch.bdf, switch.vendor, switch.device));
+    Some(with_evidence(report::warning(Code::FabricNotReady, message, hint), list.collect()))
 }
 
 /// Which GPUs the driver took; the others are unsupported, with its own words.
@@ -129,7 +160,7 @@ fn note_bound(proc: &Proc, found: &[PciGpu], log: &[String], board: &Board) -> b
             continue;
         }
         all = false;
-        let evidence = adapter::about(log, &gpu.bdf);
+        let evidence = evidence::about(log, &gpu.bdf);
         board.gpu(&gpu.bdf, |status| {
             status.state = GpuState::Unsupported;
             status.evidence.clone_from(&evidence);
@@ -173,7 +204,14 @@ fn make_nodes(proc: &Proc, board: &Board) -> bool {
     let mut good = true;
     for node in wanted {
         match nodes::make(Path::new("/"), &node) {
-            Ok(()) => made.push(node),
+            Ok(conflict) => {
+                if let Some(what) = conflict {
+                    let message = format!("{} was {what}; it has been replaced", node.path);
+                    let hint = "find out what made it: another driver in the guest's kernel may want that name, and will not have it now";
+                    board.finding(report::warning(Code::NodeConflict, message, hint));
+                }
+                made.push(node);
+            }
             Err(error) => {
                 failed(error.to_string());
                 good = false;
@@ -214,5 +252,13 @@ mod tests {
         assert!(finding.message.contains("promised 3 GPUs") && finding.message.contains("10de:27b8"));
         assert_eq!(compare(&ExpectedGpus::Ids(vec![(0x10de, 0x27b8), (0x10de, 0x2330)]), &two), None);
         assert!(compare(&ExpectedGpus::Ids(vec![(0x10de, 0x27b8)]), &two).is_some());
+    }
+
+    #[test]
+    fn switches_without_a_fabric_manager_are_a_warning() {
+        assert_eq!(fabric_not_ready(Ok(vec![])), None);
+        let finding = fabric_not_ready(Ok(found(&[0x22a3]))).unwrap();
+        assert_eq!((finding.code, finding.severity), (Code::FabricNotReady, Severity::Warning));
+        assert_eq!(finding.evidence, ["0000:00:00.0 10de:22a3"]);
     }
 }

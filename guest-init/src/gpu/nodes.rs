@@ -67,11 +67,11 @@ pub fn wanted(proc: &Proc, modeset: bool) -> io::Result<Vec<Node>> {
 }
 
 /// Makes one node below `root` (`/` in a guest). A node of other numbers is replaced; mode and owner are set in any
-/// case, since `mknod` obeys the umask.
+/// case, since `mknod` obeys the umask. Returns what was there instead, if something else was.
 ///
 /// # Errors
 /// With the path and what failed.
-pub fn make(root: &Path, node: &Node) -> io::Result<()> {
+pub fn make(root: &Path, node: &Node) -> io::Result<Option<String>> {
     let path = root.join(node.path.trim_start_matches('/'));
     let failed =
         |what: &str, error: io::Error| io::Error::other(format!("{what} {}: {error}", path.display()));
@@ -84,9 +84,11 @@ pub fn make(root: &Path, node: &Node) -> io::Result<()> {
     let is_right = |metadata: &fs::Metadata| {
         metadata.mode() & libc::S_IFMT == libc::S_IFCHR && metadata.rdev() == device
     };
+    let mut conflict = None;
     match fs::symlink_metadata(&path) {
         Ok(metadata) if is_right(&metadata) => {}
-        Ok(_) => {
+        Ok(metadata) => {
+            conflict = Some(describe(&metadata));
             fs::remove_file(&path).map_err(|error| failed("removing the stale node", error))?;
             create(&path, device).map_err(|error| failed("mknod", error))?;
         }
@@ -96,7 +98,19 @@ pub fn make(root: &Path, node: &Node) -> io::Result<()> {
     chown(&path, Some(uid), Some(gid)).map_err(|errno| failed("chown", errno.into()))?;
     fs::set_permissions(&path, fs::Permissions::from_mode(node.mode))
         .map_err(|error| failed("chmod", error))?;
-    link_by_number(root, node).map_err(|error| failed("linking in /dev/char to", error))
+    link_by_number(root, node).map_err(|error| failed("linking in /dev/char to", error))?;
+    Ok(conflict)
+}
+
+fn describe(metadata: &fs::Metadata) -> String {
+    let numbers = format!("{}:{}", libc::major(metadata.rdev()), libc::minor(metadata.rdev()));
+    match metadata.mode() & libc::S_IFMT {
+        libc::S_IFCHR => format!("the character device {numbers}"),
+        libc::S_IFBLK => format!("the block device {numbers}"),
+        libc::S_IFLNK => "a link".into(),
+        libc::S_IFREG => "a regular file".into(),
+        _ => "another kind of file".into(),
+    }
 }
 
 /// `/dev/char/MAJOR:MINOR`, as udev makes it. nvidia-modprobe, and the driver's libraries with it, fail where the
@@ -179,9 +193,10 @@ mod tests {
         let path = dir.path().join("dev/x/n");
         assert_eq!(fs::symlink_metadata(&path).unwrap().mode() & 0o777, 0o666);
         node.minor = 5;
-        make(dir.path(), &node).unwrap();
+        let conflict = make(dir.path(), &node).unwrap();
+        assert_eq!(conflict.as_deref(), Some("the character device 1:3"));
         assert_eq!(fs::symlink_metadata(&path).unwrap().rdev(), makedev(1, 5));
-        make(dir.path(), &node).unwrap();
+        assert_eq!(make(dir.path(), &node).unwrap(), None);
         assert_eq!(fs::read_link(dir.path().join("dev/char/1:5")).unwrap(), Path::new("../x/n"));
     }
 }

@@ -4,12 +4,15 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+const DEVICES: &str = "/sys/bus/pci/devices";
 /// PCI vendor id of NVIDIA.
 pub const NVIDIA: u16 = 0x10de;
 /// Base class of display controllers: VGA (0300) and 3D (0302).
 const DISPLAY: u32 = 0x03;
+/// Class of other bridges, which NVSwitches are.
+const BRIDGE: u32 = 0x0680;
 
-/// A GPU on the bus.
+/// A GPU, or an NVSwitch, on the bus.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PciGpu {
     /// Address, `0000:01:00.0`.
@@ -25,11 +28,33 @@ pub struct PciGpu {
 /// # Errors
 /// When sysfs cannot be read: unreadable is not absent.
 pub fn scan() -> io::Result<Vec<PciGpu>> {
-    scan_from(Path::new("/sys/bus/pci/devices"))
+    scan_from(Path::new(DEVICES))
 }
 
 /// [`scan`] of a fake sysfs directory.
 pub fn scan_from(devices: &Path) -> io::Result<Vec<PciGpu>> {
+    of_nvidia(devices, |class| class >> 16 == DISPLAY)
+}
+
+/// Every NVSwitch, by address.
+///
+/// # Errors
+/// When sysfs cannot be read.
+pub fn switches() -> io::Result<Vec<PciGpu>> {
+    switches_from(Path::new(DEVICES))
+}
+
+/// [`switches`] of a fake sysfs directory.
+pub fn switches_from(devices: &Path) -> io::Result<Vec<PciGpu>> {
+    of_nvidia(devices, |class| class >> 8 == BRIDGE)
+}
+
+/// Whether a device is on the bus.
+pub fn is_there(bdf: &str) -> bool {
+    Path::new(DEVICES).join(bdf).exists()
+}
+
+fn of_nvidia(devices: &Path, is_wanted: impl Fn(u32) -> bool) -> io::Result<Vec<PciGpu>> {
     let mut gpus = Vec::new();
     let entries = match fs::read_dir(devices) {
         // A guest without any PCI bus.
@@ -40,7 +65,7 @@ pub fn scan_from(devices: &Path) -> io::Result<Vec<PciGpu>> {
         let entry = entry?;
         let vendor = hex(&entry.path().join("vendor"))?;
         let class = hex(&entry.path().join("class"))?;
-        if vendor != u32::from(NVIDIA) || class >> 16 != DISPLAY {
+        if vendor != u32::from(NVIDIA) || !is_wanted(class) {
             continue;
         }
         let device = hex(&entry.path().join("device"))?;
@@ -87,6 +112,9 @@ mod tests {
             ["0000:01:00.0", "0000:02:00.0"]
         );
         assert_eq!(found[1].device, 0x2330);
+        create_pci_device(dir.path(), "0000:07:00.0", "0x10de", "0x22a3", "0x068000");
+        let switches = switches_from(dir.path()).unwrap();
+        assert_eq!((switches.len(), switches[0].device), (1, 0x22a3));
     }
 
     #[test]

@@ -23,6 +23,14 @@ impl KernelLog {
         Self(open().and_then(|mut file| file.seek(SeekFrom::End(0)).map(|_| file)).ok())
     }
 
+    /// Waits until there are lines, at most until `deadline`.
+    pub fn wait(&self, deadline: Instant) {
+        match &self.0 {
+            Some(file) => drop(wait(file, deadline)),
+            None => std::thread::sleep(deadline.saturating_duration_since(Instant::now())),
+        }
+    }
+
     /// The first lines of the whole log that contain `text`.
     pub fn all_with(text: &str) -> Vec<String> {
         let mut log = Self(open().ok());
@@ -92,7 +100,7 @@ impl Records {
 }
 
 /// Waits until there is something to read.
-pub(super) fn wait(file: &File, deadline: Instant) -> bool {
+fn wait(file: &File, deadline: Instant) -> bool {
     let left = deadline.saturating_duration_since(Instant::now());
     let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
     poll(&mut [PollFd::new(file.as_fd(), PollFlags::POLLIN)], timeout).is_ok_and(|ready| ready > 0)

@@ -88,6 +88,21 @@ pub enum ExpectedGpus {
     Ids(Vec<(u16, u16)>),
 }
 
+impl ExpectedGpus {
+    /// As it was written; `None` when nothing was.
+    pub fn text(&self) -> Option<String> {
+        match self {
+            Self::Any => None,
+            Self::Count(count) => Some(count.to_string()),
+            Self::Ids(ids) => {
+                let ids: Vec<_> =
+                    ids.iter().map(|(vendor, device)| format!("{vendor:04x}:{device:04x}")).collect();
+                Some(ids.join(","))
+            }
+        }
+    }
+}
+
 /// How the container's program is started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum InitMode {

@@ -1,0 +1,249 @@
+//! Follows the kernel's log for the guest's whole life: a GPU that fails after an hour is news, and so is memory that ends.
+
+use crate::container::cgroup;
+use crate::gpu::pci;
+use crate::kmsg::KernelLog;
+use crate::report::{self, Board, MAX_EVIDENCE, uptime_ms, with_evidence};
+use image::event::Happening;
+use image::status::{Code, Gpu, GpuState, Status, Xid};
+use std::time::{Duration, Instant};
+
+/// Xid of a GPU that does not answer on the bus any more.
+const OFF_THE_BUS: u32 = 79;
+/// Xids of one GPU that are counted one by one.
+const MAX_XIDS: usize = 32;
+/// How often the bus is looked at while the log is quiet.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// Starts to follow. Without the kernel's log the guest goes on, and says so.
+pub fn start(board: &Board) {
+    let (board, mut log) = (board.clone(), KernelLog::here());
+    let followed = std::thread::Builder::new().name("watch".into()).spawn(move || {
+        loop {
+            log.wait(Instant::now() + LOOK);
+            for line in log.lines() {
+                if let Some(sign) = sign(&line) {
+                    take(&sign, &line, &board);
+                }
+            }
+            look_at_bus(&board);
+        }
+    });
+    if let Err(error) = followed {
+        log::warn!("the kernel's log is not followed: {error}");
+    }
+}
+
+/// What a line of the kernel's log may say.
+#[derive(Debug, PartialEq, Eq)]
+enum Sign<'a> {
+    /// The driver reports an error of a GPU.
+    Xid { bdf: &'a str, code: u32 },
+    /// A GPU has fallen off the bus.
+    OffTheBus { bdf: &'a str },
+    /// A process of a control group was killed.
+    GroupOutOfMemory,
+    /// A process was killed because all of the memory was taken.
+    OutOfMemory,
+    /// The kernel itself got no memory.
+    NoPages,
+}
+
+/// `NVRM: Xid (PCI:0000:01:00): 79, pid=…` and `NVRM: GPU 0000:01:00.0: GPU has fallen off the bus.` are the driver's (nv.c,
+/// osapi.c), the others mm/oom_kill.c's and mm/page_alloc.c's.
+fn sign(line: &str) -> Option<Sign<'_>> {
+    if let Some((_, rest)) = line.split_once("NVRM: Xid (PCI:") {
+        let (bdf, rest) = rest.split_once("): ")?;
+        let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
+        return Some(Sign::Xid { bdf, code: digits.parse().ok()? });
+    }
+    if let Some((_, rest)) = line.split_once("NVRM: GPU ")
+        && line.contains("has fallen off the bus")
+    {
+        return Some(Sign::OffTheBus { bdf: rest.split(": ").next()?.trim_start_matches("at PCI:") });
+    }
+    if line.starts_with("Memory cgroup out of memory: Killed process") {
+        return Some(Sign::GroupOutOfMemory);
+    }
+    if line.starts_with("Out of memory: Killed process") {
+        return Some(Sign::OutOfMemory);
+    }
+    line.contains(": page allocation failure: ").then_some(Sign::NoPages)
+}
+
+fn take(sign: &Sign, line: &str, board: &Board) {
+    match sign {
+        Sign::Xid { bdf, code } => xid(bdf, *code, line, board),
+        Sign::OffTheBus { bdf } => {
+            lost(bdf, "the driver says that it has fallen off the bus", Some(line), board)
+        }
+        Sign::GroupOutOfMemory => oom(line, board),
+        Sign::OutOfMemory => {
+            low_memory("the kernel had to end a process since the guest's memory was used up", line, board);
+            oom(line, board);
+        }
+        Sign::NoPages => low_memory("the kernel could not get the memory that it needed", line, board),
+    }
+}
+
+/// The GPU that a line names: with its function, or without, as in Xid lines.
+fn gpu_of<'a>(status: &'a mut Status, named: &str) -> Option<&'a mut Gpu> {
+    let is_it = |gpu: &&mut Gpu| {
+        gpu.bdf == named || gpu.bdf.rsplit_once('.').is_some_and(|(short, _)| short == named)
+    };
+    status.gpus.iter_mut().find(is_it)
+}
+
+fn xid(named: &str, code: u32, line: &str, board: &Board) {
+    let was_ready = board.update(|status| {
+        let gpu = gpu_of(status, named)?;
+        let last_ms = uptime_ms();
+        if let Some(xid) = gpu.xids.iter_mut().find(|xid| xid.code == code) {
+            (xid.count, xid.last_ms) = (xid.count.saturating_add(1), last_ms);
+        } else if gpu.xids.len() < MAX_XIDS {
+            gpu.xids.push(Xid { code, count: 1, last_ms });
+        }
+        let was_ready = gpu.state == GpuState::Ready;
+        if was_ready {
+            note(gpu, line);
+        }
+        was_ready.then(|| gpu.bdf.clone())
+    });
+    board.happened(Happening::Xid { bdf: named.into(), code, line: line.into() });
+    // While an adapter initialises, its failure is the finding.
+    let Some(bdf) = was_ready else { return };
+    if code == OFF_THE_BUS {
+        lost(&bdf, "the driver says that it has fallen off the bus (Xid 79)", Some(line), board);
+        return;
+    }
+    let message = format!("GPU {bdf} reported Xid {code}");
+    let hint = "look the number up in NVIDIA's list of Xid errors: 13, 31 and 43 are most often the program's own, 48, 63, 64, 74, 79, 94 and 95 the hardware's";
+    board.finding(with_evidence(report::warning(Code::GpuXid, message, hint), vec![line.into()]));
+}
+
+fn note(gpu: &mut Gpu, line: &str) {
+    if gpu.evidence.len() >= MAX_EVIDENCE {
+        gpu.evidence.remove(0);
+    }
+    gpu.evidence.push(line.into());
+}
+
+fn lost(named: &str, why: &str, line: Option<&str>, board: &Board) {
+    let lost = board.update(|status| {
+        let gpu = gpu_of(status, named).filter(|gpu| gpu.state != GpuState::Lost)?;
+        gpu.state = GpuState::Lost;
+        if let Some(line) = line.filter(|line| !gpu.evidence.iter().any(|known| known == line)) {
+            note(gpu, line);
+        }
+        Some((gpu.bdf.clone(), gpu.evidence.clone()))
+    });
+    let Some((bdf, evidence)) = lost else { return };
+    let message = format!("GPU {bdf} is lost: {why}");
+    let hint = "end this guest, look at the host's kernel log (PCIe errors, power, heat), reset the GPU there, and start a new guest";
+    board.finding(with_evidence(report::error(Code::GpuLost, message, hint), evidence));
+}
+
+/// A GPU that the host takes away leaves the bus, whatever the driver says.
+fn look_at_bus(board: &Board) {
+    for gpu in board.snapshot().gpus {
+        if gpu.state != GpuState::Lost && !pci::is_there(&gpu.bdf) {
+            lost(&gpu.bdf, "it is on the PCI bus no more", None, board);
+        }
+    }
+}
+
+fn oom(line: &str, board: &Board) {
+    let kills = cgroup::oom_kills();
+    let is_ours = board.update(|status| {
+        let container = status.container.as_mut().filter(|_| kills > 0)?;
+        container.oom_kills = kills;
+        Some(())
+    });
+    if is_ours.is_some() {
+        board.finding(with_evidence(oom_killed(), vec![line.into()]));
+    }
+}
+
+/// The finding of a container that ran out of memory.
+pub fn oom_killed() -> image::status::Finding {
+    let hint = "give the guest more memory, or the program less work";
+    let message = "the kernel's out-of-memory killer ended a process of the container";
+    report::error(Code::OomKilled, message, hint)
+}
+
+fn low_memory(what: &str, line: &str, board: &Board) {
+    let memory = report::memory().map_or(0, |memory| memory.total >> 20);
+    let message = format!("{what} (it has {memory} MiB)");
+    let hint = "give the guest more memory, or pack less: --payload disk, fewer capabilities";
+    board.finding(with_evidence(report::warning(Code::LowMemory, message, hint), vec![line.into()]));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const XID: &str = "NVRM: Xid (PCI:0000:01:00): 43, pid=812, name=python3, Ch 00000008";
+    const LOST: &str = "NVRM: Xid (PCI:0000:01:00): 79, pid=812, name=python3, GPU has fallen off the bus.";
+
+    fn board() -> Board {
+        let board = Board::new("k".into());
+        let gpu = |n| Gpu { bdf: format!("0000:0{n}:00.0"), state: GpuState::Ready, ..Gpu::default() };
+        board.update(|status| status.gpus = vec![gpu(1), gpu(2)]);
+        board
+    }
+
+    fn tell(board: &Board, line: &str) {
+        take(&sign(line).unwrap(), line, board);
+    }
+
+    #[test]
+    fn lines_are_understood_or_left() {
+        assert_eq!(sign(XID), Some(Sign::Xid { bdf: "0000:01:00", code: 43 }));
+        let line = "NVRM: GPU 0000:01:00.0: GPU has fallen off the bus.";
+        assert_eq!(sign(line), Some(Sign::OffTheBus { bdf: "0000:01:00.0" }));
+        assert_eq!(sign("Out of memory: Killed process 9 (x) total-vm:1kB"), Some(Sign::OutOfMemory));
+        let line = "Memory cgroup out of memory: Killed process 9 (x)";
+        assert_eq!(sign(line), Some(Sign::GroupOutOfMemory));
+        assert_eq!(sign("sh: page allocation failure: order:4, mode:0x1"), Some(Sign::NoPages));
+        for line in ["", "NVRM: Xid (PCI:", "NVRM: Xid (PCI:0): x", "NVRM: GPU 0000:01:00.0: fine"] {
+            assert_eq!(sign(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn an_xid_is_counted_and_told_and_makes_one_finding() {
+        let board = board();
+        tell(&board, XID);
+        tell(&board, XID);
+        let status = board.snapshot();
+        assert_eq!(
+            status.gpus[0].xids.iter().map(|xid| (xid.code, xid.count)).collect::<Vec<_>>(),
+            [(43, 2)]
+        );
+        assert_eq!((status.gpus[0].state, status.gpus[1].xids.len()), (GpuState::Ready, 0));
+        assert_eq!(status.findings.iter().map(|finding| finding.code).collect::<Vec<_>>(), [Code::GpuXid]);
+        let events = board.events(0, Instant::now()).events;
+        let xids = events.iter().filter(|event| matches!(event.what, Happening::Xid { code: 43, .. }));
+        assert_eq!(xids.count(), 2);
+    }
+
+    #[test]
+    fn a_gpu_off_the_bus_is_lost_once() {
+        let board = board();
+        tell(&board, LOST);
+        tell(&board, "NVRM: GPU 0000:01:00.0: GPU has fallen off the bus.");
+        let status = board.snapshot();
+        assert_eq!((status.gpus[0].state, status.gpus[1].state), (GpuState::Lost, GpuState::Ready));
+        assert_eq!(status.findings.iter().map(|finding| finding.code).collect::<Vec<_>>(), [Code::GpuLost]);
+        assert_eq!(status.findings[0].evidence, [LOST]);
+    }
+
+    #[test]
+    fn during_initialisation_an_xid_is_no_finding() {
+        let board = board();
+        board.gpu("0000:01:00.0", |gpu| gpu.state = GpuState::Initialising);
+        tell(&board, XID);
+        let status = board.snapshot();
+        assert_eq!((status.findings.len(), status.gpus[0].xids.len()), (0, 1));
+    }
+}
