@@ -3,8 +3,8 @@
 
 use crate::container::{self, Spec, inherit, inherited};
 use crate::report::{self, Board};
-use crate::server;
-use image::status::{Code, Finding, Outcome, Phase, PhaseOutcome, PhaseTime, Status};
+use crate::{notify, server, watch};
+use image::status::{Code, Container, Finding, Outcome, Phase, PhaseOutcome, PhaseTime, Status};
 use std::convert::Infallible;
 use std::ffi::OsString;
 use std::fs::File;
@@ -25,17 +25,15 @@ const NAME: &str = "@gpu-initrd";
 ///
 /// # Errors
 /// The finding that says why.
-pub fn hand_over(spec: &Spec, listener: Option<RawFd>, board: &Board) -> Result<Infallible, Finding> {
+pub fn hand_over(
+    spec: &Spec,
+    listener: Option<RawFd>,
+    notify: Option<u32>,
+    board: &Board,
+) -> Result<Infallible, Finding> {
     let mut status = board.snapshot();
-    let now = status.uptime_ms;
     status.container = Some(report::started(1, init_command(spec), 0));
-    (status.outcome, status.phase) = (Outcome::Ready, Phase::Running);
-    for time in status.phases.iter_mut().filter(|time| time.end_ms.is_none()) {
-        (time.end_ms, time.outcome) = (Some(now), PhaseOutcome::Done);
-    }
-    let (phase, outcome) = (Phase::Running, PhaseOutcome::Running);
-    status.phases.push(PhaseTime { phase, start_ms: now, end_ms: None, outcome, progress: None });
-    let mut keeper = keep(listener, &status).map_err(|error| {
+    let mut keeper = keep(listener, notify, &status).map_err(|error| {
         let message = format!("the process that keeps answering status could not be started: {error}");
         report::error(
             Code::Internal,
@@ -49,13 +47,25 @@ pub fn hand_over(spec: &Spec, listener: Option<RawFd>, board: &Board) -> Result<
     result
 }
 
+/// The image's init has been started: from now on this is true.
+fn taken_over(status: &mut Status, container: Option<Container>) {
+    let now = report::uptime_ms();
+    status.container = container;
+    (status.outcome, status.phase) = (Outcome::Ready, Phase::Running);
+    for time in status.phases.iter_mut().filter(|time| time.end_ms.is_none()) {
+        (time.end_ms, time.outcome) = (Some(now), PhaseOutcome::Done);
+    }
+    let (phase, outcome) = (Phase::Running, PhaseOutcome::Running);
+    status.phases.push(PhaseTime { phase, start_ms: now, end_ms: None, outcome, progress: None });
+}
+
 fn init_command(spec: &Spec) -> Vec<String> {
     let command = spec.command();
     if command.is_empty() { vec![container::DEFAULT_INIT.into()] } else { command.to_vec() }
 }
 
 /// Starts the keeper; the pipe to it closes when this process becomes something else.
-fn keep(listener: Option<RawFd>, status: &Status) -> io::Result<File> {
+fn keep(listener: Option<RawFd>, notify: Option<u32>, status: &Status) -> io::Result<File> {
     let (read, write) = std::io::pipe()?;
     inherit(&read)?;
     // SAFETY: the server thread owns the listening socket for the life of this process, so it is open here.
@@ -70,6 +80,7 @@ fn keep(listener: Option<RawFd>, status: &Status) -> io::Result<File> {
         .arg(KEEPER)
         .arg(read.as_raw_fd().to_string())
         .arg(number)
+        .args(notify.map(|port| port.to_string()))
         .env_clear()
         .spawn();
     // Nothing of ours may pass into the image's init; until then the GPUs stay open here, too.
@@ -91,10 +102,17 @@ pub fn run_keeper(args: &[OsString]) -> i32 {
     if File::from(status).read_to_end(&mut bytes).is_err() {
         return 2;
     }
-    let Ok(status) = serde_json::from_slice(&bytes) else { return 2 };
+    let Ok(mut status) = serde_json::from_slice::<Status>(&bytes) else { return 2 };
     crate::supervise::unblock_signals();
+    let container = status.container.take();
+    let board = Board::resumed(status);
+    watch::start(&board);
+    if let Some(port) = args.get(2).and_then(|port| port.to_str()?.parse().ok()) {
+        notify::resume(port, &board);
+    }
+    board.update(|status| taken_over(status, container));
     match inherited(args, 1) {
-        Some(listener) => server::resume(listener, &Board::resumed(status)),
+        Some(listener) => server::resume(listener, &board),
         // Without vsock there is nobody to answer, but the GPUs must stay open.
         None => loop {
             nix::unistd::pause();

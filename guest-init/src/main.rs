@@ -1,16 +1,17 @@
 //! PID 1: the boot sequence, and nothing else.
 
-use guest_init::container::{self, Spec, cgroup};
+use guest_init::container::{self, Spec};
 use guest_init::gpu::visible::Visible;
 use guest_init::report::{self, Board, warning};
 use guest_init::root::Driver;
 use guest_init::{
-    cli, driver, gpu, handover, kmsg, modules, mounts, net, payload, power, root, server, settings, supervise,
+    cli, driver, finish, gpu, handover, kmsg, life, modules, mounts, net, notify, payload, power, root,
+    server, settings, supervise, watch,
 };
-use image::config::{Config, GpuPolicy, InitMode, PowerAction};
+use image::config::{Config, GpuPolicy, InitMode};
 use image::manifest::{Manifest, Purpose};
-use image::status::{Code, Exit, Finding, Node, Outcome, Phase, PhaseOutcome};
-use nix::unistd::{Pid, gethostname, sethostname};
+use image::status::{Code, Exit, Finding, Node, Phase, PhaseOutcome};
+use nix::unistd::{gethostname, sethostname};
 use std::os::fd::RawFd;
 
 /// Why a boot ended without a container. `None`: the findings on the board say it.
@@ -31,7 +32,7 @@ fn main() {
     );
     let mut config = Config::default();
     let outcome = boot(&board, &mut config);
-    end(outcome, &board, &config)
+    finish::end(outcome, &board, &config)
 }
 
 fn boot(board: &Board, config: &mut Config) -> Result<Exit, Fatal> {
@@ -39,6 +40,7 @@ fn boot(board: &Board, config: &mut Config) -> Result<Exit, Fatal> {
     let mounted = mounts::early();
     kmsg::start_logging("info");
     power::on_panic(board);
+    watch::start(board);
     mounted.map_err(|error| Some(internal(&error.to_string())))?;
     // What is wrong with the command line or the plan is told over vsock too, so both wait until it is there.
     let told = settings::cmdline(config);
@@ -54,6 +56,7 @@ fn boot(board: &Board, config: &mut Config) -> Result<Exit, Fatal> {
     }
     board.end(Phase::Modules, PhaseOutcome::Done);
     let listener = listen(config, board);
+    notify::start(config, board);
     told?;
     let manifest = manifest?;
 
@@ -68,8 +71,8 @@ fn boot(board: &Board, config: &mut Config) -> Result<Exit, Fatal> {
     board.begin(Phase::Exec);
     let spec = Spec::new(config, given.nodes, given.store);
     match config.init_mode {
-        InitMode::Systemd => match handover::hand_over(&spec, listener, board)? {},
-        InitMode::Exec => run(&spec, board),
+        InitMode::Systemd => match handover::hand_over(&spec, listener, config.notify, board)? {},
+        InitMode::Exec => life::run(&spec, config.restart, board).map_err(Some),
     }
 }
 
@@ -202,64 +205,4 @@ fn no_driver(config: &Config, board: &Board) -> Result<(), Fatal> {
 
 fn gpu_code(code: Code) -> bool {
     matches!(code, Code::NoGpu | Code::GpuCountMismatch)
-}
-
-fn run(spec: &Spec, board: &Board) -> Result<Exit, Fatal> {
-    cgroup::create();
-    let child = container::start(spec)?;
-    let pid = child.id();
-    board.end(Phase::Exec, PhaseOutcome::Done);
-    board.begin(Phase::Running);
-    board.update(|status| {
-        status.outcome = Outcome::Ready;
-        status.container = Some(report::started(pid, spec.command().to_vec(), 0));
-    });
-    let exit = supervise::run(Pid::from_raw(pid.cast_signed()));
-    board.end(Phase::Running, PhaseOutcome::Done);
-    Ok(exit)
-}
-
-/// Says how it went, lingers for the host to ask, ends the machine.
-fn end(outcome: Result<Exit, Fatal>, board: &Board, config: &Config) -> ! {
-    match outcome {
-        Ok(exit) => {
-            if exit.oom {
-                let hint = "give the guest more memory, or the program less work";
-                let message = "the kernel's out-of-memory killer ended a process of the container";
-                board.finding(report::error(Code::OomKilled, message, hint));
-            }
-            log::info!("the container ended: {}", describe(exit));
-            // First how, then that: whoever waits for the end must see both.
-            board.update(|status| {
-                if let Some(container) = &mut status.container {
-                    container.exit = Some(exit);
-                }
-            });
-            board.begin(Phase::Exited);
-        }
-        Err(fatal) => {
-            if let Some(finding) = fatal {
-                board.finding(finding);
-            }
-            board.update(|status| {
-                status.outcome = Outcome::Failed;
-                let running = status.phases.iter_mut().filter(|time| time.outcome == PhaseOutcome::Running);
-                running.for_each(|time| time.outcome = PhaseOutcome::Failed);
-            });
-            log::error!("the boot failed; the container was not started");
-        }
-    }
-    supervise::end_the_rest();
-    std::thread::sleep(config.linger.unwrap_or(image::config::LINGER));
-    let word = if config.power == PowerAction::Off { "powering off" } else { "rebooting" };
-    log::info!("{word}");
-    power::end(config.power)
-}
-
-fn describe(exit: Exit) -> String {
-    match (exit.code, exit.signal) {
-        (Some(code), _) => format!("exit code {code}"),
-        (_, Some(signal)) => format!("killed by signal {signal}"),
-        _ => "for an unknown reason".into(),
-    }
 }

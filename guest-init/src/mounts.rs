@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-/// Mounts /proc, /sys, /dev, /run and cgroup2, and makes our directories. What is mounted already stays.
+/// Mounts /proc, /sys, /dev, /dev/pts, /run and cgroup2, and makes our directories. What is mounted already stays.
 ///
 /// # Errors
 /// The first that fails, with its path.
@@ -16,6 +16,7 @@ pub fn early() -> io::Result<()> {
         ("proc", "/proc", nothing, ""),
         ("sysfs", "/sys", nothing, ""),
         ("devtmpfs", "/dev", MsFlags::MS_NOSUID, "mode=0755"),
+        ("devpts", "/dev/pts", MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC, "ptmxmode=0666,mode=0620,gid=5"),
         ("tmpfs", "/run", MsFlags::MS_NOSUID | MsFlags::MS_NODEV, "mode=0755"),
         ("cgroup2", "/sys/fs/cgroup", nothing, ""),
     ] {

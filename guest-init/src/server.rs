@@ -3,7 +3,7 @@
 
 use crate::kmsg::Records;
 use crate::report::Board;
-use image::event::LogSource;
+use image::event::{Events, LogSource, Logs};
 use image::status::Status;
 use image::wire::{self, MAX_REPLY, MAX_REQUEST, Reply, Request, WireError};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -88,9 +88,9 @@ fn answer(mut stream: VsockStream, board: &Board, waiting: &Arc<AtomicUsize>) {
     let request =
         wire::read(&mut Patient { stream: &stream, deadline: Instant::now() + PATIENCE }, MAX_REQUEST);
     let reply = match request {
-        Ok(request) => match reply(&stream, board, waiting, request) {
-            Some(reply) => reply,
-            None => return,
+        Ok(request) => match reply(&stream, board, waiting, &request) {
+            Ok(reply) => reply,
+            Err(Gone) => return,
         },
         Err(error) => Reply::Refused(error.to_string()),
     };
@@ -104,49 +104,50 @@ fn answer(mut stream: VsockStream, board: &Board, waiting: &Arc<AtomicUsize>) {
     }
 }
 
-/// `None` when the peer has gone.
-fn reply(stream: &VsockStream, board: &Board, waiting: &Arc<AtomicUsize>, request: Request) -> Option<Reply> {
-    let timeout_ms = match &request {
+fn reply(
+    stream: &VsockStream,
+    board: &Board,
+    waiting: &Arc<AtomicUsize>,
+    request: &Request,
+) -> Result<Reply, Gone> {
+    let timeout_ms = match *request {
         Request::Status => 0,
         Request::Wait { timeout_ms, .. }
         | Request::Events { timeout_ms, .. }
-        | Request::Logs { timeout_ms, .. } => *timeout_ms,
+        | Request::Logs { timeout_ms, .. } => timeout_ms,
     };
-    let _slot = if timeout_ms == 0 {
-        None
-    } else {
-        match Slot::take(waiting, MAX_WAITING) {
-            Some(slot) => Some(slot),
-            None => {
-                return Some(Reply::Refused(format!("{MAX_WAITING} others wait already; ask again later")));
-            }
-        }
-    };
+    let slot = (timeout_ms > 0).then(|| Slot::take(waiting, MAX_WAITING));
+    if matches!(slot, Some(None)) {
+        return Ok(Reply::Refused(format!("{MAX_WAITING} others wait already; ask again later")));
+    }
     let wait = Wait { stream, deadline: Instant::now() + Duration::from_millis(timeout_ms).min(MAX_WAIT) };
-    Some(match request {
+    Ok(match *request {
         Request::Status => Reply::Status(Box::new(board.snapshot())),
         Request::Wait { until, .. } => {
             let known = |status: &Status| until.decided(status).is_some();
-            let status = wait.look(|until| Some(board.wait(known, until)).filter(|status| known(status)))?;
+            let status = wait.look(|moment| Some(board.wait(known, moment)).filter(known))?;
             Reply::Status(Box::new(status.unwrap_or_else(|| board.snapshot())))
         }
         Request::Events { from, .. } => {
-            let events = |until| Some(board.events(from, until)).filter(|events| !events.events.is_empty());
-            let events = wait.look(events)?;
+            let some = |events: &Events| !events.events.is_empty();
+            let events = wait.look(|moment| Some(board.events(from, moment)).filter(some))?;
             Reply::Events(events.unwrap_or_else(|| board.events(from, Instant::now())))
         }
-        Request::Logs { source: LogSource::Container, from, .. } => {
-            let lines = |until| Some(board.lines(from, until)).filter(|logs| !logs.lines.is_empty());
-            let logs = wait.look(lines)?;
-            Reply::Logs(logs.unwrap_or_else(|| board.lines(from, Instant::now())))
-        }
-        Request::Logs { source: LogSource::Kernel, from, .. } => {
-            let mut log = Records::from(from);
-            let logs = wait.look(|until| Some(log.read(until)).filter(|logs| !logs.lines.is_empty()))?;
-            Reply::Logs(logs.unwrap_or_else(|| log.read(Instant::now())))
+        Request::Logs { source, from, .. } => {
+            let mut kernel = (source == LogSource::Kernel).then(|| Records::from(from));
+            let mut lines = |moment| match &mut kernel {
+                Some(log) => log.read(moment),
+                None => board.lines(from, moment),
+            };
+            let some = |logs: &Logs| !logs.lines.is_empty();
+            let logs = wait.look(|moment| Some(lines(moment)).filter(some))?;
+            Reply::Logs(logs.unwrap_or_else(|| lines(Instant::now())))
         }
     })
 }
+
+/// The peer does not wait for its answer any more.
+struct Gone;
 
 /// A wait for something that a peer asked for, given up when the peer has gone.
 struct Wait<'a> {
@@ -155,18 +156,18 @@ struct Wait<'a> {
 }
 
 impl Wait<'_> {
-    /// Looks until there is something or the time is over (`Some(None)`); `None` when the peer has gone. `look` waits by
-    /// itself, until the moment that it is given.
-    fn look<T>(&self, mut look: impl FnMut(Instant) -> Option<T>) -> Option<Option<T>> {
+    /// Looks until there is something or the time is over (`None`). `look` waits by itself, until the moment that it is
+    /// given.
+    fn look<T>(&self, mut look: impl FnMut(Instant) -> Option<T>) -> Result<Option<T>, Gone> {
         loop {
             let found = look(self.deadline.min(Instant::now() + LOOK));
             if found.is_some() || Instant::now() >= self.deadline {
-                return Some(found);
+                return Ok(found);
             }
             // The protocol has nothing more to say to us: what can be read is the end, or garbage.
             let mut fds = [PollFd::new(self.stream.as_fd(), PollFlags::POLLIN)];
             if poll(&mut fds, PollTimeout::ZERO).is_ok_and(|count| count > 0) {
-                return None;
+                return Err(Gone);
             }
         }
     }

@@ -37,16 +37,27 @@ pub fn unblock_signals() {
     let _ = watched().thread_unblock();
 }
 
-/// Waits until the program ends, reaping everything else that does meanwhile. The one owner of `waitpid`.
-pub fn run(program: Pid) -> Exit {
+/// How a program ended.
+pub struct Ended {
+    /// What the kernel said.
+    pub exit: Exit,
+    /// The guest had been asked to end it.
+    pub asked: bool,
+}
+
+/// Waits until the program ends, reaping everything else that does meanwhile. The one owner of `waitpid`. Before it was
+/// started, the out-of-memory killer had ended `kills` processes.
+pub fn run(program: Pid, kills: u64) -> Ended {
     let signals = watched();
+    let mut asked = false;
     loop {
         if let Some(exit) = reap(Some(program)) {
-            return exit;
+            return Ended { exit: Exit { oom: cgroup::oom_kills() > kills, ..exit }, asked };
         }
         match signals.wait() {
             Ok(Signal::SIGCHLD) => {}
             Ok(signal) => {
+                asked |= matches!(signal, Signal::SIGTERM | Signal::SIGINT | Signal::SIGQUIT);
                 log::info!("{signal} is forwarded to the container");
                 let _ = kill(program, signal);
             }
@@ -72,7 +83,7 @@ fn reap(program: Option<Pid>) -> Option<Exit> {
             }
         }
     }
-    exit.map(|(code, signal)| Exit { code, signal, oom: cgroup::oom_kills() > 0 })
+    exit.map(|(code, signal)| Exit { code, signal, oom: false })
 }
 
 /// Ends what the container left running, and reaps it.

@@ -75,7 +75,7 @@ fn take(sign: &Sign, line: &str, board: &Board) {
     match sign {
         Sign::Xid { bdf, code } => xid(bdf, *code, line, board),
         Sign::OffTheBus { bdf } => {
-            lost(bdf, "the driver says that it has fallen off the bus", Some(line), board)
+            lost(bdf, "the driver says that it has fallen off the bus", Some(line), board);
         }
         Sign::GroupOutOfMemory => oom(line, board),
         Sign::OutOfMemory => {

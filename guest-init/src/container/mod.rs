@@ -7,9 +7,11 @@
 pub mod cgroup;
 mod identity;
 mod stage;
+mod terminal;
 mod world;
 
 pub use stage::{become_init, run as run_stage};
+pub use terminal::Terminal;
 
 use crate::report::{self, with_evidence};
 use image::config::{Config, Volume};
@@ -71,11 +73,11 @@ impl Spec {
     }
 }
 
-/// Starts the container and returns once its program runs.
+/// Starts the container, on this terminal or on the console, and returns once its program runs.
 ///
 /// # Errors
 /// The finding that says why it does not run.
-pub fn start(spec: &Spec) -> Result<Child, Finding> {
+pub fn start(spec: &Spec, terminal: Option<OwnedFd>) -> Result<Child, Finding> {
     if spec.command.is_empty() {
         return Err(report::error(
             Code::ConfigInvalid,
@@ -83,8 +85,8 @@ pub fn start(spec: &Spec) -> Result<Child, Finding> {
             "give them in config.json, or write the command on the kernel command line after ` -- `",
         ));
     }
-    let (mut child, report) =
-        spawn(spec).map_err(|error| internal(&format!("starting the container failed: {error}")))?;
+    let (mut child, report) = spawn(spec, terminal)
+        .map_err(|error| internal(&format!("starting the container failed: {error}")))?;
     // Readable when the program runs (the pipe closes on exec), or when the stage has said why not.
     if !readable(&report, STAGE_TIMEOUT) {
         let _ = child.kill();
@@ -122,18 +124,20 @@ fn readable(file: &File, timeout: Duration) -> bool {
     }
 }
 
-fn spawn(spec: &Spec) -> io::Result<(Child, File)> {
+fn spawn(spec: &Spec, terminal: Option<OwnedFd>) -> io::Result<(Child, File)> {
     let (spec_read, spec_write) = std::io::pipe()?;
     let (report_read, report_write) = std::io::pipe()?;
     inherit(&spec_read)?;
     inherit(&report_write)?;
+    terminal.iter().try_for_each(inherit)?;
     let child = Command::new("/proc/self/exe")
         .arg(STAGE)
         .arg(spec_read.as_raw_fd().to_string())
         .arg(report_write.as_raw_fd().to_string())
+        .args(terminal.as_ref().map(|fd| fd.as_raw_fd().to_string()))
         .env_clear()
         .spawn()?;
-    drop((spec_read, report_write));
+    drop((spec_read, report_write, terminal));
     let mut spec_write = File::from(OwnedFd::from(spec_write));
     spec_write.write_all(&serde_json::to_vec(spec).map_err(io::Error::other)?)?;
     Ok((child, File::from(OwnedFd::from(report_read))))
@@ -175,7 +179,7 @@ mod tests {
 
     #[test]
     fn no_command_is_said_before_anything_is_started() {
-        let finding = start(&Spec::new(&Config::default(), vec![], false)).unwrap_err();
+        let finding = start(&Spec::new(&Config::default(), vec![], false), None).unwrap_err();
         assert_eq!(finding.code, Code::ConfigInvalid);
     }
 }

@@ -17,13 +17,15 @@ use std::path::Path;
 
 nix::ioctl_write_int_bad!(set_controlling_terminal, libc::TIOCSCTTY);
 
-/// Runs the stage: `args` are the numbers of the pipe with the specification and of the pipe for a finding.
+/// Runs the stage: `args` are the numbers of the pipe with the specification, of the pipe for a finding, and of the terminal
+/// where the container has one of its own.
 /// Returns only when it fails.
 pub fn run(args: &[OsString]) -> i32 {
     let (Some(spec), Some(out)) = (inherited(args, 0), inherited(args, 1)) else { return 2 };
+    let terminal = inherited(args, 2);
     // The program must not inherit it; closing it on exec is also how PID 1 learns of success.
     let _ = nix::fcntl::fcntl(&out, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC));
-    let Err(finding) = read_spec(spec).and_then(|spec| become_program(&spec));
+    let Err(finding) = read_spec(spec).and_then(|spec| become_program(&spec, terminal));
     let text = serde_json::to_vec(&finding).unwrap_or_default();
     let _ = File::from(out).write_all(&text);
     127
@@ -36,13 +38,13 @@ fn read_spec(fd: OwnedFd) -> Result<Spec, Finding> {
         .map_err(|error| failed(&format!("the specification is unreadable: {error}")))
 }
 
-fn become_program(spec: &Spec) -> Result<std::convert::Infallible, Finding> {
+fn become_program(spec: &Spec, terminal: Option<OwnedFd>) -> Result<std::convert::Infallible, Finding> {
     // Without the group, out-of-memory kills cannot be counted, and that is all.
     if let Err(error) = cgroup::join() {
         log::warn!("cgroup: {error}");
     }
-    world::enter(spec, Kind::Program).map_err(|error| failed(&error))?;
-    own_terminal();
+    world::enter(spec, Kind::Program, terminal.as_ref()).map_err(|error| failed(&error))?;
+    own_terminal(terminal);
     reset_signals();
     let root = RootDir::open(Path::new("/")).map_err(|error| failed(&error.to_string()))?;
     let identity = identity::lookup(&root, &spec.user).map_err(|error| {
@@ -59,7 +61,7 @@ fn become_program(spec: &Spec) -> Result<std::convert::Infallible, Finding> {
         let message = format!("working directory {}: {errno}", spec.workdir);
         report::error(Code::ConfigInvalid, message, "correct `workdir`")
     })?;
-    // /dev/stdout leads to the console, which only its owner may open anew.
+    // /dev/stdout leads to the terminal, which only its owner may open anew.
     for standard in 0..3 {
         // SAFETY: the numbers are those of this process's own standard descriptors; a closed one only gives an error.
         let _ = unsafe { libc::fchown(standard, identity.uid, libc::gid_t::MAX) };
@@ -81,19 +83,20 @@ fn become_program(spec: &Spec) -> Result<std::convert::Infallible, Finding> {
 /// # Errors
 /// The finding that says why.
 pub fn become_init(spec: &Spec) -> Result<std::convert::Infallible, Finding> {
-    world::enter(spec, Kind::Init).map_err(|error| failed(&error))?;
+    world::enter(spec, Kind::Init, None).map_err(|error| failed(&error))?;
     reset_signals();
     let command =
         if spec.command.is_empty() { vec![super::DEFAULT_INIT.to_owned()] } else { spec.command.clone() };
     execute(&command, &spec.env)
 }
 
-/// A session of its own on the console, so that job control and Ctrl-C work.
-fn own_terminal() {
+/// A session of its own on its terminal, or on the console, so that job control and Ctrl-C work.
+fn own_terminal(terminal: Option<OwnedFd>) {
     if setsid().is_err() {
         return;
     }
-    let Ok(console) = File::options().read(true).write(true).open("/dev/console") else { return };
+    let console = || File::options().read(true).write(true).open("/dev/console").ok().map(OwnedFd::from);
+    let Some(console) = terminal.or_else(console) else { return };
     // SAFETY: the descriptor is open, and the argument is the integer that TIOCSCTTY takes.
     let _ = unsafe { set_controlling_terminal(console.as_raw_fd(), 1) };
     let number = console.as_raw_fd();

@@ -13,9 +13,9 @@ use image::layout;
 use image::status::Node;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use std::fs;
+use std::fs::{self, File};
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
@@ -39,11 +39,11 @@ const NODES: [(&str, u32, u32); 7] = [
     ("console", 5, 1),
 ];
 
-/// Makes the container's root the root of this process, in a mount namespace of its own.
+/// Makes the container's root the root of this process, in a mount namespace of its own. The terminal becomes its console.
 ///
 /// # Errors
 /// What failed, and where.
-pub fn enter(spec: &Spec, kind: Kind) -> Result<(), String> {
+pub fn enter(spec: &Spec, kind: Kind, terminal: Option<&OwnedFd>) -> Result<(), String> {
     let mut flags = CloneFlags::CLONE_NEWNS;
     if kind == Kind::Program {
         flags |= CloneFlags::CLONE_NEWCGROUP;
@@ -51,6 +51,8 @@ pub fn enter(spec: &Spec, kind: Kind) -> Result<(), String> {
     step("unsharing the mount namespace", unshare(flags))?;
     let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
     step("making mounts private", mount(None::<&str>, "/", None::<&str>, private, None::<&str>))?;
+    // Looked up here: it can be mounted from this namespace only, and later its path is out of sight.
+    let terminal = terminal.and_then(|fd| File::open(fs::read_link(own(fd)).ok()?).ok());
     for (number, volume) in spec.volumes.iter().enumerate() {
         mount_volume(number, volume)?;
     }
@@ -63,10 +65,21 @@ pub fn enter(spec: &Spec, kind: Kind) -> Result<(), String> {
         symlink(inject::STORE_DIR, inject::RUN_LINK)
             .map_err(|error| format!("linking {}: {error}", inject::RUN_LINK))?;
     }
-    match kind {
-        Kind::Program => device_nodes(&spec.nodes),
-        Kind::Init => hide_gpus(Path::new("/dev"), &spec.nodes),
+    if kind == Kind::Init {
+        return hide_gpus(Path::new("/dev"), &spec.nodes);
     }
+    device_nodes(&spec.nodes)?;
+    if let Some(terminal) = terminal {
+        let console =
+            mount(Some(&own(&terminal)), "/dev/console", None::<&str>, MsFlags::MS_BIND, None::<&str>);
+        step("mounting the terminal on /dev/console", console)?;
+    }
+    Ok(())
+}
+
+/// The path under which a process finds its own descriptor.
+fn own(fd: &impl AsRawFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
 }
 
 fn step<T>(what: &str, result: nix::Result<T>) -> Result<T, String> {
@@ -158,7 +171,7 @@ fn mount_volume(number: usize, volume: &Volume) -> Result<(), String> {
         return Err(failed(format!("it would be hidden by the file system that is mounted on {ours}")));
     }
     let target = root.open_dir(Path::new(&volume.path)).map_err(|error| failed(chain(&error)))?;
-    let target = PathBuf::from(format!("/proc/self/fd/{}", target.as_raw_fd()));
+    let target = own(&target);
     let mount_disk = |device: &str, target: &Path, read_only| {
         disks::mount_disk(Path::new(device), target, read_only).map_err(|error| failed(chain(&error)))
     };

@@ -1,0 +1,119 @@
+//! The end of a guest: says how it went to everybody who listens, lingers, and ends the machine.
+
+use crate::life::describe;
+use crate::report::Board;
+use crate::{notify, power, supervise, watch};
+use image::config::{Config, FailureAction, LINGER, LINGER_FAILED, PowerAction};
+use image::status::{Exit, Finding, Outcome, Phase, PhaseOutcome, Severity, Status};
+use std::time::Duration;
+
+/// Ends the machine after a container, or a boot, that has ended. `Err(None)`: the findings on the board say why.
+pub fn end(outcome: Result<Exit, Option<Finding>>, board: &Board, config: &Config) -> ! {
+    let failed = match outcome {
+        Ok(exit) => {
+            if exit.oom {
+                board.finding(watch::oom_killed());
+            }
+            board.end(Phase::Running, PhaseOutcome::Done);
+            board.begin(Phase::Exited);
+            false
+        }
+        Err(finding) => {
+            if let Some(finding) = finding {
+                board.finding(finding);
+            }
+            fail(board);
+            true
+        }
+    };
+    supervise::end_the_rest();
+    notify::finish(board);
+    std::thread::sleep(config.linger.unwrap_or(if failed { LINGER_FAILED } else { LINGER }));
+    let action = match config.power {
+        _ if failed => config.on_failure,
+        PowerAction::Off => FailureAction::PowerOff,
+        PowerAction::Reboot => FailureAction::Reboot,
+    };
+    let word = match action {
+        FailureAction::PowerOff => "powering off",
+        FailureAction::Reboot => "rebooting",
+        FailureAction::Hold => "holding",
+    };
+    let status = board.snapshot();
+    let line = format!("{word}: {}; exit status {}", reason(&status), exit_status(&status));
+    if failed {
+        log::error!("{line}");
+    } else {
+        log::info!("{line}");
+    }
+    match action {
+        FailureAction::PowerOff => power::end(PowerAction::Off),
+        FailureAction::Reboot => power::end(PowerAction::Reboot),
+        FailureAction::Hold => loop {
+            std::thread::sleep(Duration::from_hours(1));
+        },
+    }
+}
+
+/// Whatever ran has failed, and so has the boot.
+fn fail(board: &Board) {
+    let running: Vec<Phase> =
+        board.snapshot().phases.iter().filter(|time| time.end_ms.is_none()).map(|time| time.phase).collect();
+    for phase in running {
+        board.end(phase, PhaseOutcome::Failed);
+    }
+    board.update(|status| status.outcome = Outcome::Failed);
+}
+
+/// Why it ended, in one line.
+pub fn reason(status: &Status) -> String {
+    if let Some(exit) = exit(status) {
+        return format!("the container ended: {}", describe(exit));
+    }
+    let worst = status.findings.iter().rfind(|finding| finding.severity == Severity::Error);
+    match worst.or(status.findings.last()) {
+        Some(finding) => format!("the boot failed: {}: {}", finding.code.name(), finding.message),
+        None => "the boot failed".into(),
+    }
+}
+
+/// As a shell would say it: the program's exit code, 128 and the signal that killed it, 1 for a boot that failed.
+pub fn exit_status(status: &Status) -> i32 {
+    match exit(status) {
+        Some(Exit { code: Some(code), .. }) => code,
+        Some(Exit { signal: Some(signal), .. }) => 128 + signal,
+        _ => 1,
+    }
+}
+
+fn exit(status: &Status) -> Option<Exit> {
+    status.container.as_ref()?.exit.filter(|_| status.outcome != Outcome::Failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{error, started};
+    use image::status::Code;
+
+    #[test]
+    fn the_last_line_says_why_and_what_a_shell_would() {
+        let board = Board::new("k".into());
+        board.begin(Phase::Gpu);
+        board.finding(error(Code::NoGpu, "there is none", ""));
+        fail(&board);
+        let status = board.snapshot();
+        assert_eq!(reason(&status), "the boot failed: no-gpu: there is none");
+        assert_eq!((exit_status(&status), status.phases[0].outcome), (1, PhaseOutcome::Failed));
+        let ended = |exit| Status {
+            container: Some(image::status::Container { exit: Some(exit), ..started(9, vec![], 0) }),
+            ..Status::default()
+        };
+        let killed = ended(Exit { code: None, signal: Some(9), oom: true });
+        assert_eq!(
+            (exit_status(&killed), reason(&killed).as_str()),
+            (137, "the container ended: killed by signal 9, out of memory")
+        );
+        assert_eq!(exit_status(&ended(Exit { code: Some(3), signal: None, oom: false })), 3);
+    }
+}

@@ -1,0 +1,85 @@
+//! The container's life: started, waited for, and started again where the policy says so.
+
+use crate::container::{self, Spec, Terminal, cgroup};
+use crate::report::{self, Board};
+use crate::supervise::{self, Ended};
+use image::config::Restart;
+use image::status::{Code, Exit, Finding, Outcome, Phase, PhaseOutcome};
+use nix::unistd::Pid;
+use std::time::Duration;
+
+/// Pauses before a program is started again: the first, and the longest. Each is twice the one before.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// A container that begins with less than this will hardly do anything, bytes.
+const LITTLE: u64 = 16 << 20;
+
+/// Runs the container until it has ended for good; the phase [`Phase::Exec`] has begun.
+///
+/// # Errors
+/// The finding that says why it could not be started.
+pub fn run(spec: &Spec, policy: Restart, board: &Board) -> Result<Exit, Finding> {
+    cgroup::create();
+    warn_of_low_memory(board);
+    let (mut restarts, mut pause) = (0, PAUSES.0);
+    loop {
+        let Ended { exit, asked } = once(spec, restarts, board)?;
+        board.update(|status| {
+            if let Some(container) = &mut status.container {
+                (container.exit, container.oom_kills) = (Some(exit), cgroup::oom_kills());
+            }
+        });
+        if asked || !policy.applies(exit.code == Some(0) && !exit.oom, restarts) {
+            return Ok(exit);
+        }
+        restarts += 1;
+        log::info!("the container ended: {}; it is started again in {} s", describe(exit), pause.as_secs());
+        std::thread::sleep(pause);
+        pause = PAUSES.1.min(pause * 2);
+    }
+}
+
+/// One run: from the start to the last line of output.
+fn once(spec: &Spec, restarts: u32, board: &Board) -> Result<Ended, Finding> {
+    let kills = cgroup::oom_kills();
+    let (terminal, slave) = match Terminal::open(board) {
+        Ok((terminal, slave)) => (Some(terminal), Some(slave)),
+        Err(error) => {
+            log::warn!("the container writes to the console, and its output is not kept: {error}");
+            (None, None)
+        }
+    };
+    let child = container::start(spec, slave)?;
+    let pid = child.id();
+    if restarts == 0 {
+        board.end(Phase::Exec, PhaseOutcome::Done);
+        board.begin(Phase::Running);
+    }
+    board.update(|status| {
+        status.outcome = Outcome::Ready;
+        status.container = Some(report::started(pid, spec.command().to_vec(), restarts));
+    });
+    let ended = supervise::run(Pid::from_raw(pid.cast_signed()), kills);
+    supervise::end_the_rest();
+    if let Some(terminal) = terminal {
+        terminal.finish();
+    }
+    Ok(ended)
+}
+
+fn warn_of_low_memory(board: &Board) {
+    let Some(memory) = report::memory().filter(|memory| memory.available < LITTLE) else { return };
+    let message =
+        format!("{} of {} MiB are left for the container", memory.available >> 20, memory.total >> 20);
+    let hint = "give the guest more memory, or pack less: --payload disk, fewer capabilities";
+    board.finding(report::warning(Code::LowMemory, message, hint));
+}
+
+/// How a program ended, in words.
+pub fn describe(exit: Exit) -> String {
+    let oom = if exit.oom { ", out of memory" } else { "" };
+    match (exit.code, exit.signal) {
+        (Some(code), _) => format!("exit code {code}{oom}"),
+        (_, Some(signal)) => format!("killed by signal {signal}{oom}"),
+        _ => format!("for an unknown reason{oom}"),
+    }
+}
