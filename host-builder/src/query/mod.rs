@@ -13,7 +13,7 @@ pub use error::{QueryError, Step};
 pub use target::Target;
 
 use connection::Connection;
-use image::status::{Outcome, Phase, Status};
+use image::status::{Phase, Status};
 use image::wire::{self, MAX_REPLY, MAX_REQUEST, Reply, Request, Until};
 use std::time::{Duration, Instant};
 
@@ -43,7 +43,7 @@ pub fn wait(target: &Target, until: Until, timeout: Duration) -> Result<Status, 
         let handshake = deadline.min(Instant::now() + ATTEMPT);
         let over = || Instant::now() + PAUSE >= deadline;
         match ask(target, &request, handshake, deadline) {
-            Ok(status) if is_decided(&status, until) || over() => return Ok(status),
+            Ok(status) if until.decided(&status).is_some() || over() => return Ok(status),
             Err(last) if last.is_passing() && over() => {
                 return Err(QueryError::GaveUp { after: start.elapsed(), last: Box::new(last) });
             }
@@ -51,14 +51,6 @@ pub fn wait(target: &Target, until: Until, timeout: Duration) -> Result<Status, 
             // A guest that answers early is asked again, but not in a tight loop.
             Ok(_) | Err(_) => std::thread::sleep(PAUSE),
         }
-    }
-}
-
-/// Whether waiting longer could not change the answer.
-pub fn is_decided(status: &Status, until: Until) -> bool {
-    match until {
-        Until::Ready => status.outcome != Outcome::Pending,
-        Until::Exited => is_exited(status) || status.outcome == Outcome::Failed,
     }
 }
 
@@ -90,5 +82,8 @@ fn ask(
     match reply {
         Reply::Status(status) => Ok(*status),
         Reply::Refused(reason) => Err(QueryError::Refused { reason: clean::clean(&reason, 200) }),
+        Reply::Events(_) | Reply::Logs(_) => {
+            Err(QueryError::Malformed { what: "the answer to another question".into() })
+        }
     }
 }

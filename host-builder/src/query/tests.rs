@@ -4,8 +4,8 @@
 use super::view::screen;
 use super::*;
 use image::status::{
-    Cache, Code, Container, Exit, Finding, Gpu, GpuState, Injected, Node, PhaseOutcome, PhaseTime, Resolved,
-    Severity,
+    Cache, Code, Container, Exit, Finding, Gpu, GpuState, Injected, Node, Outcome, PhaseOutcome, PhaseTime,
+    Resolved, Severity,
 };
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -22,14 +22,7 @@ fn a_status(outcome: Outcome) -> Status {
         phase: Phase::Running,
         outcome,
         uptime_ms: 4321,
-        phases: vec![],
-        gpus: vec![],
-        nodes: vec![],
-        injected: vec![],
-        cache: None,
-        resolved: vec![],
-        container: None,
-        findings: vec![],
+        ..Status::default()
     }
 }
 
@@ -141,9 +134,9 @@ fn each_defect_of_a_reply_has_its_own_error() {
     assert!(matches!(of(b"HTTP/1.1 400 Bad Request\r\n\r\n"), QueryError::NotOurProtocol { .. }));
     assert!(matches!(of(&[b'x'; 4096]), QueryError::NotOurProtocol { .. }));
     assert!(matches!(of(&after_ok(b"SSH-2.0-OpenSSH_9.2")), QueryError::NotOurProtocol { .. }));
-    assert!(matches!(of(&after_ok(b"gpui\x03\0\0\0\xff\xff\xff\xff")), QueryError::TooLarge { .. }));
+    assert!(matches!(of(&after_ok(b"gpui\x04\0\0\0\xff\xff\xff\xff")), QueryError::TooLarge { .. }));
     assert!(matches!(of(&after_ok(b"gpui\x07\0\0\0\x01\0\0\0\0")), QueryError::OtherVersion { found: 7 }));
-    assert!(matches!(of(&after_ok(b"gpui\x03\0\0\0\x01\0\0\0\x77")), QueryError::Malformed { .. }));
+    assert!(matches!(of(&after_ok(b"gpui\x04\0\0\0\x01\0\0\0\x77")), QueryError::Malformed { .. }));
     let refused = of(&after_ok(&frame(&Reply::Refused("\x1b[2Jno".into()))));
     assert!(matches!(&refused, QueryError::Refused { reason } if reason == "no"), "{refused:?}");
 }
@@ -240,21 +233,26 @@ fn a_full_status() -> Status {
         state: GpuState::Failed,
         init_ms: Some(4500),
         evidence: vec![text("NVRM: \x1b[31mRmInitAdapter failed!\x1b[0m\r")],
+        ..Gpu::default()
     };
-    let finding = |code, severity, message: &str, evidence| Finding {
+    let finding = |code: Code, severity, message: &str, evidence| Finding {
         code,
         severity,
+        at_ms: 0,
         message: message.into(),
         evidence,
         hint: "look\nhere".into(),
+        link: code.link(),
     };
+    let phase =
+        |phase, start_ms, end_ms, outcome| PhaseTime { phase, start_ms, end_ms, outcome, progress: None };
     let exit = Some(Exit { code: None, signal: Some(9), oom: true });
     Status {
         outcome: Outcome::Failed,
         phases: vec![
-            PhaseTime { phase: Phase::Start, start_ms: 10, end_ms: Some(25), outcome: PhaseOutcome::Done },
-            PhaseTime { phase: Phase::Gpu, start_ms: 25, end_ms: Some(9), outcome: PhaseOutcome::Failed },
-            PhaseTime { phase: Phase::Root, start_ms: 25, end_ms: None, outcome: PhaseOutcome::Running },
+            phase(Phase::Start, 10, Some(25), PhaseOutcome::Done),
+            phase(Phase::Gpu, 25, Some(9), PhaseOutcome::Failed),
+            phase(Phase::Root, 25, None, PhaseOutcome::Running),
         ],
         gpus: vec![gpu],
         nodes: vec![Node {
@@ -279,7 +277,15 @@ fn a_full_status() -> Status {
             },
             Resolved { name: "libnvidia-ml.so.1".into(), path: None, version: None, ours: false },
         ],
-        container: Some(Container { pid: 99, command: vec![text("sh"), text("-c"), text("\x1bc:")], exit }),
+        container: Some(Container {
+            pid: 99,
+            command: vec![text("sh"), text("-c"), text("\x1bc:")],
+            start_ms: 30,
+            restarts: 0,
+            exit,
+            oom_kills: 1,
+            output: vec![],
+        }),
         findings: vec![
             finding(Code::LibraryShadowed, Severity::Warning, "another file", vec![]),
             finding(Code::AdapterInitFailed, Severity::Error, "did \u{9b}2Jnot start", vec![text("Xid\x08")]),
@@ -322,6 +328,8 @@ fn the_screen_is_bounded_whatever_the_guest_sends() {
         Finding {
             code: Code::Internal,
             severity: Severity::Info,
+            at_ms: 0,
+            link: long.clone(),
             message: long.clone(),
             evidence: vec![long.clone(); 100],
             hint: long.clone(),

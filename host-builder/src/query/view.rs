@@ -137,7 +137,7 @@ impl View {
         for (at, gpu) in gpus.iter().take(ENTRIES).enumerate() {
             let code = match gpu.state {
                 GpuState::Ready => GREEN,
-                GpuState::Failed | GpuState::Unsupported => RED,
+                GpuState::Failed | GpuState::Unsupported | GpuState::Lost => RED,
                 GpuState::Found | GpuState::Bound | GpuState::Initialising => YELLOW,
             };
             let mut row = format!(
