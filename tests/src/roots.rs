@@ -165,6 +165,8 @@ impl Recipe {
             components: vec!["main".into()],
             uri: None,
             signed_by: None,
+            distribution: profile::Distribution::default(),
+            base_suites: Vec::new(),
             more_suites: Vec::new(),
         };
         let apt = Apt::open(Access::new(&cache, &ui), &from, &[], arch)?;

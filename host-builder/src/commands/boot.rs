@@ -144,7 +144,7 @@ fn toolroot(args: &Boot, cache: &Cache, ui: &Ui) -> Result<Toolroot> {
     lock.check_profile(&profile.name, &text, &args.lock)?;
     if profile.vm.is_none() {
         return Err(Error::new(format!("profile {} names no packages that run a guest", profile.name)).hint(
-            "give a lock and a profile that do, for QEMU alone: --profile debian-13 --lock FILE; initrd and kernel stay those of --initrd and --kernel",
+            "take QEMU from another profile, and everything else as it is: `host-builder pins resolve --profile debian-13 --lock qemu.lock`, then boot with --profile debian-13 --lock qemu.lock; or add [vm] to the profile",
         ));
     }
     resolve::fetch(&profile, &lock, &[Set::Vm], Access::new(cache, ui))?;

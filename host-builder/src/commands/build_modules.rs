@@ -32,6 +32,8 @@ struct Pinned {
 pub fn run(args: &BuildModules) -> Result<()> {
     let ui = Ui::new(args.quiet || args.json);
     check_outputs(args)?;
+    let signer = signer(args);
+    signer.as_ref().map_or(Ok(()), Signer::check)?;
     let cache = Cache::open()?;
     let access = args.access.of(&cache, &ui);
     let pinned = pinned(args, access)?;
@@ -39,7 +41,6 @@ pub fn run(args: &BuildModules) -> Result<()> {
     let (headers, workshop) = tools(args, pinned.as_ref(), access)?;
     make(args, pinned.as_ref(), &headers, &workshop, &dir, access)?;
     let names: Vec<_> = facts(dir.path())?.into_iter().map(|(module, _)| module.path).collect();
-    let signer = signer(args);
     if let Some(signer) = &signer {
         ui.line(format!("signing {} modules …", names.len()));
         signer.sign_all(&workshop, &headers, dir.path(), &names)?;

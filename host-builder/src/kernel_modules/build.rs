@@ -2,7 +2,7 @@
 //! The result is cached by the digest of everything that went in.
 
 use super::compile::compile;
-use super::headers::{Headers, headers_name};
+use super::headers::{Headers, headers_names};
 use super::index::{Module, content, read_module};
 use super::source::{self, apply, unpack_source};
 use super::workshop::Workshop;
@@ -43,8 +43,8 @@ pub fn build(
     toolroot: impl FnOnce() -> Result<Toolroot>,
     ui: &Ui,
 ) -> Result<Built> {
-    let (package, archive, subdir) = source::of_profile(profile)?;
-    let source = format!("{archive} {subdir} {:?}", profile.patch);
+    let named = source::of_profile(profile, &lock.driver)?;
+    let source = format!("{} {} {:?}", named.archive.unwrap_or_default(), named.subdir, profile.patch);
     let inputs = [
         RECIPE,
         &lock.kernel_release,
@@ -60,7 +60,7 @@ pub fn build(
         let tree = source::locked(cache, lock, profile, &headers, work.path())?;
         compile(&Workshop::Toolroot(toolroot), &headers, work.path(), &tree, out, ui)
     })?;
-    Built::read(cache, dir, format!("built from {package}"))
+    Built::read(cache, dir, format!("built from {}", named.package))
 }
 
 impl Built {
@@ -110,12 +110,18 @@ pub fn facts(dir: &Path) -> Result<Vec<Fact>> {
 /// Whether the locked source can be built for the locked kernel, as far as that can be told without compiling it: it has the
 /// form that the profile says, and the profile's patches fit. Source and kernel headers are in the cache.
 pub fn check_source(cache: &Cache, lock: &Lock, profile: &Modules) -> Result<()> {
-    let Some((package, archive, subdir)) = profile.source() else { return Ok(()) };
-    let source = Tree::of(cache, lock.package(Set::ModuleSource, package)?)?;
+    let Some(named) = profile.source(&lock.driver) else { return Ok(()) };
+    let source = Tree::of(cache, lock.package(Set::ModuleSource, named.package)?)?;
     let work = cache.scratch()?;
-    let tree = unpack_source(&source, archive, subdir, work.path())?;
-    let name = headers_name(&lock.kernel_release, true);
-    let headers = Tree::of(cache, lock.package(Set::Toolroot, &name)?)?;
-    let headers = headers.root.join("usr/src").join(&name);
+    let tree = unpack_source(&source, &named, work.path())?;
+    if profile.patch.is_empty() {
+        return Ok(());
+    }
+    let locked = lock.set(Set::Toolroot);
+    let of_release = headers_names(&lock.kernel_release);
+    let name = of_release.iter().find(|name| locked.iter().any(|artifact| artifact.name == **name));
+    let name = name.unwrap_or(&of_release[0]);
+    let headers = Tree::of(cache, lock.package(Set::Toolroot, name)?)?;
+    let headers = headers.root.join("usr/src").join(name);
     profile.patch.iter().try_for_each(|patch| apply(patch, &tree, &headers))
 }

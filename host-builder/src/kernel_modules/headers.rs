@@ -38,7 +38,7 @@ pub struct Seen {
 impl Headers {
     /// Those of a toolroot, by the release of the kernel.
     pub fn in_toolroot(toolroot: &Toolroot, release: &str) -> Result<Self> {
-        let name = headers_name(release, false);
+        let name = format!("linux-headers-{release}");
         let path = toolroot.path().join("usr/src").join(&name);
         if !path.is_dir() {
             return Err(Error::new(format!(
@@ -172,14 +172,15 @@ fn find_common(configured: &Path) -> Option<PathBuf> {
     candidates.into_iter().find(|dir| has_sources(dir))?.canonicalize().ok()
 }
 
-/// Debian splits headers: `6.12.1+deb13-cloud-amd64` has its common part in `6.12.1+deb13-common`.
-pub fn headers_name(release: &str, common: bool) -> String {
-    if !common {
-        return format!("linux-headers-{release}");
-    }
+/// What packages with the sources of a kernel's headers may be called, the likelier first. Debian splits headers:
+/// `6.12.1+deb13-cloud-amd64` has its common part in `6.12.1+deb13-common`; Ubuntu: `6.8.0-31-generic`, `6.8.0-31`.
+pub fn headers_names(release: &str) -> Vec<String> {
     let abi = release.strip_suffix("-amd64").or(release.strip_suffix("-arm64")).unwrap_or(release);
     let abi = ["-cloud", "-rt"].iter().find_map(|flavour| abi.strip_suffix(flavour)).unwrap_or(abi);
-    format!("linux-headers-{abi}-common")
+    let without_flavour = release.rsplit_once('-').map_or(release, |(abi, _)| abi);
+    [format!("{abi}-common"), without_flavour.to_owned(), release.to_owned()]
+        .map(|name| format!("linux-headers-{name}"))
+        .to_vec()
 }
 
 #[cfg(test)]
@@ -187,10 +188,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn debian_names_its_headers_so() {
-        assert_eq!(headers_name("6.12.1+deb13-cloud-amd64", true), "linux-headers-6.12.1+deb13-common");
-        assert_eq!(headers_name("6.1.0-9-amd64", true), "linux-headers-6.1.0-9-common");
-        assert_eq!(headers_name("6.1.0-9-amd64", false), "linux-headers-6.1.0-9-amd64");
+    fn debian_and_ubuntu_name_their_headers_so() {
+        assert_eq!(headers_names("6.12.1+deb13-cloud-amd64")[0], "linux-headers-6.12.1+deb13-common");
+        assert_eq!(headers_names("6.1.0-9-amd64")[0], "linux-headers-6.1.0-9-common");
+        assert_eq!(headers_names("6.8.0-31-generic")[1], "linux-headers-6.8.0-31");
     }
 
     fn write(path: &Path, text: &str) {

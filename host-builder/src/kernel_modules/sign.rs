@@ -56,6 +56,29 @@ pub fn is_signed(module: &[u8]) -> bool {
 }
 
 impl Signer {
+    /// Fails where key or certificate cannot be read, or the key's passphrase is not given: compiling takes minutes, and
+    /// nobody is asked for anything after it.
+    pub fn check(&self) -> Result<()> {
+        self.check_with(std::env::var_os(PIN).is_some())
+    }
+
+    fn check_with(&self, has_pin: bool) -> Result<()> {
+        fs::read(&self.certificate).doing("reading the certificate", &self.certificate)?;
+        let key = fs::read(&self.key).doing("reading the key", &self.key)?;
+        let key = String::from_utf8_lossy(&key);
+        if !key.contains("PRIVATE KEY-----") {
+            return Err(Error::new(format!("{}: expected a private key in PEM form", self.key.display()))
+                .hint("a key in DER form becomes one with: openssl pkey -inform DER -in KEY -out KEY.pem"));
+        }
+        // PKCS#8, and the older form of OpenSSL.
+        let encrypted = key.contains("BEGIN ENCRYPTED PRIVATE KEY") || key.contains("Proc-Type: 4,ENCRYPTED");
+        if encrypted && !has_pin {
+            return Err(Error::new(format!("{} is encrypted, and {PIN} has no passphrase for it", self.key.display()))
+                .hint(format!("put the passphrase into the environment, as for the kernel's own build: read -rs {PIN}; export {PIN}")));
+        }
+        Ok(())
+    }
+
     /// Signs all modules in `dir`, which must not be signed yet.
     pub fn sign_all(
         &self,
@@ -65,7 +88,6 @@ impl Signer {
         names: &[String],
     ) -> Result<()> {
         let certificate = fs::read(&self.certificate).doing("reading the certificate", &self.certificate)?;
-        fs::File::open(&self.key).doing("reading the key", &self.key)?;
         let bench = Bench::new(self, workshop, headers, dir)?;
         fs::write(dir.join(CERTIFICATE), certificate).doing("writing", dir)?;
         for name in names {
@@ -204,5 +226,31 @@ impl<'a> Bench<'a> {
         module.extend(length.to_be_bytes());
         module.extend(MAGIC);
         fs::write(&path, module).doing("writing", &path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_encrypted_key_without_its_passphrase_is_refused_before_anything_is_built() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        fs::write(path("cert"), "x").unwrap();
+        let signer = Signer { key: path("key"), certificate: path("cert"), hash: Hash::Sha256 };
+        for text in [
+            "-----BEGIN ENCRYPTED PRIVATE KEY-----\n-----END ENCRYPTED PRIVATE KEY-----\n",
+            "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n-----END RSA PRIVATE KEY-----\n",
+        ] {
+            fs::write(path("key"), text).unwrap();
+            let error = signer.check_with(false).unwrap_err();
+            assert!(error.to_string().contains("is encrypted") && error.remedy().unwrap().contains(PIN));
+            signer.check_with(true).unwrap();
+        }
+        fs::write(path("key"), "-----BEGIN PRIVATE KEY-----\n-----END PRIVATE KEY-----\n").unwrap();
+        signer.check_with(false).unwrap();
+        fs::write(path("key"), [0x30, 0x82]).unwrap();
+        assert!(signer.check_with(true).unwrap_err().remedy().unwrap().contains("openssl pkey"));
     }
 }

@@ -4,13 +4,14 @@ use super::headers::Headers;
 use crate::cache::Cache;
 use crate::error::{Doing, Error, Result};
 use crate::lock::{Lock, Set};
-use crate::profile::{Modules, Patch};
+use crate::profile::{ModuleSource, Modules, Patch};
 use crate::source::local;
 use crate::trees::Tree;
 use crate::unpack::{Unpacker, decompressor};
 use regex::Regex;
 use std::fs::{self, File};
 use std::io::BufReader;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// The modules' own tree is at most so deep in what is given.
@@ -35,11 +36,11 @@ impl SourceTree {
     }
 }
 
-/// Package, archive and tree that a profile names.
-pub fn of_profile(profile: &Modules) -> Result<(&str, &str, &str)> {
-    profile.source().ok_or_else(|| {
+/// Package, archive and tree that a profile names for a driver.
+pub fn of_profile<'a>(profile: &'a Modules, driver: &str) -> Result<ModuleSource<'a>> {
+    profile.source(driver).ok_or_else(|| {
         Error::new("the profile has no source of the GPU's modules")
-            .hint("add [modules] package, archive and subdir, or give one: build-modules --source")
+            .hint("add [modules] package and subdir, or give one: build-modules --source")
     })
 }
 
@@ -51,11 +52,11 @@ pub fn locked(
     headers: &Headers,
     work: &Path,
 ) -> Result<SourceTree> {
-    let (package, archive, subdir) = of_profile(profile)?;
-    let source = Tree::of(cache, lock.package(Set::ModuleSource, package)?)?;
-    let tree = unpack_source(&source, archive, subdir, work)?;
+    let named = of_profile(profile, &lock.driver)?;
+    let source = Tree::of(cache, lock.package(Set::ModuleSource, named.package)?)?;
+    let tree = unpack_source(&source, &named, work)?;
     profile.patch.iter().try_for_each(|patch| apply(patch, &tree, &headers.common))?;
-    Ok(SourceTree { make: subdir.to_owned(), modules: subdir.to_owned() })
+    Ok(SourceTree { make: named.subdir.clone(), modules: named.subdir })
 }
 
 /// A source that was given: a directory, or an archive of any form that can be unpacked. It is copied, never written to.
@@ -112,18 +113,37 @@ fn find(work: &Path) -> Option<SourceTree> {
     Some(SourceTree { make: text(parent.unwrap_or(modules))?, modules: text(modules)? })
 }
 
-/// Unpacks the archive `name` of a package.
-pub fn unpack_source(source: &Tree, name: &str, subdir: &str, work: &Path) -> Result<PathBuf> {
-    let archive = source.path(source.file(name)?);
-    let file = File::open(&archive).doing("opening", &archive)?;
-    let mut unpacker = Unpacker::new(work);
-    unpacker.tar(decompressor(name, BufReader::new(file))?, &archive)?;
+/// Puts the source tree of a package below `work`: out of the archive that it is in, or as the package has it.
+pub fn unpack_source(source: &Tree, named: &ModuleSource, work: &Path) -> Result<PathBuf> {
+    let subdir = &named.subdir;
     let tree = work.join(subdir);
+    let place = if let Some(name) = named.archive {
+        let archive = source.path(source.file(name)?);
+        let file = File::open(&archive).doing("opening", &archive)?;
+        Unpacker::new(work).tar(decompressor(name, BufReader::new(file))?, &archive)?;
+        archive.display().to_string()
+    } else {
+        plain_files(source, subdir, work)?;
+        source.origin.clone()
+    };
     if tree.join("Kbuild").is_file() {
         return Ok(tree);
     }
-    Err(Error::new(format!("{}: expected a module source tree in {subdir}", archive.display()))
+    Err(Error::new(format!("{place}: expected a module source tree in {subdir}, with a Kbuild"))
         .hint("the profile's [modules] subdir names another layout"))
+}
+
+/// Copies the files of a package below a directory of it, every byte checked.
+fn plain_files(source: &Tree, subdir: &str, work: &Path) -> Result<()> {
+    let prefix = format!("{}/", subdir.trim_end_matches('/'));
+    for file in source.files.iter().filter(|file| file.path.starts_with(&prefix)) {
+        let to = work.join(&file.path);
+        fs::create_dir_all(to.parent().unwrap_or(work)).doing("creating", &to)?;
+        fs::write(&to, source.read(file)?).doing("writing", &to)?;
+        let mode = if file.executable { 0o755 } else { 0o644 };
+        fs::set_permissions(&to, fs::Permissions::from_mode(mode)).doing("setting the mode of", &to)?;
+    }
+    Ok(())
 }
 
 /// Makes one replacement, where the kernel's header asks for it.

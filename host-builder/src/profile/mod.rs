@@ -1,7 +1,9 @@
 //! Profiles: which kernel, which driver, from where. Intent only; what it resolved to is in the lock.
 
+mod apt;
 mod artifact;
 
+pub use self::apt::{Apt, Distribution};
 pub use self::artifact::{Artifact, Values};
 
 use crate::error::{Doing, Error, Result};
@@ -14,10 +16,13 @@ use std::path::{Path, PathBuf};
 /// Profiles that the tool carries.
 pub const EMBEDDED: &[(&str, &str)] = &[
     ("debian-13", include_str!("../../../image/profiles/debian-13.toml")),
+    ("ubuntu-24.04", include_str!("../../../image/profiles/ubuntu-24.04.toml")),
     ("ch-6.12.8-kernel-2-20251211", include_str!("../../../image/profiles/ch-6.12.8-kernel-2-20251211.toml")),
 ];
 /// The profile that is used when none is named.
 pub const DEFAULT: &str = "debian-13";
+/// What stands for the driver's version in names of packages and paths.
+pub const DRIVER: &str = "{driver}";
 
 /// One profile.
 #[derive(Debug, Clone, Deserialize)]
@@ -58,29 +63,15 @@ pub struct Profile {
     pub directory: PathBuf,
 }
 
-/// A Debian suite.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Apt {
-    /// Suite.
-    pub suite: String,
-    /// Components.
-    pub components: Vec<String>,
-    /// Archive; default: the machine's own.
-    pub uri: Option<String>,
-    /// Key ring that signs it; default: those that apt trusts.
-    pub signed_by: Option<String>,
-    /// More suites, in which `pins update --driver` looks for other versions of the driver.
-    #[serde(default)]
-    pub more_suites: Vec<String>,
-}
-
 /// The kernel and the modules of it that every boot needs.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Kernel {
     /// Package, possibly one that depends on the real image; none where an artifact is the kernel.
     pub package: Option<String>,
+    /// Packages with the rest of it, where its modules are packages apart; `{release}` is the image's release.
+    #[serde(default)]
+    pub more_packages: Vec<String>,
     /// What `{kernel}` stands for in the addresses of artifacts.
     pub version: Option<String>,
     /// Its release, where the artifacts hold several.
@@ -98,7 +89,7 @@ pub struct Kernel {
 pub enum Firmware {
     /// Packages that bring it.
     Packages {
-        /// Names.
+        /// Names; `{driver}` is the driver's version.
         packages: Vec<String>,
     },
     /// `firmware = "none"`: the image is to have none.
@@ -138,9 +129,9 @@ pub struct Userspace {
 pub struct Modules {
     /// Package with the source archive; none where they are built.
     pub package: Option<String>,
-    /// The archive inside it.
+    /// The archive inside it; none where the package has the source as plain files.
     pub archive: Option<String>,
-    /// The source tree inside that.
+    /// The source tree inside that; `{driver}` is the driver's version.
     pub subdir: Option<String>,
     /// Modules in the order in which they are loaded.
     pub load: Vec<String>,
@@ -188,10 +179,30 @@ pub struct Vm {
     pub packages: Vec<String>,
 }
 
+/// Where the source of modules is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModuleSource<'a> {
+    /// Its package.
+    pub package: &'a str,
+    /// The archive inside it, if it is not plain files.
+    pub archive: Option<&'a str>,
+    /// The source tree inside that.
+    pub subdir: String,
+}
+
+/// A package name or path with the driver's version in its place.
+pub fn with_driver(text: &str, driver: &str) -> String {
+    text.replace(DRIVER, driver)
+}
+
 impl Modules {
-    /// Package, archive inside it and source tree inside that; none for modules that come built.
-    pub fn source(&self) -> Option<(&str, &str, &str)> {
-        Some((self.package.as_deref()?, self.archive.as_deref()?, self.subdir.as_deref()?))
+    /// Where the source of a driver is; none for modules that come built.
+    pub fn source(&self, driver: &str) -> Option<ModuleSource<'_>> {
+        Some(ModuleSource {
+            package: self.package.as_deref()?,
+            archive: self.archive.as_deref(),
+            subdir: with_driver(self.subdir.as_deref()?, driver),
+        })
     }
 }
 
@@ -261,8 +272,11 @@ impl Profile {
         if self.apt.is_none() && (packages || firmware || !self.userspace.is_empty()) {
             return Err(self.lacks("[apt]", "packages"));
         }
-        if self.modules.package.is_some() && self.modules.source().is_none() {
-            return Err(self.lacks("[modules] archive and subdir", "a package with the modules' source"));
+        if self.modules.package.is_some() && self.modules.subdir.is_none() {
+            return Err(self.lacks("[modules] subdir", "a package with the modules' source"));
+        }
+        if self.kernel.package.is_none() && !self.kernel.more_packages.is_empty() {
+            return Err(self.lacks("[kernel] package", "more packages of the kernel"));
         }
         if self.modules.package.is_some() && self.toolroot.is_none() {
             return Err(self.lacks("[toolroot]", "the source of modules"));

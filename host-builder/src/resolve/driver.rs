@@ -3,7 +3,7 @@
 use super::strs;
 use crate::error::{Error, Result};
 use crate::lock::{Lock, upstream};
-use crate::profile::{Firmware, Profile};
+use crate::profile::{DRIVER, Firmware, Profile, with_driver};
 use crate::source::apt::{Apt, Packages, Scope};
 use crate::source::{Access, Source};
 use std::cmp::Ordering;
@@ -34,7 +34,13 @@ impl Choice {
             return Ok(self.clone());
         }
         let suite = &profile.apt()?.suite;
-        let found = apt.resolve(Packages { names: &names, scope: Scope::Exact, suite })?;
+        let named: Vec<_> = names.iter().map(|name| with_driver(name, &self.driver)).collect();
+        // A package that has the driver's version in its name is not there at all when it is of another.
+        let offered = apt.versions(&named.iter().map(String::as_str).collect())?;
+        if offered.values().any(Vec::is_empty) {
+            Offered::of(profile, apt)?.newest(&self.driver)?;
+        }
+        let found = apt.resolve(Packages { names: &strs(&named), scope: Scope::Exact, suite })?;
         if found.iter().all(|artifact| upstream(&artifact.version) == self.driver) {
             return Ok(self.clone());
         }
@@ -45,9 +51,12 @@ impl Choice {
 
     /// Package names, with the versions that the driver asks for.
     pub fn pin(&self, names: &[String]) -> Vec<String> {
-        let pinned = |name: &String| match self.pins.get(name) {
-            Some(version) => format!("{name}={version}"),
-            None => name.clone(),
+        let pinned = |name: &String| {
+            let package = with_driver(name, &self.driver);
+            match self.pins.get(name) {
+                Some(version) => format!("{package}={version}"),
+                None => package,
+            }
         };
         names.iter().map(pinned).collect()
     }
@@ -120,11 +129,22 @@ impl<'a> Offered<'a> {
     fn of(profile: &'a Profile, apt: &Apt) -> Result<Self> {
         let from = profile.apt()?;
         let mut suites = vec![from.suite.as_str()];
+        suites.extend(strs(&from.base_suites));
         suites.extend(strs(&from.more_suites));
         let of_driver = of_driver(profile);
         let userspace = profile.userspace.values().flat_map(|group| strs(&group.packages));
         let names: BTreeSet<&str> = of_driver.iter().copied().chain(userspace).collect();
-        Ok(Self { packages: apt.versions(&names)?, of_driver, suites: suites.join(", ") })
+        let (named, plain): (BTreeSet<_>, BTreeSet<_>) = names.iter().partition(|name| name.contains(DRIVER));
+        let packages = apt.versions(&plain)?;
+        let mut offered = Self { packages, of_driver, suites: suites.join(", ") };
+        for name in named {
+            // One package per version: those of the versions that the source is offered in.
+            let drivers = offered.upstreams(offered.of_driver.first().copied().unwrap_or_default());
+            let all: Vec<_> = drivers.iter().map(|driver| with_driver(name, driver)).collect();
+            let versions = apt.versions(&all.iter().map(String::as_str).collect())?;
+            offered.packages.insert(name, versions.into_values().flatten().collect());
+        }
+        Ok(offered)
     }
 
     fn upstreams(&self, package: &str) -> Vec<&str> {

@@ -93,7 +93,10 @@ fn add_packages(lock: &mut Lock, profile: &Profile, choice: &Choice, access: Acc
     if let Some(package) = &profile.kernel.package {
         let image = kernel_image(&apt, package, suite)?;
         image.trim_start_matches(IMAGE_PREFIX).clone_into(&mut lock.kernel_release);
-        lock.add(Set::Kernel, exact(&[&image])?);
+        let more = profile.kernel.more_packages.iter();
+        let names: Vec<_> =
+            more.map(|name| name.replace("{release}", &lock.kernel_release)).chain([image]).collect();
+        lock.add(Set::Kernel, exact(&strs(&names))?);
     }
     let firmware = match &profile.firmware {
         Some(Firmware::Packages { packages }) => packages.as_slice(),

@@ -174,6 +174,8 @@ pub fn against_lock(manifest: &Manifest, lock: &Lock) -> Vec<Difference> {
         .map(|(what, locked, stated)| Difference::new("the manifest", what, locked, stated))
         .collect();
     let origins: BTreeSet<_> = manifest.files.iter().map(|file| file.origin.as_str()).collect();
+    // What several artifacts bring together names them all.
+    let origins: BTreeSet<_> = origins.into_iter().flat_map(|origin| origin.split(", ")).collect();
     for origin in origins.into_iter().filter(|origin| *origin != manifest.builder && !is_locked(origin, lock))
     {
         let found = match versions(origin, lock) {

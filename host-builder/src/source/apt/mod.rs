@@ -61,7 +61,7 @@ impl<'a> Apt<'a> {
         let (cache, ui) = (access.cache, access.ui);
         let archive = match &from.uri {
             Some(uri) => Archive { uri: uri.clone(), signed_by: from.signed_by.clone() },
-            None => machine_archive()?,
+            None => machine_archive(from.distribution)?,
         };
         let sources = sources_text(&archive, from, more_suites);
         let arch = debian_arch(arch)?;
@@ -259,7 +259,11 @@ impl Source for Apt<'_> {
 
 fn sources_text(archive: &Archive, from: &profile::Apt, more_suites: &[&str]) -> String {
     let mut suites = vec![from.suite.as_str()];
-    suites.extend(more_suites.iter().filter(|suite| **suite != from.suite));
+    for suite in from.base_suites.iter().map(String::as_str).chain(more_suites.iter().copied()) {
+        if !suites.contains(&suite) {
+            suites.push(suite);
+        }
+    }
     let mut text = format!(
         "Types: deb\nURIs: {}\nSuites: {}\nComponents: {}\n",
         archive.uri,

@@ -68,12 +68,14 @@ fn failure(what: &str, stderr: &str) -> Error {
     // apt says that it failed to fetch also where it could not write.
     let hint = if has(&["No space"]) {
         "free some space in the cache directory, or set GPU_INITRD_CACHE to another place"
+    } else if has(&["Mirror sync in progress"]) {
+        "the mirror is being updated: try again in some minutes, or use another mirror"
     } else if has(&["was not found", "Unable to locate", "has no installation candidate", "404"]) {
         RE_RESOLVE
     } else if has(&["resolve", "connect", "Network", "timed out", "Failed to fetch"]) {
         "check the network and the machine's apt sources; what was fetched so far is kept"
     } else if has(&["NO_PUBKEY", "not signed", "GPG"]) {
-        "install the archive's keys (package debian-archive-keyring), up to date"
+        "install the archive's keys (package debian-archive-keyring; for Ubuntu's archive ubuntu-keyring), up to date; a profile with [apt] uri names them in signed_by"
     } else {
         "run it with the machine's own apt to see more"
     };
@@ -97,6 +99,11 @@ mod tests {
         assert!(gone.remedy().unwrap().contains("--update-lock"));
         let offline = failure("x", "Err: Temporary failure resolving 'a.test'\nE: Failed to fetch\n");
         assert!(offline.remedy().unwrap().contains("network"));
+        let syncing = failure(
+            "x",
+            "E: Failed to fetch http://a.test/P.xz  File has unexpected size. Mirror sync in progress?\n",
+        );
+        assert!(syncing.remedy().unwrap().contains("some minutes"));
         let full = failure(
             "x",
             "E: Failed to fetch http://a.test/b.deb  Error writing to file - write (28: No space left on device)\n",

@@ -1,6 +1,7 @@
 //! The machine's own apt sources: which archive it uses, and which keys it trusts for it. Both of apt's file formats.
 
 use crate::error::{Error, Result};
+use crate::profile::Distribution;
 use std::fs;
 use std::path::Path;
 
@@ -13,13 +14,13 @@ pub struct Archive {
     pub signed_by: Option<String>,
 }
 
-/// The archive for Debian packages among the sources in `/etc/apt`.
-pub fn machine_archive() -> Result<Archive> {
-    machine_archive_from(Path::new("/etc/apt"))
+/// The archive for packages of a distribution among the sources in `/etc/apt`.
+pub fn machine_archive(of: Distribution) -> Result<Archive> {
+    machine_archive_from(Path::new("/etc/apt"), of)
 }
 
 /// [`machine_archive`] of a fake `/etc/apt`.
-pub fn machine_archive_from(etc_apt: &Path) -> Result<Archive> {
+pub fn machine_archive_from(etc_apt: &Path, of: Distribution) -> Result<Archive> {
     let mut archives = Vec::new();
     let parts = etc_apt.join("sources.list.d");
     let mut files: Vec<_> = fs::read_dir(&parts)
@@ -37,18 +38,20 @@ pub fn machine_archive_from(etc_apt: &Path) -> Result<Archive> {
     }
     // Other vendors call their archives `…/debian` too; theirs have other components and other keys.
     let mut archives: Vec<_> =
-        archives.into_iter().filter(|found| found.main && is_debian(&found.archive.uri)).collect();
-    let by_debian =
-        |archive: &Archive| archive.signed_by.as_ref().is_some_and(|keys| keys.contains("debian-archive"));
-    archives.sort_by_key(|found| !by_debian(&found.archive));
+        archives.into_iter().filter(|found| found.main && is_main_of(&found.archive.uri, of)).collect();
+    let keyring = format!("{}-archive", of.word());
+    let own = |archive: &Archive| archive.signed_by.as_ref().is_some_and(|keys| keys.contains(&keyring));
+    archives.sort_by_key(|found| !own(&found.archive));
     archives
         .into_iter()
         .map(|found| found.archive)
         .next()
         .ok_or_else(|| {
-            Error::new(format!("no Debian archive among the apt sources in {}", etc_apt.display())).hint(
-                "run this on Debian, or name an archive in a profile of your own: [apt] uri = \"…\" (--profile FILE)",
-            )
+            Error::new(format!("no {of} archive among the apt sources in {}", etc_apt.display())).hint(format!(
+                "run this on {of}, or name an archive and its keys in a profile of your own: [apt] uri = \"…/{}\", signed_by = \"/usr/share/keyrings/{}-archive-keyring.gpg\" (--profile FILE)",
+                of.word(),
+                of.word()
+            ))
         })
 }
 
@@ -58,10 +61,11 @@ struct Found {
     main: bool,
 }
 
-/// Debian's main archive, not that of security updates; cloud images name it through a list of mirrors.
-fn is_debian(uri: &str) -> bool {
-    let uri = uri.trim_end_matches('/');
-    uri.ends_with("/debian") || (uri.starts_with("mirror+file:") && uri.ends_with("/debian.list"))
+/// A distribution's main archive, not that of security updates; cloud images name it through a list of mirrors.
+fn is_main_of(uri: &str, of: Distribution) -> bool {
+    let (uri, word) = (uri.trim_end_matches('/'), of.word());
+    uri.ends_with(&format!("/{word}"))
+        || (uri.starts_with("mirror+file:") && uri.ends_with(&format!("/{word}.list")))
 }
 
 fn one_line(text: &str) -> Vec<Found> {
@@ -122,7 +126,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("sources.list.d")).unwrap();
         fs::write(dir.path().join(name), text).unwrap();
-        machine_archive_from(dir.path())
+        machine_archive_from(dir.path(), Distribution::Debian)
     }
 
     #[test]
@@ -154,6 +158,18 @@ mod tests {
         )
         .unwrap();
         assert_eq!(archive.uri, "mirror+file:/etc/apt/mirrors/debian.list");
+    }
+
+    #[test]
+    fn each_distribution_has_its_own_archive() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = "deb http://p.test/someone/ubuntu noble main\n\
+                    deb [signed-by=/usr/share/keyrings/ubuntu-archive-keyring.gpg] http://a.test/ubuntu/ noble main\n\
+                    deb http://b.test/debian trixie main\n";
+        fs::write(dir.path().join("sources.list"), text).unwrap();
+        let of = |distribution| machine_archive_from(dir.path(), distribution).unwrap().uri;
+        assert_eq!(of(Distribution::Ubuntu), "http://a.test/ubuntu/");
+        assert_eq!(of(Distribution::Debian), "http://b.test/debian");
     }
 
     #[test]
