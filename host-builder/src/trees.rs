@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 pub struct Tree {
     /// Where its files are.
     pub root: PathBuf,
-    /// Name and version, for the manifest.
+    /// [`Artifact::origin`], for the manifest.
     pub origin: String,
     /// What it is unpacked from and how: the key of what is derived from it.
     pub key: String,
@@ -33,8 +33,7 @@ impl Tree {
             write_json(&dir.join("index.json"), &unpacker.finish())
         })?;
         let files = read_json(&dir.join("index.json"))?;
-        let origin = format!("{} {}", artifact.name, artifact.version);
-        Ok(Self { root: dir.join("files"), origin, key, files })
+        Ok(Self { root: dir.join("files"), origin: artifact.origin(), key, files })
     }
 
     /// Its file at this path.

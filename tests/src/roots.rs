@@ -160,15 +160,8 @@ impl Recipe {
 
     fn fetch(&self, arch: &str, names: &[&str], scope: Scope) -> Result<Vec<PathBuf>, RigError> {
         let (cache, ui, suite) = (Cache::open()?, Ui::new(false), self.suite.name());
-        let from = profile::Apt {
-            suite: suite.into(),
-            components: vec!["main".into()],
-            uri: None,
-            signed_by: None,
-            distribution: profile::Distribution::default(),
-            base_suites: Vec::new(),
-            more_suites: Vec::new(),
-        };
+        let from =
+            profile::Apt { suite: suite.into(), components: vec!["main".into()], ..profile::Apt::default() };
         let apt = Apt::open(Access::new(&cache, &ui), &from, &[], arch)?;
         let artifacts = apt.resolve(Packages { names, scope, suite })?;
         let mut missing = Vec::new();

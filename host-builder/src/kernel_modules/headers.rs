@@ -105,22 +105,26 @@ impl Headers {
                 return Seen { binds: Vec::new(), source, output };
             }
         }
-        let src = self.configured.parent().filter(|parent| parent.ends_with("usr/src"));
-        let root = src.and_then(Path::parent).unwrap_or(&self.configured).to_owned();
-        let below = |path: &Path| {
-            let rest = path.strip_prefix(&root).ok()?;
-            let place = workshop.place(Room::Headers);
+        let whole = |path: &Path| {
+            let src = path.parent().filter(|parent| parent.ends_with("usr/src"));
+            src.and_then(Path::parent).unwrap_or(path).to_owned()
+        };
+        let below = |path: &Path, root: &Path, room: Room| {
+            let rest = path.strip_prefix(root).ok()?;
+            let place = workshop.place(room);
             Some(if rest.as_os_str().is_empty() {
                 place.to_owned()
             } else {
                 format!("{place}/{}", rest.display())
             })
         };
-        let output = below(&self.configured).expect("it is at or below the root");
+        let (root, other) = (whole(&self.configured), whole(&self.common));
+        let output = below(&self.configured, &root, Room::Headers).expect("it is at or below the root");
         let mut binds = vec![(root.clone(), Room::Headers)];
-        let source = below(&self.common).unwrap_or_else(|| {
-            binds.push((self.common.clone(), Room::Common));
-            workshop.place(Room::Common).to_owned()
+        let source = below(&self.common, &root, Room::Headers).unwrap_or_else(|| {
+            let source = below(&self.common, &other, Room::Common).expect("it is at or below the root");
+            binds.push((other, Room::Common));
+            source
         });
         Seen { binds, source, output }
     }

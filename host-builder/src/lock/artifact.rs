@@ -87,6 +87,15 @@ pub struct Artifact {
 }
 
 impl Artifact {
+    /// How manifests name it: name and version. What comes from no signed archive has its digest there, too: its publisher
+    /// may offer another file under the same name and version.
+    pub fn origin(&self) -> String {
+        match self.source {
+            Kind::Apt => format!("{} {}", self.name, self.version),
+            _ => format!("{} {} sha256:{:.16}", self.name, self.version, self.sha256),
+        }
+    }
+
     /// How many bytes it may unpack to. Where the lock does not say, a multiple of its size that no real archive reaches.
     pub fn bound(&self) -> u64 {
         let guess = self.size.saturating_mul(64).saturating_add(64 << 20);

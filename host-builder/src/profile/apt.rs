@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 /// An archive, and the suites of it.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Apt {
     /// Suite.

@@ -327,7 +327,10 @@ impl Profile {
                 self.name,
                 known.join(", ")
             ))
-            .hint(format!("choose among those with --capabilities, or add [userspace.{capability}] to a profile of your own"))),
+            .hint(match capability {
+                Capability::Compat32 => "choose among those with --capabilities, or add 32-bit packages to the groups of a profile of your own: [userspace.compute] compat32 = [...]".to_owned(),
+                _ => format!("choose among those with --capabilities, or add [userspace.{capability}] to a profile of your own"),
+            })),
         }
     }
 }

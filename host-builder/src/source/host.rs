@@ -29,6 +29,7 @@ const DIRECTORIES: &[&str] = &[
     "usr/lib/i386-linux-gnu/nvidia/current",
     "usr/lib32",
     "usr/bin",
+    "usr/sbin",
     "usr/share/nvidia",
     "usr/share/nvidia/files.d",
 ];

@@ -4,10 +4,12 @@
 #![allow(clippy::unwrap_used, reason = "a test ends where its ground is missing")]
 
 mod formats;
+mod given;
 mod modules;
 mod offline;
 mod place;
 mod release;
 mod server;
+mod sources;
 mod tls;
 mod update;

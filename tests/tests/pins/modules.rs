@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use crate::place::{Place, driver_files, parts};
 
 /// Sources that are built as NVIDIA's are: the stub driver, with a nvidia-drm.
-fn stub(directory: &Path) {
+pub fn stub(directory: &Path) {
     let stub = Path::new(env!("CARGO_MANIFEST_DIR")).join("stub");
     fs::create_dir_all(directory).unwrap();
     for entry in fs::read_dir(stub).unwrap().map(Result::unwrap) {
@@ -41,7 +41,7 @@ fn headers() -> PathBuf {
 }
 
 /// A copy of the headers and of their programs, elsewhere.
-fn copy_of_headers(to: &Path) -> PathBuf {
+pub fn copy_of_headers(to: &Path) -> PathBuf {
     let headers = headers();
     let usr = headers.parent().unwrap().parent().unwrap();
     fs::create_dir_all(to.join("usr/lib")).unwrap();
@@ -76,7 +76,7 @@ fn unpacked(at: &Path, archive: &str) -> PathBuf {
 }
 
 /// A key with its certificate.
-fn key(at: &Path) {
+pub fn key(at: &Path) {
     let mut openssl = Command::new("openssl");
     openssl.args([
         "req", "-new", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "key.pem", "-out", "cert.pem",

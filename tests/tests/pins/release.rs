@@ -67,6 +67,26 @@ fn its_image_has_the_driver_files_of_the_packages_image() {
     place.good(&["build-initrd"]);
     assert_eq!(sha256_file(&place.path("out/vmlinuz")).unwrap(), sha256_file(&initrd().kernel).unwrap());
     assert!(place.path("r.lock").exists());
+    // A lock of files from a web server says of every file where it is from.
+    let verify = |lock: &str| {
+        let mut command = std::process::Command::new(rig::build::program());
+        place.prepare(command.args(["verify", "out/initrd.img", "--lock", lock]));
+        let output = command.output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (code, text) = verify("r.lock");
+    assert!(code == Some(0) && text.starts_with("good: "), "{text}");
+    let lock = fs::read_to_string(place.path("r.lock")).unwrap();
+    let libs = place.artifact("nvidia-driver-libs").sha256;
+    fs::write(place.path("other.lock"), lock.replace(&libs, &"0".repeat(64))).unwrap();
+    let (code, text) = verify("other.lock");
+    assert!(
+        code == Some(1)
+            && text.contains("nvidia-driver-libs")
+            && text.contains(&libs[..16])
+            && text.contains("sha256:0000"),
+        "{text}"
+    );
     let first = sha256_file(&place.path("out/initrd.img")).unwrap();
     let output = place.command(&["build-initrd", "--offline", "--output", "again.img"]).output().unwrap();
     assert!(output.status.success(), "{output:?}");

@@ -18,7 +18,7 @@ pub struct Origin {
 /// What an origin is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// A Debian package.
+    /// A package, or another artifact of the lock.
     Package,
     /// Kernel modules, built from a package.
     Built,
@@ -27,7 +27,7 @@ pub enum Kind {
 }
 
 impl Origin {
-    /// `NAME VERSION`, `NAME:ARCH VERSION`, `built from NAME`, or the tool's own name and version.
+    /// `NAME VERSION`, `NAME VERSION sha256:DIGEST`, `NAME:ARCH VERSION`, `built from NAME`, or the tool's own name and version.
     pub fn of(text: &str, manifest: &Manifest) -> Self {
         if let Some(source) = text.strip_prefix("built from ") {
             let version = manifest.driver.as_ref().map_or_else(String::new, |driver| driver.version.clone());
@@ -37,6 +37,10 @@ impl Origin {
         let version = version.to_owned();
         if text == manifest.builder {
             return Self { name: name.to_owned(), version, purl: None, kind: Kind::Tool };
+        }
+        // What has its digest there is no archive's package.
+        if version.contains(" sha256:") {
+            return Self { name: name.to_owned(), version, purl: None, kind: Kind::Package };
         }
         let native = match manifest.arch.as_str() {
             "x86_64" => "amd64",

@@ -187,22 +187,22 @@ pub fn against_lock(manifest: &Manifest, lock: &Lock) -> Vec<Difference> {
     differences
 }
 
-/// Whether an origin, `NAME VERSION`, `NAME:ARCH VERSION` or `built from NAME`, is an artifact of the lock.
+/// Whether an origin, [`Artifact::origin`](crate::lock::Artifact::origin), `NAME:ARCH VERSION` or `built from NAME`, is an artifact of the lock.
 fn is_locked(origin: &str, lock: &Lock) -> bool {
     lock.artifact.iter().any(|artifact| {
         let (name, version) = (&artifact.name, &artifact.version);
-        origin == format!("{name} {version}")
+        origin == artifact.origin()
             || origin == format!("{name}:{} {version}", artifact.arch)
             || origin == format!("built from {name}")
     })
 }
 
 /// Versions of an origin's package in the lock.
-fn versions<'a>(origin: &str, lock: &'a Lock) -> Vec<&'a str> {
+fn versions(origin: &str, lock: &Lock) -> Vec<String> {
     let name = origin.split([' ', ':']).next().unwrap_or(origin);
     lock.artifact
         .iter()
         .filter(|artifact| artifact.name == name)
-        .map(|artifact| artifact.version.as_str())
+        .map(|artifact| artifact.origin()[name.len()..].trim_start().to_owned())
         .collect()
 }

@@ -7,7 +7,7 @@ mod sources;
 
 use self::records::{Record, records};
 use self::run::run;
-use self::sources::{Archive, machine_archive};
+pub use self::sources::{Archive, machine_archive};
 use super::{Access, Offer, Source, check};
 use crate::cache::{Cache, sha256, sha256_file};
 use crate::error::{Doing, Error, Result};

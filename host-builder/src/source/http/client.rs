@@ -151,6 +151,11 @@ fn of_error(url: &str, error: ureq::Error) -> Failure {
             Failure::Final(untrusted(url, &error.to_string()))
         }
         E::Io(error) => Failure::Transient(io_text(&error), None),
+        E::ConnectProxyFailed(text) if !text.contains("responded 5") => Failure::Final(
+            Error::new(format!("{url}: the proxy of the environment does not open a connection (CONNECT): {text}")).hint(
+                "the first of ALL_PROXY, HTTPS_PROXY and HTTP_PROXY is used: check it, and its user and password; many proxies open connections for https:// only; NO_PROXY names hosts to be asked directly",
+            ),
+        ),
         error @ (E::ConnectionFailed | E::HostNotFound | E::BodyStalled | E::ConnectProxyFailed(_)) => {
             Failure::Transient(error.to_string(), None)
         }
