@@ -77,7 +77,7 @@ fn keys() -> PathBuf {
 fn place() -> PathBuf {
     let (uri, keys) = archive();
     let text = Profile::load(PROFILE).unwrap().1;
-    let apt = format!("[apt]\nuri = {uri:?}\nsigned_by = {keys:?}\n");
+    let apt = format!("[apt]\nuri = {uri:?}\nsigned_by = \"{}\"\n", keys.display());
     let text = text.replacen("[apt]\n", &apt, 1);
     let place = cache().unwrap().room("rig/ubuntu").unwrap().join(&sha256(text.as_bytes())[..16]);
     fs::create_dir_all(&place).unwrap();
@@ -122,6 +122,9 @@ fn an_image_of_ubuntus_packages_passes_verify_and_drives_a_gpu() {
     let mut verify = Command::new(program());
     verify.args(["verify", "initrd.img", "--lock", "ubuntu.lock"]).current_dir(&place);
     good(&verify.output().unwrap());
+    // The driver's own list of files, with everything that it names.
+    let all = "compute,utility,video,graphics,display,ngx";
+    good(&run(&place, &["build-initrd", "--dry-run", "--payload", "files", "--capabilities", all]));
     let lock = host_builder::lock::Lock::read(&place.join("ubuntu.lock")).unwrap().unwrap();
     assert!(lock.kernel_release.ends_with("-generic"), "{}", lock.kernel_release);
 

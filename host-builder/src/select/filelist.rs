@@ -88,6 +88,8 @@ fn parse(bytes: &[u8], place: &str, driver: &str) -> Result<List> {
         }
         let known = || TABLE.iter().any(|file| file.is(name, driver));
         let passed_over = match place_of(&row.kind) {
+            // Wine's part of DLSS is among the libraries.
+            _ if name.ends_with(".dll") => Some("a library for Windows".to_owned()),
             _ if capabilities.is_empty() => Some(format!("categories {}", row.category.join(", "))),
             None if !known() => Some(format!("type {}", row.kind)),
             _ => None,
@@ -116,12 +118,12 @@ fn place_of(kind: &str) -> Option<Place> {
 fn of_category(word: &str) -> &'static [Capability] {
     match word {
         "cuda" | "opencl" => &[Compute],
-        "nvml" | "utils" | "modprobe" => &[Utility],
+        "nvml" | "utils" | "modprobe" | "nvpd" | "nvsandboxutils" => &[Utility],
         "video" | "vdpau" => &[Video],
         "xdriver" => &[Display],
         "ngx" => &[Ngx],
         "vulkan" | "optix" | "egl" | "egl_headless" | "egl_wayland" | "egl_gbm" | "egl_x11" | "glx"
-        | "gbm" | "glvnd" => &[Display, Graphics],
+        | "gbm" | "glvnd" | "nvapi" | "nvpresent" => &[Display, Graphics],
         _ => &[],
     }
 }
@@ -173,6 +175,13 @@ mod tests {
             "{notes}"
         );
         assert_eq!(list.notes.len(), 2, "{notes}");
+    }
+
+    /// As Ubuntu's package of driver 580 has it.
+    #[test]
+    fn libraries_for_windows_are_passed_over() {
+        let list = parsed(r#"[{"name": "_nvngx.dll", "type": "LIB", "category": ["ngx"]}]"#).unwrap();
+        assert!(list.files.is_empty() && list.notes[0].contains("library for Windows"), "{:?}", list.notes);
     }
 
     #[test]

@@ -145,11 +145,31 @@ fn unusable(file: &Found, what: &str) -> Error {
 }
 
 fn library_paths(value: &serde_json::Value, names: &mut Vec<String>) {
+    // Vulkan's layers stand in a list.
+    if let serde_json::Value::Array(values) = value {
+        for value in values {
+            library_paths(value, names);
+        }
+    }
     let serde_json::Value::Object(fields) = value else { return };
     for (key, value) in fields {
         match value.as_str() {
             Some(name) if key == "library_path" => names.push(name.to_owned()),
             _ => library_paths(value, names),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libraries_are_found_in_icd_files_and_in_lists_of_layers() {
+        let text = r#"{"ICD": {"library_path": "a.so.0"}, "layers": [{"library_path": "b.so.1"}, {"library_path": "c.so.2", "n": 1}]}"#;
+        let mut names = Vec::new();
+        library_paths(&serde_json::from_str(text).unwrap(), &mut names);
+        names.sort();
+        assert_eq!(names, ["a.so.0", "b.so.1", "c.so.2"]);
     }
 }
