@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// An entry that is older is not just being used by the process that made it.
 const SETTLED: std::time::Duration = std::time::Duration::from_hours(1);
@@ -93,11 +94,11 @@ impl Cache {
     ) -> Result<PathBuf> {
         let parent = self.room(room)?;
         let path = parent.join(key);
-        if path.is_dir() {
+        if is_in_use(&path) {
             return Ok(path);
         }
         let _lock = self.lock(&format!("{room}-{key}").replace('/', "-"))?;
-        if path.is_dir() {
+        if is_in_use(&path) {
             return Ok(path);
         }
         let temporary = Scratch::new(&parent)?;
@@ -107,19 +108,19 @@ impl Cache {
         Ok(path)
     }
 
-    /// Removes all entries of a room but the newest. One that another process may just have asked for stays.
+    /// Removes all entries of a room but those used last. One that another process may just have asked for stays.
     pub fn forget(&self, room: &str, keep: usize) -> Result<()> {
         let room = self.room(room)?;
         let mut entries = Vec::new();
         for entry in fs::read_dir(&room).doing("reading", &room)? {
             let path = entry.doing("reading", &room)?.path();
             // Gone meanwhile: somebody else forgets, too.
-            let Ok(made) = fs::metadata(&path).and_then(|metadata| metadata.modified()) else { continue };
-            entries.push((made, path));
+            let Ok(used) = fs::metadata(&path).and_then(|metadata| metadata.modified()) else { continue };
+            entries.push((used, path));
         }
         entries.sort();
-        for (made, path) in entries.iter().rev().skip(keep) {
-            if made.elapsed().is_ok_and(|age| age > SETTLED) {
+        for (used, path) in entries.iter().rev().skip(keep) {
+            if used.elapsed().is_ok_and(|age| age > SETTLED) {
                 let _ = fs::remove_dir_all(path);
             }
         }
@@ -273,6 +274,14 @@ pub fn write_atomically(path: &Path, mode: u32, fill: impl FnOnce(&mut File) -> 
     Staged::new(path, mode, fill)?.commit()
 }
 
+/// Whether an entry is there; it counts as used from now on, so that [`Cache::forget`] of another process leaves it.
+fn is_in_use(path: &Path) -> bool {
+    let Ok(directory) = File::open(path) else { return false };
+    // Another user's cache may be read only, and then it is not tidied either.
+    let _ = directory.set_modified(SystemTime::now());
+    true
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -281,6 +290,20 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::at(&dir.path().join("c")).unwrap();
         (dir, cache)
+    }
+
+    #[test]
+    fn what_was_used_last_is_kept_however_old_it_is() {
+        let (_dir, cache) = cache();
+        let room = cache.room("room").unwrap();
+        for name in ["a", "b", "c"] {
+            let path = cache.derived("room", name, |_| Ok(())).unwrap();
+            File::open(path).unwrap().set_modified(SystemTime::now() - 3 * SETTLED).unwrap();
+        }
+        cache.derived("room", "a", |_| panic!("it is there")).unwrap();
+        cache.forget("room", 0).unwrap();
+        let left: Vec<_> = fs::read_dir(room).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["a"]);
     }
 
     #[test]
