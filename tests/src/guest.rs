@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    os::unix::net::UnixStream,
+    os::unix::net::{UnixListener, UnixStream},
     path::{Path, PathBuf},
     process::ExitStatus,
     time::Duration,
@@ -29,6 +29,8 @@ const START: Duration = Duration::from_secs(20);
 /// Context id of every guest: each has a backend of its own.
 pub const CID: u32 = 5;
 
+/// The hybrid vsock socket, in the guest's directory.
+const UDS: &str = "vsock.sock";
 /// File with the serial console, in the guest's directory.
 const CONSOLE: &str = "console.log";
 
@@ -108,6 +110,19 @@ impl Setup {
         self
     }
 
+    /// An OEM string of its SMBIOS tables.
+    #[must_use]
+    pub fn oem_string(mut self, string: &str) -> Self {
+        self.machine.oem_strings.push(string.into());
+        self
+    }
+
+    /// Takes the connections that the guest will open to `port` of the host, as the hybrid socket forwards them.
+    pub fn listen(&self, port: u32) -> Result<UnixListener, RigError> {
+        let path = self.directory.path().join(format!("{UDS}_{port}"));
+        UnixListener::bind(&path).map_err(|e| RigError::io("listen on", &path, e))
+    }
+
     /// A guest without a vsock device.
     #[must_use]
     pub fn without_vsock(mut self) -> Self {
@@ -148,7 +163,7 @@ impl Setup {
 
 fn vsock_backend(dir: &Path) -> Result<VsockBackend, RigError> {
     let daemon = backend::daemon(&Cache::open()?, &Ui::new(false))?;
-    Ok(VsockBackend::start(&daemon, dir, &dir.join("vsock.sock"), CID)?)
+    Ok(VsockBackend::start(&daemon, dir, &dir.join(UDS), CID)?)
 }
 
 fn virtiofsd(tools: &dyn Tools, directory: &Path, socket: &Path, log: &Path) -> Result<Background, RigError> {

@@ -18,7 +18,7 @@ use host_builder::{
 };
 use image::{
     status::{Code, Finding, Status},
-    wire::{DEFAULT_PORT, Until},
+    wire::{self, DEFAULT_PORT, MAX_REPLY, MAX_REQUEST, Reply, Request, Until, WireError},
 };
 
 use crate::{
@@ -142,6 +142,15 @@ pub fn ask(guest: &Guest) -> Status {
 pub fn wait(guest: &Guest, until: Until) -> Status {
     query::wait(&target(guest), until, PATIENCE)
         .unwrap_or_else(|e| panic!("no {until:?}: {e:?}\n{}", tail(guest)))
+}
+
+/// One request, on a connection of its own, past the host tool's own code.
+pub fn request(guest: &Guest, request: &Request) -> Reply {
+    let mut stream = guest.connect(DEFAULT_PORT, ANSWER).unwrap_or_else(|e| panic!("{e:?}\n{}", tail(guest)));
+    let asked = stream.set_read_timeout(Some(PATIENCE)).map_err(WireError::Io);
+    let asked = asked.and_then(|()| wire::write(&mut stream, request, MAX_REQUEST));
+    let reply = asked.and_then(|()| wire::read(&mut stream, MAX_REPLY));
+    reply.unwrap_or_else(|e| panic!("no reply to {request:?}: {e}\n{}", tail(guest)))
 }
 
 /// The status once `reached` says so, asked for again and again.

@@ -109,6 +109,8 @@ pub struct Machine {
     pub gpus: Vec<Gpu>,
     /// The vsock device.
     pub vsock: Option<Vsock>,
+    /// OEM strings of its SMBIOS tables, which carry systemd's credentials.
+    pub oem_strings: Vec<String>,
     /// The serial console.
     pub console: Console,
 }
@@ -128,6 +130,7 @@ impl Machine {
             shares: Vec::new(),
             gpus: Vec::new(),
             vsock: None,
+            oem_strings: Vec::new(),
             console,
         }
     }
@@ -204,6 +207,9 @@ impl Machine {
         }
         args.text("-object", &format!("memory-backend-memfd,id=ram,size={}M,share=on", self.memory_mib));
         args.text("-m", &self.memory()).text("-smp", &self.cpus.to_string());
+        for string in &self.oem_strings {
+            args.option("-smbios", &[b"type=11,value=", &escaped(Path::new(string))]);
+        }
         match &self.console {
             Console::File(file) => args.option("-chardev", &[b"file,id=console,path=", &escaped(file)]),
             // signal=on: Ctrl-C ends the machine instead of going to the guest.

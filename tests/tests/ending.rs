@@ -1,0 +1,75 @@
+//! How a guest ends, or does not: restarts, holding after a failure, and what it says on the way.
+
+#![allow(clippy::unwrap_used, reason = "the helpers of a test may panic as the test may")]
+
+use image::event::{Happening, LogSource};
+use image::status::{Code, Outcome};
+use image::wire::{Reply, Request, Until};
+use rig::scene::{PATIENCE, ask, boot, finding, guest, request, wait};
+
+#[test]
+fn a_program_that_fails_is_started_again_as_often_as_the_policy_says() {
+    let setup = guest().cmdline("gpu_initrd.restart=on-failure:2 gpu_initrd.linger=120s -- ending exit 4");
+    let guest = boot(setup);
+    let status = wait(&guest, Until::Exited);
+    let container = status.container.as_ref().unwrap();
+    assert_eq!((container.restarts, container.exit.unwrap().code), (2, Some(4)));
+    assert_eq!(status.outcome, Outcome::Ready);
+    let Reply::Events(events) = request(&guest, &Request::Events { from: 0, timeout_ms: 0 }) else {
+        panic!("no events")
+    };
+    let started = events.events.iter().filter_map(|event| match event.what {
+        Happening::Started { restarts, .. } => Some(restarts),
+        _ => None,
+    });
+    assert_eq!(started.collect::<Vec<_>>(), [0, 1, 2]);
+}
+
+#[test]
+fn a_failed_boot_can_be_held_and_asked() {
+    let setup = guest().cmdline("gpu_initrd.on_failure=hold gpu_initrd.linger=0s -- no-such-program");
+    let mut guest = boot(setup);
+    let last = guest.wait_for_console("gpu-initrd: holding: ", PATIENCE).unwrap();
+    assert!(last.contains("the boot failed: entrypoint-not-found: no-such-program is in none of"), "{last}");
+    assert!(last.ends_with("exit status 1"), "{last}");
+    let status = ask(&guest);
+    assert_eq!(status.outcome, Outcome::Failed);
+    assert_eq!(finding(&status, Code::EntrypointNotFound).link, "README.md#entrypoint-not-found");
+}
+
+/// At the default level, a line for each phase and the last one; with debug there is more. What the program writes is kept.
+#[test]
+fn the_log_has_a_line_for_each_phase_and_the_output_of_the_program_is_kept() {
+    let ours = |console: &str| -> Vec<String> {
+        let words = console.lines().filter_map(|line| Some(line.split_once("gpu-initrd: ")?.1.to_owned()));
+        words.collect()
+    };
+    let script = "/bin/sh -c \"printf 'one\\ntwo\\n'; printf three\"";
+    let mut quiet = boot(guest().cmdline(&format!("gpu_initrd.linger=20s -- {script}")));
+    let status = wait(&quiet, Until::Exited);
+    assert_eq!(status.container.as_ref().unwrap().output, ["one", "two", "three"]);
+    let logs = |source| match request(&quiet, &Request::Logs { source, from: 0, timeout_ms: 0 }) {
+        Reply::Logs(logs) => logs,
+        other => panic!("{other:?}"),
+    };
+    let output = logs(LogSource::Container);
+    assert_eq!(
+        output.lines.iter().map(|line| line.text.as_str()).collect::<Vec<_>>(),
+        ["one", "two", "three"]
+    );
+    assert_eq!((output.next, output.lost), (4, 0));
+    let kernel = logs(LogSource::Kernel);
+    assert!(
+        kernel.lines.iter().any(|line| line.text.contains("Command line: ")),
+        "the first lines are there"
+    );
+    let (_, console) = quiet.wait_for_end(PATIENCE).unwrap();
+    let lines = ours(&console);
+    let phases = status.phases.len();
+    assert!(lines.len() <= phases + 1, "{phases} phases, and {lines:#?}");
+    assert!(lines.iter().any(|line| line.starts_with("root done after ")), "{lines:#?}");
+
+    let mut verbose = boot(guest().cmdline("gpu_initrd.debug gpu_initrd.linger=0s -- true"));
+    let (_, console) = verbose.wait_for_end(PATIENCE).unwrap();
+    assert!(ours(&console).len() > 2 * lines.len(), "{console}");
+}

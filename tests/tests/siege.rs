@@ -1,0 +1,92 @@
+//! A host that has gone mad: ten thousand connections with a million random frames, from before the guest listens.
+
+#![allow(clippy::unwrap_used, reason = "the helpers of a test may panic as the test may")]
+
+use image::status::Outcome;
+use image::wire::{self, MAX_REPLY, MAX_REQUEST, Reply, Request, Until};
+use rand::rngs::SmallRng;
+use rand::{Rng, RngExt, SeedableRng};
+use rig::scene::{PATIENCE, ask, boot, guest, wait};
+use rig::vsock;
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+const CONNECTIONS: usize = 10_000;
+const FRAMES: usize = 100;
+const SOLDIERS: usize = 4;
+
+/// Frames that are wrong from the first byte, later, or not at all.
+fn frame(random: &mut SmallRng) -> Vec<u8> {
+    let mut payload = vec![0; random.random_range(0..64)];
+    random.fill_bytes(&mut payload);
+    let mut frame = Vec::new();
+    match random.random_range(0..4) {
+        0 => return payload,
+        // A header that is right, around nonsense; sometimes with a length that never comes.
+        1 => {
+            wire::write(&mut frame, &Request::Status, MAX_REQUEST).unwrap();
+            let length = u32::try_from(payload.len()).unwrap() << random.random_range(0..20);
+            frame.truncate(8);
+            frame.extend(length.to_le_bytes());
+            frame.extend(payload);
+        }
+        2 => {
+            wire::write(&mut frame, &Request::Events { from: random.random(), timeout_ms: 1 }, MAX_REQUEST)
+                .unwrap();
+            let at = random.random_range(0..frame.len());
+            frame[at] = random.random();
+        }
+        _ => wire::write(&mut frame, &Request::Status, MAX_REQUEST).unwrap(),
+    }
+    frame
+}
+
+/// One connection with many frames; what the guest makes of it is its affair.
+fn attack(uds: &Path, random: &mut SmallRng) -> bool {
+    let Ok(mut stream) = vsock::try_connect(uds, wire::DEFAULT_PORT) else { return false };
+    let bytes: Vec<u8> = (0..FRAMES).flat_map(|_| frame(random)).collect();
+    stream.set_write_timeout(Some(Duration::from_secs(10))).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let _ = stream.write_all(&bytes);
+    match random.random_range(0..3) {
+        0 => {}
+        1 => drop(stream.shutdown(Shutdown::Write)),
+        _ => drop(stream.read(&mut [0; 4096])),
+    }
+    true
+}
+
+#[test]
+fn memory_and_boot_are_unharmed() {
+    let guest = boot(guest().cmdline("-- /bin/sh -c 'while sleep 0.1; do grep VmRSS /proc/1/status; done'"));
+    let uds = guest.uds().unwrap();
+    let taken = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for soldier in 0..SOLDIERS {
+            let taken = &taken;
+            scope.spawn(move || {
+                let mut random = SmallRng::seed_from_u64(soldier as u64);
+                while taken.load(Ordering::Relaxed) < CONNECTIONS {
+                    taken.fetch_add(usize::from(attack(uds, &mut random)), Ordering::Relaxed);
+                }
+            });
+        }
+        let status = wait(&guest, Until::Ready);
+        assert_eq!((status.outcome, status.findings), (Outcome::Ready, vec![]));
+    });
+    assert!(taken.load(Ordering::Relaxed) >= CONNECTIONS);
+
+    // Every place is free again, and the answers are as ever.
+    let mut stream = guest.connect(wire::DEFAULT_PORT, PATIENCE).unwrap();
+    wire::write(&mut stream, &Request::Status, MAX_REQUEST).unwrap();
+    let reply: Reply = wire::read(&mut stream, MAX_REPLY).unwrap();
+    assert!(matches!(reply, Reply::Status(_)), "{reply:?}");
+    let status = ask(&guest);
+    let output = status.container.unwrap().output;
+    let rss: Vec<u32> =
+        output.iter().filter_map(|line| line.split_whitespace().nth(1)?.parse().ok()).collect();
+    assert!(!rss.is_empty() && rss.iter().all(|kib| *kib < 5 * 1024), "KiB resident in PID 1: {rss:?}");
+}
