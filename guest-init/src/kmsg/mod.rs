@@ -13,6 +13,8 @@ const DEVICE: &str = "/dev/kmsg";
 const NAME: &str = "gpu-initrd";
 /// Whether programs may write as much as they want into the log.
 const RATE_LIMIT: &str = "/proc/sys/kernel/printk_devkmsg";
+/// Lines of lower priority than this number do not reach the console, and of debug lines the kernel shows none by default.
+const CONSOLE_LEVEL: &str = "/proc/sys/kernel/printk";
 /// A record holds about 1 KB; what is longer is cut.
 const MAX_LINE: usize = 900;
 
@@ -34,6 +36,11 @@ pub fn start_logging(level: &str) {
         let _ = WriteLogger::init(LevelFilter::Trace, config, LineWriter::new(Kmsg(device)));
     }
     log::set_max_level(level);
+    if level >= LevelFilter::Debug
+        && let Err(error) = std::fs::write(CONSOLE_LEVEL, "8\n")
+    {
+        log::warn!("debug lines are not on the console: {CONSOLE_LEVEL}: {error}");
+    }
 }
 
 /// One line to the kernel log, past the `log` crate: for a panic, which may happen inside it.
