@@ -83,20 +83,3 @@ mod tests {
         }
     }
 }
-#[cfg(test)]
-mod tmp {
-    #[test]
-    fn real() {
-        let c=super::chips(&std::fs::read("/root/.cache/gpu-initrd/modules/4f7929a9b9c38af47cce819c0bd3edfac976d54a006c447c370864dc9bd53587/nvidia.ko").unwrap()).unwrap();
-        eprintln!(
-            "{} {:?}",
-            c.len(),
-            c.iter()
-                .filter(|c| c.name.contains("H100")
-                    || c.name.contains("T4")
-                    || c.name.ends_with("L4")
-                    || c.name.contains("A100"))
-                .collect::<Vec<_>>()
-        );
-    }
-}
