@@ -6,12 +6,12 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use crate::driver;
 use crate::inject::layer::Place;
-use crate::inject::{self, InjectError, Inventory, Request};
+use crate::inject::{self, InjectError, InjectReport, Inventory, Request};
 use crate::ldcache::{self, LdCacheError};
 use crate::report::chain;
 use crate::rootfs::{RootDir, RootError};
-use image::capability;
 use image::config::DriverFiles;
 
 const HELP: &str = "\
@@ -123,7 +123,7 @@ fn inject_options(args: &[OsString]) -> Result<Command, CliError> {
     let names = ["--root", "--driver", "--layer", "--capabilities", "--driver-files", "--library-path"];
     let [root, driver, layer, capabilities, policy, library_path] = options(names, args)?;
     let capabilities = capabilities.map(|list| list.to_string_lossy().into_owned());
-    let capabilities = capability::requested(capabilities.as_deref())
+    let asked = Request::of_capabilities(capabilities.as_deref())
         .map_err(|error| CliError::Usage(format!("--capabilities: {error}")))?;
     let driver_files = match policy.as_ref().map(|policy| policy.to_string_lossy()) {
         None => DriverFiles::default(),
@@ -131,7 +131,7 @@ fn inject_options(args: &[OsString]) -> Result<Command, CliError> {
             CliError::Usage(format!("--driver-files {name}: expected mask, keep or refuse"))
         })?,
     };
-    let request = Request { capabilities, driver_files, library_path, ..Request::default() };
+    let request = Request { driver_files, library_path, ..asked };
     Ok(Command::Inject(Box::new(Inject {
         root: required(root, "--root", "inject")?,
         driver: required(driver, "--driver", "inject")?,
@@ -221,18 +221,33 @@ fn inject(options: &Inject) -> Result<i32, CliError> {
     let (root, driver) = (RootDir::open(&options.root)?, RootDir::open(&options.driver)?);
     let inventory = Inventory::of_directory(&driver)?;
     let request = &options.request;
-    let report = if let Some(layer) = &options.layer {
-        inject::layer::layer(&root, &driver, &inventory, request, Place::Links(layer), None)?
+    let done = if let Some(layer) = &options.layer {
+        inject::layer::layer(&root, &driver, &inventory, request, Place::Links(layer), None)
     } else {
-        let mut report = inject::copy::copy(&root, &driver, &inventory, request)?;
-        inject::complete(&root, request, &mut report)?;
-        report
+        inject::copy::copy(&root, &driver, &inventory, request).and_then(|mut report| {
+            inject::complete(&root, request, &mut report)?;
+            Ok(report)
+        })
     };
-    for finding in &report.findings {
+    // What a guest would report, for whoever reads the JSON; and an error for everybody else.
+    let (report, failure) = match done {
+        Ok(report) => (report, None),
+        Err(error) => {
+            let failure = chain(&error);
+            let libc = inject::libc(&root);
+            let findings = vec![driver::finding(error)];
+            (InjectReport { libc, findings, ..InjectReport::default() }, Some(failure))
+        }
+    };
+    for finding in report.findings.iter().filter(|_| failure.is_none()) {
         eprintln!("guest-init: {}: {}", finding.code.name(), printable(&finding.message));
     }
     let json = serde_json::to_string_pretty(&report).map_err(std::io::Error::from)?;
     print(&(json + "\n"))?;
+    if let Some(failure) = failure {
+        eprintln!("guest-init: {}", printable(&failure));
+        return Ok(2);
+    }
     // Whether libcuda.so.1 exists depends on the capabilities chosen; if the loader finds one, it must be
     // ours.
     Ok(i32::from(report.resolved.iter().any(|r| r.path.is_some() && !r.expected)))
@@ -253,6 +268,7 @@ fn print(text: &str) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use image::capability;
 
     fn parsed(args: &[&str]) -> Result<Command, String> {
         parse(&args.iter().map(OsString::from).collect::<Vec<_>>()).map_err(|e| e.to_string())

@@ -112,22 +112,30 @@ pub fn complete(request: &Request, report: &mut InjectReport, board: &Board) -> 
     Ok(())
 }
 
+/// A failed injection as a finding; that the image cannot use the driver's files is a warning.
+pub fn finding(error: InjectError) -> Finding {
+    match error {
+        InjectError::Refused(finding) => *finding,
+        InjectError::NoGlibc { .. } => {
+            let hint = "use an image with glibc (Debian, Ubuntu, RHEL, distroless), or add glibc to this one";
+            report::warning(Code::ImageHasNoGlibc, chain(&error), hint)
+        }
+        InjectError::NoSpace { .. } => failed(Code::NoSpace, &chain(&error)),
+        error => failed(Code::InjectFailed, &chain(&error)),
+    }
+}
+
 /// Puts the outcome of an injection on the board.
 fn told(result: Result<InjectReport, InjectError>, board: &Board) -> Result<Option<InjectReport>, Finding> {
     let mut report = match result {
         Ok(report) => report,
-        Err(error @ InjectError::NoGlibc { .. }) => {
-            let hint = "use an image with glibc (Debian, Ubuntu, RHEL, distroless), or add glibc to this one";
-            board.finding(report::warning(Code::ImageHasNoGlibc, chain(&error), hint));
-            return Ok(None);
-        }
-        Err(InjectError::Refused(finding)) => return Err(*finding),
         Err(error) => {
-            let code = match error {
-                InjectError::NoSpace { .. } => Code::NoSpace,
-                _ => Code::InjectFailed,
-            };
-            return Err(failed(code, &chain(&error)));
+            let finding = finding(error);
+            if finding.code == Code::ImageHasNoGlibc {
+                board.finding(finding);
+                return Ok(None);
+            }
+            return Err(finding);
         }
     };
     report.warnings.iter().for_each(|warning| log::warn!("inject: {warning}"));

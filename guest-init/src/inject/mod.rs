@@ -32,7 +32,7 @@ use crate::rootfs::RootError;
 
 pub use self::complete::complete;
 pub use self::inventory::Inventory;
-pub use self::place::{RUN_LINK, STORE_DIR};
+pub use self::place::{RUN_LINK, STORE_DIR, libc};
 pub use self::plan::{Plan, PlannedFile, plan};
 pub use self::request::{DEFAULT_PATH, Request};
 
@@ -152,6 +152,9 @@ pub struct Resolution {
 pub struct InjectReport {
     /// Version of the driver.
     pub version: Option<String>,
+    /// What loads the container's libraries: `glibc 2.36`, `musl with gcompat`, `store of Nix or Guix`; where nothing can
+    /// load the driver's, `musl` or `none`.
+    pub libc: String,
     /// Directory of the container's libraries.
     pub lib_dir: String,
     /// Whether the container has a store of Nix or Guix, and so needs the link [`RUN_LINK`].

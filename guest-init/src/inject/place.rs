@@ -80,6 +80,25 @@ impl Places {
     }
 }
 
+/// What loads the libraries of a container, in words.
+pub fn libc(root: &RootDir) -> String {
+    libc_at(root, Places::of(root).as_ref())
+}
+
+/// [`libc`], for a container whose places are known.
+pub(super) fn libc_at(root: &RootDir, places: Option<&Places>) -> String {
+    match places.map(|places| &places.loader) {
+        Some(Loader::Glibc(platform)) => match platform.glibc {
+            Some((major, minor)) => format!("glibc {major}.{minor}"),
+            None => "glibc".into(),
+        },
+        Some(Loader::Musl) => "musl with gcompat".into(),
+        Some(Loader::Store) => "store of Nix or Guix".into(),
+        None if is_file(root, &format!("/lib/ld-musl-{}.so.1", std::env::consts::ARCH)) => "musl".into(),
+        None => "none".into(),
+    }
+}
+
 fn is_directory(root: &RootDir, path: &str) -> bool {
     root.stat(Path::new(path)).is_ok_and(|stat| stat.kind == Kind::Directory)
 }

@@ -10,7 +10,7 @@ use image::elf::{self, ElfError};
 use image::layout::DRIVER_LIB_DIR;
 
 use super::inventory::{DriverFile, Inventory, Place};
-use super::place::{Loader, Places};
+use super::place::{Loader, Places, libc_at};
 use super::request::Request;
 use super::{InjectError, InjectReport, Item, ItemKind, findings, foreign, text};
 use crate::ldcache::{self, Machine, compare_names};
@@ -80,6 +80,7 @@ pub fn plan(
     let places = Places::of(root).ok_or(InjectError::NoGlibc { triplet: Machine::NATIVE.triplet() })?;
     let report = InjectReport {
         version: inventory.version.clone(),
+        libc: libc_at(root, Some(&places)),
         lib_dir: places.libraries.first().map(|dir| text(dir)).unwrap_or_default(),
         store: places.store,
         ..InjectReport::default()

@@ -39,17 +39,24 @@ impl Request {
     /// [`UnknownCapability`] when `NVIDIA_DRIVER_CAPABILITIES` names one that does not exist.
     pub fn of_config(config: &Config) -> Result<Self, UnknownCapability> {
         let value = config.env.get(capability::VARIABLE).map(String::as_str);
-        let capabilities = capability::requested(value)?;
-        let words: Vec<_> = value.unwrap_or_default().split(',').map(str::trim).collect();
-        let named = capabilities.iter().copied().filter(|c| words.contains(&c.name())).collect();
         Ok(Self {
-            capabilities,
-            named,
             driver_files: config.driver_files,
             library_path: config.env.get("LD_LIBRARY_PATH").map(OsString::from),
             program: config.command().into_iter().next(),
             path: config.env.get("PATH").cloned(),
+            ..Self::of_capabilities(value)?
         })
+    }
+
+    /// What a list of capabilities says, as `NVIDIA_DRIVER_CAPABILITIES` has it.
+    ///
+    /// # Errors
+    /// [`UnknownCapability`] when it names one that does not exist.
+    pub fn of_capabilities(list: Option<&str>) -> Result<Self, UnknownCapability> {
+        let capabilities = capability::requested(list)?;
+        let words: Vec<_> = list.unwrap_or_default().split(',').map(str::trim).collect();
+        let named = capabilities.iter().copied().filter(|c| words.contains(&c.name())).collect();
+        Ok(Self { capabilities, named, ..Self::default() })
     }
 
     /// The directories of the program's RUNPATH, with `$ORIGIN` filled in. Empty when there is none or the program is

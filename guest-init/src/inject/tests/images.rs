@@ -107,6 +107,8 @@ fn a_container_without_glibc_is_left_untouched() {
     fs::write(f.at("root/usr/lib/libc.musl-x86_64.so.1"), library("libc.musl-x86_64.so.1")).unwrap();
     let before = snapshot(&f.at("root"));
     assert!(matches!(f.copy(&request()), Err(InjectError::NoGlibc { .. })));
+    let root = RootDir::open(&f.at("root")).unwrap();
+    assert_eq!(super::super::libc(&root), "none");
     assert_eq!(snapshot(&f.at("root")), before);
 }
 
@@ -116,7 +118,7 @@ fn gcompat_gets_the_driver_where_musl_looks() {
     fs::remove_file(f.lib.join("libc.so.6")).unwrap();
     fs::write(f.at("root/usr/lib/libgcompat.so.0"), library("libgcompat.so.0")).unwrap();
     let report = f.copy(&request()).unwrap();
-    assert_eq!(report.lib_dir, "/usr/lib");
+    assert_eq!((report.lib_dir.as_str(), report.libc.as_str()), ("/usr/lib", "musl with gcompat"));
     assert!(report.resolved.iter().all(|found| found.expected), "{:?}", report.resolved);
     assert!(!f.at("root/etc/ld.so.cache").exists());
     assert_eq!(f.copy(&request()).unwrap().changed, 0);
