@@ -4,6 +4,7 @@ pub mod archive;
 pub mod cache;
 pub mod cli;
 pub mod commands;
+pub mod doctor;
 pub mod error;
 pub mod gpus;
 pub mod interrupt;

@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         Command::Diff(args) => commands::diff::run(&args),
         Command::Verify(args) => commands::verify::run(&args),
         Command::Sbom(args) => commands::sbom::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Doctor(args) => commands::doctor::run(&args),
         Command::Pins(args) => commands::pins::run(&args),
         Command::Status(args) => commands::status::run(&args),
     };

@@ -65,6 +65,15 @@ fn every_finding_is_documented_with_the_words_of_the_code() {
 }
 
 #[test]
+fn every_check_of_doctor_is_documented_with_the_words_of_the_code() {
+    let expected: Vec<_> = host_builder::doctor::CHECKS
+        .iter()
+        .map(|(name, meaning)| vec![format!("`{name}`"), (*meaning).to_owned()])
+        .collect();
+    assert_eq!(table("## Before the boot"), expected);
+}
+
+#[test]
 fn every_option_of_build_initrd_is_documented() {
     let cells: String = table("## Building an image").into_iter().map(|row| row[0].clone() + " ").collect();
     let documented: BTreeSet<_> = cells

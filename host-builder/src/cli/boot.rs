@@ -15,6 +15,9 @@ Beside it: host-builder status unix:out/vsock.sock --wait ready
 
 Exit codes: 0 the guest has ended (whatever its program returned: ask status), 2 failure or interrupt.";
 
+/// Lock file that build-initrd writes.
+pub(super) const DEFAULT_LOCK: &str = "initrd.lock";
+
 /// Arguments of `boot`.
 #[derive(Debug, Args)]
 pub struct Boot {
@@ -28,7 +31,7 @@ pub struct Boot {
     #[arg(long, value_name = "FILE", default_value = "out/vmlinuz")]
     pub kernel: PathBuf,
     /// Lock file, which names the QEMU to use.
-    #[arg(long, value_name = "FILE", default_value = "initrd.lock")]
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_LOCK)]
     pub lock: PathBuf,
     /// Profile that the lock was made from: a name that the tool carries, or a file.
     #[arg(long, value_name = "NAME|FILE", default_value = profile::DEFAULT)]

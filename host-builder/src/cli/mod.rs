@@ -6,6 +6,7 @@ mod build_initrd;
 mod build_modules;
 mod cat;
 mod diff;
+mod doctor;
 mod examine;
 mod extract;
 mod inspect;
@@ -22,6 +23,7 @@ pub use build_modules::{BuildModules, Toolchain};
 pub use cat::Cat;
 use clap::{Parser, Subcommand};
 pub use diff::Diff;
+pub use doctor::Doctor;
 pub use examine::Examine;
 pub use extract::Extract;
 pub use inspect::Inspect;
@@ -100,6 +102,13 @@ pub enum Command {
     /// Packages with versions and purl, every file with its digest. The same image gives the same document.
     #[command(after_help = sbom::SBOM_HELP)]
     Sbom(Sbom),
+    /// Look at a host, or at a container image, before the boot: what is wrong, and what to do.
+    ///
+    /// A host: IOMMU, VFIO, the GPUs and what has them, memory, KVM, vsock; with IMAGE, whether its driver knows the GPUs.
+    /// With IMAGE and --root, a container: its libc, where the driver's files would go, which it brings along, what its
+    /// CUDA needs. Nothing is changed, nothing is fetched.
+    #[command(after_help = doctor::DOCTOR_HELP)]
+    Doctor(Doctor),
     /// Ask a running guest how it is.
     ///
     /// Shows what is wrong, then phase, driver, GPUs, nodes, injected files, loader cache, container and the time of

@@ -7,6 +7,7 @@ mod build_payload;
 mod build_report;
 pub mod cat;
 pub mod diff;
+pub mod doctor;
 pub mod examine;
 pub mod extract;
 pub mod inspect;

@@ -13,7 +13,7 @@ use std::path::Path;
 /// PCI vendor id of NVIDIA.
 const VENDOR: &str = "10de";
 /// The first PCI device id of Turing: the open modules drive nothing older.
-const TURING: u16 = 0x1e00;
+pub(crate) const TURING: u16 = 0x1e00;
 /// So many names of the list an error shows.
 const SHOWN: usize = 12;
 
@@ -54,7 +54,7 @@ fn id(digits: &str) -> Option<u16> {
 }
 
 /// The GSP firmware that chips of a family load, by the name that the driver gives the file.
-fn firmware(device: u16) -> &'static str {
+pub(crate) fn firmware(device: u16) -> &'static str {
     match device {
         // Turing (TU10x, TU11x) and GA100. Source: kgspGetGspRmBootUcode… and README of NVIDIA's open modules: "gsp_tu10x.bin
         // for Turing and GA100, gsp_ga10x.bin for everything newer".

@@ -10,10 +10,7 @@ pub fn check(address: &str) -> Result<String> {
 }
 
 fn check_from(devices: &Path, address: &str) -> Result<String> {
-    let full = full_address(address).ok_or_else(|| {
-        Error::new(format!("--vfio expects a PCI address such as 0000:01:00.0, found {address:?}"))
-            .hint("list NVIDIA's devices: lspci -D -d 10de:")
-    })?;
+    let full = full_address("--vfio", address)?;
     let device = devices.join(&full);
     if !device.is_dir() {
         return Err(Error::new(format!("{}: there is no PCI device {full}", device.display()))
@@ -31,7 +28,14 @@ fn check_from(devices: &Path, address: &str) -> Result<String> {
 }
 
 /// `01:00.0` and `0000:01:00.0`, in lower case, with the domain.
-fn full_address(text: &str) -> Option<String> {
+pub fn full_address(option: &str, text: &str) -> Result<String> {
+    completed(text).ok_or_else(|| {
+        Error::new(format!("{option} expects a PCI address such as 0000:01:00.0, found {text:?}"))
+            .hint("list NVIDIA's devices: lspci -D -d 10de:")
+    })
+}
+
+fn completed(text: &str) -> Option<String> {
     let text = text.to_ascii_lowercase();
     let text = if text.matches(':').count() == 1 { format!("0000:{text}") } else { text };
     let (rest, function) = text.split_once('.')?;
@@ -50,10 +54,10 @@ mod tests {
 
     #[test]
     fn addresses_are_completed_or_refused() {
-        assert_eq!(full_address("01:00.0").as_deref(), Some("0000:01:00.0"));
-        assert_eq!(full_address("0001:0A:00.7").as_deref(), Some("0001:0a:00.7"));
+        assert_eq!(completed("01:00.0").as_deref(), Some("0000:01:00.0"));
+        assert_eq!(completed("0001:0A:00.7").as_deref(), Some("0001:0a:00.7"));
         for bad in ["", "01:00", "1:00.0", "01:00.8", "0000:01:00.0/..", "../01:00.0", "0000:01:00.00"] {
-            assert_eq!(full_address(bad), None, "{bad}");
+            assert_eq!(completed(bad), None, "{bad}");
         }
     }
 

@@ -1,0 +1,124 @@
+//! `doctor`: a host, or a container image, before the boot.
+
+use super::manifest_of::{is_manifest, required};
+use crate::archive::{Archive, Want};
+use crate::cache::Cache;
+use crate::cli::{DEFAULT_PAYLOAD_OUTPUT, Doctor as Arguments};
+use crate::doctor::{self, Asked, Container, Disk, Host, Origin, Packed, Report, Tools};
+use crate::error::{Doing, Error, Result};
+use crate::lock::{Lock, Set};
+use crate::query::clean::clean_json;
+use crate::query::view::wants_colour;
+use crate::toolroot::Toolroot;
+use crate::ui::{Ui, print};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Runs the command. 0: nothing failed; 1: something did.
+pub fn run(args: &Arguments) -> Result<ExitCode> {
+    let report = match &args.image {
+        None => host(args, None)?,
+        Some(image) => {
+            let cache = Cache::open()?;
+            let work = cache.scratch()?;
+            let packed = packed(args, image, &cache, work.path())?;
+            match &args.root {
+                None => host(args, Some(&packed))?,
+                Some(root) => container(args, root, &packed, &cache, work.path())?,
+            }
+        }
+    };
+    print(&if args.json {
+        clean_json(&super::list::json(&report))
+    } else {
+        doctor::screen(&report, wants_colour())
+    });
+    Ok(ExitCode::from(u8::from(!report.good)))
+}
+
+fn host(args: &Arguments, packed: Option<&Packed>) -> Result<Report> {
+    let asked = Asked { gpus: &args.gpu, guest_memory: args.guest_memory, packed };
+    let mut checks = doctor::check_host(&Host::at(Path::new("/")), &asked)?;
+    checks.splice(0..0, packed.map(Packed::check));
+    Ok(Report::new(packed.map(|packed| packed.version().to_owned()), checks))
+}
+
+fn container(args: &Arguments, root: &Path, packed: &Packed, cache: &Cache, work: &Path) -> Result<Report> {
+    let mut checks = vec![packed.check()];
+    if packed.manifest.driver.is_some() {
+        let (root, unread) = directory(args, root, cache, work)?;
+        let config = args.config.as_deref();
+        checks.extend(doctor::check_container(Container { root: &root, unread, config, packed, work })?);
+    }
+    Ok(Report::new(Some(packed.version().to_owned()), checks))
+}
+
+/// The root as a directory, and what could not be read where it is a disk.
+fn directory(
+    args: &Arguments,
+    root: &Path,
+    cache: &Cache,
+    work: &Path,
+) -> Result<(PathBuf, Option<Vec<String>>)> {
+    let root = root.canonicalize().doing("finding the container root", root)?;
+    if root.is_dir() {
+        return Ok((root, None));
+    }
+    let kind = Disk::of(&root)?;
+    let (directory, unread) = doctor::unpack(&tools(args, kind, cache)?, kind, &root, &work.join("root"))?;
+    Ok((directory, Some(unread)))
+}
+
+fn packed(args: &Arguments, image: &Path, cache: &Cache, work: &Path) -> Result<Packed> {
+    let archive = Archive::open(image)?;
+    let contents = archive.read(&Want { digests: false, keep: &is_manifest })?;
+    let manifest = required(&contents, image)?;
+    let usual = Path::new(DEFAULT_PAYLOAD_OUTPUT);
+    let disk = args.payload_disk.as_deref().or_else(|| Some(usual).filter(|disk| disk.is_file()));
+    let origin = Origin { archive: &archive, manifest, disk, whole: args.root.is_some() };
+    Packed::take(origin, work, &|kind| tools(args, kind, cache))
+}
+
+/// The programs for a file system: of the lock's packages that are in the cache, else of the machine. Nothing is fetched.
+fn tools(args: &Arguments, kind: Disk, cache: &Cache) -> Result<Tools> {
+    let locked = locked_tools(args, kind, cache);
+    let machine = Tools::machine();
+    match locked {
+        Ok(Some(tools)) => Ok(tools),
+        _ if machine.has(kind.program()) => Ok(machine),
+        locked => {
+            let error = Error::new(format!(
+                "{} is needed to read this disk, and is not on this machine",
+                kind.program()
+            ))
+            .hint(format!(
+                "apt install {}; or name the lock that the image was built from: --lock FILE",
+                kind.package()
+            ));
+            Err(match locked {
+                Err(why) => error.source(why),
+                Ok(_) => error,
+            })
+        }
+    }
+}
+
+fn locked_tools(args: &Arguments, kind: Disk, cache: &Cache) -> Result<Option<Tools>> {
+    let Some(lock) = Lock::read(&args.lock)? else { return Ok(None) };
+    for set in [Set::Payload, Set::Vm] {
+        let packages = lock.set(set);
+        let mut there = !packages.is_empty();
+        for package in packages {
+            there = there && cache.has_blob(&package.sha256, package.size)?;
+        }
+        if there {
+            let root = Toolroot::of(cache, &lock, set, &BTreeMap::new(), &Ui::new(true))?;
+            let tools = Tools::at(root.path());
+            if tools.has(kind.program()) {
+                return Ok(Some(tools));
+            }
+        }
+    }
+    Ok(None)
+}

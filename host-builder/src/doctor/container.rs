@@ -1,0 +1,221 @@
+//! A container image before it ever boots: which libc, where files would go, which driver files it brings, what its CUDA
+//! needs.
+
+use super::cuda;
+use super::guest::{self, Answer, Wishes};
+use super::packed::Packed;
+use super::report::Check;
+use crate::error::{Doing, Error, Result};
+use image::config::Config;
+use image::requirement::{self, Facts, Verdict};
+use image::status::{Code, Finding, Severity};
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+/// Bytes of a `config.json`.
+const MAX_CONFIG: u64 = 1 << 20;
+/// Directories that are named.
+const SHOWN: usize = 6;
+
+/// What is looked at.
+pub struct Container<'a> {
+    /// Its root, a directory.
+    pub root: &'a Path,
+    /// What could not be read of the disk that the directory was made from; `None`: it was a directory.
+    pub unread: Option<Vec<String>>,
+    /// The `config.json` of its config disk.
+    pub config: Option<&'a Path>,
+    /// What the initrd carries.
+    pub packed: &'a Packed,
+    /// An empty directory, on the file system of the packed driver's files.
+    pub work: &'a Path,
+}
+
+/// Every check of a container.
+pub fn check(container: Container) -> Result<Vec<Check>> {
+    let Container { root, unread, config, packed, work } = container;
+    let config = config.map(read_config).transpose()?;
+    let wishes = config.as_ref().map(wishes).unwrap_or_default();
+    let answer = guest::ask(root, &packed.directory, &wishes, work)?;
+    let version = packed.version();
+    let (runtimes, whole) = cuda::runtimes(root);
+    let (compat, used) = compat(&answer);
+    Ok(vec![
+        read(unread, &answer),
+        libc(&answer),
+        files(&answer),
+        driver_files(&answer),
+        cuda::check(&runtimes, whole, version, compat, used),
+        requires(config.as_ref(), version),
+    ])
+}
+
+fn read_config(path: &Path) -> Result<Config> {
+    let mut bytes = Vec::new();
+    File::open(path)
+        .doing("opening", path)?
+        .take(MAX_CONFIG)
+        .read_to_end(&mut bytes)
+        .doing("reading", path)?;
+    let mut config = Config::default();
+    config.apply_json(&bytes).map_err(|error| {
+        Error::new(format!("{}: {error}", path.display()))
+            .hint("a boot with it would end there: put it right; README, section \"Config disk\"")
+    })?;
+    Ok(config)
+}
+
+fn wishes(config: &Config) -> Wishes {
+    let variable = |name: &str| config.env.get(name).cloned();
+    Wishes {
+        capabilities: variable(image::capability::VARIABLE),
+        library_path: variable("LD_LIBRARY_PATH"),
+        driver_files: config.driver_files,
+    }
+}
+
+fn finding(answer: &Answer, code: Code) -> Option<&Finding> {
+    answer.findings.iter().find(|finding| finding.code == code)
+}
+
+fn read(unread: Option<Vec<String>>, answer: &Answer) -> Check {
+    const NAME: &str = "container-read";
+    let lines: Vec<String> = unread.into_iter().flatten().chain(answer.warnings.iter().cloned()).collect();
+    if lines.is_empty() {
+        return Check::pass(NAME, "the root was read to the end");
+    }
+    Check::warn(
+        NAME,
+        "not all of the root could be read, or is as it should be",
+        "what follows may miss something: check the disk (fsck), or run this as a user who may read all of the directory",
+    )
+    .evidence(lines)
+}
+
+fn libc(answer: &Answer) -> Check {
+    const NAME: &str = "container-libc";
+    if let Some(found) = finding(answer, Code::ImageHasNoGlibc) {
+        let libc = if answer.libc == "musl" {
+            "musl, without glibc"
+        } else {
+            "none: neither glibc nor musl's loader"
+        };
+        return Check::warn(
+            NAME,
+            format!("{libc}; NVIDIA's libraries need glibc: the container gets the device nodes only"),
+            &found.hint,
+        )
+        .evidence([found.message.clone()]);
+    }
+    if answer.store {
+        return Check::warn(
+            NAME,
+            format!(
+                "{}; a store of Nix or Guix: its programs find the driver only if they were built to look in /run/opengl-driver/lib",
+                answer.libc
+            ),
+            "for others set LD_LIBRARY_PATH=/run/opengl-driver/lib",
+        );
+    }
+    Check::pass(NAME, answer.libc.clone())
+}
+
+fn files(answer: &Answer) -> Check {
+    const NAME: &str = "container-files";
+    let failure = answer.findings.iter().find(|finding| {
+        finding.severity == Severity::Error && !matches!(finding.code, Code::ImageBundlesDriver)
+    });
+    if let Some(failure) = failure {
+        return Check::fail(NAME, &failure.message, &failure.hint).evidence(failure.evidence.iter().cloned());
+    }
+    let is_file = |item: &&guest::Item| item.kind == "file";
+    let count = answer.items.iter().filter(is_file).count();
+    let what = if answer.items.is_empty() {
+        "no driver files go into it".to_owned()
+    } else {
+        let parent = |item: &guest::Item| Path::new(&item.path).parent().map(|dir| dir.display().to_string());
+        let dirs: BTreeSet<String> = answer.items.iter().filter_map(parent).collect();
+        let dirs = dirs.into_iter().take(SHOWN).collect::<Vec<_>>().join(", ");
+        format!(
+            "{count} files and {} links, into {dirs}; the image itself is not changed",
+            answer.items.len() - count
+        )
+    };
+    let line = |item: &guest::Item| {
+        if item.kind == "file" { item.path.clone() } else { format!("{} -> {}", item.path, item.target) }
+    };
+    let check = match finding(answer, Code::CapabilityMissing) {
+        Some(missing) => Check::warn(NAME, format!("{what}; {}", missing.message), &missing.hint),
+        None => Check::pass(NAME, what),
+    };
+    check.evidence(answer.items.iter().map(line))
+}
+
+fn driver_files(answer: &Answer) -> Check {
+    const NAME: &str = "container-driver-files";
+    let Some(found) = finding(answer, Code::ImageBundlesDriver) else {
+        return Check::pass(NAME, "the image brings none");
+    };
+    let evidence = if answer.masked.is_empty() { found.evidence.clone() } else { answer.masked.clone() };
+    let check = match found.severity {
+        Severity::Info => Check { remedy: found.hint.clone(), ..Check::pass(NAME, &found.message) },
+        Severity::Warning => Check::warn(NAME, &found.message, &found.hint),
+        Severity::Error => Check::fail(NAME, &found.message, &found.hint),
+    };
+    check.evidence(evidence)
+}
+
+/// What was decided about CUDA's compatibility libraries, and whether any are used.
+fn compat(answer: &Answer) -> (Vec<String>, bool) {
+    let said: Vec<String> = answer
+        .findings
+        .iter()
+        .filter(|finding| finding.code == Code::CudaCompat)
+        .map(|finding| finding.message.clone())
+        .collect();
+    (said, answer.compat_dir.is_some())
+}
+
+fn requires(config: Option<&Config>, driver: &str) -> Check {
+    const NAME: &str = "container-requires";
+    let Some(config) = config else {
+        return Check::warn(
+            NAME,
+            "unknown: no config.json was given",
+            "name the one of the config disk: --config FILE; CUDA images say what they need in NVIDIA_REQUIRE_CUDA of their environment",
+        );
+    };
+    let facts = Facts::of_driver(driver);
+    let list = requirement::requirements(&config.env);
+    let cuda = facts.cuda.map_or("an unknown CUDA".into(), |[major, minor]| format!("CUDA {major}.{minor}"));
+    let (mut unmet, mut unsure) = (Vec::new(), 0);
+    for (name, value) in &list {
+        match requirement::evaluate(value, &facts) {
+            Ok(Verdict::Met) => {}
+            Ok(Verdict::Unknown) => unsure += 1,
+            Ok(Verdict::Unmet) => unmet.push(name.clone()),
+            Err(error) => unmet.push(format!("{name} ({error})")),
+        }
+    }
+    let evidence: Vec<_> = list.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let unknown = config.unknown.iter().map(|key| format!("unknown key in the configuration: {key}"));
+    let check = if list.is_empty() {
+        Check::pass(NAME, "nothing is required")
+    } else if unmet.is_empty() {
+        let unsure =
+            if unsure > 0 { "; conditions on brand and arch of the GPU are taken to hold" } else { "" };
+        Check::pass(NAME, format!("met by driver {driver} with {cuda}{unsure}"))
+    } else {
+        Check::fail(
+            NAME,
+            format!("driver {driver} with {cuda} does not meet {}: the boot ends there", unmet.join(", ")),
+            "build the initrd with a newer driver, use an image for this one, or set NVIDIA_DISABLE_REQUIRE=1",
+        )
+    };
+    check.evidence(evidence.into_iter().chain(unknown))
+}
+
+#[cfg(test)]
+mod tests;

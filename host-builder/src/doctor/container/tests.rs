@@ -1,0 +1,130 @@
+//! What guest-init answers, and a configuration, turned into checks. The answers are written by hand; real ones are in the
+//! end-to-end tests.
+
+use super::*;
+use crate::doctor::Verdict as Outcome;
+use image::config::DriverFiles;
+use serde_json::json;
+
+fn answer(more: &serde_json::Value) -> Answer {
+    let mut all = json!({
+        "libc": "glibc 2.36", "lib_dir": "/usr/lib/x86_64-linux-gnu", "store": false, "masked": [],
+        "compat_dir": null, "findings": [], "warnings": [],
+        "items": [
+            {"path": "/usr/lib/x86_64-linux-gnu/libcuda.so.550.1", "kind": "file", "target": "/x", "soname": null},
+            {"path": "/usr/lib/x86_64-linux-gnu/libcuda.so.1", "kind": "link", "target": "libcuda.so.550.1", "soname": null},
+        ],
+    });
+    for (key, value) in more.as_object().unwrap() {
+        all[key] = value.clone();
+    }
+    serde_json::from_value(all).unwrap()
+}
+
+fn found(code: &str, severity: &str) -> serde_json::Value {
+    json!({"findings": [{
+        "code": code, "severity": severity, "at_ms": 0, "message": "what", "evidence": ["proof"], "hint": "do", "link": "",
+    }]})
+}
+
+#[test]
+fn an_ordinary_image_is_good() {
+    let answer = answer(&json!({}));
+    assert_eq!(libc(&answer), Check::pass("container-libc", "glibc 2.36"));
+    let files = files(&answer);
+    assert_eq!(files.verdict, Outcome::Pass);
+    assert!(files.found.starts_with("1 files and 1 links, into /usr/lib/x86_64-linux-gnu;"), "{files:?}");
+    assert_eq!(files.evidence[1], "/usr/lib/x86_64-linux-gnu/libcuda.so.1 -> libcuda.so.550.1");
+    assert_eq!(driver_files(&answer).verdict, Outcome::Pass);
+    assert_eq!(read(None, &answer).verdict, Outcome::Pass);
+    assert_eq!(read(Some(Vec::new()), &answer).verdict, Outcome::Pass);
+}
+
+#[test]
+fn an_image_without_glibc_gets_nodes_only() {
+    let mut more = found("image-has-no-glibc", "warning");
+    more["libc"] = json!("musl");
+    more["items"] = json!([]);
+    let answer = answer(&more);
+    let check = libc(&answer);
+    assert!(check.verdict == Outcome::Warn && check.found.starts_with("musl, without glibc"), "{check:?}");
+    assert_eq!(files(&answer).found, "no driver files go into it");
+}
+
+#[test]
+fn a_store_is_doubtful() {
+    let check = libc(&answer(&json!({"store": true})));
+    assert!(check.verdict == Outcome::Warn && check.remedy.contains("/run/opengl-driver/lib"), "{check:?}");
+}
+
+#[test]
+fn driver_files_of_the_image_are_hidden_left_or_refused() {
+    for (severity, verdict) in [("info", Outcome::Pass), ("warning", Outcome::Warn), ("error", Outcome::Fail)]
+    {
+        let mut more = found("image-bundles-driver", severity);
+        more["masked"] = json!(["/usr/lib/libcuda.so.1"]);
+        let check = driver_files(&answer(&more));
+        assert_eq!(
+            (check.verdict, &check.evidence[..]),
+            (verdict, &["/usr/lib/libcuda.so.1".to_owned()][..])
+        );
+        assert_eq!(check.remedy, "do");
+        assert_eq!(files(&answer(&more)).verdict, Outcome::Pass, "it is told once");
+    }
+}
+
+#[test]
+fn what_cannot_be_injected_or_is_not_carried_is_told() {
+    let check = files(&answer(&found("inject-failed", "error")));
+    assert_eq!((check.verdict, check.found.as_str(), check.remedy.as_str()), (Outcome::Fail, "what", "do"));
+    let check = files(&answer(&found("capability-missing", "warning")));
+    assert!(check.verdict == Outcome::Warn && check.found.ends_with("; what"), "{check:?}");
+}
+
+#[test]
+fn what_could_not_be_read_is_told() {
+    let check = read(Some(vec!["inode 7: bad".into()]), &answer(&json!({"warnings": ["x: not hidden"]})));
+    assert_eq!(check.verdict, Outcome::Warn);
+    assert_eq!(check.evidence, ["inode 7: bad", "x: not hidden"]);
+}
+
+#[test]
+fn compatibility_libraries_that_are_used_are_known() {
+    let mut more = found("cuda-compat", "info");
+    assert_eq!(compat(&answer(&more)), (vec!["what".to_owned()], false));
+    more["compat_dir"] = json!("/usr/local/cuda-12.8/compat");
+    assert!(compat(&answer(&more)).1);
+}
+
+#[test]
+fn a_requirement_is_met_unmet_or_unknown() {
+    let check = |value: &str| {
+        let mut config = Config::default();
+        config.env.insert("NVIDIA_REQUIRE_CUDA".into(), value.into());
+        requires(Some(&config), "550.163.01")
+    };
+    assert_eq!(check("cuda>=12.4").verdict, Outcome::Pass);
+    assert!(check("brand=tesla,driver>=535").found.contains("taken to hold"));
+    let unmet = check("cuda>=13.0");
+    assert!(
+        unmet.verdict == Outcome::Fail && unmet.found.contains("CUDA 12.4 does not meet NVIDIA_REQUIRE_CUDA"),
+        "{unmet:?}"
+    );
+    assert_eq!(check("speed>=3").verdict, Outcome::Fail);
+    assert!(requires(Some(&Config::default()), "550.1").found.contains("nothing is required"));
+    assert!(requires(None, "550.1").verdict == Outcome::Warn);
+}
+
+#[test]
+fn a_bad_configuration_is_an_error_with_a_remedy() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("config.json");
+    std::fs::write(&path, "{\"cmd\": 7}").unwrap();
+    assert!(read_config(&path).unwrap_err().remedy().unwrap().contains("Config disk"));
+    let text =
+        r#"{"env": {"NVIDIA_DRIVER_CAPABILITIES": "all", "LD_LIBRARY_PATH": "/x"}, "driver_files": "keep"}"#;
+    std::fs::write(&path, text).unwrap();
+    let wishes = wishes(&read_config(&path).unwrap());
+    assert_eq!(wishes.capabilities.as_deref(), Some("all"));
+    assert_eq!((wishes.library_path.as_deref(), wishes.driver_files), (Some("/x"), DriverFiles::Keep));
+}

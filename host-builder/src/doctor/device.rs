@@ -1,0 +1,111 @@
+//! PCI devices as the kernel shows them (Documentation/ABI/testing/sysfs-bus-pci).
+
+use super::host::Host;
+
+/// Where they are.
+pub const DEVICES: &str = "/sys/bus/pci/devices";
+/// Vendor id of NVIDIA.
+pub const NVIDIA: u16 = 0x10de;
+/// Lines of `resource` that are BARs; the ones behind them are the ROM and the windows of bridges.
+const BARS: usize = 6;
+/// `IORESOURCE_MEM`, `IORESOURCE_PREFETCH`, `IORESOURCE_MEM_64`, `IORESOURCE_UNSET` (include/linux/ioport.h).
+const MEMORY: u64 = 0x200;
+const PREFETCH: u64 = 0x2000;
+const WIDE: u64 = 0x10_0000;
+const UNSET: u64 = 0x2000_0000;
+
+/// One device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// Its address, `0000:01:00.0`.
+    pub bdf: String,
+    /// Vendor id.
+    pub vendor: u16,
+    /// Device id.
+    pub product: u16,
+    /// Base class and subclass: `0x0302`.
+    pub class: u16,
+    /// The driver that it is bound to.
+    pub driver: Option<String>,
+    /// Its IOMMU group.
+    pub group: Option<String>,
+    /// Its BARs.
+    pub bars: Vec<Bar>,
+}
+
+/// A memory region of a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bar {
+    /// Number, from 0.
+    pub number: usize,
+    /// Bytes.
+    pub size: u64,
+    /// Whether it goes above 4 GiB: 64-bit and prefetchable.
+    pub high: bool,
+    /// Whether it has an address.
+    pub assigned: bool,
+}
+
+impl Device {
+    /// The device at an address; `None` where there is none.
+    pub fn read(host: &Host, bdf: &str) -> Option<Self> {
+        let at = |name: &str| format!("{DEVICES}/{bdf}/{name}");
+        let number = |name: &str| {
+            let text = host.hint(&at(name))?;
+            u32::from_str_radix(text.trim_start_matches("0x"), 16).ok()
+        };
+        Some(Self {
+            vendor: number("vendor").and_then(|id| u16::try_from(id).ok())?,
+            product: number("device").and_then(|id| u16::try_from(id).ok())?,
+            class: u16::try_from(number("class")? >> 8).ok()?,
+            driver: host.link_name(&at("driver")),
+            group: host.link_name(&at("iommu_group")),
+            bars: bars(&host.hint(&at("resource")).unwrap_or_default()),
+            bdf: bdf.to_owned(),
+        })
+    }
+
+    /// Path of one of its files.
+    pub fn file(&self, name: &str) -> String {
+        format!("{DEVICES}/{}/{name}", self.bdf)
+    }
+
+    /// A display controller of NVIDIA.
+    pub fn is_gpu(&self) -> bool {
+        self.vendor == NVIDIA && self.class >> 8 == 0x03
+    }
+
+    /// An NVSwitch: NVIDIA's, class "other bridge".
+    pub fn is_switch(&self) -> bool {
+        self.vendor == NVIDIA && self.class == 0x0680
+    }
+
+    /// A bridge: it belongs to the host, and is in a group without being in the way.
+    pub fn is_bridge(&self) -> bool {
+        matches!(self.class, 0x0600 | 0x0604 | 0x0609)
+    }
+
+    /// `10de:2330`.
+    pub fn id(&self) -> String {
+        format!("{:04x}:{:04x}", self.vendor, self.product)
+    }
+}
+
+/// The BARs of a `resource` file: lines of start, end and flags.
+fn bars(text: &str) -> Vec<Bar> {
+    let number = |word: &str| u64::from_str_radix(word.trim_start_matches("0x"), 16).ok();
+    let line = |(at, line): (usize, &str)| {
+        let words: Vec<u64> = line.split_whitespace().filter_map(number).collect();
+        let [start, end, flags] = words[..] else { return None };
+        if flags & MEMORY == 0 {
+            return None;
+        }
+        Some(Bar {
+            number: at,
+            size: end.checked_sub(start)?.checked_add(1)?,
+            high: flags & (PREFETCH | WIDE) == PREFETCH | WIDE,
+            assigned: start != 0 && flags & UNSET == 0,
+        })
+    };
+    text.lines().take(BARS).enumerate().filter_map(line).collect()
+}

@@ -1,0 +1,178 @@
+//! A container root that is a disk image: told by its superblock, unpacked by a confined program.
+
+use super::confine::Tools;
+use crate::error::{Doing, Error, Result};
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, FileTypeExt, PermissionsExt};
+use std::path::Path;
+
+/// A file system that a root may come on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// ext2, ext3 and ext4.
+    Ext,
+    /// EROFS.
+    Erofs,
+    /// SquashFS.
+    Squashfs,
+}
+
+/// Offset, bytes and file system of each superblock's magic number.
+const MAGICS: &[(u64, &[u8], Kind)] = &[
+    (1024 + 56, &[0x53, 0xef], Kind::Ext),
+    (1024, &[0xe2, 0xe1, 0xf5, 0xe0], Kind::Erofs),
+    (0, b"hsqs", Kind::Squashfs),
+];
+
+impl Kind {
+    /// What a disk image holds.
+    pub fn of(path: &Path) -> Result<Self> {
+        let metadata = fs::metadata(path).doing("reading", path)?;
+        if !metadata.is_file() && !metadata.file_type().is_block_device() {
+            return Err(Error::new(format!("{}: expected a disk image or a directory", path.display()))
+                .hint("name a container root: a disk image (ext4, EROFS or SquashFS) or a directory"));
+        }
+        let file = File::open(path).doing("opening", path)?;
+        let is = |(offset, magic, _): &&(u64, &[u8], Kind)| {
+            let mut found = vec![0; magic.len()];
+            file.read_exact_at(&mut found, *offset).is_ok() && found == *magic
+        };
+        MAGICS.iter().find(is).map(|(_, _, kind)| *kind).ok_or_else(|| {
+            Error::new(format!("{}: expected ext4, EROFS or SquashFS, found none of them", path.display()))
+                .hint("name the file system itself, without a partition table; or unpack it and name the directory")
+        })
+    }
+
+    /// The program that unpacks it.
+    pub fn program(self) -> &'static str {
+        match self {
+            Self::Ext => "debugfs",
+            Self::Erofs => "fsck.erofs",
+            Self::Squashfs => "unsquashfs",
+        }
+    }
+
+    /// Where the program is from, on Debian.
+    pub fn package(self) -> &'static str {
+        match self {
+            Self::Ext => "e2fsprogs",
+            Self::Erofs => "erofs-utils",
+            Self::Squashfs => "squashfs-tools",
+        }
+    }
+
+    fn words(self) -> &'static [&'static str] {
+        match self {
+            Self::Ext => &["debugfs", "-R", "rdump / /out/root", "/image"],
+            Self::Erofs => &["fsck.erofs", "--extract=/out/root", "--overwrite", "--no-preserve", "/image"],
+            Self::Squashfs => &[
+                "unsquashfs",
+                "-force",
+                "-no-progress",
+                "-quiet",
+                "-no-xattrs",
+                "-ignore-errors",
+                "-d",
+                "/out/root",
+                "/image",
+            ],
+        }
+    }
+}
+
+/// Unpacks `image` below `work` (two empty directories in it are made): the directory, and what could not be read.
+pub fn unpack(
+    tools: &Tools,
+    kind: Kind,
+    image: &Path,
+    work: &Path,
+) -> Result<(std::path::PathBuf, Vec<String>)> {
+    let (out, place) = (work.join("out"), work.join("confined"));
+    let root = out.join("root");
+    for dir in [&root, &place] {
+        fs::create_dir_all(dir).doing("creating", dir)?;
+    }
+    let complaints = tools.run(kind.words(), image, &out, &place, &|line| is_complaint(kind, line));
+    open_up(&out);
+    let complaints = complaints?;
+    Ok((root, complaints))
+}
+
+/// Directories may be closed to their owner: they could be neither looked into nor removed.
+fn open_up(directory: &Path) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            continue;
+        }
+        let path = entry.path();
+        if let Ok(metadata) = entry.metadata() {
+            let mode = metadata.permissions().mode() | 0o700;
+            // One that stays closed is told by whoever cannot read it.
+            let _ = fs::set_permissions(&path, fs::Permissions::from_mode(mode));
+        }
+        open_up(&path);
+    }
+}
+
+/// Lines that say that something is missing. Owners cannot be kept, and are of no use here; debugfs ends with success
+/// whatever happened.
+fn is_complaint(kind: Kind, line: &str) -> bool {
+    let usual = [
+        "while changing ownership of",
+        "debugfs ",
+        "because you're not superuser",
+        "could not create",
+        "create_inode",
+    ];
+    let said = !line.trim().is_empty() && !usual.iter().any(|usual| line.contains(usual));
+    said && (kind == Kind::Ext || line.to_lowercase().contains("err") || line.to_lowercase().contains("fail"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_is_told_by_its_superblock() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk");
+        for (offset, magic, kind) in MAGICS {
+            let mut bytes = vec![0; 4096];
+            let at = usize::try_from(*offset).unwrap();
+            bytes[at..at + magic.len()].copy_from_slice(magic);
+            fs::write(&path, bytes).unwrap();
+            assert_eq!(Kind::of(&path).unwrap(), *kind);
+        }
+        for bytes in [&b""[..], &[0; 4096]] {
+            fs::write(&path, bytes).unwrap();
+            assert!(Kind::of(&path).unwrap_err().remedy().unwrap().contains("partition table"));
+        }
+        assert!(Kind::of(dir.path()).is_err() && Kind::of(Path::new("/dev/null")).is_err());
+    }
+
+    #[test]
+    fn closed_directories_are_opened_and_no_link_is_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (tree, outside) = (dir.path().join("tree"), dir.path().join("outside"));
+        let closed = tree.join("a/closed");
+        fs::create_dir_all(closed.join("inner")).unwrap();
+        fs::create_dir(&outside).unwrap();
+        std::os::unix::fs::symlink(&outside, tree.join("link")).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let set = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        set(&closed.join("inner"), 0o055);
+        set(&closed, 0);
+        set(&outside, 0o500);
+        open_up(&tree);
+        assert_eq!((mode(&closed), mode(&closed.join("inner")), mode(&outside)), (0o700, 0o755, 0o500));
+    }
+
+    #[test]
+    fn what_debugfs_says_of_owners_is_no_complaint() {
+        let is = |line| is_complaint(Kind::Ext, line);
+        assert!(!is("rdump: Invalid argument while changing ownership of /out/root/etc"));
+        assert!(!is("debugfs 1.47.2 (1-Jan-2025)") && !is(""));
+        assert!(is("dump_file: Ext2 inode checksum does not match while reading inode"));
+        assert!(is("/image: Filesystem not open"));
+    }
+}

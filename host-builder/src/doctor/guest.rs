@@ -1,0 +1,100 @@
+//! guest-init's own answer about a container root: the program that host-builder carries builds the driver's layer for it,
+//! as it would at boot, and the root is not touched.
+
+use super::confine::{tail, wait};
+use crate::error::{Doing, Error, Result};
+use image::config::DriverFiles;
+use image::status::Finding;
+use serde::Deserialize;
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// Longest time for the answer: libraries of an image are opened by the thousands.
+const DEADLINE: Duration = Duration::from_mins(5);
+/// Bytes of the answer.
+const MAX_ANSWER: u64 = 16 << 20;
+
+/// What guest-init prints (`InjectReport`), as far as it is used here.
+#[derive(Debug, Default, Deserialize)]
+pub struct Answer {
+    /// What loads the container's libraries.
+    pub libc: String,
+    /// Whether a store of Nix or Guix is there.
+    pub store: bool,
+    /// What the container gets.
+    pub items: Vec<Item>,
+    /// Driver files of the image that are hidden.
+    pub masked: Vec<String>,
+    /// Directory of the CUDA compatibility libraries that are used.
+    pub compat_dir: Option<String>,
+    /// What an operator should know.
+    pub findings: Vec<Finding>,
+    /// What was passed over.
+    pub warnings: Vec<String>,
+}
+
+/// One name that the container gets.
+#[derive(Debug, Deserialize)]
+pub struct Item {
+    /// Path in the container.
+    pub path: String,
+    /// `file` or `link`.
+    pub kind: String,
+    /// What a link says.
+    pub target: String,
+}
+
+/// What the container asks for.
+#[derive(Debug, Default)]
+pub struct Wishes {
+    /// `NVIDIA_DRIVER_CAPABILITIES`.
+    pub capabilities: Option<String>,
+    /// `LD_LIBRARY_PATH`.
+    pub library_path: Option<String>,
+    /// What happens to driver files of the image.
+    pub driver_files: DriverFiles,
+}
+
+/// Asks about `root`, for the driver in `driver`; both are left as they are. `work` is a directory for the layer.
+pub fn ask(root: &Path, driver: &Path, wishes: &Wishes, work: &Path) -> Result<Answer> {
+    let (program, layer) = (work.join("guest-init"), work.join("layer"));
+    fs::create_dir_all(&layer).doing("creating", &layer)?;
+    fs::write(&program, crate::GUEST_INIT).doing("writing", &program)?;
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o700))
+        .doing("setting the mode of", &program)?;
+    let (out, err) = (work.join("answer"), work.join("errors"));
+    let create = |path: &Path| File::create(path).doing("creating", path);
+    let mut command = Command::new(&program);
+    command.env_clear().current_dir("/").stdin(Stdio::null()).stdout(create(&out)?).stderr(create(&err)?);
+    command.arg("inject").arg("--root").arg(root).arg("--driver").arg(driver).arg("--layer").arg(&layer);
+    let policy = match wishes.driver_files {
+        DriverFiles::Mask => "mask",
+        DriverFiles::Keep => "keep",
+        DriverFiles::Refuse => "refuse",
+    };
+    command.args(["--driver-files", policy]);
+    let options = [("--capabilities", &wishes.capabilities), ("--library-path", &wishes.library_path)];
+    for (name, value) in options {
+        if let Some(value) = value.as_deref().filter(|value| !value.is_empty()) {
+            command.args([name, value]);
+        }
+    }
+    let what = "asking guest-init about the container root";
+    let status = wait(command, what, DEADLINE, &mut || Ok(()))?;
+    let mut bytes = Vec::new();
+    let answer = File::open(&out).doing("opening", &out)?;
+    answer.take(MAX_ANSWER).read_to_end(&mut bytes).doing("reading", &out)?;
+    serde_json::from_slice(&bytes).map_err(|error| {
+        let said = tail(&err).unwrap_or_default();
+        let said = said.trim();
+        if said.is_empty() {
+            Error::new(format!("{what} ({status})")).source(error)
+        } else {
+            Error::new(format!("{what} ({status}): {said}"))
+        }
+    })
+}

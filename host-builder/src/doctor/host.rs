@@ -1,0 +1,122 @@
+//! A host below a root, `/` or a fake one, through which every path goes: /sys, /proc and /dev are read, never written.
+
+use super::device::Device;
+use crate::error::{Error, Result};
+use nix::fcntl::AtFlags;
+use nix::unistd::{AccessFlags, faccessat};
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+/// Bytes of a file of /sys or /proc that are read; /proc/cpuinfo of a large machine has about a megabyte.
+const MAX_BYTES: u64 = 8 << 20;
+/// Entries of a directory that are looked at.
+const MAX_ENTRIES: usize = 65_536;
+
+/// A host.
+#[derive(Debug, Clone)]
+pub struct Host {
+    root: PathBuf,
+}
+
+/// Whether this user can use a device node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Node {
+    /// It can be opened for reading and writing, as far as its mode says.
+    Usable,
+    /// It is there, and its mode forbids it.
+    Forbidden,
+    /// It is not there.
+    Absent,
+}
+
+impl Host {
+    /// The host at `root`.
+    pub fn at(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
+    /// A path of the host, below the root.
+    pub fn path(&self, path: &str) -> PathBuf {
+        self.root.join(path.trim_start_matches('/'))
+    }
+
+    /// A small text, trimmed. `Ok(None)`: the file is not there, which is not the same as unreadable.
+    pub fn text(&self, path: &str) -> Result<Option<String>> {
+        let mut text = Vec::new();
+        let read =
+            fs::File::open(self.path(path)).and_then(|file| file.take(MAX_BYTES).read_to_end(&mut text));
+        match read {
+            Ok(_) => Ok(Some(String::from_utf8_lossy(&text).trim().to_owned())),
+            Err(error) if is_absent(&error) => Ok(None),
+            Err(error) => Err(Error::new(format!("reading {path}")).source(error)),
+        }
+    }
+
+    /// A text, or nothing where it is absent or cannot be read: for what only adds to an answer.
+    pub fn hint(&self, path: &str) -> Option<String> {
+        self.text(path).ok().flatten()
+    }
+
+    /// Whether the path is there.
+    pub fn has(&self, path: &str) -> bool {
+        fs::symlink_metadata(self.path(path)).is_ok()
+    }
+
+    /// Last part of what a link says.
+    pub fn link_name(&self, path: &str) -> Option<String> {
+        let target = fs::read_link(self.path(path)).ok()?;
+        Some(target.file_name()?.to_string_lossy().into_owned())
+    }
+
+    /// Names in a directory, sorted; none where it is not there.
+    pub fn names(&self, path: &str) -> Vec<String> {
+        let entries = fs::read_dir(self.path(path)).into_iter().flatten().flatten();
+        let names = entries.take(MAX_ENTRIES).map(|entry| entry.file_name().to_string_lossy().into_owned());
+        let mut names: Vec<_> = names.collect();
+        names.sort();
+        names
+    }
+
+    /// Whether this process may use a device node. Opening it could have effects, so its mode is asked.
+    pub fn node(&self, path: &str) -> Node {
+        let place = self.path(path);
+        if fs::metadata(&place).is_err() {
+            return Node::Absent;
+        }
+        let wanted = AccessFlags::R_OK | AccessFlags::W_OK;
+        let allowed = faccessat(nix::fcntl::AT_FDCWD, &place, wanted, AtFlags::AT_EACCESS);
+        if allowed.is_ok() { Node::Usable } else { Node::Forbidden }
+    }
+
+    /// All PCI devices, by address.
+    pub fn devices(&self) -> Vec<Device> {
+        let names = self.names(super::device::DEVICES);
+        names.into_iter().filter_map(|bdf| Device::read(self, &bdf)).collect()
+    }
+
+    /// The kernel command line as words.
+    pub fn cmdline(&self) -> Vec<String> {
+        let text = self.hint("/proc/cmdline").unwrap_or_default();
+        text.split_whitespace().map(str::to_owned).collect()
+    }
+
+    /// A field of /proc/cpuinfo, of the first processor that has it.
+    pub fn cpu(&self, field: &str) -> Option<String> {
+        let text = self.hint("/proc/cpuinfo")?;
+        let mut fields = text.lines().filter_map(|line| line.split_once(':'));
+        let (_, value) = fields.find(|(name, _)| name.trim() == field)?;
+        Some(value.trim().to_owned())
+    }
+
+    /// Whether its processors are AMD's.
+    pub fn is_amd(&self) -> bool {
+        self.cpu("vendor_id").is_some_and(|vendor| vendor == "AuthenticAMD" || vendor == "HygonGenuine")
+    }
+}
+
+/// A device may also go while it is looked at.
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+        || error.raw_os_error() == Some(nix::errno::Errno::ENODEV as i32)
+}

@@ -1,0 +1,62 @@
+//! The IOMMU (Documentation/admin-guide/kernel-parameters.txt: `intel_iommu`, `amd_iommu`, `iommu`).
+
+use super::host::Host;
+use super::report::Check;
+
+const CLASS: &str = "/sys/class/iommu";
+const GROUPS: &str = "/sys/kernel/iommu_groups";
+
+/// Whether there is one that is on, and whether the host's own devices pass it by.
+pub fn check(host: &Host) -> Vec<Check> {
+    let words = host.cmdline();
+    let said: Vec<String> = words.iter().filter(|word| word.contains("iommu")).cloned().collect();
+    let evidence = match said.join(" ") {
+        said if said.is_empty() => "/proc/cmdline: nothing about iommu".to_owned(),
+        said => format!("/proc/cmdline: {said}"),
+    };
+    let (units, groups) = (host.names(CLASS).len(), host.names(GROUPS).len());
+    let option = if host.is_amd() { "amd_iommu=on" } else { "intel_iommu=on" };
+    if groups == 0 {
+        let off = words.iter().find(|word| is_off(word));
+        let remedy = match off {
+            Some(word) => format!("take {word} off the kernel command line, and boot again"),
+            None if units > 0 => format!("add {option} iommu=pt to the kernel command line, and boot again"),
+            None => format!(
+                "turn the IOMMU on in the firmware's settings (VT-d on Intel, AMD-Vi on AMD), add {option} iommu=pt to the kernel command line, and boot again; in a virtual machine, have a virtual IOMMU added"
+            ),
+        };
+        let found = format!("the IOMMU is off: {GROUPS} has no groups, {CLASS} has {units} units");
+        return vec![Check::fail("iommu", found, remedy).evidence([evidence])];
+    }
+    vec![
+        Check::pass("iommu", format!("on: {units} units, {groups} groups")).evidence([evidence]),
+        passthrough(host, &words),
+    ]
+}
+
+fn is_off(word: &str) -> bool {
+    let Some((name, value)) = word.split_once('=') else { return false };
+    matches!(name, "iommu" | "intel_iommu" | "amd_iommu") && value.split(',').any(|value| value == "off")
+}
+
+/// `iommu=pt`, or a kernel that was built so: the default domains of groups are `identity` then.
+fn passthrough(host: &Host, words: &[String]) -> Check {
+    const NAME: &str = "iommu-passthrough";
+    let asked = |word: &String| {
+        word == "iommu.passthrough=1"
+            || word.strip_prefix("iommu=").is_some_and(|list| list.split(',').any(|value| value == "pt"))
+    };
+    if let Some(word) = words.iter().find(|word| asked(word)) {
+        return Check::pass(NAME, format!("{word} on the kernel command line"));
+    }
+    let types: Vec<_> =
+        host.names(GROUPS).iter().filter_map(|group| host.hint(&format!("{GROUPS}/{group}/type"))).collect();
+    if !types.is_empty() && types.iter().all(|kind| kind == "identity") {
+        return Check::pass(NAME, "the kernel's default: every group's type is identity");
+    }
+    Check::warn(
+        NAME,
+        "iommu=pt is not on the kernel command line: devices that the host keeps are translated, which costs them speed",
+        "add iommu=pt to the kernel command line; GPUs of guests are translated in any case",
+    )
+}

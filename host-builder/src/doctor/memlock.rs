@@ -1,0 +1,51 @@
+//! How much memory may be locked: VFIO pins all of a guest's, and counts it against `RLIMIT_MEMLOCK` (getrlimit(2)).
+
+use super::host::Host;
+use super::report::Check;
+
+const NAME: &str = "memlock";
+const MIB: u64 = 1 << 20;
+/// `CAP_IPC_LOCK`: who has it is not limited.
+const IPC_LOCK: u32 = 14;
+
+/// The limit of this process, which guests inherit, against the guest's memory in MiB.
+pub fn check(host: &Host, guest_memory: Option<u64>) -> Check {
+    let remedy = "ulimit -l unlimited, or for good: LimitMEMLOCK=infinity in the service's unit, or `USER - memlock unlimited` in /etc/security/limits.d";
+    let text = match host.text("/proc/self/limits") {
+        Ok(Some(text)) => text,
+        Ok(None) => return Check::warn(NAME, "unknown: there is no /proc/self/limits", remedy),
+        Err(error) => return Check::warn(NAME, format!("unknown: {}", error.chain()), remedy),
+    };
+    let line = text.lines().find(|line| line.starts_with("Max locked memory")).unwrap_or_default();
+    let soft = line.trim_start_matches("Max locked memory").split_whitespace().next().unwrap_or_default();
+    if has_ipc_lock(host) {
+        return Check::pass(NAME, format!("not limited: this user has CAP_IPC_LOCK (the limit is {soft})"));
+    }
+    if soft == "unlimited" {
+        return Check::pass(NAME, "unlimited");
+    }
+    let Ok(bytes) = soft.parse::<u64>() else {
+        return Check::warn(NAME, "unknown: /proc/self/limits has no number of locked memory", remedy);
+    };
+    let mib = bytes / MIB;
+    match guest_memory {
+        Some(wanted) if mib <= wanted => Check::fail(
+            NAME,
+            format!(
+                "{mib} MiB may be locked, a guest of {wanted} MiB needs all of it and some for its devices"
+            ),
+            remedy,
+        ),
+        Some(wanted) => Check::pass(NAME, format!("{mib} MiB may be locked, more than the guest's {wanted}")),
+        None => {
+            Check::warn(NAME, format!("{mib} MiB may be locked: guests with a GPU must be smaller"), remedy)
+        }
+    }
+}
+
+fn has_ipc_lock(host: &Host) -> bool {
+    let status = host.hint("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let set = line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or_default();
+    set & (1 << IPC_LOCK) != 0
+}

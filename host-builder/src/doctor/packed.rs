@@ -1,0 +1,223 @@
+//! What an image carries: its driver's files, taken out to where they can be looked at, and its driver's list of GPUs.
+
+use super::confine::Tools;
+use super::disk::{self, Kind};
+use super::report::Check;
+use crate::archive::{Archive, absolute};
+use crate::cache::sha256_file;
+use crate::error::{Doing, Error, Result};
+use crate::gpus::{Chip, chips};
+use image::layout;
+use image::manifest::{self, File, Manifest, Payload};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Component, Path, PathBuf};
+
+/// So many altered files are named.
+const SHOWN: usize = 12;
+
+/// The driver of an image.
+#[derive(Debug)]
+pub struct Packed {
+    /// The image's plan.
+    pub manifest: Manifest,
+    /// The list in its `nvidia.ko`, or why there is none.
+    pub chips: std::result::Result<Vec<Chip>, String>,
+    /// Firmware files that are packed.
+    pub firmware: Vec<String>,
+    /// The driver's files and the manifest, as `guest-init inject --driver` takes them.
+    pub directory: PathBuf,
+    /// Files that are not as the manifest says.
+    pub altered: Vec<String>,
+}
+
+/// Where an image's driver is taken from.
+pub struct Origin<'a> {
+    /// The image.
+    pub archive: &'a Archive,
+    /// Its manifest, and the bytes of that.
+    pub manifest: (Manifest, &'a [u8]),
+    /// The disk that goes with it.
+    pub disk: Option<&'a Path>,
+    /// Whether containers' files are wanted, or the driver's module alone.
+    pub whole: bool,
+}
+
+impl Packed {
+    /// Takes the files out, to below `work`. `tools` is asked where the driver is an EROFS image.
+    pub fn take(origin: Origin, work: &Path, tools: &dyn Fn(Kind) -> Result<Tools>) -> Result<Self> {
+        let Origin { archive, manifest: (manifest, bytes), disk, whole } = origin;
+        let wanted: BTreeMap<&str, &File> = manifest
+            .files
+            .iter()
+            .filter(|file| matches!(file.kind, manifest::Kind::File { .. }))
+            .filter(|file| is_module(file) || whole && !file.capabilities.is_empty())
+            .map(|file| (file.path.as_str(), file))
+            .collect();
+        let directory = work.join("driver");
+        match &manifest.payload {
+            Payload::Files => from_archive(archive, &wanted, &directory)?,
+            Payload::Image { path, .. } => {
+                let image = work.join("payload");
+                from_archive_to(archive, path, &image)?;
+                from_erofs(&image, &wanted, &directory, work, tools)?;
+            }
+            Payload::Disk { .. } => {
+                let image = disk.ok_or_else(|| {
+                    Error::new("the image has its driver on a disk of its own, which was not given")
+                        .hint("name the file that build-initrd wrote beside the initrd (its --payload-output): --payload-disk FILE")
+                })?;
+                from_erofs(image, &wanted, &directory, work, tools)?;
+            }
+        }
+        let place = below(&directory, layout::MANIFEST)?;
+        fs::write(&place, bytes).doing("writing", &place)?;
+        let mut altered = Vec::new();
+        for (path, file) in &wanted {
+            let manifest::Kind::File { sha256, .. } = &file.kind else { continue };
+            let place = below(&directory, path)?;
+            let found = place.is_file().then(|| sha256_file(&place)).transpose()?;
+            if found.as_ref() != Some(sha256) {
+                altered.push(format!("{path}: {}", if found.is_some() { "altered" } else { "not there" }));
+            }
+        }
+        let module = wanted.iter().find(|(_, file)| is_module(file)).map(|(path, _)| below(&directory, path));
+        let chips = match module.transpose()? {
+            Some(module) => fs::read(&module)
+                .map_err(|error| error.to_string())
+                .and_then(|bytes| chips(&bytes).map_err(|error| error.chain())),
+            None => Err("the image has no nvidia.ko".to_owned()),
+        };
+        let firmware = manifest.driver.as_ref().map(|driver| driver.firmware.clone()).unwrap_or_default();
+        Ok(Self { manifest, chips, firmware, directory, altered })
+    }
+
+    /// Version of the driver.
+    pub fn version(&self) -> &str {
+        self.manifest.driver.as_ref().map_or("none", |driver| driver.version.as_str())
+    }
+
+    /// The image itself as a check.
+    pub fn check(&self) -> Check {
+        const NAME: &str = "image-driver";
+        let Some(driver) = &self.manifest.driver else {
+            return Check::fail(
+                NAME,
+                "the image carries no driver",
+                "build one with a driver: host-builder build-initrd",
+            );
+        };
+        let what = format!(
+            "driver {} for kernel {}, capabilities {}",
+            driver.version,
+            self.manifest.kernel_release,
+            self.manifest.capabilities.join(", ")
+        );
+        if self.altered.is_empty() {
+            return Check::pass(NAME, what)
+                .evidence(driver.gpus.iter().map(|gpu| format!("built for {gpu}")));
+        }
+        Check::fail(
+            NAME,
+            format!("{what}; {} files are not those of the manifest", self.altered.len()),
+            "build the image again; host-builder verify IMAGE says more",
+        )
+        .evidence(self.altered.iter().take(SHOWN).cloned())
+    }
+}
+
+fn is_module(file: &File) -> bool {
+    file.path.ends_with("/nvidia.ko")
+}
+
+/// The place of an absolute path of the manifest below `directory`, whose parents are made.
+fn below(directory: &Path, path: &str) -> Result<PathBuf> {
+    let relative = path.trim_start_matches('/');
+    let good = !relative.is_empty()
+        && Path::new(relative).components().all(|part| matches!(part, Component::Normal(_)));
+    if !good {
+        return Err(Error::new(format!(
+            "the manifest names a file {path:?}, expected an absolute path without .."
+        ))
+        .hint("the image was altered: build it again"));
+    }
+    let place = directory.join(relative);
+    let parent = place.parent().unwrap_or(directory);
+    fs::create_dir_all(parent).doing("creating", parent)?;
+    Ok(place)
+}
+
+/// Wanted files that are entries of the image.
+fn from_archive(archive: &Archive, wanted: &BTreeMap<&str, &File>, directory: &Path) -> Result<()> {
+    archive
+        .walk(|_, entry, content| {
+            let path = String::from_utf8_lossy(&absolute(&entry.name)).into_owned();
+            if !wanted.contains_key(path.as_str()) || entry.kind() != image::cpio::kind::FILE {
+                return Ok(());
+            }
+            let place = below(directory, &path)?;
+            let mut file = fs::File::create(&place).doing("creating", &place)?;
+            content.copy(entry, &mut file, &place)
+        })
+        .map(drop)
+}
+
+/// One entry of the image, to a file.
+fn from_archive_to(archive: &Archive, path: &str, to: &Path) -> Result<()> {
+    let mut file = None;
+    archive.walk(|_, entry, content| {
+        if absolute(&entry.name) == path.as_bytes() && entry.kind() == image::cpio::kind::FILE {
+            let new = file.insert(fs::File::create(to).doing("creating", to)?);
+            content.copy(entry, new, to)?;
+        }
+        Ok(())
+    })?;
+    let missing = || {
+        Error::new(format!("the image has no {path}, which its manifest names")).hint("build the image again")
+    };
+    file.map(drop).ok_or_else(missing)
+}
+
+/// Wanted files of an EROFS image.
+fn from_erofs(
+    image: &Path,
+    wanted: &BTreeMap<&str, &File>,
+    directory: &Path,
+    work: &Path,
+    tools: &dyn Fn(Kind) -> Result<Tools>,
+) -> Result<()> {
+    let kind = Kind::of(image)?;
+    let unpacked = work.join("payload-unpacked");
+    let (root, _) = disk::unpack(&tools(kind)?, kind, image, &unpacked)?;
+    let root = fs::File::open(&root).doing("opening", &root)?;
+    // What was unpacked is the image's: no link of it is followed.
+    let how = OpenHow::new()
+        .flags(OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_SYMLINKS);
+    for path in wanted.keys() {
+        let place = below(directory, path)?;
+        let Ok(found) = openat2(&root, path.trim_start_matches('/'), how) else { continue };
+        let mut found = fs::File::from(found);
+        if found.metadata().doing("reading", &place)?.is_file() {
+            let mut file = fs::File::create(&place).doing("creating", &place)?;
+            io::copy(&mut found, &mut file).doing("writing", &place)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_path_of_a_manifest_leads_out() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(below(dir.path(), "/a/b").unwrap(), dir.path().join("a/b"));
+        for bad in ["/../x", "/a/../../x", "/", "", "//.."] {
+            assert!(below(dir.path(), bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Whether the packed driver knows a GPU: by the list in its own module, else by a table of names.
+
+use super::device::Device;
+use super::packed::Packed;
+use super::report::Check;
+use crate::gpus::{TURING, firmware};
+
+const NAME: &str = "gpu-supported";
+
+/// Data-centre GPUs by PCI device id, as the list in driver 550's module names them.
+const KNOWN: &[(u16, &str)] = &[
+    (0x1eb8, "T4"),
+    (0x20b0, "A100 SXM4 40GB"),
+    (0x20b2, "A100 SXM4 80GB"),
+    (0x20b3, "A100 SXM 64GB"),
+    (0x20b5, "A100 80GB PCIe"),
+    (0x20b7, "A30"),
+    (0x20f1, "A100 PCIe 40GB"),
+    (0x2235, "A40"),
+    (0x2236, "A10"),
+    (0x25b6, "A2 or A16"),
+    (0x2321, "H100 NVL"),
+    (0x2324, "H800"),
+    (0x2329, "H20"),
+    (0x2330, "H100 80GB HBM3"),
+    (0x2331, "H100 PCIe"),
+    (0x2335, "H200"),
+    (0x2339, "H100"),
+    (0x26b5, "L40"),
+    (0x26b9, "L40S"),
+    (0x27b8, "L4"),
+];
+
+/// Whether the GPU is in the list.
+pub fn check(gpu: &Device, packed: Option<&Packed>) -> Check {
+    let id = gpu.id();
+    let check = if gpu.product < TURING {
+        let found = format!("{id} is older than Turing, with which NVIDIA's open modules begin (1e02)");
+        Check::fail(NAME, found, "use a newer GPU")
+    } else {
+        match packed {
+            Some(packed) => of_image(gpu, packed),
+            None => by_name(gpu),
+        }
+    };
+    check.of(&gpu.bdf)
+}
+
+fn of_image(gpu: &Device, packed: &Packed) -> Check {
+    let (id, version) = (gpu.id(), packed.version());
+    let chips = match &packed.chips {
+        Ok(chips) => chips,
+        Err(why) => {
+            return Check::warn(
+                NAME,
+                format!("{id}: unknown: {why}"),
+                "build the image again, with its modules as they are built",
+            );
+        }
+    };
+    let Some(chip) = chips.iter().find(|chip| chip.device == gpu.product) else {
+        return Check::fail(
+            NAME,
+            format!("{id} is not in the list of driver {version}, of {} names", chips.len()),
+            "choose a driver that supports it: host-builder pins update --driver VERSION; then build the image again",
+        );
+    };
+    let file = firmware(gpu.product);
+    if !packed.firmware.iter().any(|packed| packed.ends_with(file)) {
+        return Check::fail(
+            NAME,
+            format!(
+                "{id} is {}, which driver {version} supports; the image lacks its firmware {file}",
+                chip.name
+            ),
+            format!("build the image for it: host-builder build-initrd --gpu {id}"),
+        )
+        .evidence(packed.firmware.iter().cloned());
+    }
+    Check::pass(NAME, format!("{id} is {}, of the list in the image's driver {version}", chip.name))
+}
+
+fn by_name(gpu: &Device) -> Check {
+    let id = gpu.id();
+    match KNOWN.iter().find(|(known, _)| *known == gpu.product) {
+        Some((_, name)) => Check::pass(
+            NAME,
+            format!("{id} is {name}, by a built-in list; IMAGE asks the packed driver's own"),
+        ),
+        None => Check::warn(
+            NAME,
+            format!("{id} is Turing or newer, and in no built-in list of data-centre GPUs"),
+            "ask the packed driver's own list: host-builder doctor IMAGE",
+        ),
+    }
+}

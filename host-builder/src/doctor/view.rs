@@ -1,0 +1,91 @@
+//! A report on one screen: what fails first, with what to do. Every word is cleaned on its way out, since some come from
+//! an image, and every list is bounded; `--json` has it all.
+
+use super::report::{Check, Report, Verdict};
+use crate::query::clean::clean;
+
+/// Longest sentence, and longest line of evidence.
+const SENTENCE: usize = 600;
+const LINE: usize = 240;
+/// Most lines of evidence of one check.
+const EVIDENCE: usize = 8;
+const BOLD: &str = "1";
+const DIM: &str = "2";
+
+/// The report for people.
+pub fn screen(report: &Report, colour: bool) -> String {
+    let mut checks: Vec<&Check> = report.checks.iter().collect();
+    checks.sort_by_key(|check| check.verdict);
+    let mut out = String::new();
+    for check in checks {
+        write(&mut out, check, colour);
+    }
+    let [fail, warn, pass] =
+        [Verdict::Fail, Verdict::Warn, Verdict::Pass].map(|verdict| report.count(verdict));
+    let line = format!("{fail} failed, {warn} warnings, {pass} passed");
+    out + &paint(colour, BOLD, &line) + "\n"
+}
+
+fn write(out: &mut String, check: &Check, colour: bool) {
+    let (code, word) = match check.verdict {
+        Verdict::Fail => ("31", "fail"),
+        Verdict::Warn => ("33", "warn"),
+        Verdict::Pass => ("32", "pass"),
+    };
+    let of = check.of.as_ref().map(|of| format!(" {}", clean(of, LINE))).unwrap_or_default();
+    let head = paint(colour, code, &format!("{word}  {}{of}", check.name));
+    out.push_str(&format!("{head}: {}\n", clean(&check.found, SENTENCE)));
+    // What is good needs no proof on the screen.
+    if check.verdict != Verdict::Pass {
+        for line in check.evidence.iter().take(EVIDENCE) {
+            out.push_str(&paint(colour, DIM, &format!("      | {}", clean(line, LINE))));
+            out.push('\n');
+        }
+        if check.evidence.len() > EVIDENCE {
+            out.push_str(&format!(
+                "      … {} more lines; --json has them\n",
+                check.evidence.len() - EVIDENCE
+            ));
+        }
+    }
+    if !check.remedy.is_empty() {
+        out.push_str(&format!("      what to do: {}\n", clean(&check.remedy, SENTENCE)));
+    }
+}
+
+fn paint(colour: bool, code: &str, text: &str) -> String {
+    if colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report() -> Report {
+        let good = Check::pass("kvm", "good").evidence(["proof".into()]);
+        let bad = Check::fail("gpu-driver", "bad\x1b[2J\nworse", "mend it").of("0000:01:00.0");
+        let bad = bad.evidence((0..20).map(|at| format!("line {at}\u{202e}")));
+        Report::new(None, vec![good, Check::warn("vsock", "doubtful", "look"), bad])
+    }
+
+    #[test]
+    fn what_fails_comes_first_with_what_to_do() {
+        let text = screen(&report(), false);
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines[0], "fail  gpu-driver 0000:01:00.0: bad worse");
+        assert_eq!(lines[1], "      | line 0");
+        assert_eq!(lines[9], "      … 12 more lines; --json has them");
+        assert_eq!(lines[10], "      what to do: mend it");
+        assert_eq!(lines[11], "warn  vsock: doubtful");
+        assert_eq!(lines[13], "pass  kvm: good");
+        assert_eq!(lines[14], "1 failed, 1 warnings, 1 passed");
+        assert_eq!(lines.len(), 15);
+    }
+
+    #[test]
+    fn there_is_no_escape_without_colour_and_none_of_an_image_with_it() {
+        assert!(!screen(&report(), false).contains('\x1b'));
+        let colour = screen(&report(), true);
+        assert!(colour.starts_with("\x1b[31mfail") && !colour.contains("\x1b[2J"));
+    }
+}

@@ -1,0 +1,26 @@
+//! vsock: how guests are asked for their status.
+
+use super::host::{Host, Node};
+use super::report::Check;
+
+const NAME: &str = "vsock";
+const PATH: &str = "/dev/vhost-vsock";
+
+/// Whether the kernel's own backend can be used; hybrid sockets need nothing of the host.
+pub fn check(host: &Host) -> Check {
+    match host.node(PATH) {
+        Node::Usable => Check::pass(NAME, format!("{PATH} can be opened: guests answer at vsock:CID")),
+        Node::Forbidden => Check::warn(
+            NAME,
+            format!("this user may not open {PATH}; hybrid sockets (unix:PATH) work all the same"),
+            "add the user to its group (usermod -aG kvm USER) and log in again; or use hybrid sockets",
+        ),
+        Node::Absent => Check::warn(
+            NAME,
+            format!(
+                "there is no {PATH}; hybrid sockets (unix:PATH) of Cloud Hypervisor, Firecracker and boot work without"
+            ),
+            "for QEMU's vhost-vsock-pci, as root: modprobe vhost_vsock",
+        ),
+    }
+}
