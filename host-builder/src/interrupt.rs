@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 static UNFINISHED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 static ACTIONS: Mutex<BTreeMap<u64, Box<dyn FnOnce() + Send>>> = Mutex::new(BTreeMap::new());
+static IS_THE_END: AtomicBool = AtomicBool::new(false);
 
 /// Registers a path for removal until it is dropped.
 pub struct Guard(PathBuf);
@@ -56,11 +57,19 @@ impl Drop for Action {
     }
 }
 
+/// From now on an interrupt is how the command ends: nothing is said, and the exit code is 0.
+pub fn is_the_end() {
+    IS_THE_END.store(true, Ordering::Relaxed);
+}
+
 /// On SIGINT, SIGTERM and SIGHUP: does what is registered, removes what is unfinished, says so, exits with 2.
 pub fn install() {
     let installed = ctrlc::set_handler(|| {
         act();
         remove_all();
+        if IS_THE_END.load(Ordering::Relaxed) {
+            std::process::exit(0);
+        }
         eprintln!("\ninterrupted: nothing half-written was left; what was fetched and built is kept");
         std::process::exit(2);
     });

@@ -10,6 +10,7 @@ pub mod gpus;
 pub mod interrupt;
 pub mod kernel_modules;
 pub mod lock;
+pub mod metrics;
 pub mod pack;
 pub mod payload;
 pub mod plan;

@@ -22,6 +22,14 @@ fn main() -> ExitCode {
         Command::Doctor(args) => commands::doctor::run(&args),
         Command::Pins(args) => commands::pins::run(&args),
         Command::Status(args) => commands::status::run(&args),
+        Command::Events(args) => commands::events::run(&args),
+        Command::Logs(args) => commands::logs::run(&args),
+        Command::Metrics(args) => commands::metrics::run(&args),
+        Command::Man(args) => commands::man::pages(&args).map(|()| ExitCode::SUCCESS),
+        Command::Completions(args) => {
+            commands::man::completions(&args);
+            Ok(ExitCode::SUCCESS)
+        }
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {}", error.chain());

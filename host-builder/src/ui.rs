@@ -84,6 +84,13 @@ pub fn print_bytes(bytes: &[u8]) {
     let _ = std::io::stdout().lock().write_all(bytes);
 }
 
+/// Prints a part of a result that goes on; `false` when whoever reads it has seen enough.
+pub fn print_on(text: &str) -> bool {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_ok()
+}
+
 /// Prints all that can be read; `false` when whoever reads it has seen enough.
 pub fn print_from(input: &mut impl std::io::Read) -> std::io::Result<bool> {
     match std::io::copy(input, &mut std::io::stdout().lock()) {

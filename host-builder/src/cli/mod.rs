@@ -7,13 +7,18 @@ mod build_modules;
 mod cat;
 mod diff;
 mod doctor;
+mod events;
 mod examine;
 mod extract;
 mod inspect;
 mod list;
+mod logs;
+mod man;
+mod metrics;
 pub mod pins;
 mod sbom;
 mod status;
+mod time;
 mod verify;
 
 pub use access::AccessArgs;
@@ -24,13 +29,17 @@ pub use cat::Cat;
 use clap::{Parser, Subcommand};
 pub use diff::Diff;
 pub use doctor::Doctor;
+pub use events::Events;
 pub use examine::Examine;
 pub use extract::Extract;
 pub use inspect::Inspect;
 pub use list::List;
+pub use logs::Logs;
+pub use man::{Completions, Man};
+pub use metrics::Metrics;
 pub use pins::Pins;
 pub use sbom::{Format as SbomFormat, Sbom};
-pub use status::{Awaited, Status};
+pub use status::Status;
 pub use verify::Verify;
 
 /// Gives a GPU to a container in a microVM: builds the initrd with the NVIDIA driver, and asks guests how they are.
@@ -109,18 +118,35 @@ pub enum Command {
     /// CUDA needs. Nothing is changed, nothing is fetched.
     #[command(after_help = doctor::DOCTOR_HELP)]
     Doctor(Doctor),
-    /// Ask a running guest how it is.
+    /// Ask running guests how they are.
     ///
-    /// Shows what is wrong, then phase, driver, GPUs, nodes, injected files, loader cache, container and the time of
-    /// each phase. The guest answers from before the GPU is touched until power-off.
-    #[command(after_help = status::STATUS_CODES)]
+    /// Shows what is wrong first, then the boot on its time line, GPUs, nodes, injected files, loader cache, container and
+    /// memory; of several guests a table. A guest answers from before the GPU is touched until power-off.
+    #[command(after_help = status::STATUS_HELP)]
     Status(Status),
+    /// Show what happens in a guest: phases, GPUs, Xids, findings, the container's start and end.
+    ///
+    /// A guest keeps its last 512 events; how many are lost is said.
+    #[command(after_help = events::EVENTS_HELP)]
+    Events(Events),
+    /// Show what the container of a guest, or its kernel, has written.
+    #[command(after_help = logs::LOGS_HELP)]
+    Logs(Logs),
+    /// Print what guests say as metrics in the text format of Prometheus, or serve them over HTTP.
+    #[command(after_help = metrics::METRICS_HELP)]
+    Metrics(Metrics),
     /// Start a guest on this machine, for trying an image.
     ///
     /// QEMU, from the lock's packages, boots the image just built with a container root and, when asked, with GPUs. The
     /// serial console is on the terminal; Ctrl-C ends the guest. Nothing of the container root is written to.
     #[command(after_help = boot::BOOT_HELP)]
     Boot(Boot),
+    /// Write manual pages, one for each command.
+    #[command(after_help = man::MAN_HELP)]
+    Man(Man),
+    /// Print completions for a shell.
+    #[command(after_help = man::COMPLETIONS_HELP)]
+    Completions(Completions),
 }
 
 #[cfg(test)]

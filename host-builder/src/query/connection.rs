@@ -3,6 +3,7 @@
 use super::error::{QueryError, Step};
 use super::target::Target;
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrLike, UnixAddr, sockopt};
 use std::io::{self, Read, Write};
@@ -30,6 +31,23 @@ impl Connection {
             Target::Vsock { cid, port } => {
                 let refused = |errno| vsock_refusal(*cid, *port, errno);
                 connect(AddressFamily::Vsock, &VsockAddr::new(*cid, *port), deadline, refused)
+            }
+        }
+    }
+
+    /// A connection that a peer has opened.
+    pub fn accepted(socket: OwnedFd, deadline: Instant) -> io::Result<Self> {
+        let flags = fcntl(&socket, FcntlArg::F_GETFL)?;
+        fcntl(&socket, FcntlArg::F_SETFL(OFlag::from_bits_truncate(flags) | OFlag::O_NONBLOCK))?;
+        Ok(Self { socket, deadline })
+    }
+
+    /// Waits for the peer to say something more, or to end; for as long as it takes.
+    pub fn wait_for_more(&self) -> io::Result<()> {
+        loop {
+            match poll(&mut [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE) {
+                Err(Errno::EINTR) => {}
+                result => return result.map(drop).map_err(io::Error::from),
             }
         }
     }

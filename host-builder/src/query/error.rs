@@ -106,6 +106,12 @@ pub enum QueryError {
         /// Its reason, cleaned.
         reason: String,
     },
+    /// What was to end did not.
+    #[error("the guest went on for more than {:.1} s", after.as_secs_f64())]
+    Endless {
+        /// How long it was given.
+        after: Duration,
+    },
     /// Another failure of the socket.
     #[error("failed while {step}")]
     Io {
@@ -143,6 +149,51 @@ impl QueryError {
         }
     }
 
+    /// A reply of a kind that was not asked for.
+    pub(super) fn another_question() -> Self {
+        Self::Malformed { what: "the answer to another question".into() }
+    }
+
+    /// Its name in JSON, which stays.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::NoSocket { .. } => "no-socket",
+            Self::NotListening { .. } => "not-listening",
+            Self::TimedOut { .. } => "timed-out",
+            Self::GaveUp { .. } => "gave-up",
+            Self::NotOurProtocol { .. } => "not-our-protocol",
+            Self::OtherVersion { .. } => "other-version",
+            Self::TooLarge { .. } => "too-large",
+            Self::Malformed { .. } => "malformed",
+            Self::Closed { .. } => "closed",
+            Self::Refused { .. } => "refused",
+            Self::Endless { .. } => "endless",
+            Self::Io { .. } => "io",
+        }
+    }
+
+    /// The message with the messages of everything underneath.
+    pub fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut next = std::error::Error::source(self);
+        while let Some(error) = next {
+            text = format!("{text}: {error}");
+            next = error.source();
+        }
+        text
+    }
+
+    /// Whether the guest is there and does not say what it should.
+    pub fn is_nonsense(&self) -> bool {
+        matches!(
+            self,
+            Self::NotOurProtocol { .. }
+                | Self::OtherVersion { .. }
+                | Self::TooLarge { .. }
+                | Self::Malformed { .. }
+        )
+    }
+
     /// Whether it may be different in a moment: there is no socket yet, nobody listens yet, or the vsock device has
     /// no driver yet and swallows connections.
     pub fn is_passing(&self) -> bool {
@@ -157,7 +208,7 @@ impl QueryError {
     }
 
     /// What to do.
-    fn hint(&self) -> &'static str {
+    pub fn hint(&self) -> &'static str {
         match self {
             Self::NoSocket { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 "ask as the user who started the guest"
@@ -180,6 +231,7 @@ impl QueryError {
             Self::TooLarge { .. } | Self::Malformed { .. } | Self::Refused { .. } => {
                 "use host-builder and initrd of one release; if they are, do not trust this guest"
             }
+            Self::Endless { .. } => "--follow shows it as it comes; --timeout gives it longer",
             Self::Closed { .. } => "the guest ended, or is ending: look at its console",
             Self::Io { .. } => "look at the guest's console, and ask again",
         }

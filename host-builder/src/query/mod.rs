@@ -1,19 +1,30 @@
-//! Asks a guest how it is. The guest is not trusted: every wait has a deadline, every reply a bound, and every defect
+//! Asks guests how they are. A guest is not trusted: every wait has a deadline, every reply a bound, and every defect
 //! of a reply an error of its own.
 
+mod answer;
 pub mod clean;
 mod connection;
 mod error;
+mod follow;
+mod listen;
+mod many;
 mod target;
+mod targets;
 #[cfg(test)]
 mod tests;
 pub mod view;
 
+pub use answer::{Answer, EventLine, EventNews, Failure, Given, SCHEMA, event_schema, status_schema};
 pub use error::{QueryError, Step};
+pub use follow::{End, Followed, Part, all, follow};
+pub use listen::{Address, News, listen};
+pub use many::{AT_ONCE, of_each};
 pub use target::Target;
+pub use targets::{Expanded, Guests, expand};
 
 use connection::Connection;
-use image::status::{Phase, Status};
+use image::event::Happening;
+use image::status::Status;
 use image::wire::{self, MAX_REPLY, MAX_REQUEST, Reply, Request, Until};
 use std::time::{Duration, Instant};
 
@@ -28,7 +39,7 @@ const MARGIN: Duration = Duration::from_millis(500);
 /// The status now, `timeout` at most from connecting to the last byte.
 pub fn status(target: &Target, timeout: Duration) -> Result<Status, QueryError> {
     let deadline = Instant::now() + timeout;
-    ask(target, &Request::Status, deadline, deadline)
+    ask_status(target, &Request::Status, deadline, deadline)
 }
 
 /// The status once `until` is reached or cannot be reached any more, or as it is when `timeout` is nearly over. While
@@ -38,11 +49,11 @@ pub fn wait(target: &Target, until: Until, timeout: Duration) -> Result<Status, 
     let deadline = start + timeout;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        let timeout_ms = left.saturating_sub(MARGIN.min(left / 4)).as_millis();
-        let request = Request::Wait { until, timeout_ms: u64::try_from(timeout_ms).unwrap_or(u64::MAX) };
+        let timeout_ms = millis(left.saturating_sub(MARGIN.min(left / 4)));
+        let request = Request::Wait { until, timeout_ms };
         let handshake = deadline.min(Instant::now() + ATTEMPT);
         let over = || Instant::now() + PAUSE >= deadline;
-        match ask(target, &request, handshake, deadline) {
+        match ask_status(target, &request, handshake, deadline) {
             Ok(status) if until.decided(&status).is_some() || over() => return Ok(status),
             Err(last) if last.is_passing() && over() => {
                 return Err(QueryError::GaveUp { after: start.elapsed(), last: Box::new(last) });
@@ -54,10 +65,37 @@ pub fn wait(target: &Target, until: Until, timeout: Duration) -> Result<Status, 
     }
 }
 
-/// Whether the container's program has ended.
-pub fn is_exited(status: &Status) -> bool {
-    status.phase == Phase::Exited
-        || status.container.as_ref().is_some_and(|container| container.exit.is_some())
+/// Waits for the next event after the newest of `status`, at most for `longest`; whether one came does not matter to
+/// whoever asks for the status again.
+pub fn wait_for_change(target: &Target, status: &Status, longest: Duration) {
+    let end = Instant::now() + longest;
+    let request = Request::Events { from: status.events.saturating_add(1), timeout_ms: millis(longest) };
+    let reply = ask(target, &request, end + ATTEMPT, end + ATTEMPT);
+    let left = end.saturating_duration_since(Instant::now());
+    let is_news = matches!(reply, Ok(Reply::Events(events)) if !events.events.is_empty());
+    // A guest cannot make us ask in a tight loop.
+    std::thread::sleep(if is_news { PAUSE } else { left });
+}
+
+/// Whether the boot has an outcome, or the program has ended, by what an event says.
+pub fn is_decisive(what: &Happening) -> bool {
+    matches!(what, Happening::Exited(_) | Happening::Outcome(_))
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn ask_status(
+    target: &Target,
+    request: &Request,
+    handshake: Instant,
+    deadline: Instant,
+) -> Result<Status, QueryError> {
+    match ask(target, request, handshake, deadline)? {
+        Reply::Status(status) => Ok(*status),
+        _ => Err(QueryError::another_question()),
+    }
 }
 
 /// One request, one reply.
@@ -66,7 +104,7 @@ fn ask(
     request: &Request,
     handshake: Instant,
     deadline: Instant,
-) -> Result<Status, QueryError> {
+) -> Result<Reply, QueryError> {
     let mut connection = Connection::open(target, handshake)?;
     connection.set_deadline(deadline);
     let allowed = deadline.saturating_duration_since(Instant::now());
@@ -77,13 +115,15 @@ fn ask(
         Ok(()) | Err(QueryError::Closed { .. }) => {}
         Err(error) => return Err(error),
     }
-    let reply = wire::read(&mut connection, MAX_REPLY)
-        .map_err(|error| QueryError::wire(Step::Reply, allowed, error))?;
-    match reply {
-        Reply::Status(status) => Ok(*status),
+    match connection.receive(allowed)? {
         Reply::Refused(reason) => Err(QueryError::Refused { reason: clean::clean(&reason, 200) }),
-        Reply::Events(_) | Reply::Logs(_) => {
-            Err(QueryError::Malformed { what: "the answer to another question".into() })
-        }
+        reply => Ok(reply),
+    }
+}
+
+impl Connection {
+    /// One reply, of bounded size.
+    fn receive(&mut self, allowed: Duration) -> Result<Reply, QueryError> {
+        wire::read(self, MAX_REPLY).map_err(|error| QueryError::wire(Step::Reply, allowed, error))
     }
 }

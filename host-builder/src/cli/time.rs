@@ -1,0 +1,34 @@
+//! Times on the command line.
+
+use std::time::Duration;
+
+/// `90`, `90s`, `1500ms`, `2m`.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let number = text[..split].parse::<u32>().ok().filter(|number| *number > 0);
+    let unit = match &text[split..] {
+        "ms" => Some(1),
+        "" | "s" => Some(1000),
+        "m" => Some(60_000),
+        _ => None,
+    };
+    match (number, unit) {
+        (Some(number), Some(unit)) => Ok(Duration::from_millis(u64::from(number) * unit)),
+        _ => Err("expected a time above 0 such as 60s, 1500ms or 2m".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_or_refused() {
+        assert_eq!(duration("90"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("1500ms"), Ok(Duration::from_millis(1500)));
+        assert_eq!(duration("2m"), Ok(Duration::from_mins(2)));
+        for text in ["", "0", "0s", "s", "-1", "2h", "1.5s", "99999999999"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! `events`: what happens in a guest, as it happens.
+
+use super::status::json_line;
+use crate::cli::Events as Arguments;
+use crate::error::Result;
+use crate::interrupt;
+use crate::query::clean::clean;
+use crate::query::{self, End, EventLine, EventNews, News, Part, SCHEMA, Target, view};
+use crate::ui::{print, print_on};
+use image::event::Event;
+use std::fmt::Write;
+use std::ops::ControlFlow;
+use std::process::ExitCode;
+
+/// Runs the command.
+pub fn run(args: &Arguments) -> Result<ExitCode> {
+    if args.schema {
+        print(&query::event_schema());
+        return Ok(ExitCode::SUCCESS);
+    }
+    interrupt::is_the_end();
+    match &args.target {
+        Some(target) => ask(args, target),
+        None => listen(args),
+    }
+}
+
+fn ask(args: &Arguments, target: &Target) -> Result<ExitCode> {
+    let name = target.to_string();
+    let mut decided = false;
+    let each = |part: Part<Event>| {
+        decided |= part.items.iter().any(|event| query::is_decisive(&event.what));
+        if print_on(&text(args, &name, "", part)) {
+            ControlFlow::Continue(())
+        } else {
+            ControlFlow::Break(())
+        }
+    };
+    if args.no_follow {
+        query::all(target, (), args.timeout, each)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    match query::follow(target, (), args.timeout, each)? {
+        End::Enough => Ok(ExitCode::SUCCESS),
+        End::Gone(error) => {
+            eprintln!("the guest has gone: {}", error.chain());
+            Ok(ExitCode::from(u8::from(!decided)))
+        }
+    }
+}
+
+fn listen(args: &Arguments) -> Result<ExitCode> {
+    let each = |guest: &str, news: News| {
+        let guest = clean(guest, 400);
+        match news {
+            News::Part(part) => {
+                if !print_on(&text(args, &guest, &format!("{guest} "), part)) {
+                    // Nobody reads any more. The sockets are removed as at any other end.
+                    let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGTERM);
+                }
+            }
+            News::Ended(error) => eprintln!("{guest} has gone: {}", error.chain()),
+        }
+    };
+    query::listen(&args.listen, each)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The lines of a part; `prefix` stands before each that is for people.
+fn text(args: &Arguments, name: &str, prefix: &str, part: Part<Event>) -> String {
+    let mut out = String::new();
+    let line = |news| json_line(&EventLine { schema: SCHEMA, target: name.to_owned(), news });
+    if part.lost > 0 {
+        if args.json {
+            out.push_str(&line(EventNews::Lost(part.lost)));
+        } else {
+            let _ = writeln!(out, "{prefix}… {} events are lost", part.lost);
+        }
+    }
+    for event in part.items {
+        if args.json {
+            out.push_str(&line(EventNews::Event(event)));
+        } else {
+            out.push_str(prefix);
+            out.push_str(&view::event_line(&event, view::wants_colour()));
+        }
+    }
+    out
+}

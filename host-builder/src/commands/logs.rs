@@ -1,0 +1,50 @@
+//! `logs`: what the container of a guest, or its kernel, has written.
+
+use super::status::json_line;
+use crate::cli::Logs as Arguments;
+use crate::error::Result;
+use crate::interrupt;
+use crate::query::{self, End, Part, SCHEMA, view};
+use crate::ui::print_on;
+use image::event::{LogLine, LogSource};
+use serde_json::json;
+use std::fmt::Write;
+use std::ops::ControlFlow;
+use std::process::ExitCode;
+
+/// Runs the command.
+pub fn run(args: &Arguments) -> Result<ExitCode> {
+    let source = if args.kernel { LogSource::Kernel } else { LogSource::Container };
+    let each = |part: Part<LogLine>| {
+        if print_on(&text(args, &part)) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    };
+    if !args.follow {
+        query::all(&args.target, source, args.timeout, each)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    interrupt::is_the_end();
+    if let End::Gone(error) = query::follow(&args.target, source, args.timeout, each)? {
+        eprintln!("the guest has gone: {}", error.chain());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn text(args: &Arguments, part: &Part<LogLine>) -> String {
+    let target = args.target.to_string();
+    let mut out = String::new();
+    if part.lost > 0 {
+        if args.json {
+            out.push_str(&json_line(&json!({ "schema": SCHEMA, "target": target, "lost": part.lost })));
+        } else {
+            let _ = writeln!(out, "… {} lines are lost", part.lost);
+        }
+    }
+    for line in &part.items {
+        if args.json {
+            out.push_str(&json_line(&json!({ "schema": SCHEMA, "target": target, "line": line })));
+        } else {
+            out.push_str(&view::log_line(line, view::wants_colour()));
+        }
+    }
+    out
+}

@@ -1,0 +1,128 @@
+//! `status --watch`: again and again, in one place of the screen.
+
+use super::{Arguments, DEFAULT_ANSWER, UNASKED, code, json_line, several};
+use crate::error::{Error, Result};
+use crate::interrupt;
+use crate::query::{self, Answer, Target, expand, view};
+use crate::ui::print_on;
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// Longest time between two looks.
+const LOOK: Duration = Duration::from_secs(1);
+/// Between two attempts to reach a guest that may be gone.
+const AGAIN: Duration = Duration::from_millis(500);
+/// Failed attempts after which it is.
+const ATTEMPTS: u32 = 3;
+
+/// Shows one guest until it has gone.
+pub(super) fn one(args: &Arguments, target: &Target) -> Result<ExitCode> {
+    let screen = Screen::new(args)?;
+    let timeout = args.timeout.unwrap_or(DEFAULT_ANSWER);
+    let begin = Instant::now();
+    let mut last: Option<(u8, u64)> = None;
+    let mut failures = 0;
+    loop {
+        match query::status(target, timeout) {
+            Ok(status) => {
+                failures = 0;
+                let is_new = last.is_none_or(|(_, events)| events != status.events);
+                last = Some((code(&status, None), status.events));
+                let goes_on = if !args.json {
+                    screen.show(&view::screen(&status, view::wants_colour()))
+                } else if is_new {
+                    print_on(&json_line(&Answer::of(target, Ok(status.clone()))))
+                } else {
+                    true
+                };
+                if !goes_on {
+                    return Ok(ExitCode::SUCCESS);
+                }
+                query::wait_for_change(target, &status, LOOK);
+            }
+            Err(error) => {
+                failures += 1;
+                let is_open = match last {
+                    // A guest that is about to be there.
+                    None => error.is_passing() && begin.elapsed() + AGAIN < timeout,
+                    Some(_) => !error.is_nonsense() && failures < ATTEMPTS,
+                };
+                match last {
+                    _ if is_open => std::thread::sleep(AGAIN),
+                    None => return Err(error.into()),
+                    Some((code, _)) => {
+                        eprintln!("the guest has gone: {}", error.chain());
+                        return Ok(ExitCode::from(code));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Shows the table of several guests until the last of them has gone.
+pub(super) fn many(args: &Arguments) -> Result<ExitCode> {
+    let screen = Screen::new(args)?;
+    expand(&args.targets).required()?;
+    loop {
+        let begin = Instant::now();
+        // Guests come and go.
+        let targets = expand(&args.targets).targets;
+        let (text, code) = several(args, &targets);
+        if targets.is_empty() {
+            eprintln!("the guests have gone: no socket matches any more");
+            return Ok(ExitCode::from(UNASKED));
+        }
+        if !screen.show(&text) {
+            return Ok(ExitCode::from(code));
+        }
+        std::thread::sleep(LOOK.saturating_sub(begin.elapsed()));
+    }
+}
+
+/// The terminal, drawn over in place.
+struct Screen {
+    is_json: bool,
+}
+
+impl Screen {
+    fn new(args: &Arguments) -> Result<Self> {
+        if !args.json && !std::io::stdout().is_terminal() {
+            return Err(Error::new("--watch draws on a terminal, and standard output is none")
+                .hint("add --json for a line at each change, or use `events`"));
+        }
+        interrupt::is_the_end();
+        Ok(Self { is_json: args.json })
+    }
+
+    /// Draws it; `false` when there is nobody to draw for.
+    fn show(&self, text: &str) -> bool {
+        if self.is_json { print_on(text) } else { print_on(&frame(text, rows())) }
+    }
+}
+
+fn rows() -> usize {
+    terminal_size::terminal_size().map_or(24, |(_, height)| usize::from(height.0))
+}
+
+/// From the top, each line to its end and never onto the next one, and nothing below.
+fn frame(text: &str, rows: usize) -> String {
+    let mut out = String::from("\x1b[?7l\x1b[H");
+    let shown = rows.saturating_sub(1).max(1);
+    for line in text.lines().take(shown) {
+        out.push_str(line);
+        out.push_str("\x1b[K\n");
+    }
+    out + "\x1b[J\x1b[?7h"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_fits_the_terminal_and_clears_what_was_there() {
+        assert_eq!(frame("a\nb\nc\n", 3), "\x1b[?7l\x1b[Ha\x1b[K\nb\x1b[K\n\x1b[J\x1b[?7h");
+    }
+}

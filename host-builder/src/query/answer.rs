@@ -1,0 +1,126 @@
+//! What `--json` prints, under a number: the documents, and their JSON Schemas.
+
+use super::{QueryError, Target};
+use image::event::Event;
+use image::status::Status;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+/// Number of the form of the JSON lines. It rises when something is taken away or means something else; what is added
+/// changes nothing.
+pub const SCHEMA: u32 = 1;
+
+/// What `status --json` prints of one guest, on one line.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(title = "gpu-initrd status")]
+pub struct Answer {
+    /// Number of this form.
+    #[schemars(extend("const" = SCHEMA))]
+    pub schema: u32,
+    /// The guest, as it was asked.
+    pub target: String,
+    /// Its answer.
+    #[serde(flatten)]
+    pub given: Given,
+}
+
+/// A status, or why there is none.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Given {
+    /// What the guest said.
+    Status(Box<Status>),
+    /// Why it could not be asked.
+    Error(Failure),
+}
+
+/// Why a guest could not be asked.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Failure {
+    /// A name that stays: no-socket, not-listening, timed-out, gave-up, not-our-protocol, other-version, too-large,
+    /// malformed, closed, refused, endless, io.
+    pub code: String,
+    /// What was expected and what was found.
+    pub message: String,
+    /// What to do.
+    pub hint: String,
+}
+
+impl Answer {
+    /// The document for one guest.
+    pub fn of(target: &Target, result: Result<Status, &QueryError>) -> Self {
+        let given = match result {
+            Ok(status) => Given::Status(Box::new(status)),
+            Err(error) => Given::Error(Failure::of(error)),
+        };
+        Self { schema: SCHEMA, target: target.to_string(), given }
+    }
+}
+
+impl Failure {
+    fn of(error: &QueryError) -> Self {
+        Self { code: error.name().into(), message: error.chain(), hint: error.hint().into() }
+    }
+}
+
+/// A line of `events --json`.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(title = "gpu-initrd event")]
+pub struct EventLine {
+    /// Number of this form.
+    #[schemars(extend("const" = SCHEMA))]
+    pub schema: u32,
+    /// The guest; with --listen: where it connected to, and its CID.
+    pub target: String,
+    /// What there is to say.
+    #[serde(flatten)]
+    pub news: EventNews,
+}
+
+/// An event, or a number of events that nobody has seen.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum EventNews {
+    /// It happened.
+    Event(Event),
+    /// So many events came before the next line and are kept no more.
+    Lost(u64),
+}
+
+/// JSON Schema of [`Answer`].
+pub fn status_schema() -> String {
+    text(&schemars::schema_for!(Answer))
+}
+
+/// JSON Schema of [`EventLine`].
+pub fn event_schema() -> String {
+    text(&schemars::schema_for!(EventLine))
+}
+
+fn text(schema: &schemars::Schema) -> String {
+    serde_json::to_string_pretty(schema).expect("a schema is JSON") + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `host-builder status --schema > host-builder/status.schema.json` makes it anew.
+    #[test]
+    fn the_schemas_in_the_repository_are_those_of_the_types() {
+        assert_eq!(include_str!("../../status.schema.json"), status_schema());
+        assert_eq!(include_str!("../../event.schema.json"), event_schema());
+    }
+
+    #[test]
+    fn an_answer_has_a_status_or_an_error() {
+        let target = "vsock:3".parse().unwrap();
+        let status = serde_json::to_value(Answer::of(&target, Ok(Status::default()))).unwrap();
+        assert_eq!((&status["schema"], &status["target"]), (&1.into(), &"vsock:3:1042".into()));
+        assert_eq!(status["status"]["phase"], "start");
+        let error = QueryError::NotListening { port: 1042 };
+        let error = serde_json::to_value(Answer::of(&target, Err(&error))).unwrap();
+        assert_eq!(error["error"]["code"], "not-listening");
+        assert!(error.get("status").is_none() && status.get("error").is_none());
+    }
+}

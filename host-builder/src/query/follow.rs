@@ -1,0 +1,190 @@
+//! Follows what a guest tells one after the other, events or lines of a log: one request after another, each from
+//! where the last answer ended.
+
+use super::{ATTEMPT, PAUSE, QueryError, Step, Target, ask, millis};
+use image::event::{Event, LogLine, LogSource};
+use image::wire::{Reply, Request};
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+/// How long one request waits in the guest.
+const WAIT: Duration = Duration::from_secs(10);
+/// What a guest may take for an answer beyond that.
+const SLACK: Duration = Duration::from_secs(5);
+/// How often a guest that has answered is asked once more before it is said to be gone.
+const ATTEMPTS: u32 = 3;
+/// Between two looks at a guest in which too many others wait already.
+const CROWDED: Duration = Duration::from_secs(1);
+
+/// What comes in numbered parts.
+pub trait Followed: Sized {
+    /// What is asked for.
+    type Of: Copy;
+    /// The request for what there is from a number on.
+    fn request(of: Self::Of, from: u64, timeout_ms: u64) -> Request;
+    /// Things, the number to go on from, how many are lost; `None`: the answer to another question.
+    fn take(reply: Reply) -> Option<(Vec<Self>, u64, u64)>;
+    /// Its number.
+    fn sequence(&self) -> u64;
+}
+
+impl Followed for Event {
+    type Of = ();
+    fn request((): (), from: u64, timeout_ms: u64) -> Request {
+        Request::Events { from, timeout_ms }
+    }
+    fn take(reply: Reply) -> Option<(Vec<Self>, u64, u64)> {
+        let Reply::Events(part) = reply else { return None };
+        Some((part.events, part.next, part.lost))
+    }
+    fn sequence(&self) -> u64 {
+        self.sequence
+    }
+}
+
+impl Followed for LogLine {
+    type Of = LogSource;
+    fn request(source: LogSource, from: u64, timeout_ms: u64) -> Request {
+        Request::Logs { source, from, timeout_ms }
+    }
+    fn take(reply: Reply) -> Option<(Vec<Self>, u64, u64)> {
+        let Reply::Logs(part) = reply else { return None };
+        Some((part.lines, part.next, part.lost))
+    }
+    fn sequence(&self) -> u64 {
+        self.sequence
+    }
+}
+
+/// What came in one answer.
+#[derive(Debug)]
+pub struct Part<T> {
+    /// In their order.
+    pub items: Vec<T>,
+    /// How many before them are kept no more.
+    pub lost: u64,
+}
+
+impl<T: Followed> Part<T> {
+    /// A reply, held against what may come from number `from` on; with the number to go on from.
+    pub(super) fn of(reply: Reply, from: u64) -> Result<(Self, u64), QueryError> {
+        let (items, next, lost) = T::take(reply).ok_or_else(QueryError::another_question)?;
+        let mut least = from;
+        for item in &items {
+            if item.sequence() < least {
+                let found = item.sequence();
+                return Err(QueryError::Malformed {
+                    what: format!("number {found}, where {least} or more was expected"),
+                });
+            }
+            least = item.sequence();
+        }
+        if !items.is_empty() && next <= least {
+            let what = format!("number {next} is to be the next one, and {least} has come");
+            return Err(QueryError::Malformed { what });
+        }
+        Ok((Self { items, lost }, next))
+    }
+}
+
+/// Why following has ended.
+#[derive(Debug)]
+pub enum End {
+    /// Whoever reads has seen enough.
+    Enough,
+    /// The guest answers no more.
+    Gone(QueryError),
+}
+
+/// Where the next answer begins, and how the guest is asked for it.
+struct Position<'a, T: Followed> {
+    target: &'a Target,
+    of: T::Of,
+    from: u64,
+    /// Too many others wait in the guest: it is asked without waiting.
+    crowded: bool,
+}
+
+impl<T: Followed> Position<'_, T> {
+    fn read(&mut self, wait: Duration, deadline: Option<Instant>) -> Result<Part<T>, QueryError> {
+        let wait = if self.crowded { Duration::ZERO } else { wait };
+        let now = Instant::now();
+        let end = now + wait + SLACK;
+        let end = deadline.map_or(end, |deadline| deadline.min(end));
+        let request = T::request(self.of, self.from, millis(wait));
+        let reply = ask(self.target, &request, end.min(now + ATTEMPT), end)?;
+        let (part, next) = Part::of(reply, self.from)?;
+        // A guest that was booted again counts from the start.
+        self.from = if part.items.is_empty() && next < self.from { 0 } else { next.max(self.from) };
+        Ok(part)
+    }
+}
+
+/// Gives `each` all there is and all that comes, until the guest has gone. A guest that does not answer yet is given
+/// `timeout`. An error: it was never asked, or what it says makes no sense.
+pub fn follow<T: Followed>(
+    target: &Target,
+    of: T::Of,
+    timeout: Duration,
+    mut each: impl FnMut(Part<T>) -> ControlFlow<()>,
+) -> Result<End, QueryError> {
+    let mut position = Position { target, of, from: 0, crowded: false };
+    let begin = Instant::now();
+    let mut answered = false;
+    let mut failures = 0;
+    loop {
+        let start = Instant::now();
+        let first = (!answered).then_some(begin + timeout);
+        // The first answer is wanted at once: it says that the guest is there.
+        let wait = if answered { WAIT } else { Duration::ZERO };
+        match position.read(wait, first) {
+            Ok(part) => {
+                let is_early = part.items.is_empty() && start.elapsed() < WAIT && answered;
+                (answered, failures) = (true, 0);
+                if each(part).is_break() {
+                    return Ok(End::Enough);
+                }
+                if is_early {
+                    std::thread::sleep(if position.crowded { CROWDED } else { PAUSE });
+                }
+            }
+            Err(QueryError::Refused { .. }) if answered && !position.crowded => position.crowded = true,
+            Err(error) if !answered => {
+                if !error.is_passing() || Instant::now() + PAUSE >= begin + timeout {
+                    return Err(error);
+                }
+                std::thread::sleep(PAUSE);
+            }
+            Err(error) if error.is_nonsense() => return Err(error),
+            Err(error) => {
+                failures += 1;
+                let is_over = matches!(error, QueryError::TimedOut { step: Step::Reply, .. });
+                if is_over || failures == ATTEMPTS {
+                    return Ok(End::Gone(error));
+                }
+                std::thread::sleep(PAUSE);
+            }
+        }
+    }
+}
+
+/// Gives `each` all there is now. `timeout` is for all of it.
+pub fn all<T: Followed>(
+    target: &Target,
+    of: T::Of,
+    timeout: Duration,
+    mut each: impl FnMut(Part<T>) -> ControlFlow<()>,
+) -> Result<(), QueryError> {
+    let deadline = Instant::now() + timeout;
+    let mut position = Position { target, of, from: 0, crowded: false };
+    loop {
+        let part: Part<T> = position.read(Duration::ZERO, Some(deadline))?;
+        let is_end = part.items.is_empty();
+        if each(part).is_break() || is_end {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            return Err(QueryError::Endless { after: timeout });
+        }
+    }
+}

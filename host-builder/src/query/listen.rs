@@ -1,0 +1,248 @@
+//! The other way round: guests connect to the host and push their events, frame after frame, each a `Reply::Events`.
+
+use super::connection::Connection;
+use super::follow::Part;
+use super::{QueryError, Step};
+use crate::error::{Error, Result};
+use crate::interrupt;
+use image::event::Event;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use vsock::{VMADDR_CID_ANY, VsockListener};
+
+const FORMS: &str = "expected unix:PATH:PORT or vsock:PORT";
+/// Connections of one guest; more are closed at once.
+const OF_ONE: usize = 4;
+/// Connections of all.
+const OF_ALL: usize = 64;
+/// A frame that has begun must be there within this time.
+const FRAME: Duration = Duration::from_secs(10);
+/// Shortest time that a connection holds its place: a guest that connects again and again costs little.
+const SHORTEST: Duration = Duration::from_secs(1);
+
+/// Where guests connect to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// Behind the hybrid socket of one guest: its VMM connects to PATH_PORT.
+    Unix {
+        /// The guest's hybrid socket.
+        path: PathBuf,
+        /// The host's port, as the guest sees it.
+        port: u32,
+    },
+    /// AF_VSOCK, for every guest of this host.
+    Vsock {
+        /// The port.
+        port: u32,
+    },
+}
+
+impl FromStr for Address {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let bad = || format!("{FORMS}, found {text:?}");
+        if let Some(port) = text.strip_prefix("vsock:") {
+            return port.parse().map(|port| Self::Vsock { port }).map_err(|_| bad());
+        }
+        let (path, port) =
+            text.strip_prefix("unix:").and_then(|rest| rest.rsplit_once(':')).ok_or_else(bad)?;
+        match (path, port.parse()) {
+            ("", _) | (_, Err(_)) => Err(bad()),
+            (path, Ok(port)) => Ok(Self::Unix { path: path.into(), port }),
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix { path, port } => write!(out, "unix:{}:{port}", path.display()),
+            Self::Vsock { port } => write!(out, "vsock:{port}"),
+        }
+    }
+}
+
+/// What a guest that pushes has brought.
+pub enum News {
+    /// Events.
+    Part(Part<Event>),
+    /// Its connection has ended, by itself or because of what it sent.
+    Ended(QueryError),
+}
+
+/// Listens at all addresses, and gives `each` what comes, with the guest's name. Returns when it cannot listen, or when
+/// nobody can be listened to any more.
+pub fn listen(addresses: &[Address], each: impl Fn(&str, News) + Sync) -> Result<()> {
+    let doors = addresses.iter().map(Door::open).collect::<Result<Vec<_>>>()?;
+    let places = Places::default();
+    std::thread::scope(|scope| {
+        for door in &doors {
+            let (places, each) = (&places, &each);
+            scope.spawn(move || {
+                loop {
+                    let Ok((socket, guest)) = door.accept() else {
+                        // Out of descriptors, say: let others finish first.
+                        std::thread::sleep(Duration::from_millis(50));
+                        continue;
+                    };
+                    let Some(place) = places.take(&guest) else { continue };
+                    scope.spawn(move || {
+                        let begin = Instant::now();
+                        let end = receive(socket, |part| each(&guest, News::Part(part)));
+                        each(&guest, News::Ended(end));
+                        std::thread::sleep(SHORTEST.saturating_sub(begin.elapsed()));
+                        drop(place);
+                    });
+                }
+            });
+        }
+    });
+    Ok(())
+}
+
+/// All frames of one connection; why there are no more.
+fn receive(socket: OwnedFd, mut each: impl FnMut(Part<Event>)) -> QueryError {
+    let mut next = 0;
+    let result: std::result::Result<(), QueryError> = (|| {
+        let failed = |error| QueryError::io(Step::Reply, FRAME, error);
+        let mut connection = Connection::accepted(socket, Instant::now()).map_err(failed)?;
+        loop {
+            connection.wait_for_more().map_err(failed)?;
+            connection.set_deadline(Instant::now() + FRAME);
+            let part;
+            (part, next) = Part::of(connection.receive(FRAME)?, next)?;
+            each(part);
+        }
+    })();
+    result.err().unwrap_or(QueryError::Closed { step: Step::Reply })
+}
+
+/// What listens at an address.
+enum Door {
+    Unix { listener: UnixListener, name: String, _remove: interrupt::Guard, _file: Remove },
+    Vsock(VsockListener),
+}
+
+impl Door {
+    fn open(address: &Address) -> Result<Self> {
+        let failed = |hint: &str, error: io::Error| {
+            Error::new(format!("could not listen on {address}")).hint(hint).source(error)
+        };
+        match address {
+            Address::Vsock { port } => {
+                let listener = VsockListener::bind_with_cid_port(VMADDR_CID_ANY, *port).map_err(|error| {
+                    failed("is the port taken, and has this kernel AF_VSOCK (modprobe vhost_vsock)? a hybrid socket is unix:PATH:PORT", error)
+                })?;
+                Ok(Self::Vsock(listener))
+            }
+            Address::Unix { path, port } => {
+                let mut file = path.clone().into_os_string();
+                file.push(format!("_{port}"));
+                let file = PathBuf::from(file);
+                let listener = bind(&file).map_err(|error| {
+                    failed("does another program listen there, and is the directory there and yours?", error)
+                })?;
+                let _remove = interrupt::Guard::new(&file);
+                Ok(Self::Unix { listener, name: address.to_string(), _remove, _file: Remove(file) })
+            }
+        }
+    }
+
+    fn accept(&self) -> io::Result<(OwnedFd, String)> {
+        match self {
+            Self::Unix { listener, name, .. } => {
+                listener.accept().map(|(stream, _)| (stream.into(), name.clone()))
+            }
+            Self::Vsock(listener) => {
+                let (stream, peer) = listener.accept()?;
+                Ok((stream.into(), format!("vsock:{}", peer.cid())))
+            }
+        }
+    }
+}
+
+/// A socket that nobody listens on any more is in the way of the next one.
+fn bind(path: &Path) -> io::Result<UnixListener> {
+    let is_socket = path.symlink_metadata().is_ok_and(|metadata| metadata.file_type().is_socket());
+    if is_socket
+        && let Err(error) = UnixStream::connect(path)
+        && error.kind() == io::ErrorKind::ConnectionRefused
+    {
+        std::fs::remove_file(path)?;
+    }
+    UnixListener::bind(path)
+}
+
+/// A file that is removed when it is needed no more.
+struct Remove(PathBuf);
+
+impl Drop for Remove {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// Places for connections, so many for each guest and so many for all.
+#[derive(Default)]
+struct Places(Mutex<BTreeMap<String, usize>>);
+
+struct Place<'a> {
+    places: &'a Places,
+    guest: String,
+}
+
+impl Places {
+    fn take(&self, guest: &str) -> Option<Place<'_>> {
+        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if taken.values().sum::<usize>() >= OF_ALL || taken.get(guest).is_some_and(|count| *count >= OF_ONE) {
+            return None;
+        }
+        *taken.entry(guest.to_owned()).or_default() += 1;
+        Some(Place { places: self, guest: guest.to_owned() })
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut taken = self.places.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = taken.get_mut(&self.guest) {
+            *count -= 1;
+            if *count == 0 {
+                taken.remove(&self.guest);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_or_refused_with_the_forms() {
+        assert_eq!("vsock:9000".parse(), Ok(Address::Vsock { port: 9000 }));
+        assert_eq!("unix:/a/v:b:7".parse(), Ok(Address::Unix { path: "/a/v:b".into(), port: 7 }));
+        for text in ["", "vsock:", "vsock:2:9000", "unix:/a", "unix::7", "unix:/a:x", "/a:7"] {
+            assert!(text.parse::<Address>().unwrap_err().starts_with(FORMS), "{text}");
+        }
+    }
+
+    #[test]
+    fn one_guest_cannot_take_all_places() {
+        let places = Places::default();
+        let held: Vec<_> = (0..OF_ONE).map(|_| places.take("a").unwrap()).collect();
+        assert!(places.take("a").is_none() && places.take("b").is_some());
+        drop(held);
+        assert!(places.take("a").is_some());
+        assert!(places.0.lock().unwrap().is_empty());
+    }
+}

@@ -1,0 +1,122 @@
+//! Several guests, some of them slow or hostile.
+
+use super::*;
+use crate::query::view::{Row, table};
+use image::status::{Code, Finding, Gpu, GpuState, Severity};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+fn a_finding(code: Code, severity: Severity, message: &str) -> Finding {
+    Finding {
+        code,
+        severity,
+        at_ms: 0,
+        message: message.into(),
+        evidence: vec![],
+        hint: String::new(),
+        link: String::new(),
+    }
+}
+
+fn rows(guests: &[&FakeGuest], timeout: Duration) -> (Vec<Row>, Duration) {
+    let targets: Vec<_> = guests.iter().map(|guest| guest.target()).collect();
+    let start = Instant::now();
+    let mut rows: Vec<Option<Row>> = targets.iter().map(|_| None).collect();
+    of_each(
+        &targets,
+        |target| Row::of(target, status(target, timeout).as_ref()),
+        |index, row| rows[index] = Some(row),
+    );
+    (rows.into_iter().flatten().collect(), start.elapsed())
+}
+
+#[test]
+fn a_guest_that_never_answers_delays_the_others_by_its_own_time_only() {
+    let silent: Vec<_> = (0..20).map(|_| FakeGuest::new(|_, stream| std::mem::forget(stream))).collect();
+    let mut all: Vec<&FakeGuest> = silent.iter().collect();
+    let good = FakeGuest::answering(after_ok(&status_frame(Outcome::Ready)));
+    all.push(&good);
+    let (rows, took) = rows(&all, Duration::from_millis(600));
+    assert!(took < Duration::from_millis(1800), "{took:?}");
+    let text = table(&rows, false);
+    assert_eq!(text.lines().count(), 22);
+    assert_eq!(text.matches("timed-out").count(), 20);
+    let last = text.lines().last().unwrap();
+    assert!(last.contains("  ready") && last.contains("running  -     550.163.01  4.3 s"), "{last}");
+}
+
+#[test]
+fn no_more_than_so_many_are_asked_at_a_time_and_each_once() {
+    let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let mut seen = vec![0; 200];
+    let work = |number: &usize| {
+        most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+        thread::sleep(Duration::from_millis(5));
+        now.fetch_sub(1, Ordering::SeqCst);
+        *number
+    };
+    of_each(&(0..200).collect::<Vec<_>>(), work, |index, number| {
+        assert_eq!(index, number);
+        seen[index] += 1;
+    });
+    assert_eq!(seen, vec![1; 200]);
+    let most = most.load(Ordering::SeqCst);
+    assert!((2..=AT_ONCE).contains(&most), "{most}");
+    of_each(&[], |(): &()| (), |_, ()| panic!("nothing was asked"));
+}
+
+#[test]
+fn a_row_says_the_worst_and_no_byte_of_the_guest_steers_the_terminal() {
+    let target: Target = "vsock:3".parse().unwrap();
+    let evil = "\x1b[2J\x1b]0;pwned\x07\nword\u{202e} ".repeat(1000);
+    let gpu = |state| Gpu { state, ..Gpu::default() };
+    let status = Status {
+        outcome: Outcome::Failed,
+        driver_loaded: Some(evil.clone()),
+        gpus_expected: Some("10de:2330,10de:2330".into()),
+        gpus: vec![gpu(GpuState::Ready), gpu(GpuState::Failed)],
+        findings: [
+            vec![a_finding(Code::CudaCompat, Severity::Info, "x")],
+            vec![a_finding(Code::GpuLost, Severity::Error, &evil); 100_000],
+        ]
+        .concat(),
+        uptime_ms: u64::MAX,
+        ..Status::default()
+    };
+    let broken = QueryError::NotOurProtocol { what: "x".into() };
+    let rows = [Row::of(&target, Ok(&status)), Row::of(&target, Err(&broken))];
+    let text = table(&rows, false);
+    assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "{text:?}");
+    assert!(text.len() < 2000, "{}", text.len());
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines.len(), 3, "{text}");
+    assert!(lines[1].contains("failed") && lines[1].contains(" 1/2 "), "{text}");
+    assert!(lines[1].contains("error gpu-lost: ") && lines[1].ends_with("(and 100000 more)"), "{text}");
+    assert!(lines[2].contains("not-our-protocol  -"), "{text}");
+    let coloured = table(&rows, true);
+    assert!(coloured.contains("\x1b[31mfailed") && !coloured.contains("pwned"), "{coloured:?}");
+}
+
+#[test]
+fn a_reply_full_of_findings_costs_bounded_time_and_is_one_row() {
+    let status = Status {
+        findings: vec![a_finding(Code::Internal, Severity::Error, ""); 10_000],
+        ..a_status(Outcome::Failed)
+    };
+    let hostile = FakeGuest::answering(after_ok(&frame(&Reply::Status(Box::new(status)))));
+    let (rows, took) = rows(&[&hostile], SOON);
+    assert!(took < SOON, "{took:?}");
+    let text = table(&rows, false);
+    assert!(text.contains("error internal:  (and 9999 more)"), "{text}");
+    // What the decoder would have to keep is bounded, too.
+    let status = Status {
+        findings: vec![a_finding(Code::Internal, Severity::Error, ""); 100_000],
+        ..Status::default()
+    };
+    let million = FakeGuest::answering(after_ok(&frame(&Reply::Status(Box::new(status)))));
+    let huge = FakeGuest::answering(after_ok(b"gpui\x04\0\0\0\xff\xff\xff\xff"));
+    let endless = FakeGuest::new(|_, mut stream| while stream.write_all(&[b'x'; 4096]).is_ok() {});
+    let text = table(&self::rows(&[&million, &huge, &endless], SOON).0, false);
+    for name in ["malformed", "too-large", "not-our-protocol"] {
+        assert!(text.contains(name), "{text}");
+    }
+}

@@ -1,0 +1,90 @@
+//! Queries against a fake guest: a thread behind a Unix socket that speaks the hybrid protocol and then does what a
+//! test tells it to.
+
+mod exchange;
+mod follow;
+mod listen;
+mod many;
+mod screen;
+
+use super::*;
+use image::status::{Outcome, Phase};
+use std::io::Write;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::thread;
+
+const SOON: Duration = Duration::from_secs(5);
+
+fn a_status(outcome: Outcome) -> Status {
+    Status {
+        version: "0.1.0".into(),
+        kernel: "6.12.1-cloud-amd64".into(),
+        driver_planned: Some("550.163.01".into()),
+        driver_loaded: Some("550.163.01".into()),
+        phase: Phase::Running,
+        outcome,
+        uptime_ms: 4321,
+        ..Status::default()
+    }
+}
+
+fn frame(reply: &Reply) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    wire::write(&mut bytes, reply, MAX_REPLY).unwrap();
+    bytes
+}
+
+fn status_frame(outcome: Outcome) -> Vec<u8> {
+    frame(&Reply::Status(Box::new(a_status(outcome))))
+}
+
+/// A guest that hands each connection, `CONNECT` line already read, to `serve` with the number of the connection.
+struct FakeGuest {
+    dir: tempfile::TempDir,
+}
+
+impl FakeGuest {
+    fn new(serve: impl Fn(usize, UnixStream) + Send + 'static) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(dir.path().join("v.sock")).unwrap();
+        thread::spawn(move || {
+            for (number, stream) in listener.incoming().enumerate() {
+                let Ok(mut stream) = stream else { return };
+                if read_connect(&mut stream) == "CONNECT 1042\n" {
+                    serve(number, stream);
+                }
+            }
+        });
+        Self { dir }
+    }
+
+    /// One that answers every connection with these bytes.
+    fn answering(bytes: Vec<u8>) -> Self {
+        Self::new(move |_, mut stream| {
+            let _ = stream.write_all(&bytes);
+            let _ = std::io::copy(&mut stream, &mut std::io::sink());
+        })
+    }
+
+    fn target(&self) -> Target {
+        Target::Unix { path: self.dir.path().join("v.sock"), port: 1042 }
+    }
+
+    fn ask(&self) -> Result<Status, QueryError> {
+        status(&self.target(), SOON)
+    }
+}
+
+fn read_connect(stream: &mut UnixStream) -> String {
+    let mut line = String::new();
+    // Unbuffered: the request behind the line must stay in the socket.
+    let mut byte = [0];
+    while !line.ends_with('\n') && std::io::Read::read_exact(stream, &mut byte).is_ok() {
+        line.push(char::from(byte[0]));
+    }
+    line
+}
+
+fn after_ok(bytes: &[u8]) -> Vec<u8> {
+    [b"OK 1073741824\n", bytes].concat()
+}

@@ -1,0 +1,145 @@
+//! The screen of one guest.
+
+use super::*;
+use crate::query::view::screen;
+use image::status::{
+    Cache, Code, Container, Exit, Finding, Gpu, GpuState, Injected, Memory, Node, PhaseOutcome, PhaseTime,
+    Progress, Resolved, Severity, Xid,
+};
+
+fn a_full_status() -> Status {
+    let text = str::to_owned;
+    let gpu = Gpu {
+        bdf: "0000:01:00.0".into(),
+        vendor: 0x10de,
+        device: 0x2330,
+        model: Some("NVIDIA \x1b]0;pwned\x07H100\u{202e}".into()),
+        minor: Some(0),
+        uuid: None,
+        firmware: None,
+        state: GpuState::Failed,
+        init_start_ms: Some(30),
+        init_ms: Some(4000),
+        waits_for: Some(text("the \x1b[5mfirmware")),
+        xids: vec![Xid { code: 79, count: 2, last_ms: 4100 }],
+        evidence: vec![text("NVRM: \x1b[31mRmInitAdapter failed!\x1b[0m\r")],
+        ..Gpu::default()
+    };
+    let finding = |code: Code, severity, message: &str, evidence| Finding {
+        code,
+        severity,
+        at_ms: 0,
+        message: message.into(),
+        evidence,
+        hint: "look\nhere".into(),
+        link: code.link(),
+    };
+    let phase =
+        |phase, start_ms, end_ms, outcome| PhaseTime { phase, start_ms, end_ms, outcome, progress: None };
+    let exit = Some(Exit { code: None, signal: Some(9), oom: true });
+    Status {
+        outcome: Outcome::Failed,
+        phases: vec![
+            phase(Phase::Start, 10, Some(25), PhaseOutcome::Done),
+            phase(Phase::Gpu, 25, Some(9), PhaseOutcome::Failed),
+            PhaseTime {
+                progress: Some(Progress { done: 1, total: 2 }),
+                ..phase(Phase::Root, 25, None, PhaseOutcome::Running)
+            },
+        ],
+        gpus: vec![gpu],
+        memory: Some(Memory { total: 512 << 20, available: 300 << 20 }),
+        nodes: vec![Node {
+            path: "/dev/nvidia0".into(),
+            major: 195,
+            minor: 0,
+            mode: 0o20666,
+            uid: 0,
+            gid: 44,
+        }],
+        injected: vec![
+            Injected { path: "/usr/lib/libcuda.so.550.163.01".into(), link: None },
+            Injected { path: "/usr/lib/libcuda.so.1".into(), link: Some("libcuda.so.550.163.01".into()) },
+        ],
+        cache: Some(Cache { entries: 12, bytes: 3456, links: 2 }),
+        resolved: vec![
+            Resolved {
+                name: "libcuda.so.1".into(),
+                path: Some("/opt/\x07x.so".into()),
+                version: None,
+                ours: false,
+            },
+            Resolved { name: "libnvidia-ml.so.1".into(), path: None, version: None, ours: false },
+        ],
+        container: Some(Container {
+            pid: 99,
+            command: vec![text("sh"), text("-c"), text("\x1bc:")],
+            start_ms: 30,
+            restarts: 3,
+            exit,
+            oom_kills: 1,
+            output: vec![text("one"), text("\x1b[Htwo")],
+        }),
+        findings: vec![
+            finding(Code::LibraryShadowed, Severity::Warning, "another file", vec![]),
+            finding(Code::AdapterInitFailed, Severity::Error, "did \u{9b}2Jnot start", vec![text("Xid\x08")]),
+        ],
+        ..a_status(Outcome::Failed)
+    }
+}
+
+#[test]
+fn the_screen_has_errors_first_and_no_byte_of_the_guest_steers_the_terminal() {
+    let expected = "\
+failed  phase running, up 4.3 s, kernel 6.12.1-cloud-amd64, driver 550.163.01 (loaded), guest-init 0.1.0
+error adapter-init-failed: did 2Jnot start
+    | Xid
+    what to do: look here
+    explained in README.md#adapter-init-failed
+warning library-shadowed: another file
+    what to do: look here
+boot       start           ━·······························     0.010 +0.015 s
+           gpu             ━·······························     0.025 +0.000 s  failed
+             0000:01:00.0  ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━···     0.030 +4.000 s  failed
+           root            ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━     0.025 +4.296 s  … 1 of 2
+gpus       0000:01:00.0  10de:2330  failed  /dev/nvidia0  4000 ms  NVIDIA H100  waits for the firmware  Xid 79 (2 times, last at 4.1 s)
+    | NVRM: RmInitAdapter failed!
+nodes      1: nvidia0 (0666 0:44)
+injected   1 files, 1 links: libcuda.so.1
+cache      12 entries, 3456 bytes, 2 links changed
+loader     libcuda.so.1 → /opt/x.so (not the injected file)
+           libnvidia-ml.so.1 → not found
+container  pid 99, killed by SIGKILL, out of memory, started again 3 times, 1 killed for memory: sh -c :
+    | one
+    | two
+memory     300 of 512 MiB available
+";
+    assert_eq!(screen(&a_full_status(), false), expected);
+    let coloured = screen(&a_full_status(), true);
+    let ours = ["\x1b[1;31m", "\x1b[31m", "\x1b[32m", "\x1b[33m", "\x1b[1m", "\x1b[2m", "\x1b[0m"];
+    let bare = ours.iter().fold(coloured, |text, code| text.replace(code, ""));
+    assert!(!bare.chars().any(|c| c.is_control() && c != '\n'), "{bare:?}");
+}
+
+#[test]
+fn the_screen_is_bounded_whatever_the_guest_sends() {
+    let mut status = a_full_status();
+    let long = "x".repeat(50_000);
+    status.findings = vec![
+        Finding {
+            code: Code::Internal,
+            severity: Severity::Info,
+            at_ms: 0,
+            link: long.clone(),
+            message: long.clone(),
+            evidence: vec![long.clone(); 100],
+            hint: long.clone(),
+        };
+        200
+    ];
+    status.nodes = vec![status.nodes[0].clone(); 5000];
+    status.uptime_ms = u64::MAX;
+    status.kernel = long;
+    assert!(screen(&status, true).len() < 300_000);
+    assert!(screen(&status, false).contains("… 168 more findings; --json has them"));
+}

@@ -1,0 +1,65 @@
+//! An event, or a line of a log, as a line.
+
+use super::{DIM, GREEN, LINE, RED, WORD, YELLOW, clean, exact, exit_text, paint, severity};
+use image::event::{Event, Happening, LogLine};
+use image::status::{GpuState, Outcome, PhaseOutcome, name};
+
+/// Longest line of a log: the guest clips the container's at 400 characters, and the kernel's are no longer than 1 KiB.
+const LOG: usize = 2000;
+
+/// What has happened, with its time in seconds since the kernel started.
+pub fn event_line(event: &Event, colour: bool) -> String {
+    let (code, text) = match &event.what {
+        Happening::Phase { phase, outcome } => {
+            let code = if *outcome == PhaseOutcome::Failed { RED } else { "" };
+            (code, format!("phase {} {}", name(phase), name(outcome)))
+        }
+        Happening::Gpu { bdf, state } => {
+            let code = match state {
+                GpuState::Ready => GREEN,
+                GpuState::Failed | GpuState::Unsupported | GpuState::Lost => RED,
+                GpuState::Found | GpuState::Bound | GpuState::Initialising => "",
+            };
+            (code, format!("GPU {} {}", clean(bdf, WORD), name(state)))
+        }
+        Happening::Xid { bdf, code, line } => {
+            (RED, format!("Xid {code} of {}: {}", clean(bdf, WORD), clean(line, LINE)))
+        }
+        Happening::Finding { code, severity: how, message } => {
+            let (paint, word) = severity(*how);
+            (paint, format!("{word} {}: {}", code.name(), clean(message, LINE)))
+        }
+        Happening::Started { pid, restarts: 0 } => ("", format!("container started, pid {pid}")),
+        Happening::Started { pid, restarts } => {
+            (YELLOW, format!("container started again ({restarts}), pid {pid}"))
+        }
+        Happening::Exited(exit) => {
+            let code = if exit.code == Some(0) && !exit.oom { GREEN } else { RED };
+            (code, format!("container {}", exit_text(*exit)))
+        }
+        Happening::Outcome(outcome) => {
+            let code = if *outcome == Outcome::Failed { RED } else { GREEN };
+            (code, format!("boot {}", name(outcome)))
+        }
+    };
+    let text = if code.is_empty() { text } else { paint(colour, code, &text) };
+    format!("{} {text}\n", time(event.at_ms, colour))
+}
+
+/// A line of a log: with its time and the colour of its level when it has a level, else as it was written.
+pub fn log_line(line: &LogLine, colour: bool) -> String {
+    let text = clean(&line.text, LOG);
+    let Some(level) = line.level else { return text + "\n" };
+    let text = match level {
+        0..=3 => paint(colour, RED, &text),
+        4 => paint(colour, YELLOW, &text),
+        5 | 6 => text,
+        _ => paint(colour, DIM, &text),
+    };
+    format!("{} {text}\n", time(line.at_ms, colour))
+}
+
+/// As dmesg writes it.
+fn time(at_ms: u64, colour: bool) -> String {
+    paint(colour, GREEN, &format!("[{:>9}]", exact(at_ms)))
+}

@@ -1,0 +1,89 @@
+//! The boot on a time line that begins with the kernel.
+
+use super::{ENTRIES, GREEN, RED, View, WORD, YELLOW, clean, exact};
+use image::status::{Gpu, GpuState, Phase, PhaseOutcome, PhaseTime, Status, name};
+
+/// Width of the line in characters.
+const WIDTH: u64 = 32;
+
+/// What has a beginning and perhaps an end.
+struct Span {
+    name: String,
+    start: u64,
+    end: Option<u64>,
+    code: &'static str,
+    word: String,
+}
+
+impl View {
+    pub(super) fn timeline(&mut self, status: &Status) {
+        let mut spans = Vec::new();
+        let mut gpus = status.gpus.iter().take(ENTRIES);
+        for time in status.phases.iter().take(ENTRIES) {
+            spans.push(of_phase(time));
+            if time.phase == Phase::Gpu {
+                spans.extend(gpus.by_ref().filter_map(|gpu| of_gpu(gpu, time)));
+            }
+        }
+        let last = |span: &Span| span.end.unwrap_or(status.uptime_ms).max(span.start);
+        let whole = spans.iter().map(last).max().unwrap_or_default();
+        let width = spans.iter().map(|span| span.name.chars().count()).max().unwrap_or_default();
+        let row = |span: &Span| {
+            let took = last(span) - span.start;
+            let bar = self.paint(span.code, &bar(span.start, last(span), whole));
+            let word = if span.word.is_empty() { String::new() } else { format!("  {}", span.word) };
+            format!("{:<width$}  {bar} {:>9} +{} s{word}", span.name, exact(span.start), exact(took))
+        };
+        let rows: Vec<_> = spans.iter().map(row).collect();
+        self.rows("boot", &rows);
+        self.more(status.phases.len(), ENTRIES, "phases");
+    }
+}
+
+fn of_phase(time: &PhaseTime) -> Span {
+    let progress = time.progress.map(|progress| format!("{} of {}", progress.done, progress.total));
+    let (code, word) = match time.outcome {
+        PhaseOutcome::Done => (GREEN, String::new()),
+        PhaseOutcome::Skipped => (GREEN, "skipped".into()),
+        PhaseOutcome::Failed => (RED, "failed".into()),
+        PhaseOutcome::Running => (YELLOW, progress.map_or("…".into(), |progress| format!("… {progress}"))),
+    };
+    Span { name: name(time.phase), start: time.start_ms, end: time.end_ms, code, word }
+}
+
+/// The initialisation of one GPU, which is a part of the phase.
+fn of_gpu(gpu: &Gpu, phase: &PhaseTime) -> Option<Span> {
+    let start = gpu.init_start_ms?;
+    let (code, end) = match gpu.state {
+        GpuState::Ready | GpuState::Lost => (GREEN, Some(gpu.init_ms.unwrap_or_default())),
+        GpuState::Failed | GpuState::Unsupported => (RED, Some(gpu.init_ms.unwrap_or_default())),
+        GpuState::Found | GpuState::Bound | GpuState::Initialising => (YELLOW, gpu.init_ms),
+    };
+    let end = end.map(|took| start.saturating_add(took)).or(phase.end_ms);
+    Some(Span { name: format!("  {}", clean(&gpu.bdf, WORD)), start, end, code, word: name(gpu.state) })
+}
+
+/// The part of the whole from `start` to `end`, at least one character of it.
+fn bar(start: u64, end: u64, whole: u64) -> String {
+    let place = |ms: u64| {
+        let place = u128::from(ms) * u128::from(WIDTH) / u128::from(whole.max(1));
+        usize::try_from(place).unwrap_or(usize::MAX).min(WIDTH as usize)
+    };
+    let from = place(start).min(WIDTH as usize - 1);
+    let to = place(end).max(from + 1);
+    format!("{}{}{}", "·".repeat(from), "━".repeat(to - from), "·".repeat(WIDTH as usize - to))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bar_has_one_width_whatever_the_numbers_are() {
+        assert_eq!(bar(0, 16, 32), "━".repeat(16) + &"·".repeat(16));
+        assert_eq!(bar(31, 31, 32), "·".repeat(31) + "━");
+        for (start, end, whole) in [(0, 0, 0), (u64::MAX, u64::MAX, u64::MAX), (9, 9, 9), (5, u64::MAX, 6)] {
+            assert_eq!(bar(start, end, whole).chars().count(), 32, "{start} {end} {whole}");
+        }
+    }
+}
