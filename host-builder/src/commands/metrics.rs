@@ -15,15 +15,13 @@ const FRESH: Duration = Duration::from_secs(1);
 
 /// Runs the command.
 pub fn run(args: &Arguments) -> Result<ExitCode> {
-    match &args.listen {
-        Some(address) => listen(args, address),
-        None => {
-            let targets = expand(&args.targets).required()?;
-            let scrape = Collector::default().scrape(&targets, args.timeout);
-            print(&scrape.text);
-            Ok(ExitCode::from(u8::from(scrape.down > 0)))
-        }
+    if let Some(address) = &args.listen {
+        return listen(args, address);
     }
+    let targets = expand(&args.targets).required()?;
+    let scrape = Collector::default().scrape(&targets, args.timeout);
+    print(&scrape.text);
+    Ok(ExitCode::from(u8::from(scrape.down > 0)))
 }
 
 fn listen(args: &Arguments, address: &str) -> Result<ExitCode> {

@@ -128,7 +128,7 @@ fn receive(socket: OwnedFd, mut each: impl FnMut(Part<Event>)) -> QueryError {
 
 /// What listens at an address.
 enum Door {
-    Unix { listener: UnixListener, name: String, _remove: interrupt::Guard, _file: Remove },
+    Unix { listener: UnixListener, name: String, _file: Remove },
     Vsock(VsockListener),
 }
 
@@ -151,8 +151,8 @@ impl Door {
                 let listener = bind(&file).map_err(|error| {
                     failed("does another program listen there, and is the directory there and yours?", error)
                 })?;
-                let _remove = interrupt::Guard::new(&file);
-                Ok(Self::Unix { listener, name: address.to_string(), _remove, _file: Remove(file) })
+                let file = Remove { _interrupted: interrupt::Guard::new(&file), file };
+                Ok(Self::Unix { listener, name: address.to_string(), _file: file })
             }
         }
     }
@@ -182,12 +182,15 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
     UnixListener::bind(path)
 }
 
-/// A file that is removed when it is needed no more.
-struct Remove(PathBuf);
+/// A file that is removed when it is needed no more, and on an interrupt.
+struct Remove {
+    file: PathBuf,
+    _interrupted: interrupt::Guard,
+}
 
 impl Drop for Remove {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
+        let _ = std::fs::remove_file(&self.file);
     }
 }
 

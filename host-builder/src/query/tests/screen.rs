@@ -23,7 +23,6 @@ fn a_full_status() -> Status {
         waits_for: Some(text("the \x1b[5mfirmware")),
         xids: vec![Xid { code: 79, count: 2, last_ms: 4100 }],
         evidence: vec![text("NVRM: \x1b[31mRmInitAdapter failed!\x1b[0m\r")],
-        ..Gpu::default()
     };
     let finding = |code: Code, severity, message: &str, evidence| Finding {
         code,

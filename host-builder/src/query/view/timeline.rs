@@ -4,7 +4,7 @@ use super::{ENTRIES, GREEN, RED, View, WORD, YELLOW, clean, exact};
 use image::status::{Gpu, GpuState, Phase, PhaseOutcome, PhaseTime, Status, name};
 
 /// Width of the line in characters.
-const WIDTH: u64 = 32;
+const WIDTH: usize = 32;
 
 /// What has a beginning and perhaps an end.
 struct Span {
@@ -66,12 +66,12 @@ fn of_gpu(gpu: &Gpu, phase: &PhaseTime) -> Option<Span> {
 /// The part of the whole from `start` to `end`, at least one character of it.
 fn bar(start: u64, end: u64, whole: u64) -> String {
     let place = |ms: u64| {
-        let place = u128::from(ms) * u128::from(WIDTH) / u128::from(whole.max(1));
-        usize::try_from(place).unwrap_or(usize::MAX).min(WIDTH as usize)
+        let place = u128::from(ms) * WIDTH as u128 / u128::from(whole.max(1));
+        usize::try_from(place).unwrap_or(usize::MAX).min(WIDTH)
     };
-    let from = place(start).min(WIDTH as usize - 1);
+    let from = place(start).min(WIDTH - 1);
     let to = place(end).max(from + 1);
-    format!("{}{}{}", "·".repeat(from), "━".repeat(to - from), "·".repeat(WIDTH as usize - to))
+    format!("{}{}{}", "·".repeat(from), "━".repeat(to - from), "·".repeat(WIDTH - to))
 }
 
 #[cfg(test)]
