@@ -7,7 +7,7 @@ use image::config::{JSON_KEYS, KEYS};
 use std::collections::BTreeSet;
 
 const README: &str = include_str!("../../README.md");
-const STATUS: &str = include_str!("../../image/src/status.rs");
+const FINDING: &str = include_str!("../../image/src/finding.rs");
 
 /// First cells of the table below a heading, without backticks.
 fn table(heading: &str) -> Vec<Vec<String>> {
@@ -43,7 +43,7 @@ fn every_config_key_is_documented_as_it_is() {
 
 #[test]
 fn every_finding_is_documented_with_the_words_of_the_code() {
-    let body = STATUS.split_once("pub enum Code {").unwrap().1.split_once("\n}").unwrap().0;
+    let body = FINDING.split_once("pub enum Code {").unwrap().1.split_once("\n}").unwrap().0;
     let mut expected = Vec::new();
     let mut words = String::new();
     for line in body.lines().map(str::trim) {
@@ -57,7 +57,8 @@ fn every_finding_is_documented_with_the_words_of_the_code() {
                 }
                 kebab.extend(c.to_lowercase());
             }
-            expected.push(vec![format!("`{kebab}`"), words.clone()]);
+            // What a finding links to.
+            expected.push(vec![format!("<a id=\"{kebab}\"></a>`{kebab}`"), words.clone()]);
         }
     }
     assert!(expected.len() > 20, "{expected:?}");
@@ -71,6 +72,62 @@ fn every_check_of_doctor_is_documented_with_the_words_of_the_code() {
         .map(|(name, meaning)| vec![format!("`{name}`"), (*meaning).to_owned()])
         .collect();
     assert_eq!(table("## Before the boot"), expected);
+}
+
+#[test]
+fn a_finding_links_to_its_row() {
+    let link = image::status::Code::NoGpu.link();
+    let anchor = link.strip_prefix("README.md#").unwrap();
+    assert!(README.contains(&format!("<a id=\"{anchor}\"></a>")), "{link}");
+}
+
+#[test]
+fn every_metric_is_documented_as_it_is() {
+    let row = |family: &host_builder::metrics::Family| {
+        let labels: Vec<_> = family.labels.split(", ").filter(|label| !label.is_empty()).collect();
+        let labels: Vec<_> = labels.iter().map(|label| format!("`{label}`")).collect();
+        let name = format!("`{}`", family.name);
+        vec![name, family.kind.to_owned(), labels.join(", "), family.help.to_owned()]
+    };
+    let expected: Vec<_> = host_builder::metrics::FAMILIES.iter().map(row).collect();
+    assert_eq!(table("### Monitoring"), expected);
+}
+
+/// The types on the wire, in the order that is on the wire, as the sources have them.
+#[test]
+fn the_protocol_is_documented_with_the_types_as_they_are() {
+    let sources = [
+        include_str!("../../image/src/wire.rs"),
+        include_str!("../../image/src/event.rs"),
+        include_str!("../../image/src/status.rs"),
+        FINDING,
+    ];
+    let mut expected = Vec::new();
+    for source in sources {
+        let code = source.split_once("#[cfg(test)]").map_or(source, |(code, _)| code);
+        for (at, _) in code.match_indices("\npub struct ").chain(code.match_indices("\npub enum ")) {
+            let item = &code[at + "\npub ".len()..];
+            let (head, rest) = item.split_once(" {\n").unwrap();
+            let name = head.split_once(' ').unwrap().1;
+            // An error is not on the wire, and the codes have a table of their own.
+            if ["WireError", "Code"].contains(&name) {
+                continue;
+            }
+            let lines = rest.split_once("\n}").unwrap().0.lines().map(str::trim);
+            let lines = lines.filter(|line| !line.is_empty() && !line.starts_with(['/', '#']));
+            let words: Vec<_> = lines.map(|line| line.strip_prefix("pub ").unwrap_or(line)).collect();
+            let body = words.join(" ").trim_end_matches(',').replace(", }", " }");
+            expected.push(format!("{head} {{ {body} }}"));
+        }
+    }
+    assert!(expected.len() > 25, "{expected:?}");
+    let section = README.split_once("### The protocol").unwrap().1;
+    let ours = section.split_once("```rust\n").unwrap().1.split_once("\n```").unwrap().0;
+    let mut ours: Vec<_> = ours.lines().collect();
+    ours.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(ours, expected);
+    assert!(README.contains(&format!("version, little-endian: {}.", image::wire::VERSION)));
 }
 
 #[test]
