@@ -48,9 +48,9 @@ fn asked(args: &[&str], code: i32) -> String {
     text
 }
 
-/// A Python script of ours with this on its standard input.
+/// A Python script of ours with this on its standard input, run by the Python that has the packages of tests/run.
 fn python(script: &str, args: &[&Path], input: &str) -> String {
-    let mut command = Command::new("python3");
+    let mut command = Command::new("/usr/bin/python3");
     command.arg("-c").arg(script).args(args).stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = command.spawn().unwrap();
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
@@ -293,7 +293,7 @@ fn metrics_are_as_others_read_them(target: &str) {
 /// A boot that fails tells why, and its guest ends by itself.
 #[test]
 fn a_boot_that_fails_is_a_bad_answer_to_every_question() {
-    let guest = boot(guest().cmdline("HAS_GPU=1 gpu_initrd.linger=60s -- true"));
+    let guest = boot(guest().cmdline("HAS_GPU=1 gpu_initrd.linger=30s -- true"));
     let target = address(&guest);
     let target = target.as_str();
     let events = Running::start(&["events", target, "--timeout", "4m"]);
@@ -319,7 +319,8 @@ fn manual_pages_are_rendered_without_a_warning() {
     for entry in std::fs::read_dir(dir.path()).unwrap() {
         let page = entry.unwrap().path();
         let mut command = Command::new("groff");
-        let output = command.args(["-man", "-Tutf8", "-ww", "-Kutf8"]).arg(&page).output().unwrap();
+        let output =
+            command.args(["-man", "-Tutf8", "-P-cbou", "-ww", "-Kutf8"]).arg(&page).output().unwrap();
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success() && errors.is_empty(), "{}: {errors}", page.display());
         assert!(String::from_utf8_lossy(&output.stdout).contains("SYNOPSIS"), "{}", page.display());
