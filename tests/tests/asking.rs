@@ -272,7 +272,7 @@ fn metrics_are_as_others_read_them(target: &str) {
     let address = line.split_once("http://").unwrap().1.strip_suffix("/metrics").unwrap();
     let fetch = |request: &str| {
         let mut stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        stream.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
         stream.write_all(request.as_bytes()).unwrap();
         let mut reply = BufReader::new(stream);
         let mut head = String::new();

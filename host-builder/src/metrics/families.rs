@@ -4,9 +4,9 @@ use super::text::{Sample, Value, Word};
 use image::status::{Container, Finding, Gpu, GpuState, Outcome, Status, name};
 use std::collections::BTreeMap;
 
-/// GPUs of one guest that are told apart; the others count as one.
+/// GPUs of one guest that have series of their own; the others are only counted by state.
 const GPUS: usize = 32;
-/// Xids of one guest that are.
+/// Series of Xids of one guest; more are left out.
 const XIDS: usize = 256;
 
 /// A family of metrics.
