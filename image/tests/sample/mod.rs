@@ -1,7 +1,10 @@
 //! One message of each kind with every field set, for the golden frames.
 
 use image::event::{Event, Events, Happening, LogLine, LogSource, Logs};
-use image::status::*;
+use image::status::{
+    Cache, Code, Container, Exit, Finding, Gpu, GpuState, Injected, Memory, Node, Outcome, Phase,
+    PhaseOutcome, PhaseTime, Progress, Resolved, Severity, Status, Xid,
+};
 use image::wire::{Reply, Request, Until};
 
 /// Requests by the name of their file.
