@@ -20,4 +20,5 @@ read -r median p99 bare_median bare_p99 < <("$target/release/ask-latency" "unix:
 row "status of a busy guest, median" "$median" "connection alone, median" "$bare_median"
 row "status of a busy guest, p99" "$p99" "connection alone, p99" "$bare_p99"
 kill $guest
+wait $guest || true
 trap - EXIT
