@@ -1,10 +1,10 @@
 //! The end of a guest: says how it went to everybody who listens, lingers, and ends the machine.
 
 use crate::life::describe;
-use crate::report::Board;
+use crate::report::{self, Board, uptime_ms};
 use crate::{notify, power, supervise, watch};
 use image::config::{Config, FailureAction, LINGER, LINGER_FAILED, PowerAction};
-use image::status::{Exit, Finding, Outcome, Phase, PhaseOutcome, Severity, Status};
+use image::status::{Code, Exit, Finding, Outcome, Phase, PhaseOutcome, Severity, Status};
 use std::time::Duration;
 
 /// Ends the machine after a container, or a boot, that has ended. `Err(None)`: the findings on the board say why.
@@ -55,6 +55,14 @@ pub fn end(outcome: Result<Exit, Option<Finding>>, board: &Board, config: &Confi
     }
 }
 
+/// Puts a panic on the board, whose log already has it: the kernel's, since the panic may have happened inside our own.
+pub fn panicked(text: String, board: &Board) {
+    let hint = "this is a defect of guest-init: report it with the kernel log";
+    let finding = Finding { at_ms: uptime_ms(), ..report::error(Code::Internal, text, hint) };
+    board.update(|status| status.findings.push(finding));
+    fail(board);
+}
+
 /// Whatever ran has failed, and so has the boot.
 fn fail(board: &Board) {
     let running: Vec<Phase> =
@@ -94,7 +102,6 @@ fn exit(status: &Status) -> Option<Exit> {
 mod tests {
     use super::*;
     use crate::report::{error, started};
-    use image::status::Code;
 
     #[test]
     fn the_last_line_says_why_and_what_a_shell_would() {

@@ -4,6 +4,8 @@ pub mod cli;
 pub mod container;
 pub mod disks;
 pub mod driver;
+#[cfg(feature = "fault-injection")]
+pub mod fault;
 pub mod finish;
 pub mod gpu;
 pub mod handover;

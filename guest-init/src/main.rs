@@ -59,6 +59,8 @@ fn boot(board: &Board, config: &mut Config) -> Result<Exit, Fatal> {
     notify::start(config, board);
     told?;
     let manifest = manifest?;
+    #[cfg(feature = "fault-injection")]
+    guest_init::fault::inject(board);
 
     board.phase(Phase::Config, || settings::config_disk(config))?;
     settings::report_unknown(config, board);

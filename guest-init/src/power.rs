@@ -1,13 +1,16 @@
 //! The end: nothing leaves PID 1 but through here.
 
+use crate::report::Board;
+use crate::{finish, kmsg};
 use image::config::PowerAction;
 use image::layout;
+use image::status::Code;
 use nix::mount::umount;
 use nix::sys::reboot::{RebootMode, reboot};
 use std::time::Duration;
 
 /// How long the status of a panic can be asked for.
-const PANIC_LINGER: Duration = Duration::from_secs(2);
+const PANIC_LINGER: Duration = Duration::from_secs(10);
 
 /// Writes everything to the disks and ends the machine.
 pub fn end(action: PowerAction) -> ! {
@@ -24,32 +27,23 @@ pub fn end(action: PowerAction) -> ! {
         PowerAction::Reboot => RebootMode::RB_AUTOBOOT,
     };
     let result = reboot(mode);
-    crate::kmsg::emergency(&format!("the machine could not be ended: {result:?}"));
+    kmsg::emergency(&format!("the machine could not be ended: {result:?}"));
     loop {
         std::thread::sleep(Duration::from_hours(1));
     }
 }
 
 /// Makes a panic of any thread say why, in the log and on the board, and end the machine in order.
-pub fn on_panic(board: &crate::report::Board) {
+pub fn on_panic(board: &Board) {
     let board = board.clone();
     std::panic::set_hook(Box::new(move |info| {
         let text = format!("guest-init panicked: {info}").replace('\n', " ");
-        crate::kmsg::emergency(&text);
+        kmsg::emergency(&format!("{}: {text}", Code::Internal.name()));
         // In a thread of its own: the panicking one may hold the board's lock.
         let board = board.clone();
-        let _ = std::thread::Builder::new().spawn(move || {
-            let finding = crate::report::error(
-                image::status::Code::Internal,
-                text,
-                "this is a defect of guest-init: report it with the kernel log",
-            );
-            board.update(|status| {
-                status.findings.push(finding);
-                status.outcome = image::status::Outcome::Failed;
-            });
-        });
+        let _ = std::thread::Builder::new().spawn(move || finish::panicked(text, &board));
         std::thread::sleep(PANIC_LINGER);
+        kmsg::emergency("powering off: guest-init panicked");
         end(PowerAction::Off);
     }));
 }
