@@ -16,7 +16,7 @@ use host_builder::{
 use tempfile::TempDir;
 
 use crate::{
-    RigError,
+    RigError, monitor,
     phantom::{Model, PhantomGpu, PhantomHandle},
     process::{Background, poll, tail},
     qemu::{Console, Drive, Gpu, Machine, Share, Vm, Vsock},
@@ -33,11 +33,14 @@ pub const CID: u32 = 5;
 const UDS: &str = "vsock.sock";
 /// File with the serial console, in the guest's directory.
 const CONSOLE: &str = "console.log";
+/// QEMU's monitor, in the guest's directory.
+const MONITOR: &str = "monitor.sock";
 
 /// A guest that is not booted yet.
 pub struct Setup {
     machine: Machine,
-    models: Vec<Model>,
+    /// And whether each is in use.
+    models: Vec<(Model, bool)>,
     shared: Vec<(PathBuf, String)>,
     vsock: bool,
     directory: TempDir,
@@ -106,7 +109,14 @@ impl Setup {
     /// One more phantom GPU, on a bus of its own.
     #[must_use]
     pub fn gpu(mut self, model: Model) -> Self {
-        self.models.push(model);
+        self.models.push((model, false));
+        self
+    }
+
+    /// One more phantom GPU, on which its last user's firmware still runs.
+    #[must_use]
+    pub fn gpu_in_use(mut self, model: Model) -> Self {
+        self.models.push((model, true));
         self
     }
 
@@ -134,8 +144,9 @@ impl Setup {
     pub fn boot(mut self, tools: &dyn Tools) -> Result<Guest, RigError> {
         let dir = self.directory.path();
         let mut phantoms = Vec::new();
-        for (i, &model) in self.models.iter().enumerate() {
-            let phantom = PhantomGpu::bind(&dir.join(format!("gpu{i}.sock")), model)?.spawn()?;
+        for (i, &(model, in_use)) in self.models.iter().enumerate() {
+            let phantom =
+                PhantomGpu::bind(&dir.join(format!("gpu{i}.sock")), model)?.in_use(in_use).spawn()?;
             self.machine.gpus.push(Gpu::VfioUser(phantom.socket().to_owned()));
             phantoms.push(phantom);
         }
@@ -147,6 +158,7 @@ impl Setup {
         }
         let vsock = if self.vsock { Some(vsock_backend(dir)?) } else { None };
         self.machine.vsock = vsock.as_ref().map(|v| Vsock::User(v.vhost().to_owned()));
+        self.machine.monitor = Some(dir.join(MONITOR));
         let console = dir.join(CONSOLE);
         File::create(&console).map_err(|e| RigError::io("create", &console, e))?;
         let vm = self.machine.start(tools, &dir.join("qemu.log"))?;
@@ -251,6 +263,11 @@ impl Guest {
     /// QEMU's process id.
     pub fn id(&self) -> u32 {
         self.vm.id()
+    }
+
+    /// Takes away the phantom GPU that was added as number `index`, counted from 0, while the guest runs.
+    pub fn unplug(&self, index: usize) -> Result<(), RigError> {
+        monitor::unplug(&self.directory.path().join(MONITOR), &format!("gpu{index}"))
     }
 
     /// Pulls the plug.

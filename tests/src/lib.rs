@@ -7,6 +7,7 @@ pub mod build;
 pub mod elf;
 mod error;
 pub mod guest;
+mod monitor;
 pub mod phantom;
 pub mod roots;
 pub mod scene;

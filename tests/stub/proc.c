@@ -4,6 +4,9 @@
  */
 #include <linux/proc_fs.h>
 #include <linux/seq_file.h>
+#include <linux/slab.h>
+#include <linux/string.h>
+#include <linux/uaccess.h>
 
 #include "stub.h"
 
@@ -122,6 +125,26 @@ static int create_capabilities(void)
 	return 0;
 }
 
+#define MAX_LINE 512
+
+static ssize_t says_write(struct file *file, const char __user *text, size_t size, loff_t *at)
+{
+	char *line;
+
+	if (size > MAX_LINE)
+		return -EINVAL;
+	line = memdup_user_nul(text, size);
+	if (IS_ERR(line))
+		return PTR_ERR(line);
+	pr_err("%s\n", strim(line));
+	kfree(line);
+	return size;
+}
+
+static const struct proc_ops says_ops = {
+	.proc_write = says_write,
+};
+
 int stub_proc_create(void)
 {
 	int error = -ENOMEM;
@@ -130,7 +153,8 @@ int stub_proc_create(void)
 		return error;
 	if (proc_mkdir(ROOT "/gpus", NULL) && proc_mkdir(ROOT "/capabilities", NULL) &&
 	    proc_mkdir(ROOT "/capabilities/mig", NULL) && proc_create_single(ROOT "/version", 0444, NULL, version_show) &&
-	    proc_create_single(ROOT "/params", 0444, NULL, params_show))
+	    proc_create_single(ROOT "/params", 0444, NULL, params_show) &&
+	    proc_create(ROOT "/stub-says", 0200, NULL, &says_ops))
 		error = create_gpus();
 	if (!error)
 		error = create_capabilities();

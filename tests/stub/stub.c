@@ -9,10 +9,14 @@
  *   fail=M    opening the GPU of minor M fails with EIO, and the log says so in the real driver's words
  *   slow=MS   each GPU's first open takes so many milliseconds
  *   mig=1     GPU 0 has one MIG GPU instance with one compute instance
+ *   node=NAME a device of another kind takes /dev/NAME, as another driver may; a slash in it makes a directory
+ *
+ * A line written to /proc/driver/nvidia/stub-says appears in the kernel log, as if the driver had said it.
  */
 #include <linux/atomic.h>
 #include <linux/delay.h>
 #include <linux/fs.h>
+#include <linux/miscdevice.h>
 #include <linux/module.h>
 #include <linux/pci.h>
 
@@ -35,6 +39,10 @@ MODULE_PARM_DESC(slow, "milliseconds that a GPU's first open takes");
 bool mig;
 module_param(mig, bool, 0444);
 MODULE_PARM_DESC(mig, "GPU 0 has MIG instances");
+
+static char *node = "";
+module_param(node, charp, 0444);
+MODULE_PARM_DESC(node, "name below /dev that a device of another kind takes");
 
 /* Parameters that the real driver takes and a plan may therefore give: accepted, without effect. */
 static int NVreg_NvLinkDisable;
@@ -107,6 +115,13 @@ static struct region {
 	{ "nvidia-caps-imex-channels", 0, 0, 2048, &any_fops, false },
 };
 
+/* What stands where a node of the driver's belongs. */
+static struct miscdevice squatter = {
+	.minor = MISC_DYNAMIC_MINOR,
+	.name = "stub-squatter",
+	.fops = &any_fops,
+};
+
 static void unregister_regions(void)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(regions); i++) {
@@ -148,6 +163,12 @@ static int __init stub_init(void)
 	error = register_regions();
 	if (!error)
 		error = stub_proc_create();
+	if (!error && *node) {
+		squatter.nodename = node;
+		error = misc_register(&squatter);
+		if (error)
+			stub_proc_remove();
+	}
 	if (error) {
 		unregister_regions();
 		return error;
@@ -159,6 +180,8 @@ static int __init stub_init(void)
 
 static void __exit stub_exit(void)
 {
+	if (*node)
+		misc_deregister(&squatter);
 	stub_proc_remove();
 	unregister_regions();
 }

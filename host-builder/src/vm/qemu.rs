@@ -105,7 +105,7 @@ pub struct Machine {
     pub pmem: Vec<PathBuf>,
     /// Shared directories.
     pub shares: Vec<Share>,
-    /// GPUs; each gets a root port, hence a bus, of its own, in this order.
+    /// GPUs; each gets a root port, hence a bus, of its own, in this order. The monitor knows them as `gpu0`, `gpu1`, …
     pub gpus: Vec<Gpu>,
     /// The vsock device.
     pub vsock: Option<Vsock>,
@@ -113,6 +113,8 @@ pub struct Machine {
     pub oem_strings: Vec<String>,
     /// The serial console.
     pub console: Console,
+    /// A socket for QEMU's monitor (QMP), made by QEMU.
+    pub monitor: Option<PathBuf>,
 }
 
 impl Machine {
@@ -132,6 +134,7 @@ impl Machine {
             vsock: None,
             oem_strings: Vec::new(),
             console,
+            monitor: None,
         }
     }
 
@@ -152,6 +155,9 @@ impl Machine {
                 args.text("-device", &format!("vhost-vsock-pci,guest-cid={cid}"));
             }
             None => {}
+        }
+        if let Some(socket) = &self.monitor {
+            args.option("-qmp", &[b"unix:", &escaped(socket), b",server=on,wait=off"]);
         }
         args.0
     }
@@ -174,6 +180,7 @@ impl Machine {
         if let Console::File(file) = &self.console {
             files.push(file);
         }
+        files.extend(&self.monitor);
         let directory = |file: &PathBuf| match file.parent() {
             Some(parent) if parent != Path::new("/") => parent.to_owned(),
             _ => file.clone(),
@@ -238,14 +245,15 @@ impl Machine {
     fn gpu_devices(&self, args: &mut Arguments) {
         for (i, gpu) in self.gpus.iter().enumerate() {
             args.text("-device", &format!("pcie-root-port,id=rp{i},chassis={0},slot={0}", i + 1));
-            let bus = format!("rp{i}");
+            let (id, bus) = (format!("gpu{i}"), format!("rp{i}"));
             let device = match gpu {
                 Gpu::VfioUser(socket) => json!({
                     "driver": "vfio-user-pci",
+                    "id": id,
                     "bus": bus,
                     "socket": { "type": "unix", "path": socket.to_string_lossy() },
                 }),
-                Gpu::Vfio(address) => json!({ "driver": "vfio-pci", "bus": bus, "host": address }),
+                Gpu::Vfio(address) => json!({ "driver": "vfio-pci", "id": id, "bus": bus, "host": address }),
             };
             args.text("-device", &device.to_string());
         }

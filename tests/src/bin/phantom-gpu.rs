@@ -19,6 +19,9 @@ struct Args {
     /// Which GPU to be
     #[arg(long, value_enum, default_value = "h100")]
     model: Model,
+    /// Be a GPU (of Hopper) on which its last user's firmware still runs
+    #[arg(long)]
+    in_use: bool,
     /// Serve one QEMU after another instead of ending with the first
     #[arg(long)]
     keep: bool,
@@ -36,7 +39,7 @@ fn main() -> ExitCode {
 }
 
 fn serve(args: &Args) -> Result<(), rig::RigError> {
-    let gpu = PhantomGpu::bind(&args.socket, args.model)?;
+    let gpu = PhantomGpu::bind(&args.socket, args.model)?.in_use(args.in_use);
     remove_on_signal(args.socket.clone());
     loop {
         gpu.serve_one()?;

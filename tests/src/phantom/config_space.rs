@@ -1,6 +1,6 @@
 //! The PCI Express configuration space of the phantom: 4 KiB of bytes and a mask of those that software may change.
 //!
-//! Only what the driver insists on is here: a 3D controller with the BARs of a data-centre GPU, power management, and a PCI Express
+//! Only what the driver insists on is here: a 3D controller (or a switch) with the BARs of a data-centre GPU, power management, and a PCI Express
 //! endpoint capability. Layout: PCI Local Bus 3.0 section 6, PCI Express Base section 7.
 
 use super::Model;
@@ -16,8 +16,6 @@ pub const BAR3_SIZE: u64 = 32 << 20;
 
 const NVIDIA: u16 = 0x10de;
 const STATUS_HAS_CAPABILITIES: u16 = 0x0010;
-/// 3D controller: a GPU without display outputs.
-const CLASS_3D: [u8; 3] = [0x00, 0x02, 0x03];
 const REVISION_A1: u8 = 0xa1;
 const BAR_64BIT_PREFETCHABLE: u32 = 0b1100;
 const CAP_PM: usize = 0x60;
@@ -65,7 +63,7 @@ impl ConfigSpace {
         self.allow16(0x04, 0x0547); // command: I/O, memory, bus master, parity, SERR, INTx disable
         self.put16(0x06, STATUS_HAS_CAPABILITIES);
         self.bytes[0x08] = REVISION_A1;
-        self.bytes[0x09..0x0c].copy_from_slice(&CLASS_3D);
+        self.bytes[0x09..0x0c].copy_from_slice(&model.class());
         self.writable[0x0c] = 0xff; // cache line size
         self.put16(0x2c, NVIDIA);
         self.put16(0x2e, model.subsystem_id());

@@ -34,9 +34,17 @@ const PMC_BOOT_0: u64 = 0x000;
 /// Chip identity in the wider format of newer chips, in BAR0.
 const PMC_BOOT_42: u64 = 0xa00;
 
+/// Whether the FSP of Hopper has booted, in BAR0 (`NV_THERM_I2CS_SCRATCH` of gh100/dev_therm.h).
+const FSP_BOOT_COMPLETE: u64 = 0x200bc;
+/// End of the memory that a running GSP firmware protects, in BAR0 (`NV_PFB_PRI_MMU_WPR2_ADDR_HI` of tu102/dev_fb.h).
+const WPR2_ADDR_HI: u64 = 0x1f_a828;
+/// What a GPU reads as on which a GSP firmware runs.
+const IN_USE: [(u64, u32); 2] = [(FSP_BOOT_COMPLETE, 0xff), (WPR2_ADDR_HI, 0x02ff_f000)];
+
 /// A bound socket on which a phantom GPU is served.
 pub struct PhantomGpu {
     model: Model,
+    in_use: bool,
     path: PathBuf,
     server: Server,
     /// The same listening socket, to end a wait for a client.
@@ -53,12 +61,19 @@ impl PhantomGpu {
             .try_clone()
             .map_err(|e| RigError::io("duplicate the phantom GPU's socket", socket, e))?;
         let server = Server::from_owned_fd(second, true, irqs(), regions());
-        Ok(Self { model, path: socket.to_owned(), server, listener })
+        Ok(Self { model, in_use: false, path: socket.to_owned(), server, listener })
+    }
+
+    /// A GPU on which its last user's firmware still runs. Only of Hopper does the driver look at that this early.
+    #[must_use]
+    pub fn in_use(mut self, in_use: bool) -> Self {
+        self.in_use = in_use;
+        self
     }
 
     /// Serves one QEMU, from its connection to its disconnection.
     pub fn serve_one(&self) -> Result<(), RigError> {
-        let mut device = Device::new(self.model);
+        let mut device = Device::new(self.model, self.in_use);
         match self.server.run(&mut device) {
             Ok(()) => Ok(()),
             Err(error) if is_disconnection(&error) => Ok(()),
@@ -112,23 +127,24 @@ impl Drop for PhantomHandle {
 /// The device behind one connection.
 struct Device {
     model: Model,
+    registers: Vec<(u64, u32)>,
     config: ConfigSpace,
 }
 
 impl Device {
-    fn new(model: Model) -> Self {
-        Self { model, config: ConfigSpace::new(model) }
+    fn new(model: Model, in_use: bool) -> Self {
+        let mut registers = vec![(PMC_BOOT_0, model.boot_register()), (PMC_BOOT_42, model.boot_register())];
+        registers.extend(IN_USE.iter().filter(|_| in_use));
+        Self { model, registers, config: ConfigSpace::new(model) }
     }
 
-    /// BAR0: the boot registers, and zeros. Byte by byte, so that any width and alignment is answered.
+    /// BAR0: the registers that are known, and zeros. Byte by byte, so that any width and alignment is answered.
     fn read_registers(&self, offset: u64, data: &mut [u8]) {
-        let boot = self.model.boot_register().to_le_bytes();
         for (byte, at) in data.iter_mut().zip(offset..) {
-            *byte = match at {
-                PMC_BOOT_0..=3 => boot[usize::try_from(at - PMC_BOOT_0).expect("below 4")],
-                PMC_BOOT_42..=0xa03 => boot[usize::try_from(at - PMC_BOOT_42).expect("below 4")],
-                _ => 0,
-            };
+            let known = self.registers.iter().find(|(register, _)| (*register..register + 4).contains(&at));
+            *byte = known.map_or(0, |(register, value)| {
+                value.to_le_bytes()[usize::try_from(at - register).expect("below 4")]
+            });
         }
     }
 }
@@ -218,7 +234,7 @@ mod tests {
 
     #[test]
     fn boot_registers_read_the_chip_and_all_others_zero() {
-        let mut device = Device::new(Model::L4);
+        let mut device = Device::new(Model::L4, false);
         let mut data = [0xff; 8];
         device.region_read(VFIO_PCI_BAR0_REGION_INDEX, 0, &mut data).unwrap();
         assert_eq!(data, [0xa1, 0x00, 0x40, 0x19, 0, 0, 0, 0]);
@@ -226,6 +242,19 @@ mod tests {
         assert_eq!(data, [0, 0, 0, 0, 0xa1, 0x00, 0x40, 0x19]);
         device.region_read(VFIO_PCI_BAR1_REGION_INDEX, 0, &mut data).unwrap();
         assert_eq!(data, [0; 8]);
+    }
+
+    #[test]
+    fn a_gpu_in_use_has_protected_memory() {
+        let mut data = [0; 4];
+        Device::new(Model::H100, true)
+            .region_read(VFIO_PCI_BAR0_REGION_INDEX, WPR2_ADDR_HI, &mut data)
+            .unwrap();
+        assert_eq!(u32::from_le_bytes(data) >> 4, 0x2f_ff00);
+        Device::new(Model::H100, false)
+            .region_read(VFIO_PCI_BAR0_REGION_INDEX, WPR2_ADDR_HI, &mut data)
+            .unwrap();
+        assert_eq!(data, [0; 4]);
     }
 
     #[test]

@@ -24,6 +24,9 @@ pub enum Model {
     H200,
     /// B200: Blackwell, which the 550 driver refuses as unsupported.
     B200,
+    /// An NVSwitch of the third generation, as on boards with eight H100: no GPU.
+    #[value(name = "nvswitch")]
+    NvSwitch,
 }
 
 impl Model {
@@ -38,6 +41,7 @@ impl Model {
             Self::H100 => 0x2330,
             Self::H200 => 0x2335,
             Self::B200 => 0x2901,
+            Self::NvSwitch => 0x22a3,
         }
     }
 
@@ -52,6 +56,7 @@ impl Model {
             Self::H100 => 0x16c1,
             Self::H200 => 0x18be,
             Self::B200 => 0x1999,
+            Self::NvSwitch => 0x1796,
         }
     }
 
@@ -65,6 +70,17 @@ impl Model {
             Self::L40s => 0x1920_00a1,
             Self::H100 | Self::H200 => 0x1800_00a1,
             Self::B200 => 0x1a20_00a1,
+            Self::NvSwitch => 0,
+        }
+    }
+
+    /// PCI class, as it stands in configuration space: programming interface, subclass, base class.
+    pub const fn class(self) -> [u8; 3] {
+        match self {
+            // Another bridge.
+            Self::NvSwitch => [0x00, 0x80, 0x06],
+            // 3D controller: a GPU without display outputs.
+            _ => [0x00, 0x02, 0x03],
         }
     }
 }
@@ -79,7 +95,7 @@ mod tests {
             .iter()
             .map(|m| m.to_possible_value().unwrap().get_name().to_owned())
             .collect();
-        assert_eq!(names, ["t4", "a100", "a10", "l4", "l40s", "h100", "h200", "b200"]);
+        assert_eq!(names, ["t4", "a100", "a10", "l4", "l40s", "h100", "h200", "b200", "nvswitch"]);
     }
 
     #[test]

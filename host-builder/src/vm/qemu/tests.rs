@@ -46,15 +46,16 @@ fn machine_with_every_device() {
     machine.shares.push(Share { socket: "/s/a,b".into(), tag: "rootfs".into() });
     machine.gpus.extend([Gpu::VfioUser("/t/gpu0".into()), Gpu::VfioUser("/t/gpu1".into())]);
     machine.vsock = Some(Vsock::User("/t/vhost.sock".into()));
+    machine.monitor = Some("/t/monitor".into());
     let devices = [
         "-device",
         "pcie-root-port,id=rp0,chassis=1,slot=1",
         "-device",
-        r#"{"bus":"rp0","driver":"vfio-user-pci","socket":{"path":"/t/gpu0","type":"unix"}}"#,
+        r#"{"bus":"rp0","driver":"vfio-user-pci","id":"gpu0","socket":{"path":"/t/gpu0","type":"unix"}}"#,
         "-device",
         "pcie-root-port,id=rp1,chassis=2,slot=2",
         "-device",
-        r#"{"bus":"rp1","driver":"vfio-user-pci","socket":{"path":"/t/gpu1","type":"unix"}}"#,
+        r#"{"bus":"rp1","driver":"vfio-user-pci","id":"gpu1","socket":{"path":"/t/gpu1","type":"unix"}}"#,
         "-blockdev",
         r#"{"driver":"raw","file":{"driver":"file","filename":"/d/root,1.img"},"node-name":"disk0","read-only":true}"#,
         "-device",
@@ -67,6 +68,8 @@ fn machine_with_every_device() {
         "socket,id=vsock,path=/t/vhost.sock",
         "-device",
         "vhost-user-vsock-pci,chardev=vsock",
+        "-qmp",
+        "unix:/t/monitor,server=on,wait=off",
     ];
     assert_eq!(machine.arguments(), [BOARD, &devices].concat());
     assert_eq!(machine.directories(), ["/b", "/d", "/s", "/t"].map(PathBuf::from));
@@ -107,7 +110,7 @@ fn machine_on_the_hosts_own_devices() {
         "-device",
         "pcie-root-port,id=rp0,chassis=1,slot=1",
         "-device",
-        r#"{"bus":"rp0","driver":"vfio-pci","host":"0000:01:00.0"}"#,
+        r#"{"bus":"rp0","driver":"vfio-pci","host":"0000:01:00.0","id":"gpu0"}"#,
         "-device",
         "vhost-vsock-pci,guest-cid=7",
     ];
