@@ -76,8 +76,22 @@ pub fn initrd_with(options: &[&str]) -> Built {
 /// The real `host-builder`, built from this workspace as the README says. Panics, naming the cause, when it cannot be built.
 pub fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM
-        .get_or_init(|| compile("host-builder").unwrap_or_else(|error| panic!("no host-builder: {error:?}")))
+    PROGRAM.get_or_init(|| {
+        compile("host-builder", &["--release"]).unwrap_or_else(|error| panic!("no host-builder: {error:?}"))
+    })
+}
+
+/// guest-init with failures on demand, which no image of a user has. Panics, naming the cause, when it cannot be built.
+pub fn faulty_guest_init() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        // Not where `cargo build` leaves the one that is meant for use.
+        let target = program().ancestors().nth(2).unwrap_or(Path::new("/")).join("fault-injection");
+        let options = ["--target", "x86_64-unknown-linux-musl", "--profile", "init"];
+        let more = ["--features", "fault-injection", "--target-dir"];
+        let built = compile("guest-init", &[&options[..], &more, &[&target.to_string_lossy()]].concat());
+        built.unwrap_or_else(|error| panic!("no guest-init with faults: {error:?}"))
+    })
 }
 
 /// The cache that [`initrd`] was built with.
@@ -85,11 +99,13 @@ pub fn cache() -> Result<Cache, RigError> {
     Ok(Cache::open()?)
 }
 
-/// The optimised program `name` of the package of the same name: the command of the README's quick start, less the `run`.
-fn compile(name: &str) -> Result<PathBuf, RigError> {
+/// The program `name` of the package of the same name: the command of the README's quick start, less the `run`.
+fn compile(name: &str, options: &[&str]) -> Result<PathBuf, RigError> {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
-    cargo.args(["build", "--locked", "--release", "--message-format=json", "--package", name, "--bin", name]);
+    cargo
+        .args(["build", "--locked", "--message-format=json", "--package", name, "--bin", name])
+        .args(options);
     // What cargo tells a test of the test's own package is not for another cargo.
     for (variable, _) in std::env::vars_os().filter(|(name, _)| is_cargos_own(&name.to_string_lossy())) {
         cargo.env_remove(variable);
@@ -160,9 +176,13 @@ fn build_initrd(lock: &Path, directory: &Path, more: &[&str]) -> Result<Output, 
     output.map_err(|source| RigError::Start { program: program().display().to_string(), source })
 }
 
-/// What a build is made from: the program, which carries guest-init and the profile, the lock, and the options.
+/// What a build is made from: the program, which carries guest-init and the profile, the lock, and the options, of which those
+/// that are files stand for what is in them.
 fn key(lock: &Path, options: &[&str]) -> Result<String, RigError> {
-    let inputs = sha256_file(program())? + &sha256_file(lock)? + &options.join(" ");
+    let mut inputs = sha256_file(program())? + &sha256_file(lock)? + &options.join(" ");
+    for file in options.iter().map(Path::new).filter(|path| path.is_file()) {
+        inputs += &sha256_file(file)?;
+    }
     Ok(sha256(inputs.as_bytes())[..16].to_owned())
 }
 

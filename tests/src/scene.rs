@@ -17,7 +17,7 @@ use host_builder::{
     ui::Ui,
 };
 use image::{
-    status::{Code, Finding, Status},
+    status::{Code, Finding, Severity, Status},
     wire::{self, DEFAULT_PORT, MAX_REPLY, MAX_REQUEST, Reply, Request, Until, WireError},
 };
 
@@ -177,6 +177,20 @@ fn tail(guest: &Guest) -> String {
 pub fn finding(status: &Status, code: Code) -> &Finding {
     let found = status.findings.iter().find(|finding| finding.code == code);
     found.unwrap_or_else(|| panic!("no finding {code:?} among {:#?}", status.findings))
+}
+
+/// The one finding of a code, held against what every finding promises: how bad it is, a hint, where it is explained, and this in
+/// its evidence (`""`: it has none). Panics with all findings when there is none.
+pub fn told<'a>(status: &'a Status, code: Code, severity: Severity, evidence: &str) -> &'a Finding {
+    let found = finding(status, code);
+    assert_eq!(found.severity, severity, "{found:?}");
+    assert!(!found.hint.is_empty() && !found.message.is_empty() && found.at_ms > 0, "{found:?}");
+    assert_eq!(found.link, format!("README.md#{}", code.name()));
+    match evidence {
+        "" => assert!(found.evidence.is_empty(), "{found:?}"),
+        text => assert!(found.evidence.iter().any(|line| line.contains(text)), "no {text:?} in {found:?}"),
+    }
+    found
 }
 
 /// What the container printed between `begin` and `end` lines of its own.

@@ -1,0 +1,67 @@
+//! What is wrong with the driver's modules and nodes.
+
+use crate::{failed, guest_with, real_variant, variant};
+use image::layout;
+use image::status::{Code, GpuState, Severity};
+use rig::build::initrd;
+use rig::phantom::Model;
+use rig::scene::{stub_initrd, told};
+
+/// Debian signs its modules, and nobody NVIDIA's.
+#[test]
+fn an_unsigned_driver_is_rejected_where_the_kernel_insists_on_signatures() {
+    let setup = guest_with(&initrd().initrd).gpu(Model::H100).cmdline("module.sig_enforce=1");
+    let status = failed(setup);
+    let rejected =
+        told(&status, Code::ModuleRejected, Severity::Error, "Loading of unsigned module is rejected");
+    assert!(rejected.hint.contains("module.sig_enforce"), "{rejected:?}");
+    assert_eq!(status.gpus[0].state, GpuState::Failed);
+}
+
+#[test]
+fn a_driver_of_another_version_than_the_libraries_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = real_variant(dir.path(), |variant| {
+        variant.edit_manifest(|manifest| manifest.driver.as_mut().unwrap().version = "550.999.99".into());
+    });
+    let status = failed(guest_with(&image).gpu(Model::H100));
+    let mismatch = told(&status, Code::ModuleVersionMismatch, Severity::Error, "");
+    assert!(
+        mismatch.message.contains("550.999.99") && mismatch.message.contains(initrd().driver()),
+        "{mismatch:?}"
+    );
+    assert_eq!(status.driver_loaded.as_deref(), Some(initrd().driver()));
+}
+
+/// The stub, whose misc device stands where nvidiactl belongs, in an image whose plan has no nvidia-uvm.
+#[test]
+fn a_plan_without_uvm_and_a_foreign_device_in_a_nodes_place_are_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = variant(&stub_initrd(dir.path()), dir.path(), |variant| {
+        variant.edit_manifest(|manifest| manifest.modules.retain(|module| module.name != "nvidia_uvm"));
+    });
+    let status = failed(guest_with(&image).gpu(Model::H100).cmdline("nvidia.node=nvidiactl"));
+    let missing = told(&status, Code::UvmMissing, Severity::Error, "");
+    assert!(
+        missing.message.contains("nvidia-uvm") && missing.message.contains("CUDA cannot start"),
+        "{missing:?}"
+    );
+    let conflict = told(&status, Code::NodeConflict, Severity::Warning, "");
+    assert!(conflict.message.contains("/dev/nvidiactl was the character device 10:"), "{conflict:?}");
+    let node = status.nodes.iter().find(|node| node.path == "/dev/nvidiactl").unwrap();
+    assert_eq!((node.major, node.minor), (195, 255), "it has been replaced");
+    assert_eq!(status.gpus[0].state, GpuState::Ready, "what is there has come up");
+}
+
+/// The stub, whose misc device makes a directory of nvidiactl, in an image that lacks a file of its plan.
+#[test]
+fn a_module_that_is_not_there_and_a_node_that_cannot_be_made_are_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = layout::gpu_module(initrd().release(), "nvidia-uvm.ko");
+    let image = variant(&stub_initrd(dir.path()), dir.path(), |variant| variant.remove(&file));
+    let status = failed(guest_with(&image).gpu(Model::H100).cmdline("nvidia.node=nvidiactl/foreign"));
+    let missing = told(&status, Code::ModuleMissing, Severity::Error, "");
+    assert!(missing.message.contains(&file) && missing.message.contains("nvidia_uvm"), "{missing:?}");
+    let failed = told(&status, Code::NodeFailed, Severity::Error, "");
+    assert!(failed.message.contains("/dev/nvidiactl"), "{failed:?}");
+}

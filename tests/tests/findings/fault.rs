@@ -1,0 +1,71 @@
+//! Defects of our own: an image without a plan, or without a driver, and a guest-init that panics.
+
+use crate::{failed, real_variant};
+use image::layout;
+use image::status::{Code, Outcome, PhaseOutcome, Severity};
+use image::wire::Until;
+use rig::build::{faulty_guest_init, initrd_with};
+use rig::guest::{Guest, Setup};
+use rig::scene::{PATIENCE, boot, guest_of, told, wait};
+
+/// Waits for the end and returns the console: the machine was powered off, in order, by PID 1.
+fn console_of_end(guest: &mut Guest) -> String {
+    let (status, console) = guest.wait_for_end(PATIENCE).unwrap();
+    assert!(status.success(), "{status}");
+    // A kernel that loses PID 1 panics, which ends QEMU, too.
+    assert!(!console.contains("Kernel panic") && console.contains("reboot: Power down"), "{console}");
+    console
+}
+
+/// A guest whose guest-init has a fault.
+fn faulty(fault: &str) -> Setup {
+    let program = faulty_guest_init().to_string_lossy();
+    let built = initrd_with(&["--payload", "files", "--guest-init", &program]);
+    guest_of(&built.initrd).cmdline(&format!("gpu_initrd_fault={fault} -- true"))
+}
+
+#[test]
+fn a_panic_names_its_place_on_the_console_and_over_vsock_and_powers_off() {
+    let mut guest = boot(faulty("panic"));
+    let status = wait(&guest, Until::Ready);
+    assert_eq!((status.outcome, status.container.as_ref()), (Outcome::Failed, None));
+    let panicked = told(&status, Code::Internal, Severity::Error, "");
+    let place = "panicked at guest-init/src/fault.rs:";
+    let line = panicked.message.split_once(place).map(|(_, rest)| rest.split(':').next().unwrap());
+    assert!(line.is_some_and(|line| line.parse::<u32>().is_ok()), "{panicked:?}");
+    assert!(panicked.message.contains("a fault was injected"), "{panicked:?}");
+    assert!(status.phases.iter().all(|time| time.outcome != PhaseOutcome::Running), "{:?}", status.phases);
+    let console = console_of_end(&mut guest);
+    assert!(console.contains("gpu-initrd: internal: guest-init panicked: "), "{console}");
+    assert!(console.contains(place), "{console}");
+}
+
+/// Then nobody can be told over vsock; the console has it, and the guest ends all the same.
+#[test]
+fn a_panic_of_a_thread_that_holds_the_board_ends_the_guest_too() {
+    let mut guest = boot(faulty("panic-at-the-board"));
+    let console = console_of_end(&mut guest);
+    assert!(console.contains("panicked at guest-init/src/fault.rs:"), "{console}");
+}
+
+/// Without a plan there are no modules, hence no vsock: the console alone can say it.
+#[test]
+fn an_image_without_a_readable_plan_says_so_on_the_console() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = real_variant(dir.path(), |variant| *variant.file(layout::MANIFEST) = b"{".to_vec());
+    let console = console_of_end(&mut boot(guest_of(&image).cmdline("gpu_initrd.linger=0s -- true")));
+    let code = Code::ManifestInvalid.name();
+    assert!(console.contains(&format!("gpu-initrd: {code}: {}: ", layout::MANIFEST)), "{console}");
+    assert!(console.contains("what to do: build the initrd again"), "{console}");
+    assert!(console.contains(&format!("powering off: the boot failed: {code}")), "{console}");
+}
+
+#[test]
+fn a_gpu_that_is_required_of_an_image_without_a_driver_ends_the_boot() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = real_variant(dir.path(), |variant| variant.edit_manifest(|manifest| manifest.driver = None));
+    let setup = guest_of(&image).cmdline("HAS_GPU=1 gpu_initrd.gpu=required gpu_initrd.linger=120s");
+    let status = failed(setup);
+    let none = told(&status, Code::NoDriver, Severity::Error, "");
+    assert!(none.message.contains("the initrd carries no driver"), "{none:?}");
+}

@@ -1,0 +1,68 @@
+//! What goes wrong after the boot, while the container runs: the stub has ready GPUs and says the real driver's lines when it is told to.
+
+use crate::guest_with;
+use image::event::{Event, Happening};
+use image::layout;
+use image::status::{Code, GpuState, Outcome, Phase, Severity};
+use image::wire::{Reply, Request};
+use rig::phantom::Model;
+use rig::scene::{PATIENCE, boot, file_disk, request, stub_initrd, told, wait_for};
+
+/// As nv.c and osapi.c of NVIDIA's open modules write them.
+const XID_43: &str = "NVRM: Xid (PCI:0000:01:00): 43, pid=812, name=python3, Ch 00000008";
+const XID_79: &str =
+    "NVRM: Xid (PCI:0000:02:00): 79, pid='<unknown>', name=<unknown>, GPU has fallen off the bus.";
+
+#[test]
+fn errors_of_a_gpu_its_loss_and_a_killed_child_are_told_while_the_container_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let script = "say() { echo \"$1\" > /proc/driver/nvidia/stub-says; }
+        say \"$XID_43\"; say \"$XID_43\"; say \"$XID_79\"
+        ending memory; echo the child ended with $?; exec sleep 1000";
+    let env = serde_json::json!({ "XID_43": XID_43, "XID_79": XID_79 });
+    let config = serde_json::json!({ "entrypoint": ["/bin/sh", "-c", script], "env": env }).to_string();
+    let setup = guest_with(&stub_initrd(dir.path()))
+        .disk(&file_disk(dir.path(), "config", layout::CONFIG_FILE, &config), "config")
+        .gpu(Model::H100)
+        .gpu(Model::H100)
+        .gpu(Model::H100)
+        .memory_mib(640)
+        .cmdline("nvidia.gpus=3");
+    let mut guest = boot(setup);
+    guest.wait_for_console("the child ended with 137", PATIENCE).unwrap();
+    let status = wait_for(&guest, "the out-of-memory kill", |status| {
+        status.container.as_ref().is_some_and(|container| container.oom_kills > 0)
+    });
+
+    assert_eq!((status.outcome, status.phase), (Outcome::Ready, Phase::Running));
+    assert_eq!(status.container.as_ref().unwrap().exit, None, "the program lives on");
+    let killed =
+        told(&status, Code::OomKilled, Severity::Error, "Memory cgroup out of memory: Killed process");
+    assert!(killed.message.contains("ended a process of the container"), "{killed:?}");
+
+    let states: Vec<_> = status.gpus.iter().map(|gpu| gpu.state).collect();
+    assert_eq!(states, [GpuState::Ready, GpuState::Lost, GpuState::Ready]);
+    let xids: Vec<Vec<_>> =
+        status.gpus.iter().map(|gpu| gpu.xids.iter().map(|xid| (xid.code, xid.count)).collect()).collect();
+    assert_eq!(xids, [vec![(43, 2)], vec![(79, 1)], vec![]]);
+    let xid = told(&status, Code::GpuXid, Severity::Warning, XID_43);
+    assert!(xid.message.contains("0000:01:00.0") && xid.message.contains("Xid 43"), "{xid:?}");
+    let lost = told(&status, Code::GpuLost, Severity::Error, XID_79);
+    assert!(lost.message.contains("0000:02:00.0"), "{lost:?}");
+
+    let Reply::Events(events) = request(&guest, &Request::Events { from: 0, timeout_ms: 0 }) else {
+        panic!("no events")
+    };
+    let count = |is_it: &dyn Fn(&Happening) -> bool| {
+        events.events.iter().filter(|Event { what, .. }| is_it(what)).count()
+    };
+    assert_eq!(count(&|what| matches!(what, Happening::Xid { code: 43, .. })), 2);
+    assert_eq!(count(&|what| matches!(what, Happening::Xid { code: 79, line, .. } if line == XID_79)), 1);
+    assert_eq!(
+        count(&|what| matches!(what, Happening::Gpu { bdf, state: GpuState::Lost } if bdf == "0000:02:00.0")),
+        1
+    );
+    for code in [Code::GpuXid, Code::GpuLost, Code::OomKilled] {
+        assert_eq!(count(&|what| matches!(what, Happening::Finding { code: told, .. } if *told == code)), 1);
+    }
+}

@@ -1,0 +1,48 @@
+//! Every finding that nothing else makes happen, made to happen in a guest: each with its severity, its evidence and what to do.
+//!
+//! The driver is the real one on phantom GPUs; where only hardware could show it, it is the stub, and the test says so.
+
+#![allow(clippy::unwrap_used, reason = "the helpers of a test may panic as the test may")]
+
+mod container;
+mod driver;
+mod fault;
+mod gpu;
+mod later;
+
+use image::status::{Outcome, Status};
+use image::wire::Until;
+use rig::build::initrd;
+use rig::disk::FileSystem;
+use rig::guest::Setup;
+use rig::roots::Suite;
+use rig::scene::{boot, guest_of, root_disk, wait};
+use rig::variant::Variant;
+use std::path::{Path, PathBuf};
+
+/// A guest of this image that has a root and is to have a GPU. It can be asked for two minutes after its end.
+fn guest_with(image: &Path) -> Setup {
+    let root = root_disk(Suite::Bookworm, FileSystem::Erofs);
+    guest_of(image).disk(&root, "root").cmdline("HAS_GPU=1 gpu_initrd.linger=120s")
+}
+
+/// Boots, and returns the status of the boot that failed.
+fn failed(setup: Setup) -> Status {
+    let status = wait(&boot(setup.cmdline("-- true")), Until::Ready);
+    assert_eq!((status.outcome, status.container.as_ref()), (Outcome::Failed, None), "{status:#?}");
+    status
+}
+
+/// Another image with these changes.
+fn variant(of: &Path, dir: &Path, change: impl FnOnce(&mut Variant)) -> PathBuf {
+    let mut variant = Variant::of(of).unwrap();
+    change(&mut variant);
+    let image = dir.join("variant.img");
+    variant.write(&image).unwrap();
+    image
+}
+
+/// The built image with these changes.
+fn real_variant(dir: &Path, change: impl FnOnce(&mut Variant)) -> PathBuf {
+    variant(&initrd().initrd, dir, change)
+}
