@@ -75,7 +75,7 @@ fn take(sign: &Sign, line: &str, board: &Board) {
     match sign {
         Sign::Xid { bdf, code } => xid(bdf, *code, line, board),
         Sign::OffTheBus { bdf } => {
-            lost(bdf, "the driver says that it has fallen off the bus", Some(line), board);
+            lost(bdf, "the driver says that it has fallen off the bus", line, board);
         }
         Sign::GroupOutOfMemory => oom(line, board),
         Sign::OutOfMemory => {
@@ -113,7 +113,7 @@ fn xid(named: &str, code: u32, line: &str, board: &Board) {
     // While an adapter initialises, its failure is the finding.
     let Some(bdf) = was_ready else { return };
     if code == OFF_THE_BUS {
-        lost(&bdf, "the driver says that it has fallen off the bus (Xid 79)", Some(line), board);
+        lost(&bdf, "the driver says that it has fallen off the bus (Xid 79)", line, board);
         return;
     }
     let message = format!("GPU {bdf} reported Xid {code}");
@@ -128,14 +128,15 @@ fn note(gpu: &mut Gpu, line: &str) {
     gpu.evidence.push(line.into());
 }
 
-fn lost(named: &str, why: &str, line: Option<&str>, board: &Board) {
+/// A GPU is gone; `line` says so. What the driver said before is evidence only of a GPU that worked until then.
+fn lost(named: &str, why: &str, line: &str, board: &Board) {
     let lost = board.update(|status| {
         let gpu = gpu_of(status, named).filter(|gpu| gpu.state != GpuState::Lost)?;
-        gpu.state = GpuState::Lost;
-        if let Some(line) = line.filter(|line| !gpu.evidence.iter().any(|known| known == line)) {
+        let worked = std::mem::replace(&mut gpu.state, GpuState::Lost) == GpuState::Ready;
+        if !gpu.evidence.iter().any(|known| known == line) {
             note(gpu, line);
         }
-        Some((gpu.bdf.clone(), gpu.evidence.clone()))
+        Some((gpu.bdf.clone(), if worked { gpu.evidence.clone() } else { vec![line.into()] }))
     });
     let Some((bdf, evidence)) = lost else { return };
     let message = format!("GPU {bdf} is lost: {why}");
@@ -147,7 +148,8 @@ fn lost(named: &str, why: &str, line: Option<&str>, board: &Board) {
 fn look_at_bus(board: &Board) {
     for gpu in board.snapshot().gpus {
         if gpu.state != GpuState::Lost && !pci::is_there(&gpu.bdf) {
-            lost(&gpu.bdf, "it is on the PCI bus no more", None, board);
+            let line = format!("{} is gone", pci::path(&gpu.bdf).display());
+            lost(&gpu.bdf, "it is on the PCI bus no more", &line, board);
         }
     }
 }
@@ -236,6 +238,19 @@ mod tests {
         assert_eq!((status.gpus[0].state, status.gpus[1].state), (GpuState::Lost, GpuState::Ready));
         assert_eq!(status.findings.iter().map(|finding| finding.code).collect::<Vec<_>>(), [Code::GpuLost]);
         assert_eq!(status.findings[0].evidence, [LOST]);
+    }
+
+    #[test]
+    fn what_a_gpu_that_never_worked_said_is_no_evidence_of_its_loss() {
+        let board = board();
+        let old = || vec!["NVRM: GPU 0000:01:00.0: RmInitAdapter failed!".to_owned()];
+        board.gpu("0000:01:00.0", |gpu| (gpu.state, gpu.evidence) = (GpuState::Failed, old()));
+        tell(&board, LOST);
+        assert!(board.snapshot().findings.is_empty(), "its failure is the finding");
+        lost("0000:01:00.0", "gone", "it is gone", &board);
+        let status = board.snapshot();
+        assert_eq!(status.findings[0].evidence, ["it is gone"]);
+        assert_eq!(status.gpus[0].evidence, [old(), vec!["it is gone".into()]].concat());
     }
 
     #[test]

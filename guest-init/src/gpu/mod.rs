@@ -136,7 +136,7 @@ fn uvm_missing(manifest: &Manifest, proc: &Proc) -> Option<Finding> {
 fn fabric_not_ready(switches: io::Result<Vec<PciGpu>>) -> Option<Finding> {
     let switches = switches.ok().filter(|switches| !switches.is_empty())?;
     let message = format!(
-        "{} NVSwitches are in this guest, and no fabric manager: CUDA will fail with error 802 (system not yet initialized)",
+        "this guest has NVSwitches ({}), and no fabric manager: CUDA will fail with error 802 (system not yet initialized)",
         switches.len()
     );
     let hint = "run NVIDIA's fabric manager of the driver's version: on the host, with the switches kept there, or in the container; or cut single GPUs off with nvidia.NVreg_NvLinkDisable=1";

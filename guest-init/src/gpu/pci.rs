@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const DEVICES: &str = "/sys/bus/pci/devices";
 /// PCI vendor id of NVIDIA.
@@ -49,9 +49,14 @@ pub fn switches_from(devices: &Path) -> io::Result<Vec<PciGpu>> {
     of_nvidia(devices, |class| class >> 8 == BRIDGE)
 }
 
+/// Where sysfs has a device.
+pub fn path(bdf: &str) -> PathBuf {
+    Path::new(DEVICES).join(bdf)
+}
+
 /// Whether a device is on the bus.
 pub fn is_there(bdf: &str) -> bool {
-    Path::new(DEVICES).join(bdf).exists()
+    path(bdf).exists()
 }
 
 fn of_nvidia(devices: &Path, is_wanted: impl Fn(u32) -> bool) -> io::Result<Vec<PciGpu>> {
