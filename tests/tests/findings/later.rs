@@ -65,4 +65,12 @@ fn errors_of_a_gpu_its_loss_and_a_killed_child_are_told_while_the_container_runs
     for code in [Code::GpuXid, Code::GpuLost, Code::OomKilled] {
         assert_eq!(count(&|what| matches!(what, Happening::Finding { code: told, .. } if *told == code)), 1);
     }
+
+    // The host takes away one that works.
+    guest.unplug(2).unwrap();
+    let status = wait_for(&guest, "the loss of a GPU", |status| status.gpus[2].state == GpuState::Lost);
+    assert_eq!((status.outcome, status.phase), (Outcome::Ready, Phase::Running));
+    assert_eq!(status.gpus[2].evidence, ["/sys/bus/pci/devices/0000:03:00.0 is gone"]);
+    let lost: Vec<_> = status.findings.iter().filter(|finding| finding.code == Code::GpuLost).collect();
+    assert_eq!((lost.len(), &lost[1].evidence), (2, &status.gpus[2].evidence));
 }
