@@ -41,7 +41,7 @@ pub fn run(spec: &Spec, policy: Restart, board: &Board) -> Result<Exit, Finding>
 /// One run: from the start to the last line of output.
 fn once(spec: &Spec, restarts: u32, board: &Board) -> Result<Ended, Finding> {
     let kills = cgroup::oom_kills();
-    let (terminal, slave) = match Terminal::open(board) {
+    let (terminal, slave) = match Terminal::open() {
         Ok((terminal, slave)) => (Some(terminal), Some(slave)),
         Err(error) => {
             log::warn!("the container writes to the console, and its output is not kept: {error}");
@@ -58,10 +58,15 @@ fn once(spec: &Spec, restarts: u32, board: &Board) -> Result<Ended, Finding> {
         status.outcome = Outcome::Ready;
         status.container = Some(report::started(pid, spec.command().to_vec(), restarts));
     });
+    // Our own line comes first, or it would come into the middle of the program's.
+    let followed = terminal.and_then(|terminal| {
+        let kept = terminal.follow(board);
+        kept.inspect_err(|error| log::error!("the container's output is not read: {error}")).ok()
+    });
     let ended = supervise::run(Pid::from_raw(pid.cast_signed()), kills);
     supervise::end_the_rest();
-    if let Some(terminal) = terminal {
-        terminal.finish();
+    if let Some(followed) = followed {
+        followed.finish();
     }
     Ok(ended)
 }

@@ -71,7 +71,7 @@ fn an_h100_gets_nodes_and_libraries_as_nvidias_and_the_containers_own_tools_make
          ldconfig -p; echo ldconfig
          ldconfig; ldconfig -p; echo links
          find /usr/lib -type l -name 'lib*' -newer /proc/1/cmdline; echo rss
-         grep VmRSS /proc/1/status; echo done; sleep 1000"
+         grep VmRSS /proc/1/status; echo the end; sleep 1000"
     );
     let config = file_disk(dir.path(), "config", layout::CONFIG_FILE, &script(&text));
     let setup = guest_of(&initrd().initrd)
@@ -87,7 +87,7 @@ fn an_h100_gets_nodes_and_libraries_as_nvidias_and_the_containers_own_tools_make
     });
     assert_eq!(early.outcome, Outcome::Pending);
 
-    guest.wait_for_console("done", PATIENCE).unwrap();
+    guest.wait_for_console("the end", PATIENCE).unwrap();
     let console = guest.console();
     let nodes = between(&console, "nodes", "removing");
     assert_eq!(nodes, between(&console, "nvidia-modprobe", "smi"), "ours, and nvidia-modprobe's");
@@ -132,7 +132,7 @@ fn an_h100_gets_nodes_and_libraries_as_nvidias_and_the_containers_own_tools_make
     );
     assert_eq!(failed.evidence, gpu.evidence);
 
-    let rss = between(&console, "rss", "done").concat();
+    let rss = between(&console, "rss", "the end").concat();
     let kib: u32 = rss.split_whitespace().nth(1).unwrap().parse().unwrap();
     assert!(kib < 5 * 1024, "PID 1 has {kib} KiB resident, it promises less than 5 MiB");
 }
@@ -227,7 +227,7 @@ fn spoil_checksum(module: &mut [u8], symbol: &[u8]) {
 #[test]
 fn stub_gpus_come_up_ready_and_are_held_open() {
     let dir = tempfile::tempdir().unwrap();
-    let text = "echo held; ls -l /proc/1/fd | grep -o '/dev/nvidia[0-9]*$' | sort; echo nodes; ls -1 /dev/nvidia-caps; echo done; sleep 1000";
+    let text = "echo held; ls -l /proc/1/fd | grep -o '/dev/nvidia[0-9]*$' | sort; echo nodes; ls -1 /dev/nvidia-caps; echo the end; sleep 1000";
     let config = file_disk(dir.path(), "config", layout::CONFIG_FILE, &script(text));
     let mut setup = guest_of(&stub_initrd(dir.path()))
         .disk(&root_disk(Suite::Bookworm, FileSystem::Squashfs), "root")
@@ -237,10 +237,10 @@ fn stub_gpus_come_up_ready_and_are_held_open() {
         setup = setup.gpu(Model::H100);
     }
     let mut guest = boot(setup);
-    guest.wait_for_console("done", PATIENCE).unwrap();
+    guest.wait_for_console("the end", PATIENCE).unwrap();
     let console = guest.console();
     assert_eq!(between(&console, "held", "nodes"), ["/dev/nvidia0", "/dev/nvidia1", "/dev/nvidia2"]);
-    let caps = between(&console, "nodes", "done");
+    let caps = between(&console, "nodes", "the end");
     let status = ask(&guest);
     assert_eq!(status.outcome, Outcome::Ready);
     assert_eq!(status.findings, []);

@@ -37,7 +37,7 @@ const LOOK: &str = "echo dlopen; dlopen libcuda.so.1 libcuda.so libnvidia-ml.so.
     for f in $(find / -xdev -name 'lib*.so.550*' -o -xdev -name nvidia-smi); do stat -c '%n %s %a %u:%g' $f; done | sort; echo sums
     for f in $(find / -xdev -name 'lib*.so.550*'); do sha256sum $f; done; echo smi
     nvidia-smi; echo smi ended with $?
-    rm /usr/bin/nvidia-smi; ls /usr/bin/nvidia-smi 2>/dev/null; echo removed $?; echo done; sleep 1000";
+    rm /usr/bin/nvidia-smi; ls /usr/bin/nvidia-smi 2>/dev/null; echo removed $?; echo the end; sleep 1000";
 
 fn with_script(setup: Setup, dir: &Path, text: &str) -> Setup {
     let json = serde_json::json!({ "entrypoint": ["/bin/sh", "-c", text] }).to_string();
@@ -53,7 +53,7 @@ fn look(setup: Setup) -> Guest {
     let dir = tempfile::tempdir().unwrap();
     let setup = with_script(setup.disk(&root(), "root"), dir.path(), LOOK).gpu(Model::H100);
     let mut guest = boot(setup.cmdline("HAS_GPU=1 gpu_initrd.gpu=optional"));
-    guest.wait_for_console("done", PATIENCE).unwrap();
+    guest.wait_for_console("the end", PATIENCE).unwrap();
     guest
 }
 

@@ -129,7 +129,7 @@ fn an_image_of_ubuntus_packages_passes_verify_and_drives_a_gpu() {
     assert!(lock.kernel_release.ends_with("-generic"), "{}", lock.kernel_release);
 
     let dir = tempfile::tempdir().unwrap();
-    let script = "nvidia-smi; echo smi ended with $?; echo dlopen; dlopen libcuda.so.1 libnvidia-ml.so.1; echo done; sleep 1000";
+    let script = "nvidia-smi; echo smi ended with $?; echo dlopen; dlopen libcuda.so.1 libnvidia-ml.so.1; echo the end; sleep 1000";
     let config = serde_json::json!({ "entrypoint": ["/bin/sh", "-c", script] }).to_string();
     let config = file_disk(dir.path(), "config", layout::CONFIG_FILE, &config);
     let setup = Setup::new(&place.join("vmlinuz"), &place.join("initrd.img")).unwrap();
@@ -139,10 +139,10 @@ fn an_image_of_ubuntus_packages_passes_verify_and_drives_a_gpu() {
         .disk(&config, "config");
     let setup = setup.gpu(Model::H100).cmdline("rootfstype=ramfs HAS_GPU=1 gpu_initrd.gpu=optional");
     let mut guest = boot(setup);
-    guest.wait_for_console("done", PATIENCE).unwrap();
+    guest.wait_for_console("the end", PATIENCE).unwrap();
     let console = guest.console();
     assert!(console.contains("\nNo devices were found\nsmi ended with 6\n"), "{console}");
-    let opened = between(&console, "dlopen", "done");
+    let opened = between(&console, "dlopen", "the end");
     for name in ["libcuda.so.1", "libnvidia-ml.so.1"] {
         assert!(opened.iter().any(|line| line.starts_with(&format!("{name} "))), "{opened:?}");
     }

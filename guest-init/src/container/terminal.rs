@@ -4,7 +4,7 @@
 use crate::report::Board;
 use nix::fcntl::OFlag;
 use nix::pty::{PtyMaster, grantpt, posix_openpt, ptsname_r, unlockpt};
-use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
+use nix::sys::termios::{SetArg, cfmakeraw, tcdrain, tcgetattr, tcsetattr};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
@@ -25,33 +25,47 @@ static CONSOLE_IS_READ: Once = Once::new();
 
 /// One run's terminal, PID 1's side.
 pub struct Terminal {
-    drained: Receiver<()>,
+    master: Arc<PtyMaster>,
 }
 
 impl Terminal {
-    /// A new one, and the container's side of it.
+    /// A new one, and the container's side of it. Nothing is read from it yet.
     ///
     /// # Errors
     /// When the kernel has no pseudo-terminals.
-    pub fn open(board: &Board) -> io::Result<(Self, OwnedFd)> {
+    pub fn open() -> io::Result<(Self, OwnedFd)> {
         let master = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC)?;
         grantpt(&master)?;
         unlockpt(&master)?;
         let slave =
             File::options().read(true).write(true).custom_flags(libc::O_NOCTTY).open(ptsname_r(&master)?)?;
-        let master = Arc::new(master);
+        Ok((Self { master: Arc::new(master) }, slave.into()))
+    }
+
+    /// Begins to copy: output to the console and the board, typing to the program.
+    ///
+    /// # Errors
+    /// When there is no thread for it.
+    pub fn follow(self, board: &Board) -> io::Result<Followed> {
         let (sender, drained) = channel();
-        let (board, output) = (board.clone(), master.clone());
+        let (board, output) = (board.clone(), self.master.clone());
         std::thread::Builder::new().name("output".into()).spawn(move || {
             copy_output(&output, &board);
             // Whoever waited for it may have given up.
             let _ = sender.send(());
         })?;
-        *TYPED.lock().unwrap_or_else(PoisonError::into_inner) = Some(master);
+        *TYPED.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.master);
         CONSOLE_IS_READ.call_once(read_console);
-        Ok((Self { drained }, slave.into()))
+        Ok(Followed { drained })
     }
+}
 
+/// A terminal that is being copied.
+pub struct Followed {
+    drained: Receiver<()>,
+}
+
+impl Followed {
     /// Waits until all that was written has reached the console; the container's processes have ended.
     pub fn finish(self) {
         *TYPED.lock().unwrap_or_else(PoisonError::into_inner) = None;
@@ -81,6 +95,10 @@ fn copy_output(mut master: &PtyMaster, board: &Board) {
         }
     }
     lines.end(|line| board.output(line));
+    // Or the kernel's next line would come into the middle of the last one.
+    if let Some(console) = &console {
+        let _ = tcdrain(console);
+    }
 }
 
 /// Starts to pass on what is typed. The console becomes raw: the container's terminal does the editing and the signals.
@@ -163,11 +181,12 @@ mod tests {
     #[test]
     fn what_a_program_writes_is_on_the_board_when_it_has_ended() {
         let board = Board::new("k".into());
-        let (terminal, slave) = Terminal::open(&board).expect("the kernel has pseudo-terminals");
+        let (terminal, slave) = Terminal::open().expect("the kernel has pseudo-terminals");
         let mut slave = File::from(slave);
         slave.write_all(b"one\ntwo").unwrap();
+        let followed = terminal.follow(&board).unwrap();
         drop(slave);
-        terminal.finish();
+        followed.finish();
         let lines = board.lines(0, std::time::Instant::now()).lines;
         assert_eq!(lines.iter().map(|line| line.text.as_str()).collect::<Vec<_>>(), ["one", "two"]);
     }

@@ -4,18 +4,8 @@ use std::time::Duration;
 
 /// `90`, `90s`, `1500ms`, `2m`.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let number = text[..split].parse::<u32>().ok().filter(|number| *number > 0);
-    let unit = match &text[split..] {
-        "ms" => Some(1),
-        "" | "s" => Some(1000),
-        "m" => Some(60_000),
-        _ => None,
-    };
-    match (number, unit) {
-        (Some(number), Some(unit)) => Ok(Duration::from_millis(u64::from(number) * unit)),
-        _ => Err("expected a time above 0 such as 60s, 1500ms or 2m".into()),
-    }
+    let time = image::config::duration(text).filter(|time| !time.is_zero());
+    time.ok_or_else(|| "expected a time above 0 such as 60s, 1500ms or 2m".into())
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod policy;
 pub use cmdline::{KEYS, Key, words};
 pub use json::{JSON_KEYS, JsonKey};
 pub use policy::{FailureAction, NotifySocket, Restart};
+pub use value::duration;
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
