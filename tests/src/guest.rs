@@ -275,7 +275,8 @@ impl Guest {
         self.vm.kill();
     }
 
-    fn last_words(&self) -> String {
+    /// What everything that belongs to it has said: the console's end, and the messages of QEMU and of the vsock backend.
+    pub fn last_words(&self) -> String {
         let console = self.console();
         let backend = self.vsock.as_ref().map(VsockBackend::messages).unwrap_or_default();
         format!("--- console\n{}\n--- qemu\n{}\n--- vsock\n{backend}", tail(&console), self.vm.messages())

@@ -135,22 +135,24 @@ pub fn target(guest: &Guest) -> Target {
 
 /// The status now.
 pub fn ask(guest: &Guest) -> Status {
-    query::status(&target(guest), ANSWER).unwrap_or_else(|e| panic!("no status: {e:?}\n{}", tail(guest)))
+    query::status(&target(guest), ANSWER)
+        .unwrap_or_else(|e| panic!("no status: {e:?}\n{}", guest.last_words()))
 }
 
 /// The status once `until` is reached, or known to be unreachable.
 pub fn wait(guest: &Guest, until: Until) -> Status {
     query::wait(&target(guest), until, PATIENCE)
-        .unwrap_or_else(|e| panic!("no {until:?}: {e:?}\n{}", tail(guest)))
+        .unwrap_or_else(|e| panic!("no {until:?}: {e:?}\n{}", guest.last_words()))
 }
 
 /// One request, on a connection of its own, past the host tool's own code.
 pub fn request(guest: &Guest, request: &Request) -> Reply {
-    let mut stream = guest.connect(DEFAULT_PORT, ANSWER).unwrap_or_else(|e| panic!("{e:?}\n{}", tail(guest)));
+    let mut stream =
+        guest.connect(DEFAULT_PORT, ANSWER).unwrap_or_else(|e| panic!("{e:?}\n{}", guest.last_words()));
     let asked = stream.set_read_timeout(Some(PATIENCE)).map_err(WireError::Io);
     let asked = asked.and_then(|()| wire::write(&mut stream, request, MAX_REQUEST));
     let reply = asked.and_then(|()| wire::read(&mut stream, MAX_REPLY));
-    reply.unwrap_or_else(|e| panic!("no reply to {request:?}: {e}\n{}", tail(guest)))
+    reply.unwrap_or_else(|e| panic!("no reply to {request:?}: {e}\n{}", guest.last_words()))
 }
 
 /// The status once `reached` says so, asked for again and again.
@@ -162,15 +164,9 @@ pub fn wait_for(guest: &Guest, what: &str, reached: impl Fn(&Status) -> bool) ->
         {
             return status;
         }
-        assert!(Instant::now() < deadline, "waited {PATIENCE:?} for {what}\n{}", tail(guest));
+        assert!(Instant::now() < deadline, "waited {PATIENCE:?} for {what}\n{}", guest.last_words());
         std::thread::sleep(Duration::from_millis(100));
     }
-}
-
-fn tail(guest: &Guest) -> String {
-    let console = guest.console();
-    let lines: Vec<_> = console.lines().collect();
-    lines[lines.len().saturating_sub(40)..].join("\n")
 }
 
 /// The one finding of a code. Panics with all findings when there is none.
