@@ -3,6 +3,7 @@
 
 use crate::error::{Doing, Error, Result};
 use crate::interrupt::Guard;
+use sha2::digest::common::hazmat::SerializableState;
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -195,6 +196,17 @@ impl Hasher {
         self.0.update(bytes);
     }
 
+    /// What it knows so far: [`Hasher::resume`] goes on from there. Another build of this program may not understand it.
+    pub fn state(&self) -> Vec<u8> {
+        self.0.serialize().to_vec()
+    }
+
+    /// Goes on where another one was when its [`Hasher::state`] was taken; `None` when these bytes are none.
+    pub fn resume(state: &[u8]) -> Option<Self> {
+        let state = state.try_into().ok()?;
+        Sha256::deserialize(&state).ok().map(Self)
+    }
+
     /// The digest.
     pub fn bytes(self) -> [u8; 32] {
         self.0.finalize().into()
@@ -304,6 +316,16 @@ mod tests {
         cache.forget("room", 0).unwrap();
         let left: Vec<_> = fs::read_dir(room).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(left, ["a"]);
+    }
+
+    #[test]
+    fn a_digest_goes_on_from_a_state_and_from_nothing_else() {
+        let mut hasher = Hasher::default();
+        hasher.update(&[7; 1000]);
+        let mut resumed = Hasher::resume(&hasher.state()).unwrap();
+        resumed.update(b"more");
+        assert_eq!(resumed.hex(), sha256(&[&[7; 1000][..], b"more"].concat()));
+        assert!(Hasher::resume(b"").is_none() && Hasher::resume(&[0; 9]).is_none());
     }
 
     #[test]

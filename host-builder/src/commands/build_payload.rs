@@ -98,7 +98,7 @@ impl Build<'_> {
     ) -> Result<Packed> {
         let (initrd, others) = std::thread::scope(|scope| {
             let others = scope.spawn(|| self.beside(disk, kernel));
-            let initrd = segments.write(&self.args.output);
+            let initrd = segments.write(&self.args.output, self.access.cache);
             (initrd, others.join().expect("writing does not panic"))
         });
         let ((initrd, packed), others) = (initrd?, others?);

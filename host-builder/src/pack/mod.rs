@@ -8,11 +8,13 @@ mod segment;
 
 pub use compression::Compression;
 
-use crate::cache::{Cache, Hasher, Staged};
+use crate::cache::{Cache, Hasher, Staged, sha256};
 use crate::error::{Doing, Error, Result};
 use crate::plan::Plan;
+use crate::trees::{read_json, write_json};
 use crate::ui::{Ui, Unit};
 use segment::{Cached, Segment, segments};
+use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -21,6 +23,9 @@ use std::path::Path;
 const CHUNK: usize = 256 << 10;
 /// Segments that are kept in the cache.
 const KEPT: usize = 32;
+/// Where digests that were begun are in the cache.
+const HASHED: &str = "hashed";
+const STATE: &str = "state.json";
 /// An image that was written.
 pub struct Packed {
     /// Its size in bytes.
@@ -52,9 +57,9 @@ impl Segments {
     }
 
     /// Makes the image that will be at `path`. Hashed beside the copying.
-    pub fn write(&self, path: &Path) -> Result<(Staged, Packed)> {
+    pub fn write(&self, path: &Path, cache: &Cache) -> Result<(Staged, Packed)> {
         std::thread::scope(|scope| {
-            let hashing = scope.spawn(|| self.digest());
+            let hashing = scope.spawn(|| self.digest(cache));
             let staged = Staged::new(path, 0o644, |file| self.copy(file, path))?;
             let sha256 = hashing.join().expect("hashing does not panic")?;
             Ok((staged, Packed { bytes: self.bytes(), sha256 }))
@@ -74,12 +79,16 @@ impl Segments {
         Ok(())
     }
 
-    /// SHA-256 of the image, each segment checked on the way.
-    fn digest(&self) -> Result<String> {
-        let mut hasher = Hasher::default();
+    /// SHA-256 of the image, each segment checked on the way. What an earlier build hashed of the same segments is not hashed
+    /// again.
+    fn digest(&self, cache: &Cache) -> Result<String> {
+        let (mut hasher, known) = self.hashed_before(cache)?;
         let (mut end, mut buffer) = (0, vec![0; CHUNK]);
-        for segment in &self.made {
-            hasher.update(&padding(segment, end));
+        for (at, segment) in self.made.iter().enumerate() {
+            let is_new = at >= known;
+            if is_new {
+                hasher.update(&padding(segment, end));
+            }
             let mut source = File::open(&segment.path).doing("opening", &segment.path)?;
             let mut checksum = flate2::Crc::new();
             loop {
@@ -88,13 +97,54 @@ impl Segments {
                     break;
                 }
                 checksum.update(&buffer[..got]);
-                hasher.update(&buffer[..got]);
+                if is_new {
+                    hasher.update(&buffer[..got]);
+                }
             }
             segment.check(checksum.sum())?;
             end = segment.start(end) + segment.bytes;
+            if is_new {
+                let state = hasher.state();
+                cache.derived_checked(HASHED, &self.key(at + 1), |dir| {
+                    write_json(&dir.join(STATE), &State { checksum: crc(&state), state })
+                })?;
+            }
         }
+        cache.forget(HASHED, KEPT)?;
         Ok(hasher.hex())
     }
+
+    /// The digest behind the first segments, as many as are known; and how many those are.
+    fn hashed_before(&self, cache: &Cache) -> Result<(Hasher, usize)> {
+        let room = cache.room(HASHED)?;
+        let known = (1..=self.made.len()).rev().find_map(|count| {
+            let State { checksum, state } = read_json(&room.join(self.key(count)).join(STATE)).ok()?;
+            let hasher = Hasher::resume(&state).filter(|_| crc(&state) == checksum)?;
+            Some((hasher, count))
+        });
+        Ok(known.unwrap_or_default())
+    }
+
+    /// Names the first segments: their content in their order.
+    fn key(&self, count: usize) -> String {
+        let names = self.made[..count]
+            .iter()
+            .map(|segment| format!("{} {} {:08x}\n", segment.key, segment.bytes, segment.checksum));
+        sha256(names.collect::<String>().as_bytes())
+    }
+}
+
+/// What [`Hasher::state`] was behind the first segments of an image.
+#[derive(Serialize, Deserialize)]
+struct State {
+    checksum: u32,
+    state: Vec<u8>,
+}
+
+fn crc(bytes: &[u8]) -> u32 {
+    let mut sum = flate2::Crc::new();
+    sum.update(bytes);
+    sum.sum()
 }
 
 /// Zero bytes between the end of one segment and the begin of the next.

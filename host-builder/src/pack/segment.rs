@@ -51,9 +51,12 @@ pub(super) struct Segment<'a> {
 pub(super) struct Cached {
     /// Where it is.
     pub(super) path: PathBuf,
+    /// What its content is made from.
+    pub(super) key: String,
     /// Its size.
     pub(super) bytes: u64,
-    checksum: u32,
+    /// CRC-32 of its bytes.
+    pub(super) checksum: u32,
     compression: Compression,
 }
 
@@ -163,7 +166,8 @@ impl Segment<'_> {
 
     /// The segment, from the cache where it is there.
     pub(super) fn make(&self, plan: &Plan, cache: &Cache, bar: &indicatif::ProgressBar) -> Result<Cached> {
-        let dir = cache.derived_checked(ROOM, &self.key(), |out| {
+        let key = self.key();
+        let dir = cache.derived_checked(ROOM, &key, |out| {
             let path = out.join(CONTENT);
             let mut summed = Summed {
                 out: BufWriter::with_capacity(1 << 20, File::create(&path).doing("creating", &path)?),
@@ -176,7 +180,7 @@ impl Segment<'_> {
             write_json(&out.join(ABOUT), &About { bytes: summed.bytes, checksum: summed.checksum.sum() })
         })?;
         let About { bytes, checksum } = read_json(&dir.join(ABOUT))?;
-        Ok(Cached { path: dir.join(CONTENT), bytes, checksum, compression: self.compression })
+        Ok(Cached { path: dir.join(CONTENT), key, bytes, checksum, compression: self.compression })
     }
 
     /// Everything that its bytes depend on.
