@@ -1,5 +1,6 @@
 //! The container's control group: counts out-of-memory kills, and ends everything the container left running.
 
+use crate::report;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -21,7 +22,7 @@ pub fn create() {
         log::warn!("cgroup: {CONTAINER}: {error}");
         return;
     }
-    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let meminfo = fs::read_to_string(report::MEMINFO).unwrap_or_default();
     if let Some(limit) = memory_limit(&meminfo)
         && let Err(error) = fs::write(Path::new(CONTAINER).join("memory.max"), limit.to_string())
     {
@@ -31,9 +32,7 @@ pub fn create() {
 
 /// What is available now, less the reserve.
 fn memory_limit(meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    let available = kib * 1024;
+    let available = report::meminfo(meminfo, "MemAvailable:")?;
     Some(available - RESERVE.min(available / 4)).filter(|limit| *limit > 0)
 }
 

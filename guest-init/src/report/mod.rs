@@ -12,6 +12,8 @@ use std::time::Duration;
 pub const MAX_EVIDENCE: usize = 20;
 /// Characters of one text on the board. With the bounds on their numbers, a status stays far below the largest reply.
 const MAX_TEXT: usize = 400;
+/// What the kernel says of the guest's memory.
+pub const MEMINFO: &str = "/proc/meminfo";
 
 fn clip(text: &mut String) {
     if let Some((at, _)) = text.char_indices().nth(MAX_TEXT) {
@@ -34,12 +36,14 @@ pub fn uptime_ms() -> u64 {
 
 /// The guest's memory now.
 pub fn memory() -> Option<Memory> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let field = |name: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-        line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
-    };
-    Some(Memory { total: field("MemTotal:")?, available: field("MemAvailable:")? })
+    let text = std::fs::read_to_string(MEMINFO).ok()?;
+    Some(Memory { total: meminfo(&text, "MemTotal:")?, available: meminfo(&text, "MemAvailable:")? })
+}
+
+/// A field of [`MEMINFO`], bytes.
+pub fn meminfo(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
 /// A container that has been started just now.
