@@ -9,8 +9,10 @@ fn main() {
     let is = |name: &str, value: &str| env::var(name).is_ok_and(|found| found == value);
     // A build script is not told of the profile's `panic`; `init` is the one that optimises for size.
     if is("CARGO_CFG_TARGET_ENV", "musl") && is("OPT_LEVEL", "z") {
-        let here = env::var("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
-        for argument in ["-z,pack-relative-relocs", "--no-eh-frame-hdr", &format!("-T,{here}/no-unwind.ld")] {
+        // In the build's own directory: checkouts that share one must not name each other's files.
+        let out = env::var("OUT_DIR").expect("cargo sets OUT_DIR");
+        std::fs::write(format!("{out}/no-unwind.ld"), include_str!("no-unwind.ld")).expect("OUT_DIR is ours");
+        for argument in ["-z,pack-relative-relocs", "--no-eh-frame-hdr", &format!("-T,{out}/no-unwind.ld")] {
             println!("cargo:rustc-link-arg-bins=-Wl,{argument}");
         }
     }
