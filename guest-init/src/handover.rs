@@ -103,6 +103,7 @@ pub fn run_keeper(args: &[OsString]) -> i32 {
         return 2;
     }
     let Ok(mut status) = serde_json::from_slice::<Status>(&bytes) else { return 2 };
+    crate::kmsg::start_logging("info");
     crate::supervise::unblock_signals();
     let container = status.container.take();
     let board = Board::resumed(status);

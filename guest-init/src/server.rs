@@ -71,7 +71,7 @@ fn serve(listener: &VsockListener, board: &Board) {
 }
 
 /// The scheduler lets a busy container finish its slice, some milliseconds, before another thread has its turn; not before one
-/// of this class. An answer takes well below a millisecond. Without the privilege the answers come later, and that is all.
+/// of this class. (The kernel threads that carry the packets come first by the weight of the container's group.) An answer takes
 fn come_first() {
     // SAFETY: the structure is integers (more of them in musl), for which zero is a value.
     let mut lowest: libc::sched_param = unsafe { std::mem::zeroed() };

@@ -1,4 +1,5 @@
-//! The container's control group: counts out-of-memory kills, and ends everything the container left running.
+//! The container's control group: leaves the kernel and PID 1 what they need, counts out-of-memory kills, and ends everything
+//! the container left running.
 
 use crate::report;
 use std::fs;
@@ -12,6 +13,13 @@ const CONTAINER: &str = "/sys/fs/cgroup/container";
 /// less: a quarter of what is available.
 const RESERVE: u64 = 32 << 20;
 
+/// The container's share of each processor against the kernel's own threads, which have 100 (cpu.weight). A thread of the
+/// kernel that brings a packet for the host should not wait for the end of a busy program's slice, some milliseconds each time.
+const WEIGHT_PER_CPU: usize = 3;
+/// What a group has by itself, the kernel's default. With many processors a group needs it, or its load becomes too small a
+/// number to be balanced between them.
+const DEFAULT_WEIGHT: usize = 100;
+
 /// Makes the group. Controllers the kernel lacks are done without. Without a limit of its own, a container that takes
 /// all memory would drag the whole guest into reclaim for minutes before the kernel kills anything.
 pub fn create() {
@@ -21,6 +29,10 @@ pub fn create() {
     if let Err(error) = fs::create_dir_all(CONTAINER) {
         log::warn!("cgroup: {CONTAINER}: {error}");
         return;
+    }
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    if let Err(error) = fs::write(Path::new(CONTAINER).join("cpu.weight"), weight(cpus).to_string()) {
+        log::info!("cgroup: answers to the host may have to wait for a busy container: cpu.weight: {error}");
     }
     let meminfo = fs::read_to_string(report::MEMINFO).unwrap_or_default();
     if let Some(limit) = memory_limit(&meminfo)
@@ -34,6 +46,11 @@ pub fn create() {
 fn memory_limit(meminfo: &str) -> Option<u64> {
     let available = report::meminfo(meminfo, "MemAvailable:")?;
     Some(available - RESERVE.min(available / 4)).filter(|limit| *limit > 0)
+}
+
+/// The group's weight in a guest of so many processors, which a group's share is spread over.
+fn weight(cpus: usize) -> usize {
+    cpus.saturating_mul(WEIGHT_PER_CPU).min(DEFAULT_WEIGHT)
 }
 
 /// Moves the calling process into it.
@@ -64,6 +81,12 @@ mod tests {
     fn kills_are_counted_and_group_kills_are_not_mistaken_for_them() {
         assert_eq!(parse_oom_kills("low 0\noom 3\noom_kill 2\noom_group_kill 0\n"), 2);
         assert_eq!(parse_oom_kills(""), 0);
+    }
+
+    #[test]
+    fn the_kernel_comes_first_in_a_small_guest_and_a_large_one_is_balanced() {
+        assert_eq!((weight(1), weight(4)), (3, 12));
+        assert_eq!((weight(64), weight(usize::MAX)), (DEFAULT_WEIGHT, DEFAULT_WEIGHT));
     }
 
     #[test]

@@ -23,6 +23,7 @@ nix::ioctl_write_int_bad!(set_controlling_terminal, libc::TIOCSCTTY);
 pub fn run(args: &[OsString]) -> i32 {
     let (Some(spec), Some(out)) = (inherited(args, 0), inherited(args, 1)) else { return 2 };
     let terminal = inherited(args, 2);
+    crate::kmsg::start_logging("info");
     // The program must not inherit it; closing it on exec is also how PID 1 learns of success.
     let _ = nix::fcntl::fcntl(&out, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC));
     let Err(finding) = read_spec(spec).and_then(|spec| become_program(&spec, terminal));
