@@ -33,7 +33,10 @@ pub fn run(spec: &Spec, policy: Restart, board: &Board) -> Result<Exit, Finding>
         }
         restarts += 1;
         log::info!("the container ended: {}; it is started again in {} s", describe(exit), pause.as_secs());
-        std::thread::sleep(pause);
+        if supervise::pause(pause) {
+            log::info!("the guest was asked to end");
+            return Ok(exit);
+        }
         pause = PAUSES.1.min(pause * 2);
     }
 }

@@ -4,6 +4,7 @@ use crate::container::cgroup;
 use image::status::Exit;
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::time::TimeSpec;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use std::time::{Duration, Instant};
@@ -57,13 +58,43 @@ pub fn run(program: Pid, kills: u64) -> Ended {
         match signals.wait() {
             Ok(Signal::SIGCHLD) => {}
             Ok(signal) => {
-                asked |= matches!(signal, Signal::SIGTERM | Signal::SIGINT | Signal::SIGQUIT);
+                asked |= asks_to_end(signal);
                 log::info!("{signal} is forwarded to the container");
                 let _ = kill(program, signal);
             }
             Err(errno) => log::warn!("waiting for signals: {errno}"),
         }
     }
+}
+
+fn asks_to_end(signal: Signal) -> bool {
+    matches!(signal, Signal::SIGTERM | Signal::SIGINT | Signal::SIGQUIT)
+}
+
+/// Waits while no program runs, reaping what ends meanwhile. Returns early, and true, when the guest is asked to end.
+pub fn pause(length: Duration) -> bool {
+    let signals = watched();
+    let end = Instant::now() + length;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return false;
+        }
+        match next_signal(&signals, left) {
+            Some(Signal::SIGCHLD) => drop(reap(None)),
+            Some(signal) if asks_to_end(signal) => return true,
+            // For a program that is not there.
+            Some(_) | None => {}
+        }
+    }
+}
+
+/// The next of these signals, or none within `longest`.
+fn next_signal(signals: &SigSet, longest: Duration) -> Option<Signal> {
+    let longest = TimeSpec::from_duration(longest);
+    // SAFETY: both point to whole structures that live during the call, and sigtimedwait(2) may be told no siginfo.
+    let number = unsafe { libc::sigtimedwait(signals.as_ref(), std::ptr::null_mut(), longest.as_ref()) };
+    Signal::try_from(number).ok()
 }
 
 /// Reaps every child that has ended; tells how `program` did, if it is among them.
@@ -98,4 +129,22 @@ pub fn end_the_rest() {
         std::thread::sleep(Duration::from_millis(10));
     }
     log::warn!("some processes did not end within 2 s of being killed");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_ends_early_when_the_guest_is_asked_to_end() {
+        block_signals();
+        assert!(!pause(Duration::ZERO));
+        // To this thread alone; others of the test program do not block it.
+        // SAFETY: pthread_self is this thread, which blocks the signals.
+        let send = |signal: Signal| unsafe { libc::pthread_kill(libc::pthread_self(), signal as i32) };
+        send(Signal::SIGUSR1);
+        send(Signal::SIGTERM);
+        assert!(pause(Duration::from_secs(60)));
+        unblock_signals();
+    }
 }

@@ -20,6 +20,11 @@ impl Guard {
         UNFINISHED.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(path.to_owned());
         Self(path.to_owned())
     }
+
+    /// What is registered.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
 }
 
 impl Drop for Guard {

@@ -2,10 +2,10 @@
 //! an event, in one place, so that status and events never tell two stories.
 
 use super::changes::Seen;
-use super::{clip, clip_lines, memory, uptime_ms};
+use super::{clip, clip_lines, memory, uptime_ms, warning};
 use crate::ring::Ring;
 use image::event::{Event, Events, Happening, LogLine, Logs};
-use image::status::{Finding, Phase, PhaseOutcome, PhaseTime, Progress, Severity, Status};
+use image::status::{Code, Finding, Phase, PhaseOutcome, PhaseTime, Progress, Severity, Status};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -167,7 +167,7 @@ impl Board {
         result
     }
 
-    /// Adds a finding, and says it in the log. The same again changes nothing.
+    /// Adds a finding, and says it in the log. The same again changes nothing. A full board says that it is full.
     pub fn finding(&self, mut finding: Finding) {
         clip(&mut finding.message);
         clip_lines(&mut finding.evidence);
@@ -178,7 +178,7 @@ impl Board {
             let is_known = |known: &Finding| known.code == finding.code && known.message == finding.message;
             let is_new = status.findings.len() < MAX_FINDINGS && !status.findings.iter().any(is_known);
             if is_new {
-                status.findings.push(finding.clone());
+                keep(&mut status.findings, finding.clone());
             }
             is_new
         });
@@ -196,6 +196,17 @@ impl Board {
             }
         });
     }
+}
+
+/// The last place is for the word that there was more.
+fn keep(findings: &mut Vec<Finding>, finding: Finding) {
+    let is_last = findings.len() + 1 == MAX_FINDINGS;
+    findings.push(if is_last {
+        let message = format!("{} findings are kept, and there was more to say", MAX_FINDINGS - 1);
+        warning(Code::Internal, message, "correct what they name first")
+    } else {
+        finding
+    });
 }
 
 fn running(status: &mut Status, phase: Phase) -> Option<&mut PhaseTime> {
@@ -238,7 +249,7 @@ impl State {
 mod tests {
     use super::super::{error, with_evidence};
     use super::*;
-    use image::status::{Code, Outcome};
+    use image::status::Outcome;
 
     #[test]
     fn a_wait_ends_at_the_change_or_at_its_deadline() {
@@ -274,6 +285,7 @@ mod tests {
         }
         let status = board.snapshot();
         assert_eq!(status.findings.len(), MAX_FINDINGS);
+        assert!(status.findings[MAX_FINDINGS - 1].message.starts_with("63 findings are kept"));
         let reply = image::wire::Reply::Status(Box::new(status));
         image::wire::write(&mut Vec::new(), &reply, image::wire::MAX_REPLY).unwrap();
     }

@@ -1,9 +1,10 @@
 //! vsock without a kernel module on the host: the vhost-device-vsock daemon beside the guest. It listens on a Unix socket
 //! and speaks the hybrid protocol of Firecracker and Cloud Hypervisor (see [`crate::query`]).
 
+use super::gate::{self, Gate};
 use super::process::Background;
 use crate::cache::Cache;
-use crate::error::{Error, Result};
+use crate::error::{Doing, Error, Result};
 use crate::interrupt::Guard;
 use crate::ui::Ui;
 use std::fs;
@@ -26,25 +27,32 @@ const SOCKET_PATH: usize = 107;
 
 /// A running vsock backend for one guest. It is killed when this is dropped, and its sockets are removed.
 pub struct VsockBackend {
+    gate: Option<Gate>,
     daemon: Background,
     vhost: PathBuf,
     uds: PathBuf,
-    _guards: [Guard; 2],
+    guards: [Guard; 4],
 }
 
 impl VsockBackend {
     /// Starts `daemon` for the guest `cid`: vhost-user socket and log in `dir`, the hybrid socket at `uds`.
     pub fn start(daemon: &Path, dir: &Path, uds: &Path, cid: u32) -> Result<Self> {
         let vhost = dir.join("vhost-vsock.sock");
-        check(&vhost)?;
+        let back = dir.join("vhost-vsock-daemon.sock");
+        check(&back)?;
         prepare(uds)?;
-        let guards = [Guard::new(&vhost), Guard::new(uds)];
+        let mut aside = uds.as_os_str().to_owned();
+        aside.push(".starting");
+        let aside = PathBuf::from(aside);
+        let guards = [&vhost, &back, uds, &aside].map(Guard::new);
         let mut command = Command::new(daemon);
-        command.args(arguments(&vhost, uds, cid));
+        command.args(arguments(&back, uds, cid));
         let daemon = Background::start(command, &dir.join("vhost-vsock.log"))?;
-        let mut backend = Self { daemon, vhost, uds: uds.to_owned(), _guards: guards };
-        let vhost = &backend.vhost;
-        backend.daemon.wait_ready(START, "the vsock backend's socket", || vhost.exists())?;
+        let mut backend = Self { gate: None, daemon, vhost, uds: uds.to_owned(), guards };
+        // It makes this socket last.
+        backend.daemon.wait_ready(START, "the vsock backend's socket", || back.exists())?;
+        let paths = gate::Paths { front: &backend.vhost, back: &back, uds, aside: &aside };
+        backend.gate = Some(Gate::start(&paths).doing("making the vsock backend's door at", uds)?);
         Ok(backend)
     }
 
@@ -58,17 +66,21 @@ impl VsockBackend {
         &self.uds
     }
 
-    /// What the daemon had to say.
+    /// What the daemon had to say, and the way to it.
     pub fn messages(&self) -> String {
-        self.daemon.output()
+        match self.gate.as_ref().and_then(Gate::trouble) {
+            Some(error) => format!("{}between QEMU and {DAEMON}: {error}\n", self.daemon.output()),
+            None => self.daemon.output(),
+        }
     }
 }
 
 impl Drop for VsockBackend {
     fn drop(&mut self) {
         self.daemon.kill();
-        for socket in [&self.vhost, &self.uds] {
-            let _ = fs::remove_file(socket);
+        self.gate = None;
+        for guard in &self.guards {
+            let _ = fs::remove_file(guard.path());
         }
     }
 }
@@ -100,7 +112,6 @@ fn check(socket: &Path) -> Result<()> {
 /// Makes way for the hybrid socket: its directory, and away with what a killed guest has left. A socket that somebody
 /// listens on, and a file that is no socket, are errors.
 fn prepare(uds: &Path) -> Result<()> {
-    use crate::error::Doing;
     check(uds)?;
     if let Some(parent) = uds.parent() {
         fs::create_dir_all(parent).doing("creating", parent)?;

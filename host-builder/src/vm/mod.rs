@@ -5,6 +5,7 @@ pub mod accel;
 pub mod backend;
 pub mod cmdline;
 pub mod disk;
+mod gate;
 pub mod process;
 pub mod qemu;
 pub mod terminal;
