@@ -47,8 +47,8 @@ fn frame(random: &mut SmallRng) -> Vec<u8> {
 /// One connection with many frames; what the guest makes of it is its affair.
 fn attack(uds: &Path, random: &mut SmallRng) -> bool {
     let Ok(mut stream) = vsock::try_connect(uds, wire::DEFAULT_PORT) else {
-        // Nobody listens yet: the boot needs the processor, too.
-        std::thread::sleep(Duration::from_millis(20));
+        // Nobody listens yet. Often enough to come while QEMU hands the rings to the backend.
+        std::thread::sleep(Duration::from_micros(200));
         return false;
     };
     let bytes: Vec<u8> = (0..FRAMES).flat_map(|_| frame(random)).collect();
