@@ -144,7 +144,7 @@ mod tests {
         let send = |signal: Signal| unsafe { libc::pthread_kill(libc::pthread_self(), signal as i32) };
         send(Signal::SIGUSR1);
         send(Signal::SIGTERM);
-        assert!(pause(Duration::from_secs(60)));
+        assert!(pause(Duration::from_mins(1)));
         unblock_signals();
     }
 }
