@@ -11,6 +11,7 @@ pub mod hex;
 pub mod layout;
 pub mod ldcache;
 pub mod manifest;
+pub mod pci;
 pub mod requirement;
 pub mod status;
 pub mod wire;

@@ -1,16 +1,9 @@
 //! NVIDIA GPUs on the PCI bus, from sysfs, before there is any driver.
 
+use image::pci::{self, DEVICES};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-
-const DEVICES: &str = "/sys/bus/pci/devices";
-/// PCI vendor id of NVIDIA.
-pub const NVIDIA: u16 = 0x10de;
-/// Base class of display controllers: VGA (0300) and 3D (0302).
-const DISPLAY: u32 = 0x03;
-/// Class of other bridges, which NVSwitches are.
-const BRIDGE: u32 = 0x0680;
 
 /// A GPU, or an NVSwitch, on the bus.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,7 +26,7 @@ pub fn scan() -> io::Result<Vec<PciGpu>> {
 
 /// [`scan`] of a fake sysfs directory.
 pub fn scan_from(devices: &Path) -> io::Result<Vec<PciGpu>> {
-    of_nvidia(devices, |class| class >> 16 == DISPLAY)
+    of_kind(devices, pci::is_gpu)
 }
 
 /// Every NVSwitch, by address.
@@ -46,7 +39,7 @@ pub fn switches() -> io::Result<Vec<PciGpu>> {
 
 /// [`switches`] of a fake sysfs directory.
 pub fn switches_from(devices: &Path) -> io::Result<Vec<PciGpu>> {
-    of_nvidia(devices, |class| class >> 8 == BRIDGE)
+    of_kind(devices, pci::is_switch)
 }
 
 /// Where sysfs has a device.
@@ -59,7 +52,7 @@ pub fn is_there(bdf: &str) -> bool {
     path(bdf).exists()
 }
 
-fn of_nvidia(devices: &Path, is_wanted: impl Fn(u32) -> bool) -> io::Result<Vec<PciGpu>> {
+fn of_kind(devices: &Path, is_wanted: fn(u16, u16) -> bool) -> io::Result<Vec<PciGpu>> {
     let mut gpus = Vec::new();
     let entries = match fs::read_dir(devices) {
         // A guest without any PCI bus.
@@ -68,26 +61,21 @@ fn of_nvidia(devices: &Path, is_wanted: impl Fn(u32) -> bool) -> io::Result<Vec<
     };
     for entry in entries {
         let entry = entry?;
-        let vendor = hex(&entry.path().join("vendor"))?;
-        let class = hex(&entry.path().join("class"))?;
-        if vendor != u32::from(NVIDIA) || !is_wanted(class) {
-            continue;
+        let id = |name| number(&entry.path().join(name));
+        let vendor = u16::try_from(id("vendor")?).unwrap_or_default();
+        let class = u16::try_from(id("class")? >> 8).unwrap_or_default();
+        if is_wanted(vendor, class) {
+            let device = u16::try_from(id("device")?).unwrap_or_default();
+            gpus.push(PciGpu { bdf: entry.file_name().to_string_lossy().into_owned(), vendor, device });
         }
-        let device = hex(&entry.path().join("device"))?;
-        gpus.push(PciGpu {
-            bdf: entry.file_name().to_string_lossy().into_owned(),
-            vendor: NVIDIA,
-            device: u16::try_from(device).unwrap_or_default(),
-        });
     }
     gpus.sort_by(|a, b| a.bdf.cmp(&b.bdf));
     Ok(gpus)
 }
 
-fn hex(path: &Path) -> io::Result<u32> {
+fn number(path: &Path) -> io::Result<u32> {
     let text = fs::read_to_string(path)?;
-    let digits = text.trim().trim_start_matches("0x");
-    u32::from_str_radix(digits, 16).map_err(|_| {
+    pci::number(&text).ok_or_else(|| {
         io::Error::other(format!("{}: expected 0x and hex digits, found {text:?}", path.display()))
     })
 }

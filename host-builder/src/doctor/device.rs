@@ -1,11 +1,8 @@
 //! PCI devices as the kernel shows them (Documentation/ABI/testing/sysfs-bus-pci).
 
 use super::host::Host;
+use image::pci::{self, DEVICES};
 
-/// Where they are.
-pub const DEVICES: &str = "/sys/bus/pci/devices";
-/// Vendor id of NVIDIA.
-pub const NVIDIA: u16 = 0x10de;
 /// Lines of `resource` that are BARs; the ones behind them are the ROM and the windows of bridges.
 const BARS: usize = 6;
 /// `IORESOURCE_MEM`, `IORESOURCE_PREFETCH`, `IORESOURCE_MEM_64`, `IORESOURCE_UNSET` (include/linux/ioport.h).
@@ -50,10 +47,7 @@ impl Device {
     /// The device at an address; `None` where there is none.
     pub fn read(host: &Host, bdf: &str) -> Option<Self> {
         let at = |name: &str| format!("{DEVICES}/{bdf}/{name}");
-        let number = |name: &str| {
-            let text = host.hint(&at(name))?;
-            u32::from_str_radix(text.trim_start_matches("0x"), 16).ok()
-        };
+        let number = |name: &str| pci::number(&host.hint(&at(name))?);
         Some(Self {
             vendor: number("vendor").and_then(|id| u16::try_from(id).ok())?,
             product: number("device").and_then(|id| u16::try_from(id).ok())?,
@@ -72,12 +66,12 @@ impl Device {
 
     /// A display controller of NVIDIA.
     pub fn is_gpu(&self) -> bool {
-        self.vendor == NVIDIA && self.class >> 8 == 0x03
+        pci::is_gpu(self.vendor, self.class)
     }
 
     /// An NVSwitch: NVIDIA's, class "other bridge".
     pub fn is_switch(&self) -> bool {
-        self.vendor == NVIDIA && self.class == 0x0680
+        pci::is_switch(self.vendor, self.class)
     }
 
     /// A bridge: it belongs to the host, and is in a group without being in the way.

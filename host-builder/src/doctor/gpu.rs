@@ -21,7 +21,7 @@ pub fn chosen(host: &Host, asked: &[String]) -> Result<(Vec<Device>, Vec<Check>)
                 NAME,
                 format!(
                     "no NVIDIA GPU among the {} PCI devices of this machine",
-                    host.names(super::device::DEVICES).len()
+                    host.names(image::pci::DEVICES).len()
                 ),
                 "run this on the machine that has the GPUs; on that machine: see that lspci -d 10de: lists them, else check slot, power and firmware settings",
             )

@@ -91,7 +91,7 @@ impl Host {
 
     /// All PCI devices, by address.
     pub fn devices(&self) -> Vec<Device> {
-        let names = self.names(super::device::DEVICES);
+        let names = self.names(image::pci::DEVICES);
         names.into_iter().filter_map(|bdf| Device::read(self, &bdf)).collect()
     }
 

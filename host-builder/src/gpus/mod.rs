@@ -6,6 +6,7 @@ mod chips;
 pub use chips::{Chip, chips};
 
 use crate::error::{Error, Result};
+use image::pci;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -137,13 +138,16 @@ fn by_name<'a>(name: &str, chips: &'a [Chip], driver: &str) -> Result<Vec<&'a Ch
 
 /// PCI device ids of NVIDIA's display controllers in a host.
 fn host(devices: &Path) -> Result<Vec<u16>> {
-    let number = |text: String| u32::from_str_radix(text.trim().trim_start_matches("0x"), 16).ok();
     let mut ids = BTreeSet::new();
     for entry in fs::read_dir(devices).into_iter().flatten().flatten() {
-        let read = |name: &str| fs::read_to_string(entry.path().join(name)).ok().and_then(number);
-        let is_gpu = read("vendor") == Some(0x10de) && read("class").is_some_and(|class| class >> 16 == 3);
-        if is_gpu {
-            ids.extend(read("device").and_then(|id| u16::try_from(id).ok()));
+        let number = |name: &str| pci::number(&fs::read_to_string(entry.path().join(name)).ok()?);
+        let id = |number: u32| u16::try_from(number).ok();
+        let vendor = number("vendor").and_then(id);
+        let class = number("class").and_then(|class| id(class >> 8));
+        if let (Some(vendor), Some(class)) = (vendor, class)
+            && pci::is_gpu(vendor, class)
+        {
+            ids.extend(number("device").and_then(id));
         }
     }
     if ids.is_empty() {
