@@ -323,7 +323,8 @@ mod tests {
     #[test]
     fn usage_errors_exit_with_2() {
         assert_eq!(run(["--frob".into()]), 2);
-        assert_eq!(run(["ld-cache".into(), "--root".into(), "/nonexistent".into()]), 2);
+        let nothing = tempfile::tempdir().unwrap().path().join("nothing");
+        assert_eq!(run(["ld-cache".into(), "--root".into(), nothing.into()]), 2);
         assert_eq!(run(["--version".into()]), 0);
     }
 

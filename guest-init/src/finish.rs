@@ -1,7 +1,7 @@
 //! The end of a guest: says how it went to everybody who listens, lingers, and ends the machine.
 
 use crate::life::describe;
-use crate::report::{self, Board, uptime_ms};
+use crate::report::{self, Board};
 use crate::{notify, power, supervise, watch};
 use image::config::{Config, FailureAction, LINGER, LINGER_FAILED, PowerAction};
 use image::status::{Code, Exit, Finding, Outcome, Phase, PhaseOutcome, Severity, Status};
@@ -20,7 +20,7 @@ pub fn end(outcome: Result<Exit, Option<Finding>>, board: &Board, config: &Confi
         }
         Err(finding) => {
             if let Some(finding) = finding {
-                board.finding(finding);
+                board.fatal(finding);
             }
             fail(board);
             true
@@ -58,8 +58,7 @@ pub fn end(outcome: Result<Exit, Option<Finding>>, board: &Board, config: &Confi
 /// Puts a panic on the board, whose log already has it: the kernel's, since the panic may have happened inside our own.
 pub fn panicked(text: String, board: &Board) {
     let hint = "this is a defect of guest-init: report it with the kernel log";
-    let finding = Finding { at_ms: uptime_ms(), ..report::error(Code::Internal, text, hint) };
-    board.update(|status| status.findings.push(finding));
+    board.fatal(report::error(Code::Internal, text, hint));
     fail(board);
 }
 
@@ -78,11 +77,15 @@ pub fn reason(status: &Status) -> String {
     if let Some(exit) = exit(status) {
         return format!("the container ended: {}", describe(exit));
     }
-    let worst = status.findings.iter().rfind(|finding| finding.severity == Severity::Error);
-    match worst.or(status.findings.last()) {
+    match fatal(status).or(status.findings.last()) {
         Some(finding) => format!("the boot failed: {}: {}", finding.code.name(), finding.message),
         None => "the boot failed".into(),
     }
+}
+
+/// What went wrong: the first error. [`Board::fatal`] puts what ended the boot before what it survived.
+pub fn fatal(status: &Status) -> Option<&Finding> {
+    status.findings.iter().find(|finding| finding.severity == Severity::Error)
 }
 
 /// As a shell would say it: the program's exit code, 128 and the signal that killed it, 1 for a boot that failed.

@@ -3,7 +3,7 @@
 
 use crate::container::{self, Spec, inherit, inherited};
 use crate::report::{self, Board};
-use crate::{notify, server, watch};
+use crate::{notify, power, server, watch};
 use image::status::{Code, Container, Finding, Outcome, Phase, PhaseOutcome, PhaseTime, Status};
 use std::convert::Infallible;
 use std::ffi::OsString;
@@ -31,6 +31,7 @@ pub fn hand_over(
     notify: Option<u32>,
     board: &Board,
 ) -> Result<Infallible, Finding> {
+    power::only_if_sound();
     let mut status = board.snapshot();
     status.container = Some(report::started(1, init_command(spec), 0));
     let mut keeper = keep(listener, notify, &status).map_err(|error| {
@@ -107,6 +108,7 @@ pub fn run_keeper(args: &[OsString]) -> i32 {
     crate::supervise::unblock_signals();
     let container = status.container.take();
     let board = Board::resumed(status);
+    power::on_panic(&board);
     watch::start(&board);
     if let Some(port) = args.get(2).and_then(|port| port.to_str()?.parse().ok()) {
         notify::resume(port, &board);

@@ -1,10 +1,11 @@
 //! The container's life: started, waited for, and started again where the policy says so.
 
 use crate::container::{self, Spec, Terminal, cgroup};
+use crate::power;
 use crate::report::{self, Board};
 use crate::supervise::{self, Ended};
 use image::config::Restart;
-use image::status::{Code, Exit, Finding, Outcome, Phase, PhaseOutcome};
+use image::status::{Code, Container, Exit, Finding, Outcome, Phase, PhaseOutcome};
 use nix::unistd::Pid;
 use std::time::Duration;
 
@@ -43,6 +44,7 @@ pub fn run(spec: &Spec, policy: Restart, board: &Board) -> Result<Exit, Finding>
 
 /// One run: from the start to the last line of output.
 fn once(spec: &Spec, restarts: u32, board: &Board) -> Result<Ended, Finding> {
+    power::only_if_sound();
     let kills = cgroup::oom_kills();
     let (terminal, slave) = match Terminal::open() {
         Ok((terminal, slave)) => (Some(terminal), Some(slave)),
@@ -59,7 +61,9 @@ fn once(spec: &Spec, restarts: u32, board: &Board) -> Result<Ended, Finding> {
     }
     board.update(|status| {
         status.outcome = Outcome::Ready;
-        status.container = Some(report::started(pid, spec.command().to_vec(), restarts));
+        let kept = status.container.take();
+        let started = report::started(pid, spec.command().to_vec(), restarts);
+        status.container = Some(Container { oom_kills: kept.map_or(0, |last| last.oom_kills), ..started });
     });
     // Our own line comes first, or it would come into the middle of the program's.
     let followed = terminal.and_then(|terminal| {

@@ -8,7 +8,7 @@ use guest_init::{
     cli, driver, finish, gpu, handover, kmsg, life, modules, mounts, net, notify, payload, power, root,
     server, settings, supervise, watch,
 };
-use image::config::{Config, GpuPolicy, InitMode};
+use image::config::{Config, ExpectedGpus, GpuPolicy, InitMode};
 use image::manifest::{Manifest, Purpose};
 use image::status::{Code, Exit, Finding, Node, Phase, PhaseOutcome};
 use nix::unistd::{gethostname, sethostname};
@@ -118,14 +118,17 @@ struct Given {
 fn gpu_and_root(manifest: &Manifest, config: &Config, board: &Board) -> Result<Given, Fatal> {
     let policy = config.gpu_policy.unwrap_or(GpuPolicy::Required);
     let visible = Visible::asked(&config.env);
-    let asked = config.has_gpu && policy != GpuPolicy::Off && visible != Visible::Void;
+    let asked =
+        (config.has_gpu || config.gpus.promises()) && policy != GpuPolicy::Off && visible != Visible::Void;
     if asked && manifest.driver.is_none() {
         no_driver(config, board)?;
     }
     let driver = manifest.driver.as_ref().filter(|_| asked);
     let required = driver.is_some() && policy == GpuPolicy::Required;
     board.begin(Phase::Gpu);
-    let found = if driver.is_some() { gpu::find(config, board) } else { Vec::new() };
+    // A number, or a list, is held against the bus even where the container is to have none of them.
+    let is_told = config.gpus != ExpectedGpus::Any;
+    let found = if driver.is_some() || is_told { gpu::find(config, board) } else { Vec::new() };
     let expected_ok = board.snapshot().findings.iter().all(|finding| !gpu_code(finding.code));
     let Some(driver) = driver.filter(|_| !found.is_empty()) else {
         board.end(Phase::Gpu, if expected_ok { PhaseOutcome::Skipped } else { PhaseOutcome::Failed });

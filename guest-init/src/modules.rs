@@ -3,7 +3,7 @@
 use crate::kmsg::KernelLog;
 use crate::report::{self, Board, with_evidence};
 use image::manifest::{Manifest, Module, Purpose};
-use image::status::{Code, Finding};
+use image::status::{Code, Finding, Phase};
 use nix::errno::Errno;
 use nix::kmod::{ModuleInitFlags, finit_module};
 use std::collections::BTreeMap;
@@ -28,7 +28,9 @@ pub fn load_driver(
     board: &Board,
 ) -> Result<bool, Finding> {
     let (mut has_driver, mut all) = (false, true);
-    for module in manifest.modules_for(Purpose::Gpu) {
+    let modules: Vec<_> = manifest.modules_for(Purpose::Gpu).collect();
+    for (done, module) in modules.iter().enumerate() {
+        board.progress(Phase::Gpu, done, modules.len());
         match load(module, &manifest.module_path(module), parameters, &manifest.kernel_release) {
             Ok(()) => has_driver |= module.name == DRIVER,
             Err(finding) if has_driver => {

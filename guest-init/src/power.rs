@@ -7,6 +7,7 @@ use image::layout;
 use image::status::Code;
 use nix::mount::umount;
 use nix::sys::reboot::{RebootMode, reboot};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// How long the status of a panic can be asked for.
@@ -33,17 +34,27 @@ pub fn end(action: PowerAction) -> ! {
     }
 }
 
+static PANICKED: AtomicBool = AtomicBool::new(false);
+
+/// Comes back only while no thread has panicked: what would start now would be ended in the middle.
+pub fn only_if_sound() {
+    while PANICKED.load(Ordering::Relaxed) {
+        std::thread::sleep(PANIC_LINGER);
+    }
+}
+
 /// Makes a panic of any thread say why, in the log and on the board, and end the machine in order.
 pub fn on_panic(board: &Board) {
     let board = board.clone();
     std::panic::set_hook(Box::new(move |info| {
+        PANICKED.store(true, Ordering::Relaxed);
         let text = format!("guest-init panicked: {info}").replace('\n', " ");
         kmsg::emergency(&format!("{}: {text}", Code::Internal.name()));
         // In a thread of its own: the panicking one may hold the board's lock.
-        let board = board.clone();
-        let _ = std::thread::Builder::new().spawn(move || finish::panicked(text, &board));
+        let (board, told) = (board.clone(), text.clone());
+        let _ = std::thread::Builder::new().spawn(move || finish::panicked(told, &board));
         std::thread::sleep(PANIC_LINGER);
-        kmsg::emergency("powering off: guest-init panicked");
+        kmsg::emergency(&format!("powering off: {text}; exit status 1"));
         end(PowerAction::Off);
     }));
 }

@@ -13,6 +13,8 @@ use std::fs;
 use std::path::Path;
 
 /// A config file is no longer than this.
+/// Unknown keys that have a finding each.
+const MAX_UNKNOWN: usize = 8;
 const MAX_CONFIG: u64 = 1 << 20;
 
 /// The plan that the host made.
@@ -92,12 +94,15 @@ pub fn config_disk(config: &mut Config) -> Result<(), Finding> {
 
 /// Says which keys nobody knows.
 pub fn report_unknown(config: &Config, board: &Board) {
-    for key in &config.unknown {
-        board.finding(report::warning(
-            Code::ConfigUnknownKey,
-            format!("the key {key} is unknown and has no effect"),
-            "correct its spelling, or leave it out; the README lists every key",
-        ));
+    let say = |what: String| {
+        let hint = "correct its spelling, or leave it out; the README lists every key";
+        board.finding(report::warning(Code::ConfigUnknownKey, what, hint));
+    };
+    for key in config.unknown.iter().take(MAX_UNKNOWN) {
+        say(format!("the key {key} is unknown and has no effect"));
+    }
+    if let Some(more) = config.unknown.len().checked_sub(MAX_UNKNOWN).filter(|more| *more > 0) {
+        say(format!("{more} more keys are unknown and have no effect"));
     }
 }
 

@@ -1,7 +1,7 @@
 //! Follows the kernel's log for the guest's whole life: a GPU that fails after an hour is news, and so is memory that ends.
 
 use crate::container::cgroup;
-use crate::gpu::pci;
+use crate::gpu::{evidence, pci};
 use crate::kmsg::KernelLog;
 use crate::report::{self, Board, MAX_EVIDENCE, uptime_ms, with_evidence};
 use image::event::Happening;
@@ -22,8 +22,9 @@ pub fn start(board: &Board) {
         loop {
             log.wait(Instant::now() + LOOK);
             for line in log.lines() {
-                if let Some(sign) = sign(&line) {
-                    take(&sign, &line, &board);
+                match sign(&line) {
+                    Some(sign) => take(&sign, &line, &board),
+                    None => keep(&line, &board),
                 }
             }
             look_at_bus(&board);
@@ -83,6 +84,21 @@ fn take(sign: &Sign, line: &str, board: &Board) {
             oom(line, board);
         }
         Sign::NoPages => low_memory("the kernel could not get the memory that it needed", line, board),
+    }
+}
+
+/// What else the driver says of a GPU that works is evidence if it fails later. Until then, its initialisation keeps its own.
+fn keep(line: &str, board: &Board) {
+    if !line.contains("NVRM: ") {
+        return;
+    }
+    let is_about = |gpu: &Gpu| gpu.state == GpuState::Ready && evidence::names(line, &gpu.bdf);
+    if board.look(|status| status.gpus.iter().any(is_about)) {
+        board.update(|status| {
+            if let Some(gpu) = status.gpus.iter_mut().find(|gpu| is_about(gpu)) {
+                note(gpu, line);
+            }
+        });
     }
 }
 
@@ -157,11 +173,12 @@ fn look_at_bus(board: &Board) {
 fn oom(line: &str, board: &Board) {
     let kills = cgroup::oom_kills();
     let is_ours = board.update(|status| {
-        let container = status.container.as_mut().filter(|_| kills > 0)?;
-        container.oom_kills = kills;
-        Some(())
+        let Some(container) = &mut status.container else { return false };
+        // Under an init of the image's own, all there is belongs to the container, and this is the only count.
+        container.oom_kills = if container.pid == 1 { container.oom_kills + 1 } else { kills };
+        container.oom_kills > 0
     });
-    if is_ours.is_some() {
+    if is_ours {
         board.finding(with_evidence(oom_killed(), vec![line.into()]));
     }
 }
@@ -227,6 +244,28 @@ mod tests {
         let events = board.events(0, Instant::now()).events;
         let xids = events.iter().filter(|event| matches!(event.what, Happening::Xid { code: 43, .. }));
         assert_eq!(xids.count(), 2);
+    }
+
+    #[test]
+    fn what_the_driver_says_of_a_gpu_that_works_is_kept() {
+        let board = board();
+        keep("NVRM: GPU 0000:02:00.0: something odd", &board);
+        keep("NVRM: nothing about a GPU", &board);
+        keep("usb 0000:02:00.0: not the driver", &board);
+        board.gpu("0000:01:00.0", |gpu| gpu.state = GpuState::Initialising);
+        keep("NVRM: GPU 0000:01:00.0: while it starts", &board);
+        let gpus = board.snapshot().gpus;
+        assert_eq!(gpus[1].evidence, ["NVRM: GPU 0000:02:00.0: something odd"]);
+        assert!(gpus[0].evidence.is_empty() && board.snapshot().findings.is_empty());
+    }
+
+    #[test]
+    fn under_the_images_own_init_every_kill_is_the_containers() {
+        let board = board();
+        board.update(|status| status.container = Some(report::started(1, vec![], 0)));
+        tell(&board, "Memory cgroup out of memory: Killed process 9 (x)");
+        let status = board.snapshot();
+        assert_eq!((status.container.unwrap().oom_kills, status.findings[0].code), (1, Code::OomKilled));
     }
 
     #[test]

@@ -4,15 +4,19 @@
 
 use image::status::Outcome;
 use image::wire::{self, MAX_REPLY, MAX_REQUEST, Reply, Request, Until};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rand::rngs::SmallRng;
 use rand::{Rng, RngExt, SeedableRng};
+use rig::guest::Guest;
 use rig::scene::{PATIENCE, ask, boot, guest, wait};
 use rig::vsock;
 use std::io::{Read, Write};
 use std::net::Shutdown;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const CONNECTIONS: usize = 10_000;
 const FRAMES: usize = 100;
@@ -61,6 +65,66 @@ fn attack(uds: &Path, random: &mut SmallRng) -> bool {
         _ => drop(stream.read(&mut [0; 4096])),
     }
     true
+}
+
+/// The places of a guest, and those of them for who waits.
+const PLACES: usize = 16;
+const WAITING: usize = 12;
+
+/// A connection that has said this.
+fn said(guest: &Guest, bytes: &[u8]) -> UnixStream {
+    let mut stream = guest.connect(wire::DEFAULT_PORT, PATIENCE).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(bytes).unwrap();
+    stream
+}
+
+/// Which of these is answered, one being enough.
+fn first_to_hear(streams: &[UnixStream]) -> usize {
+    let mut fds: Vec<_> =
+        streams.iter().map(|stream| PollFd::new(stream.as_fd(), PollFlags::POLLIN)).collect();
+    let deadline = PollTimeout::try_from(PATIENCE).unwrap();
+    assert_eq!(poll(&mut fds, deadline), Ok(1), "one has no place");
+    fds.iter().position(|fd| fd.any().unwrap()).unwrap()
+}
+
+fn request(request: &Request) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    wire::write(&mut bytes, request, MAX_REQUEST).unwrap();
+    bytes
+}
+
+#[test]
+fn who_says_nothing_loses_its_place_and_who_waits_leaves_some() {
+    let guest = boot(guest().cmdline("-- /bin/sh -c \"while sleep 1; do :; done\""));
+    wait(&guest, Until::Ready);
+    // All places are taken by who says nothing, or only half of something, and all the same everybody is answered in the end.
+    let status = request(&Request::Status);
+    let silent: Vec<_> = (0..PLACES).map(|n| said(&guest, &status[..n % 2 * 7])).collect();
+    assert_eq!(ask(&guest).outcome, Outcome::Ready);
+    for mut stream in silent {
+        // A word why, or none, and the end.
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest).unwrap();
+    }
+
+    let exited = request(&Request::Wait { until: Until::Exited, timeout_ms: 600_000 });
+    let mut waiting: Vec<_> = (0..=WAITING).map(|_| said(&guest, &exited)).collect();
+    let refused = first_to_hear(&waiting);
+    let reply: Reply = wire::read(&mut waiting.remove(refused), MAX_REPLY).unwrap();
+    assert!(matches!(&reply, Reply::Refused(why) if why.contains("12 others wait")), "{reply:?}");
+    assert_eq!(ask(&guest).outcome, Outcome::Ready);
+    drop(waiting);
+    // Who has gone does not wait any more.
+    let soon = request(&Request::Wait { until: Until::Exited, timeout_ms: 1 });
+    let answered = || {
+        let reply = wire::read(&mut said(&guest, &soon), MAX_REPLY).unwrap();
+        matches!(reply, Reply::Status(_))
+    };
+    let end = Instant::now() + PATIENCE;
+    while !answered() {
+        assert!(Instant::now() < end, "the places of who has gone stay taken");
+    }
 }
 
 #[test]

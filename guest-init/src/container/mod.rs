@@ -27,6 +27,8 @@ use std::time::{Duration, Instant};
 
 /// First argument of the process that becomes the container.
 pub const STAGE: &str = "--container-stage";
+/// The stage's last byte on its pipe before the program takes its place. A finding, which is JSON, may still follow.
+const ABOUT_TO_EXEC: u8 = b'>';
 /// The image's init, when no command is given.
 pub const DEFAULT_INIT: &str = "/sbin/init";
 /// Longest time from starting the stage to running the program.
@@ -99,8 +101,16 @@ pub fn start(spec: &Spec, terminal: Option<OwnedFd>) -> Result<Child, Finding> {
     if let Err(error) = report.take(MAX_REPORT).read_to_end(&mut text) {
         log::warn!("container: {error}");
     }
-    if text.is_empty() {
-        return Ok(child);
+    match &text[..] {
+        [ABOUT_TO_EXEC] => return Ok(child),
+        [] => {
+            let ended = child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
+            return Err(internal(&format!(
+                "the container's first process ended before the program: {ended}"
+            )));
+        }
+        [ABOUT_TO_EXEC, ..] => drop(text.remove(0)),
+        _ => {}
     }
     Err(serde_json::from_slice(&text).unwrap_or_else(|error| {
         let raw = String::from_utf8_lossy(&text).into_owned();

@@ -26,9 +26,10 @@ pub fn run(args: &[OsString]) -> i32 {
     crate::kmsg::start_logging("info");
     // The program must not inherit it; closing it on exec is also how PID 1 learns of success.
     let _ = nix::fcntl::fcntl(&out, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC));
-    let Err(finding) = read_spec(spec).and_then(|spec| become_program(&spec, terminal));
+    let mut out = File::from(out);
+    let Err(finding) = read_spec(spec).and_then(|spec| become_program(&spec, terminal, &mut out));
     let text = serde_json::to_vec(&finding).unwrap_or_default();
-    let _ = File::from(out).write_all(&text);
+    let _ = out.write_all(&text);
     127
 }
 
@@ -39,7 +40,11 @@ fn read_spec(fd: OwnedFd) -> Result<Spec, Finding> {
         .map_err(|error| failed(&format!("the specification is unreadable: {error}")))
 }
 
-fn become_program(spec: &Spec, terminal: Option<OwnedFd>) -> Result<std::convert::Infallible, Finding> {
+fn become_program(
+    spec: &Spec,
+    terminal: Option<OwnedFd>,
+    out: &mut File,
+) -> Result<std::convert::Infallible, Finding> {
     // Without the group, out-of-memory kills cannot be counted, and that is all.
     if let Err(error) = cgroup::join() {
         log::warn!("cgroup: {error}");
@@ -76,6 +81,8 @@ fn become_program(spec: &Spec, terminal: Option<OwnedFd>) -> Result<std::convert
     if !env.iter().any(|(name, _)| name == "HOME") {
         env.push(("HOME".into(), identity.home));
     }
+    // Without this word, the end of the pipe is ours and not the program's beginning.
+    let _ = out.write_all(&[super::ABOUT_TO_EXEC]);
     execute(&spec.command, &env)
 }
 
@@ -145,10 +152,10 @@ fn candidates(program: &str, path: &str) -> Vec<String> {
 fn not_executed(program: &str, errno: Errno, path: &str) -> Finding {
     if errno == Errno::ENOENT {
         // A script whose interpreter is missing, or a program whose loader is, gives the same errno.
-        if program.contains('/') && Path::new(program).exists() {
+        if let Some(found) = candidates(program, path).into_iter().find(|file| Path::new(file).exists()) {
             return report::error(
                 Code::EntrypointNotExecutable,
-                format!("{program} is in the image, and the interpreter or loader that it names is not"),
+                format!("{found} is in the image, and the interpreter or loader that it names is not"),
                 "use an image that has it (a glibc program does not run in an Alpine image)",
             );
         }
@@ -195,5 +202,8 @@ mod tests {
         assert_eq!(not_executed("/nope", Errno::ENOENT, "").code, Code::EntrypointNotFound);
         assert_eq!(not_executed("/proc", Errno::ENOENT, "").code, Code::EntrypointNotExecutable);
         assert_eq!(not_executed("/x", Errno::EACCES, "").code, Code::EntrypointNotExecutable);
+        let found = not_executed("self", Errno::ENOENT, "/nowhere:/proc");
+        assert_eq!(found.code, Code::EntrypointNotExecutable);
+        assert!(found.message.starts_with("/proc/self is in the image"), "{}", found.message);
     }
 }

@@ -59,6 +59,8 @@ pub fn open_all(gpus: &[(String, u32)], timeout: Duration, board: &Board) -> boo
     }
     lines.extend(log.lines());
     for bdf in &open {
+        let took = |gpu: &image::status::Gpu| Some(uptime_ms().saturating_sub(gpu.init_start_ms?));
+        board.gpu(bdf, |gpu| gpu.init_ms = took(gpu));
         let finding = report::error(
             Code::AdapterInitFailed,
             format!("GPU {bdf} did not initialise within {} s", timeout.as_secs()),

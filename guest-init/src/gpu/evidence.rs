@@ -60,8 +60,6 @@ const CHATTER: [&str; 6] = [
 /// The driver's lines about one GPU. It names the address in the first line of a message and sometimes only there, and
 /// some lines name none: those are kept when they follow one that does.
 pub fn about(lines: &[String], bdf: &str) -> Vec<String> {
-    // The driver writes 0000:01:00.0, and 0000:01:00 in Xid lines.
-    let short = bdf.rsplit_once('.').map_or(bdf, |(short, _)| short);
     let mut ours = true;
     let mut list = Vec::new();
     for line in lines {
@@ -70,13 +68,18 @@ pub fn about(lines: &[String], bdf: &str) -> Vec<String> {
             continue;
         }
         if names_a_gpu(line) {
-            ours = line.contains(short);
+            ours = names(line, bdf);
         }
         if ours && !list.contains(line) {
             list.push(line.clone());
         }
     }
     list
+}
+
+/// Whether a line of the driver's names a GPU: it writes 0000:01:00.0, and 0000:01:00 in Xid lines.
+pub fn names(line: &str, bdf: &str) -> bool {
+    line.contains(bdf.rsplit_once('.').map_or(bdf, |(short, _)| short))
 }
 
 /// Whether a line contains a PCI address.

@@ -50,16 +50,19 @@ fn compare(expected: &ExpectedGpus, found: &[PciGpu]) -> Option<Finding> {
     let list = found.iter().map(|gpu| format!("{} {:04x}:{:04x}", gpu.bdf, gpu.vendor, gpu.device));
     let list: Vec<String> = list.collect();
     let expected = match expected {
-        ExpectedGpus::Count(0) => return None,
+        ExpectedGpus::Count(0) if found.is_empty() => return None,
         _ if found.is_empty() => {
+            let promise =
+                expected.text().map_or("HAS_GPU=1".into(), |text| format!("gpu_initrd.gpus={text}"));
             return Some(report::error(
                 Code::NoGpu,
-                "HAS_GPU=1 promises a GPU, and no NVIDIA GPU is on the PCI bus",
+                format!("{promise} promises a GPU, and no NVIDIA GPU is on the PCI bus"),
                 "pass the GPU through: bind it to vfio-pci on the host and give it to the VMM (host-builder boot --vfio BDF)",
             ));
         }
         ExpectedGpus::Any => return None,
         ExpectedGpus::Count(count) if *count as usize == found.len() => return None,
+        ExpectedGpus::Count(1) => "1 GPU".into(),
         ExpectedGpus::Count(count) => format!("{count} GPUs"),
         ExpectedGpus::Ids(ids) => {
             let mut wanted = ids.clone();
@@ -108,7 +111,9 @@ pub fn bring_up(
     };
     let all_supported = note_bound(&proc, found, &lines, board);
     check_version(manifest, board)?;
-    for finding in [uvm_missing(manifest, &proc), fabric_not_ready(pci::switches())].into_iter().flatten() {
+    for finding in
+        [uvm_missing(manifest, &proc), fabric_not_ready(config, pci::switches())].into_iter().flatten()
+    {
         good &= finding.severity != Severity::Error;
         board.finding(finding);
     }
@@ -133,10 +138,15 @@ fn uvm_missing(manifest: &Manifest, proc: &Proc) -> Option<Finding> {
 }
 
 /// NVSwitches need a fabric manager, and an initrd carries none.
-fn fabric_not_ready(switches: io::Result<Vec<PciGpu>>) -> Option<Finding> {
+fn fabric_not_ready(config: &Config, switches: io::Result<Vec<PciGpu>>) -> Option<Finding> {
     let switches = switches.ok().filter(|switches| !switches.is_empty())?;
+    let mut parameters = config.module_parameters.get("nvidia").into_iter().flatten();
+    // Each GPU by itself needs no fabric.
+    if parameters.any(|setting| setting == "NVreg_NvLinkDisable=1") {
+        return None;
+    }
     let message = format!(
-        "this guest has NVSwitches ({}), and no fabric manager: CUDA will fail with error 802 (system not yet initialized)",
+        "this guest has NVSwitches ({}), and does not run a fabric manager: unless the container does, CUDA fails with error 802 (system not yet initialized)",
         switches.len()
     );
     let hint = "run NVIDIA's fabric manager of the driver's version: on the host, with the switches kept there, or in the container; or cut single GPUs off with nvidia.NVreg_NvLinkDisable=1";
@@ -240,6 +250,9 @@ mod tests {
         assert_eq!(compare(&ExpectedGpus::Any, &[]).unwrap().code, Code::NoGpu);
         assert_eq!(compare(&ExpectedGpus::Count(2), &[]).unwrap().code, Code::NoGpu);
         assert_eq!(compare(&ExpectedGpus::Count(0), &[]), None);
+        let unwanted = compare(&ExpectedGpus::Count(0), &found(&[0x2330])).unwrap();
+        assert_eq!(unwanted.code, Code::GpuCountMismatch);
+        assert!(unwanted.message.contains("promised 0 GPUs"), "{}", unwanted.message);
     }
 
     #[test]
@@ -256,9 +269,12 @@ mod tests {
 
     #[test]
     fn switches_without_a_fabric_manager_are_a_warning() {
-        assert_eq!(fabric_not_ready(Ok(vec![])), None);
-        let finding = fabric_not_ready(Ok(found(&[0x22a3]))).unwrap();
+        let mut config = Config::default();
+        assert_eq!(fabric_not_ready(&config, Ok(vec![])), None);
+        let finding = fabric_not_ready(&config, Ok(found(&[0x22a3]))).unwrap();
         assert_eq!((finding.code, finding.severity), (Code::FabricNotReady, Severity::Warning));
         assert_eq!(finding.evidence, ["0000:00:00.0 10de:22a3"]);
+        config.module_parameters.insert("nvidia".into(), vec!["NVreg_NvLinkDisable=1".into()]);
+        assert_eq!(fabric_not_ready(&config, Ok(found(&[0x22a3]))), None);
     }
 }

@@ -15,8 +15,10 @@ const NAME: &str = "gpu-initrd";
 const RATE_LIMIT: &str = "/proc/sys/kernel/printk_devkmsg";
 /// Lines of lower priority than this number do not reach the console, and of debug lines the kernel shows none by default.
 const CONSOLE_LEVEL: &str = "/proc/sys/kernel/printk";
-/// A record holds about 1 KB; what is longer is cut.
-const MAX_LINE: usize = 900;
+/// A record with its priority, name and newline is not longer, bytes; the kernel's own bound is about 1 KB.
+const MAX_RECORD: usize = 899;
+/// Where a line was cut.
+const CUT: &str = "…";
 
 /// Sends the `log` crate's messages to the kernel log, and so to the console.
 pub fn start_logging(level: &str) {
@@ -76,11 +78,16 @@ fn record(line: &str) -> String {
         "INFO" => 6,
         _ => 7,
     };
-    let mut end = text.len().min(MAX_LINE);
+    let start = format!("<{priority}>{NAME}: ");
+    let most = MAX_RECORD - start.len() - 1;
+    if text.len() <= most {
+        return format!("{start}{text}\n");
+    }
+    let mut end = most - CUT.len();
     while !text.is_char_boundary(end) {
         end -= 1;
     }
-    format!("<{priority}>{NAME}: {}\n", &text[..end])
+    format!("{start}{}{CUT}\n", &text[..end])
 }
 
 #[cfg(test)]
@@ -91,6 +98,7 @@ mod tests {
     fn a_record_has_priority_name_and_bounded_text() {
         assert_eq!(record("[ERROR] no\n"), "<3>gpu-initrd: no\n\n");
         assert_eq!(record("[INFO] yes"), "<6>gpu-initrd: yes\n");
-        assert!(record(&format!("[WARN] {}", "ä".repeat(2000))).len() < 1000);
+        let long = record(&format!("[WARN] {}", "ä".repeat(2000)));
+        assert!((890..900).contains(&long.len()) && long.ends_with("ä…\n"), "{long}");
     }
 }

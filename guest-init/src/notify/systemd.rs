@@ -2,7 +2,7 @@
 //! and `ERRNO=`. Each is a packet, or a connection of its own.
 
 use super::{LOOK, PATIENCE, connect};
-use crate::finish::{exit_status, reason};
+use crate::finish::{exit_status, fatal, reason};
 use crate::report::Board;
 use image::config::NotifySocket;
 use image::event::{Event, Happening};
@@ -65,9 +65,14 @@ fn end(status: &Status) -> String {
         reason(status).replace(['\n', '\r'], " "),
         exit_status(status)
     );
-    let worst = status.findings.iter().rfind(|finding| finding.severity == Severity::Error);
-    if let Some(finding) = worst {
-        text.push_str(&format!("ERRNO={}\n", errno(finding.code) as i32));
+    // A program that ended by itself says why with its exit status, whatever else there was to tell.
+    let is_oom = status.container.as_ref().and_then(|container| container.exit).is_some_and(|exit| exit.oom);
+    let code = match fatal(status).filter(|_| status.outcome == Outcome::Failed) {
+        Some(finding) => Some(finding.code),
+        None => is_oom.then_some(Code::OomKilled),
+    };
+    if let Some(code) = code {
+        text.push_str(&format!("ERRNO={}\n", errno(code) as i32));
     }
     text
 }
@@ -129,12 +134,16 @@ mod tests {
     #[test]
     fn the_exit_status_is_the_programs() {
         let board = Board::new("k".into());
-        let exit = Exit { code: Some(3), signal: None, oom: false };
-        board.update(|status| {
-            status.outcome = Outcome::Ready;
-            status.container =
-                Some(image::status::Container { exit: Some(exit), ..crate::report::started(9, vec![], 0) });
-        });
+        // A GPU that was optional says nothing about the program.
+        board.finding(error(Code::NoGpu, "there is none", ""));
+        let ended = |exit| {
+            board.update(|status| {
+                status.outcome = Outcome::Ready;
+                let started = crate::report::started(9, vec![], 0);
+                status.container = Some(image::status::Container { exit: Some(exit), ..started });
+            });
+        };
+        ended(Exit { code: Some(3), signal: None, oom: false });
         let event = Event {
             sequence: 1,
             at_ms: 0,
@@ -144,5 +153,8 @@ mod tests {
             message(&event, &board.snapshot()).as_deref(),
             Some("STATUS=the container ended: exit code 3\nEXIT_STATUS=3\n")
         );
+        ended(Exit { code: None, signal: Some(9), oom: true });
+        let text = message(&event, &board.snapshot()).unwrap();
+        assert!(text.ends_with("EXIT_STATUS=137\nERRNO=12\n"), "{text}");
     }
 }

@@ -2,10 +2,10 @@
 //! an event, in one place, so that status and events never tell two stories.
 
 use super::changes::Seen;
-use super::{clip, clip_lines, memory, uptime_ms, warning};
+use super::{clip, clip_lines, memory, uptime_ms};
 use crate::ring::Ring;
 use image::event::{Event, Events, Happening, LogLine, Logs};
-use image::status::{Code, Finding, Phase, PhaseOutcome, PhaseTime, Progress, Severity, Status};
+use image::status::{Finding, Outcome, Phase, PhaseOutcome, PhaseTime, Progress, Severity, Status};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -54,17 +54,26 @@ impl Board {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the status and wakes whoever waits for a change.
+    /// Changes the status and wakes whoever waits for a change. A boot that has failed stays so.
     pub fn update<T>(&self, change: impl FnOnce(&mut Status) -> T) -> T {
         let mut state = self.lock();
         let before = Seen::of(&state.status);
+        let has_failed = state.status.outcome == Outcome::Failed;
         let result = change(&mut state.status);
+        if has_failed {
+            state.status.outcome = Outcome::Failed;
+        }
         for what in before.changes(&state.status) {
             state.happened(what);
         }
         drop(state);
         self.0.changed.notify_all();
         result
+    }
+
+    /// Looks at the status, and changes nothing.
+    pub fn look<T>(&self, look: impl FnOnce(&Status) -> T) -> T {
+        look(&self.lock().status)
     }
 
     /// Something happened that changes nothing in the status by itself.
@@ -167,24 +176,34 @@ impl Board {
         result
     }
 
-    /// Adds a finding, and says it in the log. The same again changes nothing. A full board says that it is full.
-    pub fn finding(&self, mut finding: Finding) {
+    /// Adds a finding, and says it in the log. The same again changes nothing.
+    pub fn finding(&self, finding: Finding) {
+        self.place(finding, false);
+    }
+
+    /// Adds the finding that ends the boot: before every other error, since the first is what went wrong.
+    pub fn fatal(&self, finding: Finding) {
+        self.place(finding, true);
+    }
+
+    fn place(&self, mut finding: Finding, is_fatal: bool) {
         clip(&mut finding.message);
         clip_lines(&mut finding.evidence);
         if finding.at_ms == 0 {
             finding.at_ms = uptime_ms();
         }
-        let is_new = self.update(|status| {
-            let is_known = |known: &Finding| known.code == finding.code && known.message == finding.message;
-            let is_new = status.findings.len() < MAX_FINDINGS && !status.findings.iter().any(is_known);
-            if is_new {
-                keep(&mut status.findings, finding.clone());
-            }
-            is_new
-        });
-        if is_new {
-            say(&finding);
+        let mut state = self.lock();
+        let is_known = |known: &Finding| known.code == finding.code && known.message == finding.message;
+        if state.status.findings.iter().any(is_known) {
+            return;
         }
+        if keep(&mut state.status.findings, &finding, is_fatal) {
+            let Finding { code, severity, message, .. } = finding.clone();
+            state.happened(Happening::Finding { code, severity, message });
+        }
+        drop(state);
+        self.0.changed.notify_all();
+        say(&finding);
     }
 
     /// Changes one GPU, found by its PCI address.
@@ -198,15 +217,17 @@ impl Board {
     }
 }
 
-/// The last place is for the word that there was more.
-fn keep(findings: &mut Vec<Finding>, finding: Finding) {
-    let is_last = findings.len() + 1 == MAX_FINDINGS;
-    findings.push(if is_last {
-        let message = format!("{} findings are kept, and there was more to say", MAX_FINDINGS - 1);
-        warning(Code::Internal, message, "correct what they name first")
-    } else {
-        finding
-    });
+/// Puts a finding among the others. On a full board the oldest of what matters least gives way, or the new one itself.
+fn keep(findings: &mut Vec<Finding>, finding: &Finding, is_fatal: bool) -> bool {
+    if findings.len() >= MAX_FINDINGS {
+        let least = findings.iter().map(|known| known.severity).min();
+        let Some(least) = least.filter(|least| *least < finding.severity || is_fatal) else { return false };
+        findings.remove(findings.iter().position(|known| known.severity == least).unwrap_or_default());
+    }
+    let is_error = |known: &Finding| known.severity == Severity::Error;
+    let first_error = findings.iter().position(is_error).filter(|_| is_fatal);
+    findings.insert(first_error.unwrap_or(findings.len()), finding.clone());
+    true
 }
 
 fn running(status: &mut Status, phase: Phase) -> Option<&mut PhaseTime> {
@@ -247,9 +268,9 @@ impl State {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{error, with_evidence};
+    use super::super::{error, warning, with_evidence};
     use super::*;
-    use image::status::Outcome;
+    use image::status::Code;
 
     #[test]
     fn a_wait_ends_at_the_change_or_at_its_deadline() {
@@ -277,6 +298,32 @@ mod tests {
     }
 
     #[test]
+    fn what_matters_has_a_place_on_a_full_board() {
+        let board = Board::new("k".into());
+        for number in 0..MAX_FINDINGS {
+            board.finding(warning(Code::ConfigUnknownKey, number.to_string(), ""));
+        }
+        let newest = board.snapshot().events;
+        board.finding(warning(Code::GpuXid, "one more warning", ""));
+        assert_eq!(board.snapshot().events, newest, "it is in the log only");
+        board.finding(error(Code::GpuLost, "an error", ""));
+        board.fatal(error(Code::EntrypointNotFound, "the end", ""));
+        let findings = board.snapshot().findings;
+        let texts: Vec<&str> = findings.iter().map(|finding| &*finding.message).collect();
+        assert_eq!((texts.len(), texts[0]), (MAX_FINDINGS, "2"));
+        assert_eq!(texts[MAX_FINDINGS - 2..], ["the end", "an error"]);
+        assert_eq!(board.snapshot().events, newest + 2);
+    }
+
+    #[test]
+    fn a_failure_is_final() {
+        let board = Board::new("k".into());
+        board.update(|status| status.outcome = Outcome::Failed);
+        board.update(|status| status.outcome = Outcome::Ready);
+        assert_eq!(board.snapshot().outcome, Outcome::Failed);
+    }
+
+    #[test]
     fn a_board_full_of_what_others_wrote_still_fits_into_a_reply() {
         let board = Board::new("k".into());
         for number in 0..100 {
@@ -285,7 +332,6 @@ mod tests {
         }
         let status = board.snapshot();
         assert_eq!(status.findings.len(), MAX_FINDINGS);
-        assert!(status.findings[MAX_FINDINGS - 1].message.starts_with("63 findings are kept"));
         let reply = image::wire::Reply::Status(Box::new(status));
         image::wire::write(&mut Vec::new(), &reply, image::wire::MAX_REPLY).unwrap();
     }

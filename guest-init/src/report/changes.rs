@@ -1,14 +1,13 @@
-//! What of a change on the board is told as events.
+//! What of a change on the board is told as events; findings are told where they are added.
 
 use image::event::Happening;
-use image::status::{Finding, GpuState, Outcome, PhaseOutcome, Status};
+use image::status::{GpuState, Outcome, PhaseOutcome, Status};
 
 /// What of a status is told as events when it changes.
 pub(super) struct Seen {
     outcome: Outcome,
     phases: Vec<PhaseOutcome>,
     gpus: Vec<GpuState>,
-    findings: usize,
     started: Option<(u32, u32)>,
     exited: bool,
 }
@@ -19,7 +18,6 @@ impl Seen {
             outcome: status.outcome,
             phases: status.phases.iter().map(|time| time.outcome).collect(),
             gpus: status.gpus.iter().map(|gpu| gpu.state).collect(),
-            findings: status.findings.len(),
             started: status.container.as_ref().map(|container| (container.pid, container.restarts)),
             exited: status.container.as_ref().is_some_and(|container| container.exit.is_some()),
         }
@@ -36,10 +34,6 @@ impl Seen {
             if self.gpus.get(at) != Some(&gpu.state) {
                 changes.push(Happening::Gpu { bdf: gpu.bdf.clone(), state: gpu.state });
             }
-        }
-        for finding in status.findings.iter().skip(self.findings) {
-            let Finding { code, severity, message, .. } = finding.clone();
-            changes.push(Happening::Finding { code, severity, message });
         }
         if let Some(container) = &status.container {
             let (pid, restarts) = (container.pid, container.restarts);

@@ -10,8 +10,9 @@ const ORIGIN: &str = "kernel command line";
 const PREFIX: &str = "gpu_initrd.";
 /// The key that may stand without a value.
 const FLAG: &str = "gpu_initrd.debug";
-/// How systemd's guests are given a credential; `_binary` takes Base64, which an address does not need.
+/// How systemd's guests are given a credential: as it is, and in Base64.
 const CREDENTIAL: &str = "systemd.set_credential";
+const CREDENTIAL_BINARY: &str = "systemd.set_credential_binary";
 
 /// One key of the kernel command line: how it is written, what it takes, what it does.
 pub struct Key {
@@ -241,10 +242,10 @@ pub(super) fn apply(config: &mut Config, text: &str) -> Result<(), ConfigError> 
             result = result.and(applied);
         } else if name.starts_with(PREFIX) {
             config.unknown.push(name.into());
-        } else if name == CREDENTIAL {
+        } else if [CREDENTIAL, CREDENTIAL_BINARY].contains(&name) {
+            let read = if name == CREDENTIAL { NotifySocket::parse } else { NotifySocket::parse_base64 };
             let address = text.split_once(':').filter(|(name, _)| *name == NotifySocket::CREDENTIAL);
-            config.notify_socket =
-                address.and_then(|(_, text)| NotifySocket::parse(text)).or(config.notify_socket);
+            config.notify_socket = address.and_then(|(_, text)| read(text)).or(config.notify_socket);
         } else if let Some((module, parameter)) = name.split_once('.') {
             // `module.parameter=value` is how every Linux user sets one; modprobe would read it from here.
             let setting =
@@ -294,6 +295,12 @@ mod tests {
         assert_eq!(config.notify_socket.map(|socket| socket.port), Some(8000));
         assert_eq!(config.log_level, "debug");
         assert!(config.module_parameters.is_empty() && config.unknown.is_empty());
+    }
+
+    #[test]
+    fn a_credential_may_come_in_base64() {
+        let line = "systemd.set_credential_binary=vmm.notify_socket:dnNvY2stc3RyZWFtOjI6ODAwMA==";
+        assert_eq!(Config::from_cmdline(line).unwrap().notify_socket.map(|socket| socket.port), Some(8000));
     }
 
     #[test]

@@ -90,6 +90,11 @@ pub enum ExpectedGpus {
 }
 
 impl ExpectedGpus {
+    /// Whether the host says that there is at least one. Without a word, `HAS_GPU` tells.
+    pub fn promises(&self) -> bool {
+        !matches!(self, Self::Any | Self::Count(0))
+    }
+
     /// As it was written; `None` when nothing was.
     pub fn text(&self) -> Option<String> {
         match self {

@@ -1,5 +1,6 @@
 //! What is done when something ends, and who is told.
 
+use base64::prelude::{BASE64_STANDARD, Engine};
 /// What a failed boot ends in, after its lingering.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum FailureAction {
@@ -80,6 +81,12 @@ impl NotifySocket {
             _ => return None,
         };
         host_port(address).map(|port| Self { packets, cid: HOST, port })
+    }
+
+    /// The same in Base64, as credentials with any bytes are passed.
+    pub fn parse_base64(text: &str) -> Option<Self> {
+        let bytes = BASE64_STANDARD.decode(text.trim_end_matches(['\n', '\0'])).ok()?;
+        Self::parse(str::from_utf8(&bytes).ok()?)
     }
 }
 
