@@ -22,7 +22,7 @@ pub fn end(outcome: Result<Exit, Option<Finding>>, board: &Board, config: &Confi
             if let Some(finding) = finding {
                 board.fatal(finding);
             }
-            fail(board);
+            board.fail();
             true
         }
     };
@@ -59,17 +59,7 @@ pub fn end(outcome: Result<Exit, Option<Finding>>, board: &Board, config: &Confi
 pub fn panicked(text: String, board: &Board) {
     let hint = "this is a defect of guest-init: report it with the kernel log";
     board.fatal(report::error(Code::Internal, text, hint));
-    fail(board);
-}
-
-/// Whatever ran has failed, and so has the boot.
-fn fail(board: &Board) {
-    let running: Vec<Phase> =
-        board.snapshot().phases.iter().filter(|time| time.end_ms.is_none()).map(|time| time.phase).collect();
-    for phase in running {
-        board.end(phase, PhaseOutcome::Failed);
-    }
-    board.update(|status| status.outcome = Outcome::Failed);
+    board.fail();
 }
 
 /// Why it ended, in one line.
@@ -111,7 +101,7 @@ mod tests {
         let board = Board::new("k".into());
         board.begin(Phase::Gpu);
         board.finding(error(Code::NoGpu, "there is none", ""));
-        fail(&board);
+        board.fail();
         let status = board.snapshot();
         assert_eq!(reason(&status), "the boot failed: no-gpu: there is none");
         assert_eq!((exit_status(&status), status.phases[0].outcome), (1, PhaseOutcome::Failed));

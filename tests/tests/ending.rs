@@ -3,9 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "the helpers of a test may panic as the test may")]
 
 use image::event::{Happening, LogSource};
-use image::status::{Code, Outcome};
+use image::status::{Code, Outcome, Severity};
 use image::wire::{Reply, Request, Until};
-use rig::scene::{PATIENCE, ask, boot, finding, guest, request, wait};
+use rig::build::initrd;
+use rig::disk::{self, FileSystem};
+use rig::scene::{PATIENCE, ask, boot, finding, guest, guest_of, request, vm_tools, wait};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
 
 #[test]
 fn a_program_that_fails_is_started_again_as_often_as_the_policy_says() {
@@ -27,7 +32,9 @@ fn a_program_that_fails_is_started_again_as_often_as_the_policy_says() {
 
 #[test]
 fn a_failed_boot_can_be_held_and_asked() {
-    let setup = guest().cmdline("gpu_initrd.on_failure=hold gpu_initrd.linger=0s -- no-such-program");
+    // GPUs that were promised are missed although nothing says HAS_GPU=1; what ends the boot is another thing.
+    let setup =
+        guest().cmdline("gpu_initrd.gpus=2 gpu_initrd.gpu=optional gpu_initrd.on_failure=hold gpu_initrd.linger=0s -- no-such-program");
     let mut guest = boot(setup);
     let last = guest.wait_for_console("gpu-initrd: holding: ", PATIENCE).unwrap();
     assert!(last.contains("the boot failed: entrypoint-not-found: no-such-program is in none of"), "{last}");
@@ -35,6 +42,33 @@ fn a_failed_boot_can_be_held_and_asked() {
     let status = ask(&guest);
     assert_eq!(status.outcome, Outcome::Failed);
     assert_eq!(finding(&status, Code::EntrypointNotFound).link, "README.md#entrypoint-not-found");
+    let errors = status.findings.iter().filter(|finding| finding.severity == Severity::Error);
+    assert_eq!(
+        errors.map(|finding| finding.code).collect::<Vec<_>>(),
+        [Code::EntrypointNotFound, Code::NoGpu]
+    );
+    assert!(finding(&status, Code::NoGpu).message.starts_with("gpu_initrd.gpus=2 promises"));
+}
+
+/// QEMU ends where the guest reboots. A script in PATH without its interpreter is there, and cannot be run.
+#[test]
+fn a_failed_boot_answers_for_its_time_and_reboots() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("root.d");
+    fs::create_dir_all(root.join("bin")).unwrap();
+    fs::write(root.join("bin/tool"), "#!/opt/interpreter\n").unwrap();
+    fs::set_permissions(root.join("bin/tool"), fs::Permissions::from_mode(0o755)).unwrap();
+    let image = dir.path().join("root.img");
+    disk::make(vm_tools(), FileSystem::Erofs, &root, &image).unwrap();
+    let setup = guest_of(&initrd().initrd).disk(&image, "root");
+    let mut guest = boot(setup.cmdline("gpu_initrd.on_failure=reboot gpu_initrd.linger=3s -- tool"));
+    let status = wait(&guest, Until::Ready);
+    let told = finding(&status, Code::EntrypointNotExecutable);
+    assert!(told.message.starts_with("/bin/tool is in the image, and the interpreter"), "{told:?}");
+    let (_, console) = guest.wait_for_end(PATIENCE).unwrap();
+    let last = console.lines().find(|line| line.contains("gpu-initrd: rebooting: ")).unwrap();
+    let seconds = last.trim_start_matches('[').split(']').next().unwrap().trim().parse::<f64>().unwrap();
+    assert!(Duration::from_secs_f64(seconds) >= Duration::from_millis(told.at_ms + 2900), "{last} {told:?}");
 }
 
 /// At the default level, a line for each phase and the last one; with debug there is more. What the program writes is kept.

@@ -129,10 +129,13 @@ impl Board {
         state
     }
 
-    /// A phase begins.
+    /// A phase begins; none does after a failure.
     pub fn begin(&self, phase: Phase) {
         log::debug!("{} begins", image::status::name(phase));
         self.update(|status| {
+            if status.outcome == Outcome::Failed {
+                return;
+            }
             status.phase = status.phase.max(phase);
             let outcome = PhaseOutcome::Running;
             status.phases.push(PhaseTime {
@@ -164,7 +167,24 @@ impl Board {
             Some(now.saturating_sub(time.start_ms))
         });
         if let Some(took) = took {
-            log::info!("{} {} after {took} ms", image::status::name(phase), image::status::name(outcome));
+            say_phase(phase, outcome, took);
+        }
+    }
+
+    /// Whatever runs has failed, and so has the boot.
+    pub fn fail(&self) {
+        let ended = self.update(|status| {
+            let now = uptime_ms();
+            status.outcome = Outcome::Failed;
+            let running = status.phases.iter_mut().filter(|time| time.end_ms.is_none());
+            let ended = running.map(|time| {
+                (time.end_ms, time.outcome) = (Some(now), PhaseOutcome::Failed);
+                (time.phase, now.saturating_sub(time.start_ms))
+            });
+            ended.collect::<Vec<_>>()
+        });
+        for (phase, took) in ended {
+            say_phase(phase, PhaseOutcome::Failed, took);
         }
     }
 
@@ -232,6 +252,10 @@ fn keep(findings: &mut Vec<Finding>, finding: &Finding, is_fatal: bool) -> bool 
 
 fn running(status: &mut Status, phase: Phase) -> Option<&mut PhaseTime> {
     status.phases.iter_mut().rev().find(|time| time.phase == phase && time.end_ms.is_none())
+}
+
+fn say_phase(phase: Phase, outcome: PhaseOutcome, took: u64) {
+    log::info!("{} {} after {took} ms", image::status::name(phase), image::status::name(outcome));
 }
 
 fn say(finding: &Finding) {
@@ -318,9 +342,13 @@ mod tests {
     #[test]
     fn a_failure_is_final() {
         let board = Board::new("k".into());
-        board.update(|status| status.outcome = Outcome::Failed);
+        board.begin(Phase::Gpu);
+        board.fail();
         board.update(|status| status.outcome = Outcome::Ready);
-        assert_eq!(board.snapshot().outcome, Outcome::Failed);
+        board.begin(Phase::Exec);
+        let status = board.snapshot();
+        assert_eq!((status.outcome, status.phases.len()), (Outcome::Failed, 1));
+        assert_eq!(status.phases[0].outcome, PhaseOutcome::Failed);
     }
 
     #[test]

@@ -37,7 +37,8 @@ fn a_panic_names_its_place_on_the_console_and_over_vsock_and_powers_off() {
     assert!(status.phases.iter().all(|time| time.outcome != PhaseOutcome::Running), "{:?}", status.phases);
     let console = console_of_end(&mut guest);
     assert!(console.contains("gpu-initrd: internal: guest-init panicked: "), "{console}");
-    assert!(console.contains(place), "{console}");
+    let last = console.lines().rfind(|line| line.contains("gpu-initrd: powering off: ")).unwrap();
+    assert!(last.contains(place) && last.ends_with("; exit status 1"), "{last}");
 }
 
 /// Then nobody can be told over vsock; the console has it, and the guest ends all the same.
