@@ -50,7 +50,7 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "gpu_initrd.gpus",
         expects: "a number, or PCI ids as 10de:2330,10de:27b8",
-        help: "which GPUs the host passed; fewer, more or others is a finding",
+        help: "which GPUs the host passed (any but 0: `HAS_GPU=1`, too); fewer, more or others is a finding",
         set: |config, text| value::gpus(text).map(|gpus| config.gpus = gpus),
     },
     Key {
