@@ -1,7 +1,7 @@
 //! The screen of one guest.
 
 use super::*;
-use crate::query::view::screen;
+use crate::query::view::{Row, screen, table};
 use image::status::{
     Cache, Code, Container, Exit, Finding, Gpu, GpuState, Injected, Memory, Node, PhaseOutcome, PhaseTime,
     Progress, Resolved, Severity, Xid,
@@ -141,4 +141,26 @@ fn the_screen_is_bounded_whatever_the_guest_sends() {
     status.kernel = long;
     assert!(screen(&status, true).len() < 300_000);
     assert!(screen(&status, false).contains("… 168 more findings; --json has them"));
+}
+
+#[test]
+fn a_program_that_has_ended_says_how_in_the_first_word() {
+    let exit = |code, signal, oom| Some(Exit { code, signal, oom });
+    for (phase, exit, code, word) in [
+        (Phase::Exited, exit(Some(0), None, false), "32", "exited 0"),
+        (Phase::Exited, exit(Some(1), None, false), "31", "exited 1"),
+        (Phase::Exited, exit(Some(0), None, true), "31", "exited 0 (out of memory)"),
+        (Phase::Exited, exit(None, Some(9), false), "31", "killed SIGKILL"),
+        (Phase::Exited, exit(None, Some(77), false), "31", "killed signal 77"),
+        (Phase::Exited, exit(None, Some(9), true), "31", "killed (out of memory)"),
+        (Phase::Exited, None, "33", "ended"),
+        (Phase::Running, exit(Some(1), None, false), "33", "restarting (4)"),
+        (Phase::Running, None, "32", "ready"),
+    ] {
+        let container = Container { exit, ..a_full_status().container.unwrap() };
+        let status = Status { phase, container: Some(container), ..a_status(Outcome::Ready) };
+        assert!(screen(&status, false).starts_with(&format!("{word}  phase ")), "{word}");
+        let table = table(&[Row::of(&"vsock:3".parse().unwrap(), Ok(&status))], true);
+        assert!(table.contains(&format!("\x1b[{code}m{word}")), "{table:?}");
+    }
 }

@@ -98,7 +98,7 @@ impl View {
         };
         let line = format!(
             "{}  phase {}, up {}, kernel {}, {driver}, guest-init {}",
-            self.paint(&format!("{BOLD};{code}"), word),
+            self.paint(&format!("{BOLD};{code}"), &word),
             image::status::name(status.phase),
             seconds(status.uptime_ms),
             clean(&status.kernel, WORD),
@@ -144,16 +144,35 @@ impl View {
     }
 }
 
-/// How a guest stands, in one word with its colour.
-fn state(status: &Status) -> (&'static str, &'static str) {
-    let is_ended = status.phase == Phase::Exited
-        || status.container.as_ref().is_some_and(|container| container.exit.is_some());
-    match status.outcome {
-        Outcome::Pending => (YELLOW, "booting"),
-        Outcome::Ready if is_ended => (GREEN, "ended"),
-        Outcome::Ready => (GREEN, "ready"),
-        Outcome::Failed => (RED, "failed"),
+/// How a guest stands, shortly, with its colour.
+fn state(status: &Status) -> (&'static str, String) {
+    let exit = status.container.as_ref().and_then(|container| container.exit.map(|exit| (exit, container)));
+    match (status.outcome, exit) {
+        (Outcome::Pending, _) => (YELLOW, "booting".into()),
+        (Outcome::Failed, _) => (RED, "failed".into()),
+        (Outcome::Ready, None) if status.phase == Phase::Exited => (YELLOW, "ended".into()),
+        (Outcome::Ready, None) => (GREEN, "ready".into()),
+        (Outcome::Ready, Some((exit, _))) if status.phase == Phase::Exited => ended(exit),
+        // With the number that its next start will have.
+        (Outcome::Ready, Some((_, container))) => {
+            (YELLOW, format!("restarting ({})", container.restarts.saturating_add(1)))
+        }
     }
+}
+
+/// How a program has ended for good.
+fn ended(exit: Exit) -> (&'static str, String) {
+    let text = match (exit.code, exit.signal, exit.oom) {
+        (Some(code), _, false) => format!("exited {code}"),
+        (Some(code), _, true) => format!("exited {code} (out of memory)"),
+        (None, _, true) => "killed (out of memory)".into(),
+        (None, Some(signal), false) => match Signal::try_from(signal) {
+            Ok(signal) => format!("killed {signal}"),
+            Err(_) => format!("killed signal {signal}"),
+        },
+        (None, None, false) => "ended".into(),
+    };
+    (if exit.code == Some(0) && !exit.oom { GREEN } else { RED }, text)
 }
 
 fn severity(severity: Severity) -> (&'static str, &'static str) {

@@ -1,6 +1,6 @@
 //! Several guests, one row for each.
 
-use super::{BOLD, LINE, RED, WORD, clean, paint, seconds, severity, state, worst};
+use super::{BOLD, LINE, RED, WORD, YELLOW, clean, paint, seconds, severity, state, worst};
 use crate::query::{QueryError, Target};
 use image::status::{GpuState, Status, name};
 
@@ -11,6 +11,7 @@ const STATE: usize = 1;
 const FINDING: usize = 100;
 
 /// What the table says of one guest: little, however much the guest has said.
+#[derive(Debug, Clone)]
 pub struct Row {
     cells: [String; COLUMNS],
     code: &'static str,
@@ -31,6 +32,14 @@ impl Row {
         };
         Self { cells, code }
     }
+
+    /// The row of a guest that has not answered yet.
+    pub fn waiting(target: &Target) -> Self {
+        let mut cells: [String; COLUMNS] = std::array::from_fn(|_| "-".to_owned());
+        (cells[0], cells[STATE]) = (clean(&target.to_string(), LINE), "waiting".into());
+        cells[COLUMNS - 1].clear();
+        Self { cells, code: YELLOW }
+    }
 }
 
 fn of_status(target: String, status: &Status) -> (&'static str, [String; COLUMNS]) {
@@ -46,7 +55,7 @@ fn of_status(target: String, status: &Status) -> (&'static str, [String; COLUMNS
     });
     let cells = [
         target,
-        word.into(),
+        word,
         name(status.phase),
         gpus(status),
         driver.map_or_else(|| "-".into(), |version| clean(version, WORD / 4)),
