@@ -213,6 +213,7 @@ mod tests {
         assert!(name(Errno::ETIMEDOUT).is_passing());
         for errno in [Errno::ENODEV, Errno::EAFNOSUPPORT, Errno::ENETUNREACH] {
             assert!(matches!(name(errno), QueryError::NoSocket { .. }));
+            assert_eq!(name(errno).is_passing(), errno != Errno::EAFNOSUPPORT);
         }
         assert_eq!(
             name(Errno::ENODEV).to_string(),
@@ -226,7 +227,8 @@ mod tests {
         let target = Target::Vsock { cid: u32::MAX - 2, port: 1042 };
         let result = Connection::open(&target, start + Duration::from_secs(3));
         let error = result.err().expect("no guest has this CID");
-        assert!(error.is_passing(), "{error}");
+        // On a kernel without AF_VSOCK there is nothing to wait for.
+        assert!(error.is_passing() || error.to_string().ends_with("no AF_VSOCK"), "{error}");
         assert!(start.elapsed() < Duration::from_secs(4));
     }
 }

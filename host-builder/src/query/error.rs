@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 use image::wire::WireError;
+use nix::errno::Errno;
 use std::fmt;
 use std::io;
 use std::time::Duration;
@@ -198,7 +199,7 @@ impl QueryError {
     /// no driver yet and swallows connections.
     pub fn is_passing(&self) -> bool {
         match self {
-            Self::NoSocket { source, .. } => source.kind() != io::ErrorKind::PermissionDenied,
+            Self::NoSocket { source, .. } => !is_final(source),
             Self::NotListening { .. } => true,
             Self::TimedOut { step, .. } | Self::Closed { step } => {
                 matches!(step, Step::Connect | Step::Handshake)
@@ -212,6 +213,12 @@ impl QueryError {
         match self {
             Self::NoSocket { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 "ask as the user who started the guest"
+            }
+            Self::NoSocket { source, .. } if is_errno(source, &[Errno::ENAMETOOLONG]) => {
+                "the path of a socket has at most 107 bytes: name it from a directory nearer to it, or through a link"
+            }
+            Self::NoSocket { source, .. } if is_errno(source, &NO_VSOCK) => {
+                "use a kernel with AF_VSOCK (modprobe vhost_vsock), or the guest's hybrid socket: unix:PATH"
             }
             Self::NoSocket { .. } => {
                 "is the guest started, and is this its socket or CID? --wait ready waits until it is there"
@@ -236,6 +243,20 @@ impl QueryError {
             Self::Io { .. } => "look at the guest's console, and ask again",
         }
     }
+}
+
+/// What a kernel without the family says.
+const NO_VSOCK: [Errno; 3] = [Errno::EAFNOSUPPORT, Errno::EPROTONOSUPPORT, Errno::ESOCKTNOSUPPORT];
+
+/// Whether no socket of this name can be reached, however long one waits.
+fn is_final(source: &io::Error) -> bool {
+    source.kind() == io::ErrorKind::PermissionDenied
+        || is_errno(source, &NO_VSOCK)
+        || is_errno(source, &[Errno::ENAMETOOLONG, Errno::ELOOP, Errno::EPROTOTYPE])
+}
+
+fn is_errno(source: &io::Error, among: &[Errno]) -> bool {
+    source.raw_os_error().is_some_and(|code| among.contains(&Errno::from_raw(code)))
 }
 
 impl From<QueryError> for Error {
