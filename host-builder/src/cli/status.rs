@@ -17,13 +17,15 @@ Examples:
 
 With several targets, or with a pattern, there is one row for each guest. With --json each guest is one line, an object with
 `schema`, `target`, and `status` or `error`; the lines of several guests stand in the order in which they answered.
+Up to 512 guests are asked at a time. A terminal shows what is there after a second, and the rest as it comes.
 
 Exit codes (of several guests the highest):
   0  ready; with --wait exited: the program has exited with 0; with --wait PHASE: the phase is over, and went well
   1  not ready (yet), or failed
   2  could not be asked, and the message says which: no socket, not listening (yet),
      timed out, not our protocol, other version, a reply that is malformed or too large
-With --watch, Ctrl-C ends it with 0, and a guest that has gone with what its last status was.";
+With --watch, Ctrl-C ends it with 0, and a guest that has gone with what its last status was; several end it when every one
+that ever answered has not answered three times, and the others have not for --timeout.";
 
 /// Arguments of `status`.
 #[derive(Debug, Args)]
@@ -36,13 +38,15 @@ pub struct Status {
     /// begun).
     #[arg(long, value_name = "WHAT", value_parser = awaited())]
     pub wait: Option<Until>,
-    /// Longest time for the answer of each guest, such as 60s, 1500ms or 2m [default: 60s with --wait, else 10s].
+    /// Longest time for the answer, or the answers of all guests, such as 60s, 1500ms or 2m; with --watch: for each
+    /// answer [default: 60s with --wait, else 10s].
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub timeout: Option<Duration>,
     /// Print everything as JSON on standard output, one line for each guest.
     #[arg(long)]
     pub json: bool,
-    /// Show it again at each change and each second, until the guest has gone. With --json: a line at each change.
+    /// Show it again at each change and each second, until the guest has gone. With --json: a line at each change; of
+    /// several guests also when one answers no more.
     #[arg(long, conflicts_with = "wait")]
     pub watch: bool,
     /// Print the JSON Schema of what --json prints, and ask nobody.

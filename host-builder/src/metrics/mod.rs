@@ -7,12 +7,12 @@ pub mod serve;
 mod tests;
 mod text;
 
-use crate::query::{self, QueryError, Target};
+use crate::query::{self, QueryError, Target, Told};
 pub use families::{FAMILIES, Family};
 
 use families::samples;
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use text::{Labels, Page, Sample};
 
 /// Asks guests, and remembers which words each has used.
@@ -30,13 +30,17 @@ pub struct Scrape {
 }
 
 impl Collector {
-    /// Asks each guest, and writes what they say in the order of `targets`.
+    /// Asks each guest, and writes what they say in the order of `targets`. `timeout` is for all of them together.
     pub fn scrape(&mut self, targets: &[Target], timeout: Duration) -> Scrape {
         let mut answers: Vec<Option<Vec<Sample>>> = targets.iter().map(|_| None).collect();
-        let work = |target: &Target| -> Result<Vec<Sample>, QueryError> {
-            query::status(target, timeout).map(|status| samples(&status))
+        let work = |target: &Target, deadline: Instant| -> Result<Vec<Sample>, QueryError> {
+            query::status_by(target, deadline).map(|status| samples(&status))
         };
-        query::of_each(targets, work, |index, result| answers[index] = result.ok());
+        query::of_each(targets, timeout, work, |told| {
+            if let Told::Came(index, result) = told {
+                answers[index] = result.ok();
+            }
+        });
         let down = answers.iter().filter(|answer| answer.is_none()).count();
         let names: Vec<_> = targets.iter().map(|target| text::label(&target.to_string())).collect();
         self.known.retain(|name, _| names.contains(name));

@@ -1,8 +1,10 @@
 //! The text of metrics, and a server that is given bad requests. An independent parser reads the text in `tests/`.
 
+use super::Collector;
 use super::families::{FAMILIES, samples};
 use super::serve::{bind, serve};
 use super::text::{Labels, Page, label};
+use crate::query::tests::{FakeGuest, after_ok, status_frame};
 use image::status::{Code, Container, Exit, Finding, Gpu, GpuState, Memory, Outcome, Severity, Status, Xid};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -157,4 +159,21 @@ fn an_address_that_is_taken_is_an_error_that_says_what_to_do() {
     let error = bind(&held.local_addr().unwrap().port().to_string()).unwrap_err();
     assert!(error.remedy().unwrap().contains("choose another port"), "{error:?}");
     assert!(bind("nonsense").unwrap_err().remedy().unwrap().contains("HOST:PORT"));
+}
+
+#[test]
+fn a_scrape_has_one_deadline_however_many_guests_are_silent() {
+    let silent: Vec<_> = (0..60).map(|_| FakeGuest::silent()).collect();
+    let good = FakeGuest::answering(after_ok(&status_frame(Outcome::Ready)));
+    let targets: Vec<_> = silent.iter().chain([&good]).map(FakeGuest::target).collect();
+    let begin = std::time::Instant::now();
+    let scrape = Collector::default().scrape(&targets, Duration::from_millis(600));
+    assert!(begin.elapsed() < Duration::from_millis(1800), "{:?}", begin.elapsed());
+    assert_eq!(scrape.down, 60);
+    let up = |value: u8| {
+        let end = format!("\"}} {value}");
+        let is_one = |line: &&str| line.starts_with("gpu_initrd_up{") && line.ends_with(&end);
+        scrape.text.lines().filter(is_one).count()
+    };
+    assert_eq!((up(0), up(1)), (60, 1));
 }

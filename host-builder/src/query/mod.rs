@@ -11,14 +11,14 @@ mod many;
 mod target;
 mod targets;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod view;
 
 pub use answer::{Answer, EventLine, EventNews, Failure, Given, SCHEMA, event_schema, status_schema};
 pub use error::{QueryError, Step};
 pub use follow::{End, Followed, Part, all, follow};
 pub use listen::{Address, News, listen};
-pub use many::{AT_ONCE, of_each};
+pub use many::{AT_ONCE, Told, of_each};
 pub use target::Target;
 pub use targets::{Expanded, Guests, expand};
 
@@ -38,15 +38,23 @@ const MARGIN: Duration = Duration::from_millis(500);
 
 /// The status now, `timeout` at most from connecting to the last byte.
 pub fn status(target: &Target, timeout: Duration) -> Result<Status, QueryError> {
-    let deadline = Instant::now() + timeout;
+    status_by(target, Instant::now() + timeout)
+}
+
+/// The status now, its last byte at `deadline` at the latest.
+pub fn status_by(target: &Target, deadline: Instant) -> Result<Status, QueryError> {
     ask_status(target, &Request::Status, deadline, deadline)
 }
 
 /// The status once `until` is reached or cannot be reached any more, or as it is when `timeout` is nearly over. While
 /// there is no socket, or nobody listens, it tries again.
 pub fn wait(target: &Target, until: Until, timeout: Duration) -> Result<Status, QueryError> {
+    wait_by(target, until, Instant::now() + timeout)
+}
+
+/// [`wait`] with the moment at which it is over.
+pub fn wait_by(target: &Target, until: Until, deadline: Instant) -> Result<Status, QueryError> {
     let start = Instant::now();
-    let deadline = start + timeout;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let timeout_ms = millis(left.saturating_sub(MARGIN.min(left / 4)));

@@ -1,6 +1,7 @@
 //! `status --watch`: again and again, in one place of the screen.
 
-use super::{Arguments, DEFAULT_ANSWER, UNASKED, code, json_line, several};
+use super::round::{self, Show};
+use super::{Arguments, DEFAULT_ANSWER, code, json_line};
 use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::query::{self, Answer, Target, expand, view};
@@ -18,7 +19,7 @@ const ATTEMPTS: u32 = 3;
 
 /// Shows one guest until it has gone.
 pub(super) fn one(args: &Arguments, target: &Target) -> Result<ExitCode> {
-    let screen = Screen::new(args)?;
+    prepare(args)?;
     let timeout = args.timeout.unwrap_or(DEFAULT_ANSWER);
     let begin = Instant::now();
     let mut last: Option<(u8, u64)> = None;
@@ -30,7 +31,7 @@ pub(super) fn one(args: &Arguments, target: &Target) -> Result<ExitCode> {
                 let is_new = last.is_none_or(|(_, events)| events != status.events);
                 last = Some((code(&status, None), status.events));
                 let goes_on = if !args.json {
-                    screen.show(&view::screen(&status, view::wants_colour()))
+                    draw(&view::screen(&status, view::wants_colour()))
                 } else if is_new {
                     print_on(&json_line(&Answer::of(target, Ok(status.clone()))))
                 } else {
@@ -63,43 +64,39 @@ pub(super) fn one(args: &Arguments, target: &Target) -> Result<ExitCode> {
 
 /// Shows the table of several guests until the last of them has gone.
 pub(super) fn many(args: &Arguments) -> Result<ExitCode> {
-    let screen = Screen::new(args)?;
+    prepare(args)?;
     expand(&args.targets).required()?;
-    loop {
-        let begin = Instant::now();
-        // Guests come and go.
-        let targets = expand(&args.targets).targets;
-        let (text, code) = several(args, &targets);
-        if targets.is_empty() {
-            eprintln!("the guests have gone: no socket matches any more");
-            return Ok(ExitCode::from(UNASKED));
-        }
-        if !screen.show(&text) {
-            return Ok(ExitCode::from(code));
-        }
-        std::thread::sleep(LOOK.saturating_sub(begin.elapsed()));
+    let timeout = args.timeout.unwrap_or(DEFAULT_ANSWER);
+    let mut is_seen = true;
+    // Guests come and go.
+    let targets = || expand(&args.targets).targets;
+    let code = round::follow(args.json, timeout, targets, |show| {
+        is_seen = match show {
+            Show::Table(rows) => draw(&view::table(rows, view::wants_colour())),
+            Show::Line(line) => print_on(line),
+        };
+        is_seen
+    });
+    if !is_seen {
+        return Ok(ExitCode::SUCCESS);
     }
+    eprintln!("the guests have gone");
+    Ok(ExitCode::from(code))
 }
 
-/// The terminal, drawn over in place.
-struct Screen {
-    is_json: bool,
+/// A terminal is drawn over in place; JSON goes anywhere.
+fn prepare(args: &Arguments) -> Result<()> {
+    if !args.json && !std::io::stdout().is_terminal() {
+        return Err(Error::new("--watch draws on a terminal, and standard output is none")
+            .hint("add --json for a line at each change, or use `events`"));
+    }
+    interrupt::is_the_end();
+    Ok(())
 }
 
-impl Screen {
-    fn new(args: &Arguments) -> Result<Self> {
-        if !args.json && !std::io::stdout().is_terminal() {
-            return Err(Error::new("--watch draws on a terminal, and standard output is none")
-                .hint("add --json for a line at each change, or use `events`"));
-        }
-        interrupt::is_the_end();
-        Ok(Self { is_json: args.json })
-    }
-
-    /// Draws it; `false` when there is nobody to draw for.
-    fn show(&self, text: &str) -> bool {
-        if self.is_json { print_on(text) } else { print_on(&frame(text, rows())) }
-    }
+/// Draws on the terminal; `false` when there is nobody to draw for.
+fn draw(text: &str) -> bool {
+    print_on(&frame(text, rows()))
 }
 
 fn rows() -> usize {

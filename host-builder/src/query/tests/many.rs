@@ -21,47 +21,66 @@ fn rows(guests: &[&FakeGuest], timeout: Duration) -> (Vec<Row>, Duration) {
     let targets: Vec<_> = guests.iter().map(|guest| guest.target()).collect();
     let start = Instant::now();
     let mut rows: Vec<Option<Row>> = targets.iter().map(|_| None).collect();
-    of_each(
-        &targets,
-        |target| Row::of(target, status(target, timeout).as_ref()),
-        |index, row| rows[index] = Some(row),
-    );
+    let work = |target: &Target, deadline| Row::of(target, status_by(target, deadline).as_ref());
+    of_each(&targets, timeout, work, |told| {
+        if let Told::Came(index, row) = told {
+            rows[index] = Some(row);
+        }
+    });
     (rows.into_iter().flatten().collect(), start.elapsed())
 }
 
 #[test]
-fn a_guest_that_never_answers_delays_the_others_by_its_own_time_only() {
-    let silent: Vec<_> = (0..20).map(|_| FakeGuest::new(|_, stream| std::mem::forget(stream))).collect();
+fn guests_that_never_answer_have_one_deadline_together() {
+    let silent: Vec<_> = (0..60).map(|_| FakeGuest::silent()).collect();
     let mut all: Vec<&FakeGuest> = silent.iter().collect();
     let good = FakeGuest::answering(after_ok(&status_frame(Outcome::Ready)));
     all.push(&good);
     let (rows, took) = rows(&all, Duration::from_millis(600));
     assert!(took < Duration::from_millis(1800), "{took:?}");
     let text = table(&rows, false);
-    assert_eq!(text.lines().count(), 22);
-    assert_eq!(text.matches("timed-out").count(), 20);
+    assert_eq!(text.lines().count(), 62);
+    assert_eq!(text.matches("timed-out").count(), 60);
     let last = text.lines().last().unwrap();
     assert!(last.contains("  ready") && last.contains("running  -     550.163.01  4.3 s"), "{last}");
 }
 
 #[test]
 fn no_more_than_so_many_are_asked_at_a_time_and_each_once() {
+    const COUNT: usize = 2 * AT_ONCE + 100;
     let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    let mut seen = vec![0; 200];
-    let work = |number: &usize| {
+    let mut seen = vec![0; COUNT];
+    let work = |number: &usize, _| {
         most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
         thread::sleep(Duration::from_millis(5));
         now.fetch_sub(1, Ordering::SeqCst);
         *number
     };
-    of_each(&(0..200).collect::<Vec<_>>(), work, |index, number| {
+    of_each(&(0..COUNT).collect::<Vec<_>>(), SOON, work, |told| {
+        let Told::Came(index, number) = told else { return };
         assert_eq!(index, number);
         seen[index] += 1;
     });
-    assert_eq!(seen, vec![1; 200]);
+    assert_eq!(seen, vec![1; COUNT]);
     let most = most.load(Ordering::SeqCst);
     assert!((2..=AT_ONCE).contains(&most), "{most}");
-    of_each(&[], |(): &()| (), |_, ()| panic!("nothing was asked"));
+    of_each(&[], SOON, |(): &(), _| (), |_| panic!("nothing was asked"));
+}
+
+#[test]
+fn those_that_take_all_their_time_leave_some_to_those_that_come_later() {
+    let begin = Instant::now();
+    let work = |_: &usize, deadline: Instant| {
+        let left = deadline.saturating_duration_since(Instant::now());
+        thread::sleep(left);
+        left
+    };
+    let mut quiet = false;
+    of_each(&(0..AT_ONCE + 50).collect::<Vec<_>>(), Duration::from_secs(2), work, |told| match told {
+        Told::Came(_, left) => assert!(left > Duration::from_millis(300), "{left:?}"),
+        Told::Quiet => quiet = true,
+    });
+    assert!(quiet && begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
 }
 
 #[test]

@@ -13,9 +13,9 @@ use std::io::Write;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::thread;
 
-const SOON: Duration = Duration::from_secs(5);
+pub(crate) const SOON: Duration = Duration::from_secs(5);
 
-fn a_status(outcome: Outcome) -> Status {
+pub(crate) fn a_status(outcome: Outcome) -> Status {
     Status {
         version: "0.1.0".into(),
         kernel: "6.12.1-cloud-amd64".into(),
@@ -28,23 +28,23 @@ fn a_status(outcome: Outcome) -> Status {
     }
 }
 
-fn frame(reply: &Reply) -> Vec<u8> {
+pub(crate) fn frame(reply: &Reply) -> Vec<u8> {
     let mut bytes = Vec::new();
     wire::write(&mut bytes, reply, MAX_REPLY).unwrap();
     bytes
 }
 
-fn status_frame(outcome: Outcome) -> Vec<u8> {
+pub(crate) fn status_frame(outcome: Outcome) -> Vec<u8> {
     frame(&Reply::Status(Box::new(a_status(outcome))))
 }
 
 /// A guest that hands each connection, `CONNECT` line already read, to `serve` with the number of the connection.
-struct FakeGuest {
+pub(crate) struct FakeGuest {
     dir: tempfile::TempDir,
 }
 
 impl FakeGuest {
-    fn new(serve: impl Fn(usize, UnixStream) + Send + 'static) -> Self {
+    pub(crate) fn new(serve: impl Fn(usize, UnixStream) + Send + 'static) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(dir.path().join("v.sock")).unwrap();
         thread::spawn(move || {
@@ -59,14 +59,20 @@ impl FakeGuest {
     }
 
     /// One that answers every connection with these bytes.
-    fn answering(bytes: Vec<u8>) -> Self {
+    pub(crate) fn answering(bytes: Vec<u8>) -> Self {
         Self::new(move |_, mut stream| {
             let _ = stream.write_all(&bytes);
             let _ = std::io::copy(&mut stream, &mut std::io::sink());
         })
     }
 
-    fn target(&self) -> Target {
+    /// One that takes every connection and never says a word.
+    pub(crate) fn silent() -> Self {
+        let held = std::sync::Mutex::new(Vec::new());
+        Self::new(move |_, stream| held.lock().unwrap().push(stream))
+    }
+
+    pub(crate) fn target(&self) -> Target {
         Target::Unix { path: self.dir.path().join("v.sock"), port: 1042 }
     }
 
@@ -85,6 +91,6 @@ fn read_connect(stream: &mut UnixStream) -> String {
     line
 }
 
-fn after_ok(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn after_ok(bytes: &[u8]) -> Vec<u8> {
     [b"OK 1073741824\n", bytes].concat()
 }
