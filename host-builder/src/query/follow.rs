@@ -118,6 +118,16 @@ impl<T: Followed> Position<'_, T> {
         self.from = if part.items.is_empty() && next < self.from { 0 } else { next.max(self.from) };
         Ok(part)
     }
+
+    /// The number that the next thing will have, which a guest says to whoever asks for what is far ahead. Of its
+    /// kernel's log it does not know: that ends when there is nothing more.
+    fn end(&self, deadline: Instant) -> Result<u64, QueryError> {
+        let request = T::request(self.of, u64::MAX, 0);
+        let handshake = deadline.min(Instant::now() + ATTEMPT);
+        let (_, next, _) = T::take(ask(self.target, &request, handshake, deadline)?)
+            .ok_or_else(QueryError::another_question)?;
+        Ok(next)
+    }
 }
 
 /// Gives `each` all there is and all that comes, until the guest has gone. A guest that does not answer yet is given
@@ -177,9 +187,21 @@ pub fn all<T: Followed>(
 ) -> Result<(), QueryError> {
     let deadline = Instant::now() + timeout;
     let mut position = Position { target, of, from: 0, crowded: false };
+    let end = position.end(deadline)?;
     loop {
-        let part: Part<T> = position.read(Duration::ZERO, Some(deadline))?;
-        let is_end = part.items.is_empty();
+        let start = Instant::now();
+        let mut part: Part<T> = match position.read(Duration::ZERO, Some(deadline)) {
+            // The guest has answered so far; it is our time that is over.
+            Err(QueryError::TimedOut { .. })
+                if position.from > 0 && deadline.saturating_duration_since(start) < ATTEMPT =>
+            {
+                return Err(QueryError::Endless { after: timeout });
+            }
+            result => result?,
+        };
+        let is_end = part.items.is_empty() || position.from >= end;
+        // What has come since is for whoever asks next.
+        part.items.retain(|item| item.sequence() < end);
         if each(part).is_break() || is_end {
             return Ok(());
         }

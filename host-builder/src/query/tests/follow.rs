@@ -123,35 +123,77 @@ fn a_guest_that_never_has_news_and_never_waits_is_not_asked_in_a_tight_loop() {
     assert!((3..20).contains(&asked), "{asked}");
 }
 
-#[test]
-fn an_endless_log_ends_at_the_deadline_and_a_whole_one_at_its_end() {
-    let log = |guest: &FakeGuest, timeout| {
-        let mut count = 0;
-        let end = all(&guest.target(), LogSource::Kernel, timeout, |part: Part<LogLine>| {
-            count += part.items.len();
-            ControlFlow::Continue(())
-        });
-        (count, end)
-    };
-    let endless = guest(|_, request| {
-        let Request::Logs { source: LogSource::Kernel, from, timeout_ms: 0 } = request else {
-            panic!("{request:?}")
-        };
-        let lines = (from..from + 100).map(|number| line(number, "x")).collect();
-        Some(Reply::Logs(Logs { lines, next: from + 100, lost: 0 }))
+fn logs(lines: Vec<LogLine>, next: u64) -> Reply {
+    Reply::Logs(Logs { lines, next, lost: 0 })
+}
+
+/// The numbers of all lines that there are, and how it ends.
+fn all_lines(guest: &FakeGuest, source: LogSource, timeout: Duration) -> (Vec<u64>, Result<(), QueryError>) {
+    let mut numbers = Vec::new();
+    let end = all(&guest.target(), source, timeout, |part: Part<LogLine>| {
+        numbers.extend(part.items.iter().map(|line| line.sequence));
+        ControlFlow::Continue(())
     });
-    let start = Instant::now();
-    let (count, end) = log(&endless, Duration::from_millis(500));
-    assert!(count > 100, "{count}");
-    assert!(matches!(end, Err(QueryError::Endless { .. } | QueryError::TimedOut { .. })), "{end:?}");
-    assert!(start.elapsed() < Duration::from_secs(2));
+    (numbers, end)
+}
+
+/// One that writes a hundred lines whenever it is asked, and answers no more once `life` is over.
+fn writing(end: Option<u64>, life: Duration) -> FakeGuest {
+    let begin = Instant::now();
+    guest(move |_, request| {
+        let Request::Logs { from, timeout_ms: 0, .. } = request else { panic!("{request:?}") };
+        if begin.elapsed() > life {
+            thread::sleep(SOON);
+        }
+        if from == u64::MAX {
+            return Some(logs(vec![], end.unwrap_or(from)));
+        }
+        Some(logs((from..from + 100).map(|number| line(number, "x")).collect(), from + 100))
+    })
+}
+
+#[test]
+fn a_log_that_goes_on_ends_with_what_there_was_when_it_was_asked_for() {
+    let guest = writing(Some(250), SOON);
+    let (numbers, end) = all_lines(&guest, LogSource::Container, SOON);
+    assert!(end.is_ok(), "{end:?}");
+    assert_eq!(numbers, (0..250).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_log_of_which_the_end_is_not_known_ends_when_there_is_nothing_more_or_at_the_deadline() {
+    let timeout = Duration::from_millis(500);
+    // Our time may be over before, or while, the guest answers.
+    for life in [SOON, timeout / 2] {
+        let start = Instant::now();
+        let (numbers, end) = all_lines(&writing(None, life), LogSource::Kernel, timeout);
+        assert!(numbers.len() > 100, "{}", numbers.len());
+        assert!(matches!(end, Err(QueryError::Endless { .. })), "{end:?}");
+        assert!(start.elapsed() < Duration::from_secs(2));
+    }
     // Lines of one record have one number.
     let whole = guest(|number, _| {
-        let lines = if number == 0 { vec![line(3, "a"), line(3, "b")] } else { vec![] };
-        Some(Reply::Logs(Logs { lines, next: 4, lost: 0 }))
+        Some(match number {
+            0 => logs(vec![], u64::MAX),
+            1 => logs(vec![line(3, "a"), line(3, "b")], 4),
+            _ => logs(vec![], 4),
+        })
     });
-    let (count, end) = log(&whole, SOON);
-    assert!(count == 2 && end.is_ok(), "{count} {end:?}");
+    let (numbers, end) = all_lines(&whole, LogSource::Kernel, SOON);
+    assert!(numbers == [3, 3] && end.is_ok(), "{numbers:?} {end:?}");
+}
+
+#[test]
+fn a_guest_that_lies_about_the_end_of_its_log_cannot_hold_us() {
+    let none = guest(|_, request| {
+        let Request::Logs { from, .. } = request else { panic!("{request:?}") };
+        Some(if from == u64::MAX { logs(vec![], 0) } else { logs(vec![line(from, "x")], from + 1) })
+    });
+    let (numbers, end) = all_lines(&none, LogSource::Container, SOON);
+    assert!(numbers.is_empty() && end.is_ok(), "{numbers:?} {end:?}");
+    let other = guest(|_, _| Some(Reply::Status(Box::default())));
+    let (_, end) = all_lines(&other, LogSource::Container, SOON);
+    assert!(matches!(end, Err(QueryError::Malformed { .. })), "{end:?}");
 }
 
 #[test]
