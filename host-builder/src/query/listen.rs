@@ -2,11 +2,12 @@
 
 use super::connection::Connection;
 use super::follow::Part;
+use super::places::Places;
 use super::{QueryError, Step};
 use crate::error::{Error, Result};
 use crate::interrupt;
 use image::event::Event;
-use std::collections::BTreeMap;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -14,15 +15,11 @@ use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::{Mutex, PoisonError};
+use std::thread::Builder;
 use std::time::{Duration, Instant};
 use vsock::{VMADDR_CID_ANY, VsockListener};
 
 const FORMS: &str = "expected unix:PATH:PORT or vsock:PORT";
-/// Connections of one guest; more are closed at once.
-const OF_ONE: usize = 4;
-/// Connections of all.
-const OF_ALL: usize = 64;
 /// A frame that has begun must be there within this time.
 const FRAME: Duration = Duration::from_secs(10);
 /// Shortest time that a connection holds its place: a guest that connects again and again costs little.
@@ -83,6 +80,7 @@ pub enum News {
 /// nobody can be listened to any more.
 pub fn listen(addresses: &[Address], each: impl Fn(&str, News) + Sync) -> Result<()> {
     let doors = addresses.iter().map(Door::open).collect::<Result<Vec<_>>>()?;
+    allow_descriptors();
     let places = Places::default();
     std::thread::scope(|scope| {
         for door in &doors {
@@ -94,19 +92,38 @@ pub fn listen(addresses: &[Address], each: impl Fn(&str, News) + Sync) -> Result
                         std::thread::sleep(Duration::from_millis(50));
                         continue;
                     };
-                    let Some(place) = places.take(&guest) else { continue };
-                    scope.spawn(move || {
+                    let place = match places.take(&guest) {
+                        Ok(place) => place,
+                        Err(why) => {
+                            if let Some(warning) = places.warning(&guest, why) {
+                                eprintln!("{warning}");
+                            }
+                            continue;
+                        }
+                    };
+                    let spawned = Builder::new().spawn_scoped(scope, move || {
                         let begin = Instant::now();
                         let end = receive(socket, |part| each(&guest, News::Part(part)));
                         each(&guest, News::Ended(end));
                         std::thread::sleep(SHORTEST.saturating_sub(begin.elapsed()));
                         drop(place);
                     });
+                    if let Err(error) = spawned {
+                        eprintln!("warning: no thread for a connection: {error}");
+                    }
                 }
             });
         }
     });
     Ok(())
+}
+
+/// As many open sockets as the system lets us have: the usual limit is for programs that use select().
+fn allow_descriptors() {
+    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        // With the old limit it works, too, for fewer guests.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
+    }
 }
 
 /// All frames of one connection; why there are no more.
@@ -194,38 +211,6 @@ impl Drop for Remove {
     }
 }
 
-/// Places for connections, so many for each guest and so many for all.
-#[derive(Default)]
-struct Places(Mutex<BTreeMap<String, usize>>);
-
-struct Place<'a> {
-    places: &'a Places,
-    guest: String,
-}
-
-impl Places {
-    fn take(&self, guest: &str) -> Option<Place<'_>> {
-        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if taken.values().sum::<usize>() >= OF_ALL || taken.get(guest).is_some_and(|count| *count >= OF_ONE) {
-            return None;
-        }
-        *taken.entry(guest.to_owned()).or_default() += 1;
-        Some(Place { places: self, guest: guest.to_owned() })
-    }
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        let mut taken = self.places.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = taken.get_mut(&self.guest) {
-            *count -= 1;
-            if *count == 0 {
-                taken.remove(&self.guest);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -237,15 +222,5 @@ mod tests {
         for text in ["", "vsock:", "vsock:2:9000", "unix:/a", "unix::7", "unix:/a:x", "/a:7"] {
             assert!(text.parse::<Address>().unwrap_err().starts_with(FORMS), "{text}");
         }
-    }
-
-    #[test]
-    fn one_guest_cannot_take_all_places() {
-        let places = Places::default();
-        let held: Vec<_> = (0..OF_ONE).map(|_| places.take("a").unwrap()).collect();
-        assert!(places.take("a").is_none() && places.take("b").is_some());
-        drop(held);
-        assert!(places.take("a").is_some());
-        assert!(places.0.lock().unwrap().is_empty());
     }
 }

@@ -8,6 +8,7 @@ mod error;
 mod follow;
 mod listen;
 mod many;
+mod places;
 mod target;
 mod targets;
 #[cfg(test)]

@@ -109,3 +109,28 @@ fn a_socket_that_somebody_listens_on_is_left_alone() {
     held.set_nonblocking(true).unwrap();
     assert!(dir.path().join("v.sock_1").exists());
 }
+
+#[test]
+fn a_guest_with_all_its_places_taken_is_turned_away_until_one_is_free() {
+    let (_dir, socket, told) = listening();
+    let mut held: Vec<_> = (1..=4).map(|_| connect(&socket)).collect();
+    // Each has its place once it was heard.
+    for (number, stream) in (1..).zip(&mut held) {
+        stream.write_all(&pushed(number)).unwrap();
+        assert_eq!(told.recv_timeout(SOON).unwrap(), Told::Numbers(vec![number]));
+    }
+    let mut fifth = connect(&socket);
+    fifth.set_read_timeout(Some(SOON)).unwrap();
+    assert_eq!(std::io::Read::read(&mut fifth, &mut [0]).unwrap_or(0), 0);
+    drop(held);
+    let deadline = Instant::now() + SOON;
+    loop {
+        assert!(Instant::now() < deadline, "no place became free");
+        let mut stream = connect(&socket);
+        let _ = stream.write_all(&pushed(9));
+        let news = told.recv_timeout(Duration::from_millis(300));
+        if news == Ok(Told::Numbers(vec![9])) {
+            break;
+        }
+    }
+}
