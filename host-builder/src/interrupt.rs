@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 static UNFINISHED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 static ACTIONS: Mutex<BTreeMap<u64, Box<dyn FnOnce() + Send>>> = Mutex::new(BTreeMap::new());
 static IS_THE_END: AtomicBool = AtomicBool::new(false);
+static MAKES_NOTHING: AtomicBool = AtomicBool::new(false);
 
 /// Registers a path for removal until it is dropped.
 pub struct Guard(PathBuf);
@@ -67,6 +68,11 @@ pub fn is_the_end() {
     IS_THE_END.store(true, Ordering::Relaxed);
 }
 
+/// The command asks and makes nothing: of an interrupt there is nothing to say but that it came.
+pub fn makes_nothing() {
+    MAKES_NOTHING.store(true, Ordering::Relaxed);
+}
+
 /// On SIGINT, SIGTERM and SIGHUP: does what is registered, removes what is unfinished, says so, exits with 2.
 pub fn install() {
     let installed = ctrlc::set_handler(|| {
@@ -75,7 +81,11 @@ pub fn install() {
         if IS_THE_END.load(Ordering::Relaxed) {
             std::process::exit(0);
         }
-        eprintln!("\ninterrupted: nothing half-written was left; what was fetched and built is kept");
+        if MAKES_NOTHING.load(Ordering::Relaxed) {
+            eprintln!("\ninterrupted");
+        } else {
+            eprintln!("\ninterrupted: nothing half-written was left; what was fetched and built is kept");
+        }
         std::process::exit(2);
     });
     // Without a handler the default action applies, which ends the program too.

@@ -14,6 +14,7 @@ use std::process::ExitCode;
 
 /// Runs the command.
 pub fn run(args: &Arguments) -> Result<ExitCode> {
+    interrupt::makes_nothing();
     let source = if args.kernel { LogSource::Kernel } else { LogSource::Container };
     let each = |part: Part<LogLine>| {
         if print_on(&text(args, &part)) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }

@@ -18,6 +18,7 @@ pub fn run(args: &Arguments) -> Result<ExitCode> {
     if let Some(address) = &args.listen {
         return listen(args, address);
     }
+    interrupt::makes_nothing();
     let targets = expand(&args.targets).required()?;
     let scrape = Collector::default().scrape(&targets, args.timeout);
     print(&scrape.text);

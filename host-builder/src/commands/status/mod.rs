@@ -8,6 +8,7 @@ mod watch;
 
 use crate::cli::Status as Arguments;
 use crate::error::Result;
+use crate::interrupt;
 use crate::query::clean::clean_json;
 use crate::query::view;
 use crate::query::{self, Answer, QueryError, Target, expand};
@@ -32,6 +33,7 @@ pub fn run(args: &Arguments) -> Result<ExitCode> {
         print(&query::status_schema());
         return Ok(ExitCode::SUCCESS);
     }
+    interrupt::makes_nothing();
     let single = match &args.targets[..] {
         [guests] => guests.single(),
         _ => None,
