@@ -182,12 +182,14 @@ fn a_running_guest_is_asked_in_every_way() {
     assert!(kernel.contains("Linux version ") && kernel.contains("RmInitAdapter failed!"), "{kernel}");
 
     let known = asked(&["events", target, "--no-follow"], 0);
+    // Into a pipe, without --json.
+    assert!(valid("events", &known) > 5, "{known}");
     for text in [
-        "phase start done",
-        "GPU 0000:",
-        "error adapter-init-failed: ",
-        "container started, pid ",
-        "boot ready",
+        r#"{"phase":{"phase":"start","outcome":"done"}}"#,
+        r#"{"gpu":{"bdf":"0000:"#,
+        r#""code":"adapter-init-failed""#,
+        r#"{"started":{"pid":"#,
+        r#"{"outcome":"ready"}"#,
     ] {
         assert!(known.contains(text), "{text}: {known}");
     }
@@ -307,7 +309,7 @@ fn a_boot_that_fails_is_a_bad_answer_to_every_question() {
     let (code, lines, errors) = events.end();
     assert_eq!(code, Some(0), "{errors}");
     assert!(errors.contains("the guest has gone: "), "{errors}");
-    assert!(lines.contains("] error no-gpu: ") && lines.contains("] boot failed\n"), "{lines}");
+    assert!(lines.contains(r#""code":"no-gpu""#) && lines.contains(r#"{"outcome":"failed"}"#), "{lines}");
 }
 
 /// groff, which renders pages, has nothing to say against them.

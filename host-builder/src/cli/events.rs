@@ -8,11 +8,15 @@ use std::time::Duration;
 pub(super) const EVENTS_HELP: &str = "\
 Examples:
   host-builder events vsock:5
-  host-builder events unix:out/vsock.sock --no-follow --json
+  host-builder events unix:out/vsock.sock --no-follow | jq .event
   host-builder events --listen vsock:9000                      # gpu_initrd.notify=vsock:2:9000
   host-builder events --listen unix:/run/vms/1/vsock.sock:9000 # the same behind a hybrid socket
 
-With --json each line is an object with `schema`, `target`, and `event` or `lost`, as --schema describes.
+A terminal gets text. Anything else gets lines of JSON, as a terminal does with --json: each is an object with `schema`,
+`target`, and `event` or `lost`, as --schema describes.
+
+With --listen up to 1024 connections are open at a time: 4 of one guest, and no more than 256 beyond the first one of each, so
+that every guest finds a place. Who is turned away is warned of on standard error, once a minute.
 
 Exit codes:
   0  the guest has gone after its boot had an outcome, or its program had exited; --no-follow: printed; Ctrl-C
@@ -38,7 +42,7 @@ pub struct Events {
     /// Longest time until the guest answers, such as 60s, 1500ms or 2m.
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10s")]
     pub timeout: Duration,
-    /// Print each event as a line of JSON.
+    /// Print each event as a line of JSON on a terminal, too.
     #[arg(long)]
     pub json: bool,
     /// Print the JSON Schema of a line of --json, and ask nobody.

@@ -9,6 +9,7 @@ use crate::query::{self, End, EventLine, EventNews, News, Part, SCHEMA, Target, 
 use crate::ui::{print, print_on};
 use image::event::Event;
 use std::fmt::Write;
+use std::io::IsTerminal;
 use std::ops::ControlFlow;
 use std::process::ExitCode;
 
@@ -66,19 +67,24 @@ fn listen(args: &Arguments) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// A program reads JSON, a person at a terminal text.
+fn is_json(args: &Arguments) -> bool {
+    args.json || !std::io::stdout().is_terminal()
+}
+
 /// The lines of a part; `prefix` stands before each that is for people.
 fn text(args: &Arguments, name: &str, prefix: &str, part: Part<Event>) -> String {
     let mut out = String::new();
     let line = |news| json_line(&EventLine { schema: SCHEMA, target: name.to_owned(), news });
     if part.lost > 0 {
-        if args.json {
+        if is_json(args) {
             out.push_str(&line(EventNews::Lost(part.lost)));
         } else {
             let _ = writeln!(out, "{prefix}… {} events are lost", part.lost);
         }
     }
     for event in part.items {
-        if args.json {
+        if is_json(args) {
             out.push_str(&line(EventNews::Event(event)));
         } else {
             out.push_str(prefix);
