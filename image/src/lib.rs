@@ -2,6 +2,7 @@
 //! told, what a guest reports. No side effects.
 
 pub mod capability;
+pub mod code;
 pub mod config;
 pub mod cpio;
 pub mod elf;

@@ -4,10 +4,10 @@
 use clap::CommandFactory as _;
 use host_builder::cli::Cli;
 use image::config::{JSON_KEYS, KEYS};
+use image::finding::CODES;
 use std::collections::BTreeSet;
 
 const README: &str = include_str!("../../README.md");
-const FINDING: &str = include_str!("../../image/src/finding.rs");
 
 /// First cells of the table below a heading, without backticks.
 fn table(heading: &str) -> Vec<Vec<String>> {
@@ -43,26 +43,57 @@ fn every_config_key_is_documented_as_it_is() {
 
 #[test]
 fn every_finding_is_documented_with_the_words_of_the_code() {
-    let body = FINDING.split_once("pub enum Code {").unwrap().1.split_once("\n}").unwrap().0;
-    let mut expected = Vec::new();
-    let mut words = String::new();
-    for line in body.lines().map(str::trim) {
-        if let Some(text) = line.strip_prefix("/// ") {
-            words = text.to_owned();
-        } else if let Some(name) = line.strip_suffix(',') {
-            let mut kebab = String::new();
-            for (at, c) in name.chars().enumerate() {
-                if c.is_uppercase() && at > 0 {
-                    kebab.push('-');
-                }
-                kebab.extend(c.to_lowercase());
-            }
+    let expected: Vec<_> = CODES
+        .iter()
+        .map(|row| {
+            let name = row.code.name();
             // What a finding links to.
-            expected.push(vec![format!("<a id=\"{kebab}\"></a>`{kebab}`"), words.clone()]);
+            let anchor = format!("<a id=\"{name}\"></a>`{name}`");
+            vec![anchor, row.meaning.to_owned(), row.remedy.to_owned()]
+        })
+        .collect();
+    assert_eq!(table("### Findings"), expected);
+}
+
+/// What a remedy tells to give, it tells by its right name.
+#[test]
+fn the_remedies_name_what_there_is() {
+    let mut cli = Cli::command();
+    cli.build();
+    let mut options = BTreeSet::new();
+    all_options(&cli, &mut options);
+    let code = |text: &'static str| text.split('`').skip(1).step_by(2);
+    let mut checked = 0;
+    for row in CODES {
+        for word in code(row.remedy).flat_map(str::split_whitespace) {
+            let key = word.split_once('=').map_or(word, |(key, _)| key);
+            let is_there = match word {
+                word if word.starts_with("--") && word != "--" => options.contains(word),
+                word if word.starts_with("gpu_initrd.") => KEYS.iter().any(|known| known.name == key),
+                _ => continue,
+            };
+            assert!(is_there, "{word}: {row:?}");
+            checked += 1;
+        }
+        for text in code(row.remedy).filter_map(|text| text.strip_prefix("host-builder ")) {
+            let command = text.split_whitespace().next().unwrap();
+            assert!(cli.find_subcommand(command).is_some(), "{text}: {row:?}");
+            checked += 1;
+        }
+        for (_, anchor) in
+            row.remedy.match_indices("](#").map(|(at, mark)| row.remedy.split_at(at + mark.len()))
+        {
+            let heading = anchor.split_once(')').unwrap().0.replace('-', " ");
+            let is_it = |line: &str| line.trim_start_matches('#').trim().to_lowercase() == heading;
+            assert!(README.lines().any(|line| line.starts_with('#') && is_it(line)), "{heading}: {row:?}");
         }
     }
-    assert!(expected.len() > 20, "{expected:?}");
-    assert_eq!(table("### Findings"), expected);
+    assert!(checked > 20, "{checked}");
+}
+
+fn all_options(command: &clap::Command, to: &mut BTreeSet<String>) {
+    to.extend(command.get_arguments().filter_map(clap::Arg::get_long).map(|long| format!("--{long}")));
+    command.get_subcommands().for_each(|inner| all_options(inner, to));
 }
 
 #[test]
@@ -100,7 +131,7 @@ fn the_protocol_is_documented_with_the_types_as_they_are() {
         include_str!("../../image/src/wire.rs"),
         include_str!("../../image/src/event.rs"),
         include_str!("../../image/src/status.rs"),
-        FINDING,
+        include_str!("../../image/src/finding.rs"),
     ];
     let mut expected = Vec::new();
     for source in sources {
@@ -109,8 +140,8 @@ fn the_protocol_is_documented_with_the_types_as_they_are() {
             let item = &code[at + "\npub ".len()..];
             let (head, rest) = item.split_once(" {\n").unwrap();
             let name = head.split_once(' ').unwrap().1;
-            // An error is not on the wire, and the codes have a table of their own.
-            if ["WireError", "Code"].contains(&name) {
+            // An error is not on the wire; the codes have a file, and a table, of their own.
+            if name == "WireError" {
                 continue;
             }
             let lines = rest.split_once("\n}").unwrap().0.lines().map(str::trim);
