@@ -11,6 +11,9 @@ const PREFETCH: u64 = 0x2000;
 const WIDE: u64 = 0x10_0000;
 const UNSET: u64 = 0x2000_0000;
 
+/// Drivers that give a device to user space: VFIO's own, and that of Grace's GPUs.
+const VFIO: [&str; 2] = ["vfio-pci", "nvgrace_gpu_vfio_pci"];
+
 /// One device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Device {
@@ -83,6 +86,11 @@ impl Device {
     pub fn id(&self) -> String {
         format!("{:04x}:{:04x}", self.vendor, self.product)
     }
+}
+
+/// Whether a driver is VFIO's.
+pub fn is_vfio(driver: &str) -> bool {
+    VFIO.contains(&driver)
 }
 
 /// The BARs of a `resource` file: lines of start, end and flags.

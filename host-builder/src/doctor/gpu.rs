@@ -1,14 +1,12 @@
 //! Which GPUs there are, what they are bound to, and whether they can be reset.
 
-use super::device::Device;
+use super::device::{Device, is_vfio};
 use super::host::Host;
 use super::report::Check;
 use crate::error::Result;
 use crate::vm::vfio::full_address;
 
 const LIST: &str = "list NVIDIA's devices: lspci -D -d 10de:";
-/// Modules whose drivers give a device to user space.
-const VFIO: [&str; 2] = ["vfio-pci", "nvgrace_gpu_vfio_pci"];
 
 /// The GPUs that are to be looked at, and what is wrong with the choice. Errors: an address that is none.
 pub fn chosen(host: &Host, asked: &[String]) -> Result<(Vec<Device>, Vec<Check>)> {
@@ -57,7 +55,7 @@ pub fn driver(host: &Host, gpu: &Device) -> Check {
     const NAME: &str = "gpu-driver";
     let place = gpu.file("driver");
     let check = match gpu.driver.as_deref() {
-        Some(driver) if VFIO.contains(&driver) => Check::pass(NAME, format!("bound to {driver}")),
+        Some(driver) if is_vfio(driver) => Check::pass(NAME, format!("bound to {driver}")),
         found => {
             let found = found.map_or("bound to no driver".to_owned(), |driver| format!("bound to {driver}"));
             let remedy = format!(

@@ -1,6 +1,6 @@
 //! A GPU that something of the host still uses.
 
-use super::device::Device;
+use super::device::{Device, is_vfio};
 use super::host::Host;
 use super::report::Check;
 
@@ -24,11 +24,23 @@ pub fn check(host: &Host, gpu: &Device) -> Check {
             )
             .evidence(users.into_iter().chain(version))
         }
-        Some("nouveau" | "nova_core" | "nvidiafb") => Check::fail(
-            NAME,
-            format!("the host's {} driver has it, and may show a console on it", driver.unwrap_or_default()),
-            "keep that driver away from it: modprobe.blacklist=nouveau on the kernel command line, and boot again",
-        ),
+        Some(driver) if !is_idle(driver) => match display_module(driver) {
+            Some(module) => Check::fail(
+                NAME,
+                format!("the host's {driver} driver has it, and may show a console on it"),
+                format!(
+                    "keep that driver away from it: modprobe.blacklist={module} on the kernel command line, and boot again"
+                ),
+            ),
+            None => Check::fail(
+                NAME,
+                format!("the host's {driver} driver has it"),
+                format!(
+                    "end what uses it, then as root: driverctl --nosave set-override {} vfio-pci",
+                    gpu.bdf
+                ),
+            ),
+        },
         _ if host.hint(&gpu.file("boot_vga")).as_deref() == Some("1") => Check::warn(
             NAME,
             "it is the host's boot display (boot_vga): a console may be drawn into its memory",
@@ -37,4 +49,19 @@ pub fn check(host: &Host, gpu: &Device) -> Check {
         _ => Check::pass(NAME, "nothing of the host uses it"),
     };
     check.of(&gpu.bdf)
+}
+
+/// Drivers that keep a device free for others and do nothing with it.
+fn is_idle(driver: &str) -> bool {
+    is_vfio(driver) || driver == "pci-stub"
+}
+
+/// The module of a display driver of the kernel's own. The name of Nova's changes from release to release.
+fn display_module(driver: &str) -> Option<&'static str> {
+    match driver {
+        "nouveau" => Some("nouveau"),
+        "nova-core" | "nova_core" | "NovaCore" => Some("nova_core"),
+        "nvidiafb" => Some("nvidiafb"),
+        _ => None,
+    }
 }

@@ -49,8 +49,24 @@ fn a_gpu_is_bound_to_vfio_or_held() {
     is(&fake.check("gpu-held"), Verdict::Fail, &["nvidia driver", "refcnt: 12", "fuser"]);
     fake.bind(GPU, "nouveau");
     is(&fake.check("gpu-held"), Verdict::Fail, &["nouveau", "modprobe.blacklist"]);
-    fake.remove(&file("driver"));
+    is(&fake.check("gpu-held"), Verdict::Fail, &["modprobe.blacklist=nouveau"]);
+    for name in ["nova-core", "nova_core", "NovaCore"] {
+        fake.bind(GPU, name);
+        is(&fake.check("gpu-held"), Verdict::Fail, &[&format!("{name} driver"), "blacklist=nova_core"]);
+    }
+    // Whatever it may be: it has the GPU, and the guest does not.
+    fake.bind(GPU, "foo-gpu");
+    is(
+        &fake.check("gpu-held"),
+        Verdict::Fail,
+        &["foo-gpu driver", "driverctl --nosave set-override 0000:01:00.0"],
+    );
     fake.remove(&file("boot_vga"));
+    for name in ["pci-stub", "nvgrace_gpu_vfio_pci"] {
+        fake.bind(GPU, name);
+        is(&fake.check("gpu-held"), Verdict::Pass, &[]);
+    }
+    fake.remove(&file("driver"));
     fake.write(&file("driver_override"), "vfio-pci\n");
     is(&fake.check("gpu-driver"), Verdict::Fail, &["no driver", "driver_override: vfio-pci"]);
     is(&fake.check("gpu-held"), Verdict::Pass, &[]);
