@@ -13,7 +13,8 @@ use std::{
 use host_builder::{
     archive::{Archive, Want},
     cache::sha256_file,
-    doctor::{Asked, CHECKS, Host, Origin, Packed, Verdict, check_host},
+    doctor::{Asked, CHECKS, Disk, Host, Origin, Packed, Tools, Verdict, check_host},
+    error::{Error, Result},
 };
 use image::{layout, manifest::Manifest};
 use rig::{
@@ -251,15 +252,53 @@ fn the_host_of_the_tests_gets_an_answer() {
     assert_eq!(output.status.code(), Some(2));
 }
 
+/// A driver that cannot be read here is a warning with its remedy, and the host is looked at all the same.
+#[test]
+fn a_host_is_looked_at_without_the_drivers_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = payload_disk().initrd;
+    let output = doctor(&image, &["--json"], &[], dir.path());
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let checks = report["checks"].as_array().unwrap();
+    let (first, names) = (&checks[0], checks.iter().map(|check| check["name"].as_str().unwrap()));
+    let names: Vec<_> = names.collect();
+    assert!(names.starts_with(&["image-driver", "gpu", "kvm"]) && names.contains(&"fabric"), "{names:?}");
+    assert_eq!(first["verdict"], "warn");
+    assert!(first["remedy"].as_str().unwrap().contains("--payload-disk FILE"), "{first}");
+    assert_eq!(report["driver"], initrd().driver());
+    assert_eq!(output.status.code(), Some(i32::from(report["good"] == false)));
+    let output = doctor(&image, &[], &[], dir.path());
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("warn  image-driver: driver") && text.contains("kvm: "), "{text}");
+}
+
 fn packed(image: &Path, work: &Path) -> Packed {
+    let none = |kind| panic!("plain files need no {kind:?}");
+    take(image, work, true, &none).unwrap()
+}
+
+fn take(image: &Path, work: &Path, whole: bool, tools: &dyn Fn(Disk) -> Result<Tools>) -> Result<Packed> {
     let archive = Archive::open(image).unwrap();
     let is_manifest = |entry: &image::cpio::Entry| entry.text() == layout::MANIFEST.trim_start_matches('/');
     let contents = archive.read(&Want { digests: false, keep: &is_manifest }).unwrap();
     let tree = contents.tree();
     let bytes = tree[layout::MANIFEST.as_bytes()].content.as_deref().unwrap();
     let manifest = (Manifest::from_json(bytes).unwrap(), bytes);
-    let origin = Origin { archive: &archive, manifest, disk: None, whole: true };
-    Packed::take(origin, work, &|kind| panic!("plain files need no {kind:?}")).unwrap()
+    Packed::take(Origin { archive: &archive, manifest, disk: None, whole }, work, tools)
+}
+
+/// As on a machine without erofs-utils.
+#[test]
+fn without_a_program_for_erofs_a_container_is_an_error_and_a_host_is_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = payload_image().initrd;
+    let none = |kind: Disk| Err(Error::new(format!("no {}", kind.program())).hint("apt install erofs-utils"));
+    let packed = take(&image, &dir.path().join("host"), false, &none).unwrap();
+    let check = packed.check();
+    assert!(check.verdict == Verdict::Warn && check.found.contains("no fsck.erofs"), "{check:?}");
+    assert_eq!(check.remedy, "apt install erofs-utils");
+    let error = take(&image, &dir.path().join("container"), true, &none).unwrap_err();
+    assert_eq!(error.to_string(), "no fsck.erofs");
 }
 
 /// Fake hosts, with the list of the real driver's module.

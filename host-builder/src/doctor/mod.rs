@@ -41,13 +41,14 @@ pub struct Asked<'a> {
     pub gpus: &'a [String],
     /// Memory that the guest will have, MiB.
     pub guest_memory: Option<u64>,
-    /// What an image carries: its driver's own list of GPUs decides then.
+    /// What an image carries: its driver's own list of GPUs decides then, where it could be read.
     pub packed: Option<&'a Packed>,
 }
 
 /// Every check of a host.
 pub fn check_host(host: &Host, asked: &Asked) -> Result<Vec<Check>> {
     let (gpus, mut checks) = gpu::chosen(host, asked.gpus)?;
+    let packed = asked.packed.filter(|packed| packed.unread.is_none());
     checks.push(kvm::check(host));
     checks.extend(iommu::check(host));
     checks.push(vfio::modules(host));
@@ -61,7 +62,7 @@ pub fn check_host(host: &Host, asked: &Asked) -> Result<Vec<Check>> {
         checks.push(held::check(host, gpu));
         checks.push(group::check(host, gpu));
         checks.push(gpu::reset(host, gpu));
-        checks.push(support::check(gpu, asked.packed));
+        checks.push(support::check(gpu, packed));
     }
     if !gpus.is_empty() {
         checks.push(bars::check(host, &gpus, asked.guest_memory));

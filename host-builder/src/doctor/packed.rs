@@ -31,6 +31,8 @@ pub struct Packed {
     pub directory: PathBuf,
     /// Files that are not as the manifest says.
     pub altered: Vec<String>,
+    /// Why its files could not be looked at: there is no program that reads them, or the driver's disk is elsewhere.
+    pub unread: Option<Error>,
 }
 
 /// Where an image's driver is taken from.
@@ -47,6 +49,10 @@ pub struct Origin<'a> {
 
 impl Packed {
     /// Takes the files out, to below `work`. `tools` is asked where the driver is an EROFS image.
+    ///
+    /// # Errors
+    /// An image that is not as it was built. That its file system cannot be read here is one only where containers' files
+    /// are wanted; a host can be looked at all the same ([`Packed::unread`]).
     pub fn take(origin: Origin, work: &Path, tools: &dyn Fn(Kind) -> Result<Tools>) -> Result<Self> {
         let Origin { archive, manifest: (manifest, bytes), disk, whole } = origin;
         let wanted: BTreeMap<&str, &File> = manifest
@@ -57,21 +63,33 @@ impl Packed {
             .map(|file| (file.path.as_str(), file))
             .collect();
         let directory = work.join("driver");
-        match &manifest.payload {
-            Payload::Files => from_archive(archive, &wanted, &directory)?,
+        // Before any file: a path that leads out is no matter of this machine.
+        for path in wanted.keys() {
+            below(&directory, path)?;
+        }
+        let erofs = |image: &Path| from_erofs(image, &wanted, &directory, work, tools);
+        let read = match &manifest.payload {
+            Payload::Files => {
+                from_archive(archive, &wanted, &directory)?;
+                Ok(())
+            }
             Payload::Image { path, .. } => {
                 let image = work.join("payload");
                 from_archive_to(archive, path, &image)?;
-                from_erofs(&image, &wanted, &directory, work, tools)?;
+                erofs(&image)
             }
-            Payload::Disk { .. } => {
-                let image = disk.ok_or_else(|| {
-                    Error::new("the image has its driver on a disk of its own, which was not given")
-                        .hint("name the file that build-initrd wrote beside the initrd (its --payload-output): --payload-disk FILE")
-                })?;
-                from_erofs(image, &wanted, &directory, work, tools)?;
+            Payload::Disk { .. } => disk.ok_or_else(no_disk).and_then(erofs),
+        };
+        let firmware = manifest.driver.as_ref().map(|driver| driver.firmware.clone()).unwrap_or_default();
+        let unread = match read {
+            Err(error) if whole => return Err(error),
+            Err(error) => {
+                let chips = Err("the driver's files could not be read".to_owned());
+                let unread = Some(error);
+                return Ok(Self { manifest, chips, firmware, directory, altered: Vec::new(), unread });
             }
-        }
+            Ok(()) => None,
+        };
         let place = below(&directory, layout::MANIFEST)?;
         fs::write(&place, bytes).doing("writing", &place)?;
         let mut altered = Vec::new();
@@ -90,8 +108,7 @@ impl Packed {
                 .and_then(|bytes| chips(&bytes).map_err(|error| error.chain())),
             None => Err("the image has no nvidia.ko".to_owned()),
         };
-        let firmware = manifest.driver.as_ref().map(|driver| driver.firmware.clone()).unwrap_or_default();
-        Ok(Self { manifest, chips, firmware, directory, altered })
+        Ok(Self { manifest, chips, firmware, directory, altered, unread })
     }
 
     /// Version of the driver.
@@ -115,6 +132,17 @@ impl Packed {
             self.manifest.kernel_release,
             self.manifest.capabilities.join(", ")
         );
+        if let Some(why) = &self.unread {
+            return Check::warn(
+                NAME,
+                format!(
+                    "{what}; its files could not be looked at, and GPUs are looked up in the built-in list: {}",
+                    why.chain()
+                ),
+                why.remedy()
+                    .unwrap_or("look at the image on the machine that built it: host-builder verify IMAGE"),
+            );
+        }
         if self.altered.is_empty() {
             return Check::pass(NAME, what)
                 .evidence(driver.gpus.iter().map(|gpu| format!("built for {gpu}")));
@@ -126,6 +154,12 @@ impl Packed {
         )
         .evidence(self.altered.iter().take(SHOWN).cloned())
     }
+}
+
+fn no_disk() -> Error {
+    Error::new("the image has its driver on a disk of its own, which was not given").hint(
+        "name the file that build-initrd wrote beside the initrd (its --payload-output): --payload-disk FILE",
+    )
 }
 
 fn is_module(file: &File) -> bool {

@@ -2,6 +2,7 @@
 
 use super::fake::{Fake, GPU, RESOURCE};
 use crate::doctor::{Asked, Check, Packed, Verdict, check_host};
+use crate::error::Error;
 use crate::gpus::Chip;
 use image::manifest::{Driver, FORMAT, Manifest, Payload};
 
@@ -126,7 +127,7 @@ fn packed(chips: Result<Vec<Chip>, String>) -> Packed {
         files: Vec::new(),
     };
     let firmware = vec!["nvidia/550.163.01/gsp_ga10x.bin".into()];
-    Packed { manifest, chips, firmware, directory: "/nonexistent".into(), altered: Vec::new() }
+    Packed { manifest, chips, firmware, directory: "/nonexistent".into(), altered: Vec::new(), unread: None }
 }
 
 /// With an image, its driver's own list, and the firmware that it packs.
@@ -146,6 +147,17 @@ fn a_gpu_is_in_the_packed_drivers_list() {
     is(&check(&packed), Verdict::Fail, &["10de:2901", "of 2 names", "pins update"]);
     packed.chips = Err("its symbols were stripped".into());
     is(&check(&packed), Verdict::Warn, &["unknown", "stripped"]);
+}
+
+/// An image whose driver cannot be read says nothing of GPUs: the built-in list does.
+#[test]
+fn the_built_in_list_stands_in_for_a_driver_that_cannot_be_read() {
+    let mut packed = packed(Err("not read".into()));
+    packed.unread = Some(Error::new("fsck.erofs is not here").hint("apt install erofs-utils"));
+    is(&packed.check(), Verdict::Warn, &["550.163.01", "fsck.erofs is not here", "apt install erofs-utils"]);
+    let checks = Fake::good().checks_with(Some(&packed));
+    let check = checks.iter().find(|check| check.name == "gpu-supported").unwrap();
+    is(check, Verdict::Pass, &["L4", "built-in"]);
 }
 
 #[test]
