@@ -4,7 +4,7 @@
 use super::cuda;
 use super::guest::{self, Answer, Wishes};
 use super::packed::Packed;
-use super::report::Check;
+use super::report::{Check, Verdict as Outcome};
 use crate::error::{Doing, Error, Result};
 use image::config::Config;
 use image::requirement::{self, Facts, Verdict};
@@ -18,6 +18,9 @@ use std::path::Path;
 const MAX_CONFIG: u64 = 1 << 20;
 /// Directories that are named.
 const SHOWN: usize = 6;
+
+/// Findings that have a check of their own.
+const SHOWN_ELSEWHERE: [Code; 2] = [Code::ImageHasNoGlibc, Code::ImageBundlesDriver];
 
 /// What is looked at.
 pub struct Container<'a> {
@@ -146,11 +149,21 @@ fn files(answer: &Answer) -> Check {
     let line = |item: &guest::Item| {
         if item.kind == "file" { item.path.clone() } else { format!("{} -> {}", item.path, item.target) }
     };
-    let check = match finding(answer, Code::CapabilityMissing) {
-        Some(missing) => Check::warn(NAME, format!("{what}; {}", missing.message), &missing.hint),
+    // Whatever guest-init warns of and no check of its own shows.
+    let warned: Vec<_> = answer
+        .findings
+        .iter()
+        .filter(|finding| finding.severity == Severity::Warning && !SHOWN_ELSEWHERE.contains(&finding.code))
+        .collect();
+    let check = match warned.first() {
+        Some(first) => {
+            let said: Vec<_> = warned.iter().map(|finding| finding.message.as_str()).collect();
+            Check::warn(NAME, format!("{what}; {}", said.join("; ")), &first.hint)
+        }
         None => Check::pass(NAME, what),
     };
-    check.evidence(answer.items.iter().map(line))
+    let proof = warned.iter().flat_map(|finding| finding.evidence.iter().cloned());
+    check.evidence(proof).evidence(answer.items.iter().map(line))
 }
 
 fn driver_files(answer: &Answer) -> Check {
@@ -200,9 +213,14 @@ fn requires(config: Option<&Config>, driver: &str) -> Check {
         }
     }
     let evidence: Vec<_> = list.iter().map(|(name, value)| format!("{name}={value}")).collect();
-    let unknown = config.unknown.iter().map(|key| format!("unknown key in the configuration: {key}"));
     let check = if list.is_empty() {
         Check::pass(NAME, "nothing is required")
+    } else if unmet.is_empty() && unsure > 0 && facts.cuda.is_none() {
+        Check::warn(
+            NAME,
+            format!("unknown: which CUDA version driver {driver} brings"),
+            "compare the conditions with NVIDIA's table of driver versions",
+        )
     } else if unmet.is_empty() {
         let unsure =
             if unsure > 0 { "; conditions on brand and arch of the GPU are taken to hold" } else { "" };
@@ -214,7 +232,21 @@ fn requires(config: Option<&Config>, driver: &str) -> Check {
             "build the initrd with a newer driver, use an image for this one, or set NVIDIA_DISABLE_REQUIRE=1",
         )
     };
-    check.evidence(evidence.into_iter().chain(unknown))
+    with_unknown_keys(check, config).evidence(evidence)
+}
+
+/// A key that nobody knows is a finding of the boot.
+fn with_unknown_keys(check: Check, config: &Config) -> Check {
+    if config.unknown.is_empty() || check.verdict != Outcome::Pass {
+        return check
+            .evidence(config.unknown.iter().map(|key| format!("unknown key in the configuration: {key}")));
+    }
+    let found = format!("{}; unknown keys in the configuration: {}", check.found, config.unknown.join(", "));
+    Check::warn(
+        check.name,
+        found,
+        "correct their spelling, or leave them out; README, section \"Config disk\"",
+    )
 }
 
 #[cfg(test)]

@@ -77,7 +77,7 @@ impl Device {
         pci::is_switch(self.vendor, self.class)
     }
 
-    /// A bridge: it belongs to the host, and is in a group without being in the way.
+    /// A bridge: without a driver, or with that of PCIe ports, it does not go to the guest and is not in the way.
     pub fn is_bridge(&self) -> bool {
         matches!(self.class, 0x0600 | 0x0604 | 0x0609)
     }
@@ -93,21 +93,20 @@ pub fn is_vfio(driver: &str) -> bool {
     VFIO.contains(&driver)
 }
 
-/// The BARs of a `resource` file: lines of start, end and flags.
+/// The BARs of a `resource` file: lines of start, end and flags. None at all, where a line is something else.
 fn bars(text: &str) -> Vec<Bar> {
     let number = |word: &str| u64::from_str_radix(word.trim_start_matches("0x"), 16).ok();
     let line = |(at, line): (usize, &str)| {
-        let words: Vec<u64> = line.split_whitespace().filter_map(number).collect();
+        let words = line.split_whitespace().map(number).collect::<Option<Vec<u64>>>()?;
         let [start, end, flags] = words[..] else { return None };
-        if flags & MEMORY == 0 {
-            return None;
-        }
-        Some(Bar {
+        let bar = Bar {
             number: at,
             size: end.checked_sub(start)?.checked_add(1)?,
             high: flags & (PREFETCH | WIDE) == PREFETCH | WIDE,
             assigned: start != 0 && flags & UNSET == 0,
-        })
+        };
+        Some((flags & MEMORY != 0).then_some(bar))
     };
-    text.lines().take(BARS).enumerate().filter_map(line).collect()
+    let bars: Option<Vec<_>> = text.lines().take(BARS).enumerate().map(line).collect();
+    bars.unwrap_or_default().into_iter().flatten().collect()
 }

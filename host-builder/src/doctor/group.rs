@@ -1,12 +1,12 @@
 //! A GPU's IOMMU group: VFIO gives it to a guest whole.
 
-use super::device::Device;
+use super::device::{Device, is_vfio};
 use super::host::Host;
 use super::report::Check;
 
 const NAME: &str = "gpu-group";
-/// Drivers that VFIO accepts beside its own: they do not use the device for themselves.
-const HARMLESS: [&str; 4] = ["vfio-pci", "nvgrace_gpu_vfio_pci", "pci-stub", "pcieport"];
+/// Drivers that the kernel lets stay beside VFIO's own (`driver_managed_dma`): they do no DMA.
+const HARMLESS: [&str; 2] = ["pci-stub", "pcieport"];
 
 /// Whether anything else of the group is bound to a driver of the host.
 pub fn check(host: &Host, gpu: &Device) -> Check {
@@ -15,23 +15,32 @@ pub fn check(host: &Host, gpu: &Device) -> Check {
             .of(&gpu.bdf);
     };
     let place = format!("/sys/kernel/iommu_groups/{group}/devices");
-    let members: Vec<Device> = host
-        .names(&place)
-        .iter()
-        .filter(|bdf| **bdf != gpu.bdf)
-        .filter_map(|bdf| Device::read(host, bdf))
-        .collect();
+    let names = host.names(&place);
+    let (mut members, mut unknown) = (Vec::new(), Vec::new());
+    for bdf in names.iter().filter(|bdf| **bdf != gpu.bdf) {
+        match Device::read(host, bdf) {
+            Some(device) => members.push(device),
+            None => unknown.push(bdf.as_str()),
+        }
+    }
     let name = |device: &Device| {
         let driver = device.driver.as_deref().unwrap_or("no driver");
         format!("{} {} class {:04x}: {driver}", device.bdf, device.id(), device.class)
     };
-    let is_harmless = |driver: &str| HARMLESS.contains(&driver);
+    let is_harmless = |driver: &str| is_vfio(driver) || HARMLESS.contains(&driver);
     let in_the_way: Vec<_> = members
         .iter()
-        .filter(|device| !device.is_bridge())
         .filter(|device| device.driver.as_deref().is_some_and(|driver| !is_harmless(driver)))
         .collect();
     let evidence: Vec<_> = members.iter().map(name).collect();
+    let remedy = "boot the host again; if it stays so, see that /sys can be read";
+    if !names.contains(&gpu.bdf) {
+        return Check::warn(NAME, format!("unknown: {place} does not list the GPU"), remedy).of(&gpu.bdf);
+    }
+    if in_the_way.is_empty() && !unknown.is_empty() {
+        let found = format!("group {group}: unknown what these are: {}", unknown.join(" "));
+        return Check::warn(NAME, found, remedy).of(&gpu.bdf).evidence(evidence);
+    }
     if in_the_way.is_empty() {
         let others = match members.iter().filter(|device| !device.is_bridge()).count() {
             0 => "the GPU is alone in it".to_owned(),

@@ -28,10 +28,30 @@ pub fn check(host: &Host) -> Vec<Check> {
         let found = format!("the IOMMU is off: {GROUPS} has no groups, {CLASS} has {units} units");
         return vec![Check::fail("iommu", found, remedy).evidence([evidence])];
     }
+    if units == 0 {
+        let found = format!(
+            "{GROUPS} has {groups} groups, and {CLASS} no unit: VFIO makes such groups without an IOMMU (enable_unsafe_noiommu_mode), and then a guest could write to all memory"
+        );
+        let remedy = format!(
+            "turn that mode of vfio off, and the IOMMU on: in the firmware's settings (VT-d on Intel, AMD-Vi on AMD), and with {option} iommu=pt on the kernel command line"
+        );
+        return vec![Check::fail("iommu", found, remedy).evidence([evidence])];
+    }
     vec![
         Check::pass("iommu", format!("on: {units} units, {groups} groups")).evidence([evidence]),
         passthrough(host, &words),
     ]
+}
+
+/// Whether a word of the command line asks for passthrough, or for the contrary.
+fn says(word: &str) -> Option<bool> {
+    let (name, value) = word.split_once('=')?;
+    let of = |value: &str| match (name, value) {
+        ("iommu", "pt") | ("iommu.passthrough", "1" | "y" | "Y" | "on") => Some(true),
+        ("iommu", "nopt") | ("iommu.passthrough", "0" | "n" | "N" | "off") => Some(false),
+        _ => None,
+    };
+    value.split(',').rev().find_map(of)
 }
 
 fn is_off(word: &str) -> bool {
@@ -42,11 +62,9 @@ fn is_off(word: &str) -> bool {
 /// `iommu=pt`, or a kernel that was built so: the default domains of groups are `identity` then.
 fn passthrough(host: &Host, words: &[String]) -> Check {
     const NAME: &str = "iommu-passthrough";
-    let asked = |word: &String| {
-        word == "iommu.passthrough=1"
-            || word.strip_prefix("iommu=").is_some_and(|list| list.split(',').any(|value| value == "pt"))
-    };
-    if let Some(word) = words.iter().find(|word| asked(word)) {
+    // The last word that says anything of it counts.
+    let said = words.iter().rev().find_map(|word| says(word).map(|asked| (word, asked)));
+    if let Some((word, true)) = said {
         return Check::pass(NAME, format!("{word} on the kernel command line"));
     }
     let types: Vec<_> =

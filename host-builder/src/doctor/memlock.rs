@@ -5,7 +5,7 @@ use super::report::Check;
 
 const NAME: &str = "memlock";
 const MIB: u64 = 1 << 20;
-/// `CAP_IPC_LOCK`: who has it is not limited.
+/// `CAP_IPC_LOCK`: who has it in the host's own user namespace is not limited.
 const IPC_LOCK: u32 = 14;
 
 /// The limit of this process, which guests inherit, against the guest's memory in MiB.
@@ -43,7 +43,16 @@ pub fn check(host: &Host, guest_memory: Option<u64>) -> Check {
     }
 }
 
+/// Capabilities of another user namespace count for nothing with VFIO. The host's own maps every user to itself.
+fn is_in_first_namespace(host: &Host) -> bool {
+    let map = host.hint("/proc/self/uid_map");
+    map.is_none_or(|map| map.split_whitespace().eq(["0", "0", "4294967295"]))
+}
+
 fn has_ipc_lock(host: &Host) -> bool {
+    if !is_in_first_namespace(host) {
+        return false;
+    }
     let status = host.hint("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     let set = line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or_default();

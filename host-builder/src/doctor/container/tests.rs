@@ -2,7 +2,6 @@
 //! end-to-end tests.
 
 use super::*;
-use crate::doctor::Verdict as Outcome;
 use image::config::DriverFiles;
 use serde_json::json;
 
@@ -127,4 +126,36 @@ fn a_bad_configuration_is_an_error_with_a_remedy() {
     let wishes = wishes(&read_config(&path).unwrap());
     assert_eq!(wishes.capabilities.as_deref(), Some("all"));
     assert_eq!((wishes.library_path.as_deref(), wishes.driver_files), (Some("/x"), DriverFiles::Keep));
+}
+
+/// A finding of which nobody here knows anything is not swallowed.
+#[test]
+fn what_guest_init_warns_of_is_told_whatever_it_is() {
+    for code in ["inject-failed", "library-shadowed", "low-memory"] {
+        let check = files(&answer(&found(code, "warning")));
+        assert_eq!(check.verdict, Outcome::Warn, "{check:?}");
+        assert!(
+            check.found.ends_with("; what") && check.remedy == "do" && check.evidence[0] == "proof",
+            "{check:?}"
+        );
+    }
+    for code in ["image-has-no-glibc", "image-bundles-driver"] {
+        assert_eq!(files(&answer(&found(code, "warning"))).verdict, Outcome::Pass, "{code}");
+    }
+    assert_eq!(files(&answer(&found("cuda-compat", "info"))).verdict, Outcome::Pass);
+}
+
+#[test]
+fn what_is_not_known_of_a_requirement_or_of_a_key_is_no_pass() {
+    let config = |text: &str| {
+        let mut config = Config::default();
+        config.apply_json(text.as_bytes()).unwrap();
+        config
+    };
+    let asks = config(r#"{"env": {"NVIDIA_REQUIRE_CUDA": "cuda>=12.0"}}"#);
+    assert_eq!(requires(Some(&asks), "550.163.01").verdict, Outcome::Pass);
+    let check = requires(Some(&asks), "304.1");
+    assert!(check.verdict == Outcome::Warn && check.found.contains("which CUDA version"), "{check:?}");
+    let check = requires(Some(&config(r#"{"entrypiont": ["x"]}"#)), "550.163.01");
+    assert!(check.verdict == Outcome::Warn && check.found.contains("entrypiont"), "{check:?}");
 }

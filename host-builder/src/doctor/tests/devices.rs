@@ -80,11 +80,22 @@ fn the_whole_group_goes_to_the_guest() {
     fake.device("0000:00:01.0", (0x8086, 0x1901, 0x0604), Some("pcieport"), Some("14"));
     fake.device("0000:01:00.1", (0x10de, 0x22bc, 0x0403), Some("vfio-pci"), Some("14"));
     is(&fake.check("gpu-group"), Verdict::Pass, &["1 other functions"]);
+    // A bridge is harmless as long as its driver is.
+    fake.bind("0000:00:01.0", "foo_edac");
+    is(&fake.check("gpu-group"), Verdict::Fail, &["host: 0000:00:01.0", "class 0604: foo_edac"]);
+    fake.bind("0000:00:01.0", "pcieport");
+    // What cannot be read may be anything.
+    fake.device("0000:01:00.2", (0x10de, 0x1ad6, 0x0c03), None, Some("14"));
+    fake.write("/sys/bus/pci/devices/0000:01:00.2/class", "");
+    is(&fake.check("gpu-group"), Verdict::Warn, &["unknown what these are: 0000:01:00.2"]);
+    fake.remove("/sys/kernel/iommu_groups/14/devices/0000:01:00.2");
     fake.bind("0000:01:00.1", "snd_hda_intel");
     let words = ["host: 0000:01:00.1", "other functions too", "class 0403: snd_hda_intel"];
     is(&fake.check("gpu-group"), Verdict::Fail, &words);
     fake.device("0000:02:00.0", (0x8086, 0x1533, 0x0200), Some("igb"), Some("14"));
     is(&fake.check("gpu-group"), Verdict::Fail, &["0000:02:00.0", "1 of them belong to other slots", "ACS"]);
+    fake.remove("/sys/kernel/iommu_groups/14/devices");
+    is(&fake.check("gpu-group"), Verdict::Warn, &["unknown", "14/devices does not list the GPU"]);
     fake.remove(&file("iommu_group"));
     is(&fake.check("gpu-group"), Verdict::Fail, &["no IOMMU group"]);
 }
@@ -190,6 +201,8 @@ fn bars_have_addresses_and_fit() {
     is(&fake.check("gpu-bars"), Verdict::Warn, &["unknown"]);
     fake.write(&file("resource"), &RESOURCE.replace("0x000000000014220c", "0x000000002014220c"));
     is(&fake.check("gpu-bars"), Verdict::Fail, &["BAR1, BAR3 without an address", "Above 4G"]);
-    fake.write(&file("resource"), "nonsense\n0xz 1 2 3\n");
-    is(&fake.check("gpu-bars"), Verdict::Warn, &["shows no BARs"]);
+    for bad in ["", "nonsense\n0xz 1 2 3\n", &RESOURCE.replacen("0x0000004000000000", "?", 1)] {
+        fake.write(&file("resource"), bad);
+        is(&fake.check("gpu-bars"), Verdict::Warn, &["shows no BARs"]);
+    }
 }

@@ -36,6 +36,10 @@ fn kvm_is_there_and_may_be_opened() {
 fn an_iommu_is_on_off_or_switched_off() {
     let fake = Fake::good();
     is(&fake, "iommu", Verdict::Pass, &["1 units, 1 groups", "intel_iommu=on"]);
+    // VFIO makes groups without an IOMMU, too.
+    fake.remove("/sys/class/iommu");
+    is(&fake, "iommu", Verdict::Fail, &["1 groups", "no unit", "enable_unsafe_noiommu_mode", "VT-d"]);
+    fake.write("/sys/class/iommu/dmar0/x", "");
     fake.remove("/sys/kernel/iommu_groups");
     fake.write("/proc/cmdline", "quiet");
     is(&fake, "iommu", Verdict::Fail, &["off", "add intel_iommu=on iommu=pt", "nothing about iommu"]);
@@ -51,6 +55,16 @@ fn an_iommu_is_on_off_or_switched_off() {
 fn passthrough_is_asked_for_or_the_kernels_default() {
     let fake = Fake::good();
     is(&fake, "iommu-passthrough", Verdict::Pass, &["iommu=pt"]);
+    for (words, verdict) in [
+        ("iommu=pt iommu=nopt", Verdict::Warn),
+        ("iommu.passthrough=0 iommu=soft,pt", Verdict::Pass),
+        ("iommu=pt iommu.passthrough=off", Verdict::Warn),
+        ("iommu=force iommu.passthrough=on", Verdict::Pass),
+        ("xiommu=pt", Verdict::Warn),
+    ] {
+        fake.write("/proc/cmdline", words);
+        is(&fake, "iommu-passthrough", verdict, &[]);
+    }
     fake.write("/proc/cmdline", "intel_iommu=on");
     is(&fake, "iommu-passthrough", Verdict::Warn, &["iommu=pt"]);
     fake.write("/sys/kernel/iommu_groups/14/type", "identity\n");
@@ -106,6 +120,11 @@ fn locked_memory_holds_a_guest() {
     assert_eq!(without.iter().find(|check| check.name == "memlock").unwrap().verdict, Verdict::Warn);
     fake.write("/proc/self/status", "CapEff:\t0000000000004000\n");
     is(&fake, "memlock", Verdict::Pass, &["CAP_IPC_LOCK"]);
+    fake.write("/proc/self/uid_map", "         0          0 4294967295\n");
+    is(&fake, "memlock", Verdict::Pass, &["CAP_IPC_LOCK"]);
+    // In a user namespace everybody is somebody, and VFIO does not ask there.
+    fake.write("/proc/self/uid_map", "         0       1000          1\n");
+    is(&fake, "memlock", Verdict::Fail, &["8 MiB may be locked"]);
     fake.write("/proc/self/status", "");
     fake.write("/proc/self/limits", "nothing");
     is(&fake, "memlock", Verdict::Warn, &["unknown"]);
@@ -150,6 +169,12 @@ fn vsock_is_the_kernels_or_hybrid() {
 #[test]
 fn nvswitches_ask_for_something() {
     let fake = Fake::good();
+    is(&fake, "fabric", Verdict::Pass, &["no NVSwitch"]);
+    for id in ["0x2901", "0x3182", "0xf000"] {
+        fake.write("/sys/bus/pci/devices/0000:01:00.0/device", id);
+        is(&fake, "fabric", Verdict::Warn, &["from B200 on", "nvlsm", &id.replace("0x", "10de:")]);
+    }
+    fake.write("/sys/bus/pci/devices/0000:01:00.0/device", "0x2330");
     is(&fake, "fabric", Verdict::Pass, &["no NVSwitch"]);
     fake.device("0000:07:00.0", (0x10de, 0x22a3, 0x0680), Some("vfio-pci"), None);
     is(
