@@ -89,7 +89,7 @@ fn tools(args: &Arguments, kind: Disk, cache: &Cache) -> Result<Tools> {
         _ if machine.has(kind.program()) => Ok(machine),
         locked => {
             let error = Error::new(format!(
-                "{} is needed to read this disk, and is not on this machine",
+                "{} is needed to read this file system, and is not on this machine",
                 kind.program()
             ))
             .hint(format!(

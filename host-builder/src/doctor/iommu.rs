@@ -15,14 +15,19 @@ pub fn check(host: &Host) -> Vec<Check> {
         said => format!("/proc/cmdline: {said}"),
     };
     let (units, groups) = (host.names(CLASS).len(), host.names(GROUPS).len());
-    let option = if host.is_amd() { "amd_iommu=on" } else { "intel_iommu=on" };
+    // AMD's is on unless it is switched off: the kernel knows no amd_iommu=on.
+    let options = if host.is_amd() { "iommu=pt" } else { "intel_iommu=on iommu=pt" };
     if groups == 0 {
         let off = words.iter().find(|word| is_off(word));
         let remedy = match off {
             Some(word) => format!("take {word} off the kernel command line, and boot again"),
-            None if units > 0 => format!("add {option} iommu=pt to the kernel command line, and boot again"),
+            None if units > 0 && host.is_amd() => {
+                "the firmware shows one, and the kernel does not use it: dmesg | grep AMD-Vi says why"
+                    .to_owned()
+            }
+            None if units > 0 => format!("add {options} to the kernel command line, and boot again"),
             None => format!(
-                "turn the IOMMU on in the firmware's settings (VT-d on Intel, AMD-Vi on AMD), add {option} iommu=pt to the kernel command line, and boot again; in a virtual machine, have a virtual IOMMU added"
+                "turn the IOMMU on in the firmware's settings (VT-d on Intel, AMD-Vi on AMD), add {options} to the kernel command line, and boot again; in a virtual machine, have a virtual IOMMU added"
             ),
         };
         let found = format!("the IOMMU is off: {GROUPS} has no groups, {CLASS} has {units} units");
@@ -33,7 +38,7 @@ pub fn check(host: &Host) -> Vec<Check> {
             "{GROUPS} has {groups} groups, and {CLASS} no unit: VFIO makes such groups without an IOMMU (enable_unsafe_noiommu_mode), and then a guest could write to all memory"
         );
         let remedy = format!(
-            "turn that mode of vfio off, and the IOMMU on: in the firmware's settings (VT-d on Intel, AMD-Vi on AMD), and with {option} iommu=pt on the kernel command line"
+            "turn that mode of vfio off, and the IOMMU on: in the firmware's settings (VT-d on Intel, AMD-Vi on AMD), and with {options} on the kernel command line"
         );
         return vec![Check::fail("iommu", found, remedy).evidence([evidence])];
     }

@@ -13,7 +13,7 @@ pub fn check(host: &Host) -> Check {
     match host.node(PATH) {
         Node::Usable => Check::pass(
             NAME,
-            format!("{PATH} can be opened; whether guests start is only known once one has"),
+            format!("{PATH} can be opened; that guests start is proved by one that has started"),
         ),
         Node::Forbidden => Check::fail(
             NAME,

@@ -19,7 +19,12 @@ pub fn check(host: &Host, guest_memory: Option<u64>) -> Check {
     let line = text.lines().find(|line| line.starts_with("Max locked memory")).unwrap_or_default();
     let soft = line.trim_start_matches("Max locked memory").split_whitespace().next().unwrap_or_default();
     if has_ipc_lock(host) {
-        return Check::pass(NAME, format!("not limited: this user has CAP_IPC_LOCK (the limit is {soft})"));
+        let limit =
+            soft.parse::<u64>().map_or_else(|_| soft.to_owned(), |bytes| format!("{} MiB", bytes / MIB));
+        return Check::pass(
+            NAME,
+            format!("not limited: this user has CAP_IPC_LOCK; for others it is {limit}"),
+        );
     }
     if soft == "unlimited" {
         return Check::pass(NAME, "unlimited");

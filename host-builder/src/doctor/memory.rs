@@ -45,9 +45,9 @@ pub fn check(host: &Host, guest_memory: Option<u64>) -> Check {
         Some(wanted) => against(&pools, wanted),
         None if pools.iter().all(|pool| pool.all == 0) => Check::warn(
             NAME,
-            "none is set aside",
+            "none is set aside for guests",
             format!(
-                "optional, for speed; as root, for each GiB of guests: add {} to /proc/sys/vm/nr_hugepages",
+                "optional, for speed; as root: echo PAGES > /proc/sys/vm/nr_hugepages, {} pages for each GiB of guests",
                 pools[0].pages(1024)
             ),
         ),

@@ -23,7 +23,7 @@ pub const CHECKS: &[(&str, &str)] = &[
     ("gpu-reset", "the kernel can reset the GPU between two guests"),
     (
         "gpu-supported",
-        "NVIDIA's open modules of the packed driver know the GPU; without IMAGE, a built-in list of names",
+        "NVIDIA's open modules of the packed driver know the GPU; without IMAGE, or where its driver cannot be read, a built-in list of names",
     ),
     ("gpu-bars", "the GPUs' BARs have addresses, and fit into a guest's address space"),
     ("image-driver", "the initrd carries a driver, and its files are those of the manifest"),

@@ -18,7 +18,7 @@ pub fn check(host: &Host) -> Check {
         Node::Absent => Check::warn(
             NAME,
             format!(
-                "there is no {PATH}; hybrid sockets (unix:PATH) of Cloud Hypervisor, Firecracker and boot work without"
+                "there is no {PATH}; hybrid sockets (unix:PATH) do without it: Cloud Hypervisor, Firecracker, host-builder boot"
             ),
             "for QEMU's vhost-vsock-pci, as root: modprobe vhost_vsock",
         ),

@@ -46,7 +46,9 @@ fn an_iommu_is_on_off_or_switched_off() {
     fake.remove("/sys/class/iommu");
     is(&fake, "iommu", Verdict::Fail, &["VT-d", "intel_iommu=on iommu=pt"]);
     fake.write("/proc/cpuinfo", "vendor_id : AuthenticAMD\n");
-    is(&fake, "iommu", Verdict::Fail, &["AMD-Vi", "amd_iommu=on iommu=pt"]);
+    is(&fake, "iommu", Verdict::Fail, &["AMD-Vi", "add iommu=pt to"]);
+    fake.write("/sys/class/iommu/ivhd0/x", "");
+    is(&fake, "iommu", Verdict::Fail, &["dmesg | grep AMD-Vi"]);
     fake.write("/proc/cmdline", "amd_iommu=off");
     is(&fake, "iommu", Verdict::Fail, &["take amd_iommu=off off"]);
 }
