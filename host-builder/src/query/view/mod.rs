@@ -20,8 +20,8 @@ const WORD: usize = 120;
 const LINE: usize = 400;
 /// Most entries of one list.
 const ENTRIES: usize = 32;
-/// Most lines of evidence of one thing.
-const EVIDENCE: usize = 12;
+/// Most lines of evidence of one thing: what a guest keeps.
+const EVIDENCE: usize = 20;
 
 const RED: &str = "31";
 const GREEN: &str = "32";
