@@ -221,7 +221,7 @@ pub struct Container {
     pub start_ms: u64,
     /// How often it was started again.
     pub restarts: u32,
-    /// How it ended the last time, once it has.
+    /// How it ended, once it has; nothing while it has been started again.
     pub exit: Option<Exit>,
     /// Processes of it that the kernel's out-of-memory killer has ended.
     pub oom_kills: u64,
