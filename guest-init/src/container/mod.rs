@@ -89,18 +89,14 @@ pub fn start(spec: &Spec, terminal: Option<OwnedFd>) -> Result<Child, Finding> {
     }
     let (mut child, report) = spawn(spec, terminal)
         .map_err(|error| internal(&format!("starting the container failed: {error}")))?;
-    // Readable when the program runs (the pipe closes on exec), or when the stage has said why not.
-    if !readable(&report, STAGE_TIMEOUT) {
+    // It ends when the program runs (the pipe closes on exec), or when the stage has said why not.
+    let Some(mut text) = read_to_end(report, STAGE_TIMEOUT) else {
         let _ = child.kill();
         let waited = STAGE_TIMEOUT.as_secs();
         return Err(internal(&format!(
             "waited {waited} s for the container's program to start: a mount, or the program's file, does not answer"
         )));
-    }
-    let mut text = Vec::new();
-    if let Err(error) = report.take(MAX_REPORT).read_to_end(&mut text) {
-        log::warn!("container: {error}");
-    }
+    };
     match &text[..] {
         [ABOUT_TO_EXEC] => return Ok(child),
         [] => {
@@ -121,15 +117,27 @@ pub fn start(spec: &Spec, terminal: Option<OwnedFd>) -> Result<Child, Finding> {
     }))
 }
 
-fn readable(file: &File, timeout: Duration) -> bool {
+/// What a pipe has until its end, or `None` when that does not come in time.
+fn read_to_end(pipe: File, timeout: Duration) -> Option<Vec<u8>> {
     let deadline = Instant::now() + timeout;
+    let mut pipe = pipe.take(MAX_REPORT);
+    let mut text = Vec::new();
     loop {
         let left = deadline.saturating_duration_since(Instant::now()).as_millis();
-        let mut fds = [PollFd::new(file.as_fd(), PollFlags::POLLIN)];
+        let mut fds = [PollFd::new(pipe.get_ref().as_fd(), PollFlags::POLLIN)];
         match poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {
-            Ok(0) => return false,
-            Err(nix::Error::EINTR) => {}
-            _ => return true,
+            Ok(0) => return None,
+            Err(nix::Error::EINTR) => continue,
+            _ => {}
+        }
+        let mut part = [0; 4096];
+        match pipe.read(&mut part) {
+            Ok(0) => return Some(text),
+            Ok(length) => text.extend_from_slice(&part[..length]),
+            Err(error) => {
+                log::warn!("container: {error}");
+                return Some(text);
+            }
         }
     }
 }
@@ -185,6 +193,18 @@ mod tests {
         assert_eq!(path(&config), [crate::inject::DEFAULT_PATH]);
         config.env.insert("PATH".into(), "/x".into());
         assert_eq!(path(&config), ["/x"]);
+    }
+
+    #[test]
+    fn a_report_that_does_not_end_is_not_waited_for_beyond_its_deadline() {
+        let pipe = || std::io::pipe().map(|(read, write)| (File::from(OwnedFd::from(read)), write)).unwrap();
+        let (read, mut write) = pipe();
+        write.write_all(&[ABOUT_TO_EXEC]).unwrap();
+        assert_eq!(read_to_end(read, Duration::from_millis(20)), None);
+        let (read, mut write) = pipe();
+        write.write_all(&[ABOUT_TO_EXEC]).unwrap();
+        drop(write);
+        assert_eq!(read_to_end(read, Duration::from_secs(20)), Some(vec![ABOUT_TO_EXEC]));
     }
 
     #[test]
