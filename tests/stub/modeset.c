@@ -34,6 +34,13 @@ static void __exit modeset_exit(void)
 	__unregister_chrdev(major, FIRST, COUNT, NAME);
 }
 
+/* What the fake nvidia-drm refers to. */
+int nvidia_stub_modeset_major(void)
+{
+	return major;
+}
+EXPORT_SYMBOL(nvidia_stub_modeset_major);
+
 module_init(modeset_init);
 module_exit(modeset_exit);
 

@@ -8,12 +8,15 @@
  *   gpus=N    how many GPUs to pretend, minors 0 to N-1 (default 1; 0 fails to load with ENODEV, as the real driver does)
  *   fail=M    opening the GPU of minor M fails with EIO, and the log says so in the real driver's words
  *   slow=MS   each GPU's first open takes so many milliseconds
+ *   stuck=M   slow applies to the GPU of minor M only
  *   mig=1     GPU 0 has one MIG GPU instance with one compute instance
  *   node=NAME a device of another kind takes /dev/NAME, as another driver may; a slash in it makes a directory
  *
+ * As in the real driver, one lock is held for the whole of an adapter's initialisation: adapters come up one after the other, and readers of
+ * /proc/driver/nvidia/gpus/.../information block meanwhile (rm_init_adapter and nv_procfs_read_gpu_info of 550.163.01).
+ *
  * A line written to /proc/driver/nvidia/stub-says appears in the kernel log, as if the driver had said it.
  */
-#include <linux/atomic.h>
 #include <linux/delay.h>
 #include <linux/fs.h>
 #include <linux/miscdevice.h>
@@ -36,6 +39,10 @@ static unsigned int slow;
 module_param(slow, uint, 0444);
 MODULE_PARM_DESC(slow, "milliseconds that a GPU's first open takes");
 
+static int stuck = -1;
+module_param(stuck, int, 0444);
+MODULE_PARM_DESC(stuck, "minor of the only GPU that is slow");
+
 bool mig;
 module_param(mig, bool, 0444);
 MODULE_PARM_DESC(mig, "GPU 0 has MIG instances");
@@ -50,32 +57,49 @@ module_param(NVreg_NvLinkDisable, int, 0444);
 static int NVreg_OpenRmEnableUnsupportedGpus;
 module_param(NVreg_OpenRmEnableUnsupportedGpus, int, 0444);
 
-static atomic_t users[STUB_MAX_GPUS];
+static unsigned int users[STUB_MAX_GPUS];
 
-static int gpu_open(struct inode *inode, struct file *file)
+DEFINE_MUTEX(rm_lock);
+
+static int init_adapter(unsigned int minor)
 {
-	unsigned int minor = iminor(inode);
-
-	if (minor == STUB_MINOR_CTL)
-		return 0;
-	if (minor >= (unsigned int)gpus)
-		return -ENODEV;
 	if ((int)minor == fail) {
 		pr_err("NVRM: GPU 0000:%02x:00.0: RmInitAdapter failed! (0x62:0x65:1792)\n", minor + 1);
 		pr_err("NVRM: GPU 0000:%02x:00.0: rm_init_adapter failed, device minor number %u\n", minor + 1, minor);
 		return -EIO;
 	}
-	if (atomic_inc_return(&users[minor]) == 1 && slow)
+	if (slow && (stuck < 0 || (int)minor == stuck))
 		msleep(slow);
 	return 0;
+}
+
+static int gpu_open(struct inode *inode, struct file *file)
+{
+	unsigned int minor = iminor(inode);
+	int error = 0;
+
+	if (minor == STUB_MINOR_CTL)
+		return 0;
+	if (minor >= (unsigned int)gpus)
+		return -ENODEV;
+	mutex_lock(&rm_lock);
+	if (!users[minor])
+		error = init_adapter(minor);
+	if (!error)
+		users[minor]++;
+	mutex_unlock(&rm_lock);
+	return error;
 }
 
 static int gpu_release(struct inode *inode, struct file *file)
 {
 	unsigned int minor = iminor(inode);
 
-	if (minor < STUB_MAX_GPUS)
-		atomic_dec(&users[minor]);
+	if (minor >= STUB_MAX_GPUS)
+		return 0;
+	mutex_lock(&rm_lock);
+	users[minor]--;
+	mutex_unlock(&rm_lock);
 	return 0;
 }
 

@@ -3,6 +3,7 @@
 #ifndef STUB_H
 #define STUB_H
 
+#include <linux/mutex.h>
 #include <linux/types.h>
 
 /* The real driver's limit is higher; this is a whole HGX rack's worth. */
@@ -17,8 +18,12 @@ extern int gpus;
 extern int fail;
 extern bool mig;
 
-/* The major of all GPUs; exported. */
+/* Held while an adapter initialises; readers of a GPU's information take it. */
+extern struct mutex rm_lock;
+
+/* The major of all GPUs, by two of the modules; exported. */
 int nvidia_stub_major(void);
+int nvidia_stub_modeset_major(void);
 
 int stub_proc_create(void);
 void stub_proc_remove(void);

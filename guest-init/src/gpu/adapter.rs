@@ -2,7 +2,7 @@
 //! tear all of it down again. Each GPU has its own thread, deadline and outcome.
 
 use super::evidence::{about, failure};
-use super::procfs::Proc;
+use super::procfs::{Information, Proc};
 use crate::kmsg::KernelLog;
 use crate::report::{self, Board, uptime_ms, with_evidence};
 use image::status::{Code, Finding, GpuState, Phase};
@@ -21,6 +21,27 @@ pub fn held() -> Vec<OwnedFd> {
     std::mem::take(&mut *HELD.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
+/// What the thread of one GPU reports.
+enum Message {
+    /// The first open has ended; `took` is in milliseconds.
+    Opened { bdf: String, result: io::Result<File>, took: u64 },
+    /// What the driver reports about a GPU that is open.
+    Known { bdf: String, information: Information },
+}
+
+/// Opens a GPU, then reads the driver's information about it. Both block while another adapter initialises.
+fn open(bdf: String, minor: u32, sender: &mpsc::Sender<Message>) {
+    let start = uptime_ms();
+    let result = OpenOptions::new().read(true).write(true).open(format!("/dev/nvidia{minor}"));
+    let opened = result.is_ok();
+    // Nobody listens any more when the deadline is over.
+    let _ = sender.send(Message::Opened { bdf: bdf.clone(), result, took: uptime_ms() - start });
+    if opened {
+        let information = Proc::default().information(&bdf).unwrap_or_default();
+        let _ = sender.send(Message::Known { bdf, information });
+    }
+}
+
 /// Opens GPUs (address, minor) at the same time. Returns whether all of them came up.
 pub fn open_all(gpus: &[(String, u32)], timeout: Duration, board: &Board) -> bool {
     let deadline = Instant::now() + timeout;
@@ -36,29 +57,29 @@ pub fn open_all(gpus: &[(String, u32)], timeout: Duration, board: &Board) -> boo
                 Some(format!("the first open of /dev/nvidia{minor}, at most {} s", timeout.as_secs()));
         });
         let (bdf, minor, sender) = (bdf.clone(), *minor, sender.clone());
-        std::thread::spawn(move || {
-            let start = uptime_ms();
-            let result = OpenOptions::new().read(true).write(true).open(format!("/dev/nvidia{minor}"));
-            // Nobody listens any more when the deadline is over.
-            let _ = sender.send((bdf, result, uptime_ms() - start));
-        });
+        std::thread::spawn(move || open(bdf, minor, &sender));
     }
-    let mut open: Vec<&str> = gpus.iter().map(|(bdf, _)| bdf.as_str()).collect();
+    // The last thread to end ends the wait.
+    drop(sender);
+    let mut opening: Vec<&str> = gpus.iter().map(|(bdf, _)| bdf.as_str()).collect();
     let mut good = true;
-    while !open.is_empty() {
-        let Ok((bdf, result, took)) =
-            receiver.recv_timeout(deadline.saturating_duration_since(Instant::now()))
-        else {
-            break;
-        };
-        open.retain(|waiting| *waiting != bdf);
-        board.progress(Phase::Gpu, gpus.len() - open.len(), gpus.len());
-        board.gpu(&bdf, |gpu| (gpu.init_ms, gpu.waits_for) = (Some(took), None));
-        lines.extend(log.lines());
-        good &= settle(&bdf, result, &about(&lines, &bdf), board);
+    while let Ok(message) = receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+        match message {
+            Message::Opened { bdf, result, took } => {
+                opening.retain(|waiting| *waiting != bdf);
+                board.progress(Phase::Gpu, gpus.len() - opening.len(), gpus.len());
+                board.gpu(&bdf, |gpu| (gpu.init_ms, gpu.waits_for) = (Some(took), None));
+                lines.extend(log.lines());
+                good &= settle(&bdf, result, &about(&lines, &bdf), board);
+            }
+            Message::Known { bdf, information } => board.gpu(&bdf, |gpu| {
+                gpu.uuid = information.uuid;
+                gpu.firmware = information.firmware;
+            }),
+        }
     }
     lines.extend(log.lines());
-    for bdf in &open {
+    for bdf in &opening {
         let took = |gpu: &image::status::Gpu| Some(uptime_ms().saturating_sub(gpu.init_start_ms?));
         board.gpu(bdf, |gpu| gpu.init_ms = took(gpu));
         let finding = report::error(
@@ -68,19 +89,14 @@ pub fn open_all(gpus: &[(String, u32)], timeout: Duration, board: &Board) -> boo
         );
         fail(bdf, with_evidence(finding, about(&lines, bdf)), board);
     }
-    good && open.is_empty()
+    good && opening.is_empty()
 }
 
 fn settle(bdf: &str, result: io::Result<File>, evidence: &[String], board: &Board) -> bool {
     match result {
         Ok(file) => {
             HELD.lock().unwrap_or_else(PoisonError::into_inner).push(file.into());
-            let information = Proc::default().information(bdf).unwrap_or_default();
-            board.gpu(bdf, |gpu| {
-                gpu.state = GpuState::Ready;
-                gpu.uuid = information.uuid;
-                gpu.firmware = information.firmware;
-            });
+            board.gpu(bdf, |gpu| gpu.state = GpuState::Ready);
             log::debug!("GPU {bdf} is ready");
             true
         }

@@ -15,7 +15,7 @@ use image::config::{Config, ExpectedGpus};
 use image::manifest::Manifest;
 use image::status::{Code, Finding, Gpu, GpuState, Severity};
 use pci::PciGpu;
-use procfs::Proc;
+use procfs::{Information, Proc};
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -109,7 +109,8 @@ pub fn bring_up(
         }
         Ok(all) => all,
     };
-    let all_supported = note_bound(&proc, found, &lines, board);
+    let bound = note_bound(&proc, found, &lines, board);
+    let minors: Vec<_> = bound.iter().map(|(_, minor)| *minor).collect();
     check_version(manifest, board)?;
     for finding in
         [uvm_missing(manifest, &proc), fabric_not_ready(config, pci::switches())].into_iter().flatten()
@@ -117,13 +118,11 @@ pub fn bring_up(
         good &= finding.severity != Severity::Error;
         board.finding(finding);
     }
-    good &= make_nodes(&proc, board);
-    let minors = board.snapshot().gpus.into_iter().filter(|gpu| gpu.state == GpuState::Bound);
-    let minors: Vec<_> = minors.filter_map(|gpu| Some((gpu.bdf, gpu.minor?))).collect();
-    good &= adapter::open_all(&minors, config.gpu_timeout, board);
+    good &= make_nodes(&proc, &minors, board);
+    good &= adapter::open_all(&bound, config.gpu_timeout, board);
     // MIG and other capabilities appear when an adapter is up.
-    good &= make_nodes(&proc, board);
-    Ok(good && all_supported)
+    good &= make_nodes(&proc, &minors, board);
+    Ok(good && bound.len() == found.len())
 }
 
 /// CUDA does nothing without nvidia-uvm, whatever else there is.
@@ -155,13 +154,21 @@ fn fabric_not_ready(config: &Config, switches: io::Result<Vec<PciGpu>>) -> Optio
     Some(with_evidence(report::warning(Code::FabricNotReady, message, hint), list.collect()))
 }
 
-/// Which GPUs the driver took; the others are unsupported, with its own words.
-fn note_bound(proc: &Proc, found: &[PciGpu], log: &[String], board: &Board) -> bool {
-    let bound = proc.bound();
-    let mut all = true;
+/// Which GPUs the driver took, by address and minor; the others are unsupported, with its own words.
+///
+/// Each GPU's minor is read here, once: while an adapter initialises, the driver blocks every reader of these files.
+fn note_bound(proc: &Proc, found: &[PciGpu], log: &[String], board: &Board) -> Vec<(String, u32)> {
+    let taken = proc.bound();
+    let mut bound = Vec::new();
     for gpu in found {
-        if bound.contains(&gpu.bdf) {
-            let information = proc.information(&gpu.bdf).unwrap_or_default();
+        if taken.contains(&gpu.bdf) {
+            let information = proc.information(&gpu.bdf).unwrap_or_else(|error| {
+                let message = format!("/proc of the driver could not be read for GPU {}: {error}", gpu.bdf);
+                let hint = "the guest's kernel log says what became of the driver";
+                board.finding(report::error(Code::NodeFailed, message, hint));
+                Information::default()
+            });
+            bound.extend(information.minor.map(|minor| (gpu.bdf.clone(), minor)));
             board.gpu(&gpu.bdf, |status| {
                 status.state = GpuState::Bound;
                 status.model = information.model;
@@ -169,7 +176,6 @@ fn note_bound(proc: &Proc, found: &[PciGpu], log: &[String], board: &Board) -> b
             });
             continue;
         }
-        all = false;
         let evidence = evidence::about(log, &gpu.bdf);
         board.gpu(&gpu.bdf, |status| {
             status.state = GpuState::Unsupported;
@@ -180,7 +186,7 @@ fn note_bound(proc: &Proc, found: &[PciGpu], log: &[String], board: &Board) -> b
         let hint = "build the initrd with a driver that supports this GPU: the open modules need Turing or newer, and a release newer than the GPU";
         board.finding(with_evidence(report::error(Code::GpuUnsupported, message, hint), evidence));
     }
-    all
+    bound
 }
 
 fn check_version(manifest: &Manifest, board: &Board) -> Result<(), Finding> {
@@ -198,12 +204,12 @@ fn check_version(manifest: &Manifest, board: &Board) -> Result<(), Finding> {
     ))
 }
 
-fn make_nodes(proc: &Proc, board: &Board) -> bool {
+fn make_nodes(proc: &Proc, minors: &[u32], board: &Board) -> bool {
     let failed = |message: String| {
         let hint = "another file may be in its place, or /dev may be full or read-only";
         board.finding(report::error(Code::NodeFailed, message, hint));
     };
-    let wanted = match nodes::wanted(proc, modules::is_loaded("nvidia_modeset")) {
+    let wanted = match nodes::wanted(proc, minors, modules::is_loaded("nvidia_modeset")) {
         Ok(wanted) => wanted,
         Err(error) => {
             failed(format!("/proc of the driver could not be read: {error}"));

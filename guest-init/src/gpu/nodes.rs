@@ -15,11 +15,11 @@ const CONTROL_MINOR: u32 = 255;
 /// nvidia-uvm takes no mode from the driver's parameters.
 const UVM_MODE: u32 = 0o666;
 
-/// Every node the driver should have, by path.
+/// Every node the driver should have, by path, with GPUs of these minors.
 ///
 /// # Errors
 /// When /proc/devices cannot be read.
-pub fn wanted(proc: &Proc, modeset: bool) -> io::Result<Vec<Node>> {
+pub fn wanted(proc: &Proc, minors: &[u32], modeset: bool) -> io::Result<Vec<Node>> {
     let params = proc.params();
     let mut nodes = Vec::new();
     let mut add = |path: String, major: u32, minor: u32, mode: u32| {
@@ -34,10 +34,8 @@ pub fn wanted(proc: &Proc, modeset: bool) -> io::Result<Vec<Node>> {
         None => proc.major("nvidia-frontend")?,
     };
     if let Some(major) = major {
-        for bdf in proc.bound() {
-            if let Some(minor) = proc.information(&bdf)?.minor {
-                add(format!("/dev/nvidia{minor}"), major, minor, params.mode);
-            }
+        for minor in minors {
+            add(format!("/dev/nvidia{minor}"), major, *minor, params.mode);
         }
         add("/dev/nvidiactl".into(), major, CONTROL_MINOR, params.mode);
         if modeset {
@@ -137,6 +135,7 @@ fn create(path: &Path, device: libc::dev_t) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::own_process::as_root_of_a_namespace;
 
     fn fake_driver(dir: &Path) -> Proc {
         let write = |path: &str, text: &str| {
@@ -145,9 +144,6 @@ mod tests {
             fs::write(path, text).unwrap();
         };
         write("devices", "Character devices:\n195 nvidia\n240 nvidia-uvm\n243 nvidia-caps\n");
-        // Minors are the driver's, not the order on the bus.
-        write("driver/nvidia/gpus/0000:01:00.0/information", "Device Minor: 1\n");
-        write("driver/nvidia/gpus/0000:02:00.0/information", "Device Minor: 0\n");
         write(
             "driver/nvidia/capabilities/mig/config",
             "DeviceFileMinor: 1\nDeviceFileMode: 256\nDeviceFileModify: 1\n",
@@ -158,7 +154,7 @@ mod tests {
     #[test]
     fn the_driver_says_which_nodes_there_are() {
         let dir = tempfile::tempdir().unwrap();
-        let nodes = wanted(&fake_driver(dir.path()), true).unwrap();
+        let nodes = wanted(&fake_driver(dir.path()), &[1, 0], true).unwrap();
         let rows: Vec<_> = nodes.iter().map(|n| (n.path.as_str(), n.major, n.minor, n.mode)).collect();
         assert_eq!(
             rows,
@@ -179,24 +175,34 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let proc = fake_driver(dir.path());
         fs::write(dir.path().join("driver/nvidia/params"), "ModifyDeviceFiles: 0\n").unwrap();
-        assert_eq!(wanted(&proc, true).unwrap(), []);
+        assert_eq!(wanted(&proc, &[0], true).unwrap(), []);
     }
 
+    /// The one device that may be made without being root has the numbers 0:0. A node with other numbers than it should have is replaced in
+    /// a guest of the rig.
     #[test]
-    fn a_node_is_right_whatever_the_umask_and_replaced_when_stale() {
+    fn a_node_is_right_whatever_the_umask_and_replaces_what_is_there() {
+        let name = "a_node_is_right_whatever_the_umask_and_replaces_what_is_there";
+        as_root_of_a_namespace(module_path!(), name, node_is_right);
+    }
+
+    fn node_is_right() {
         let dir = tempfile::tempdir().unwrap();
-        let mut node = Node { path: "/dev/x/n".into(), major: 1, minor: 3, mode: 0o666, uid: 0, gid: 0 };
-        let old = nix::sys::stat::umask(Mode::from_bits_truncate(0o077));
-        let made = make(dir.path(), &node);
-        nix::sys::stat::umask(old);
-        made.expect("mknod needs root: run the tests as root");
-        let path = dir.path().join("dev/x/n");
-        assert_eq!(fs::symlink_metadata(&path).unwrap().mode() & 0o777, 0o666);
-        node.minor = 5;
-        let conflict = make(dir.path(), &node).unwrap();
-        assert_eq!(conflict.as_deref(), Some("the character device 1:3"));
-        assert_eq!(fs::symlink_metadata(&path).unwrap().rdev(), makedev(1, 5));
+        let node = Node { path: "/dev/x/n".into(), major: 0, minor: 0, mode: 0o666, uid: 0, gid: 0 };
+        nix::sys::stat::umask(Mode::from_bits_truncate(0o077));
         assert_eq!(make(dir.path(), &node).unwrap(), None);
-        assert_eq!(fs::read_link(dir.path().join("dev/char/1:5")).unwrap(), Path::new("../x/n"));
+        let path = dir.path().join("dev/x/n");
+        let is_right = || {
+            let metadata = fs::symlink_metadata(&path).unwrap();
+            assert_eq!((metadata.mode(), metadata.rdev()), (libc::S_IFCHR | 0o666, 0));
+        };
+        is_right();
+        assert_eq!(make(dir.path(), &node).unwrap(), None);
+        assert_eq!(fs::read_link(dir.path().join("dev/char/0:0")).unwrap(), Path::new("../x/n"));
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "").unwrap();
+        assert_eq!(make(dir.path(), &node).unwrap().as_deref(), Some("a regular file"));
+        is_right();
+        assert_eq!(describe(&fs::metadata("/dev/null").unwrap()), "the character device 1:3");
     }
 }
