@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const TARGET: &str = "x86_64-unknown-linux-musl";
+/// The variable that says where guest-init is built, if not here.
+const SHARED: &str = "GPU_INITRD_GUEST_INIT_TARGET_DIR";
 
 fn main() {
     let variable =
@@ -28,8 +30,10 @@ fn main() {
     }
     ensure_target(&workspace);
     // Beside the profiles' own directories, so that every profile, and every checkout that shares them, builds it once:
-    // OUT_DIR is TARGET/PROFILE/build/PACKAGE-HASH/out.
-    let target_dir = out.ancestors().nth(4).unwrap_or(&out).join("guest-init");
+    // OUT_DIR is TARGET/PROFILE/build/PACKAGE-HASH/out. A build elsewhere can share it, too.
+    println!("cargo:rerun-if-env-changed={SHARED}");
+    let beside = || out.ancestors().nth(4).unwrap_or(&out).join("guest-init");
+    let target_dir = env::var_os(SHARED).map_or_else(beside, PathBuf::from);
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(&workspace).args([
         "build",

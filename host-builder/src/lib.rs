@@ -1,5 +1,7 @@
 //! The host side: builds the GPU initrd from pinned artifacts, starts guests to try it, and asks them how they are.
 
+#![cfg_attr(not(test), warn(unused_crate_dependencies))]
+
 pub mod archive;
 pub mod cache;
 pub mod cli;

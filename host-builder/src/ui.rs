@@ -1,7 +1,7 @@
 //! What a person sees while a command runs: progress bars on a terminal, plain lines elsewhere, nothing when quiet.
 //! All of it goes to standard error; standard output is for results.
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 pub struct Ui {
     quiet: bool,
     terminal: bool,
+    /// Several bars can be active: some work is done in parallel.
+    bars: MultiProgress,
+    begin: Instant,
     stages: Mutex<Vec<(String, Duration)>>,
 }
 
@@ -25,13 +28,19 @@ pub enum Unit {
 impl Ui {
     /// `quiet`: say nothing but errors.
     pub fn new(quiet: bool) -> Self {
-        Self { quiet, terminal: std::io::stderr().is_terminal(), stages: Mutex::default() }
+        Self {
+            quiet,
+            terminal: std::io::stderr().is_terminal(),
+            bars: MultiProgress::with_draw_target(ProgressDrawTarget::stderr()),
+            begin: Instant::now(),
+            stages: Mutex::default(),
+        }
     }
 
     /// One line.
     pub fn line(&self, text: impl AsRef<str>) {
         if !self.quiet {
-            eprintln!("{}", text.as_ref());
+            self.bars.suspend(|| eprintln!("{}", text.as_ref()));
         }
     }
 
@@ -42,6 +51,11 @@ impl Ui {
         let took = start.elapsed();
         self.stages.lock().expect("no holder panics").push((name.to_owned(), took));
         result
+    }
+
+    /// Time since this was made. It is less than the sum of all stages where some ran in parallel.
+    pub fn elapsed(&self) -> Duration {
+        self.begin.elapsed()
     }
 
     /// Stages so far with their durations.
@@ -60,7 +74,7 @@ impl Ui {
             Unit::Count => "{msg:28} [{bar:30}] {pos}/{len} {elapsed}",
         };
         let style = ProgressStyle::with_template(template).expect("the template is constant");
-        let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
+        let bar = self.bars.add(ProgressBar::new(total));
         bar.set_style(style.progress_chars("=> "));
         bar.set_message(label.to_owned());
         bar

@@ -1,6 +1,8 @@
 //! What the host builder and the guest init must agree on: where things are, what is in an initrd, what a boot is
 //! told, what a guest reports. No side effects.
 
+#![cfg_attr(not(test), warn(unused_crate_dependencies))]
+
 pub mod capability;
 pub mod code;
 pub mod config;

@@ -36,12 +36,14 @@ pub fn run(args: &BuildInitrd) -> Result<()> {
     profile.check_capabilities(&capabilities)?;
     let access = args.access.of(&cache, &ui);
     let lock = ui.stage("resolve", || lock_of(&args.lock, args.update_lock, &profile, &text, access))?;
-    ui.stage("fetch", || resolve::fetch(&profile, &lock, &Set::image(&capabilities), access))?;
-    let built = ui.stage("build modules", || gpu_modules(&profile, &lock, access))?;
-    let kernel = ui.stage("unpack", || trees(&cache, &lock, &[Set::Kernel]))?;
+    let (built, Unpacked { kernel, index }) = std::thread::scope(|scope| {
+        let built = scope.spawn(|| ui.stage("build modules", || gpu_modules(&profile, &lock, access)));
+        let unpacked = unpack(&profile, &lock, &Set::image(&capabilities), access);
+        let built = built.join().expect("building modules does not panic");
+        Ok::<_, Error>((built?, unpacked?))
+    })?;
     let build = Build { args, profile: &profile, lock: &lock, access };
     let Planned { plan, disk, why, segments } = ui.stage("plan", || {
-        let index = Index::of(&cache, &kernel, &lock.kernel_release, &profile.kernel.builtin)?;
         let whole = trees(&cache, &lock, &[Set::Driver])?;
         let absent = if whole.is_empty() { Absent::IsAnError } else { Absent::IsNoted };
         let native = [trees(&cache, &lock, &Set::userspace(&capabilities))?, whole.clone()].concat();
@@ -140,8 +142,28 @@ pub(super) fn lock_of(
     Ok(lock)
 }
 
+/// What is prepared in parallel with the GPU's modules.
+struct Unpacked {
+    kernel: Vec<Tree>,
+    index: Index,
+}
+
+/// Fetches these sets and unpacks them, and indexes the kernel's modules.
+fn unpack(profile: &Profile, lock: &Lock, sets: &[Set], access: Access) -> Result<Unpacked> {
+    let Access { cache, ui, .. } = access;
+    ui.stage("fetch", || resolve::fetch(profile, lock, sets, access))?;
+    let kernel = ui.stage("unpack", || {
+        trees(cache, lock, sets)?;
+        trees(cache, lock, &[Set::Kernel])
+    })?;
+    let of_kernel = || Index::of(cache, &kernel, &lock.kernel_release, &profile.kernel.builtin);
+    let index = ui.stage("index modules", of_kernel)?;
+    Ok(Unpacked { kernel, index })
+}
+
 /// Built from source, or as an artifact has them.
 fn gpu_modules(profile: &Profile, lock: &Lock, access: Access) -> Result<Built> {
+    resolve::fetch(profile, lock, &[Set::GpuModules], access)?;
     let prebuilt = trees(access.cache, lock, &[Set::GpuModules])?;
     if !prebuilt.is_empty() {
         return prebuilt::built(access.cache, &prebuilt, &lock.kernel_release);

@@ -35,6 +35,7 @@ pub struct Report {
     payload: Carried,
     gpus: Vec<String>,
     recommended_cmdline: &'static str,
+    total_seconds: f64,
     seconds: BTreeMap<String, f64>,
 }
 
@@ -98,6 +99,7 @@ impl Report {
             payload: Carried::of(manifest, args, why),
             gpus: driver.map(|driver| driver.gpus.clone()).unwrap_or_default(),
             recommended_cmdline: RECOMMENDED_CMDLINE,
+            total_seconds: seconds(ui.elapsed()),
             seconds: ui.stages().into_iter().map(|(name, took)| (name, seconds(took))).collect(),
         }
     }
@@ -133,7 +135,6 @@ fn needs_text(needs: &[Need]) -> String {
 
 impl fmt::Display for Report {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let total: f64 = self.seconds.values().sum();
         let stages: Vec<_> = self.seconds.iter().filter(|(_, took)| **took >= 0.05).collect();
         let stages: Vec<_> = stages.iter().map(|(name, took)| format!("{name} {took:.1} s")).collect();
         writeln!(out, "initrd    {}  {}", self.initrd, megabytes(self.initrd_bytes))?;
@@ -166,7 +167,7 @@ impl fmt::Display for Report {
             self.minimum_memory_mib,
             self.recommended_cmdline
         )?;
-        writeln!(out, "time      {total:.1} s: {}", stages.join(", "))
+        writeln!(out, "time      {:.1} s: {}", self.total_seconds, stages.join(", "))
     }
 }
 

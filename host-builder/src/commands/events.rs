@@ -16,7 +16,7 @@ use std::process::ExitCode;
 /// Runs the command.
 pub fn run(args: &Arguments) -> Result<ExitCode> {
     if args.schema {
-        print(&query::event_schema());
+        print(query::EVENT_SCHEMA);
         return Ok(ExitCode::SUCCESS);
     }
     interrupt::is_the_end();

@@ -18,7 +18,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Changes whenever the way of building does, so that no old result is taken.
-const RECIPE: &str = "3";
+const RECIPE: &str = "4";
 /// Changes whenever what is kept about built modules does.
 const FACTS: &str = "1";
 const ABOUT: &str = "about.json";
@@ -61,6 +61,15 @@ pub fn build(
         compile(&Workshop::Toolroot(toolroot), &headers, work.path(), &tree, out, ui)
     })?;
     Built::read(cache, dir, format!("built from {}", named.package))
+}
+
+/// Everything that the result of [`build`] depends on, as text: [`super::compile::recipe`] and the digest of the toolroot's packages.
+pub fn recipe(cache: &Cache, lock: &Lock, profile: &Modules, toolroot: Toolroot) -> Result<String> {
+    let work = cache.scratch()?;
+    let headers = Headers::in_toolroot(&toolroot, &lock.kernel_release)?;
+    let tree = source::locked(cache, lock, profile, &headers, work.path())?;
+    let text = super::compile::recipe(&Workshop::Toolroot(toolroot), &headers, work.path(), &tree)?;
+    Ok(format!("{}\n{text}", lock.digest(&[Set::Toolroot])))
 }
 
 impl Built {

@@ -3,6 +3,7 @@
 use super::headers::Headers;
 use super::source::SourceTree;
 use super::workshop::{Room, Workshop};
+use crate::cache::sha256_file;
 use crate::error::{Doing, Error, Result};
 use crate::interrupt;
 use crate::toolroot::explain;
@@ -32,6 +33,32 @@ pub fn compile(
     collect(workshop, work, tree, out)
 }
 
+/// Everything that the result of [`compile`] depends on, as text: the commands with their environment, and the digest of every file below
+/// `work` before it is compiled. Paths of this machine are replaced by names.
+pub fn recipe(workshop: &Workshop, headers: &Headers, work: &Path, tree: &SourceTree) -> Result<String> {
+    let mut lines = Vec::new();
+    for command in [command(workshop, headers, work, tree), strip(workshop, work)] {
+        let words = std::iter::once(command.get_program()).chain(command.get_args());
+        lines.extend(words.map(|word| word.to_string_lossy().into_owned()));
+        let variables = command.get_envs().map(|(name, value)| format!("{}={value:?}", name.display()));
+        lines.extend(variables);
+    }
+    let mut text = lines.join("\n") + "\n";
+    for (path, name) in [(Some(work), "WORK"), (workshop.root(), "TOOLROOT")] {
+        if let Some(path) = path {
+            text = text.replace(&*path.to_string_lossy(), name);
+        }
+    }
+    for entry in walkdir::WalkDir::new(work).sort_by_file_name() {
+        let entry = entry.map_err(|error| Error::new(format!("reading {}", work.display())).source(error))?;
+        if entry.file_type().is_file() {
+            let name = entry.path().strip_prefix(work).unwrap_or(entry.path());
+            text.push_str(&format!("{} {}\n", sha256_file(entry.path())?, name.display()));
+        }
+    }
+    Ok(text)
+}
+
 fn command(workshop: &Workshop, headers: &Headers, work: &Path, tree: &SourceTree) -> Command {
     let jobs = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
     let seen = headers.seen_from(workshop);
@@ -42,6 +69,8 @@ fn command(workshop: &Workshop, headers: &Headers, work: &Path, tree: &SourceTre
     let compiler = format!("CC={}", workshop.compiler());
     command.args(["-C", &place, &format!("-j{jobs}"), &compiler, "IGNORE_CC_MISMATCH=1"]);
     command.arg(format!("SYSSRC={}", seen.source)).arg(format!("SYSOUT={}", seen.output)).arg("modules");
+    // Debug sections would be stripped in the end.
+    command.arg("KCFLAGS=-g0");
     for (name, value) in [
         ("KBUILD_BUILD_USER", "gpu-initrd"),
         ("KBUILD_BUILD_HOST", "gpu-initrd"),
@@ -109,6 +138,13 @@ fn last_lines(mut file: File) -> String {
     lines[lines.len().saturating_sub(TAIL)..].join("\n")
 }
 
+/// The command that strips debug sections, but for the files.
+fn strip(workshop: &Workshop, work: &Path) -> Command {
+    let mut command = workshop.command(&[(work, Room::Work)], "strip");
+    command.arg("--strip-debug");
+    command
+}
+
 /// Strips debug sections and moves the modules to `out`.
 fn collect(workshop: &Workshop, work: &Path, tree: &SourceTree, out: &Path) -> Result<()> {
     let dir = work.join(&tree.modules);
@@ -125,9 +161,7 @@ fn collect(workshop: &Workshop, work: &Path, tree: &SourceTree, out: &Path) -> R
     }
     names.sort();
     let place = format!("{}/{}", workshop.place(Room::Work), tree.modules);
-    let output = workshop
-        .command(&[(work, Room::Work)], "strip")
-        .arg("--strip-debug")
+    let output = strip(workshop, work)
         .args(names.iter().map(|name| format!("{place}/{name}")))
         .output()
         .doing("running strip for", &dir)?;

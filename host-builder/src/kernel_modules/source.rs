@@ -8,7 +8,7 @@ use crate::profile::{ModuleSource, Modules, Patch};
 use crate::source::local;
 use crate::trees::Tree;
 use crate::unpack::{Unpacker, decompressor};
-use regex::Regex;
+use regex_lite::Regex;
 use std::fs::{self, File};
 use std::io::BufReader;
 use std::os::unix::fs::PermissionsExt;

@@ -60,6 +60,14 @@ impl Workshop {
         }))
     }
 
+    /// The toolroot's directory.
+    pub fn root(&self) -> Option<&Path> {
+        match self {
+            Self::Toolroot(toolroot) => Some(toolroot.path()),
+            Self::Host(_) => None,
+        }
+    }
+
     /// What the compiler is called.
     pub fn compiler(&self) -> &str {
         match self {

@@ -3,7 +3,6 @@
 use super::{QueryError, Target};
 use image::event::Event;
 use image::status::Status;
-use schemars::JsonSchema;
 use serde::Serialize;
 
 /// Number of the form of the JSON lines. It rises when something is taken away or means something else; what is added
@@ -11,11 +10,11 @@ use serde::Serialize;
 pub const SCHEMA: u32 = 1;
 
 /// What `status --json` prints of one guest, on one line.
-#[derive(Debug, Serialize, JsonSchema)]
-#[schemars(title = "gpu-initrd status")]
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(title = "gpu-initrd status"))]
 pub struct Answer {
     /// Number of this form.
-    #[schemars(extend("const" = SCHEMA))]
+    #[cfg_attr(test, schemars(extend("const" = SCHEMA)))]
     pub schema: u32,
     /// The guest, as it was asked.
     pub target: String,
@@ -25,7 +24,8 @@ pub struct Answer {
 }
 
 /// A status, or why there is none.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Given {
     /// What the guest said.
@@ -35,7 +35,8 @@ pub enum Given {
 }
 
 /// Why a guest could not be asked.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Failure {
     /// A name that stays: no-socket, not-listening, timed-out, gave-up, not-our-protocol, other-version, too-large,
     /// malformed, closed, refused, endless, io.
@@ -64,11 +65,11 @@ impl Failure {
 }
 
 /// A line of `events --json`.
-#[derive(Debug, Serialize, JsonSchema)]
-#[schemars(title = "gpu-initrd event")]
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(title = "gpu-initrd event"))]
 pub struct EventLine {
     /// Number of this form.
-    #[schemars(extend("const" = SCHEMA))]
+    #[cfg_attr(test, schemars(extend("const" = SCHEMA)))]
     pub schema: u32,
     /// The guest; with --listen: where it connected to, and its CID.
     pub target: String,
@@ -78,7 +79,8 @@ pub struct EventLine {
 }
 
 /// An event, or a number of events that nobody has seen.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum EventNews {
     /// It happened.
@@ -88,28 +90,30 @@ pub enum EventNews {
 }
 
 /// JSON Schema of [`Answer`].
-pub fn status_schema() -> String {
-    text(&schemars::schema_for!(Answer))
-}
+pub const STATUS_SCHEMA: &str = include_str!("../../status.schema.json");
 
 /// JSON Schema of [`EventLine`].
-pub fn event_schema() -> String {
-    text(&schemars::schema_for!(EventLine))
-}
-
-fn text(schema: &schemars::Schema) -> String {
-    serde_json::to_string_pretty(schema).expect("a schema is JSON") + "\n"
-}
+pub const EVENT_SCHEMA: &str = include_str!("../../event.schema.json");
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// `host-builder status --schema > host-builder/status.schema.json` makes it anew.
+    /// `WRITE_SCHEMAS=1 cargo test -p host-builder schemas` makes them anew.
     #[test]
     fn the_schemas_in_the_repository_are_those_of_the_types() {
-        assert_eq!(include_str!("../../status.schema.json"), status_schema());
-        assert_eq!(include_str!("../../event.schema.json"), event_schema());
+        for (name, kept, schema) in [
+            ("status", STATUS_SCHEMA, schemars::schema_for!(Answer)),
+            ("event", EVENT_SCHEMA, schemars::schema_for!(EventLine)),
+        ] {
+            let made = serde_json::to_string_pretty(&schema).unwrap() + "\n";
+            if std::env::var_os("WRITE_SCHEMAS").is_some() {
+                let file = format!("{}/{name}.schema.json", env!("CARGO_MANIFEST_DIR"));
+                std::fs::write(file, made).unwrap();
+            } else {
+                assert_eq!(made, kept, "{name}");
+            }
+        }
     }
 
     #[test]

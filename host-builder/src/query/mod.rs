@@ -15,7 +15,7 @@ mod targets;
 pub(crate) mod tests;
 pub mod view;
 
-pub use answer::{Answer, EventLine, EventNews, Failure, Given, SCHEMA, event_schema, status_schema};
+pub use answer::{Answer, EVENT_SCHEMA, EventLine, EventNews, Failure, Given, SCHEMA, STATUS_SCHEMA};
 pub use error::{QueryError, Step};
 pub use follow::{End, Followed, Part, all, follow};
 pub use listen::{Address, News, listen};

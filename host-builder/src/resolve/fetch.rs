@@ -22,13 +22,13 @@ pub fn fetch(profile: &Profile, lock: &Lock, sets: &[Set], access: Access) -> Re
 
 /// Fetches those of these artifacts that are not in the cache yet.
 pub fn get(profile: &Profile, lock: &Lock, wanted: &[&Artifact], access: Access) -> Result<()> {
-    let missing = missing(wanted, access.cache)?;
-    if missing.is_empty() {
+    if missing(wanted, access.cache)?.is_empty() {
         return Ok(());
     }
     let _lock = access.cache.lock("fetch")?;
     let mut rest = Vec::new();
-    for artifact in missing {
+    // Somebody else may have fetched some of them meanwhile.
+    for artifact in missing(wanted, access.cache)? {
         if !from_mirror(artifact, access)? {
             rest.push(artifact);
         }

@@ -19,6 +19,7 @@ use crate::source::http::Http;
 use crate::source::redist::Redist;
 use crate::source::{Access, Source, Wanted};
 use std::collections::BTreeSet;
+use std::thread::ScopedJoinHandle;
 
 const IMAGE_PREFIX: &str = "linux-image-";
 /// Architecture of 32-bit libraries beside x86_64, as `uname -m` says it, and as packages do.
@@ -84,82 +85,113 @@ fn add_artifacts(lock: &mut Lock, profile: &Profile, access: Access) -> Result<(
     Ok(())
 }
 
+/// Packages, the 32-bit ones from package lists of their own: while one apt waits for the archive, the other works.
 fn add_packages(lock: &mut Lock, profile: &Profile, choice: &Choice, access: Access) -> Result<()> {
     let from = profile.apt()?;
-    let suite = from.suite.as_str();
-    let apt = Apt::open(access, from, &suites(profile, &choice.driver), &profile.arch)?;
-    let choice = &choice.settled(profile, &apt)?;
-    let exact = |names: &[&str]| apt.resolve(Packages { names, scope: Scope::Exact, suite });
+    let compat32 = profile.userspace.iter().filter(|(_, group)| !group.compat32.is_empty());
+    let compat32: Groups = compat32.map(|(of, group)| (Set::Compat32(*of), &group.compat32)).collect();
+    std::thread::scope(|scope| {
+        let suites32 = driver_suites(profile, &choice.driver);
+        let apt32 =
+            (!compat32.is_empty()).then(|| scope.spawn(move || Apt::open(access, from, &suites32, ARCH32)));
+        let apt = Apt::open(access, from, &suites(profile, &choice.driver), &profile.arch)?;
+        let choice = &choice.settled(profile, &apt)?;
+        add_native(lock, profile, choice, &apt)?;
+        drop(apt);
+        if let Some(apt32) = apt32 {
+            let artifacts = userspace(&compat32, &joined(apt32)?, &from.suite, choice)?;
+            add_to_groups(lock, &compat32, &artifacts);
+        }
+        Ok(())
+    })
+}
+
+/// Packages of the profile's own architecture. Once the kernel is known no question needs another's answer.
+fn add_native(lock: &mut Lock, profile: &Profile, choice: &Choice, apt: &Apt) -> Result<()> {
+    let suite = profile.apt()?.suite.as_str();
     if let Some(package) = &profile.kernel.package {
-        let image = kernel_image(&apt, package, suite)?;
+        let image = kernel_image(apt, package, suite)?;
         image.trim_start_matches(IMAGE_PREFIX).clone_into(&mut lock.kernel_release);
         let more = profile.kernel.more_packages.iter();
         let names: Vec<_> =
             more.map(|name| name.replace("{release}", &lock.kernel_release)).chain([image]).collect();
-        lock.add(Set::Kernel, exact(&strs(&names))?);
+        lock.add(Set::Kernel, exact(apt, &names, suite)?);
     }
     let firmware = match &profile.firmware {
         Some(Firmware::Packages { packages }) => packages.as_slice(),
         _ => &[],
     };
-    let source = profile.modules.package.as_slice();
-    for (set, packages) in [(Set::Firmware, firmware), (Set::ModuleSource, source)] {
-        if packages.is_empty() {
-            continue;
+    let of_driver = [(Set::Firmware, firmware), (Set::ModuleSource, profile.modules.package.as_slice())];
+    let groups: Groups =
+        profile.userspace.iter().map(|(of, group)| (Set::Userspace(*of), &group.packages)).collect();
+    let closures = closures(profile, suite, &lock.kernel_release);
+    std::thread::scope(|scope| {
+        let of_driver = of_driver.into_iter().filter(|(_, packages)| !packages.is_empty());
+        let of_driver: Vec<_> = of_driver
+            .map(|(set, packages)| (set, scope.spawn(|| exact(apt, &choice.pin(packages), suite))))
+            .collect();
+        let userspace = scope.spawn(|| userspace(&groups, apt, suite, choice));
+        let closures = closures.iter().map(|(set, names, suite)| {
+            let names = || strs(names);
+            (
+                *set,
+                scope.spawn(move || apt.resolve(Packages { names: &names(), scope: Scope::Closure, suite })),
+            )
+        });
+        let closures: Vec<_> = closures.collect();
+        for (set, artifacts) in of_driver {
+            let artifacts = joined(artifacts)?;
+            artifacts.iter().try_for_each(|artifact| check_version(artifact, &choice.driver))?;
+            lock.add(set, artifacts);
         }
-        let artifacts = exact(&strs(&choice.pin(packages)))?;
-        artifacts.iter().try_for_each(|artifact| check_version(artifact, &choice.driver))?;
-        lock.add(set, artifacts);
-    }
-    let packages = profile.userspace.iter().map(|(of, group)| (Set::Userspace(*of), &group.packages));
-    add_userspace(lock, packages.collect(), &apt, suite, choice)?;
-    if let Some(toolroot) = &profile.toolroot {
-        let headers = format!("linux-headers-{}", lock.kernel_release);
-        let mut names = strs(&toolroot.packages);
-        names.push(&headers);
-        lock.add(Set::Toolroot, apt.resolve(Packages { names: &names, scope: Scope::Closure, suite })?);
-    }
-    if let Some(payload) = &profile.payload {
-        let names = strs(&payload.packages);
-        lock.add(Set::Payload, apt.resolve(Packages { names: &names, scope: Scope::Closure, suite })?);
-    }
-    if let Some(vm) = &profile.vm {
-        let names = strs(&vm.packages);
-        let packages = Packages { names: &names, scope: Scope::Closure, suite: &vm.suite };
-        lock.add(Set::Vm, apt.resolve(packages)?);
-    }
-    drop(apt);
-    let compat32 = profile.userspace.iter().filter(|(_, group)| !group.compat32.is_empty());
-    let compat32: Vec<_> = compat32.map(|(of, group)| (Set::Compat32(*of), &group.compat32)).collect();
-    if !compat32.is_empty() {
-        let apt = Apt::open(access, from, &driver_suites(profile, &choice.driver), ARCH32)?;
-        add_userspace(lock, compat32, &apt, suite, choice)?;
-    }
-    Ok(())
+        add_to_groups(lock, &groups, &joined(userspace)?);
+        for (set, artifacts) in closures {
+            lock.add(set, joined(artifacts)?);
+        }
+        Ok(())
+    })
 }
 
-/// Resolves the packages of all capabilities at once, and adds each to the sets that name it. They are not checked for
-/// the driver's version: some are versioned apart from it, and libraries are checked file by file.
-fn add_userspace(
-    lock: &mut Lock,
-    groups: Vec<(Set, &Vec<String>)>,
-    apt: &Apt,
-    suite: &str,
-    choice: &Choice,
-) -> Result<()> {
+/// What is run on the host, with everything that it needs: packages, and the suite that is preferred.
+fn closures<'a>(profile: &'a Profile, suite: &'a str, release: &str) -> Vec<(Set, Vec<String>, &'a str)> {
+    let headers = format!("linux-headers-{release}");
+    let toolroot = profile.toolroot.iter().map(|toolroot| {
+        let names = toolroot.packages.iter().chain([&headers]).cloned().collect();
+        (Set::Toolroot, names, suite)
+    });
+    let payload = profile.payload.iter().map(|payload| (Set::Payload, payload.packages.clone(), suite));
+    let vm = profile.vm.iter().map(|vm| (Set::Vm, vm.packages.clone(), vm.suite.as_str()));
+    toolroot.chain(payload).chain(vm).collect()
+}
+
+fn exact(apt: &Apt, names: &[String], suite: &str) -> Result<Vec<Artifact>> {
+    apt.resolve(Packages { names: &strs(names), scope: Scope::Exact, suite })
+}
+
+fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread.join().expect("asking apt does not panic")
+}
+
+/// Sets, and the packages that each has.
+type Groups<'a> = Vec<(Set, &'a Vec<String>)>;
+
+/// Resolves the packages of all capabilities at once. They are not checked for the driver's version: some are versioned
+/// apart from it, and libraries are checked file by file.
+fn userspace(groups: &Groups, apt: &Apt, suite: &str, choice: &Choice) -> Result<Vec<Artifact>> {
     let all: BTreeSet<&String> = groups.iter().flat_map(|(_, packages)| packages.iter()).collect();
     if all.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let all: Vec<String> = all.into_iter().cloned().collect();
-    let pinned = choice.pin(&all);
-    let names = strs(&pinned);
-    let artifacts = apt.resolve(Packages { names: &names, scope: Scope::Exact, suite })?;
+    exact(apt, &choice.pin(&all), suite)
+}
+
+/// Adds each of these artifacts to the sets that name it.
+fn add_to_groups(lock: &mut Lock, groups: &Groups, artifacts: &[Artifact]) {
     for (set, packages) in groups {
         let of_set = artifacts.iter().filter(|artifact| packages.contains(&artifact.name));
-        lock.add(set, of_set.cloned().collect());
+        lock.add(*set, of_set.cloned().collect());
     }
-    Ok(())
 }
 
 fn strs(list: &[String]) -> Vec<&str> {

@@ -76,9 +76,10 @@ fn ext4(tools: &dyn Tools, visible: &[PathBuf], source: &Path, image: &Path) -> 
         .open(image)
         .and_then(|file| file.set_len(size))
         .doing("setting the size of", image)?;
+    // All tables are written here: else the guest's kernel goes on writing them while the container runs.
     let mut command = tools.command("mkfs.ext4", visible);
     command
-        .args(["-q", "-F", "-m", "0", "-E", "root_owner=0:0,lazy_itable_init=1", "-d"])
+        .args(["-q", "-F", "-m", "0", "-E", "root_owner=0:0,lazy_itable_init=0", "-d"])
         .arg(source)
         .arg(image);
     Ok(command)
@@ -138,7 +139,7 @@ mod tests {
         File::create(&image).unwrap();
         let command = ext4(&Host, &[], &source, &image).unwrap();
         let (source, image_path) = (source.to_str().unwrap(), image.to_str().unwrap());
-        let options = ["mkfs.ext4", "-q", "-F", "-m", "0", "-E", "root_owner=0:0,lazy_itable_init=1", "-d"];
+        let options = ["mkfs.ext4", "-q", "-F", "-m", "0", "-E", "root_owner=0:0,lazy_itable_init=0", "-d"];
         assert_eq!(words(&command), [&options[..], &[source, image_path]].concat());
         assert_eq!(image.metadata().unwrap().len(), (11 + 64) << 20);
     }

@@ -30,7 +30,7 @@ const UNASKED: u8 = 2;
 /// Runs the command. The exit code is that of the guest with the highest.
 pub fn run(args: &Arguments) -> Result<ExitCode> {
     if args.schema {
-        print(&query::status_schema());
+        print(query::STATUS_SCHEMA);
         return Ok(ExitCode::SUCCESS);
     }
     interrupt::makes_nothing();

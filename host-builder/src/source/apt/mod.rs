@@ -74,8 +74,9 @@ impl<'a> Apt<'a> {
         fs::write(state.join("status"), "").doing("writing", &state)?;
         fs::write(state.join("private.sources"), sources).doing("writing", &state)?;
         let apt = Self { access, state, arch, _lock: lock };
-        let mut updated = UPDATED.lock().unwrap_or_else(PoisonError::into_inner);
-        if updated.contains(&apt.state) {
+        // Not held while apt works: nobody else updates this state, whose lock is ours.
+        let updated = || UPDATED.lock().unwrap_or_else(PoisonError::into_inner);
+        if updated().contains(&apt.state) {
             return Ok(apt);
         }
         let bar = ui.bar("package lists", 100, Unit::Count);
@@ -83,8 +84,7 @@ impl<'a> Apt<'a> {
             bar.set_position(percent);
         })?;
         bar.finish_and_clear();
-        updated.insert(apt.state.clone());
-        drop(updated);
+        updated().insert(apt.state.clone());
         Ok(apt)
     }
 
