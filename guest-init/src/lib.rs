@@ -1,5 +1,7 @@
 //! PID 1 for GPU guests, as a library so that its parts can be tested on any directory.
 
+#![cfg_attr(not(test), warn(unused_crate_dependencies))]
+
 pub mod cli;
 pub mod container;
 pub mod disks;
@@ -17,6 +19,8 @@ pub mod modules;
 pub mod mounts;
 pub mod net;
 pub mod notify;
+#[cfg(test)]
+mod own_process;
 pub mod payload;
 pub mod power;
 pub mod report;

@@ -2,55 +2,73 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use guest_init::inject::{self, Inventory, Request};
 use image::capability::Capability;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
 use crate::elf::library;
-use crate::scene::{CANARY, DEADLINE, Scene, VERSION, Watch, in_time, lib, open};
+use crate::scene::{CANARY, Scene, VERSION, Watch, lib, open};
 
-const RUNS: usize = 200;
+/// A race runs until the other thread has made this number of changes, however long that takes.
+const CHANGES: u64 = 200;
+/// Longest wait for that; a busy machine needs a small part of it.
+const PATIENCE: Duration = Duration::from_mins(5);
+
+/// Does `work` over and over while another thread does `change`, until there have been enough changes, and one success. The pauses between
+/// changes also leave time for a step, for several, for a whole run.
+fn race(case: &str, change: impl Fn(u64) + Sync, work: impl Fn() -> bool) {
+    let (changes, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                let count = changes.fetch_add(1, Ordering::Relaxed);
+                change(count);
+                let pause = [0, 20, 100, 700, 3000, 20_000][usize::try_from(count % 6).unwrap()];
+                std::thread::sleep(Duration::from_micros(pause));
+            }
+        });
+        // Also where the work panics: else the scope would wait for the other thread forever.
+        let _stop = StopAtEnd(&stop);
+        let begin = Instant::now();
+        let (mut runs, mut done) = (0, 0);
+        while done == 0 || changes.load(Ordering::Relaxed) < CHANGES {
+            runs += 1;
+            done += usize::from(work());
+            let raced = changes.load(Ordering::Relaxed);
+            assert!(begin.elapsed() < PATIENCE, "{case}: {raced} changes, {done} of {runs} runs succeeded");
+        }
+    });
+}
+
+struct StopAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
 
 /// Swaps the directory `path` of the root with a link to its twin outside while `work` runs, over and over.
 fn while_swapping(path: &str, work: fn(&Scene) -> bool) {
-    let scene = Arc::new(Scene::new());
+    let scene = Scene::new();
     for file in ["libcuda.so.1", "ld.so.conf", "record.json", "libc.so.6"] {
         scene.write(&format!("outside/{path}/{file}"), CANARY.as_bytes());
     }
     fs::create_dir_all(scene.root(path)).unwrap();
     let (at, other) = (scene.root(path), scene.root("swapped"));
     symlink(scene.outside(path), &other).unwrap();
-    let stop = Arc::new(AtomicBool::new(false));
     let watch = Watch::new(&scene.outside(""));
-    let swapper = std::thread::spawn({
-        let stop = Arc::clone(&stop);
-        move || {
-            let mut swaps = 0_u64;
-            while !stop.load(Ordering::Relaxed) {
-                renameat2(AT_FDCWD, &at, AT_FDCWD, &other, RenameFlags::RENAME_EXCHANGE).unwrap();
-                swaps += 1;
-                // Also time enough for a step, for several, for a whole run.
-                let pause = [0, 20, 100, 700, 3000, 20_000][usize::try_from(swaps % 6).unwrap()];
-                std::thread::sleep(std::time::Duration::from_micros(pause));
-            }
-            swaps
-        }
-    });
-    let (case, shared) = (format!("{path} swapped with a link"), Arc::clone(&scene));
-    let done: usize = in_time(&case, move || {
-        let begin = std::time::Instant::now();
-        // Where the disk is slow, fewer runs have to do.
-        (0..RUNS).take_while(|_| begin.elapsed() < DEADLINE / 4).filter(|_| work(&shared)).count()
-    });
-    stop.store(true, Ordering::Relaxed);
-    let swaps = swapper.join().unwrap();
+    let case = format!("{path} swapped with a link");
+    race(&case, |_| swap(&at, &other), || work(&scene));
     watch.assert_quiet(&case);
-    assert!(done > 0, "{case}: none of {RUNS} runs succeeded");
-    assert!(swaps > 20, "{swaps} swaps");
-    eprintln!("{case}: {swaps} swaps, {done} of {RUNS} runs succeeded");
+}
+
+fn swap(one: &Path, other: &Path) {
+    renameat2(AT_FDCWD, one, AT_FDCWD, other, RenameFlags::RENAME_EXCHANGE).unwrap();
 }
 
 /// What a container gets that asks for nothing.
@@ -101,26 +119,12 @@ fn a_layer_is_built_from_nothing_outside() {
 /// A library that grows, shrinks and changes while it is read.
 #[test]
 fn a_library_that_changes_while_it_is_read_is_no_harm() {
-    let scene = Arc::new(Scene::new());
+    let scene = Scene::new();
     let path = scene.root(&lib("libcuda.so.1.0"));
-    let stop = Arc::new(AtomicBool::new(false));
-    let writer = std::thread::spawn({
-        let stop = Arc::clone(&stop);
-        move || {
-            let whole = library("libcuda.so.1");
-            for len in (0..=whole.len()).cycle().step_by(13) {
-                fs::write(&path, &whole[..len]).unwrap();
-                if stop.load(Ordering::Relaxed) {
-                    return;
-                }
-            }
-        }
-    });
-    let shared = Arc::clone(&scene);
-    in_time("a library that changes", move || {
-        let begin = std::time::Instant::now();
-        (0..RUNS).take_while(|_| begin.elapsed() < DEADLINE / 4).filter(|_| copy(&shared)).count()
-    });
-    stop.store(true, Ordering::Relaxed);
-    writer.join().unwrap();
+    let whole = library("libcuda.so.1");
+    let write = |count: u64| {
+        let len = usize::try_from(count * 13).unwrap() % whole.len();
+        fs::write(&path, &whole[..len]).unwrap();
+    };
+    race("a library that changes", write, || copy(&scene));
 }

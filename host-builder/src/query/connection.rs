@@ -229,6 +229,6 @@ mod tests {
         let error = result.err().expect("no guest has this CID");
         // On a kernel without AF_VSOCK there is nothing to wait for.
         assert!(error.is_passing() || error.to_string().ends_with("no AF_VSOCK"), "{error}");
-        assert!(start.elapsed() < Duration::from_secs(4));
+        assert!(start.elapsed() < Duration::from_mins(1));
     }
 }

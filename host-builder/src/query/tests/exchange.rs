@@ -36,9 +36,9 @@ fn no_socket_and_a_socket_without_anyone_behind_it() {
     let long = Target::Unix { path: "x".repeat(200).into(), port: 1 };
     // Which is known at once.
     let start = Instant::now();
-    let error = wait(&long, Until::Ready, SOON).unwrap_err();
+    let error = wait(&long, Until::Ready, LATE).unwrap_err();
     assert!(matches!(error, QueryError::NoSocket { .. }) && error.hint().contains("107"), "{error:?}");
-    assert!(start.elapsed() < Duration::from_secs(1));
+    assert!(start.elapsed() < SOON);
 }
 
 #[test]
@@ -74,17 +74,19 @@ fn a_reply_that_ends_early_is_closed() {
 fn a_trickle_ends_at_the_deadline_of_the_whole() {
     for prefix in [&b""[..], b"OK 1\n"] {
         let guest = FakeGuest::new(move |_, mut stream| {
-            let reply = if prefix.is_empty() { vec![b'9'; 30] } else { status_frame(Outcome::Ready) };
+            let reply = if prefix.is_empty() { vec![b'9'; 300] } else { status_frame(Outcome::Ready) };
             let _ = stream.write_all(prefix);
             for byte in reply {
-                thread::sleep(Duration::from_millis(30));
-                let _ = stream.write_all(&[byte]);
+                thread::sleep(Duration::from_millis(200));
+                if stream.write_all(&[byte]).is_err() {
+                    return;
+                }
             }
         });
         let start = Instant::now();
         let error = status(&guest.target(), Duration::from_millis(300)).unwrap_err();
         assert!(matches!(error, QueryError::TimedOut { .. }), "{error:?}");
-        assert!(start.elapsed() < Duration::from_millis(800), "{:?}", start.elapsed());
+        assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
     }
 }
 
@@ -97,7 +99,7 @@ fn waiting_outlasts_everything_on_the_way_to_ready() {
             stream.write_all(b"OK 1\n").unwrap();
             let request: Request = wire::read(&mut stream, MAX_REQUEST).unwrap();
             assert!(
-                matches!(request, Request::Wait { until: Until::Ready, timeout_ms: 1..=4500 }),
+                matches!(request, Request::Wait { until: Until::Ready, timeout_ms: 1..=19_500 }),
                 "{request:?}"
             );
             thread::sleep(Duration::from_millis(100));
@@ -130,9 +132,9 @@ fn a_wait_that_gives_up_says_what_the_last_attempt_met() {
     let target = Target::Unix { path: dir.path().join("v.sock"), port: 1042 };
     let start = Instant::now();
     let error = wait(&target, Until::Ready, Duration::from_millis(500)).unwrap_err();
-    assert!(start.elapsed() < Duration::from_millis(900));
+    assert!(start.elapsed() < SOON);
     let chain = crate::error::Error::from(error).chain();
-    assert!(chain.starts_with("could not ask the guest: gave up after 0."), "{chain}");
+    assert!(chain.starts_with("could not ask the guest: gave up after "), "{chain}");
     assert!(chain.contains("no socket: ") && chain.ends_with("(os error 2)"), "{chain}");
     // Pending to the end is an answer, not an error.
     let guest = FakeGuest::answering(after_ok(&status_frame(Outcome::Pending)));

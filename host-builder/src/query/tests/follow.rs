@@ -120,7 +120,7 @@ fn a_guest_that_never_has_news_and_never_waits_is_not_asked_in_a_tight_loop() {
     });
     assert!(followed(&guest).2.is_ok());
     let asked = asked.load(std::sync::atomic::Ordering::Relaxed);
-    assert!((3..20).contains(&asked), "{asked}");
+    assert!((1..20).contains(&asked), "{asked}");
 }
 
 fn logs(lines: Vec<LogLine>, next: u64) -> Reply {
@@ -143,7 +143,7 @@ fn writing(end: Option<u64>, life: Duration) -> FakeGuest {
     guest(move |_, request| {
         let Request::Logs { from, timeout_ms: 0, .. } = request else { panic!("{request:?}") };
         if begin.elapsed() > life {
-            thread::sleep(SOON);
+            thread::sleep(LATE);
         }
         if from == u64::MAX {
             return Some(logs(vec![], end.unwrap_or(from)));
@@ -167,9 +167,9 @@ fn a_log_of_which_the_end_is_not_known_ends_when_there_is_nothing_more_or_at_the
     for life in [SOON, timeout / 2] {
         let start = Instant::now();
         let (numbers, end) = all_lines(&writing(None, life), LogSource::Kernel, timeout);
-        assert!(numbers.len() > 100, "{}", numbers.len());
+        assert!(numbers.len() >= 100, "{}", numbers.len());
         assert!(matches!(end, Err(QueryError::Endless { .. })), "{end:?}");
-        assert!(start.elapsed() < Duration::from_secs(2));
+        assert!(start.elapsed() < SOON);
     }
     // Lines of one record have one number.
     let whole = guest(|number, _| {

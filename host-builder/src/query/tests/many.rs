@@ -37,7 +37,8 @@ fn guests_that_never_answer_have_one_deadline_together() {
     let good = FakeGuest::answering(after_ok(&status_frame(Outcome::Ready)));
     all.push(&good);
     let (rows, took) = rows(&all, Duration::from_millis(600));
-    assert!(took < Duration::from_millis(1800), "{took:?}");
+    // One after the other they would take more than half a minute.
+    assert!(took < Duration::from_secs(18), "{took:?}");
     let text = table(&rows, false);
     assert_eq!(text.lines().count(), 62);
     assert_eq!(text.matches("timed-out").count(), 60);
@@ -73,14 +74,17 @@ fn those_that_take_all_their_time_leave_some_to_those_that_come_later() {
     let work = |_: &usize, deadline: Instant| {
         let left = deadline.saturating_duration_since(Instant::now());
         thread::sleep(left);
-        left
+        (left, deadline)
     };
     let mut quiet = false;
     of_each(&(0..AT_ONCE + 50).collect::<Vec<_>>(), Duration::from_secs(2), work, |told| match told {
-        Told::Came(_, left) => assert!(left > Duration::from_millis(300), "{left:?}"),
+        Told::Came(_, (left, deadline)) => {
+            assert!(left > Duration::ZERO);
+            assert!(deadline < begin + Duration::from_secs(3), "{:?}", deadline - begin);
+        }
         Told::Quiet => quiet = true,
     });
-    assert!(quiet && begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
+    assert!(quiet);
 }
 
 #[test]

@@ -13,7 +13,10 @@ use std::io::Write;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::thread;
 
-pub(crate) const SOON: Duration = Duration::from_secs(5);
+/// What happens at once has happened by then, also on a machine that has much else to do.
+pub(crate) const SOON: Duration = Duration::from_secs(20);
+/// What must not be waited for.
+pub(crate) const LATE: Duration = Duration::from_mins(10);
 
 pub(crate) fn a_status(outcome: Outcome) -> Status {
     Status {

@@ -122,15 +122,14 @@ fn answer(stream: &TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
         Does::Cuts(bytes) => out.write_all(&body[..bytes.min(body.len())]),
         Does::Stalls(bytes) => {
             out.write_all(&body[..bytes.min(body.len())])?;
-            std::thread::sleep(Duration::from_secs(3));
+            std::thread::sleep(Duration::from_secs(4));
             Ok(())
         }
         _ => out.write_all(body),
     }
 }
 
-const QUICK: Patience =
-    Patience { stall: Duration::from_millis(300), pause: Duration::from_millis(5), tries: 3 };
+const QUICK: Patience = Patience { stall: Duration::from_secs(1), pause: Duration::from_millis(5), tries: 3 };
 
 struct Place {
     _dir: tempfile::TempDir,
