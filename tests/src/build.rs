@@ -4,10 +4,12 @@
 //! they are there. When the archive no longer offers one of them, the profile is resolved anew, and that is said.
 
 use std::{
+    collections::BTreeSet,
     fs,
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
-    sync::OnceLock,
+    sync::{Mutex, OnceLock, PoisonError},
     time::SystemTime,
 };
 
@@ -18,10 +20,15 @@ use crate::{
     process::{run, tail},
 };
 
-/// So many builds are kept, each about 130 MB: another test process may still be using the one before.
-const KEPT: usize = 10;
+/// So many builds of other processes are kept, each about 130 MB: they may still be in use.
+const KEPT: usize = 6;
 /// What the driver's disk is called in a build.
 const DISK: &str = "driver.erofs";
+/// Of a guest's programs.
+const TARGET: &str = "x86_64-unknown-linux-musl";
+/// Settings of the profile that makes guest-init small, for one that is built quickly.
+const QUICK: [&str; 3] =
+    ["profile.init.opt-level=1", "profile.init.lto=\"off\"", "profile.init.codegen-units=16"];
 /// What a remedy says when the lock is of no use any more.
 const OUTDATED: &str = "--update-lock";
 
@@ -68,16 +75,27 @@ pub fn initrd() -> &'static Built {
     BUILT.get_or_init(|| initrd_with(&["--payload", "files"]))
 }
 
-/// The initrd of the default profile with these options of `build-initrd`. Panics, naming the cause, when it cannot be built.
-pub fn initrd_with(options: &[&str]) -> Built {
-    build(options).unwrap_or_else(|error| panic!("no initrd to test: {error:?}"))
+/// The initrd of the default profile whose driver is on a disk: the quickest to boot with a GPU. Panics, naming the cause, when it cannot
+/// be built.
+pub fn initrd_for_disk() -> &'static Built {
+    static BUILT: OnceLock<Built> = OnceLock::new();
+    BUILT.get_or_init(|| initrd_with(&["--payload", "disk"]))
 }
 
-/// The real `host-builder`, built from this workspace as the README says. Panics, naming the cause, when it cannot be built.
+/// The initrd of the default profile with these options of `build-initrd`. Panics, naming the cause, when it cannot be built.
+pub fn initrd_with(options: &[&str]) -> Built {
+    build(options, None).unwrap_or_else(|error| panic!("no initrd to test: {error:?}"))
+}
+
+/// The real `host-builder`, built from this workspace as these tests are. Panics where it is not.
 pub fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
-        compile("host-builder", &["--release"]).unwrap_or_else(|error| panic!("no host-builder: {error:?}"))
+        // Cargo builds a package's programs before its tests, which are in a directory beside them.
+        let test = std::env::current_exe().expect("a test is a file");
+        let program = test.ancestors().nth(2).unwrap_or(Path::new("/")).join("host-builder-in-tests");
+        assert!(program.is_file(), "no {}: run the tests with cargo", program.display());
+        program
     })
 }
 
@@ -85,12 +103,7 @@ pub fn program() -> &'static Path {
 pub fn faulty_guest_init() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
-        // Not where `cargo build` leaves the one that is meant for use.
-        let target = program().ancestors().nth(2).unwrap_or(Path::new("/")).join("fault-injection");
-        let options = ["--target", "x86_64-unknown-linux-musl", "--profile", "init"];
-        let more = ["--features", "fault-injection", "--target-dir"];
-        let built = compile("guest-init", &[&options[..], &more, &[&target.to_string_lossy()]].concat());
-        built.unwrap_or_else(|error| panic!("no guest-init with faults: {error:?}"))
+        compile_faulty().unwrap_or_else(|error| panic!("no guest-init with faults: {error:?}"))
     })
 }
 
@@ -99,27 +112,22 @@ pub fn cache() -> Result<Cache, RigError> {
     Ok(Cache::open()?)
 }
 
-/// The program `name` of the package of the same name: the command of the README's quick start, less the `run`.
-fn compile(name: &str, options: &[&str]) -> Result<PathBuf, RigError> {
+fn compile_faulty() -> Result<PathBuf, RigError> {
+    // Not where `cargo build` leaves the one that is meant for use.
+    let target = program().ancestors().nth(2).unwrap_or(Path::new("/")).join("fault-injection");
     let mut cargo = Command::new(env!("CARGO"));
     cargo.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
-    cargo
-        .args(["build", "--locked", "--message-format=json", "--package", name, "--bin", name])
-        .args(options);
+    cargo.args(["build", "--locked", "--package", "guest-init", "--bin", "guest-init"]);
+    cargo.args(["--features", "fault-injection", "--profile", "init", "--target", TARGET]);
+    cargo.args(QUICK.map(|setting| ["--config", setting]).concat()).arg("--target-dir").arg(&target);
     // What cargo tells a test of the test's own package is not for another cargo.
     for (variable, _) in std::env::vars_os().filter(|(name, _)| is_cargos_own(&name.to_string_lossy())) {
         cargo.env_remove(variable);
     }
-    let output = run(&mut cargo)?;
-    let messages = String::from_utf8_lossy(&output.stdout).into_owned();
-    let mut programs = messages.lines().filter_map(|line| {
-        let message: serde_json::Value = serde_json::from_str(line).ok()?;
-        (message["target"]["name"] == name).then(|| message["executable"].as_str().map(PathBuf::from))?
-    });
-    programs.next_back().ok_or_else(|| RigError::Malformed {
-        what: "cargo's messages".into(),
-        detail: format!("no executable of {name}: {}", tail(&messages)),
-    })
+    // It is for the test harness; dependencies would be built again for it.
+    cargo.env_remove("RUSTC_BOOTSTRAP");
+    run(&mut cargo)?;
+    Ok(target.join(TARGET).join("init/guest-init"))
 }
 
 fn is_cargos_own(variable: &str) -> bool {
@@ -128,25 +136,54 @@ fn is_cargos_own(variable: &str) -> bool {
         .any(|prefix| variable.starts_with(prefix))
 }
 
-fn build(options: &[&str]) -> Result<Built, RigError> {
+/// Another cache than the user's for a build, and what stands for everything that makes it different.
+#[derive(Clone, Copy, Debug)]
+pub struct Cached<'a> {
+    /// The directory.
+    pub place: &'a Path,
+    /// A digest.
+    pub key: &'a str,
+}
+
+/// Links everything of the user's cache that an image is made from into another one: what is removed or replaced there stays here.
+pub fn borrow(place: &Path) -> Result<(), RigError> {
+    let own = cache()?;
+    for room in ["blobs/sha256", "trees", "modules", "module-index", "toolroots"] {
+        let (from, to) = (own.room(room)?, place.join(room));
+        fs::create_dir_all(&to).map_err(|e| RigError::io("create", &to, e))?;
+        let entries = fs::read_dir(&from).map_err(|e| RigError::io("list", &from, e))?.filter_map(Result::ok);
+        // Another test may be making an entry: it has a temporary name until it is complete.
+        for entry in entries.filter(|entry| !entry.file_name().to_string_lossy().starts_with('.')) {
+            let link = to.join(entry.file_name());
+            symlink(entry.path(), &link).map_err(|e| RigError::io("link", &link, e))?;
+        }
+    }
+    Ok(())
+}
+
+/// The initrd of the default profile with these options of `build-initrd`.
+pub fn build(options: &[&str], cached: Option<Cached>) -> Result<Built, RigError> {
     let cache = cache()?;
     let builds = cache.room("rig/builds")?;
     let lock = cache.room("rig")?.join("initrd.lock");
     // Other test processes wait here for the build that they would otherwise repeat.
     let _one_at_a_time = cache.lock("rig-build")?;
-    if let Some(built) = finished(&builds, &lock, options)? {
+    let more = cached.map_or("", |cached| cached.key);
+    if let Some(built) = finished(&builds, &lock, options, more)? {
+        let place = built.initrd.parent().unwrap_or(&builds).to_owned();
+        OURS.lock().unwrap_or_else(PoisonError::into_inner).insert(place);
         return Ok(built);
     }
     let work = tempfile::Builder::new().prefix(".new-").tempdir_in(&builds);
     let work = work.map_err(|e| RigError::io("make a directory in", &builds, e))?;
-    let mut output = build_initrd(&lock, work.path(), options)?;
+    let mut output = build_initrd(&lock, work.path(), options, cached)?;
     if !output.status.success() && String::from_utf8_lossy(&output.stderr).contains(OUTDATED) {
         eprintln!(
             "the rig's lock {} is outdated, resolving again: {}",
             lock.display(),
             String::from_utf8_lossy(&output.stderr)
         );
-        output = build_initrd(&lock, work.path(), &[options, &[OUTDATED]].concat())?;
+        output = build_initrd(&lock, work.path(), &[options, &[OUTDATED]].concat(), cached)?;
     }
     if !output.status.success() {
         return Err(RigError::Failed {
@@ -157,17 +194,26 @@ fn build(options: &[&str]) -> Result<Built, RigError> {
     }
     let report = work.path().join("report.json");
     fs::write(&report, &output.stdout).map_err(|e| RigError::io("write", &report, e))?;
-    let place = builds.join(key(&lock, options)?);
+    let place = builds.join(key(&lock, options, more)?);
     fs::rename(work.path(), &place).map_err(|e| RigError::io("rename to", &place, e))?;
-    forget(&builds)?;
-    finished(&builds, &lock, options)?.ok_or_else(|| RigError::Missing {
+    let mut ours = OURS.lock().unwrap_or_else(PoisonError::into_inner);
+    ours.insert(place.clone());
+    forget(&builds, &ours)?;
+    drop(ours);
+    finished(&builds, &lock, options, more)?.ok_or_else(|| RigError::Missing {
         what: place.display().to_string(),
         remedy: "the build was made and is gone".into(),
     })
 }
 
-fn build_initrd(lock: &Path, directory: &Path, more: &[&str]) -> Result<Output, RigError> {
+fn build_initrd(
+    lock: &Path,
+    directory: &Path,
+    more: &[&str],
+    cached: Option<Cached>,
+) -> Result<Output, RigError> {
     let mut command = Command::new(program());
+    command.envs(cached.map(|cached| ("GPU_INITRD_CACHE", cached.place)));
     command.args(["build-initrd", "--json", "--lock"]).arg(lock).args(more);
     command.arg("--output").arg(directory.join("initrd.img"));
     command.arg("--kernel-output").arg(directory.join("vmlinuz"));
@@ -176,21 +222,21 @@ fn build_initrd(lock: &Path, directory: &Path, more: &[&str]) -> Result<Output, 
     output.map_err(|source| RigError::Start { program: program().display().to_string(), source })
 }
 
-/// What a build is made from: the program, which carries guest-init and the profile, the lock, and the options, of which those
-/// that are files stand for what is in them.
-fn key(lock: &Path, options: &[&str]) -> Result<String, RigError> {
-    let mut inputs = sha256_file(program())? + &sha256_file(lock)? + &options.join(" ");
+/// What a build is made from: the program, which carries guest-init and the profile, the lock, the options, of which those
+/// that are files stand for what is in them, and more.
+fn key(lock: &Path, options: &[&str], more: &str) -> Result<String, RigError> {
+    let mut inputs = sha256_file(program())? + &sha256_file(lock)? + &options.join(" ") + more;
     for file in options.iter().map(Path::new).filter(|path| path.is_file()) {
         inputs += &sha256_file(file)?;
     }
     Ok(sha256(inputs.as_bytes())[..16].to_owned())
 }
 
-fn finished(builds: &Path, lock: &Path, options: &[&str]) -> Result<Option<Built>, RigError> {
+fn finished(builds: &Path, lock: &Path, options: &[&str], more: &str) -> Result<Option<Built>, RigError> {
     if !lock.is_file() {
         return Ok(None);
     }
-    let place = builds.join(key(lock, options)?);
+    let place = builds.join(key(lock, options, more)?);
     let report = place.join("report.json");
     let text = match fs::read(&report) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -205,14 +251,18 @@ fn finished(builds: &Path, lock: &Path, options: &[&str]) -> Result<Option<Built
     Ok(Some(Built { initrd, kernel, disk, lock: lock.to_owned(), report }))
 }
 
-/// Removes all builds but the newest.
-fn forget(builds: &Path) -> Result<(), RigError> {
+/// Builds that tests of this process use.
+static OURS: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
+/// Removes all builds but these and the newest others.
+fn forget(builds: &Path, ours: &BTreeSet<PathBuf>) -> Result<(), RigError> {
     let entries = fs::read_dir(builds).map_err(|e| RigError::io("list", builds, e))?;
     let mut places: Vec<(SystemTime, PathBuf)> = entries
         .filter_map(|entry| {
             let entry = entry.ok()?;
             Some((entry.metadata().ok()?.modified().ok()?, entry.path()))
         })
+        .filter(|(_, place)| !ours.contains(place))
         .collect();
     places.sort();
     for (_, place) in places.iter().rev().skip(KEPT) {
@@ -226,7 +276,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_newest_builds_are_kept() {
+    fn the_newest_builds_and_our_own_are_kept() {
         let dir = tempfile::tempdir().unwrap();
         for age in 0..14_u64 {
             let place = dir.path().join(age.to_string());
@@ -234,13 +284,16 @@ mod tests {
             let time = SystemTime::now() - std::time::Duration::from_hours(age);
             fs::File::open(&place).unwrap().set_modified(time).unwrap();
         }
-        forget(dir.path()).unwrap();
+        forget(dir.path(), &BTreeSet::from([dir.path().join("13")])).unwrap();
         let mut left: Vec<_> = fs::read_dir(dir.path())
             .unwrap()
             .map(|e| e.unwrap().file_name().into_string().unwrap())
             .collect();
         left.sort();
-        assert_eq!(left, (0..KEPT).map(|age| age.to_string()).collect::<Vec<_>>());
+        let newest = (0..KEPT).map(|age| age.to_string());
+        let mut expected: Vec<_> = newest.chain(["13".to_owned()]).collect();
+        expected.sort();
+        assert_eq!(left, expected);
     }
 
     #[test]

@@ -20,6 +20,7 @@ use crate::{
     phantom::{Model, PhantomGpu, PhantomHandle},
     process::{Background, poll, tail},
     qemu::{Console, Drive, Gpu, Machine, Share, Vm, Vsock},
+    slots::{self, Slot},
     tools::Tools,
     vsock,
 };
@@ -42,6 +43,7 @@ pub struct Setup {
     /// And whether each is in use.
     models: Vec<(Model, bool)>,
     shared: Vec<(PathBuf, String)>,
+    last: Option<Drive>,
     vsock: bool,
     directory: TempDir,
 }
@@ -54,7 +56,7 @@ impl Setup {
             directory.map_err(|e| RigError::io("make a directory in", std::env::temp_dir(), e))?;
         let console = Console::File(directory.path().join(CONSOLE));
         let machine = Machine::new(kernel, initrd, console);
-        Ok(Self { machine, models: Vec::new(), shared: Vec::new(), vsock: true, directory })
+        Ok(Self { machine, models: Vec::new(), shared: Vec::new(), last: None, vsock: true, directory })
     }
 
     /// Adds to the kernel command line.
@@ -89,6 +91,13 @@ impl Setup {
     #[must_use]
     pub fn drive(mut self, drive: Drive) -> Self {
         self.machine.drives.push(drive);
+        self
+    }
+
+    /// The disk with the driver. It comes behind all others, so that it changes no name of theirs.
+    #[must_use]
+    pub fn driver_disk(mut self, image: &Path) -> Self {
+        self.last = Some(Drive { image: image.to_owned(), read_only: true, serial: "driver".into() });
         self
     }
 
@@ -140,8 +149,10 @@ impl Setup {
         self
     }
 
-    /// Starts everything, with QEMU and virtiofsd from `tools`.
+    /// Starts everything, with QEMU and virtiofsd from `tools`, as soon as fewer guests run than there are processors.
     pub fn boot(mut self, tools: &dyn Tools) -> Result<Guest, RigError> {
+        let slot = slots::take();
+        self.machine.drives.extend(self.last.take());
         let dir = self.directory.path();
         let mut phantoms = Vec::new();
         for (i, &(model, in_use)) in self.models.iter().enumerate() {
@@ -169,6 +180,7 @@ impl Setup {
             _daemons: daemons,
             machine: self.machine,
             directory: self.directory,
+            _slot: slot,
         })
     }
 }
@@ -198,6 +210,7 @@ pub struct Guest {
     _daemons: Vec<Background>,
     machine: Machine,
     directory: TempDir,
+    _slot: Slot,
 }
 
 impl Guest {

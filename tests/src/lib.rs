@@ -3,14 +3,19 @@
 //! A [`guest`] under [`qemu`], with GPUs that are not there ([`phantom`]), asked over [`vsock`], on container [`roots`] made from Debian's
 //! packages and put on a [`disk`].
 
+#![cfg_attr(not(test), warn(unused_crate_dependencies))]
+
 pub mod build;
+pub mod checks;
 pub mod elf;
 mod error;
 pub mod guest;
 mod monitor;
 pub mod phantom;
+pub mod record;
 pub mod roots;
 pub mod scene;
+mod slots;
 pub mod stub;
 pub mod variant;
 pub mod vsock;

@@ -2,12 +2,15 @@
 
 use std::{
     fs,
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     sync::OnceLock,
     time::{Duration, Instant},
 };
 
 use host_builder::{
+    cache::sha256,
+    error::Error,
     lock::{Lock, Set},
     profile::{DEFAULT, Profile},
     query::{self, Target},
@@ -17,15 +20,17 @@ use host_builder::{
     ui::Ui,
 };
 use image::{
+    manifest::Payload,
     status::{Code, Finding, Severity, Status},
     wire::{self, DEFAULT_PORT, MAX_REPLY, MAX_REQUEST, Reply, Request, Until, WireError},
 };
 
 use crate::{
     RigError,
-    build::{cache, initrd},
+    build::{Built, Cached, borrow, build, cache, initrd_for_disk},
     disk::{self, FileSystem},
     guest::{Guest, Setup},
+    record,
     roots::{Recipe, Suite},
     stub,
     tools::Toolroot,
@@ -37,13 +42,17 @@ pub const PATIENCE: Duration = Duration::from_mins(4);
 /// Longest wait for one answer of the status server.
 const ANSWER: Duration = Duration::from_secs(20);
 
+fn lock() -> Result<Lock, RigError> {
+    Lock::read(&initrd_for_disk().lock)?.ok_or_else(|| RigError::Missing {
+        what: initrd_for_disk().lock.display().to_string(),
+        remedy: "build-initrd writes it".into(),
+    })
+}
+
 fn locked_toolroot(set: Set, links: bool) -> Result<Toolroot, RigError> {
     let ui = Ui::new(false);
     let cache = cache()?;
-    let lock = Lock::read(&initrd().lock)?.ok_or_else(|| RigError::Missing {
-        what: initrd().lock.display().to_string(),
-        remedy: "build-initrd writes it".into(),
-    })?;
+    let lock = lock()?;
     let (profile, _) = Profile::load(DEFAULT)?;
     resolve::fetch(&profile, &lock, &[set], Access::new(&cache, &ui))?;
     let links = profile.toolroot.filter(|_| links).map(|toolroot| toolroot.links).unwrap_or_default();
@@ -90,14 +99,36 @@ pub fn file_disk(directory: &Path, name: &str, file: &str, text: &str) -> PathBu
     image
 }
 
-/// A guest of the built image with a Debian 12 root on EROFS.
+/// A guest that has no driver, with a Debian 12 root on EROFS: for everything that no GPU is needed for.
 pub fn guest() -> Setup {
-    guest_of(&initrd().initrd).disk(&root_disk(Suite::Bookworm, FileSystem::Erofs), "root")
+    bare_guest().disk(&root_disk(Suite::Bookworm, FileSystem::Erofs), "root")
+}
+
+/// A guest that has no driver and no root.
+pub fn bare_guest() -> Setup {
+    guest_of(bare_initrd()).memory_mib(512)
+}
+
+/// A guest of the image whose driver is on a disk, with that disk and a Debian 12 root on EROFS.
+pub fn guest_with_driver() -> Setup {
+    with_driver(&initrd_for_disk().initrd, initrd_for_disk())
+        .disk(&root_disk(Suite::Bookworm, FileSystem::Erofs), "root")
+}
+
+/// A guest of the stub driver, without a root.
+pub fn guest_with_stub() -> Setup {
+    with_driver(&stub_build().initrd, stub_build())
+}
+
+/// A guest of an image and the driver's disk of the build that it is a variant of, without a root.
+pub fn with_driver(initrd_file: &Path, build: &Built) -> Setup {
+    guest_of(initrd_file).driver_disk(build.disk.as_deref().expect("the build has a disk"))
 }
 
 /// A guest of another initrd, without a root.
 pub fn guest_of(initrd_file: &Path) -> Setup {
-    let setup = Setup::new(&initrd().kernel, initrd_file).unwrap_or_else(|e| panic!("no guest: {e:?}"));
+    let setup =
+        Setup::new(&initrd_for_disk().kernel, initrd_file).unwrap_or_else(|e| panic!("no guest: {e:?}"));
     setup.memory_mib(1024).cmdline("rootfstype=ramfs")
 }
 
@@ -106,25 +137,72 @@ pub fn boot(setup: Setup) -> Guest {
     setup.boot(vm_tools()).unwrap_or_else(|error| panic!("the guest did not start: {error:?}"))
 }
 
-/// The built image with the stub driver in place of NVIDIA's modules. Its parameters come from the command line.
-pub fn stub_initrd(directory: &Path) -> PathBuf {
-    let release = initrd().release();
-    let work = directory.join("stub");
-    fs::create_dir_all(&work).expect("the directory is ours");
-    let headers = stub::Headers::of_debian(release).unwrap_or_else(|e| panic!("{e:?}"));
-    let built = stub::build(build_tools(), &headers, initrd().driver(), &work);
-    let built = built.unwrap_or_else(|error| panic!("the stub driver does not build: {error:?}"));
-    let mut variant = Variant::of(&initrd().initrd).unwrap_or_else(|e| panic!("{e:?}"));
-    for file in built {
-        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        *variant.file(&image::layout::gpu_module(release, &name)) =
-            fs::read(&file).expect("it was just built");
-    }
-    // There is no fake nvidia-drm.
-    variant.edit_manifest(|manifest| manifest.modules.retain(|module| module.name != "nvidia_drm"));
-    let path = directory.join("stub.img");
-    variant.write(&path).unwrap_or_else(|e| panic!("{e:?}"));
-    path
+/// The image with the stub driver in place of NVIDIA's modules, on a disk too. Its parameters come from the command line. The real builder
+/// packs it: in a cache of its own, the modules that it has built are these.
+pub fn stub_build() -> &'static Built {
+    static BUILT: OnceLock<Built> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let make = || -> Result<Built, RigError> {
+            let modules = stub_modules()?;
+            let place = tempfile::tempdir()
+                .map_err(|e| RigError::io("make a directory in", std::env::temp_dir(), e))?;
+            borrow(place.path())?;
+            let room = place.path().join("modules");
+            for entry in
+                fs::read_dir(&room).map_err(|e| RigError::io("list", &room, e))?.filter_map(Result::ok)
+            {
+                let replaced = fs::remove_file(entry.path()).and_then(|()| symlink(&modules, entry.path()));
+                replaced.map_err(|e| RigError::io("replace", entry.path(), e))?;
+            }
+            build(&["--payload", "disk"], Some(Cached { place: place.path(), key: &stub::digest() }))
+        };
+        make().unwrap_or_else(|error| panic!("no image with the stub driver: {error:?}"))
+    })
+}
+
+/// The modules of the stub driver, compiled once for a state of their sources, of the lock and of the driver's version.
+fn stub_modules() -> Result<PathBuf, RigError> {
+    let (release, version) = (initrd_for_disk().release(), initrd_for_disk().driver());
+    let headers_and_compiler = lock()?.digest(&[Set::Toolroot]);
+    let key = sha256(format!("{} {release} {version} {headers_and_compiler}", stub::digest()).as_bytes());
+    let make = |out: &Path| {
+        let work = tempfile::tempdir().map_err(|e| Error::new(format!("making a directory: {e}")))?;
+        let built = stub::Headers::of_debian(release)
+            .and_then(|headers| stub::build(build_tools(), &headers, version, work.path()))
+            .map_err(|error| Error::new(format!("the stub driver does not build: {error:?}")))?;
+        for file in built {
+            let to = out.join(file.file_name().unwrap_or_default());
+            fs::copy(&file, &to).map_err(|e| Error::new(format!("{}: {e}", to.display())))?;
+        }
+        Ok(())
+    };
+    Ok(cache()?.derived("rig/stub", &key[..16], make)?)
+}
+
+/// The image less everything of the driver: next to nothing for an emulated kernel to unpack.
+fn bare_initrd() -> &'static Path {
+    static IMAGE: OnceLock<PathBuf> = OnceLock::new();
+    IMAGE.get_or_init(|| {
+        let gpu = image::layout::gpu_module(initrd_for_disk().release(), "");
+        shared_variant("bare", |variant| {
+            variant.edit_manifest(|manifest| {
+                manifest.modules.retain(|module| !module.path.starts_with(&gpu));
+                (manifest.driver, manifest.payload) = (None, Payload::Files);
+            });
+        })
+    })
+}
+
+/// A changed copy of the image whose driver is on a disk, for all tests of this process.
+fn shared_variant(name: &str, change: impl FnOnce(&mut Variant)) -> PathBuf {
+    let make = || -> Result<PathBuf, RigError> {
+        let mut variant = Variant::of(&initrd_for_disk().initrd)?;
+        change(&mut variant);
+        let file = cache()?.room("rig/variants")?.join(format!("{name}-{}.img", std::process::id()));
+        variant.write(&file)?;
+        Ok(file)
+    };
+    make().unwrap_or_else(|error| panic!("no variant {name} of the image: {error:?}"))
 }
 
 /// Where a guest is asked.
@@ -172,7 +250,9 @@ pub fn wait_for(guest: &Guest, what: &str, reached: impl Fn(&Status) -> bool) ->
 /// The one finding of a code. Panics with all findings when there is none.
 pub fn finding(status: &Status, code: Code) -> &Finding {
     let found = status.findings.iter().find(|finding| finding.code == code);
-    found.unwrap_or_else(|| panic!("no finding {code:?} among {:#?}", status.findings))
+    let found = found.unwrap_or_else(|| panic!("no finding {code:?} among {:#?}", status.findings));
+    record::seen(code);
+    found
 }
 
 /// The one finding of a code, held against what every finding promises: how bad it is, a hint, where it is explained, and this in
@@ -187,6 +267,13 @@ pub fn told<'a>(status: &'a Status, code: Code, severity: Severity, evidence: &s
         text => assert!(found.evidence.iter().any(|line| line.contains(text)), "no {text:?} in {found:?}"),
     }
     found
+}
+
+/// A finding on the console of a guest that cannot be asked: its code, and how its message begins.
+pub fn told_on_console(console: &str, code: Code, message: &str) {
+    let line = format!("gpu-initrd: {}: {message}", code.name());
+    assert!(console.contains(&line), "no {line:?} in {console}");
+    record::seen(code);
 }
 
 /// What the container printed between `begin` and `end` lines of its own.

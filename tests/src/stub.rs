@@ -8,19 +8,27 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use host_builder::cache::sha256;
+
 use crate::{RigError, process::run, tools::Tools};
 
 /// The modules, in the order in which they can be loaded.
-pub const MODULES: [&str; 3] = ["nvidia", "nvidia-uvm", "nvidia-modeset"];
+pub const MODULES: [&str; 4] = ["nvidia", "nvidia-uvm", "nvidia-modeset", "nvidia-drm"];
 
-const SOURCES: &[(&str, &str)] = &[
+const SOURCES: [(&str, &str); 7] = [
     ("Makefile", include_str!("../stub/Makefile")),
     ("stub.h", include_str!("../stub/stub.h")),
     ("stub.c", include_str!("../stub/stub.c")),
     ("proc.c", include_str!("../stub/proc.c")),
     ("uvm.c", include_str!("../stub/uvm.c")),
     ("modeset.c", include_str!("../stub/modeset.c")),
+    ("drm.c", include_str!("../stub/drm.c")),
 ];
+
+/// Changes whenever the fake driver does.
+pub fn digest() -> String {
+    sha256(SOURCES.map(|(name, text)| [name, "\n", text].concat()).concat().as_bytes())
+}
 
 /// Kernel headers, as paths in the place that builds: `/usr/src/linux-headers-…`.
 #[derive(Clone, Debug)]

@@ -58,11 +58,10 @@ impl Variant {
         *bytes = manifest.to_json();
     }
 
-    /// Puts it together.
+    /// Puts it together, uncompressed: an emulated kernel takes longer to decompress than to read.
     pub fn write(&self, path: &Path) -> Result<(), RigError> {
         let failed = |e| RigError::io("write", path, e);
-        let out = BufWriter::new(File::create(path).map_err(failed)?);
-        let mut writer = Writer::new(zstd::Encoder::new(out, 1).map_err(failed)?);
+        let mut writer = Writer::new(BufWriter::new(File::create(path).map_err(failed)?));
         for (entry, content) in &self.entries {
             let permissions = entry.mode & 0o7777;
             match entry.mode & kind::MASK {
@@ -72,8 +71,7 @@ impl Variant {
             }
             .map_err(failed)?;
         }
-        let encoder = writer.finish().map_err(failed)?;
-        encoder.finish().and_then(|mut out| out.flush()).map_err(failed)
+        writer.finish().and_then(|mut out| out.flush()).map_err(failed)
     }
 }
 

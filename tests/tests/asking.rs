@@ -1,7 +1,5 @@
 //! Asking real guests with the real program, and its answers held against parsers that others wrote.
 
-#![allow(clippy::unwrap_used, reason = "the helpers of a test may panic as the test may")]
-
 use std::{
     fs::File,
     io::{BufRead, BufReader, Read, Write},
@@ -17,7 +15,7 @@ use rig::{
     build::program,
     guest::Guest,
     phantom::Model,
-    scene::{PATIENCE, boot, file_disk, guest},
+    scene::{PATIENCE, boot, file_disk, guest_with_driver},
 };
 use serde_json::Value;
 
@@ -143,7 +141,7 @@ fn a_running_guest_is_asked_in_every_way() {
     let script = "echo hello; printf 'a \\033[31mred\\033[0m word\\n'; sleep 1000";
     let config = serde_json::json!({ "entrypoint": ["/bin/sh", "-c", script] }).to_string();
     let config = file_disk(dir.path(), "config", layout::CONFIG_FILE, &config);
-    let setup = guest().gpu(Model::H100).disk(&config, "config");
+    let setup = guest_with_driver().gpu(Model::H100).disk(&config, "config");
     let cmdline = "HAS_GPU=1 gpu_initrd.gpu=optional gpu_initrd.notify=vsock:2:9000";
     let mut guest = boot(setup.cmdline(cmdline));
     let target = address(&guest);
@@ -295,7 +293,7 @@ fn metrics_are_as_others_read_them(target: &str) {
 /// A boot that fails tells why, and its guest ends by itself.
 #[test]
 fn a_boot_that_fails_is_a_bad_answer_to_every_question() {
-    let guest = boot(guest().cmdline("HAS_GPU=1 gpu_initrd.linger=30s -- true"));
+    let guest = boot(guest_with_driver().cmdline("HAS_GPU=1 gpu_initrd.linger=30s -- true"));
     let target = address(&guest);
     let target = target.as_str();
     let events = Running::start(&["events", target, "--timeout", "4m"]);

@@ -1,16 +1,14 @@
 //! The container in a guest without a GPU: its root, its world, its end.
 
-#![allow(clippy::unwrap_used, reason = "the helpers of a test may panic as the test may")]
-
 use image::layout;
 use image::status::{Code, Exit, Outcome, Phase, Severity, Status};
 use image::wire::Until;
-use rig::build::initrd;
+use rig::checks::Checks;
 use rig::disk::{self, FileSystem};
 use rig::qemu::Drive;
 use rig::roots::{Recipe, Suite};
 use rig::scene::{
-    PATIENCE, ask, between, boot, file_disk, finding, guest, guest_of, root_disk, vm_tools, wait, wait_for,
+    PATIENCE, ask, bare_guest, between, boot, file_disk, finding, guest, root_disk, vm_tools, wait, wait_for,
 };
 use serde_json::json;
 
@@ -26,7 +24,7 @@ fn exit(status: &Status) -> Exit {
 
 #[test]
 fn an_exit_code_reaches_the_host() {
-    let status = run("ending exit 42", 1024);
+    let status = run("ending exit 42", 512);
     assert_eq!(exit(&status), Exit { code: Some(42), signal: None, oom: false });
     assert_eq!((status.phase, status.outcome), (Phase::Exited, Outcome::Ready));
     assert_eq!(status.findings, []);
@@ -34,22 +32,22 @@ fn an_exit_code_reaches_the_host() {
 
 #[test]
 fn a_deadly_signal_reaches_the_host() {
-    assert_eq!(exit(&run("ending signal 11", 1024)), Exit { code: None, signal: Some(11), oom: false });
+    assert_eq!(exit(&run("ending signal 11", 512)), Exit { code: None, signal: Some(11), oom: false });
 }
 
 #[test]
 fn an_out_of_memory_kill_reaches_the_host() {
-    let status = run("ending memory", 640);
+    let status = run("ending memory", 256);
     assert_eq!(exit(&status), Exit { code: None, signal: Some(9), oom: true });
     assert_eq!(finding(&status, Code::OomKilled).severity, Severity::Error);
 }
 
 #[test]
 fn a_program_that_is_not_there_is_told_from_one_that_cannot_run() {
-    let absent = run("no-such-program", 1024);
+    let absent = run("no-such-program", 512);
     assert_eq!((absent.outcome, absent.container.as_ref()), (Outcome::Failed, None));
     assert!(finding(&absent, Code::EntrypointNotFound).message.contains("no-such-program"));
-    let file = run("/etc/passwd", 1024);
+    let file = run("/etc/passwd", 512);
     assert!(finding(&file, Code::EntrypointNotExecutable).message.contains("/etc/passwd"));
 }
 
@@ -92,7 +90,7 @@ fn hypemans_disks_and_config_are_understood() {
     let writable =
         |image: &std::path::Path| Drive { image: image.into(), read_only: false, serial: String::new() };
     let setup = || {
-        guest_of(&initrd().initrd)
+        bare_guest()
             .disk(&root_disk(Suite::Bookworm, FileSystem::Ext4), "")
             .drive(writable(&upper))
             .disk(&config, "")
@@ -112,8 +110,10 @@ fn hypemans_disks_and_config_are_understood() {
         "on the volume",
         "read-only",
     ];
-    assert_eq!(printed, expected, "{console}");
-    assert!(console.contains("config-unknown-key: the key network_enabled is unknown"), "{console}");
+    let mut checks = Checks::of(&console);
+    checks.same(printed, expected, "what the program printed");
+    checks.has(&console, "config-unknown-key: the key network_enabled is unknown", "the console");
+    drop(checks);
     // The second disk keeps what was written.
     let mut guest = boot(setup().cmdline("-- cat /kept"));
     let (_, console) = guest.wait_for_end(PATIENCE).unwrap();
@@ -123,7 +123,7 @@ fn hypemans_disks_and_config_are_understood() {
 #[test]
 fn a_root_can_come_over_virtiofs_and_is_not_written_to() {
     let root = Recipe::minbase(Suite::Trixie).directory().unwrap();
-    let setup = guest_of(&initrd().initrd)
+    let setup = bare_guest()
         .share(&root, "rootfs")
         .cmdline("gpu_initrd.root=virtiofs:rootfs -- /bin/sh -c \"echo x > /usr/lib/written && cat /etc/debian_version\"");
     let mut guest = boot(setup);
@@ -134,7 +134,7 @@ fn a_root_can_come_over_virtiofs_and_is_not_written_to() {
 
 #[test]
 fn a_root_that_does_not_come_is_waited_for_named_and_reported() {
-    let setup = guest_of(&initrd().initrd).cmdline(
+    let setup = bare_guest().cmdline(
         "gpu_initrd.root=serial:elsewhere gpu_initrd.disk_timeout=1s gpu_initrd.linger=120s -- true",
     );
     let status = wait(&boot(setup), Until::Ready);
@@ -187,7 +187,7 @@ fn systemd_takes_over_and_the_status_is_still_answered() {
     let root = Recipe::minbase(Suite::Trixie).with(&["systemd-sysv"]).directory().unwrap();
     let image = dir.path().join("systemd.erofs");
     disk::make(vm_tools(), FileSystem::Erofs, &root, &image).unwrap();
-    let setup = guest_of(&initrd().initrd).disk(&image, "root").cmdline("gpu_initrd.init_mode=systemd");
+    let setup = bare_guest().disk(&image, "root").cmdline("gpu_initrd.init_mode=systemd");
     let mut guest = boot(setup);
     guest.wait_for_console("Reached target", PATIENCE).unwrap();
     let status = wait_for(&guest, "an answer beside systemd", |status| status.phase == Phase::Running);

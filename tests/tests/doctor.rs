@@ -1,7 +1,5 @@
 //! `doctor`: the real program on real roots and images. What it says of a host is tested on fake ones, in its own crate.
 
-#![allow(clippy::unwrap_used, reason = "the helpers of a test may panic as the test may")]
-
 use std::{
     collections::BTreeMap,
     fs,

@@ -1,13 +1,10 @@
 //! How a guest ends, or does not: restarts, holding after a failure, and what it says on the way.
 
-#![allow(clippy::unwrap_used, reason = "the helpers of a test may panic as the test may")]
-
 use image::event::{Happening, LogSource};
 use image::status::{Code, Outcome, Severity};
 use image::wire::{Reply, Request, Until};
-use rig::build::initrd;
 use rig::disk::{self, FileSystem};
-use rig::scene::{PATIENCE, ask, boot, finding, guest, guest_of, request, vm_tools, wait};
+use rig::scene::{PATIENCE, ask, bare_guest, boot, finding, guest, request, vm_tools, wait};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
@@ -60,7 +57,7 @@ fn a_failed_boot_answers_for_its_time_and_reboots() {
     fs::set_permissions(root.join("bin/tool"), fs::Permissions::from_mode(0o755)).unwrap();
     let image = dir.path().join("root.img");
     disk::make(vm_tools(), FileSystem::Erofs, &root, &image).unwrap();
-    let setup = guest_of(&initrd().initrd).disk(&image, "root");
+    let setup = bare_guest().disk(&image, "root");
     let mut guest = boot(setup.cmdline("gpu_initrd.on_failure=reboot gpu_initrd.linger=3s -- tool"));
     let status = wait(&guest, Until::Ready);
     let told = finding(&status, Code::EntrypointNotExecutable);

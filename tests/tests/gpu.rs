@@ -1,16 +1,16 @@
 //! The driver in a guest: the real one on phantom GPUs, and the stub where a phantom cannot answer.
 
-#![allow(clippy::unwrap_used, reason = "the helpers of a test may panic as the test may")]
-
 use image::layout;
-use image::status::{Code, GpuState, Outcome, Phase, PhaseOutcome, Severity};
+use image::status::{Code, GpuState, Outcome, Phase, PhaseOutcome, Severity, Status};
 use image::wire::Until;
-use rig::build::initrd;
+use rig::build::{initrd, initrd_for_disk, initrd_with};
+use rig::checks::Checks;
 use rig::disk::FileSystem;
 use rig::phantom::Model;
 use rig::roots::Suite;
 use rig::scene::{
-    PATIENCE, ask, between, boot, file_disk, finding, guest, guest_of, root_disk, stub_initrd, wait, wait_for,
+    PATIENCE, ask, between, boot, file_disk, finding, guest_of, guest_with_driver, guest_with_stub,
+    root_disk, wait, wait_for, with_driver,
 };
 use rig::variant::{Variant, patch};
 
@@ -25,7 +25,7 @@ const LIST_NODES: &str = "find /dev -name 'nvidia*' -type c -exec stat -c '%n %t
 
 #[test]
 fn a_promised_gpu_that_is_absent_ends_the_boot() {
-    let guest = boot(guest().cmdline("HAS_GPU=1 gpu_initrd.linger=120s -- true"));
+    let guest = boot(guest_with_driver().cmdline("HAS_GPU=1 gpu_initrd.linger=120s -- true"));
     let status = wait(&guest, Until::Ready);
     assert_eq!(status.outcome, Outcome::Failed);
     assert_eq!(status.container, None);
@@ -38,8 +38,9 @@ fn a_promised_gpu_that_is_absent_ends_the_boot() {
 
 #[test]
 fn an_absent_gpu_that_is_optional_is_a_finding_and_the_container_runs() {
-    let mut guest =
-        boot(guest().cmdline("HAS_GPU=1 gpu_initrd.gpu=optional -- /bin/echo the container runs"));
+    let mut guest = boot(
+        guest_with_driver().cmdline("HAS_GPU=1 gpu_initrd.gpu=optional -- /bin/echo the container runs"),
+    );
     let (_, console) = guest.wait_for_end(PATIENCE).unwrap();
     assert!(console.contains("\nthe container runs\n"), "{console}");
     assert!(console.contains("no-gpu: "), "{console}");
@@ -50,7 +51,7 @@ fn without_has_gpu_nothing_of_nvidia_is_touched() {
     let dir = tempfile::tempdir().unwrap();
     let text = "echo begin; find / -xdev '(' -name '*nvidia*' -o -name 'libcuda*' ')'; grep nvidia /proc/modules /proc/devices; ls /dev | grep nvidia; echo end";
     let config = file_disk(dir.path(), "config", layout::CONFIG_FILE, &script(text));
-    let mut guest = boot(guest().gpu(Model::H100).disk(&config, "config"));
+    let mut guest = boot(guest_with_driver().gpu(Model::H100).disk(&config, "config"));
     let (_, console) = guest.wait_for_end(PATIENCE).unwrap();
     assert!(console.contains("\nbegin\n") && console.contains("\nend\n"), "{console}");
     assert_eq!(between(&console, "begin", "end"), Vec::<String>::new());
@@ -74,7 +75,7 @@ fn an_h100_gets_nodes_and_libraries_as_nvidias_and_the_containers_own_tools_make
          grep VmRSS /proc/1/status; echo the end; sleep 1000"
     );
     let config = file_disk(dir.path(), "config", layout::CONFIG_FILE, &script(&text));
-    let setup = guest_of(&initrd().initrd)
+    let setup = with_driver(&initrd_for_disk().initrd, initrd_for_disk())
         .disk(&root_disk(Suite::Trixie, FileSystem::Ext4), "root")
         .disk(&config, "config")
         .gpu(Model::H100)
@@ -88,53 +89,50 @@ fn an_h100_gets_nodes_and_libraries_as_nvidias_and_the_containers_own_tools_make
     assert_eq!(early.outcome, Outcome::Pending);
 
     guest.wait_for_console("the end", PATIENCE).unwrap();
-    let console = guest.console();
+    let (console, status) = (guest.console(), ask(&guest));
+    let mut checks = Checks::of(&console);
     let nodes = between(&console, "nodes", "removing");
-    assert_eq!(nodes, between(&console, "nvidia-modprobe", "smi"), "ours, and nvidia-modprobe's");
-    assert!(nodes.contains(&"/dev/nvidia0 c3:0 666 0:0".to_owned()), "{nodes:?}");
-    assert!(nodes.len() >= 8, "{nodes:?}");
-    assert!(console.contains("\nNo devices were found\nsmi ended with 6\n"), "{console}");
+    checks.same(&nodes, &between(&console, "nvidia-modprobe", "smi"), "ours, and nvidia-modprobe's");
+    checks.that(nodes.contains(&"/dev/nvidia0 c3:0 666 0:0".to_owned()), format!("{nodes:?}"));
+    checks.that(nodes.len() >= 8, format!("{nodes:?}"));
+    checks.has(&console, "\nNo devices were found\nsmi ended with 6\n", "nvidia-smi");
 
     let opened = between(&console, "dlopen", "cache");
-    let place = "/lib/x86_64-linux-gnu";
     for name in ["libcuda.so.1", "libcuda.so", "libnvidia-ml.so.1"] {
-        let found = opened.iter().find(|line| line.starts_with(&format!("{name} "))).unwrap();
-        assert!(found.contains(place), "{found}");
+        let found = opened.iter().find(|line| line.starts_with(&format!("{name} ")));
+        checks.has(found.map_or("", |line| line), "/lib/x86_64-linux-gnu", name);
     }
-    assert!(opened.contains(&"dlopen ended with 0".to_owned()));
+    checks.that(opened.contains(&"dlopen ended with 0".to_owned()), format!("{opened:?}"));
+    check_cache(&mut checks, &console, &status);
 
-    let status = ask(&guest);
-    let ours = between(&console, "cache", "ldconfig");
-    for injected in status.injected.iter().filter(|item| item.link.is_some()) {
-        let name = injected.path.rsplit('/').next().unwrap();
-        assert!(
-            ours.iter().any(|line| line.trim_start().starts_with(&format!("{name} ("))),
-            "{name} in {ours:#?}"
-        );
-    }
-    assert_eq!(
-        entries(&ours),
-        entries(&between(&console, "ldconfig", "links")),
-        "ours, and the image's ldconfig's"
-    );
-    assert!(status.resolved.iter().all(|resolved| resolved.ours), "{:?}", status.resolved);
-    assert_eq!(status.cache.as_ref().map(|cache| cache.entries as usize), Some(entries(&ours).len()));
-
-    assert_eq!((status.outcome, status.phase), (Outcome::Ready, Phase::Running));
-    assert_eq!(status.driver_loaded.as_deref(), Some(initrd().driver()));
+    checks.same((status.outcome, status.phase), (Outcome::Ready, Phase::Running), "outcome and phase");
+    checks.same(status.driver_loaded.as_deref(), Some(initrd_for_disk().driver()), "driver");
     let gpu = &status.gpus[0];
-    assert_eq!((gpu.state, gpu.minor, gpu.device), (GpuState::Failed, Some(0), 0x2330));
-    assert_eq!(gpu.model.as_deref(), Some("NVIDIA H100 80GB HBM3"));
+    checks.same((gpu.state, gpu.minor, gpu.device), (GpuState::Failed, Some(0), 0x2330), "GPU");
+    checks.same(gpu.model.as_deref(), Some("NVIDIA H100 80GB HBM3"), "model");
     let failed = finding(&status, Code::AdapterInitFailed);
-    assert!(
-        failed.evidence.iter().any(|line| line.contains("RmInitAdapter failed! (0x62:0x65:")),
-        "{failed:?}"
-    );
-    assert_eq!(failed.evidence, gpu.evidence);
+    checks.has(&failed.evidence.join("\n"), "RmInitAdapter failed! (0x62:0x65:", "evidence");
+    checks.same(&failed.evidence, &gpu.evidence, "evidence of the finding, and of the GPU");
 
     let rss = between(&console, "rss", "the end").concat();
-    let kib: u32 = rss.split_whitespace().nth(1).unwrap().parse().unwrap();
-    assert!(kib < 5 * 1024, "PID 1 has {kib} KiB resident, it promises less than 5 MiB");
+    let kib = rss.split_whitespace().nth(1).and_then(|word| word.parse::<u32>().ok());
+    let small = kib.is_some_and(|kib| kib < 5 * 1024);
+    checks.that(small, format!("PID 1 has {kib:?} KiB resident, it promises less than 5 MiB"));
+}
+
+/// The loader cache has what was injected, and is what the image's own ldconfig makes of it.
+fn check_cache(checks: &mut Checks, console: &str, status: &Status) {
+    let ours = between(console, "cache", "ldconfig");
+    for injected in status.injected.iter().filter(|item| item.link.is_some()) {
+        let name = injected.path.rsplit('/').next().unwrap();
+        let is_it = |line: &String| line.trim_start().starts_with(&format!("{name} ("));
+        checks.that(ours.iter().any(is_it), format!("{name} is not in {ours:#?}"));
+    }
+    let theirs = between(console, "ldconfig", "links");
+    checks.same(entries(&ours), entries(&theirs), "ours, and the image's ldconfig's");
+    checks.that(status.resolved.iter().all(|resolved| resolved.ours), format!("{:?}", status.resolved));
+    let count = status.cache.as_ref().map(|cache| cache.entries as usize);
+    checks.same(count, Some(entries(&ours).len()), "entries");
 }
 
 /// Lines of `ldconfig -p` that are entries.
@@ -144,7 +142,8 @@ fn entries(lines: &[String]) -> Vec<&String> {
 
 #[test]
 fn five_gpus_get_the_drivers_minors_and_the_one_it_does_not_know_is_told_apart() {
-    let mut setup = guest().cmdline("HAS_GPU=1 gpu_initrd.gpu=optional gpu_initrd.gpus=5 -- /bin/sleep 1000");
+    let mut setup =
+        guest_with_driver().cmdline("HAS_GPU=1 gpu_initrd.gpu=optional gpu_initrd.gpus=5 -- /bin/sleep 1000");
     for model in [Model::T4, Model::A100, Model::L4, Model::H100, Model::B200] {
         setup = setup.gpu(model);
     }
@@ -175,14 +174,15 @@ fn five_gpus_get_the_drivers_minors_and_the_one_it_does_not_know_is_told_apart()
     }
 }
 
+/// A disk with another driver disk's UUID, and without the firmware of Hopper.
+pub const FOR_T4: &[&str] = &["--payload", "disk", "--gpu", "t4"];
+
 #[test]
 fn missing_firmware_is_named() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut variant = Variant::of(&initrd().initrd).unwrap();
-    variant.remove(&layout::firmware_dir(initrd().driver()));
-    let image = dir.path().join("no-firmware.img");
-    variant.write(&image).unwrap();
-    let setup = guest_of(&image).disk(&root_disk(Suite::Bookworm, FileSystem::Erofs), "root");
+    // The image has the firmware of another family.
+    let built = initrd_with(FOR_T4);
+    let setup =
+        with_driver(&built.initrd, &built).disk(&root_disk(Suite::Bookworm, FileSystem::Erofs), "root");
     let guest = boot(setup.gpu(Model::H100).cmdline("HAS_GPU=1 gpu_initrd.linger=120s -- true"));
     let status = wait(&guest, Until::Ready);
     assert_eq!(status.outcome, Outcome::Failed, "a GPU is required by default");
@@ -229,7 +229,7 @@ fn stub_gpus_come_up_ready_and_are_held_open() {
     let dir = tempfile::tempdir().unwrap();
     let text = "echo held; ls -l /proc/1/fd | grep -o '/dev/nvidia[0-9]*$' | sort; echo nodes; ls -1 /dev/nvidia-caps; echo the end; sleep 1000";
     let config = file_disk(dir.path(), "config", layout::CONFIG_FILE, &script(text));
-    let mut setup = guest_of(&stub_initrd(dir.path()))
+    let mut setup = guest_with_stub()
         .disk(&root_disk(Suite::Bookworm, FileSystem::Squashfs), "root")
         .disk(&config, "config")
         .cmdline("HAS_GPU=1 gpu_initrd.gpus=3 nvidia.gpus=3 nvidia.mig=1");
@@ -263,8 +263,7 @@ fn stub_gpus_come_up_ready_and_are_held_open() {
 
 #[test]
 fn a_dead_stub_gpu_does_not_hide_the_good_one() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut setup = guest_of(&stub_initrd(dir.path()))
+    let mut setup = guest_with_stub()
         .disk(&root_disk(Suite::Bookworm, FileSystem::Erofs), "root")
         .cmdline("HAS_GPU=1 gpu_initrd.linger=120s nvidia.gpus=2 nvidia.fail=1 -- true");
     for _ in 0..2 {
@@ -280,8 +279,7 @@ fn a_dead_stub_gpu_does_not_hide_the_good_one() {
 
 #[test]
 fn an_adapter_that_takes_too_long_is_given_up_at_its_deadline() {
-    let dir = tempfile::tempdir().unwrap();
-    let setup = guest_of(&stub_initrd(dir.path()))
+    let setup = guest_with_stub()
         .disk(&root_disk(Suite::Bookworm, FileSystem::Erofs), "root")
         .gpu(Model::L4)
         .cmdline("HAS_GPU=1 gpu_initrd.linger=120s gpu_initrd.gpu_timeout=2s nvidia.gpus=1 nvidia.slow=600000 -- true");
@@ -289,4 +287,29 @@ fn an_adapter_that_takes_too_long_is_given_up_at_its_deadline() {
     let status = wait(&guest, Until::Ready);
     assert_eq!((status.outcome, status.gpus[0].state), (Outcome::Failed, GpuState::Failed));
     assert!(finding(&status, Code::AdapterInitFailed).message.contains("within 2 s"));
+}
+
+/// The driver initialises one adapter at a time and blocks every reader of a GPU's information meanwhile: here until long after the deadline.
+#[test]
+fn a_stuck_adapter_blocks_neither_the_boot_nor_the_others() {
+    let mut setup = guest_with_stub()
+        .disk(&root_disk(Suite::Bookworm, FileSystem::Erofs), "root")
+        .cmdline("HAS_GPU=1 gpu_initrd.gpu=optional gpu_initrd.gpu_timeout=4s nvidia.gpus=2 nvidia.slow=600000 nvidia.stuck=1 -- /bin/sleep 1000");
+    for _ in 0..2 {
+        setup = setup.gpu(Model::L4);
+    }
+    let guest = boot(setup);
+    let status = wait(&guest, Until::Ready);
+    let mut checks = Checks::of(format!("{status:#?}"));
+    checks.same((status.outcome, status.phase), (Outcome::Ready, Phase::Running), "outcome and phase");
+    checks.same((status.gpus[1].state, status.gpus[1].minor), (GpuState::Failed, Some(1)), "the stuck one");
+    // Either may get the driver's lock first. If the stuck one does, the other never gets it.
+    let first = &status.gpus[0];
+    checks.that([GpuState::Ready, GpuState::Failed].contains(&first.state), format!("{first:?}"));
+    for bdf in status.gpus.iter().filter(|gpu| gpu.state == GpuState::Failed).map(|gpu| &gpu.bdf) {
+        let own = status.findings.iter().find(|finding| finding.message.contains(bdf));
+        checks.has(own.map_or("", |finding| &finding.message), "did not initialise within 4 s", bdf);
+    }
+    let nodes: Vec<_> = status.nodes.iter().map(|node| node.path.as_str()).collect();
+    checks.that(nodes.contains(&"/dev/nvidia0") && nodes.contains(&"/dev/nvidia1"), format!("{nodes:?}"));
 }

@@ -1,7 +1,5 @@
 //! The script for machines with a GPU: where there is none, it says so and changes nothing; where there is one, it passes.
 
-#![allow(clippy::unwrap_used, reason = "a test ends where its ground is missing")]
-
 use std::{path::Path, process::Command};
 
 #[test]

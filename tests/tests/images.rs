@@ -1,8 +1,6 @@
 //! Container images that are not made for this driver, or not made as Debian's are, each booted with a GPU: what they are given, what is
 //! kept from them, and what is said about it. The GPUs are the stub driver's, which come up ready.
 
-#![allow(clippy::unwrap_used, reason = "the helpers of a test may panic as the test may")]
-
 use std::{
     collections::BTreeMap,
     fs,
@@ -14,14 +12,15 @@ use std::{
 use image::layout;
 use image::status::{Code, Outcome, Severity, Status};
 use image::wire::Until;
-use rig::build::initrd;
+use rig::build::initrd_for_disk;
+use rig::checks::Checks;
 use rig::disk::{self, FileSystem};
 use rig::guest::Setup;
 use rig::phantom::Model;
 use rig::process::run;
 use rig::qemu::Drive;
 use rig::roots::{Recipe, Suite};
-use rig::scene::{between, boot, file_disk, finding, guest_of, root_disk, stub_initrd, vm_tools, wait};
+use rig::scene::{between, boot, file_disk, finding, guest_with_stub, root_disk, vm_tools, wait};
 
 /// Shows which library files the loader opens.
 const OPEN: &str = "dlopen libcuda.so.1 libcuda.so libnvidia-ml.so.1";
@@ -36,8 +35,8 @@ fn config(dir: &Path, name: &str, script: &str, env: &[(&str, &str)]) -> PathBuf
 }
 
 /// A guest with one ready GPU.
-fn with_gpu(stub: &Path) -> Setup {
-    guest_of(stub).gpu(Model::H100).cmdline("HAS_GPU=1 nvidia.gpus=1 gpu_initrd.linger=120s")
+fn with_gpu() -> Setup {
+    guest_with_stub().gpu(Model::H100).cmdline("HAS_GPU=1 nvidia.gpus=1 gpu_initrd.linger=120s")
 }
 
 /// Boots to the end of the container, or of the boot. Returns console and status.
@@ -104,7 +103,7 @@ fn an_old_driver_in_the_image_never_wins_and_the_container_gets_the_gpu_it_asks_
         ("NVIDIA_DRIVER_CAPABILITIES", "compute,utility"),
         ("NVIDIA_REQUIRE_CUDA", "cuda>=12.4 brand=tesla,driver>=535,driver<536"),
     ];
-    let setup = guest_of(&stub_initrd(dir.path()))
+    let setup = guest_with_stub()
         .disk(&image(&root, FileSystem::Erofs), "root")
         .disk(&config(dir.path(), "config", &script, &env), "config")
         .gpu(Model::H100)
@@ -112,43 +111,40 @@ fn an_old_driver_in_the_image_never_wins_and_the_container_gets_the_gpu_it_asks_
         .cmdline("HAS_GPU=1 nvidia.gpus=2 gpu_initrd.linger=120s");
     let (console, status) = to_the_end(setup);
 
+    let mut checks = Checks::of(&console);
     let before = between(&console, "before", "ldconfig");
     let found = opened(&before);
     for name in ["libcuda.so.1", "libcuda.so", "libnvidia-ml.so.1"] {
         // The loader shows a library that is open already under its first name.
         let file = if name == "libcuda.so" { "libcuda.so.1" } else { name };
-        assert_eq!(found.get(name), Some(&&*format!("/lib/x86_64-linux-gnu/{file}")), "{console}");
+        checks.same(found.get(name), Some(&&*format!("/lib/x86_64-linux-gnu/{file}")), name);
     }
-    assert_eq!(opened(&between(&console, "ldconfig", "list")), found, "also after the user's ldconfig");
+    let after = between(&console, "ldconfig", "list");
+    checks.same(opened(&after), found, "also after the user's ldconfig");
     let listed = between(&console, "list", "nodes");
-    assert!(listed.contains(&"libcudart.so.12".to_owned()), "{listed:?}");
-    assert!(listed.iter().all(|name| !name.contains("999")), "{listed:?}");
-    assert_eq!(between(&console, "nodes", "end"), ["nvidia1"]);
+    checks.that(listed.contains(&"libcudart.so.12".to_owned()), format!("{listed:?}"));
+    checks.that(listed.iter().all(|name| !name.contains("999")), format!("{listed:?}"));
+    checks.same(between(&console, "nodes", "end"), ["nvidia1"], "nodes");
 
+    let driver = initrd_for_disk().driver();
     let bundled = finding(&status, Code::ImageBundlesDriver);
-    assert_eq!(bundled.severity, Severity::Info);
-    assert!(
-        bundled.message.contains("999.54.03") && bundled.message.contains(initrd().driver()),
-        "{bundled:?}"
-    );
-    assert!(bundled.evidence.contains(&"/opt/old/libnvidia-ml.so.1".to_owned()), "{bundled:?}");
-    assert!(finding(&status, Code::CudaCompat).message.contains("not used"), "{:?}", status.findings);
+    checks.same(bundled.severity, Severity::Info, "severity");
+    checks.has(&bundled.message, "999.54.03", "the other driver");
+    checks.has(&bundled.message, driver, "this driver");
+    checks.has(&bundled.evidence.join("\n"), "/opt/old/libnvidia-ml.so.1", "evidence");
+    checks.has(&finding(&status, Code::CudaCompat).message, "not used", "CUDA's compatibility libraries");
     for resolved in &status.resolved {
-        assert_eq!(
-            (resolved.ours, resolved.version.as_deref()),
-            (true, Some(initrd().driver())),
-            "{resolved:?}"
-        );
+        let found = (resolved.ours, resolved.version.as_deref());
+        checks.same(found, (true, Some(driver)), &resolved.name);
     }
-    assert_eq!(status.outcome, Outcome::Ready);
+    checks.same(status.outcome, Outcome::Ready, "outcome");
 }
 
 #[test]
 fn an_unmet_requirement_an_unknown_capability_and_a_refused_image_end_the_boot_with_their_names() {
     let dir = tempfile::tempdir().unwrap();
-    let stub = stub_initrd(dir.path());
     let setup = |name: &str, env: &[(&str, &str)], root: &Path| {
-        with_gpu(&stub).disk(root, "root").disk(&config(dir.path(), name, "true", env), "config")
+        with_gpu().disk(root, "root").disk(&config(dir.path(), name, "true", env), "config")
     };
     let plain = root_disk(Suite::Bookworm, FileSystem::Erofs);
     let (_, status) = to_the_end(setup("a", &[("NVIDIA_REQUIRE_CUDA", "cuda>=99.0")], &plain));
@@ -208,8 +204,7 @@ fn an_image_whose_only_program_is_static_gets_nodes_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("scratch.d");
     static_program(&root);
-    let setup =
-        with_gpu(&stub_initrd(dir.path())).disk(&image(&root, FileSystem::Erofs), "root").cmdline("-- /list");
+    let setup = with_gpu().disk(&image(&root, FileSystem::Erofs), "root").cmdline("-- /list");
     let (console, status) = to_the_end(setup);
     let mut listed = between(&console, "begin", "end");
     listed.sort();
@@ -252,7 +247,7 @@ fn a_program_of_a_nix_store_finds_the_driver() {
             &format!("-Wl,--enable-new-dtags,-rpath,/run/opengl-driver/lib:/{store}"),
         ],
     );
-    let setup = with_gpu(&stub_initrd(dir.path()))
+    let setup = with_gpu()
         .disk(&image(&root, FileSystem::Erofs), "root")
         .cmdline("-- /bin/probe libcuda.so.1 libnvidia-ml.so.1");
     let (console, status) = to_the_end(setup);
@@ -270,13 +265,12 @@ fn a_program_of_a_nix_store_finds_the_driver() {
 #[test]
 fn a_root_that_is_written_to_is_given_the_driver_once_and_whole_or_not_at_all() {
     let dir = tempfile::tempdir().unwrap();
-    let stub = stub_initrd(dir.path());
     let root = copy_of(Suite::Bookworm, dir.path());
     let disk = image(&root, FileSystem::Ext4);
     let setup = |name: &str, capabilities: &str| {
         let script = "echo begin; dlopen libnvidia-ml.so.1; find / -xdev -name '.gpu-initrd*'; set -- $(cat /sys/block/vda/stat); echo sectors $7";
         let env = [("NVIDIA_DRIVER_CAPABILITIES", capabilities)];
-        with_gpu(&stub)
+        with_gpu()
             .drive(Drive { image: disk.clone(), read_only: false, serial: "root".into() })
             .disk(&config(dir.path(), name, script, &env), "config")
             .cmdline("gpu_initrd.upper=none")
@@ -305,8 +299,7 @@ fn a_root_that_is_written_to_is_given_the_driver_once_and_whole_or_not_at_all() 
 
 #[test]
 fn a_read_only_root_without_an_overlay_is_said_to_be_one() {
-    let dir = tempfile::tempdir().unwrap();
-    let setup = with_gpu(&stub_initrd(dir.path()))
+    let setup = with_gpu()
         .disk(&root_disk(Suite::Bookworm, FileSystem::Erofs), "root")
         .cmdline("gpu_initrd.upper=none -- true");
     let (_, status) = to_the_end(setup);

@@ -1,8 +1,6 @@
 //! The loader cache against the `ldconfig` of whole distributions, from glibc 2.31 on: of their roots, with and without the driver's
 //! files, and of random roots. Byte for byte, and no link that it would have made otherwise.
 
-#![allow(clippy::unwrap_used, reason = "a test ends where its ground is missing")]
-
 use std::{
     fs,
     ops::RangeInclusive,
@@ -22,13 +20,10 @@ use rig::{
     roots::{Recipe, Suite},
 };
 
-use self::oracle::{
-    Glibc,
+use crate::oracle::{
+    self, Glibc,
     random::{Pool, compare_roots},
 };
-
-#[path = "../../guest-init/tests/oracle/mod.rs"]
-mod oracle;
 
 static POOL: LazyLock<Pool> = LazyLock::new(Pool::new);
 

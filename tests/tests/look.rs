@@ -1,7 +1,5 @@
 //! Looking into images: those that the tools of distributions make, entry for entry as `cpio -t` lists them, and our own.
 
-#![allow(clippy::unwrap_used, reason = "a test ends where its ground is missing")]
-
 use std::{
     fs,
     path::{Path, PathBuf},

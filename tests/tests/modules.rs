@@ -1,8 +1,6 @@
 //! The load order of every module against the real thing: `depmod` indexes the kernel's modules and the GPU's, libkmod reads the index,
 //! and what it would load, in which order, has to be what the builder plans.
 
-#![allow(clippy::unwrap_used, reason = "a test ends where its ground is missing")]
-
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,

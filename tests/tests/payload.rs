@@ -1,11 +1,10 @@
 //! The driver's files in an EROFS image, in the initrd and on a disk: mounted, checked, given to a container.
 
-#![allow(clippy::unwrap_used, reason = "the helpers of a test may panic as the test may")]
-
 use image::layout;
 use image::status::{Code, Outcome, Phase, PhaseOutcome, Status};
 use image::wire::Until;
-use rig::build::{Built, initrd_with};
+use rig::build::{Built, initrd_for_disk, initrd_with};
+use rig::checks::Checks;
 use rig::disk::FileSystem;
 use rig::guest::{Guest, Setup};
 use rig::phantom::Model;
@@ -15,83 +14,85 @@ use rig::variant::Variant;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-const DISK: &[&str] = &["--payload", "disk"];
-
 /// The default build: the kernel has EROFS, so that the driver is an image in the initrd.
 fn image() -> &'static Built {
     static BUILT: OnceLock<Built> = OnceLock::new();
     BUILT.get_or_init(|| initrd_with(&[]))
 }
 
-fn disk() -> &'static Built {
-    static BUILT: OnceLock<Built> = OnceLock::new();
-    BUILT.get_or_init(|| initrd_with(DISK))
-}
-
 fn driver_disk() -> &'static Path {
-    disk().disk.as_deref().unwrap()
+    initrd_for_disk().disk.as_deref().unwrap()
 }
 
-/// A script for a container that has a GPU: what it sees of the driver, and the adapter opened once more.
+/// A script for a container that has a GPU: what it sees of the driver, and the adapter opened once more. Digests of a hundred megabytes take an
+/// emulated processor long: they are made where `$SUMS` says so.
 const LOOK: &str = "echo dlopen; dlopen libcuda.so.1 libcuda.so libnvidia-ml.so.1; echo files
     for f in $(find / -xdev -name 'lib*.so.550*' -o -xdev -name nvidia-smi); do stat -c '%n %s %a %u:%g' $f; done | sort; echo sums
-    for f in $(find / -xdev -name 'lib*.so.550*'); do sha256sum $f; done; echo smi
+    [ -z \"$SUMS\" ] || for f in $(find / -xdev -name 'lib*.so.550*'); do sha256sum $f; done; echo smi
     nvidia-smi; echo smi ended with $?
     rm /usr/bin/nvidia-smi; ls /usr/bin/nvidia-smi 2>/dev/null; echo removed $?; echo the end; sleep 1000";
 
 fn with_script(setup: Setup, dir: &Path, text: &str) -> Setup {
-    let json = serde_json::json!({ "entrypoint": ["/bin/sh", "-c", text] }).to_string();
-    setup.disk(&file_disk(dir, "config", layout::CONFIG_FILE, &json), "config")
+    with_config(setup, dir, &serde_json::json!({ "entrypoint": ["/bin/sh", "-c", text] }))
+}
+
+fn with_config(setup: Setup, dir: &Path, config: &serde_json::Value) -> Setup {
+    setup.disk(&file_disk(dir, "config", layout::CONFIG_FILE, &config.to_string()), "config")
 }
 
 fn root() -> PathBuf {
     root_disk(Suite::Trixie, FileSystem::Ext4)
 }
 
+/// Whether every byte of what the container has is compared.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Bytes {
+    Compared,
+    NotCompared,
+}
+
 /// Boots with a phantom H100, and returns the guest when its container has looked.
-fn look(setup: Setup) -> Guest {
+fn look(setup: Setup, bytes: Bytes) -> Guest {
     let dir = tempfile::tempdir().unwrap();
-    let setup = with_script(setup.disk(&root(), "root"), dir.path(), LOOK).gpu(Model::H100);
+    let sums = if bytes == Bytes::Compared { "yes" } else { "" };
+    let config = serde_json::json!({ "entrypoint": ["/bin/sh", "-c", LOOK], "env": { "SUMS": sums } });
+    let setup = with_config(setup.disk(&root(), "root"), dir.path(), &config).gpu(Model::H100);
     let mut guest = boot(setup.cmdline("HAS_GPU=1 gpu_initrd.gpu=optional"));
     guest.wait_for_console("the end", PATIENCE).unwrap();
     guest
 }
 
-/// The container has every file that the manifest lists, byte for byte, and the adapter gets its firmware each time.
-fn assert_whole(guest: &Guest, built: &Built) {
-    let console = guest.console();
-    let status = ask(guest);
-    assert_eq!(status.outcome, Outcome::Ready);
-    assert!(status.resolved.iter().all(|resolved| resolved.ours), "{:?}", status.resolved);
+/// The container has every file that the manifest lists, byte for byte where that was looked at, and the adapter gets its firmware each time.
+fn assert_whole(guest: &Guest, built: &Built, bytes: Bytes) {
+    let (console, status) = (guest.console(), ask(guest));
+    let mut checks = Checks::of(&console);
+    checks.same(status.outcome, Outcome::Ready, "outcome");
+    checks.that(status.resolved.iter().all(|resolved| resolved.ours), format!("{:?}", status.resolved));
     let opened = between(&console, "dlopen", "files");
-    assert!(opened.iter().any(|line| line.starts_with("libcuda.so.1 ")), "{opened:?}");
+    checks.that(opened.iter().any(|line| line.starts_with("libcuda.so.1 ")), format!("{opened:?}"));
     let files = between(&console, "files", "sums");
-    assert!(
-        files.iter().any(|line| line.starts_with("/usr/bin/nvidia-smi ") && line.ends_with(" 755 0:0")),
-        "{files:?}"
-    );
+    let is_it = |line: &String| line.starts_with("/usr/bin/nvidia-smi ") && line.ends_with(" 755 0:0");
+    checks.that(files.iter().any(is_it), format!("{files:?}"));
     let sums = between(&console, "sums", "smi");
     let manifest = rig::variant::manifest(&built.initrd).unwrap();
     let packed: Vec<_> = manifest.files.iter().filter(|file| file.path.ends_with(built.driver())).collect();
-    assert!(packed.len() > 8);
+    checks.that(packed.len() > 8, format!("{packed:?}"));
     for file in packed {
-        let image::manifest::Kind::File { sha256, .. } = &file.kind else { continue };
+        let image::manifest::Kind::File { sha256, size } = &file.kind else { continue };
         let name = file.path.rsplit('/').next().unwrap();
-        assert!(
-            sums.iter().any(|line| line.starts_with(sha256) && line.ends_with(name)),
-            "{name} in {sums:#?}"
-        );
+        let is_there = |line: &String| line.contains(&format!("/{name} {size} "));
+        checks.that(files.iter().any(is_there), format!("{name} of {size} bytes is not in {files:#?}"));
+        let is_it = |line: &String| line.starts_with(sha256) && line.ends_with(name);
+        let compared = bytes == Bytes::NotCompared || sums.iter().any(is_it);
+        checks.that(compared, format!("{name} is not in {sums:#?}"));
     }
-    assert!(console.contains("No devices were found\nsmi ended with 6\nremoved 2\n"), "{console}");
+    checks.has(&console, "No devices were found\nsmi ended with 6\nremoved 2\n", "nvidia-smi");
     let failed = finding(&status, Code::AdapterInitFailed);
-    assert!(
-        failed.evidence.iter().any(|line| line.contains("RmInitAdapter failed! (0x62:0x65:")),
-        "{failed:?}"
-    );
+    checks.has(&failed.evidence.join("\n"), "RmInitAdapter failed! (0x62:0x65:", "evidence");
     // Once for PID 1, once for nvidia-smi: both got as far, so both had their firmware.
     let reached = console.matches("RmInitAdapter failed! (0x62:0x65:").count();
-    assert!(reached >= 2, "{reached} times in {console}");
-    assert!(!console.contains("Direct firmware load"), "{console}");
+    checks.that(reached >= 2, format!("{reached} times to the hardware's stage"));
+    checks.that(!console.contains("Direct firmware load"), "firmware was missing");
 }
 
 fn phase(status: &Status, wanted: Phase) -> PhaseOutcome {
@@ -101,21 +102,22 @@ fn phase(status: &Status, wanted: Phase) -> PhaseOutcome {
 #[test]
 fn the_default_image_mounts_its_driver_from_the_initrd() {
     assert_eq!(image().report["payload"]["mode"], "image", "{}", image().report);
-    let guest = look(guest_of(&image().initrd));
-    assert_whole(&guest, image());
+    let guest = look(guest_of(&image().initrd), Bytes::Compared);
+    assert_whole(&guest, image(), Bytes::Compared);
     assert_eq!(phase(&ask(&guest), Phase::Payload), PhaseOutcome::Done);
 }
 
 #[test]
 fn a_disk_carries_the_driver_for_a_small_guest() {
-    let guest = look(guest_of(&disk().initrd).disk(driver_disk(), "driver").memory_mib(256));
-    assert_whole(&guest, disk());
+    let setup = guest_of(&initrd_for_disk().initrd).disk(driver_disk(), "driver").memory_mib(256);
+    let guest = look(setup, Bytes::Compared);
+    assert_whole(&guest, initrd_for_disk(), Bytes::Compared);
 }
 
 #[test]
 fn persistent_memory_carries_the_driver_too() {
-    let guest = look(guest_of(&disk().initrd).pmem(driver_disk()));
-    assert_whole(&guest, disk());
+    let guest = look(guest_of(&initrd_for_disk().initrd).pmem(driver_disk()), Bytes::NotCompared);
+    assert_whole(&guest, initrd_for_disk(), Bytes::NotCompared);
 }
 
 /// A changed copy of the driver's disk.
@@ -138,17 +140,17 @@ fn refused(setup: Setup) -> Status {
 
 #[test]
 fn a_missing_disk_and_another_disk_are_named_by_their_uuids() {
-    let uuid = disk().report["payload"]["uuid"].as_str().unwrap();
-    let status = refused(guest_of(&disk().initrd));
+    let uuid = initrd_for_disk().report["payload"]["uuid"].as_str().unwrap();
+    let status = refused(guest_of(&initrd_for_disk().initrd));
     let missing = finding(&status, Code::PayloadDiskMissing);
     assert!(missing.message.contains(uuid) && missing.message.contains("/dev/vda"), "{missing:?}");
     assert!(missing.hint.contains("--payload-output"), "{missing:?}");
     assert_eq!(phase(&status, Phase::Payload), PhaseOutcome::Failed);
 
-    let other = initrd_with(&["--payload", "disk", "--gpu", "t4"]);
+    let other = initrd_with(crate::gpu::FOR_T4);
     let other_uuid = other.report["payload"]["uuid"].as_str().unwrap();
     assert_ne!(uuid, other_uuid);
-    let status = refused(guest_of(&disk().initrd).disk(other.disk.as_deref().unwrap(), "driver"));
+    let status = refused(guest_of(&initrd_for_disk().initrd).disk(other.disk.as_deref().unwrap(), "driver"));
     let missing = finding(&status, Code::PayloadDiskMissing);
     assert!(missing.message.contains(uuid) && missing.message.contains(other_uuid), "{missing:?}");
 }
@@ -162,7 +164,7 @@ fn a_disk_with_altered_content_is_refused_by_the_kernel_block_by_block() {
             bytes[at] ^= 1;
         }
     });
-    let status = refused(guest_of(&disk().initrd).disk(&altered, "driver"));
+    let status = refused(guest_of(&initrd_for_disk().initrd).disk(&altered, "driver"));
     let refused = finding(&status, Code::PayloadAltered);
     assert!(refused.message.contains("hash tree"), "{refused:?}");
     assert!(refused.evidence.iter().any(|line| line.contains("verity")), "{refused:?}");
@@ -173,13 +175,13 @@ fn a_disk_with_an_altered_superblock_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     // A byte of the first block that is no part of the UUID.
     let altered = altered(dir.path(), |bytes| bytes[4000] ^= 1);
-    let status = refused(guest_of(&disk().initrd).disk(&altered, "driver"));
+    let status = refused(guest_of(&initrd_for_disk().initrd).disk(&altered, "driver"));
     finding(&status, Code::PayloadAltered);
 }
 
 /// The image for a disk, as for a kernel that has no dm-verity.
 fn without_verity(dir: &Path) -> PathBuf {
-    let mut variant = Variant::of(&disk().initrd).unwrap();
+    let mut variant = Variant::of(&initrd_for_disk().initrd).unwrap();
     variant.edit_manifest(|manifest| {
         manifest.modules.retain(|module| !["dm_verity", "dm_mod"].contains(&&*module.name));
     });
@@ -192,13 +194,13 @@ fn without_verity(dir: &Path) -> PathBuf {
 fn without_dm_verity_the_guest_reads_the_whole_disk_itself() {
     let dir = tempfile::tempdir().unwrap();
     let initrd = without_verity(dir.path());
-    let guest = look(guest_of(&initrd).disk(driver_disk(), "driver"));
+    let guest = look(guest_of(&initrd).disk(driver_disk(), "driver"), Bytes::NotCompared);
     assert!(
         guest.console().contains("the kernel has no dm-verity: reading all of /dev/vd"),
         "{}",
         guest.console()
     );
-    assert_whole(&guest, disk());
+    assert_whole(&guest, initrd_for_disk(), Bytes::NotCompared);
 
     let altered = altered(dir.path(), |bytes| bytes[1 << 20] ^= 1);
     let status = refused(guest_of(&initrd).disk(&altered, "driver"));
@@ -212,8 +214,8 @@ fn without_dm_verity_the_guest_reads_the_whole_disk_itself() {
 fn an_image_on_a_tmpfs_is_mounted_through_a_loop_device() {
     let initrd = image();
     let setup = Setup::new(&initrd.kernel, &initrd.initrd).unwrap().memory_mib(2048);
-    let guest = look(setup);
-    assert_whole(&guest, initrd);
+    let guest = look(setup, Bytes::NotCompared);
+    assert_whole(&guest, initrd, Bytes::NotCompared);
 }
 
 #[test]
@@ -234,7 +236,7 @@ fn a_driver_that_no_gpu_needs_gives_its_memory_back() {
 #[test]
 fn every_compression_boots() {
     for compression in ["zstd:1", "lz4", "gzip", "xz", "none"] {
-        let built = initrd_with(&["--payload", "image", "--compression", compression]);
+        let built = initrd_with(&["--payload", "disk", "--compression", compression]);
         let setup = guest_of(&built.initrd).disk(&root(), "root");
         let mut guest = boot(setup.cmdline("-- /bin/echo the container runs"));
         let (_, console) = guest.wait_for_end(PATIENCE).unwrap();

@@ -1,8 +1,6 @@
 //! The container roots are what the other tests take them for: the release's own programs and loader run in them, and the probes do what
 //! they say. Entered as they are, without a guest.
 
-#![allow(clippy::unwrap_used, reason = "a test ends where its ground is missing")]
-
 use std::{
     os::unix::process::ExitStatusExt as _,
     path::Path,

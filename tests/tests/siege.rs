@@ -1,7 +1,5 @@
 //! A host that has gone mad: ten thousand connections with a million random frames, from before the guest listens.
 
-#![allow(clippy::unwrap_used, reason = "the helpers of a test may panic as the test may")]
-
 use image::status::Outcome;
 use image::wire::{self, MAX_REPLY, MAX_REQUEST, Reply, Request, Until};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};

@@ -1,11 +1,9 @@
 //! What a guest tells the host without being asked: events on a connection of its own, and systemd's notifications.
 
-#![allow(clippy::unwrap_used, reason = "the helpers of a test may panic as the test may")]
-
 use image::event::{Event, Happening};
 use image::status::{Outcome, Phase};
 use image::wire::{self, MAX_REPLY, Reply};
-use rig::scene::{PATIENCE, boot, guest};
+use rig::scene::{PATIENCE, boot, guest, guest_with_driver};
 use std::io::Read;
 use std::os::unix::net::UnixListener;
 use std::sync::mpsc::{Receiver, channel};
@@ -96,7 +94,7 @@ fn a_supervisor_and_a_listener_hear_of_a_whole_life() {
 
 #[test]
 fn a_supervisor_hears_why_a_boot_failed() {
-    let setup = guest().cmdline(
+    let setup = guest_with_driver().cmdline(
         "HAS_GPU=1 gpu_initrd.linger=1s systemd.set_credential=vmm.notify_socket:vsock-stream:2:9000 -- true",
     );
     let said = notifications(setup.listen(9000).unwrap());

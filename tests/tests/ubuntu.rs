@@ -1,13 +1,10 @@
 //! Ubuntu's archive as the source of packages: the profile that the tool carries, resolved, built, verified, and booted with a phantom GPU.
 //!
 //! The archive is the machine's own one for Ubuntu, else the one beside its Debian archive on the same mirror. A mirror without Ubuntu
-//! is said aloud, and nothing is tested then.
-
-#![allow(clippy::unwrap_used, reason = "the helpers of a test may panic as the test may")]
+//! is the one reason not to run; the last lines of `tests/run` repeat it.
 
 use std::{
     fs,
-    io::Write as _,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
 };
@@ -32,6 +29,7 @@ use rig::{
     disk::FileSystem,
     guest::Setup,
     phantom::Model,
+    record::not_run,
     roots::Suite,
     scene::{PATIENCE, between, boot, file_disk, finding, root_disk, wait},
 };
@@ -107,8 +105,8 @@ fn built() -> Option<PathBuf> {
     let resolved = run(&place, &["pins", "update", "--driver", DRIVER]);
     let text = String::from_utf8_lossy(&resolved.stderr).into_owned();
     if text.contains("does not have a Release file") {
-        // Past the test harness, which keeps what good tests print.
-        let _ = writeln!(std::io::stderr(), "NOT RUN: this machine's mirror has no Ubuntu: {text}");
+        let why = "this machine's mirror has no Ubuntu beside its Debian (apt: does not have a Release file)";
+        not_run("ubuntu::an_image_of_ubuntus_packages_passes_verify_and_drives_a_gpu", why);
         return None;
     }
     assert!(resolved.status.success(), "{text}");

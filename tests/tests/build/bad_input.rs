@@ -4,7 +4,7 @@ use std::fs;
 
 use rig::{build::initrd, variant::patch};
 
-use crate::sandbox::{Sandbox, refused};
+use super::sandbox::{Sandbox, refused};
 
 #[test]
 fn a_lock_with_another_digest() {

@@ -2,7 +2,7 @@
 
 use std::{fs, process::Command};
 
-use crate::sandbox::{Sandbox, refused};
+use super::sandbox::{Sandbox, refused};
 
 /// Mounts a tmpfs of size `$1` on `$2`, runs the rest, and fails when that leaves a temporary file there.
 const FULL: &str = r#"set -eu

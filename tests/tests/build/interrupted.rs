@@ -14,7 +14,7 @@ use nix::{
 };
 use rig::process::poll;
 
-use crate::sandbox::Sandbox;
+use super::sandbox::Sandbox;
 
 /// Longest wait for a moment, and for programs to be gone.
 const PATIENCE: Duration = Duration::from_mins(1);

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 use host_builder::archive::{Archive, Item, Want};
 use rig::build::initrd;
 
-use crate::{content::manifest_bytes, sandbox::Sandbox};
+use super::{content::manifest_bytes, sandbox::Sandbox};
 
 /// The keys that the README documents.
 const KEYS: &[&str] = &[
@@ -28,6 +28,7 @@ const KEYS: &[&str] = &[
     "payload",
     "recommended_cmdline",
     "seconds",
+    "total_seconds",
     "unpacked_bytes",
 ];
 
@@ -92,10 +93,12 @@ fn every_compression_holds_the_same_archive() {
         let entry = |item: Item| (item.entry.text().into_owned(), item.entry.mode, item.target, item.sha256);
         items.into_iter().map(entry).collect::<Vec<_>>()
     };
-    let expected = read(&initrd().initrd);
+    let mut expected = None;
     for how in ["none", "zstd:1", "lz4", "gzip"] {
-        let output = sandbox.build(&["--quiet", "--compression", how]);
+        let little = ["--capabilities", "utility", "--gpu", "t4"];
+        let output = sandbox.build(&[&["--quiet", "--compression", how], &little[..]].concat());
         assert!(output.status.success(), "{output:?}");
-        assert!(read(&sandbox.path("out/initrd.img")) == expected, "{how}");
+        let found = read(&sandbox.path("out/initrd.img"));
+        assert!(found.len() > 20 && *expected.get_or_insert_with(|| found.clone()) == found, "{how}");
     }
 }

@@ -12,7 +12,7 @@ fn dry(options: &[&str]) -> Output {
 }
 
 fn refused(options: &[&str], texts: &[&str]) {
-    crate::sandbox::refused(&dry(&[options, &["--quiet"]].concat()), texts);
+    super::sandbox::refused(&dry(&[options, &["--quiet"]].concat()), texts);
 }
 
 fn manifest(options: &[&str]) -> serde_json::Value {
@@ -67,7 +67,7 @@ fn a_disk_is_an_output_beside_the_others() {
     let verified =
         Command::new(program()).arg("verify").arg(&built.initrd).arg("--payload").arg(disk).output().unwrap();
     assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stderr));
-    crate::sandbox::refused(
+    super::sandbox::refused(
         &dry(&["--payload-output", "x", "--output", "x", "--quiet"]),
         &["--output and --payload-output are both x"],
     );

@@ -9,24 +9,20 @@ use std::{
 };
 
 use host_builder::{
-    cache::{sha256, sha256_file},
+    cache::{Cache, sha256, sha256_file},
+    kernel_modules::build::recipe,
     lock::{Lock, Set},
+    profile::{DEFAULT, Profile},
+    toolroot::Toolroot,
+    ui::Ui,
 };
-use rig::build::{initrd, initrd_with, program};
+use rig::{
+    build::{initrd, initrd_with, program},
+    record::not_run,
+};
 
 /// `nobody`.
 const USER: u32 = 65534;
-/// How modules are compiled: a record of an earlier comparison is good as long as this stays the same.
-const SOURCES: [&str; 7] = [
-    include_str!("../../../host-builder/src/kernel_modules/build.rs"),
-    include_str!("../../../host-builder/src/kernel_modules/compile.rs"),
-    include_str!("../../../host-builder/src/kernel_modules/headers.rs"),
-    include_str!("../../../host-builder/src/kernel_modules/source.rs"),
-    include_str!("../../../host-builder/src/kernel_modules/workshop.rs"),
-    include_str!("../../../host-builder/src/toolroot.rs"),
-    include_str!("../../../host-builder/src/unpack/writer.rs"),
-];
-
 /// Name and digest of each of the GPU's modules in a cache, which has been used for one lock.
 fn modules(cache: &Path) -> String {
     let mut lines: Vec<_> = walkdir::WalkDir::new(cache.join("modules").canonicalize().unwrap())
@@ -54,7 +50,7 @@ impl Other {
         fs::create_dir_all(other.path("a directory")).unwrap();
         let cache = rig::build::cache().unwrap();
         let sets =
-            [crate::sandbox::image_sets(), vec![Set::ModuleSource, Set::Toolroot, Set::Payload]].concat();
+            [super::sandbox::image_sets(), vec![Set::ModuleSource, Set::Toolroot, Set::Payload]].concat();
         for artifact in lock.sets(&sets) {
             fs::copy(cache.blob(&artifact.sha256).unwrap(), blobs.join(&artifact.sha256)).unwrap();
         }
@@ -103,10 +99,12 @@ fn another_user_elsewhere_gets_the_same_bytes() {
     let other = Other::new(&lock);
     fs::copy(&first.lock, other.path("a directory/initrd.lock")).unwrap();
 
-    // Compiling takes minutes and is done once for these modules and this way of compiling.
+    // Compiling takes minutes: it is done once for everything that goes in, to the last byte, and what comes out.
     let rig = rig::build::cache().unwrap();
     let (key, ours) = modules_of_the_first();
-    let digest = sha256([SOURCES.concat(), key.clone(), ours.clone()].concat().as_bytes());
+    let profile = Profile::load(DEFAULT).unwrap().0;
+    let recipe = recipe(&rig, &lock, &profile.modules, compiler(&rig, &lock, &profile)).unwrap();
+    let digest = sha256([recipe, ours.clone()].concat().as_bytes());
     let record = rig.room("rig/reproduced").unwrap().join(&digest[..16]);
     let compiled_before = record.exists();
     if compiled_before {
@@ -124,15 +122,22 @@ fn another_user_elsewhere_gets_the_same_bytes() {
     assert_eq!(same("k"), sha256_file(&first.kernel).unwrap());
     assert_eq!(same("initrd.lock"), sha256_file(&first.lock).unwrap());
     if compiled_before {
-        println!("modules compiled twice with the same result before: {}", record.display());
+        let why = "the same source, programs, commands and environment gave the same bytes before, as";
+        not_run("compiling NVIDIA's modules a second time", &format!("{why} {} says", record.display()));
     } else {
         fs::write(record, ours).unwrap();
     }
 }
 
+/// The toolroot that the modules of the image were compiled in.
+fn compiler(cache: &Cache, lock: &Lock, profile: &Profile) -> Toolroot {
+    let links = profile.toolroot.as_ref().unwrap().links.clone();
+    Toolroot::of(cache, lock, Set::Toolroot, &links, &Ui::new(true)).unwrap()
+}
+
 /// The cache's name of the modules in the image, and their digests.
 fn modules_of_the_first() -> (String, String) {
-    let manifest = crate::content::manifest_bytes(&initrd().initrd);
+    let manifest = super::content::manifest_bytes(&initrd().initrd);
     let manifest = String::from_utf8(manifest).unwrap();
     let room = rig::build::cache().unwrap().room("modules").unwrap();
     let entries = fs::read_dir(room).unwrap().map(|entry| entry.unwrap().path());

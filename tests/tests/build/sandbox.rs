@@ -3,7 +3,6 @@
 
 use std::{
     fs,
-    os::unix::fs::symlink,
     path::PathBuf,
     process::{Command, Output, Stdio},
 };
@@ -17,7 +16,7 @@ use image::capability::Capability;
 use rig::build::{initrd, program};
 use tempfile::TempDir;
 
-use crate::archive::{Archive, SUITE};
+use super::archive::{Archive, SUITE};
 
 /// What the image of the default options is made from when its modules are built.
 pub fn image_sets() -> Vec<Set> {
@@ -45,25 +44,13 @@ impl Sandbox {
         let profile = replaced(&profile, "suite = \"trixie-backports\"\n", &format!("suite = \"{SUITE}\"\n"));
         let profile = replaced(&profile, "suite = \"trixie\"\n", &format!("suite = \"{SUITE}\"\n"));
         let mut sandbox = Self { directory, archive, lock, profile: String::new() };
-        sandbox.borrow();
+        rig::build::borrow(&sandbox.path("cache")).unwrap();
         sandbox.set_profile(profile);
         // The archive is not signed, and no proxy of the machine's leads to it.
         let conf = "Acquire::AllowInsecureRepositories \"true\";\nAPT::Get::AllowUnauthenticated \"true\";\n\
                     Acquire::http::Proxy::127.0.0.1 \"DIRECT\";\nAcquire::Retries::Delay \"false\";\n";
         fs::write(sandbox.path("apt.conf"), conf).unwrap();
         sandbox
-    }
-
-    /// Links everything of the rig's cache that an image is made from: what is removed or replaced here stays there.
-    fn borrow(&self) {
-        let rig = rig::build::cache().unwrap();
-        for room in ["blobs/sha256", "trees", "modules", "module-index", "toolroots"] {
-            let here = self.path("cache").join(room);
-            fs::create_dir_all(&here).unwrap();
-            for entry in fs::read_dir(rig.room(room).unwrap()).unwrap().map(Result::unwrap) {
-                symlink(entry.path(), here.join(entry.file_name())).unwrap();
-            }
-        }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -185,7 +172,7 @@ impl Sandbox {
         self.set_profile(profile);
         let output = self.build(&["--dry-run", "--json"]);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        assert!(output.stdout == crate::content::manifest_bytes(&initrd().initrd), "another plan");
+        assert!(output.stdout == super::content::manifest_bytes(&initrd().initrd), "another plan");
     }
 }
 

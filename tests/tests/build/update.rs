@@ -13,7 +13,7 @@ use host_builder::{
 };
 use rig::build::{initrd, program};
 
-use crate::sandbox::{Sandbox, refused};
+use super::sandbox::{Sandbox, refused};
 
 const NEXT: &str = "550.200.01";
 

@@ -17,7 +17,8 @@ use rig::{
     roots::{Recipe, Suite},
 };
 
-use super::{capabilities, oracle};
+use super::capabilities;
+use crate::oracle;
 
 const LIB: &str = "usr/lib/x86_64-linux-gnu";
 const LIB32: &str = "usr/lib/i386-linux-gnu";

@@ -1,6 +1,6 @@
 //! What is wrong between the driver and the container's image. The GPU is the stub's, which comes up ready.
 
-use crate::failed;
+use super::failed;
 use image::layout;
 use image::status::{Code, Outcome, Severity};
 use image::wire::Until;
@@ -10,7 +10,7 @@ use rig::phantom::Model;
 use rig::process::run;
 use rig::qemu::Drive;
 use rig::roots::{Recipe, Suite};
-use rig::scene::{boot, file_disk, guest_of, stub_initrd, told, vm_tools, wait};
+use rig::scene::{boot, file_disk, guest_with_stub, told, vm_tools, wait};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -38,8 +38,8 @@ fn disk_of(root: &Path, kind: FileSystem) -> PathBuf {
     image
 }
 
-fn with_gpu(dir: &Path) -> Setup {
-    guest_of(&stub_initrd(dir)).gpu(Model::H100).cmdline("HAS_GPU=1 gpu_initrd.linger=120s")
+fn with_gpu() -> Setup {
+    guest_with_stub().gpu(Model::H100).cmdline("HAS_GPU=1 gpu_initrd.linger=120s")
 }
 
 #[test]
@@ -54,7 +54,7 @@ fn a_library_that_wins_and_a_capability_that_is_not_packed_are_told_and_the_cont
         "NVIDIA_DRIVER_CAPABILITIES": "compute,utility,graphics",
     });
     let config = serde_json::json!({ "entrypoint": ["/true"], "env": env }).to_string();
-    let setup = with_gpu(dir.path())
+    let setup = with_gpu()
         .disk(&disk_of(&root, FileSystem::Erofs), "root")
         .disk(&file_disk(dir.path(), "config", layout::CONFIG_FILE, &config), "config")
         .cmdline("gpu_initrd.driver_files=keep");
@@ -71,7 +71,7 @@ fn a_directory_in_the_loader_caches_place_ends_the_boot() {
     let dir = tempfile::tempdir().unwrap();
     let root = small_root(dir.path());
     fs::create_dir_all(root.join("etc/ld.so.cache/in-the-way")).unwrap();
-    let status = failed(with_gpu(dir.path()).disk(&disk_of(&root, FileSystem::Erofs), "root"));
+    let status = failed(with_gpu().disk(&disk_of(&root, FileSystem::Erofs), "root"));
     let failed = told(&status, Code::CacheFailed, Severity::Error, "");
     assert!(failed.message.contains("/etc/ld.so.cache"), "{failed:?}");
 }
@@ -84,7 +84,7 @@ fn a_file_in_the_place_of_a_directory_ends_the_boot() {
     let image = disk_of(&root, FileSystem::Ext4);
     let env = serde_json::json!({ "NVIDIA_DRIVER_CAPABILITIES": "utility" });
     let config = serde_json::json!({ "entrypoint": ["/true"], "env": env }).to_string();
-    let setup = with_gpu(dir.path())
+    let setup = with_gpu()
         .drive(Drive { image, read_only: false, serial: "root".into() })
         .disk(&file_disk(dir.path(), "config", layout::CONFIG_FILE, &config), "config")
         .cmdline("gpu_initrd.upper=none");

@@ -1,16 +1,20 @@
 //! What is wrong with the driver's modules and nodes.
 
-use crate::{failed, guest_with, real_variant, variant};
+use super::{failed, real_variant, variant, with_root};
 use image::layout;
 use image::status::{Code, GpuState, Severity};
-use rig::build::initrd;
+use rig::build::initrd_for_disk;
+use rig::guest::Setup;
 use rig::phantom::Model;
-use rig::scene::{stub_initrd, told};
+use rig::scene::{stub_build, told, with_driver};
+use std::path::Path;
 
 /// Debian signs its modules, and nobody NVIDIA's.
 #[test]
 fn an_unsigned_driver_is_rejected_where_the_kernel_insists_on_signatures() {
-    let setup = guest_with(&initrd().initrd).gpu(Model::H100).cmdline("module.sig_enforce=1");
+    let setup = with_root(with_driver(&initrd_for_disk().initrd, initrd_for_disk()))
+        .gpu(Model::H100)
+        .cmdline("module.sig_enforce=1");
     let status = failed(setup);
     let rejected =
         told(&status, Code::ModuleRejected, Severity::Error, "Loading of unsigned module is rejected");
@@ -24,23 +28,28 @@ fn a_driver_of_another_version_than_the_libraries_is_refused() {
     let image = real_variant(dir.path(), |variant| {
         variant.edit_manifest(|manifest| manifest.driver.as_mut().unwrap().version = "550.999.99".into());
     });
-    let status = failed(guest_with(&image).gpu(Model::H100));
+    let status = failed(with_root(with_driver(&image, initrd_for_disk())).gpu(Model::H100));
     let mismatch = told(&status, Code::ModuleVersionMismatch, Severity::Error, "");
     assert!(
-        mismatch.message.contains("550.999.99") && mismatch.message.contains(initrd().driver()),
+        mismatch.message.contains("550.999.99") && mismatch.message.contains(initrd_for_disk().driver()),
         "{mismatch:?}"
     );
-    assert_eq!(status.driver_loaded.as_deref(), Some(initrd().driver()));
+    assert_eq!(status.driver_loaded.as_deref(), Some(initrd_for_disk().driver()));
+}
+
+/// A guest of a variant of the image with the stub driver, and one GPU.
+fn stub(image: &Path) -> Setup {
+    with_root(with_driver(image, stub_build())).gpu(Model::H100)
 }
 
 /// The stub, whose misc device stands where nvidiactl belongs, in an image whose plan has no nvidia-uvm.
 #[test]
 fn a_plan_without_uvm_and_a_foreign_device_in_a_nodes_place_are_told() {
     let dir = tempfile::tempdir().unwrap();
-    let image = variant(&stub_initrd(dir.path()), dir.path(), |variant| {
+    let image = variant(&stub_build().initrd, dir.path(), |variant| {
         variant.edit_manifest(|manifest| manifest.modules.retain(|module| module.name != "nvidia_uvm"));
     });
-    let status = failed(guest_with(&image).gpu(Model::H100).cmdline("nvidia.node=nvidiactl"));
+    let status = failed(stub(&image).cmdline("nvidia.node=nvidiactl"));
     let missing = told(&status, Code::UvmMissing, Severity::Error, "");
     assert!(
         missing.message.contains("nvidia-uvm") && missing.message.contains("CUDA cannot start"),
@@ -57,9 +66,14 @@ fn a_plan_without_uvm_and_a_foreign_device_in_a_nodes_place_are_told() {
 #[test]
 fn a_module_that_is_not_there_and_a_node_that_cannot_be_made_are_told() {
     let dir = tempfile::tempdir().unwrap();
-    let file = layout::gpu_module(initrd().release(), "nvidia-uvm.ko");
-    let image = variant(&stub_initrd(dir.path()), dir.path(), |variant| variant.remove(&file));
-    let status = failed(guest_with(&image).gpu(Model::H100).cmdline("nvidia.node=nvidiactl/foreign"));
+    let file = layout::gpu_module(initrd_for_disk().release(), "not-packed.ko");
+    let image = variant(&stub_build().initrd, dir.path(), |variant| {
+        variant.edit_manifest(|manifest| {
+            let uvm = manifest.modules.iter_mut().find(|module| module.name == "nvidia_uvm").unwrap();
+            uvm.path.clone_from(&file);
+        });
+    });
+    let status = failed(stub(&image).cmdline("nvidia.node=nvidiactl/foreign"));
     let missing = told(&status, Code::ModuleMissing, Severity::Error, "");
     assert!(missing.message.contains(&file) && missing.message.contains("nvidia_uvm"), "{missing:?}");
     let failed = told(&status, Code::NodeFailed, Severity::Error, "");

@@ -1,12 +1,12 @@
 //! Defects of our own: an image without a plan, or without a driver, and a guest-init that panics.
 
-use crate::{failed, real_variant};
+use super::{failed, real_variant};
 use image::layout;
 use image::status::{Code, Outcome, PhaseOutcome, Severity};
 use image::wire::Until;
 use rig::build::{faulty_guest_init, initrd_with};
 use rig::guest::{Guest, Setup};
-use rig::scene::{PATIENCE, boot, guest_of, told, wait};
+use rig::scene::{PATIENCE, boot, guest_of, told, told_on_console, wait};
 
 /// Waits for the end and returns the console: the machine was powered off, in order, by PID 1.
 fn console_of_end(guest: &mut Guest) -> String {
@@ -20,7 +20,7 @@ fn console_of_end(guest: &mut Guest) -> String {
 /// A guest whose guest-init has a fault.
 fn faulty(fault: &str) -> Setup {
     let program = faulty_guest_init().to_string_lossy();
-    let built = initrd_with(&["--payload", "files", "--guest-init", &program]);
+    let built = initrd_with(&["--payload", "disk", "--guest-init", &program]);
     guest_of(&built.initrd).cmdline(&format!("gpu_initrd_fault={fault} -- true"))
 }
 
@@ -56,7 +56,7 @@ fn an_image_without_a_readable_plan_says_so_on_the_console() {
     let image = real_variant(dir.path(), |variant| *variant.file(layout::MANIFEST) = b"{".to_vec());
     let console = console_of_end(&mut boot(guest_of(&image).cmdline("gpu_initrd.linger=0s -- true")));
     let code = Code::ManifestInvalid.name();
-    assert!(console.contains(&format!("gpu-initrd: {code}: {}: ", layout::MANIFEST)), "{console}");
+    told_on_console(&console, Code::ManifestInvalid, &format!("{}: ", layout::MANIFEST));
     assert!(console.contains("what to do: build the initrd again"), "{console}");
     assert!(console.contains(&format!("powering off: the boot failed: {code}")), "{console}");
 }

@@ -1,19 +1,23 @@
 //! What is wrong with the GPUs: the real driver on phantoms.
 
-use crate::{failed, guest_with};
+use super::{failed, with_root};
 use image::status::{Code, GpuState, Outcome, Severity};
 use image::wire::Until;
-use rig::build::{initrd, initrd_with};
-use rig::disk::FileSystem;
+use rig::build::initrd_for_disk;
+use rig::guest::Setup;
 use rig::phantom::Model;
-use rig::roots::Suite;
-use rig::scene::{boot, guest_of, root_disk, told, wait, wait_for};
+use rig::scene::{boot, told, wait, wait_for, with_driver};
+
+/// A guest of the real driver.
+fn real() -> Setup {
+    with_root(with_driver(&initrd_for_disk().initrd, initrd_for_disk()))
+}
 
 /// One GPU too few, a parameter that is no number, a key that does not exist: each has its own name.
 #[test]
 fn a_wrong_number_of_gpus_a_bad_parameter_and_an_unknown_key_are_told_in_one_boot() {
     let line = "gpu_initrd.gpus=2 gpu_initrd.nonsense=1 nvidia.NVreg_DeviceFileMode=no-number";
-    let status = failed(guest_with(&initrd().initrd).gpu(Model::L4).cmdline(line));
+    let status = failed(real().gpu(Model::L4).cmdline(line));
     let mismatch = told(&status, Code::GpuCountMismatch, Severity::Error, "0000:01:00.0 10de:27b8");
     assert!(mismatch.message.contains("promised 2 GPUs, the PCI bus has 1"), "{mismatch:?}");
     let refused = told(&status, Code::ModuleFailed, Severity::Error, "`no-number' invalid for parameter");
@@ -26,7 +30,7 @@ fn a_wrong_number_of_gpus_a_bad_parameter_and_an_unknown_key_are_told_in_one_boo
 /// A GPU that comes from another guest without a reset, on a board with NVSwitches; then the host takes it away.
 #[test]
 fn a_gpu_in_use_switches_without_a_manager_and_a_gpu_that_is_unplugged() {
-    let setup = guest_with(&initrd().initrd).gpu_in_use(Model::H100).gpu(Model::NvSwitch);
+    let setup = real().gpu_in_use(Model::H100).gpu(Model::NvSwitch);
     let guest = boot(setup.cmdline("gpu_initrd.gpu=optional -- /bin/sleep 1000"));
     let status = wait(&guest, Until::Ready);
     assert_eq!(status.outcome, Outcome::Ready, "{status:#?}");
@@ -45,14 +49,7 @@ fn a_gpu_in_use_switches_without_a_manager_and_a_gpu_that_is_unplugged() {
 
 #[test]
 fn a_guest_with_too_little_memory_for_the_driver_says_so() {
-    let built = initrd_with(&["--payload", "disk"]);
-    let setup = guest_of(&built.initrd)
-        .disk(&root_disk(Suite::Bookworm, FileSystem::Erofs), "root")
-        .disk(built.disk.as_deref().unwrap(), "driver")
-        .gpu(Model::H100)
-        .memory_mib(160)
-        .cmdline("HAS_GPU=1 gpu_initrd.linger=120s");
-    let status = failed(setup);
+    let status = failed(real().gpu(Model::H100).memory_mib(160));
     let low = told(&status, Code::LowMemory, Severity::Error, "NV_ERR_NO_MEMORY");
     assert!(low.message.contains("too little memory to initialise the adapter"), "{low:?}");
     assert_eq!(status.gpus[0].state, GpuState::Failed);

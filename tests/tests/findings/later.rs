@@ -1,12 +1,12 @@
 //! What goes wrong after the boot, while the container runs: the stub has ready GPUs and says the real driver's lines when it is told to.
 
-use crate::guest_with;
+use super::with_root;
 use image::event::{Event, Happening};
 use image::layout;
 use image::status::{Code, GpuState, Outcome, Phase, Severity};
 use image::wire::{Reply, Request};
 use rig::phantom::Model;
-use rig::scene::{PATIENCE, boot, file_disk, request, stub_initrd, told, wait_for};
+use rig::scene::{PATIENCE, boot, file_disk, guest_with_stub, request, told, wait_for};
 
 /// As nv.c and osapi.c of NVIDIA's open modules write them.
 const XID_43: &str = "NVRM: Xid (PCI:0000:01:00): 43, pid=812, name=python3, Ch 00000008";
@@ -21,7 +21,7 @@ fn errors_of_a_gpu_its_loss_and_a_killed_child_are_told_while_the_container_runs
         ending memory; echo the child ended with $?; exec sleep 1000";
     let env = serde_json::json!({ "XID_43": XID_43, "XID_79": XID_79 });
     let config = serde_json::json!({ "entrypoint": ["/bin/sh", "-c", script], "env": env }).to_string();
-    let setup = guest_with(&stub_initrd(dir.path()))
+    let setup = with_root(guest_with_stub())
         .disk(&file_disk(dir.path(), "config", layout::CONFIG_FILE, &config), "config")
         .gpu(Model::H100)
         .gpu(Model::H100)

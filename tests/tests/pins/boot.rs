@@ -10,7 +10,7 @@ use rig::{
     roots::{Recipe, Suite},
 };
 
-use crate::place::Place;
+use super::place::Place;
 
 #[test]
 fn a_profile_without_qemu_says_what_to_do_and_that_works() {

@@ -6,7 +6,7 @@ use host_builder::unpack::{MAX_UNPACKED, Unpacked, Unpacker};
 use host_builder::{cache::sha256_file, vm::tools::Tools};
 use rig::process::run;
 
-use crate::place::{installer, makers, parts};
+use super::place::{installer, makers, parts};
 
 fn unpack(archive: &Path) -> (tempfile::TempDir, Vec<Unpacked>) {
     let root = tempfile::tempdir().unwrap();

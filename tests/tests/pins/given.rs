@@ -11,7 +11,7 @@ use std::{
 use rig::{build::program, process::run};
 use tempfile::TempDir;
 
-use crate::{
+use super::{
     modules::{copy_of_headers, key, stub},
     place::{installer, parts},
 };

@@ -15,7 +15,7 @@ use rig::{
 };
 use tempfile::TempDir;
 
-use crate::place::{Place, driver_files, parts};
+use super::place::{Place, driver_files, parts};
 
 /// Sources that are built as NVIDIA's are: the stub driver, with a nvidia-drm.
 pub fn stub(directory: &Path) {

@@ -5,7 +5,7 @@ use std::{fs, process::Command};
 use host_builder::cache::{sha256, sha256_file};
 use rig::process::run;
 
-use crate::place::Place;
+use super::place::Place;
 
 /// The same command in a network of its own, which has nothing.
 fn without_network(command: &Command, place: &Place) -> Command {

@@ -26,7 +26,7 @@ use rig::{
 };
 use tempfile::TempDir;
 
-use crate::server::Server;
+use super::server::Server;
 
 /// The profile that the tool carries for a release page.
 pub const PROFILE: &str = "ch-6.12.8-kernel-2-20251211";

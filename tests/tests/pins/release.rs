@@ -9,7 +9,7 @@ use host_builder::{
 use image::manifest::Manifest;
 use rig::build::initrd;
 
-use crate::place::{Place, address, driver_files, parts};
+use super::place::{Place, address, driver_files, parts};
 
 #[test]
 fn the_first_resolve_records_digests_and_says_so() {

@@ -18,7 +18,7 @@ use host_builder::{
 use image::{capability::Capability, manifest::Manifest};
 use rig::{build::initrd, process::run};
 
-use crate::place::{Place, driver_files, parts};
+use super::place::{Place, driver_files, parts};
 
 /// What a dry run plans.
 fn planned(place: &Place) -> Manifest {

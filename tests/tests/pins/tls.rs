@@ -11,7 +11,7 @@ use std::{
 
 use rig::process::{poll, run};
 
-use crate::place::{Place, address};
+use super::place::{Place, address};
 
 /// `openssl s_server`: a file in its directory is a whole answer, with its headers.
 struct Https {

@@ -4,7 +4,7 @@ use std::fs;
 
 use rig::{build::initrd, variant::patch};
 
-use crate::place::{Place, parts, tag};
+use super::place::{Place, parts, tag};
 
 #[test]
 fn another_release_is_one_command() {
@@ -78,7 +78,7 @@ fn a_profile_is_made_from_addresses_and_directories() {
         "--output",
         "profile-2.toml",
     ]));
-    command.args(["--kernel", &format!("{uri}{}", crate::place::address("vmlinux-x86_64"))]);
+    command.args(["--kernel", &format!("{uri}{}", super::place::address("vmlinux-x86_64"))]);
     command
         .arg("--gpu-modules")
         .arg(parts().path("modules"))
@@ -105,5 +105,5 @@ fn a_profile_is_made_from_addresses_and_directories() {
     let output = build.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let manifest = image::manifest::Manifest::from_json(&output.stdout).unwrap();
-    assert_eq!(crate::place::driver_files(&manifest), crate::place::driver_files(&parts().manifest));
+    assert_eq!(super::place::driver_files(&manifest), super::place::driver_files(&parts().manifest));
 }

@@ -1,8 +1,6 @@
 //! `pins` and the artifacts that are no packages: a release page served here, in the layout of the one that the embedded profile names, made
 //! from the real packages; installers and RPM packages made by the real programs; a mirror, with the network gone.
 
-#![allow(clippy::unwrap_used, reason = "a test ends where its ground is missing")]
-
 mod boot;
 mod formats;
 mod given;

@@ -2,8 +2,6 @@
 //!
 //! The driver is the real one on phantom GPUs; where only hardware could show it, it is the stub, and the test says so.
 
-#![allow(clippy::unwrap_used, reason = "the helpers of a test may panic as the test may")]
-
 mod container;
 mod driver;
 mod fault;
@@ -12,18 +10,18 @@ mod later;
 
 use image::status::{Outcome, Status};
 use image::wire::Until;
-use rig::build::initrd;
+use rig::build::initrd_for_disk;
 use rig::disk::FileSystem;
 use rig::guest::Setup;
 use rig::roots::Suite;
-use rig::scene::{boot, guest_of, root_disk, wait};
+use rig::scene::{boot, root_disk, wait};
 use rig::variant::Variant;
 use std::path::{Path, PathBuf};
 
-/// A guest of this image that has a root and is to have a GPU. It can be asked for two minutes after its end.
-fn guest_with(image: &Path) -> Setup {
+/// A guest with a root that is to have a GPU. It can be asked for two minutes after its end.
+fn with_root(setup: Setup) -> Setup {
     let root = root_disk(Suite::Bookworm, FileSystem::Erofs);
-    guest_of(image).disk(&root, "root").cmdline("HAS_GPU=1 gpu_initrd.linger=120s")
+    setup.disk(&root, "root").cmdline("HAS_GPU=1 gpu_initrd.linger=120s")
 }
 
 /// Boots, and returns the status of the boot that failed.
@@ -44,5 +42,5 @@ fn variant(of: &Path, dir: &Path, change: impl FnOnce(&mut Variant)) -> PathBuf 
 
 /// The built image with these changes.
 fn real_variant(dir: &Path, change: impl FnOnce(&mut Variant)) -> PathBuf {
-    variant(&initrd().initrd, dir, change)
+    variant(&initrd_for_disk().initrd, dir, change)
 }

@@ -1,8 +1,6 @@
 //! `build-initrd` on the real packages: what it makes, that it makes the same again elsewhere, and that bad input is refused with a remedy
 //! and leaves nothing behind.
 
-#![allow(clippy::unwrap_used, reason = "a test ends where its ground is missing")]
-
 mod archive;
 mod bad_input;
 mod capabilities;
@@ -15,7 +13,3 @@ mod reproducible;
 mod sandbox;
 mod update;
 mod whole_driver;
-
-#[path = "../../../guest-init/tests/oracle/mod.rs"]
-#[allow(dead_code, reason = "other tests use the rest")]
-mod oracle;

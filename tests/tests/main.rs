@@ -1,0 +1,28 @@
+//! The rig's tests, one program: images are made, tools unpacked and container roots prepared once for all of them, and as many guests run at
+//! a time as there are processors.
+
+#![allow(clippy::unwrap_used, reason = "a test, and what helps it, ends where its ground is missing")]
+
+mod asking;
+mod build;
+mod container;
+mod doctor;
+mod ending;
+mod findings;
+mod gpu;
+mod gpu_script;
+mod images;
+mod ldconfig;
+mod look;
+mod modules;
+mod payload;
+mod pins;
+mod promises;
+mod readme;
+mod roots;
+mod siege;
+mod telling;
+mod ubuntu;
+
+#[path = "../../guest-init/tests/oracle/mod.rs"]
+mod oracle;
