@@ -20,7 +20,7 @@ use rig::phantom::Model;
 use rig::process::run;
 use rig::qemu::Drive;
 use rig::roots::{Recipe, Suite};
-use rig::scene::{between, boot, file_disk, finding, guest_with_stub, root_disk, vm_tools, wait};
+use rig::scene::{PATIENCE, between, boot, file_disk, finding, guest_with_stub, root_disk, vm_tools, wait};
 
 /// Shows which library files the loader opens.
 const OPEN: &str = "dlopen libcuda.so.1 libcuda.so libnvidia-ml.so.1";
@@ -275,8 +275,14 @@ fn a_root_that_is_written_to_is_given_the_driver_once_and_whole_or_not_at_all() 
             .disk(&config(dir.path(), name, script, &env), "config")
             .cmdline("gpu_initrd.upper=none")
     };
+    // Until it has powered off: what it has not written then, the next boot would write.
+    let to_the_power_off = |name: &str, capabilities: &str| {
+        let mut guest = boot(setup(name, capabilities).cmdline("gpu_initrd.linger=5s"));
+        let status = wait(&guest, Until::Exited);
+        (guest.wait_for_end(PATIENCE).unwrap().1, status)
+    };
     let boot_once = |name: &str| {
-        let (console, status) = to_the_end(setup(name, "utility"));
+        let (console, status) = to_the_power_off(name, "utility");
         assert_eq!(status.outcome, Outcome::Ready, "{:?}", status.findings);
         let lines = between(&console, "begin", "end");
         assert_eq!(lines[0], "libnvidia-ml.so.1 /lib/x86_64-linux-gnu/libnvidia-ml.so.1", "{console}");
@@ -289,7 +295,7 @@ fn a_root_that_is_written_to_is_given_the_driver_once_and_whole_or_not_at_all() 
     assert!(second < 256 << 10, "{second} bytes written at the second boot, which has nothing to copy");
 
     // All of CUDA does not fit.
-    let (_, status) = to_the_end(setup("full", "compute,utility"));
+    let (_, status) = to_the_power_off("full", "compute,utility");
     assert_eq!((status.outcome, &status.container), (Outcome::Failed, &None));
     let full = finding(&status, Code::NoSpace);
     assert!(full.message.contains("bytes needed") && full.message.contains("free"), "{full:?}");
