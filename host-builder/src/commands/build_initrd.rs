@@ -36,9 +36,12 @@ pub fn run(args: &BuildInitrd) -> Result<()> {
     profile.check_capabilities(&capabilities)?;
     let access = args.access.of(&cache, &ui);
     let lock = ui.stage("resolve", || lock_of(&args.lock, args.update_lock, &profile, &text, access))?;
+    let sets = Set::image(&capabilities);
+    // All at once: what cannot be had is named together.
+    ui.stage("fetch", || resolve::fetch(&profile, &lock, &sets, access))?;
     let (built, Unpacked { kernel, index }) = std::thread::scope(|scope| {
         let built = scope.spawn(|| ui.stage("build modules", || gpu_modules(&profile, &lock, access)));
-        let unpacked = unpack(&profile, &lock, &Set::image(&capabilities), access);
+        let unpacked = unpack(&profile, &lock, &sets, access);
         let built = built.join().expect("building modules does not panic");
         Ok::<_, Error>((built?, unpacked?))
     })?;
@@ -148,10 +151,9 @@ struct Unpacked {
     index: Index,
 }
 
-/// Fetches these sets and unpacks them, and indexes the kernel's modules.
+/// Unpacks these sets, which are in the cache, and indexes the kernel's modules.
 fn unpack(profile: &Profile, lock: &Lock, sets: &[Set], access: Access) -> Result<Unpacked> {
     let Access { cache, ui, .. } = access;
-    ui.stage("fetch", || resolve::fetch(profile, lock, sets, access))?;
     let kernel = ui.stage("unpack", || {
         trees(cache, lock, sets)?;
         trees(cache, lock, &[Set::Kernel])
@@ -163,7 +165,6 @@ fn unpack(profile: &Profile, lock: &Lock, sets: &[Set], access: Access) -> Resul
 
 /// Built from source, or as an artifact has them.
 fn gpu_modules(profile: &Profile, lock: &Lock, access: Access) -> Result<Built> {
-    resolve::fetch(profile, lock, &[Set::GpuModules], access)?;
     let prebuilt = trees(access.cache, lock, &[Set::GpuModules])?;
     if !prebuilt.is_empty() {
         return prebuilt::built(access.cache, &prebuilt, &lock.kernel_release);

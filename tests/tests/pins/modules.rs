@@ -17,20 +17,14 @@ use tempfile::TempDir;
 
 use super::place::{Place, driver_files, parts};
 
-/// Sources that are built as NVIDIA's are: the stub driver, with a nvidia-drm.
+/// Sources that are built as NVIDIA's are: the stub driver.
 pub fn stub(directory: &Path) {
     let stub = Path::new(env!("CARGO_MANIFEST_DIR")).join("stub");
     fs::create_dir_all(directory).unwrap();
     for entry in fs::read_dir(stub).unwrap().map(Result::unwrap) {
         fs::copy(entry.path(), directory.join(entry.file_name())).unwrap();
     }
-    let text = "#include <linux/module.h>\nMODULE_LICENSE(\"GPL\");\nMODULE_VERSION(STUB_VERSION);\n";
-    fs::write(directory.join("drm.c"), text).unwrap();
-    let makefile = fs::read_to_string(directory.join("Makefile")).unwrap();
-    let more = "nvidia-modeset.o nvidia-drm.o\nnvidia-drm-y := drm.o\n";
-    let makefile = makefile.replacen("nvidia-modeset.o\n", more, 1);
-    fs::write(directory.join("Makefile"), &makefile).unwrap();
-    fs::write(directory.join("Kbuild"), makefile).unwrap();
+    fs::copy(directory.join("Makefile"), directory.join("Kbuild")).unwrap();
 }
 
 /// Debian 12's kernel headers, in a root that nothing else is taken from.
