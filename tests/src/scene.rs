@@ -198,11 +198,25 @@ fn shared_variant(name: &str, change: impl FnOnce(&mut Variant)) -> PathBuf {
     let make = || -> Result<PathBuf, RigError> {
         let mut variant = Variant::of(&initrd_for_disk().initrd)?;
         change(&mut variant);
-        let file = cache()?.room("rig/variants")?.join(format!("{name}-{}.img", std::process::id()));
+        let room = cache()?.room("rig/variants")?;
+        forget_old(&room).map_err(|e| RigError::io("tidy", &room, e))?;
+        let file = room.join(format!("{name}-{}.img", std::process::id()));
         variant.write(&file)?;
         Ok(file)
     };
     make().unwrap_or_else(|error| panic!("no variant {name} of the image: {error:?}"))
+}
+
+/// Removes the files of a directory that no test process can be using any longer.
+fn forget_old(room: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(room)? {
+        let entry = entry?;
+        let age = entry.metadata().and_then(|metadata| metadata.modified()).map(|time| time.elapsed());
+        if age.is_ok_and(|age| age.is_ok_and(|age| age > Duration::from_hours(24))) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Where a guest is asked.
