@@ -20,7 +20,7 @@ use crate::{
     process::{run, tail},
 };
 
-/// So many builds of other processes are kept, each about 130 MB: they may still be in use.
+/// Number of builds of other processes that are kept, each about 130 MB: they may still be in use.
 const KEPT: usize = 6;
 /// What the driver's disk is called in a build.
 const DISK: &str = "driver.erofs";
