@@ -175,7 +175,7 @@ fn five_gpus_get_the_drivers_minors_and_the_one_it_does_not_know_is_told_apart()
 }
 
 /// A disk with another driver disk's UUID, and without the firmware of Hopper.
-pub const FOR_T4: &[&str] = &["--payload", "disk", "--gpu", "t4"];
+pub const FOR_T4: &[&str] = &["--payload", "disk", "--capabilities", "utility", "--gpu", "t4"];
 
 #[test]
 fn missing_firmware_is_named() {
