@@ -280,7 +280,7 @@ fn take(image: &Path, work: &Path, whole: bool, tools: &dyn Fn(Disk) -> Result<T
     let is_manifest = |entry: &image::cpio::Entry| entry.text() == layout::MANIFEST.trim_start_matches('/');
     let contents = archive.read(&Want { digests: false, keep: &is_manifest }).unwrap();
     let tree = contents.tree();
-    let bytes = tree[layout::MANIFEST.as_bytes()].content.as_deref().unwrap();
+    let bytes = tree.paths[layout::MANIFEST.as_bytes()].item.content.as_deref().unwrap();
     let manifest = (Manifest::from_json(bytes).unwrap(), bytes);
     Packed::take(Origin { archive: &archive, manifest, disk: None, whole }, work, tools)
 }

@@ -23,6 +23,7 @@ mod roots;
 mod siege;
 mod telling;
 mod ubuntu;
+mod unpack;
 
 #[path = "../../guest-init/tests/oracle/mod.rs"]
 mod oracle;

@@ -1,11 +1,10 @@
 //! All entries of an image in memory, with what is wanted of their contents.
 
 use super::walk::{Bounds, MAX_KEPT};
-use super::{Content, Place, Segment, add};
+use super::{BootConfig, Content, Place, Segment, Tree, add};
 use crate::cache::Hasher;
 use crate::error::Result;
 use image::cpio::{Entry, kind};
-use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 /// Longest target of a symbolic link (`PATH_MAX`).
@@ -35,7 +34,10 @@ impl Want<'_> {
         let mut item = Item { place, entry: entry.clone(), target: None, sha256: None, content: None };
         let is_file = entry.kind() == kind::FILE;
         if entry.kind() == kind::LINK {
-            item.target = Some(content.bytes(entry, MAX_TARGET)?);
+            let mut target = content.bytes(entry, MAX_TARGET)?;
+            // It is a C string to the kernel.
+            target.truncate(target.iter().position(|byte| *byte == 0).unwrap_or(target.len()));
+            item.target = Some(target);
         } else if is_file && (self.keep)(entry) {
             add(&bounds.kept, u64::from(entry.size), MAX_KEPT, "bytes of contents to keep")
                 .map_err(|error| content.fault(entry, &error))?;
@@ -72,24 +74,14 @@ pub struct Contents {
     pub segments: Vec<Segment>,
     /// Its entries, in order.
     pub items: Vec<Item>,
+    /// What the kernel takes off its end before it unpacks.
+    pub boot_config: Option<BootConfig>,
 }
 
 impl Contents {
-    /// What the kernel leaves when it has unpacked everything: by absolute path, the last entry of that path. A
-    /// regular file that is a hard link comes with the entry that has the content.
-    pub fn tree(&self) -> BTreeMap<Vec<u8>, &Item> {
-        // The entry of each inode that has the content: the last one.
-        let mut contents = HashMap::new();
-        let inode = |item: &Item| (item.place, item.entry.origin, item.entry.inode);
-        let linked = |item: &&Item| item.entry.links > 1 && item.entry.kind() == kind::FILE;
-        for item in self.items.iter().filter(linked).filter(|item| item.entry.size > 0) {
-            contents.insert(inode(item), item);
-        }
-        let resolved = self.items.iter().map(|item| {
-            let content = if linked(&item) { contents.get(&inode(item)).copied() } else { None };
-            (absolute(&item.entry.name), content.unwrap_or(item))
-        });
-        resolved.collect()
+    /// What the kernel leaves when it has unpacked everything.
+    pub fn tree(&self) -> Tree<'_> {
+        Tree::of(self)
     }
 }
 

@@ -1,12 +1,16 @@
 //! Where segments begin and how they are compressed; and where they end, for the kinds that say it without being
 //! unpacked.
 
+use super::source::exact;
 use super::walk::words;
-use super::{Archive, MAX_SEGMENTS, Source};
+use super::{Archive, MAX_SEGMENTS, Source, strict};
 use crate::error::Result;
 use serde::Serialize;
 use std::fmt;
 use std::io;
+
+/// Largest window of a zstd frame (`ZSTD_WINDOWSIZE_MAX` in the kernel's lib/decompress_unzstd.c).
+const ZSTD_WINDOW: u64 = 1 << 27;
 
 /// How a segment is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -99,6 +103,7 @@ impl<'a> Locator<'a> {
         let Some(compression) = Compression::of(&head[..got]) else {
             return Err(archive.fault(offset, unknown(&head[..got])));
         };
+        strict::header(source, offset, compression).map_err(failed(offset))?;
         let (size, unpacked) = match compression {
             Compression::None if !offset.is_multiple_of(4) => {
                 return Err(archive.fault(offset, "an archive must begin at a multiple of four bytes"));
@@ -143,22 +148,16 @@ fn skip_zeros(source: &dyn Source, mut position: u64) -> io::Result<u64> {
     }
 }
 
-fn exact<const N: usize>(source: &dyn Source, offset: u64) -> io::Result<[u8; N]> {
-    let mut bytes = [0; N];
-    let mut got = 0;
-    while got < N {
-        match source.read_at(&mut bytes[got..], offset + got as u64)? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            more => got += more,
-        }
-    }
-    Ok(bytes)
-}
-
 /// Size of a zstd frame, and of its content where the header says it (RFC 8878, sections 3.1.1.1 and 3.1.1.2).
 fn zstd_frame(source: &dyn Source, offset: u64) -> io::Result<(u64, Option<u64>)> {
     let [.., descriptor] = exact::<5>(source, offset)?;
     let single_segment = descriptor & 0x20 != 0;
+    if !single_segment {
+        let [window] = exact(source, offset + 5)?;
+        // Bits 3 to 7 are the logarithm, from 10; an eighth of it for each of the other three.
+        let base = 1_u64 << (10 + (window >> 3));
+        check_window(base + base / 8 * u64::from(window & 7))?;
+    }
     let window = u64::from(!single_segment);
     let dictionary = [0, 1, 2, 4][usize::from(descriptor & 3)];
     let content = match (descriptor >> 6, single_segment) {
@@ -173,6 +172,9 @@ fn zstd_frame(source: &dyn Source, offset: u64) -> io::Result<(u64, Option<u64>)
         4 => Some(u64::from(u32::from_le_bytes(exact(source, at)?))),
         _ => Some(u64::from_le_bytes(exact(source, at)?)),
     };
+    if let Some(unpacked) = unpacked.filter(|_| single_segment) {
+        check_window(unpacked)?;
+    }
     at += content;
     loop {
         let [a, b, c] = exact(source, at)?;
@@ -194,8 +196,19 @@ fn zstd_frame(source: &dyn Source, offset: u64) -> io::Result<(u64, Option<u64>)
     Ok((at - offset, unpacked))
 }
 
+/// The kernel's own bound.
+fn check_window(bytes: u64) -> io::Result<()> {
+    if bytes <= ZSTD_WINDOW {
+        return Ok(());
+    }
+    let what = format!(
+        "a zstd frame with a window of {bytes} bytes, of which the kernel takes {ZSTD_WINDOW} at most"
+    );
+    Err(io::Error::new(io::ErrorKind::InvalidData, what))
+}
+
 /// Size of legacy frames of lz4 that follow each other: the kernel takes them as one stream. A length of zero, or
-/// less than a length, ends it.
+/// less than a length, ends it; whatever else is there is a length to the kernel.
 fn lz4_frames(source: &dyn Source, offset: u64) -> io::Result<u64> {
     let mut at = offset + 4;
     while at + 4 <= source.size() {
@@ -204,9 +217,12 @@ fn lz4_frames(source: &dyn Source, offset: u64) -> io::Result<u64> {
             at += 4;
             continue;
         }
-        // Zero bytes are padding; anything that cannot be a block is the next segment, or junk.
-        if word == 0 || word > super::lz4::MAX_BLOCK {
+        if word == 0 {
             break;
+        }
+        if word > super::lz4::MAX_BLOCK {
+            let what = "something follows an lz4 stream at once: the kernel takes it for a block of it, unless four zero bytes come first";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
         }
         at += 4 + u64::from(word);
         if at > source.size() {

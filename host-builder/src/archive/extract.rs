@@ -1,24 +1,35 @@
-//! Unpacks an image into a directory. What is in the image never gets outside: every directory is looked up below the
-//! new one (`openat2` with `RESOLVE_IN_ROOT`), and the last part of a path is never followed.
+//! Unpacks an image into a directory: what the kernel would leave, file for file.
+//!
+//! [`Tree`](super::Tree) has followed all links by then: every directory of a path is one, and links are made last. Nothing is ever written through
+//! one.
 
-use super::{Archive, Content, Place, absolute};
+use super::{Archive, Contents, Left, Tree};
 use crate::cache::Scratch;
 use crate::error::{Doing, Error, Result};
-use image::cpio::{Entry, kind};
-use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2};
-use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmod, fchmodat, fstatat, makedev, mkdirat, mknodat};
-use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, geteuid, linkat, symlinkat, unlinkat};
+use image::cpio::kind;
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+use nix::unistd::geteuid;
 use serde::Serialize;
-use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
-use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
+
+/// Of what is unpacked, the bits that let nobody become somebody else.
+const HARMLESS: u32 = 0o1777;
+
+/// What may be made beside plain files.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct How {
+    /// Device nodes, named pipes and sockets.
+    pub devices: bool,
+    /// Set-user-ID and set-group-ID bits.
+    pub set_ids: bool,
+}
 
 /// What was unpacked.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize)]
@@ -35,28 +46,36 @@ pub struct Extracted {
     pub devices: u64,
     /// Those that were passed over.
     pub devices_left_out: u64,
+    /// Files and directories whose set-user-ID or set-group-ID bit was left out.
+    pub set_ids_left_out: u64,
+    /// Entries that the kernel does not unpack as they say.
+    pub remarks: u64,
 }
 
 /// Unpacks everything into `to`, which must not exist or be empty. It appears whole or not at all.
-pub fn extract(archive: &Archive, to: &Path, devices: bool) -> Result<Extracted> {
+pub fn extract(
+    archive: &Archive,
+    contents: &Contents,
+    tree: &Tree,
+    to: &Path,
+    how: How,
+) -> Result<Extracted> {
     check_empty(to)?;
+    check_names(contents)?;
     let parent = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(parent).doing("creating", parent)?;
     let scratch = Scratch::new(parent)?;
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let root = nix::fcntl::open(scratch.path(), flags, Mode::empty()).at("opening", scratch.path())?;
-    let mut extractor = Extractor {
-        root,
-        devices,
-        owners: geteuid().is_root(),
-        inodes: HashMap::new(),
-        directories: vec![Directory { path: PathBuf::new(), mode: 0o755, owner: None, mtime: None }],
-        done: Extracted::default(),
-    };
-    archive.walk(|place, entry, content| extractor.entry(place, entry, content))?;
-    extractor.finish_directories()?;
+    let (owners, remarks) = (geteuid().is_root(), tree.remarks.len() as u64);
+    let done = Extracted { remarks, ..Extracted::default() };
+    let mut extractor = Extractor { root: scratch.path(), how, owners, done };
+    extractor.directories(tree)?;
+    extractor.files(archive, tree)?;
+    extractor.devices(tree)?;
+    extractor.links(tree)?;
+    extractor.finish_directories(tree)?;
+    let done = extractor.done;
     fs::rename(scratch.path(), to).doing("renaming to", to)?;
-    Ok(extractor.done)
+    Ok(done)
 }
 
 fn check_empty(to: &Path) -> Result<()> {
@@ -75,236 +94,160 @@ fn check_empty(to: &Path) -> Result<()> {
     }
 }
 
-/// Attributes of a directory, set when everything is in it.
-struct Directory {
-    path: PathBuf,
-    mode: u32,
-    owner: Option<(u32, u32)>,
-    mtime: Option<u32>,
+/// To the kernel the root is above itself. Who unpacks elsewhere does not mean that.
+fn check_names(contents: &Contents) -> Result<()> {
+    let leaves = |name: &[u8]| name.split(|byte| *byte == b'/').any(|part| part == b"..");
+    match contents.items.iter().find(|item| leaves(&item.entry.name)) {
+        None => Ok(()),
+        Some(item) => {
+            Err(Error::new(format!("entry {:?}: its path leaves the directory", item.entry.text()))
+                .hint("this is not an image as tools make them; check where it came from"))
+        }
+    }
 }
 
-struct Extractor {
-    root: OwnedFd,
-    devices: bool,
+struct Extractor<'a> {
+    root: &'a Path,
+    how: How,
     owners: bool,
-    /// Paths of files that later entries may be links to.
-    inodes: HashMap<(Place, (u32, u32), u32), PathBuf>,
-    directories: Vec<Directory>,
     done: Extracted,
 }
 
-/// [`Doing`] for what nix returns.
-trait At<T> {
-    fn at(self, doing: &str, path: &Path) -> Result<T>;
+/// Names of one file.
+struct Names<'a> {
+    left: Left<'a>,
+    paths: Vec<&'a [u8]>,
 }
 
-impl<T> At<T> for nix::Result<T> {
-    fn at(self, doing: &str, path: &Path) -> Result<T> {
-        self.map_err(io::Error::from).doing(doing, path)
+impl Extractor<'_> {
+    fn at(&self, path: &[u8]) -> PathBuf {
+        self.root.join(OsStr::from_bytes(&path[1..]))
     }
-}
 
-impl Extractor {
-    fn entry(&mut self, place: Place, entry: &Entry, content: &mut Content) -> Result<()> {
-        let path = relative(&entry.name)?;
-        let Some(name) = path.file_name() else {
-            // The root itself.
-            if entry.kind() == kind::DIRECTORY {
-                self.directories[0] = self.attributes(path, entry);
-            }
-            return Ok(());
-        };
-        let parent = self.parent(&path)?;
-        match entry.kind() {
-            kind::DIRECTORY => {
-                clear(&parent, name, &path, true)?;
-                match mkdirat(&parent, name, Mode::S_IRWXU) {
-                    Err(Errno::EEXIST) => {}
-                    result => result.at("creating", &path)?,
-                }
-                self.done.directories += 1;
-                let attributes = self.attributes(path, entry);
-                self.directories.push(attributes);
-                return Ok(());
-            }
-            kind::FILE => return self.file(place, entry, content, &parent, &path),
-            kind::LINK => {
-                clear(&parent, name, &path, false)?;
-                let target = content.bytes(entry, 4096)?;
-                symlinkat(OsStr::from_bytes(&target), &parent, name).at("linking", &path)?;
-                self.done.links += 1;
-            }
-            kind::CHARACTER | kind::BLOCK | kind::FIFO | kind::SOCKET if self.devices => {
-                clear(&parent, name, &path, false)?;
-                let (major, minor) = entry.device;
-                let kind = SFlag::from_bits_truncate(entry.kind());
-                let device = makedev(u64::from(major), u64::from(minor));
-                mknodat(&parent, name, kind, Mode::empty(), device).at("making the device node", &path)?;
-                fchmodat(&parent, name, self.mode(entry), FchmodatFlags::FollowSymlink)
-                    .at("setting the mode of", &path)?;
-                self.done.devices += 1;
-            }
-            kind::CHARACTER | kind::BLOCK | kind::FIFO | kind::SOCKET => {
-                self.done.devices_left_out += 1;
-                return Ok(());
-            }
-            other => {
-                let message =
-                    format!("{:?}: its mode {:o} is of no kind ({other:o})", entry.text(), entry.mode);
-                return Err(Error::new(message).hint(super::NOT_ONE));
-            }
+    /// Open to their owner until everything is in them.
+    fn directories(&mut self, tree: &Tree) -> Result<()> {
+        for (path, _) in of_kind(tree, kind::DIRECTORY) {
+            let place = self.at(path);
+            DirBuilder::new().recursive(true).mode(0o700).create(&place).doing("creating", &place)?;
+            self.done.directories += u64::from(path != b"/");
         }
-        self.own(&parent, name, entry, &path)
-    }
-
-    fn file(
-        &mut self,
-        place: Place,
-        entry: &Entry,
-        content: &mut Content,
-        parent: &OwnedFd,
-        path: &Path,
-    ) -> Result<()> {
-        let name = path.file_name().expect("it has a parent");
-        let inode = (place, entry.origin, entry.inode);
-        let first = if entry.links > 1 { self.inodes.get(&inode).cloned() } else { None };
-        clear(parent, name, path, false)?;
-        self.done.files += 1;
-        let mut flags = OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        if let Some(first) = first {
-            let directory = self.parent(&first)?;
-            let first_name = first.file_name().expect("only files are kept");
-            linkat(&directory, first_name, parent, name, AtFlags::empty()).at("linking", path)?;
-            if entry.size == 0 {
-                return Ok(());
-            }
-            // It may have been replaced by something that must not be opened.
-            let found = fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW).at("reading", path)?;
-            if found.st_mode & kind::MASK != kind::FILE {
-                return Err(refused(entry, "it is a link to what is no regular file any more"));
-            }
-            flags |= OFlag::O_TRUNC;
-        } else {
-            if entry.links > 1 {
-                self.inodes.insert(inode, path.to_owned());
-            }
-            flags |= OFlag::O_CREAT | OFlag::O_EXCL;
-        }
-        let mut file: File =
-            openat(parent, name, flags, Mode::S_IRUSR | Mode::S_IWUSR).at("creating", path)?.into();
-        content.copy(entry, &mut file, path)?;
-        self.done.bytes += u64::from(entry.size);
-        self.own(parent, name, entry, path)?;
-        fchmod(&file, self.mode(entry)).at("setting the mode of", path)?;
-        file.set_modified(time(entry.mtime)).doing("setting the time of", path)
-    }
-
-    /// The directory that a path is in; made, with those above it, when no entry made it.
-    fn parent(&self, path: &Path) -> Result<OwnedFd> {
-        let parent = path.parent().unwrap_or(Path::new(""));
-        if parent.as_os_str().is_empty() {
-            return self.root.try_clone().doing("opening", path);
-        }
-        let how = OpenHow::new()
-            .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
-            .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-        match openat2(&self.root, parent, how) {
-            Ok(found) => return Ok(found),
-            Err(Errno::ENOENT) => {}
-            Err(error) => return Err(error).at("opening the directory", parent),
-        }
-        let above = self.parent(parent)?;
-        let name = parent.file_name().expect("it is not empty");
-        match mkdirat(
-            &above,
-            name,
-            Mode::S_IRWXU | Mode::S_IRGRP | Mode::S_IXGRP | Mode::S_IROTH | Mode::S_IXOTH,
-        ) {
-            // A link that leads to nothing inside.
-            Err(Errno::EEXIST) | Ok(()) => {}
-            Err(error) => return Err(error).at("creating", parent),
-        }
-        openat2(&self.root, parent, how).at("opening the directory", parent)
-    }
-
-    fn own(&self, parent: &OwnedFd, name: &OsStr, entry: &Entry, path: &Path) -> Result<()> {
-        if !self.owners {
-            return Ok(());
-        }
-        let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
-        fchownat(parent, name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW)
-            .at("setting the owner of", path)
-    }
-
-    /// Who is not root owns what is unpacked, and nothing of it runs as somebody else.
-    fn mode(&self, entry: &Entry) -> Mode {
-        Mode::from_bits_truncate(entry.mode & if self.owners { 0o7777 } else { 0o1777 })
-    }
-
-    fn attributes(&self, path: PathBuf, entry: &Entry) -> Directory {
-        let owner = self.owners.then_some((entry.uid, entry.gid));
-        Directory { path, mode: self.mode(entry).bits(), owner, mtime: Some(entry.mtime) }
-    }
-
-    /// Modes, owners and times of directories, the deepest first: a directory may be closed to its owner.
-    fn finish_directories(&mut self) -> Result<()> {
-        self.directories.sort_by_key(|directory| Reverse(directory.path.components().count()));
-        for directory in &self.directories {
-            let path = if directory.path.as_os_str().is_empty() { Path::new(".") } else { &directory.path };
-            let how = OpenHow::new()
-                .flags(OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC)
-                .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-            let found: File = match openat2(&self.root, path, how) {
-                // A later entry of that name is something else.
-                Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => continue,
-                found => found.at("opening", path)?.into(),
-            };
-            if let Some((uid, gid)) = directory.owner {
-                nix::unistd::fchown(&found, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
-                    .at("setting the owner of", path)?;
-            }
-            if let Some(mtime) = directory.mtime {
-                found.set_modified(time(mtime)).doing("setting the time of", path)?;
-            }
-            fchmod(&found, Mode::from_bits_truncate(directory.mode)).at("setting the mode of", path)?;
+        // Directories that are there without an entry: the kernel makes /dev by itself.
+        let parents: BTreeSet<_> =
+            tree.paths.keys().filter_map(|path| self.at(path).parent().map(Path::to_owned)).collect();
+        for parent in parents {
+            fs::create_dir_all(&parent).doing("creating", &parent)?;
         }
         Ok(())
     }
+
+    fn files(&mut self, archive: &Archive, tree: &Tree) -> Result<()> {
+        let mut by_entry: BTreeMap<usize, Vec<Names>> = BTreeMap::new();
+        let mut by_file: BTreeMap<usize, Names> = BTreeMap::new();
+        for (path, left) in of_kind(tree, kind::FILE) {
+            by_file.entry(left.file).or_insert(Names { left, paths: Vec::new() }).paths.push(path);
+        }
+        for names in by_file.into_values() {
+            by_entry.entry(names.left.number).or_default().push(names);
+        }
+        let mut at = 0;
+        archive.walk(|_, entry, content| {
+            for names in by_entry.get(&at).into_iter().flatten() {
+                let place = self.at(names.paths[0]);
+                let mut file = OpenOptions::new()
+                    .write(true)
+                    .create_new(true)
+                    .mode(0o600)
+                    .open(&place)
+                    .doing("creating", &place)?;
+                content.copy(entry, &mut file, &place)?;
+                self.done.bytes += u64::from(entry.size);
+                self.attributes(&place, &names.left)?;
+                file.set_modified(time(names.left.entry.mtime)).doing("setting the time of", &place)?;
+                for path in &names.paths[1..] {
+                    let other = self.at(path);
+                    fs::hard_link(&place, &other).doing("linking", &other)?;
+                }
+                self.done.files += names.paths.len() as u64;
+            }
+            at += 1;
+            Ok(())
+        })?;
+        Ok(())
+    }
+
+    fn devices(&mut self, tree: &Tree) -> Result<()> {
+        for kind in [kind::CHARACTER, kind::BLOCK, kind::FIFO, kind::SOCKET] {
+            for (path, left) in of_kind(tree, kind) {
+                if !self.how.devices {
+                    self.done.devices_left_out += 1;
+                    continue;
+                }
+                let place = self.at(path);
+                let (major, minor) = left.item.entry.device;
+                let device = makedev(u64::from(major), u64::from(minor));
+                mknod(&place, SFlag::from_bits_truncate(kind), Mode::empty(), device)
+                    .map_err(io::Error::from)
+                    .doing("making the device node", &place)?;
+                self.attributes(&place, &left)?;
+                self.done.devices += 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn links(&mut self, tree: &Tree) -> Result<()> {
+        for (path, left) in of_kind(tree, kind::LINK) {
+            let (place, target) = (self.at(path), left.item.target.as_deref().unwrap_or_default());
+            // One to nothing, of which there is a remark.
+            if target.is_empty() {
+                continue;
+            }
+            symlink(OsStr::from_bytes(target), &place).doing("linking", &place)?;
+            self.own(&place, &left)?;
+            self.done.links += 1;
+        }
+        Ok(())
+    }
+
+    /// The deepest first: a directory may be closed to its owner.
+    fn finish_directories(&mut self, tree: &Tree) -> Result<()> {
+        let directories: Vec<_> = of_kind(tree, kind::DIRECTORY).collect();
+        for (path, left) in directories.into_iter().rev() {
+            let place = self.at(path);
+            let directory = File::open(&place).doing("opening", &place)?;
+            directory.set_modified(time(left.entry.mtime)).doing("setting the time of", &place)?;
+            self.attributes(&place, &left)?;
+        }
+        if !tree.paths.contains_key(b"/".as_slice()) {
+            fs::set_permissions(self.root, Permissions::from_mode(0o755))
+                .doing("setting the mode of", self.root)?;
+        }
+        Ok(())
+    }
+
+    fn attributes(&mut self, place: &Path, left: &Left) -> Result<()> {
+        self.own(place, left)?;
+        // Who is not root owns what is unpacked, and nothing of it runs as somebody else.
+        let mode = if self.how.set_ids && self.owners { left.mode() } else { left.mode() & HARMLESS };
+        self.done.set_ids_left_out += u64::from(mode != left.mode());
+        fs::set_permissions(place, Permissions::from_mode(mode)).doing("setting the mode of", place)
+    }
+
+    fn own(&self, place: &Path, left: &Left) -> Result<()> {
+        if !self.owners {
+            return Ok(());
+        }
+        lchown(place, Some(left.entry.uid), Some(left.entry.gid)).doing("setting the owner of", place)
+    }
 }
 
-/// Makes room for an entry, as the kernel does: what an earlier one left goes.
-fn clear(parent: &OwnedFd, name: &OsStr, path: &Path, keep_directory: bool) -> Result<()> {
-    let found = match fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
-        Err(Errno::ENOENT) => return Ok(()),
-        found => found.at("reading", path)?,
-    };
-    let is_directory = found.st_mode & kind::MASK == kind::DIRECTORY;
-    if is_directory && keep_directory {
-        return Ok(());
-    }
-    let flag = if is_directory { UnlinkatFlags::RemoveDir } else { UnlinkatFlags::NoRemoveDir };
-    unlinkat(parent, name, flag).at("replacing", path)
+fn of_kind<'t>(tree: &'t Tree<'t>, kind: u32) -> impl Iterator<Item = (&'t [u8], Left<'t>)> {
+    tree.paths
+        .iter()
+        .filter(move |(_, left)| left.kind() == kind)
+        .map(|(path, left)| (path.as_slice(), *left))
 }
 
 fn time(seconds: u32) -> std::time::SystemTime {
     UNIX_EPOCH + Duration::from_secs(u64::from(seconds))
-}
-
-/// The path below the new directory.
-fn relative(name: &[u8]) -> Result<PathBuf> {
-    let path = absolute(name);
-    let parts = path[1..].split(|byte| *byte == b'/');
-    if parts.clone().any(|part| part == b"..") {
-        return Err(Error::new(format!(
-            "entry {:?}: its path leaves the directory",
-            String::from_utf8_lossy(name)
-        ))
-        .hint("this is not an image as tools make them; check where it came from"));
-    }
-    Ok(parts.map(OsStr::from_bytes).collect())
-}
-
-fn refused(entry: &Entry, why: &str) -> Error {
-    Error::new(format!("entry {:?}: {why}", entry.text()))
-        .hint("this is not an image as tools make them; check where it came from")
 }

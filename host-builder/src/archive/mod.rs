@@ -1,32 +1,38 @@
 //! Looks inside an initramfs that anyone may have made: segments, each compressed or not, of newc archives.
 //!
 //! What is read is what the kernel's unpacker would read (init/initramfs.c): zero bytes between segments, archives that
-//! begin at a multiple of four bytes, several archives in one compressed stream. The file is hostile: every length is
-//! bounded, and whatever is not an archive is an error that names its offset.
+//! begin at a multiple of four bytes, several archives in one compressed stream. What the kernel would read in another way,
+//! or refuse, is an error; what it makes of the entries is a [`Tree`]. The file is hostile: every length is bounded, and
+//! whatever is not an archive is an error that names its offset.
 
+mod boot_config;
 pub mod codec;
 mod collect;
 mod detect;
 pub mod extract;
 mod lz4;
 mod source;
+mod strict;
 #[cfg(test)]
 mod tests;
+mod tree;
 mod walk;
 
+pub use boot_config::BootConfig;
 pub use collect::{Contents, Item, Want, absolute};
 pub use detect::Compression;
 pub use source::Source;
+pub use tree::{Left, Remark, Tree};
 pub use walk::{Content, Place};
 
-use crate::error::{Error, Result};
+use crate::error::{Doing, Error, Result};
 use detect::{Located, Locator};
 use image::cpio::Entry;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
-use walk::{Bounds, unpack};
+use walk::{Bounds, unpack, words};
 
 /// A file with that many segments is none that a tool made.
 const MAX_SEGMENTS: usize = 65_536;
@@ -47,23 +53,32 @@ pub struct Segment {
 /// An initramfs.
 pub struct Archive {
     path: PathBuf,
+    /// What the kernel unpacks.
     source: Box<dyn Source>,
+    size: u64,
+    boot_config: Option<BootConfig>,
 }
 
 impl Archive {
     /// Opens a regular file or a disk.
     pub fn open(path: &Path) -> Result<Self> {
-        Ok(Self { path: path.to_owned(), source: Box::new(source::open(path)?) })
+        Self::new(path.to_owned(), Box::new(source::open(path)?)).doing("reading", path)
     }
 
     /// One in memory; `name` is what messages call it.
     pub fn of_bytes(name: &str, bytes: Vec<u8>) -> Self {
-        Self { path: name.into(), source: Box::new(bytes) }
+        Self::new(name.into(), Box::new(bytes)).expect("memory can be read")
+    }
+
+    fn new(path: PathBuf, source: Box<dyn Source>) -> std::io::Result<Self> {
+        let (size, boot_config) = (source.size(), boot_config::find(&*source)?);
+        let front = boot_config.map_or(size, |found| found.offset);
+        Ok(Self { path, source: Box::new(source::Front { source, size: front }), size, boot_config })
     }
 
     /// Bytes of the file.
     pub fn size(&self) -> u64 {
-        self.source.size()
+        self.size
     }
 
     /// The segments. What is compressed is unpacked only where its header does not say to how much, and what is in it
@@ -113,7 +128,8 @@ impl Archive {
             Ok((segment, items))
         })?;
         let (segments, items): (Vec<_>, Vec<_>) = done.into_iter().unzip();
-        Ok(Contents { segments, items: items.into_iter().flatten().collect() })
+        let items = items.into_iter().flatten().collect();
+        Ok(Contents { segments, items, boot_config: self.boot_config })
     }
 
     /// Does `work` for each segment, on all processors where a segment's end is known before it is unpacked.
@@ -170,6 +186,12 @@ impl Archive {
         results.sort_by_key(|(index, _)| *index);
         let done: Vec<_> = results.into_iter().map(|(_, result)| result).collect::<Result<_>>()?;
         fault.map_or_else(|| self.some(done), Err)
+    }
+
+    /// A segment that was unpacked, where the kernel unpacks it, too.
+    fn as_the_kernel_reads_it(&self, segment: Segment) -> Result<Segment> {
+        strict::whole(&*self.source, &segment).map_err(|error| self.fault(segment.offset, words(&error)))?;
+        Ok(segment)
     }
 
     fn some<T>(&self, segments: Vec<T>) -> Result<Vec<T>> {

@@ -84,3 +84,34 @@ impl Seek for Section<'_> {
         Ok(self.position)
     }
 }
+
+/// The front of a source.
+pub struct Front {
+    pub source: Box<dyn Source>,
+    pub size: u64,
+}
+
+impl Source for Front {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let left = usize::try_from(self.size.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let most = left.min(buffer.len());
+        self.source.read_at(&mut buffer[..most], offset)
+    }
+}
+
+/// So many bytes at a place; their absence is an error.
+pub fn exact<const N: usize>(source: &dyn Source, offset: u64) -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    let mut got = 0;
+    while got < N {
+        match source.read_at(&mut bytes[got..], offset + got as u64)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            more => got += more,
+        }
+    }
+    Ok(bytes)
+}

@@ -141,7 +141,7 @@ pub fn unpack(
     }
     let unpacked = stream.get_ref().count;
     drop(stream);
-    Ok(Segment { offset, size: input.taken, compression, unpacked })
+    archive.as_the_kernel_reads_it(Segment { offset, size: input.taken, compression, unpacked })
 }
 
 /// A segment's size, packed and unpacked; what is in it is looked at only where it is not compressed.
@@ -158,7 +158,7 @@ pub fn measure(archive: &Archive, located: &Located, index: usize, bounds: &Boun
     while stream.read(&mut buffer).map_err(failed)? > 0 {}
     let unpacked = stream.count;
     drop(stream);
-    Ok(Segment { offset, size: input.taken, compression, unpacked })
+    archive.as_the_kernel_reads_it(Segment { offset, size: input.taken, compression, unpacked })
 }
 
 fn section<'a>(archive: &'a Archive, located: &Located) -> BufReader<Section<'a>> {

@@ -21,6 +21,9 @@ pub struct Extract {
     /// Make device nodes, named pipes and sockets too, instead of saying how many there are.
     #[arg(long)]
     pub devices: bool,
+    /// Keep set-user-ID and set-group-ID bits, as root, instead of saying how many there are.
+    #[arg(long)]
+    pub set_ids: bool,
     /// Print what was unpacked as JSON on standard output.
     #[arg(long)]
     pub json: bool,

@@ -1,6 +1,6 @@
 //! `cat`: files of an initramfs on standard output.
 
-use super::list::{json, kind_name};
+use super::list::{json, kind_name, warn};
 use crate::archive::{Archive, Contents, Place, Want, absolute};
 use crate::cli::Cat as Arguments;
 use crate::error::{Doing, Error, Result};
@@ -21,6 +21,7 @@ pub fn run(args: &Arguments) -> Result<()> {
     let contents = archive.read(&Want::NAMES)?;
     let paths: Vec<_> = args.paths.iter().map(|path| absolute(path.as_bytes())).collect();
     let mut found = read(&archive, &positions(&contents, &paths, &args.image)?)?;
+    warn(&contents, &contents.tree());
     let mut reports = Vec::new();
     for (path, name) in paths.iter().zip(&args.paths) {
         let (file, size) = found.get_mut(path).expect("every path has a position");
@@ -48,23 +49,21 @@ fn positions(contents: &Contents, paths: &[Vec<u8>], image: &Path) -> Result<BTr
     let mut positions: BTreeMap<usize, Vec<_>> = BTreeMap::new();
     for path in paths {
         let name = clean(&String::from_utf8_lossy(path), 4096);
-        let item = tree.get(path).ok_or_else(|| {
+        let left = tree.paths.get(path).ok_or_else(|| {
             Error::new(format!("{} has no file {name}", image.display()))
                 .hint("host-builder list shows what it has")
         })?;
-        if item.entry.kind() != kind::FILE {
-            let what = kind_name(item.entry.kind());
+        if left.kind() != kind::FILE {
+            let what = kind_name(left.kind());
             let error = Error::new(format!("{name}: expected a regular file, found a {what}"));
-            return Err(match &item.target {
+            return Err(match &left.item.target {
                 Some(target) => {
                     error.hint(format!("it points to {}", clean(&String::from_utf8_lossy(target), 4096)))
                 }
                 None => error.hint("host-builder extract unpacks everything"),
             });
         }
-        let at =
-            contents.items.iter().position(|other| std::ptr::eq(other, *item)).expect("it is one of them");
-        positions.entry(at).or_default().push(path.clone());
+        positions.entry(left.number).or_default().push(path.clone());
     }
     Ok(positions)
 }

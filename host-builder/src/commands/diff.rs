@@ -1,8 +1,8 @@
 //! `diff`: what changed between two images.
 
-use super::list::{json, kind_name};
+use super::list::{json, kind_name, warn};
 use super::manifest_of::{is_manifest, manifest};
-use crate::archive::{Archive, Contents, Item, Want};
+use crate::archive::{Archive, Contents, Left, Want};
 use crate::cli::Diff as Arguments;
 use crate::error::Result;
 use crate::query::clean::clean;
@@ -88,8 +88,9 @@ fn facts(path: &Path) -> Result<Facts> {
     let archive = Archive::open(path)?;
     let contents = archive.read(&Want { digests: true, keep: &is_manifest })?;
     let none = || "none".to_owned();
+    warn(&contents, &contents.tree());
     let (mut builder, mut profile, mut driver, mut capabilities) = (none(), none(), none(), none());
-    let mut kernel = super::inspect::releases(&contents.tree()).join(" ");
+    let mut kernel = super::inspect::releases(&contents.tree().paths).join(" ");
     if let Some((manifest, _)) = manifest(&contents, path)? {
         (builder, profile, kernel) = (manifest.builder, manifest.profile, manifest.kernel_release);
         driver = manifest.driver.map_or_else(none, |driver| driver.version);
@@ -99,7 +100,7 @@ fn facts(path: &Path) -> Result<Facts> {
 }
 
 fn compare(a: &Facts, b: &Facts) -> Differences {
-    let (before, after) = (a.contents.tree(), b.contents.tree());
+    let (before, after) = (a.contents.tree().paths, b.contents.tree().paths);
     let text = |value: fn(&Facts) -> &String| Change::of(value(a).clone(), value(b).clone());
     let mut changed = Vec::new();
     for (path, old) in &before {
@@ -109,7 +110,7 @@ fn compare(a: &Facts, b: &Facts) -> Differences {
                 changed.push(Changed {
                     path: name(path),
                     what,
-                    size: Change { a: bytes(old), b: bytes(new) },
+                    size: Change { a: old.bytes(), b: new.bytes() },
                 });
             }
         }
@@ -122,8 +123,8 @@ fn compare(a: &Facts, b: &Facts) -> Differences {
         capabilities: text(|facts| &facts.capabilities),
         size: Change { a: a.size, b: b.size },
         unpacked: Change {
-            a: before.values().map(|item| bytes(item)).sum(),
-            b: after.values().map(|item| bytes(item)).sum(),
+            a: before.values().map(Left::bytes).sum(),
+            b: after.values().map(Left::bytes).sum(),
         },
         added: only(&after, &before),
         removed: only(&before, &after),
@@ -131,10 +132,10 @@ fn compare(a: &Facts, b: &Facts) -> Differences {
     }
 }
 
-fn only(of: &BTreeMap<Vec<u8>, &Item>, other: &BTreeMap<Vec<u8>, &Item>) -> Vec<Only> {
+fn only(of: &BTreeMap<Vec<u8>, Left>, other: &BTreeMap<Vec<u8>, Left>) -> Vec<Only> {
     let absent = of.iter().filter(|(path, _)| !other.contains_key(*path));
     absent
-        .map(|(path, item)| Only { path: name(path), kind: kind_name(item.entry.kind()), size: bytes(item) })
+        .map(|(path, left)| Only { path: name(path), kind: kind_name(left.kind()), size: left.bytes() })
         .collect()
 }
 
@@ -142,23 +143,19 @@ fn name(path: &[u8]) -> String {
     String::from_utf8_lossy(path).into_owned()
 }
 
-fn bytes(item: &Item) -> u64 {
-    if item.entry.kind() == kind::FILE { u64::from(item.entry.size) } else { 0 }
-}
-
 /// What of an entry is not the same. Times and inode numbers are not looked at.
-fn differences(a: &Item, b: &Item) -> Vec<&'static str> {
-    let owner = |item: &Item| (item.entry.uid, item.entry.gid);
-    let device = |item: &Item| match item.entry.kind() {
-        kind::CHARACTER | kind::BLOCK => item.entry.device,
+fn differences(a: &Left, b: &Left) -> Vec<&'static str> {
+    let owner = |left: &Left| (left.entry.uid, left.entry.gid);
+    let device = |left: &Left| match left.kind() {
+        kind::CHARACTER | kind::BLOCK => left.item.entry.device,
         _ => (0, 0),
     };
     [
-        ("kind", a.entry.kind() != b.entry.kind()),
-        ("mode", a.entry.mode & 0o7777 != b.entry.mode & 0o7777),
+        ("kind", a.kind() != b.kind()),
+        ("mode", a.mode() != b.mode()),
         ("owner", owner(a) != owner(b)),
-        ("content", a.sha256 != b.sha256),
-        ("target", a.target != b.target),
+        ("content", a.item.sha256 != b.item.sha256),
+        ("target", a.item.target != b.item.target),
         ("device", device(a) != device(b)),
     ]
     .into_iter()

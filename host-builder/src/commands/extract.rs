@@ -1,7 +1,8 @@
 //! `extract`: an initramfs as a directory.
 
-use super::list::json;
-use crate::archive::{Archive, extract};
+use super::list::{json, warn};
+use crate::archive::extract::{self, How};
+use crate::archive::{Archive, Want};
 use crate::cli::Extract as Arguments;
 use crate::error::Result;
 use crate::ui::{megabytes, print};
@@ -9,7 +10,11 @@ use crate::ui::{megabytes, print};
 /// Runs the command.
 pub fn run(args: &Arguments) -> Result<()> {
     let archive = Archive::open(&args.image)?;
-    let done = extract::extract(&archive, &args.to, args.devices)?;
+    let contents = archive.read(&Want::NAMES)?;
+    let tree = contents.tree();
+    let how = How { devices: args.devices, set_ids: args.set_ids };
+    let done = extract::extract(&archive, &contents, &tree, &args.to, how)?;
+    warn(&contents, &tree);
     if args.json {
         print(&json(&done));
         return Ok(());
@@ -29,6 +34,12 @@ pub fn run(args: &Arguments) -> Result<()> {
         let left_out = done.devices_left_out;
         text.push_str(&format!(
             "left out: {left_out} device nodes, named pipes or sockets; --devices makes them\n"
+        ));
+    }
+    if done.set_ids_left_out > 0 {
+        let left_out = done.set_ids_left_out;
+        text.push_str(&format!(
+            "left out: set-user-ID and set-group-ID bits of {left_out}; --set-ids keeps them, as root\n"
         ));
     }
     print(&text);

@@ -1,12 +1,13 @@
 //! `list`: the entries of an initramfs.
 
-use crate::archive::{Archive, Contents, Item, Want};
+use crate::archive::{Archive, BootConfig, Contents, Item, Tree, Want};
 use crate::cli::List as Arguments;
 use crate::error::Result;
 use crate::query::clean::{clean, clean_json};
 use crate::ui::{print, print_bytes};
 use image::cpio::kind;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::io::IsTerminal;
 
 /// Characters of a name at most.
@@ -15,13 +16,35 @@ const MAX_NAME: usize = 4096;
 /// Runs the command.
 pub fn run(args: &Arguments) -> Result<()> {
     let contents = Archive::open(&args.image)?.read(&Want::NAMES)?;
+    let tree = contents.tree();
     if args.json {
-        let list = serde_json::json!({ "segments": contents.segments, "files": files(&contents) });
+        let list = serde_json::json!({
+            "segments": contents.segments, "boot_config": contents.boot_config, "files": files(&contents, &tree),
+        });
         print(&json(&list));
     } else {
         print_bytes(&names(&contents, std::io::stdout().is_terminal()));
+        warn(&contents, &tree);
     }
     Ok(())
+}
+
+/// What is to be said of an image beside its entries: on standard error, so that the list stays one.
+pub fn warn(contents: &Contents, tree: &Tree) {
+    for remark in &tree.remarks {
+        let name = contents.items[remark.item].entry.text();
+        eprintln!(
+            "{}",
+            clean(
+                &format!("warning: {name}: the kernel does not unpack it as it says: it {}", remark.what),
+                MAX_NAME
+            )
+        );
+    }
+    if let Some(BootConfig { offset, size }) = contents.boot_config {
+        let what = "kernels that know it cut it off, and add it to their command line when that says so; others try to unpack it";
+        eprintln!("warning: boot configuration of {size} bytes at offset {offset}: {what}");
+    }
 }
 
 /// One name on each line: as it is, or harmless where a terminal shows it.
@@ -62,14 +85,26 @@ pub struct File<'a> {
     device: Option<(u32, u32)>,
     #[serde(skip_serializing_if = "Option::is_none")]
     sha256: Option<&'a str>,
+    /// What the kernel makes of it, where that is not what it says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kernel: Option<&'a str>,
 }
 
 /// The entries for `--json`, in order.
-pub fn files(contents: &Contents) -> Vec<File<'_>> {
-    contents.items.iter().map(file).collect()
+pub fn files<'a>(contents: &'a Contents, tree: &'a Tree) -> Vec<File<'a>> {
+    let mut remarks: BTreeMap<usize, &str> = BTreeMap::new();
+    for remark in &tree.remarks {
+        remarks.entry(remark.item).or_insert(&remark.what);
+    }
+    contents
+        .items
+        .iter()
+        .enumerate()
+        .map(|(number, item)| file(item, remarks.get(&number).copied()))
+        .collect()
 }
 
-fn file(item: &Item) -> File<'_> {
+fn file<'a>(item: &'a Item, kernel: Option<&'a str>) -> File<'a> {
     let entry = &item.entry;
     let is_device = matches!(entry.kind(), kind::CHARACTER | kind::BLOCK);
     File {
@@ -88,6 +123,7 @@ fn file(item: &Item) -> File<'_> {
         target: item.target.as_ref().map(|target| String::from_utf8_lossy(target).into_owned()),
         device: is_device.then_some(entry.device),
         sha256: item.sha256.as_deref(),
+        kernel,
     }
 }
 

@@ -15,8 +15,8 @@ pub fn is_manifest(entry: &Entry) -> bool {
 /// The manifest with its bytes; none in an image of another tool.
 pub fn manifest<'a>(contents: &'a Contents, path: &Path) -> Result<Option<(Manifest, &'a [u8])>> {
     let tree = contents.tree();
-    let Some(item) = tree.get(layout::MANIFEST.as_bytes()) else { return Ok(None) };
-    let Some(bytes) = &item.content else {
+    let Some(left) = tree.paths.get(layout::MANIFEST.as_bytes()) else { return Ok(None) };
+    let Some(bytes) = &left.item.content else {
         let message = format!("{}: expected a manifest of at most {MAX_BYTES} bytes", path.display());
         return Err(Error::new(message).hint("the image was altered: build it again"));
     };

@@ -1,6 +1,6 @@
 //! Reads a newc archive that anyone may have made.
 
-use super::{Entry, HEADER, MAGIC, MAGIC_CHECKSUM, MAX_NAME, TRAILER};
+use super::{Entry, HEADER, MAGIC, MAGIC_CHECKSUM, MAX_NAME, TRAILER, kind};
 use std::io::{self, Read};
 
 /// Reads an archive entry by entry.
@@ -48,11 +48,21 @@ impl<R: Read> Reader<R> {
         let Some(end) = name.iter().position(|byte| *byte == 0).filter(|_| name.last() == Some(&0)) else {
             return Err(invalid("name is not NUL-terminated"));
         };
+        if name[end..].iter().any(|byte| *byte != 0) {
+            return Err(invalid("something is hidden behind the end of a name"));
+        }
         name.truncate(end);
+        let of_kind = mode & kind::MASK;
+        if size > 0 && !matches!(of_kind, kind::FILE | kind::LINK) {
+            return Err(invalid(
+                "content of what is neither file nor link: the kernel loses its place behind it",
+            ));
+        }
         self.content_left = u64::from(size);
         let checksum = with_checksum.then_some(sum);
         (self.checksum, self.sum) = (checksum, 0);
-        if name == TRAILER {
+        // A link of that name is one like others to the kernel.
+        if name == TRAILER && of_kind != kind::LINK {
             self.end_content()?;
             return Ok(None);
         }

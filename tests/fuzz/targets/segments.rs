@@ -27,5 +27,5 @@ fuzz_target!(|data: &[u8]| {
         Ok(())
     });
     assert_eq!(walked.expect("what can be read can be walked through"), contents.segments);
-    assert!(contents.tree().len() <= contents.items.len());
+    assert!(contents.tree().paths.len() <= contents.items.len());
 });

@@ -1,14 +1,20 @@
-use super::extract::{Extracted, extract};
+use super::extract::{Extracted, How};
 use super::*;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+
+/// Whatever the kernel would leave of an image.
+fn extract(archive: &Archive, to: &Path, how: How) -> Result<Extracted> {
+    let contents = archive.read(&Want::NAMES)?;
+    super::extract::extract(archive, &contents, &contents.tree(), to, how)
+}
 
 /// Unpacks into DIR/to, beside DIR/outside.
 fn unpack(entries: &[(Entry, Vec<u8>)], devices: bool) -> (tempfile::TempDir, Result<Extracted>) {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("outside")).unwrap();
     let archive = Archive::of_bytes("image", pack(entries));
-    let done = extract(&archive, &dir.path().join("to"), devices);
+    let done = extract(&archive, &dir.path().join("to"), How { devices, set_ids: true });
     (dir, done)
 }
 
@@ -68,7 +74,8 @@ fn a_path_that_leaves_the_directory_is_refused_and_nothing_is_left() {
 
 #[test]
 fn an_absolute_path_is_below_the_directory() {
-    let (dir, done) = unpack(&[file(b"/etc/x", kind::FILE | 0o644, b"x")], false);
+    let entries = [directory(b"/etc", 0o755), file(b"/etc/x", kind::FILE | 0o644, b"x")];
+    let (dir, done) = unpack(&entries, false);
     done.unwrap();
     assert_eq!(fs::read(dir.path().join("to/etc/x")).unwrap(), b"x");
 }
@@ -111,7 +118,8 @@ fn hard_links_are_links_and_lead_to_nothing_else() {
         (Entry { inode: 9, links: 2, ..entry }, content)
     };
     let plain = kind::FILE | 0o644;
-    let (dir, done) = unpack(&[twin(b"a", plain, b""), twin(b"d/b", plain, b"hello")], false);
+    let entries = [directory(b"d", 0o755), twin(b"a", plain, b""), twin(b"d/b", plain, b"hello")];
+    let (dir, done) = unpack(&entries, false);
     done.unwrap();
     let at = |name: &str| dir.path().join("to").join(name);
     assert_eq!(fs::read(at("a")).unwrap(), b"hello");
@@ -119,7 +127,8 @@ fn hard_links_are_links_and_lead_to_nothing_else() {
     // The first is replaced by a link out before the second is linked to it.
     let out = link(b"a", b"../outside/new");
     let (dir, done) = unpack(&[twin(b"a", plain, b""), out, twin(b"b", plain, b"hello")], false);
-    assert!(done.unwrap_err().to_string().contains("no regular file any more"));
+    assert_eq!(done.unwrap().remarks, 1);
+    assert_eq!(fs::read_link(dir.path().join("to/b")).unwrap().to_str(), Some("../outside/new"));
     assert_eq!(fs::read_dir(dir.path().join("outside")).unwrap().count(), 0);
 }
 
@@ -147,10 +156,10 @@ fn a_directory_with_something_in_it_is_left_alone() {
     let to = dir.path().join("to");
     let archive = Archive::of_bytes("image", sample("a"));
     fs::create_dir(&to).unwrap();
-    extract(&archive, &to, false).unwrap();
-    let error = extract(&archive, &to, false).unwrap_err();
+    extract(&archive, &to, How::default()).unwrap();
+    let error = extract(&archive, &to, How::default()).unwrap_err();
     assert!(error.to_string().contains("it holds something") && error.remedy().is_some());
-    assert!(extract(&archive, &to.join("a/large"), false).is_err());
+    assert!(extract(&archive, &to.join("a/large"), How::default()).is_err());
 }
 
 #[test]
@@ -158,6 +167,20 @@ fn a_damaged_image_leaves_no_directory() {
     let dir = tempfile::tempdir().unwrap();
     let mut image = sample("a");
     image.truncate(1000);
-    assert!(extract(&Archive::of_bytes("image", image), &dir.path().join("to"), false).is_err());
+    assert!(extract(&Archive::of_bytes("image", image), &dir.path().join("to"), How::default()).is_err());
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn nothing_runs_as_somebody_else_unless_it_is_asked_for() {
+    let entries = [directory(b"d", 0o2755), file(b"d/su", kind::FILE | 0o4755, b"x")];
+    let dir = tempfile::tempdir().unwrap();
+    let archive = Archive::of_bytes("image", pack(&entries));
+    let done = extract(&archive, &dir.path().join("to"), How::default()).unwrap();
+    assert_eq!(done.set_ids_left_out, 2);
+    let mode = |path: &str| fs::metadata(dir.path().join(path)).unwrap().mode() & 0o7777;
+    assert_eq!((mode("to/d"), mode("to/d/su")), (0o755, 0o755));
+    let done = extract(&archive, &dir.path().join("kept"), How { set_ids: true, devices: false }).unwrap();
+    let expected = if is_root() { (0, 0o2755, 0o4755) } else { (2, 0o755, 0o755) };
+    assert_eq!((done.set_ids_left_out, mode("kept/d"), mode("kept/d/su")), expected);
 }

@@ -72,7 +72,7 @@ fn a_name_of_any_bytes_is_one_and_stays_what_it_is() {
     assert_eq!(contents.items[0].entry.name, name);
     let mut path = b"/".to_vec();
     path.extend(name);
-    assert!(contents.tree().contains_key(&path));
+    assert!(contents.tree().paths.contains_key(&path));
 }
 
 #[test]

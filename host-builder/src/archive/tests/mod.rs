@@ -2,6 +2,7 @@
 
 mod extraction;
 mod hostile;
+mod kernel;
 mod segments;
 
 use super::*;

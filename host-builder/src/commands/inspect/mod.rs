@@ -4,7 +4,7 @@ mod modules;
 mod report;
 mod text;
 
-use super::list::{files, json, names};
+use super::list::{files, json, names, warn};
 use super::manifest_of::is_manifest;
 use crate::archive::{Archive, Want, absolute};
 use crate::cli::Inspect as Arguments;
@@ -32,15 +32,17 @@ fn initramfs(args: &Arguments, path: &Path) -> Result<()> {
         is_manifest(entry) || modules::is_module(&entry.text()) || report::is_told_by(&absolute(&entry.name))
     };
     let contents = archive.read(&Want { digests: false, keep: &keep })?;
-    let report = Report::of(&contents, path, archive.size())?;
+    let tree = contents.tree();
+    let report = Report::of(&contents, &tree.paths, path, archive.size())?;
     if args.json {
         let mut value = serde_json::to_value(&report).expect("a report holds nothing that JSON cannot");
         value["files"] =
-            serde_json::to_value(files(&contents)).expect("entries hold nothing that JSON cannot");
+            serde_json::to_value(files(&contents, &tree)).expect("entries hold nothing that JSON cannot");
         print(&json(&value));
         return Ok(());
     }
     print(&report.to_string());
+    warn(&contents, &tree);
     if args.files {
         print("\nfiles, in order:\n");
         print_bytes(&names(&contents, std::io::stdout().is_terminal()));

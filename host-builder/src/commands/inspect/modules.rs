@@ -1,6 +1,6 @@
 //! The kernel modules of an image, and why each is there.
 
-use crate::archive::Item;
+use crate::archive::Left;
 use crate::kernel_modules::index::{Module, uncompress, uncompressed};
 use image::elf::modinfo;
 use image::layout;
@@ -32,11 +32,11 @@ pub fn is_module(name: &str) -> bool {
 }
 
 /// What the module files of an image say of themselves, by path. One that cannot be read says nothing.
-pub fn read(tree: &BTreeMap<Vec<u8>, &Item>) -> BTreeMap<String, Option<Module>> {
+pub fn read(tree: &BTreeMap<Vec<u8>, Left>) -> BTreeMap<String, Option<Module>> {
     let mut modules = BTreeMap::new();
-    for (path, item) in tree {
+    for (path, left) in tree {
         let path = String::from_utf8_lossy(path).into_owned();
-        if let Some(content) = item.content.as_ref().filter(|_| is_module(&path)) {
+        if let Some(content) = left.item.content.as_ref().filter(|_| is_module(&path)) {
             let bytes = uncompress(content, Path::new(&path)).ok();
             let info = bytes.and_then(|bytes| modinfo(&bytes).ok());
             modules.insert(path.clone(), info.map(|info| Module::of(&path, &info)));
@@ -131,7 +131,7 @@ fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
 }
 
 /// Releases that have a directory of modules.
-pub fn releases(tree: &BTreeMap<Vec<u8>, &Item>) -> Vec<String> {
+pub fn releases(tree: &BTreeMap<Vec<u8>, Left>) -> Vec<String> {
     let mut releases = BTreeSet::new();
     for path in tree.keys() {
         let path = String::from_utf8_lossy(path);

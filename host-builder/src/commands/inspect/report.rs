@@ -1,7 +1,7 @@
 //! What `inspect` finds out.
 
 use super::modules::{self, View};
-use crate::archive::{Contents, Item, Segment};
+use crate::archive::{Contents, Left, Segment};
 use crate::commands::manifest_of::manifest;
 use crate::error::Result;
 use image::cpio::kind;
@@ -68,26 +68,25 @@ pub fn is_told_by(path: &[u8]) -> bool {
 
 impl Report {
     /// Of everything that is in an image.
-    pub fn of(contents: &Contents, path: &Path, size: u64) -> Result<Self> {
-        let tree = contents.tree();
-        let files = || tree.values().filter(|item| item.entry.kind() == kind::FILE);
-        let read = modules::read(&tree);
+    pub fn of(contents: &Contents, tree: &BTreeMap<Vec<u8>, Left>, path: &Path, size: u64) -> Result<Self> {
+        let files = || tree.values().filter(|left| left.kind() == kind::FILE);
+        let read = modules::read(tree);
         let mut report = Self {
             image: path.display().to_string(),
             size,
             unpacked_files: files().count(),
-            unpacked_bytes: files().map(|item| u64::from(item.entry.size)).sum(),
+            unpacked_bytes: files().map(Left::bytes).sum(),
             entries: contents.items.len(),
-            tool: tool(&tree),
+            tool: tool(tree),
             profile: None,
             arch: None,
-            kernel_releases: modules::releases(&tree),
+            kernel_releases: modules::releases(tree),
             driver: None,
             capabilities: Vec::new(),
             payload: None,
-            init: init(&tree),
+            init: init(tree),
             modules: Vec::new(),
-            firmware: firmware(&tree),
+            firmware: firmware(tree),
             driver_files: BTreeMap::new(),
             sizes: Vec::new(),
             segments: contents.segments.clone(),
@@ -97,7 +96,7 @@ impl Report {
             report.take(manifest);
         } else {
             report.modules = modules::found(&read);
-            report.sizes = by_directory(&tree);
+            report.sizes = by_directory(tree);
         }
         Ok(report)
     }
@@ -118,16 +117,16 @@ impl Report {
     }
 }
 
-fn tool(tree: &BTreeMap<Vec<u8>, &Item>) -> Option<String> {
+fn tool(tree: &BTreeMap<Vec<u8>, Left>) -> Option<String> {
     TOLD_BY.iter().find_map(|(path, words)| {
-        let item = tree.get(path.as_bytes())?;
+        let item = tree.get(path.as_bytes())?.item;
         let content = item.content.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
         Some(words.replace("{}", content.lines().next().unwrap_or_default().trim()))
     })
 }
 
-fn init(tree: &BTreeMap<Vec<u8>, &Item>) -> Option<String> {
-    let item = tree.get(layout::INIT.as_bytes())?;
+fn init(tree: &BTreeMap<Vec<u8>, Left>) -> Option<String> {
+    let item = tree.get(layout::INIT.as_bytes())?.item;
     let target = item.target.as_ref().map(|target| String::from_utf8_lossy(target).into_owned());
     let size = item.entry.size;
     Some(
@@ -138,9 +137,9 @@ fn init(tree: &BTreeMap<Vec<u8>, &Item>) -> Option<String> {
 }
 
 /// Files below the directory where the kernel looks for firmware, and microcode for it to find before.
-fn firmware(tree: &BTreeMap<Vec<u8>, &Item>) -> Vec<String> {
+fn firmware(tree: &BTreeMap<Vec<u8>, Left>) -> Vec<String> {
     let mut found = Vec::new();
-    for (path, _) in tree.iter().filter(|(_, item)| item.entry.kind() != kind::DIRECTORY) {
+    for (path, _) in tree.iter().filter(|(_, left)| left.kind() != kind::DIRECTORY) {
         let path = String::from_utf8_lossy(path);
         let short = path.strip_prefix("/usr").unwrap_or(&path);
         if let Some(name) = short.strip_prefix(layout::FIRMWARE_DIR).and_then(|rest| rest.strip_prefix('/')) {
@@ -175,12 +174,12 @@ fn by_origin(manifest: &Manifest) -> Vec<Size> {
 }
 
 /// By the first two parts of the path.
-fn by_directory(tree: &BTreeMap<Vec<u8>, &Item>) -> Vec<Size> {
-    let files = tree.iter().filter(|(_, item)| item.entry.kind() == kind::FILE).map(|(path, item)| {
+fn by_directory(tree: &BTreeMap<Vec<u8>, Left>) -> Vec<Size> {
+    let files = tree.iter().filter(|(_, left)| left.kind() == kind::FILE).map(|(path, left)| {
         let path = String::from_utf8_lossy(path);
         let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
         let directory: Vec<_> = parent.split('/').take(3).collect();
-        (directory.join("/") + "/", u64::from(item.entry.size))
+        (directory.join("/") + "/", left.bytes())
     });
     sizes(files)
 }

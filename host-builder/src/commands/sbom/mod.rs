@@ -7,7 +7,7 @@ mod spdx;
 #[cfg(test)]
 mod tests;
 
-use super::list::json;
+use super::list::{json, warn};
 use super::manifest_of::{is_manifest, required};
 use crate::archive::{Archive, Want};
 use crate::cache::sha256;
@@ -31,6 +31,7 @@ pub fn run(args: &Arguments) -> Result<()> {
     let (manifest, bytes) = required(&contents, &args.image)?;
     let digest = sha256(bytes);
     let bill = Bill::of(&manifest, &digest);
+    warn(&contents, &contents.tree());
     let document: Value = match args.format {
         SbomFormat::Cyclonedx => cyclonedx::document(&bill),
         SbomFormat::Spdx => spdx::document(&bill),

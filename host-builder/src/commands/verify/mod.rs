@@ -6,7 +6,7 @@ mod tests;
 
 use super::list::{json, kind_name};
 use super::manifest_of::{is_manifest, required};
-use crate::archive::{Archive, Contents, Item, Want, absolute};
+use crate::archive::{Archive, BootConfig, Contents, Item, Want, absolute};
 use crate::cli::Verify as Arguments;
 use crate::error::{Error, Result};
 use crate::lock::Lock;
@@ -114,6 +114,15 @@ pub fn against_manifest(contents: &Contents, manifest: &Manifest) -> Vec<Differe
         }
     }
     found.remove(layout::MANIFEST);
+    for remark in contents.tree().remarks {
+        let name = contents.items[remark.item].entry.text();
+        let found = format!("it {}", remark.what);
+        differences.push(Difference::new(&name, "what the kernel makes of it", "what it says", &found));
+    }
+    if let Some(BootConfig { offset, size }) = contents.boot_config {
+        let found = format!("{size} bytes at offset {offset}, which kernels cut off or unpack");
+        differences.push(Difference::new("the image", "boot configuration behind it", "none", &found));
+    }
     for (path, items) in found {
         let what = kind_name(items[0].entry.kind());
         differences.push(Difference::new(&path, "an entry that is not in the manifest", "none", what));

@@ -32,6 +32,9 @@ pub fn manifest() -> Manifest {
             file("/lib/a.so", content("library"), 0o644, "a 1-2"),
             file("/lib/b.so", Kind::Link { target: "a.so".into() }, 0o777, "b:i386 3"),
             file("/lib/c.ko", content("module"), 0o644, "built from c"),
+            file("/usr", Kind::Directory, 0o755, "gpu-initrd 0"),
+            file("/usr/share", Kind::Directory, 0o755, "gpu-initrd 0"),
+            file("/usr/share/gpu-initrd", Kind::Directory, 0o755, "gpu-initrd 0"),
         ],
     }
 }
@@ -48,6 +51,9 @@ fn entries() -> Vec<(Entry, &'static [u8])> {
         entry("lib/b.so", kind::LINK | 0o777, b"a.so"),
         entry("lib/c.ko", kind::FILE | 0o644, b"module"),
         entry("init", kind::FILE | 0o755, b"init"),
+        entry("usr", kind::DIRECTORY | 0o755, b""),
+        entry("usr/share", kind::DIRECTORY | 0o755, b""),
+        entry("usr/share/gpu-initrd", kind::DIRECTORY | 0o755, b""),
         entry(layout::MANIFEST, kind::FILE | 0o644, b"{}"),
     ]
 }
@@ -96,6 +102,21 @@ fn whatever_is_not_as_stated_is_named() {
     let mut other = entries();
     other.remove(1);
     assert_eq!(found(&other), one("/lib/a.so", "the entry"));
+}
+
+/// What a list shows is there, and the kernel does something else.
+#[test]
+fn what_the_kernel_reads_otherwise_is_named() {
+    let mut other = entries();
+    // The file is before its directory.
+    let library = other.remove(1);
+    other.insert(0, library);
+    assert_eq!(found(&other), one("lib/a.so", "what the kernel makes of it"));
+    let mut other = entries();
+    for entry in [1, 3] {
+        (other[entry].0.inode, other[entry].0.links) = (7, 2);
+    }
+    assert_eq!(found(&other), one("lib/a.so", "what the kernel makes of it"));
 }
 
 #[test]
