@@ -21,10 +21,10 @@ pub fn start(board: &Board) {
     let followed = std::thread::Builder::new().name("watch".into()).spawn(move || {
         loop {
             log.wait(Instant::now() + LOOK);
-            for line in log.lines() {
-                match sign(&line) {
-                    Some(sign) => take(&sign, &line, &board),
-                    None => keep(&line, &board),
+            for line in log.new_lines().into_iter().filter(|line| line.first) {
+                match sign(&line.text) {
+                    Some(sign) => take(&sign, &line.text, &board, &pci::answers),
+                    None => keep(&line.text, &board),
                 }
             }
             look_at_bus(&board);
@@ -51,17 +51,18 @@ enum Sign<'a> {
 }
 
 /// `NVRM: Xid (PCI:0000:01:00): 79, pid=…` and `NVRM: GPU 0000:01:00.0: GPU has fallen off the bus.` are the driver's (nv.c,
-/// osapi.c), the others mm/oom_kill.c's and mm/page_alloc.c's.
+/// osapi.c), the others mm/oom_kill.c's and mm/page_alloc.c's. The kernel prints names that programs choose in many of its lines: a
+/// sign is at a line's start, and whole.
 fn sign(line: &str) -> Option<Sign<'_>> {
-    if let Some((_, rest)) = line.split_once("NVRM: Xid (PCI:") {
-        let (bdf, rest) = rest.split_once("): ")?;
+    if let Some(rest) = line.strip_prefix("NVRM: Xid (PCI:") {
+        let (bdf, rest) = rest.split_once("): ").filter(|(bdf, _)| is_address(bdf))?;
         let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
         return Some(Sign::Xid { bdf, code: digits.parse().ok()? });
     }
-    if let Some((_, rest)) = line.split_once("NVRM: GPU ")
-        && line.contains("has fallen off the bus")
-    {
-        return Some(Sign::OffTheBus { bdf: rest.split(": ").next()?.trim_start_matches("at PCI:") });
+    if let Some(rest) = line.strip_prefix("NVRM: GPU ") {
+        let (bdf, rest) =
+            rest.trim_start_matches("at PCI:").split_once(": ").filter(|(bdf, _)| is_address(bdf))?;
+        return rest.starts_with("GPU has fallen off the bus").then_some(Sign::OffTheBus { bdf });
     }
     if line.starts_with("Memory cgroup out of memory: Killed process") {
         return Some(Sign::GroupOutOfMemory);
@@ -69,15 +70,20 @@ fn sign(line: &str) -> Option<Sign<'_>> {
     if line.starts_with("Out of memory: Killed process") {
         return Some(Sign::OutOfMemory);
     }
-    line.contains(": page allocation failure: ").then_some(Sign::NoPages)
+    // The name of the process comes first.
+    line.contains(": page allocation failure: order:").then_some(Sign::NoPages)
 }
 
-fn take(sign: &Sign, line: &str, board: &Board) {
+/// `0000:01:00`, or with a function behind it.
+fn is_address(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.'))
+}
+
+/// `answers` says whether a GPU answers on the bus.
+fn take(sign: &Sign, line: &str, board: &Board, answers: &dyn Fn(&str) -> bool) {
     match sign {
-        Sign::Xid { bdf, code } => xid(bdf, *code, line, board),
-        Sign::OffTheBus { bdf } => {
-            lost(bdf, "the driver says that it has fallen off the bus", line, board);
-        }
+        Sign::Xid { bdf, code } => xid(bdf, *code, line, board, answers),
+        Sign::OffTheBus { bdf } => off_the_bus(bdf, "", line, board, answers),
         Sign::GroupOutOfMemory => oom(line, board),
         Sign::OutOfMemory => {
             low_memory("the kernel had to end a process since the guest's memory was used up", line, board);
@@ -110,13 +116,14 @@ fn gpu_of<'a>(status: &'a mut Status, named: &str) -> Option<&'a mut Gpu> {
     status.gpus.iter_mut().find(is_it)
 }
 
-fn xid(named: &str, code: u32, line: &str, board: &Board) {
+fn xid(named: &str, code: u32, line: &str, board: &Board, answers: &dyn Fn(&str) -> bool) {
     let was_ready = board.update(|status| {
         let gpu = gpu_of(status, named)?;
         let last_ms = uptime_ms();
         if let Some(xid) = gpu.xids.iter_mut().find(|xid| xid.code == code) {
             (xid.count, xid.last_ms) = (xid.count.saturating_add(1), last_ms);
-        } else if gpu.xids.len() < MAX_XIDS {
+        } else {
+            make_room(gpu);
             gpu.xids.push(Xid { code, count: 1, last_ms });
         }
         let was_ready = gpu.state == GpuState::Ready;
@@ -129,11 +136,38 @@ fn xid(named: &str, code: u32, line: &str, board: &Board) {
     // While an adapter initialises, its failure is the finding.
     let Some(bdf) = was_ready else { return };
     if code == OFF_THE_BUS {
-        lost(&bdf, "the driver says that it has fallen off the bus (Xid 79)", line, board);
-        return;
+        return off_the_bus(&bdf, " (Xid 79)", line, board, answers);
     }
     let message = format!("GPU {bdf} reported Xid {code}");
     let hint = "look the number up in NVIDIA's list of Xid errors: 13, 31 and 43 are most often the program's own, 48, 63, 64, 74, 79, 94 and 95 the hardware's";
+    board.finding(with_evidence(report::warning(Code::GpuXid, message, hint), vec![line.into()]));
+}
+
+/// The newest are kept.
+fn make_room(gpu: &mut Gpu) {
+    if gpu.xids.len() < MAX_XIDS {
+        return;
+    }
+    let oldest = gpu.xids.iter().enumerate().min_by_key(|(_, xid)| xid.last_ms);
+    if let Some((at, _)) = oldest {
+        gpu.xids.remove(at);
+        gpu.xids_left_out = gpu.xids_left_out.saturating_add(1);
+    }
+}
+
+/// A line says that a GPU has fallen off the bus. The bus itself knows better.
+fn off_the_bus(named: &str, how: &str, line: &str, board: &Board, answers: &dyn Fn(&str) -> bool) {
+    let Some(bdf) = board.update(|status| gpu_of(status, named).map(|gpu| gpu.bdf.clone())) else { return };
+    if !answers(&bdf) {
+        let why =
+            format!("the driver says that it has fallen off the bus{how}, and it does not answer there");
+        return lost(&bdf, &why, line, board);
+    }
+    let message = format!(
+        "a line of the kernel's log says that GPU {bdf} has fallen off the bus{how}, and it answers there"
+    );
+    let hint =
+        "look at what the GPU does: nvidia-smi in the container; where it works, ask who wrote that line";
     board.finding(with_evidence(report::warning(Code::GpuXid, message, hint), vec![line.into()]));
 }
 
@@ -212,7 +246,7 @@ mod tests {
     }
 
     fn tell(board: &Board, line: &str) {
-        take(&sign(line).unwrap(), line, board);
+        take(&sign(line).unwrap(), line, board, &|_| false);
     }
 
     #[test]
@@ -227,6 +261,47 @@ mod tests {
         for line in ["", "NVRM: Xid (PCI:", "NVRM: Xid (PCI:0): x", "NVRM: GPU 0000:01:00.0: fine"] {
             assert_eq!(sign(line), None, "{line}");
         }
+    }
+
+    /// The kernel's lines with names that a program has chosen: its own, 15 bytes, and its file's.
+    #[test]
+    fn names_of_programs_are_no_signs() {
+        for line in [
+            "x[812]: segfault at 0 ip 0 sp 0 error 4 in NVRM: Xid (PCI:0000:01:00): 79, x[55d0]",
+            "NVRM: GPU 0000:[812]: segfault at 0 ip 0 sp 0 error 4 in : GPU has fallen off the bus.[55d0]",
+            "NVRM: Xid (PCI:[812]: segfault at 0 ip 0 sp 0 error 4 in 0000:01:00): 79, x[55d0]",
+            "Out of memory: [812]: segfault at 0 in Killed process[55d0]",
+            "traps: Memory cgroup out of memory: Killed process 9 (x)",
+        ] {
+            assert_eq!(sign(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_gpu_that_answers_on_the_bus_is_not_lost_whatever_a_line_says() {
+        let board = board();
+        for line in [LOST, "NVRM: GPU 0000:01:00.0: GPU has fallen off the bus."] {
+            take(&sign(line).unwrap(), line, &board, &|_| true);
+        }
+        let status = board.snapshot();
+        assert_eq!(status.gpus[0].state, GpuState::Ready);
+        assert!(status.findings.iter().all(|finding| finding.code == Code::GpuXid), "{:?}", status.findings);
+        assert!(
+            status.findings[0].message.contains("a line of the kernel's log says"),
+            "{:?}",
+            status.findings
+        );
+    }
+
+    #[test]
+    fn the_newest_xids_are_kept_and_the_others_counted() {
+        let board = board();
+        for code in 0..MAX_XIDS + 5 {
+            tell(&board, &format!("NVRM: Xid (PCI:0000:01:00): {}, x", 1000 + code));
+        }
+        let gpu = &board.snapshot().gpus[0];
+        assert_eq!((gpu.xids.len(), gpu.xids_left_out), (MAX_XIDS, 5));
+        assert_eq!(gpu.xids.last().unwrap().code as usize, 1000 + MAX_XIDS + 4);
     }
 
     #[test]

@@ -151,6 +151,8 @@ pub struct Gpu {
     pub init_ms: Option<u64>,
     /// Errors that the driver reported since the boot.
     pub xids: Vec<Xid>,
+    /// Numbers that made room for newer ones.
+    pub xids_left_out: u32,
     /// Kernel-log lines about it.
     pub evidence: Vec<String>,
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::io::{self, Read, Write};
 
 /// Version of the frames and of what is in them.
-pub const VERSION: u16 = 4;
+pub const VERSION: u16 = 5;
 /// Port the guest listens on unless told otherwise.
 pub const DEFAULT_PORT: u32 = 1042;
 /// Largest request, payload bytes.

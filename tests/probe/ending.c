@@ -2,6 +2,7 @@
  *
  *   ending exit N     exits with code N
  *   ending signal N   dies of signal N
+ *   ending fault      reads what is not there, of which the kernel writes a line with the name of this file
  *   ending memory     takes memory, and touches it, until it is killed
  *   ending wait       runs until a signal comes; exits with 100 + the signal's number */
 #include <signal.h>
@@ -70,8 +71,10 @@ int main(int argc, char **argv)
 		die_of(number(argv[2]));
 	else if (argc == 2 && strcmp(how, "memory") == 0)
 		eat_memory();
+	else if (argc == 2 && strcmp(how, "fault") == 0)
+		return *(volatile int *)8;
 	else if (argc == 2 && strcmp(how, "wait") == 0)
 		return wait_for_signal();
-	fprintf(stderr, "usage: %s exit N | signal N | memory | wait\n", argv[0]);
+	fprintf(stderr, "usage: %s exit N | signal N | fault | memory | wait\n", argv[0]);
 	return USAGE;
 }

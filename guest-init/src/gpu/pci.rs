@@ -2,7 +2,7 @@
 
 use image::pci::{self, DEVICES};
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 /// A GPU, or an NVSwitch, on the bus.
@@ -50,6 +50,18 @@ pub fn path(bdf: &str) -> PathBuf {
 /// Whether a device is on the bus.
 pub fn is_there(bdf: &str) -> bool {
     path(bdf).exists()
+}
+
+/// Whether a device answers on the bus: what is off it reads as all ones.
+pub fn answers(bdf: &str) -> bool {
+    answers_in(Path::new(DEVICES), bdf)
+}
+
+fn answers_in(devices: &Path, bdf: &str) -> bool {
+    let mut id = [0xff; 4];
+    let read =
+        fs::File::open(devices.join(bdf).join("config")).and_then(|mut config| config.read_exact(&mut id));
+    read.is_ok() && id != [0xff; 4]
 }
 
 fn of_kind(devices: &Path, is_wanted: fn(u16, u16) -> bool) -> io::Result<Vec<PciGpu>> {
@@ -108,6 +120,19 @@ mod tests {
         create_pci_device(dir.path(), "0000:07:00.0", "0x10de", "0x22a3", "0x068000");
         let switches = switches_from(dir.path()).unwrap();
         assert_eq!((switches.len(), switches[0].device), (1, 0x22a3));
+    }
+
+    #[test]
+    fn a_device_that_reads_as_ones_does_not_answer() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("a")).unwrap();
+        for (bytes, expected) in
+            [(&[0xde, 0x10, 0x30, 0x23, 7][..], true), (&[0xff; 64], false), (&[0xde], false)]
+        {
+            fs::write(dir.path().join("a/config"), bytes).unwrap();
+            assert_eq!(answers_in(dir.path(), "a"), expected);
+        }
+        assert!(!answers_in(dir.path(), "none"));
     }
 
     #[test]

@@ -2,17 +2,15 @@
 
 mod read;
 
-pub use read::{KernelLog, Records};
+pub use read::{KernelLog, Line, Records};
 
 use simplelog::{ConfigBuilder, LevelFilter, WriteLogger};
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{self, LineWriter, Write};
 
 const DEVICE: &str = "/dev/kmsg";
 /// What our own lines begin with.
 const NAME: &str = "gpu-initrd";
-/// Whether programs may write as much as they want into the log.
-const RATE_LIMIT: &str = "/proc/sys/kernel/printk_devkmsg";
 /// Lines of lower priority than this number do not reach the console, and of debug lines the kernel shows none by default.
 const CONSOLE_LEVEL: &str = "/proc/sys/kernel/printk";
 /// A record with its priority, name and newline is not longer, bytes; the kernel's own bound is about 1 KB.
@@ -22,10 +20,6 @@ const CUT: &str = "…";
 
 /// Sends the `log` crate's messages to the kernel log, and so to the console.
 pub fn start_logging(level: &str) {
-    // Left alone, the kernel drops what comes faster than ten lines in five seconds. It takes the word only as a line.
-    if let Err(error) = std::fs::write(RATE_LIMIT, "on\n") {
-        emergency(&format!("lines of this log may be dropped: {RATE_LIMIT}: {error}"));
-    }
     let level = level.parse().unwrap_or(LevelFilter::Info);
     let config = ConfigBuilder::new()
         .set_time_level(LevelFilter::Off)
@@ -33,10 +27,8 @@ pub fn start_logging(level: &str) {
         .set_target_level(LevelFilter::Off)
         .set_location_level(LevelFilter::Off)
         .build();
-    if let Ok(device) = OpenOptions::new().write(true).open(DEVICE) {
-        // A second call fails and changes nothing but the level.
-        let _ = WriteLogger::init(LevelFilter::Trace, config, LineWriter::new(Kmsg(device)));
-    }
+    // A second call fails and changes nothing but the level.
+    let _ = WriteLogger::init(LevelFilter::Trace, config, LineWriter::new(Kmsg));
     log::set_max_level(level);
     if level >= LevelFilter::Debug
         && let Err(error) = std::fs::write(CONSOLE_LEVEL, "8\n")
@@ -47,18 +39,23 @@ pub fn start_logging(level: &str) {
 
 /// One line to the kernel log, past the `log` crate: for a panic, which may happen inside it.
 pub fn emergency(text: &str) {
+    write(&record(&format!("[ERROR] {text}")));
+}
+
+/// One write is one record. A full log is no reason to stop. The device is opened for each: the kernel drops what comes faster
+/// than ten lines in five seconds through one opening, and lifting that for us would lift it for the container, too.
+fn write(record: &str) {
     if let Ok(mut device) = OpenOptions::new().write(true).open(DEVICE) {
-        let _ = device.write_all(record(&format!("[ERROR] {text}")).as_bytes());
+        let _ = device.write_all(record.as_bytes());
     }
 }
 
-struct Kmsg(File);
+struct Kmsg;
 
 impl Write for Kmsg {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         for line in String::from_utf8_lossy(bytes).lines() {
-            // One write is one record. A full log is no reason to stop.
-            let _ = self.0.write(record(line).as_bytes());
+            write(&record(line));
         }
         Ok(bytes.len())
     }

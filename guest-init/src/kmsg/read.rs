@@ -1,6 +1,6 @@
 //! Reading the kernel's log: lines as evidence, records for the host, all that is new for whoever watches.
 
-use super::{DEVICE, NAME};
+use super::DEVICE;
 use image::event::{LogLine, Logs};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::fs::{File, OpenOptions};
@@ -13,6 +13,18 @@ use std::time::Instant;
 const RECORD: usize = 8192;
 /// Lines that one reading returns at most.
 const MAX_LINES: usize = 400;
+
+/// Facility of the kernel's own records. Programs cannot write into the log under it (devkmsg_write in kernel/printk/printk.c).
+const KERNEL: u64 = 0;
+
+/// A line of the kernel.
+#[derive(Debug)]
+pub struct Line {
+    /// Whether its record begins with it. The kernel prints names that programs choose, and one with a newline in it begins another line.
+    pub first: bool,
+    /// Its text.
+    pub text: String,
+}
 
 /// A position in the kernel log: gives the lines that came after it.
 pub struct KernelLog(Option<File>);
@@ -45,15 +57,20 @@ impl KernelLog {
         }
     }
 
-    /// Lines that are new since the last call, without our own; text only.
+    /// Lines of the kernel that are new since the last call; text only.
     pub fn lines(&mut self) -> Vec<String> {
+        self.new_lines().into_iter().map(|line| line.text).collect()
+    }
+
+    /// Lines of the kernel that are new since the last call. What programs write into the log is no line of the kernel.
+    pub fn new_lines(&mut self) -> Vec<Line> {
         let mut lines = Vec::new();
         let Some(file) = &mut self.0 else { return lines };
         while lines.len() < MAX_LINES
             && let Some(record) = next(file)
         {
-            if !record.is_ours() {
-                lines.extend(record.lines());
+            if record.facility == KERNEL {
+                lines.extend(record.lines().enumerate().map(|(at, text)| Line { first: at == 0, text }));
             }
         }
         lines
@@ -128,6 +145,7 @@ fn next(file: &mut File) -> Option<Record> {
 /// `key=value`.
 struct Record {
     level: u8,
+    facility: u64,
     sequence: u64,
     at_ms: u64,
     text: String,
@@ -141,11 +159,7 @@ impl Record {
         let mut field = || fields.next().unwrap_or_default();
         let (priority, sequence, at_us) = (field(), field(), field());
         let text = rest.lines().next().unwrap_or_default().to_owned();
-        Self { level: (priority & 7) as u8, sequence, at_ms: at_us / 1000, text }
-    }
-
-    fn is_ours(&self) -> bool {
-        self.text.strip_prefix(NAME).is_some_and(|rest| rest.starts_with(": "))
+        Self { level: (priority & 7) as u8, facility: priority >> 3, sequence, at_ms: at_us / 1000, text }
     }
 
     /// A record may hold several lines: the kernel writes the ends between them as `\x0a`, as it does with every other byte
@@ -161,17 +175,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_lines_of_a_record_are_taken_and_our_own_left_out() {
+    fn the_lines_of_a_record_are_taken() {
         let lines = |bytes: &[u8]| Record::parse(bytes).lines().collect::<Vec<_>>();
         assert_eq!(lines(b"6,339,5140900,-;NVRM: x\n SUBSYSTEM=pci\n"), ["NVRM: x"]);
         assert_eq!(lines(b"6,339,5140900,-;NVRM: a\\x0aNVRM: b\\x5c\n"), ["NVRM: a", "NVRM: b\\"]);
-        assert!(Record::parse(b"6,339,5140900,-;gpu-initrd: x\n").is_ours());
         assert!(lines(b"garbage").is_empty());
     }
 
     #[test]
     fn a_record_has_level_number_and_time() {
         let record = Record::parse(b"30,339,5140900,-;x\n");
-        assert_eq!((record.level, record.sequence, record.at_ms), (6, 339, 5140));
+        assert_eq!((record.level, record.facility, record.sequence, record.at_ms), (6, 3, 339, 5140));
     }
 }

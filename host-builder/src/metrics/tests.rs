@@ -25,6 +25,7 @@ fn a_status_becomes_series_with_help_and_type_once() {
         state: GpuState::Ready,
         init_ms: Some(4321),
         xids: vec![Xid { code: 79, count: 2, last_ms: 9 }],
+        xids_left_out: 2,
         ..Gpu::default()
     };
     let container = Container {

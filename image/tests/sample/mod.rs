@@ -88,6 +88,7 @@ pub fn status() -> Status {
             init_start_ms: Some(200),
             init_ms: Some(4000),
             xids: vec![Xid { code: 43, count: 2, last_ms: 9000 }],
+            xids_left_out: 2,
             evidence: vec!["NVRM: a line".into()],
         }],
         nodes: vec![Node { path: "/dev/nvidia0".into(), major: 195, minor: 0, mode: 0o666, uid: 0, gid: 0 }],

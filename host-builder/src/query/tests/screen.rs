@@ -22,6 +22,7 @@ fn a_full_status() -> Status {
         init_ms: Some(4000),
         waits_for: Some(text("the \x1b[5mfirmware")),
         xids: vec![Xid { code: 79, count: 2, last_ms: 4100 }],
+        xids_left_out: 2,
         evidence: vec![text("NVRM: \x1b[31mRmInitAdapter failed!\x1b[0m\r")],
     };
     let finding = |code: Code, severity, message: &str, evidence| Finding {

@@ -50,6 +50,9 @@ impl View {
             if gpu.xids.len() > ENTRIES {
                 xids.push("…".into());
             }
+            if gpu.xids_left_out > 0 {
+                xids.push(format!("{} older ones left out", gpu.xids_left_out));
+            }
             let _ = write!(row, "  {}", self.paint(RED, &format!("Xid {}", xids.join(", "))));
         }
         row
