@@ -1,9 +1,13 @@
 //! Finds disks by name or serial number and file systems by their superblock, each wait with a deadline.
 
 use image::config::Source;
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open, openat};
 use nix::mount::{MsFlags, mount};
+use nix::sys::stat::{Mode, mkdirat};
 use std::fs::{self, File};
 use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -62,11 +66,12 @@ pub fn find(source: &Source, timeout: Duration) -> Result<PathBuf, DiskError> {
     )
 }
 
-/// The disk whose EROFS has this UUID (lower-case, with hyphens), once it is there.
+/// The disks, but for these, whose EROFS has this UUID (lower-case, with hyphens), once there is one. Whoever made a disk can
+/// have given it any UUID: what it holds is to be checked.
 ///
 /// # Errors
 /// [`DiskError::Absent`] after `timeout`.
-pub fn find_erofs(uuid: &str, timeout: Duration) -> Result<PathBuf, DiskError> {
+pub fn find_erofs(uuid: &str, but: &[PathBuf], timeout: Duration) -> Result<Vec<PathBuf>, DiskError> {
     let described = |(path, found): (PathBuf, Option<String>)| match found {
         Some(found) => format!("{} (EROFS with UUID {found})", path.display()),
         None => path.display().to_string(),
@@ -80,7 +85,13 @@ pub fn find_erofs(uuid: &str, timeout: Duration) -> Result<PathBuf, DiskError> {
     };
     wait_for(
         timeout,
-        || disks().find(|(_, found)| found.as_deref() == Some(uuid)).map(|(path, _)| path),
+        || {
+            let is_it = |(path, found): &(PathBuf, Option<String>)| {
+                found.as_deref() == Some(uuid) && !but.contains(path)
+            };
+            let found: Vec<_> = disks().filter(is_it).map(|(path, _)| path).collect();
+            (!found.is_empty()).then_some(found)
+        },
         |waited| DiskError::Absent { wanted: uuid.into(), waited, present: listed(disks().map(described)) },
     )
 }
@@ -137,10 +148,19 @@ pub fn look(source: &Source) -> Option<PathBuf> {
     }
 }
 
-/// Whether the disk of a device node has a serial number.
-pub fn has_serial(device: &str) -> bool {
-    let name = device.trim_start_matches("/dev/");
-    list().into_iter().any(|(disk, serial)| disk == name && serial.is_some())
+/// Whether all of these device nodes are there, and none of their disks has a serial number.
+pub fn are_without_serials(devices: [&str; 3]) -> bool {
+    let disks = list();
+    devices.iter().all(|device| {
+        let name = device.trim_start_matches("/dev/");
+        disks.iter().any(|(disk, serial)| disk == name && serial.is_none())
+    })
+}
+
+/// Whether a disk can be written to.
+pub fn is_writable(device: &Path) -> bool {
+    let name = device.file_name().unwrap_or_default();
+    fs::read_to_string(Path::new("/sys/block").join(name).join("ro")).is_ok_and(|text| text.trim() == "0")
 }
 
 /// Names and serial numbers of all disks.
@@ -192,10 +212,56 @@ pub fn mount_disk(device: &Path, target: &Path, read_only: bool) -> Result<(), D
     let kind = file_system(device)?;
     let mut flags = MsFlags::MS_NODEV;
     flags.set(MsFlags::MS_RDONLY, read_only || matches!(kind, "erofs" | "squashfs"));
-    mount(Some(device), target, Some(kind), flags, None::<&str>).map_err(|errno| DiskError::Refused {
-        what: format!("mounting {} as {kind}", device.display()),
-        source: errno.into(),
+    mount(Some(device), target, Some(kind), flags, options(kind, read_only)).map_err(|errno| {
+        DiskError::Refused { what: format!("mounting {} as {kind}", device.display()), source: errno.into() }
     })
+}
+
+/// A file system may ask for a panic of the kernel when it is damaged, and says itself whether it is. What is mounted to be
+/// read is not written to, not even by replaying its journal.
+fn options(kind: &str, read_only: bool) -> Option<&'static str> {
+    match (kind, read_only) {
+        ("ext4", true) => Some("errors=remount-ro,noload"),
+        ("ext4", false) => Some("errors=remount-ro"),
+        _ => None,
+    }
+}
+
+/// The two directories on a disk, or in memory, that take an overlay's writes.
+pub struct Scratch {
+    upper: OwnedFd,
+    work: OwnedFd,
+}
+
+impl Scratch {
+    /// Opens them in the file system that is mounted on `place`, and makes them where they are not there. What the disk holds may be
+    /// another guest's work: a link is not followed.
+    ///
+    /// # Errors
+    /// When one is no directory.
+    pub fn of(place: &Path) -> io::Result<Self> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let top = open(place, flags, Mode::empty())?;
+        let directory = |name: &str| {
+            match mkdirat(&top, name, Mode::from_bits_truncate(0o755)) {
+                Ok(()) | Err(Errno::EEXIST) => {}
+                Err(errno) => return Err(io::Error::from(errno)),
+            }
+            openat(&top, name, flags, Mode::empty()).map_err(|errno| {
+                io::Error::other(format!(
+                    "{name} on {}: expected a directory, and no link: {errno}",
+                    place.display()
+                ))
+            })
+        };
+        Ok(Self { upper: directory("upper")?, work: directory("work")? })
+    }
+
+    /// Options of an overlay over these layers that writes here. Whoever mounts it holds this until it is mounted.
+    pub fn overlay(&self, lower: &str) -> String {
+        let place = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
+        format!("lowerdir={lower},upperdir={},workdir={}", place(&self.upper), place(&self.work))
+    }
 }
 
 #[cfg(test)]
@@ -232,6 +298,35 @@ mod tests {
         bytes[1024] = 0;
         fs::write(&path, &bytes).unwrap();
         assert_eq!(erofs_uuid(&path), None);
+    }
+
+    #[test]
+    fn no_link_of_a_disk_is_followed_to_what_takes_an_overlays_writes() {
+        let dir = tempfile::tempdir().unwrap();
+        let (place, outside) = (dir.path().join("disk"), dir.path().join("outside"));
+        fs::create_dir_all(&outside).unwrap();
+        fs::create_dir_all(&place).unwrap();
+        let options = Scratch::of(&place).unwrap().overlay("/lower");
+        assert!(options.starts_with("lowerdir=/lower,upperdir=/proc/self/fd/"), "{options}");
+        assert!(place.join("upper").is_dir() && place.join("work").is_dir());
+        for name in ["upper", "work"] {
+            fs::remove_dir(place.join(name)).unwrap();
+            for target in ["../outside", "/", "nowhere"] {
+                std::os::unix::fs::symlink(target, place.join(name)).unwrap();
+                let error = Scratch::of(&place).err().unwrap().to_string();
+                assert!(error.contains(&format!("{name} on")) && error.contains("no link"), "{error}");
+                fs::remove_file(place.join(name)).unwrap();
+            }
+            fs::create_dir(place.join(name)).unwrap();
+        }
+        assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_damaged_disk_panics_no_kernel_and_one_to_read_is_not_written_to() {
+        assert_eq!(options("ext4", true), Some("errors=remount-ro,noload"));
+        assert_eq!(options("ext4", false), Some("errors=remount-ro"));
+        assert_eq!(options("erofs", true), None);
     }
 
     #[test]

@@ -18,11 +18,20 @@ pub fn early() -> io::Result<()> {
         ("devtmpfs", "/dev", MsFlags::MS_NOSUID, "mode=0755"),
         ("devpts", "/dev/pts", MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC, "ptmxmode=0666,mode=0620,gid=5"),
         ("tmpfs", "/run", MsFlags::MS_NOSUID | MsFlags::MS_NODEV, "mode=0755"),
-        ("cgroup2", "/sys/fs/cgroup", nothing, ""),
+        // A container's group has a limit that the container must not lift. The kernel takes the option only here, not in a
+        // namespace of the container.
+        ("cgroup2", "/sys/fs/cgroup", nothing, "nsdelegate"),
     ] {
         fs::create_dir_all(path)
             .or_else(|error| if Path::new(path).is_dir() { Ok(()) } else { Err(error) })?;
-        match mount(Some(kind), path, Some(kind), flags, Some(options)) {
+        let mounted = match mount(Some(kind), path, Some(kind), flags, Some(options)) {
+            // Kernels before 4.13.
+            Err(nix::Error::EINVAL) if kind == "cgroup2" => {
+                mount(Some(kind), path, Some(kind), flags, None::<&str>)
+            }
+            result => result,
+        };
+        match mounted {
             Ok(()) | Err(nix::Error::EBUSY) => {}
             Err(errno) => return Err(io::Error::other(format!("mounting {kind} on {path}: {errno}"))),
         }

@@ -1,7 +1,7 @@
 //! The container's root: what the host gave (disk or virtiofs) below, the driver's files above it, a writable layer on
 //! top. Or, where the host wants no overlay, the disk itself with copies of the driver's files.
 
-use crate::disks::{self, DiskError};
+use crate::disks::{self, DiskError, Scratch};
 use crate::driver;
 use crate::inject::Request;
 use crate::report::{self, Board, chain, with_evidence};
@@ -11,12 +11,12 @@ use image::manifest::Manifest;
 use image::status::{Code, Finding, Phase, PhaseOutcome, Severity};
 use nix::mount::{MsFlags, mount};
 use nix::sys::statvfs::{FsFlags, statvfs};
-use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Where hypeman and others put root, upper layer and config when nothing is said.
-const DEFAULT_ROOT: &str = "/dev/vda";
-const DEFAULT_UPPER: &str = "/dev/vdb";
+pub const DEFAULT_ROOT: &str = "/dev/vda";
+/// See [`DEFAULT_ROOT`].
+pub const DEFAULT_UPPER: &str = "/dev/vdb";
 /// See [`DEFAULT_ROOT`].
 pub const DEFAULT_CONFIG: &str = "/dev/vdc";
 
@@ -43,16 +43,16 @@ pub fn prepare(config: &Config, driver: Option<&Driver>, board: &Board) -> Resul
     let Some(driver) = driver else {
         board.begin(Phase::Inject);
         board.end(Phase::Inject, PhaseOutcome::Skipped);
-        return if in_place { Ok(false) } else { upper(config).and_then(|()| overlay(&[])).map(|()| false) };
+        return if in_place { Ok(false) } else { overlay(&upper(config)?, &[]).map(|()| false) };
     };
     let report = board.phase(Phase::Inject, || {
         if in_place {
             return driver.unless_optional(board, driver::copy(driver.manifest, &driver.request, board));
         }
-        upper(config)?;
+        let scratch = upper(config)?;
         let layer = driver::layer(driver.manifest, &driver.request, board);
         let report = driver.unless_optional(board, layer)?;
-        overlay(&if report.is_some() { driver::layers(driver.manifest) } else { Vec::new() })?;
+        overlay(&scratch, &if report.is_some() { driver::layers(driver.manifest) } else { Vec::new() })?;
         Ok(report)
     })?;
     let Some(mut report) = report else { return Ok(false) };
@@ -114,6 +114,21 @@ fn lower(config: &Config, target: &str, read_only: bool) -> Result<(), Finding> 
     }
 }
 
+/// Disks that are the container's root, its upper layer or its configuration, as far as they are there.
+pub fn disks_of_the_container(config: &Config) -> Vec<PathBuf> {
+    let by_serial = |serial: &str| Source::Serial(serial.into());
+    let usual_root = || match by_serial("root") {
+        serial if disks::look(&serial).is_some() => serial,
+        _ => Source::Device(DEFAULT_ROOT.into()),
+    };
+    let sources = [
+        config.root.clone().unwrap_or_else(usual_root),
+        config.upper.clone().unwrap_or_else(|| default_upper(config)),
+        config.config.clone().unwrap_or_else(|| by_serial("config")),
+    ];
+    sources.iter().filter_map(disks::look).collect()
+}
+
 /// The first of several that is there, looked for until the deadline.
 fn first_present(sources: &[Source], config: &Config) -> Result<Source, Finding> {
     let deadline = std::time::Instant::now() + config.disk_timeout;
@@ -142,13 +157,8 @@ fn unusable(what: &str) -> Finding {
 }
 
 /// One overlay: writes on top, the driver, the image.
-fn overlay(driver: &[&str]) -> Result<(), Finding> {
-    let options = format!(
-        "lowerdir={},upperdir={}/upper,workdir={}/work",
-        [driver, &[layout::ROOT_LOWER]].concat().join(":"),
-        layout::ROOT_SCRATCH,
-        layout::ROOT_SCRATCH
-    );
+fn overlay(scratch: &Scratch, driver: &[&str]) -> Result<(), Finding> {
+    let options = scratch.overlay(&[driver, &[layout::ROOT_LOWER]].concat().join(":"));
     let mut log = crate::kmsg::KernelLog::here();
     mount(Some("overlay"), layout::ROOT_MERGED, Some("overlay"), MsFlags::MS_NODEV, Some(options.as_str()))
         .map_err(|errno| with_evidence(not_assembled(&format!("overlay ({options}): {errno}")), log.lines()))
@@ -160,13 +170,9 @@ fn not_assembled(what: &str) -> Finding {
 }
 
 /// Makes the layer that takes the container's writes.
-fn upper(config: &Config) -> Result<(), Finding> {
+fn upper(config: &Config) -> Result<Scratch, Finding> {
     mount_scratch(config).map_err(|error| not_assembled(&chain(&error)))?;
-    for dir in ["upper", "work"] {
-        let path = Path::new(layout::ROOT_SCRATCH).join(dir);
-        fs::create_dir_all(&path).map_err(|error| not_assembled(&format!("{}: {error}", path.display())))?;
-    }
-    Ok(())
+    Scratch::of(Path::new(layout::ROOT_SCRATCH)).map_err(|error| not_assembled(&error.to_string()))
 }
 
 /// Mounts what holds it.

@@ -2,7 +2,7 @@
 
 use crate::disks;
 use crate::report::{self, Board, chain};
-use crate::root::DEFAULT_CONFIG;
+use crate::root::{DEFAULT_CONFIG, DEFAULT_ROOT, DEFAULT_UPPER};
 use crate::rootfs::RootDir;
 use image::config::{Config, ConfigError, Source};
 use image::layout;
@@ -12,10 +12,12 @@ use nix::mount::umount;
 use std::fs;
 use std::path::Path;
 
-/// A config file is no longer than this.
 /// Unknown keys that have a finding each.
 const MAX_UNKNOWN: usize = 8;
+/// A config file is no longer than this.
 const MAX_CONFIG: u64 = 1 << 20;
+/// Disks that are told apart by their places.
+const USUAL: [&str; 3] = [DEFAULT_ROOT, DEFAULT_UPPER, DEFAULT_CONFIG];
 
 /// The plan that the host made.
 ///
@@ -66,9 +68,11 @@ pub fn config_disk(config: &mut Config) -> Result<(), Finding> {
         Some(source) => (source, true),
         None => {
             let usual = [Source::Serial("config".into()), Source::Device(DEFAULT_CONFIG.into())];
-            // A third disk with a name of its own is something else.
+            // A third disk is the config disk where all are told apart by their places alone.
+            let by_place =
+                config.root.is_none() && config.upper.is_none() && disks::are_without_serials(USUAL);
             let is_it = |source: &Source| match source {
-                Source::Device(_) => disks::look(source).is_some() && !disks::has_serial(DEFAULT_CONFIG),
+                Source::Device(_) => by_place && disks::look(source).is_some(),
                 _ => disks::look(source).is_some(),
             };
             match usual.into_iter().find(is_it) {

@@ -11,6 +11,7 @@ mod ending;
 mod findings;
 mod gpu;
 mod gpu_script;
+mod hostile;
 mod images;
 mod ldconfig;
 mod look;

@@ -197,20 +197,23 @@ fn without_dm_verity_the_guest_reads_the_whole_disk_itself() {
     let built = initrd_with(crate::gpu::FOR_T4);
     let disk = built.disk.as_deref().unwrap();
     let initrd = without_verity(&built, dir.path());
-    let setup = guest_of(&initrd).disk(&root(), "root").disk(disk, "driver").gpu(Model::T4);
+    // A disk with the same UUID and the same beginning comes first.
+    let decoy = altered(disk, dir.path(), |bytes| bytes[1 << 20] ^= 1);
+    let setup =
+        guest_of(&initrd).disk(&root(), "root").disk(&decoy, "decoy").disk(disk, "driver").gpu(Model::T4);
     let setup =
         with_script(setup, dir.path(), "nvidia-smi; echo smi ended with $?; echo the end; sleep 1000");
     let mut guest = boot(setup.cmdline("HAS_GPU=1 gpu_initrd.gpu=optional"));
     guest.wait_for_console("the end", PATIENCE).unwrap();
     let (console, status) = (guest.console(), ask(&guest));
     let mut checks = Checks::of(&console);
-    checks.has(&console, "the kernel has no dm-verity: reading all of /dev/vd", "the console");
+    checks.has(&console, "the kernel has no dm-verity: reading all of /dev/vdc", "the console");
+    checks.has(&console, "/dev/vdb: the driver's disk is not as it was built", "the console");
     checks.has(&console, "No devices were found\nsmi ended with 6\n", "nvidia-smi");
     checks.same(status.outcome, Outcome::Ready, "outcome");
     drop(checks);
 
-    let altered = altered(disk, dir.path(), |bytes| bytes[1 << 20] ^= 1);
-    let status = refused(guest_of(&initrd).disk(&altered, "driver"));
+    let status = refused(guest_of(&initrd).disk(&decoy, "driver"));
     let refused = finding(&status, Code::PayloadAltered);
     assert!(refused.message.contains("expected") && refused.message.contains("sha256"), "{refused:?}");
 }

@@ -41,6 +41,25 @@ fn every_config_key_is_documented_as_it_is() {
     assert_eq!(table("### Config disk"), expected);
 }
 
+/// A promise of safety has a test, by its name.
+#[test]
+fn every_class_of_attack_names_a_test_that_is_there() {
+    let sources = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+    let is_there = |name: &str| {
+        let (module, test) = name.trim_matches('`').rsplit_once("::").unwrap();
+        let place = module.replace("::", "/");
+        let places = [format!("tests/tests/{place}.rs"), format!("guest-init/tests/hostile/{place}.rs")];
+        let has = |place: &String| {
+            let text = std::fs::read_to_string(format!("{sources}/{place}")).unwrap_or_default();
+            text.contains(&format!("#[test]\nfn {test}()"))
+        };
+        assert!(places.iter().any(has), "no test {name}");
+    };
+    let (cves, others) = (table("What was found in NVIDIA's"), table("What was found elsewhere"));
+    assert!(cves.len() >= 10 && others.len() >= 10);
+    cves.iter().chain(&others).for_each(|row| is_there(row.last().unwrap()));
+}
+
 #[test]
 fn every_finding_is_documented_with_the_words_of_the_code() {
     let expected: Vec<_> = CODES

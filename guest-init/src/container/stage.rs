@@ -8,7 +8,7 @@ use image::layout;
 use image::status::{Code, Finding};
 use nix::errno::Errno;
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask};
-use nix::unistd::{Gid, Uid, chdir, execve, setgid, setgroups, setsid, setuid};
+use nix::unistd::{Gid, Uid, execve, fchdir, setgid, setgroups, setsid, setuid};
 use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::io::{Read, Write};
@@ -60,13 +60,9 @@ fn become_program(
             "give `user` as UID:GID, or a name the image knows",
         )
     })?;
-    if !Path::new(&spec.workdir).exists() {
-        let _ = std::fs::create_dir_all(&spec.workdir);
-    }
-    chdir(spec.workdir.as_str()).map_err(|errno| {
-        let message = format!("working directory {}: {errno}", spec.workdir);
-        report::error(Code::ConfigInvalid, message, "correct `workdir`")
-    })?;
+    let workdir = Path::new(&spec.workdir);
+    // Where it cannot be made, entering it says why.
+    let _ = root.create_dir_all(workdir);
     // /dev/stdout leads to the terminal, which only its owner may open anew.
     for standard in 0..3 {
         // SAFETY: the numbers are those of this process's own standard descriptors; a closed one only gives an error.
@@ -77,6 +73,8 @@ fn become_program(
         .and_then(|()| setgid(Gid::from_raw(identity.gid)))
         .and_then(|()| setuid(Uid::from_raw(identity.uid)));
     switched.map_err(|errno| failed(&format!("becoming user {}: {errno}", identity.uid)))?;
+    // As that user, and through no link of /proc, which could lead into the initramfs.
+    enter(&root, workdir)?;
     let mut env = spec.env.clone();
     if !env.iter().any(|(name, _)| name == "HOME") {
         env.push(("HOME".into(), identity.home));
@@ -84,6 +82,15 @@ fn become_program(
     // Without this word, the end of the pipe is ours and not the program's beginning.
     let _ = out.write_all(&[super::ABOUT_TO_EXEC]);
     execute(&spec.command, &env)
+}
+
+fn enter(root: &RootDir, workdir: &Path) -> Result<(), Finding> {
+    let invalid = |what: String| {
+        let message = format!("working directory {}: {what}", workdir.display());
+        report::error(Code::ConfigInvalid, message, "name a directory that the user may enter, or none")
+    };
+    let directory = root.open_dir(workdir).map_err(|error| invalid(report::chain(&error)))?;
+    fchdir(&directory).map_err(|errno| invalid(errno.to_string()))
 }
 
 /// PID 1 itself becomes the image's init. Returns only when it cannot.

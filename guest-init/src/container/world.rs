@@ -102,7 +102,7 @@ fn kernel_file_systems(kind: Kind) -> Result<(), String> {
         ("tmpfs", "/dev/shm", MsFlags::MS_NOSUID | MsFlags::MS_NODEV, "mode=1777"),
         ("mqueue", "/dev/mqueue", quiet, ""),
         ("tmpfs", "/run", MsFlags::MS_NOSUID | MsFlags::MS_NODEV, "mode=0755"),
-        ("cgroup2", "/sys/fs/cgroup", quiet, "nsdelegate"),
+        ("cgroup2", "/sys/fs/cgroup", quiet, ""),
     ];
     for (kind_of, path, flags, options) in mounts {
         if kind == Kind::Init && kind_of == "cgroup2" {
@@ -113,10 +113,6 @@ fn kernel_file_systems(kind: Kind) -> Result<(), String> {
         match mounted {
             // Not every kernel has message queues.
             Err(nix::Error::ENODEV) if kind_of == "mqueue" => {}
-            // Nor does every kernel have the option; the namespace limits it anyway.
-            Err(nix::Error::EINVAL) if kind_of == "cgroup2" => {
-                step("mounting cgroup2", mount(Some(kind_of), path, Some(kind_of), flags, None::<&str>))?;
-            }
             result => step(&format!("mounting {kind_of} on {path}"), result)?,
         }
     }
@@ -186,12 +182,8 @@ fn mount_volume(number: usize, volume: &Volume) -> Result<(), String> {
             }
             mount_disk(&volume.device, &lower, true)?;
             mount_disk(upper, &scratch, false)?;
-            for dir in ["upper", "work"] {
-                fs::create_dir_all(scratch.join(dir)).map_err(|error| failed(error.to_string()))?;
-            }
-            let scratch = scratch.display();
-            let options =
-                format!("lowerdir={},upperdir={scratch}/upper,workdir={scratch}/work", lower.display());
+            let scratch = disks::Scratch::of(&scratch).map_err(|error| failed(error.to_string()))?;
+            let options = scratch.overlay(&lower.display().to_string());
             let flags = MsFlags::MS_NODEV;
             mount(Some("overlay"), &target, Some("overlay"), flags, Some(options.as_str()))
                 .map_err(|errno| failed(format!("overlay: {errno}")))

@@ -7,6 +7,7 @@ mod verity;
 use crate::disks::{self, DiskError};
 use crate::kmsg::KernelLog;
 use crate::report::{self, chain, with_evidence};
+use crate::root;
 use image::config::Config;
 use image::layout;
 use image::manifest::{Erofs, Manifest, Payload, Verity};
@@ -86,18 +87,46 @@ fn mount_erofs(device: &Path) -> nix::Result<()> {
     mount(Some(device), layout::PAYLOAD_MOUNT, Some("erofs"), flags, None::<&str>)
 }
 
-/// Finds the disk, lets the kernel check each block as it is read, or reads all of it where the kernel cannot.
+/// Finds the disk. Anyone can give a disk any UUID, an image's own root too: those of the container are left out, and of the others
+/// the first that holds what is pinned is taken.
 fn attach_disk(erofs: &Erofs, verity: &Verity, config: &Config) -> Result<(), Finding> {
-    let disk =
-        disks::find_erofs(&erofs.uuid, config.disk_timeout).map_err(|error| missing(&error, &erofs.uuid))?;
+    let others = root::disks_of_the_container(config);
+    let found = disks::find_erofs(&erofs.uuid, &others, config.disk_timeout);
+    let found = found.map_err(|error| missing(&error, &erofs.uuid))?;
+    let several = found.len() > 1;
+    let mut first = None;
+    for disk in found {
+        // Blocks that are wrong would show when they are read; of several disks the right one is to be taken now.
+        let is_it = if several { read_whole(&disk, erofs) } else { Ok(()) };
+        match is_it.and_then(|()| attach_one(&disk, erofs, verity)) {
+            Ok(()) => return Ok(()),
+            Err(finding) => {
+                log::warn!("{}: {}", disk.display(), finding.message);
+                verity::close();
+                first.get_or_insert(finding);
+            }
+        }
+    }
+    Err(first.expect("at least one disk was found"))
+}
+
+/// Lets the kernel check each block as it is read, or reads all of it where the kernel cannot.
+fn attach_one(disk: &Path, erofs: &Erofs, verity: &Verity) -> Result<(), Finding> {
     let name = disk.display().to_string();
     let mut log = KernelLog::here();
-    let device = match verity::open(&disk, erofs, verity) {
+    let device = match verity::open(disk, erofs, verity) {
         Ok(device) => device,
         Err(error) if verity::is_absent(&error) => {
-            log::info!("the kernel has no dm-verity: reading all of {name}");
-            check_digest(&disk, erofs).map_err(|error| not_ours(&format!("{name}: {error}"), Vec::new()))?;
-            disk
+            // It is read once, now: what changes later is not seen.
+            if disks::is_writable(disk) {
+                let what = "the kernel has no dm-verity, and the disk can be written to: attach it read-only";
+                return Err(not_ours(&format!("{name}: {what}"), Vec::new()));
+            }
+            log::info!(
+                "the kernel has no dm-verity: reading all of {name}, once; what is read later is not checked"
+            );
+            read_whole(disk, erofs)?;
+            disk.to_owned()
         }
         Err(error) => {
             return Err(with_evidence(unusable(&name, &format!("dm-verity: {error}")), log.lines()));
@@ -110,6 +139,10 @@ fn attach_disk(erofs: &Erofs, verity: &Verity, config: &Config) -> Result<(), Fi
         }
         Err(errno) => Err(with_evidence(unusable(&name, &errno.to_string()), log.lines())),
     }
+}
+
+fn read_whole(disk: &Path, erofs: &Erofs) -> Result<(), Finding> {
+    check_digest(disk, erofs).map_err(|error| not_ours(&format!("{}: {error}", disk.display()), Vec::new()))
 }
 
 fn check_digest(disk: &Path, erofs: &Erofs) -> Result<(), String> {

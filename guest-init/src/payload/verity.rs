@@ -56,6 +56,13 @@ pub(super) fn open(disk: &Path, erofs: &Erofs, verity: &Verity) -> io::Result<Pa
     Ok(super::node("dm-", u32::try_from(minor).map_err(io::Error::other)?))
 }
 
+/// Takes the view away, if there is one: another disk may be tried.
+pub(super) fn close() {
+    if let Ok(control) = OpenOptions::new().read(true).write(true).open(CONTROL) {
+        let _ = call(&control, Request::Remove, &[]);
+    }
+}
+
 /// Whether the kernel has no dm-verity, rather than something against this disk: no device-mapper at all, or no such
 /// target.
 pub(super) fn is_absent(error: &io::Error) -> bool {

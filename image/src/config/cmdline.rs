@@ -78,7 +78,7 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "gpu_initrd.config",
         expects: "/dev/NAME, serial:NAME or none",
-        help: "the config disk; default the disk with serial `config`, else /dev/vdc if it has no serial",
+        help: "the config disk; default the disk with serial `config`, else /dev/vdc where neither root nor upper layer is named and none of /dev/vda to /dev/vdc has a serial",
         set: |config, text| value::source(text).map(|source| config.config = Some(source)),
     },
     Key {
@@ -239,6 +239,7 @@ pub(super) fn apply(config: &mut Config, text: &str) -> Result<(), ConfigError> 
                 expected: key.expects,
                 found: text.into(),
             });
+            config.said.insert(key.name);
             result = result.and(applied);
         } else if name.starts_with(PREFIX) {
             config.unknown.push(name.into());

@@ -14,6 +14,8 @@ pub struct JsonKey {
     pub expects: &'static str,
     /// What it does, for the README.
     pub help: &'static str,
+    /// The key of the kernel command line that says the same.
+    same_as: Option<&'static str>,
     set: fn(&mut Config, &Value) -> Option<()>,
 }
 
@@ -23,18 +25,21 @@ pub const JSON_KEYS: &[JsonKey] = &[
         name: "entrypoint",
         expects: "a list of strings, or a string",
         help: "first part of the command",
+        same_as: None,
         set: |config, json| strings(json).map(|list| config.entrypoint = list),
     },
     JsonKey {
         name: "cmd",
         expects: "a list of strings, or a string",
         help: "second part of the command; a command after ` -- ` on the kernel command line replaces both",
+        same_as: None,
         set: |config, json| strings(json).map(|list| config.cmd = list),
     },
     JsonKey {
         name: "workdir",
         expects: "an absolute path, or an empty string",
         help: "working directory of the command; default /",
+        same_as: Some("gpu_initrd.workdir"),
         set: |config, json| {
             let text = json.as_str()?;
             match text {
@@ -47,42 +52,49 @@ pub const JSON_KEYS: &[JsonKey] = &[
         name: "env",
         expects: "an object of strings, or a list of NAME=VALUE",
         help: "environment of the command",
+        same_as: None,
         set: environment,
     },
     JsonKey {
         name: "user",
         expects: "NAME, UID, NAME:GROUP or UID:GID, or an empty string",
         help: "user of the command, looked up in the image; default root",
+        same_as: Some("gpu_initrd.user"),
         set: |config, json| json.as_str().map(|text| config.user = text.into()),
     },
     JsonKey {
         name: "hostname",
         expects: "a host name",
         help: "host name of the guest",
+        same_as: Some("gpu_initrd.hostname"),
         set: |config, json| json.as_str().map(|text| config.hostname = Some(text.into())),
     },
     JsonKey {
         name: "has_gpu",
         expects: "true or false",
         help: "the host passed a GPU through; the same as `HAS_GPU`",
-        set: |config, json| json.as_bool().map(|on| config.has_gpu |= on),
+        same_as: Some("HAS_GPU"),
+        set: |config, json| json.as_bool().map(|on| config.has_gpu = on),
     },
     JsonKey {
         name: "gpus",
         expects: "a number, or a list of PCI ids such as \"10de:2330\"",
         help: "which GPUs were passed; the same as `gpu_initrd.gpus`",
+        same_as: Some("gpu_initrd.gpus"),
         set: gpus,
     },
     JsonKey {
         name: "driver_files",
         expects: "\"mask\", \"keep\" or \"refuse\"",
         help: "the same as `gpu_initrd.driver_files`",
+        same_as: Some("gpu_initrd.driver_files"),
         set: |config, json| DriverFiles::named(json.as_str()?).map(|policy| config.driver_files = policy),
     },
     JsonKey {
         name: "init_mode",
         expects: "\"exec\" or \"systemd\"",
         help: "the same as `gpu_initrd.init_mode`",
+        same_as: Some("gpu_initrd.init_mode"),
         set: |config, json| match json.as_str()? {
             "" => Some(()),
             text => init_mode(text).map(|mode| config.init_mode = mode),
@@ -92,12 +104,14 @@ pub const JSON_KEYS: &[JsonKey] = &[
         name: "restart",
         expects: "\"no\", \"on-failure\", \"on-failure:N\" or \"always\"",
         help: "the same as `gpu_initrd.restart`",
+        same_as: Some("gpu_initrd.restart"),
         set: |config, json| Restart::named(json.as_str()?).map(|policy| config.restart = policy),
     },
     JsonKey {
         name: "volume_mounts",
         expects: "a list of {device, path, mode: ro|rw|overlay, overlay_device}",
         help: "more file systems for the container",
+        same_as: None,
         set: |config, json| match json {
             Value::Null => Some(()),
             json => {
@@ -112,38 +126,25 @@ pub(super) fn apply(config: &mut Config, bytes: &[u8]) -> Result<(), ConfigError
     let Value::Object(object) = json else {
         return Err(ConfigError::Json("it holds something else".into()));
     };
-    // The host's word on the command line stands against the image's in the file.
-    let cmdline = config.clone();
+    let command = std::mem::take(&mut config.cmd);
     for (name, json) in &object {
         let Some(key) = JSON_KEYS.iter().find(|key| key.name == name) else {
             config.unknown.push(name.clone());
             continue;
         };
-        (key.set)(config, json).ok_or_else(|| ConfigError::Value {
+        // The host's word on the command line stands against the image's in the file, which must be right all the same.
+        let mut aside = key.same_as.filter(|key| config.said.contains(key)).map(|_| config.clone());
+        (key.set)(aside.as_mut().unwrap_or(config), json).ok_or_else(|| ConfigError::Value {
             origin: ORIGIN,
             key: name.clone(),
             expected: key.expects,
             found: excerpt(json),
         })?;
     }
-    let default = Config::default();
-    if cmdline.cmd != default.cmd {
-        (config.entrypoint, config.cmd) = (Vec::new(), cmdline.cmd);
+    if !command.is_empty() {
+        (config.entrypoint, config.cmd) = (Vec::new(), command);
     }
-    keep(&mut config.workdir, cmdline.workdir, &default.workdir);
-    keep(&mut config.user, cmdline.user, &default.user);
-    keep(&mut config.hostname, cmdline.hostname, &default.hostname);
-    keep(&mut config.gpus, cmdline.gpus, &default.gpus);
-    keep(&mut config.driver_files, cmdline.driver_files, &default.driver_files);
-    keep(&mut config.init_mode, cmdline.init_mode, &default.init_mode);
-    keep(&mut config.restart, cmdline.restart, &default.restart);
     Ok(())
-}
-
-fn keep<T: PartialEq>(slot: &mut T, cmdline: T, default: &T) {
-    if cmdline != *default {
-        *slot = cmdline;
-    }
 }
 
 fn excerpt(json: &Value) -> String {
@@ -230,6 +231,32 @@ mod tests {
         assert_eq!(config.command(), ["nvidia-smi"]);
         assert_eq!(config.gpus, ExpectedGpus::Count(2));
         assert!(config.has_gpu);
+    }
+
+    #[test]
+    fn the_command_line_wins_also_where_it_says_the_default() {
+        let line = "HAS_GPU=0 gpu_initrd.init_mode=exec gpu_initrd.restart=no gpu_initrd.workdir=/ gpu_initrd.driver_files=mask gpu_initrd.user=root";
+        let mut config = Config::from_cmdline(line).unwrap();
+        let file = br#"{"has_gpu": true, "init_mode": "systemd", "restart": "always", "workdir": "/srv", "driver_files": "keep", "user": "app", "hostname": "h"}"#;
+        config.apply_json(file).unwrap();
+        let mut expected = Config::from_cmdline(line).unwrap();
+        expected.hostname = Some("h".into());
+        assert_eq!(config, expected);
+        // What the file says must be right all the same.
+        assert!(config.apply_json(br#"{"init_mode": "maybe"}"#).is_err());
+    }
+
+    /// Every key of both has its partner named.
+    #[test]
+    fn keys_of_both_are_known_as_such() {
+        for key in JSON_KEYS {
+            let name = format!("gpu_initrd.{}", key.name);
+            let partner = super::super::KEYS
+                .iter()
+                .map(|key| key.name)
+                .find(|known| *known == name || *known == "HAS_GPU" && key.name == "has_gpu");
+            assert_eq!(key.same_as, partner, "{}", key.name);
+        }
     }
 
     #[test]

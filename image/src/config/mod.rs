@@ -12,7 +12,7 @@ pub use policy::{FailureAction, NotifySocket, Restart};
 pub use value::duration;
 
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// What a block device, or a directory shared by the host, is called.
@@ -218,6 +218,8 @@ pub struct Config {
     pub lock_modules: bool,
     /// Keys nobody knows, for the report.
     pub unknown: Vec<String>,
+    /// Keys that the kernel command line has, whatever their values: there the file has no say.
+    pub said: BTreeSet<&'static str>,
 }
 
 impl Default for Config {
@@ -251,6 +253,7 @@ impl Default for Config {
             log_level: "info".into(),
             lock_modules: true,
             unknown: Vec::new(),
+            said: BTreeSet::new(),
         }
     }
 }

@@ -71,7 +71,13 @@ fn a_name_may_be_padded_by_more_than_one_nul() {
 fn a_checksum_is_held_against_the_content() {
     let read = |checksum| {
         let mut writer = Writer::new(Vec::new());
-        let entry = Entry { name: b"a".to_vec(), size: 2, checksum: Some(checksum), ..Entry::default() };
+        let entry = Entry {
+            name: b"a".to_vec(),
+            mode: kind::FILE,
+            size: 2,
+            checksum: Some(checksum),
+            ..Entry::default()
+        };
         writer.entry(&entry, &mut &b"ab"[..]).unwrap();
         let bytes = writer.finish().unwrap();
         let mut reader = Reader::new(&bytes[..]);
