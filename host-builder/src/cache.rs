@@ -7,6 +7,7 @@ use sha2::digest::common::hazmat::SerializableState;
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -35,8 +36,10 @@ impl Cache {
 
     /// A cache in a given directory.
     pub fn at(root: &Path) -> Result<Self> {
-        fs::create_dir_all(root).doing("creating the cache directory", root)?;
+        let mut builder = fs::DirBuilder::new();
+        builder.recursive(true).mode(0o700).create(root).doing("creating the cache directory", root)?;
         let root = root.canonicalize().doing("resolving", root)?;
+        own(&root)?;
         Ok(Self { root })
     }
 
@@ -162,6 +165,25 @@ impl Scratch {
     /// Where it is.
     pub fn path(&self) -> &Path {
         self.dir.path()
+    }
+}
+
+/// What lies in the cache is built into images: it is its user's own, and nobody else reads or writes there.
+fn own(root: &Path) -> Result<()> {
+    let metadata = fs::metadata(root).doing("reading", root)?;
+    let user = nix::unistd::geteuid().as_raw();
+    let refused = |what: String| {
+        let remedy =
+            "name a directory of your own: GPU_INITRD_CACHE=DIR; or remove it, everything in it is made anew";
+        Err(Error::new(format!("the cache {} is not to be trusted: {what}", root.display())).hint(remedy))
+    };
+    if metadata.uid() != user {
+        return refused(format!("expected user {user} as its owner, found {}", metadata.uid()));
+    }
+    match metadata.mode() & 0o777 {
+        0o700 => Ok(()),
+        mode if mode & 0o022 != 0 => refused(format!("others may write to it (mode {mode:04o})")),
+        _ => set_mode(root, 0o700),
     }
 }
 
@@ -302,6 +324,26 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::at(&dir.path().join("c")).unwrap();
         (dir, cache)
+    }
+
+    #[test]
+    fn a_cache_that_others_can_write_to_is_refused_and_one_that_they_can_read_is_closed() {
+        let (_dir, cache) = cache();
+        let mode = || fs::metadata(&cache.root).unwrap().mode() & 0o777;
+        assert_eq!(mode(), 0o700);
+        set_mode(&cache.root, 0o755).unwrap();
+        Cache::at(&cache.root).unwrap();
+        assert_eq!(mode(), 0o700);
+        for open in [0o777, 0o770, 0o702] {
+            set_mode(&cache.root, open).unwrap();
+            let error = Cache::at(&cache.root).unwrap_err();
+            assert!(error.to_string().contains("others may write") && error.remedy().is_some(), "{error}");
+        }
+        if nix::unistd::geteuid().is_root() {
+            set_mode(&cache.root, 0o700).unwrap();
+            std::os::unix::fs::chown(&cache.root, Some(1234), None).unwrap();
+            assert!(Cache::at(&cache.root).unwrap_err().to_string().contains("found 1234"));
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub mod lock;
 pub mod metrics;
 pub mod pack;
 pub mod payload;
+pub mod plain;
 pub mod plan;
 pub mod profile;
 pub mod query;

@@ -2,7 +2,8 @@
 
 use clap::Parser;
 use host_builder::cli::{Cli, Command};
-use host_builder::{commands, interrupt};
+use host_builder::query::clean::clean_lines;
+use host_builder::{commands, interrupt, ui};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -31,10 +32,10 @@ fn main() -> ExitCode {
             Ok(ExitCode::SUCCESS)
         }
     };
-    result.unwrap_or_else(|error| {
-        eprintln!("error: {}", error.chain());
+    result.and_then(|code| ui::finish().map(|()| code)).unwrap_or_else(|error| {
+        eprintln!("error: {}", clean_lines(&error.chain()));
         if let Some(remedy) = error.remedy() {
-            eprintln!("  what to do: {remedy}");
+            eprintln!("  what to do: {}", clean_lines(remedy));
         }
         ExitCode::from(2)
     })

@@ -47,9 +47,7 @@ impl Plan {
     pub fn open(&self, path: &str) -> Result<Box<dyn Read + '_>> {
         match self.contents.get(path) {
             Some(Content::Bytes(bytes)) => Ok(Box::new(&bytes[..])),
-            Some(Content::File(source)) => {
-                Ok(Box::new(std::fs::File::open(source).doing("opening", source)?))
-            }
+            Some(Content::File(source)) => Ok(Box::new(crate::plain::open(source).doing("opening", source)?)),
             None => Err(Error::new(format!("{path} is in the manifest and has no content"))),
         }
     }

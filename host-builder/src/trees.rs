@@ -3,6 +3,7 @@
 use crate::cache::{Cache, sha256, write_atomically};
 use crate::error::{Doing, Error, Result};
 use crate::lock::Artifact;
+use crate::plain;
 use crate::unpack::{Unpacked, Unpacker};
 use std::fs;
 use std::io::Write;
@@ -47,7 +48,7 @@ impl Tree {
     /// The content of a file of it, every byte checked against the index.
     pub fn read(&self, file: &Unpacked) -> Result<Vec<u8>> {
         let path = self.path(file);
-        let bytes = fs::read(&path).doing("reading", &path)?;
+        let bytes = plain::read(&path, file.size)?;
         let found = sha256(&bytes);
         if found == file.sha256 {
             return Ok(bytes);

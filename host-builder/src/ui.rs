@@ -1,9 +1,12 @@
 //! What a person sees while a command runs: progress bars on a terminal, plain lines elsewhere, nothing when quiet.
 //! All of it goes to standard error; standard output is for results.
 
+use crate::error::{Doing, Result};
+use crate::query::clean::{clean_json, clean_lines};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use std::io::IsTerminal;
-use std::sync::Mutex;
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Where progress goes, and how long each stage took.
@@ -40,12 +43,16 @@ impl Ui {
     /// One line.
     pub fn line(&self, text: impl AsRef<str>) {
         if !self.quiet {
-            self.bars.suspend(|| eprintln!("{}", text.as_ref()));
+            self.bars.suspend(|| eprintln!("{}", clean_lines(text.as_ref())));
         }
     }
 
     /// Runs one stage and remembers what it took.
-    pub fn stage<T, E>(&self, name: &str, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+    pub fn stage<T, E>(
+        &self,
+        name: &str,
+        work: impl FnOnce() -> std::result::Result<T, E>,
+    ) -> std::result::Result<T, E> {
         let start = Instant::now();
         let result = work();
         let took = start.elapsed();
@@ -87,22 +94,78 @@ pub fn megabytes(bytes: u64) -> String {
     format!("{:.1} MB", bytes as f64 / 1e6)
 }
 
-/// Prints a result on standard output. Whoever closed it has seen enough.
+/// Why standard output did not take a result.
+static REFUSED: Mutex<Option<std::io::Error>> = Mutex::new(None);
+
+/// Prints a result on standard output, harmless to a terminal: names and texts in it come from anywhere.
 pub fn print(text: &str) {
+    print_bytes(clean_lines(text).as_bytes());
+}
+
+/// Prints JSON, harmless to a terminal, every string as it is.
+pub fn print_json(text: &str) {
+    print_bytes(clean_json(text).as_bytes());
+}
+
+/// Prints a value as JSON, as [`print_json`], piece by piece: of an image it can be much longer than the image.
+pub fn print_as_json(value: &impl serde::Serialize) {
+    let mut out = Harmless(std::io::BufWriter::new(std::io::stdout().lock()));
+    let written = serde_json::to_writer_pretty(&mut out, value).map_err(std::io::Error::from);
+    taken(written.and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush()));
+}
+
+/// Makes JSON harmless on its way. Its writer gives whole characters.
+struct Harmless<W>(W);
+
+impl<W: Write> Write for Harmless<W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let text = std::str::from_utf8(bytes).map_err(std::io::Error::other)?;
+        self.0.write_all(clean_json(text).as_bytes())?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush()
+    }
+}
+
+/// Prints what was made harmless word by word, and then painted.
+pub fn print_painted(text: &str) {
     print_bytes(text.as_bytes());
 }
 
 /// Prints bytes as they are.
 pub fn print_bytes(bytes: &[u8]) {
-    use std::io::Write;
-    let _ = std::io::stdout().lock().write_all(bytes);
+    taken(std::io::stdout().lock().write_all(bytes));
 }
 
-/// Prints a part of a result that goes on; `false` when whoever reads it has seen enough.
+/// Prints a part of a result that goes on; `false` when whoever reads it has seen enough, or it cannot be written.
 pub fn print_on(text: &str) -> bool {
-    use std::io::Write;
     let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_ok()
+    taken(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
+}
+
+/// Whoever closed the pipe has seen enough. Any other error is kept for [`finish`].
+fn taken(result: std::io::Result<()>) -> bool {
+    match result {
+        Ok(()) => true,
+        Err(error) => {
+            if error.kind() != std::io::ErrorKind::BrokenPipe {
+                REFUSED.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+            }
+            false
+        }
+    }
+}
+
+/// Writes what is left for standard output. An error when not all of the result could be written: half a document on a full disk is
+/// no success.
+pub fn finish() -> Result<()> {
+    taken(std::io::stdout().lock().flush());
+    match REFUSED.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        None => Ok(()),
+        Some(error) => Err(error).doing("writing the result to", Path::new("standard output")),
+    }
 }
 
 /// Prints all that can be read; `false` when whoever reads it has seen enough.
@@ -110,5 +173,18 @@ pub fn print_from(input: &mut impl std::io::Read) -> std::io::Result<bool> {
     match std::io::copy(input, &mut std::io::stdout().lock()) {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
         done => done.map(|_| true),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_is_harmless_piece_by_piece() {
+        let mut out = Harmless(Vec::new());
+        serde_json::to_writer_pretty(&mut out, &["\u{202e}\u{9b}\u{7f}\"é\u{e0041}"]).unwrap();
+        let text = String::from_utf8(out.0).unwrap();
+        assert_eq!(text, "[\n  \"\\u202e\\u009b\\u007f\\\"é\\udb40\\udc41\"\n]");
     }
 }

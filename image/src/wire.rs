@@ -194,7 +194,7 @@ mod tests {
 
     #[test]
     fn a_frame_is_magic_version_zeros_length_and_payload() {
-        assert_eq!(frame(&Request::Status), *b"gpui\x04\0\0\0\x01\0\0\0\0");
+        assert_eq!(frame(&Request::Status), *b"gpui\x05\0\0\0\x01\0\0\0\0");
     }
 
     #[test]

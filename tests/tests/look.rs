@@ -183,6 +183,14 @@ fn our_image_is_listed_as_cpio_lists_it_and_good() {
     };
     assert!(why("nvidia").starts_with("needed by nvidia_uvm"), "{}", why("nvidia"));
     assert!(why("nvidia_uvm").starts_with("wanted by the profile"), "{}", why("nvidia_uvm"));
+    // Half a document is none.
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let sbom = Command::new(program()).arg("sbom").arg(&built.initrd).stdout(full).output().unwrap();
+    let text = String::from_utf8_lossy(&sbom.stderr);
+    assert!(
+        sbom.status.code() == Some(2) && text.contains("writing the result to standard output"),
+        "{text}"
+    );
     for format in ["cyclonedx", "spdx"] {
         let args = ["sbom", "--format", format];
         assert_eq!(json(&args, &built.initrd), json(&args, &built.initrd));

@@ -13,9 +13,9 @@ use std::sync::atomic::AtomicU64;
 /// Bytes that all segments together may unpack to.
 const MAX_UNPACKED: u64 = 16 << 30;
 /// Entries of all segments together.
-const MAX_ENTRIES: u64 = 1_000_000;
+const MAX_ENTRIES: u64 = 250_000;
 /// Bytes of all their names together.
-const MAX_NAMES: u64 = 256 << 20;
+const MAX_NAMES: u64 = 64 << 20;
 /// Bytes of contents that are kept in memory.
 pub const MAX_KEPT: u64 = 1 << 30;
 const READ_BUFFER: usize = 1 << 18;

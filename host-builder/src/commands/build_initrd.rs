@@ -17,7 +17,7 @@ use crate::select::{self, Absent};
 use crate::source::Access;
 use crate::toolroot::Toolroot;
 use crate::trees::Tree;
-use crate::ui::{Ui, print};
+use crate::ui::{Ui, print, print_json};
 use std::borrow::Cow;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -76,7 +76,7 @@ pub fn run(args: &BuildInitrd) -> Result<()> {
     let packed = ui.stage("write", || build.write(&segments, disk.as_ref(), &kernel))?;
     let report = Report::new(&plan, args, &packed, &why, &ui);
     if args.json {
-        print(&format!("{}\n", report.json()));
+        print_json(&format!("{}\n", report.json()));
     } else if !args.quiet {
         print(&report.to_string());
     }
@@ -195,7 +195,7 @@ fn trees32(cache: &Cache, lock: &Lock, sets: &[Set]) -> Result<Vec<Tree>> {
 
 fn print_plan(plan: &Plan, json: bool) {
     if json {
-        print(&String::from_utf8_lossy(&plan.manifest.to_json()));
+        print_json(&String::from_utf8_lossy(&plan.manifest.to_json()));
     } else {
         print(&super::build_report::plan_text(plan));
     }

@@ -16,7 +16,7 @@ use crate::profile::Profile;
 use crate::resolve;
 use crate::source::Access;
 use crate::toolroot::Toolroot;
-use crate::ui::{Ui, megabytes, print};
+use crate::ui::{Ui, megabytes, print, print_json};
 use serde_json::json;
 use std::fs;
 use std::io::Write;
@@ -209,7 +209,7 @@ fn report(args: &BuildModules, validation: &Validation) -> Result<()> {
         let report = json!({
             "output": args.output, "output_size": size, "output_sha256": sha256_file(&args.output)?, "validation": validation,
         });
-        print(&format!("{report:#}\n"));
+        print_json(&format!("{report:#}\n"));
     } else if !args.quiet {
         let signed = validation.certificate_sha256.as_ref().map_or("not signed", |_| "signed");
         print(&format!(

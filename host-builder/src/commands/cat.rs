@@ -2,6 +2,7 @@
 
 use super::list::{json, kind_name, warn};
 use crate::archive::{Archive, Contents, Place, Want, absolute};
+use crate::cache::Hasher;
 use crate::cli::Cat as Arguments;
 use crate::error::{Doing, Error, Result};
 use crate::query::clean::clean;
@@ -11,6 +12,9 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::path::Path;
+
+/// Bytes of a text that `--json` has in it.
+const MAX_TEXT: u64 = 1 << 20;
 
 /// Content of a file, and its size.
 type Found = BTreeMap<Vec<u8>, (File, u64)>;
@@ -28,10 +32,9 @@ pub fn run(args: &Arguments) -> Result<()> {
         let place = Path::new(name);
         file.rewind().doing("reading", place)?;
         if args.json {
-            let mut bytes = Vec::new();
-            file.read_to_end(&mut bytes).doing("reading", place)?;
-            let sha256 = crate::cache::sha256(&bytes);
-            let text = String::from_utf8(bytes).ok();
+            let mut hasher = Hasher::default();
+            std::io::copy(file, &mut hasher).doing("reading", place)?;
+            let (sha256, text) = (hasher.hex(), text(file, *size).doing("reading", place)?);
             reports.push(serde_json::json!({ "path": name, "size": size, "sha256": sha256, "text": text }));
         } else if !print_from(file).doing("reading", place)? {
             return Ok(());
@@ -41,6 +44,17 @@ pub fn run(args: &Arguments) -> Result<()> {
         print(&json(&reports));
     }
     Ok(())
+}
+
+/// The content of a file that is a text and no longer than [`MAX_TEXT`].
+fn text(file: &mut File, size: u64) -> std::io::Result<Option<String>> {
+    if size > MAX_TEXT {
+        return Ok(None);
+    }
+    let mut bytes = Vec::new();
+    file.rewind()?;
+    file.read_to_end(&mut bytes)?;
+    Ok(String::from_utf8(bytes).ok())
 }
 
 /// By the number of the entry with its content: where a path's last entry is.

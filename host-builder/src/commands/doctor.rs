@@ -10,7 +10,7 @@ use crate::lock::{Lock, Set};
 use crate::query::clean::clean_json;
 use crate::query::view::wants_colour;
 use crate::toolroot::Toolroot;
-use crate::ui::{Ui, print};
+use crate::ui::{Ui, print_painted};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -29,7 +29,7 @@ pub fn run(args: &Arguments) -> Result<ExitCode> {
             }
         }
     };
-    print(&if args.json {
+    print_painted(&if args.json {
         clean_json(&super::list::json(&report))
     } else {
         doctor::screen(&report, wants_colour())

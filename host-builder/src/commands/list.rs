@@ -1,12 +1,12 @@
 //! `list`: the entries of an initramfs.
 
-use crate::archive::{Archive, BootConfig, Contents, Item, Tree, Want};
+use crate::archive::{Archive, BootConfig, Contents, Item, Segment, Tree, Want};
 use crate::cli::List as Arguments;
 use crate::error::Result;
 use crate::query::clean::{clean, clean_json};
-use crate::ui::{print, print_bytes};
+use crate::ui::{print_as_json, print_bytes};
 use image::cpio::kind;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
 
@@ -18,15 +18,21 @@ pub fn run(args: &Arguments) -> Result<()> {
     let contents = Archive::open(&args.image)?.read(&Want::NAMES)?;
     let tree = contents.tree();
     if args.json {
-        let list = serde_json::json!({
-            "segments": contents.segments, "boot_config": contents.boot_config, "files": files(&contents, &tree),
-        });
-        print(&json(&list));
+        let Contents { segments, boot_config, .. } = &contents;
+        print_as_json(&List { segments, boot_config, files: files(&contents, &tree) });
     } else {
         print_bytes(&names(&contents, std::io::stdout().is_terminal()));
         warn(&contents, &tree);
     }
     Ok(())
+}
+
+/// The entries and what is around them, for `--json`.
+#[derive(Serialize)]
+struct List<'a, F> {
+    segments: &'a [Segment],
+    boot_config: &'a Option<BootConfig>,
+    files: F,
 }
 
 /// What is to be said of an image beside its entries: on standard error, so that the list stays one.
@@ -90,18 +96,25 @@ pub struct File<'a> {
     kernel: Option<&'a str>,
 }
 
-/// The entries for `--json`, in order.
-pub fn files<'a>(contents: &'a Contents, tree: &'a Tree) -> Vec<File<'a>> {
-    let mut remarks: BTreeMap<usize, &str> = BTreeMap::new();
-    for remark in &tree.remarks {
-        remarks.entry(remark.item).or_insert(&remark.what);
+/// The entries for `--json`, in order, each made when it is written.
+pub fn files<'a>(contents: &'a Contents, tree: &'a Tree) -> impl Serialize {
+    Files { contents, tree }
+}
+
+struct Files<'a> {
+    contents: &'a Contents,
+    tree: &'a Tree<'a>,
+}
+
+impl Serialize for Files<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let mut remarks: BTreeMap<usize, &str> = BTreeMap::new();
+        for remark in &self.tree.remarks {
+            remarks.entry(remark.item).or_insert(&remark.what);
+        }
+        let items = self.contents.items.iter().enumerate();
+        serializer.collect_seq(items.map(|(number, item)| file(item, remarks.get(&number).copied())))
     }
-    contents
-        .items
-        .iter()
-        .enumerate()
-        .map(|(number, item)| file(item, remarks.get(&number).copied()))
-        .collect()
 }
 
 fn file<'a>(item: &'a Item, kernel: Option<&'a str>) -> File<'a> {

@@ -2,6 +2,7 @@
 
 use super::workshop::{Room, Workshop};
 use crate::error::{Doing, Error, Result};
+use crate::plain;
 use crate::toolroot::Toolroot;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -83,7 +84,7 @@ impl Headers {
     /// Fails for a kernel of another architecture than x86-64, as far as its configuration tells.
     pub fn check_arch(&self, arch: &str) -> Result<()> {
         let path = self.configured.join("include/config/auto.conf");
-        let Ok(text) = fs::read_to_string(&path) else { return Ok(()) };
+        let Ok(text) = plain::read_text(&path) else { return Ok(()) };
         let option = match arch {
             "aarch64" => "CONFIG_ARM64=y",
             _ => "CONFIG_X86_64=y",
@@ -133,14 +134,14 @@ impl Headers {
 /// What a module's vermagic will say. Debian's headers may have an upstream version in `kernel.release`.
 fn release_of(configured: &Path) -> Result<String> {
     let path = configured.join("include/generated/utsrelease.h");
-    let header = fs::read_to_string(&path).unwrap_or_default();
+    let header = plain::read_text(&path).unwrap_or_default();
     let defined =
         header.lines().find_map(|line| line.strip_prefix("#define UTS_RELEASE \"")?.split('"').next());
     let (path, release) = if let Some(release) = defined {
         (path, release.to_owned())
     } else {
         let path = configured.join("include/config/kernel.release");
-        let text = fs::read_to_string(&path).doing("reading", &path)?;
+        let text = plain::read_text(&path)?;
         (path, text.trim().to_owned())
     };
     if !release.is_empty() && !release.contains(|c: char| c == '/' || c.is_whitespace() || c.is_control()) {
@@ -161,7 +162,7 @@ fn find_common(configured: &Path) -> Option<PathBuf> {
         return Some(configured.to_owned());
     }
     let linked = configured.join("source").canonicalize().ok();
-    let makefile = fs::read_to_string(configured.join("Makefile")).unwrap_or_default();
+    let makefile = plain::read_text(&configured.join("Makefile")).unwrap_or_default();
     let named = makefile.lines().find_map(|line| {
         Some(PathBuf::from(line.strip_prefix("include ")?.trim().strip_suffix("/Makefile")?))
     });

@@ -3,12 +3,12 @@
 use super::symbols::{Symbols, sort_dependencies};
 use crate::cache::Cache;
 use crate::error::{Doing, Error, Result};
+use crate::plain;
 use crate::trees::{Tree, read_json, write_json};
 use crate::unpack::decompressor;
 use image::elf::{Modinfo, modinfo, parse_modinfo};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::io::Read;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -131,20 +131,26 @@ impl Index {
                 paths.push(path.into_owned());
             }
         }
-        let order = lines(&dir.join("modules.order"))?;
+        let order = lines(dir, "modules.order")?;
         let position: BTreeMap<&str, usize> =
             order.iter().enumerate().map(|(at, path)| (path.as_str(), at)).collect();
         paths.sort_by_key(|path| {
             (position.get(uncompressed(path)).copied().unwrap_or(usize::MAX), path.clone())
         });
-        let builtin_info = fs::read(dir.join("modules.builtin.modinfo")).unwrap_or_default();
+        let builtin_info = plain::open_below(dir, "modules.builtin.modinfo").map_or_else(
+            |_| Ok(Vec::new()),
+            |file| {
+                let mut bytes = Vec::new();
+                file.take(plain::MAX_TEXT).read_to_end(&mut bytes).map(|_| bytes).doing("reading", dir)
+            },
+        )?;
         let aliases = parse_modinfo(&builtin_info).0.into_iter().filter(|(key, value)| {
             key.split_once('.').is_some_and(|(_, field)| field == "alias") && !value.contains(':')
         });
         Ok(Self {
             release: release.into(),
             modules: read_all(dir, &paths)?,
-            builtin: lines(&dir.join("modules.builtin"))?.iter().map(|path| name_of(path)).collect(),
+            builtin: lines(dir, "modules.builtin")?.iter().map(|path| name_of(path)).collect(),
             builtin_aliases: aliases.map(|(_, value)| underscored(&value)).collect(),
         })
     }
@@ -207,7 +213,7 @@ fn no_module(file: &Path, error: impl std::error::Error + Send + Sync + 'static)
 
 /// The uncompressed bytes of a module file.
 pub fn content(file: &Path) -> Result<Vec<u8>> {
-    uncompress(&fs::read(file).doing("reading", file)?, file)
+    uncompress(&plain::read(file, MAX_MODULE)?, file)
 }
 
 /// The uncompressed form of what was in `file`.
@@ -218,8 +224,8 @@ pub fn uncompress(bytes: &[u8], file: &Path) -> Result<Vec<u8>> {
     Ok(content)
 }
 
-fn lines(path: &Path) -> Result<Vec<String>> {
-    let text = fs::read_to_string(path).doing("reading", path)?;
+fn lines(dir: &Path, name: &str) -> Result<Vec<String>> {
+    let text = plain::read_text_below(dir, name)?;
     Ok(text.lines().map(str::to_owned).collect())
 }
 

@@ -4,6 +4,7 @@ use super::headers::Headers;
 use crate::cache::Cache;
 use crate::error::{Doing, Error, Result};
 use crate::lock::{Lock, Set};
+use crate::plain;
 use crate::profile::{ModuleSource, Modules, Patch};
 use crate::source::local;
 use crate::trees::Tree;
@@ -149,7 +150,7 @@ fn plain_files(source: &Tree, subdir: &str, work: &Path) -> Result<()> {
 /// Makes one replacement, where the kernel's header asks for it.
 pub fn apply(patch: &Patch, tree: &Path, headers: &Path) -> Result<()> {
     let header = headers.join(&patch.header);
-    let text = fs::read_to_string(&header).doing("reading", &header)?;
+    let text = plain::read_text(&header)?;
     let matches = Regex::new(&patch.header_matches).map_err(|error| {
         Error::new("the profile's header_matches is not a regular expression").source(error)
     })?;
@@ -157,7 +158,7 @@ pub fn apply(patch: &Patch, tree: &Path, headers: &Path) -> Result<()> {
         return Ok(());
     }
     let file = tree.join(&patch.file);
-    let text = fs::read_to_string(&file).doing("reading", &file)?;
+    let text = plain::read_text(&file)?;
     let found = text.matches(&patch.find).count();
     if found != 1 {
         return Err(Error::new(format!(

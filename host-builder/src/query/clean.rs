@@ -33,6 +33,17 @@ pub fn clean(text: &str, most: usize) -> String {
     out
 }
 
+/// Every line of `text` without escape sequences and control characters.
+pub fn clean_lines(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for line in text.split_inclusive('\n') {
+        let (line, end) = line.strip_suffix('\n').map_or((line, ""), |line| (line, "\n"));
+        out.push_str(&clean(line, usize::MAX));
+        out.push_str(end);
+    }
+    out
+}
+
 /// Behind an ESC: a control sequence to its final byte, an operating-system command and its like to their
 /// terminator, else one character. An unfinished one takes all that follows, which is what a terminal would do.
 fn skip_escape(chars: &mut std::str::Chars<'_>) {
@@ -90,6 +101,12 @@ mod tests {
     fn nothing_turns_the_line_around_or_breaks_it() {
         assert_eq!(clean("a\u{202e}b\u{2066}c\u{200f}d\u{2028}e\u{feff}f\u{e0041}", 99), "abcdef");
         assert_eq!(clean("a\r\nb\tc", 99), "a  b c");
+    }
+
+    #[test]
+    fn lines_stay_lines() {
+        assert_eq!(clean_lines("a\x1b[2J\n\nb\u{202e}c\n"), "a\n\nbc\n");
+        assert_eq!(clean_lines("no end\x07"), "no end");
     }
 
     #[test]

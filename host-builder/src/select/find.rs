@@ -3,12 +3,12 @@
 use super::wanted::{Place, Wanted};
 use super::{Selected, reason};
 use crate::error::{Doing, Error, Result};
+use crate::plain;
 use crate::trees::Tree;
 use crate::unpack::Unpacked;
 use image::capability::Capability;
 use image::elf::{self, Class, Elf};
 use image::layout;
-use std::fs::File;
 
 /// Of which width libraries are looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,7 +125,7 @@ fn candidates<'a>(trees: &'a [Tree], wanted: &Wanted, driver: &str) -> Vec<(&'a 
 }
 
 fn read(file: &Selected, width: Width) -> Result<std::result::Result<Elf, Error>> {
-    let source = File::open(&file.source).doing("opening", &file.source)?;
+    let source = plain::open(&file.source).doing("opening", &file.source)?;
     let elf = elf::read(&source).map_err(|error| {
         Error::new(format!("{}: expected an ELF file", file.source.display()))
             .source(error)

@@ -5,11 +5,12 @@
 
 use super::{MAX_STREAM, Unpacker, damaged, inflate, open, refused, take_exactly};
 use crate::error::{Error, Result};
-use image::cpio::{Reader, kind};
+use image::cpio::{Entry, Reader, kind};
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const LEAD: usize = 96;
 const HEADER_MAGIC: [u8; 3] = [0x8e, 0xad, 0xe8];
@@ -32,12 +33,19 @@ impl Unpacker<'_> {
 
     fn cpio(&mut self, stream: impl Read, origin: &Path) -> Result<()> {
         let mut reader = Reader::new(stream.take(MAX_STREAM));
+        let mut links = HardLinks::default();
         while let Some(entry) = reader.next_entry().map_err(|error| damaged(origin, error))? {
             let raw = Path::new(OsStr::from_bytes(&entry.name));
             let Some(relative) = self.place(raw, origin)? else { continue };
             match entry.mode & kind::MASK {
                 kind::DIRECTORY => self.writer.directory(&relative, origin)?,
-                kind::FILE => self.writer.file(&relative, &mut reader, entry.mode, None, origin)?,
+                kind::FILE if links.waits(&entry, &relative) => {}
+                kind::FILE => {
+                    self.writer.file(&relative, &mut reader, entry.mode, None, origin)?;
+                    for name in links.of(&entry) {
+                        self.writer.hard_link(&name, &relative, origin)?;
+                    }
+                }
                 kind::LINK if entry.size <= MAX_LINK => {
                     let mut link = String::new();
                     reader.read_to_string(&mut link).map_err(|error| damaged(origin, error))?;
@@ -46,7 +54,47 @@ impl Unpacker<'_> {
                 _ => return Err(refused(origin, raw, "it is no file, directory or link")),
             }
         }
+        // Names of an empty file.
+        for (mode, mut names) in links.empty() {
+            let first = names.remove(0);
+            self.writer.file(&first, &mut io::empty(), mode, None, origin)?;
+            for name in names {
+                self.writer.hard_link(&name, &first, origin)?;
+            }
+        }
         Ok(())
+    }
+}
+
+/// Names of files that have several: the content comes with the last of them.
+#[derive(Default)]
+struct HardLinks(BTreeMap<Number, (u32, Vec<PathBuf>)>);
+
+/// Device and inode: what the names of one file share.
+type Number = ((u32, u32), u32);
+
+impl HardLinks {
+    /// Whether the content of an entry comes later.
+    fn waits(&mut self, entry: &Entry, name: &Path) -> bool {
+        let waits = entry.links > 1 && entry.size == 0;
+        if waits {
+            let (_, names) = self.0.entry((entry.origin, entry.inode)).or_insert((entry.mode, Vec::new()));
+            names.push(name.to_owned());
+        }
+        waits
+    }
+
+    /// Those that an entry has the content of.
+    fn of(&mut self, entry: &Entry) -> Vec<PathBuf> {
+        if entry.links < 2 {
+            return Vec::new();
+        }
+        self.0.remove(&(entry.origin, entry.inode)).map(|(_, names)| names).unwrap_or_default()
+    }
+
+    /// Those whose content never came, each with its mode.
+    fn empty(self) -> impl Iterator<Item = (u32, Vec<PathBuf>)> {
+        self.0.into_values()
     }
 }
 

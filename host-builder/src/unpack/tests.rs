@@ -80,13 +80,6 @@ fn deb_of(entries: &[Entry]) -> Vec<u8> {
 }
 
 fn rpm_of(entries: &[Entry]) -> Vec<u8> {
-    let mut bytes = vec![0xed, 0xab, 0xee, 0xdb];
-    bytes.resize(96, 0);
-    // One index entry and five bytes of data, so that the signature needs padding.
-    let header = [&[0x8e, 0xad, 0xe8, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 5][..], &[0; 21]].concat();
-    bytes.extend(&header);
-    bytes.extend([0; 3]);
-    bytes.extend(&header);
     let mut writer = cpio::Writer::new(Vec::new());
     for entry in entries {
         match *entry {
@@ -98,7 +91,18 @@ fn rpm_of(entries: &[Entry]) -> Vec<u8> {
         }
         .unwrap();
     }
-    bytes.extend(gzip(&writer.finish().unwrap()));
+    rpm_around(&writer.finish().unwrap())
+}
+
+fn rpm_around(archive: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0xed, 0xab, 0xee, 0xdb];
+    bytes.resize(96, 0);
+    // One index entry and five bytes of data, so that the signature needs padding.
+    let header = [&[0x8e, 0xad, 0xe8, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 5][..], &[0; 21]].concat();
+    bytes.extend(&header);
+    bytes.extend([0; 3]);
+    bytes.extend(&header);
+    bytes.extend(gzip(archive));
     bytes
 }
 
@@ -205,6 +209,59 @@ fn hard_links_lead_to_files_of_the_archive_only() {
     let (dir, result) = of(&[Link("out", "../archive"), Hard("hard", "out")]);
     result.unwrap();
     assert!(fs::symlink_metadata(dir.path().join("root/hard")).unwrap().is_symlink());
+}
+
+/// As the formats' own tools do.
+#[test]
+fn the_last_entry_of_a_name_is_what_is_there_and_what_is_known() {
+    for (format, make) in FORMATS.into_iter().filter(|(format, _)| *format != "zip") {
+        let (dir, files) = unpack(&make(&[Regular("x", b"one"), Regular("x", b"three")]), MAX_UNPACKED, &[]);
+        let files = files.unwrap();
+        assert_eq!((files.len(), files[0].size), (1, 5), "{format}");
+        assert_eq!(files[0].sha256, crate::cache::sha256(b"three"), "{format}");
+        assert_eq!(fs::read(dir.path().join("root/x")).unwrap(), b"three", "{format}");
+        // A link in its place is no file of the package.
+        let (_dir, files) = unpack(&make(&[Regular("x", b"one"), Link("x", "/dev/zero")]), MAX_UNPACKED, &[]);
+        assert_eq!(files.unwrap(), [], "{format}");
+    }
+}
+
+#[test]
+fn hard_links_of_an_rpm_share_the_content_that_comes_last() {
+    let entry = |name: &str, inode, content: &[u8]| cpio::Entry {
+        name: name.into(),
+        mode: cpio::kind::FILE | 0o755,
+        inode,
+        links: 2,
+        size: u32::try_from(content.len()).unwrap(),
+        ..cpio::Entry::default()
+    };
+    let mut writer = cpio::Writer::new(Vec::new());
+    for (name, inode, content) in [("a", 7, &b""[..]), ("e", 8, b""), ("b", 7, b"hello"), ("f", 8, b"")] {
+        writer.entry(&entry(name, inode, content), &mut &content[..]).unwrap();
+    }
+    let (dir, files) = unpack(&rpm_around(&writer.finish().unwrap()), MAX_UNPACKED, &[]);
+    let found: Vec<_> = files.unwrap().into_iter().map(|file| (file.path, file.size)).collect();
+    assert_eq!(found, [("a", 5), ("b", 5), ("e", 0), ("f", 0)].map(|(path, size)| (path.to_owned(), size)));
+    assert_eq!(fs::read(dir.path().join("root/a")).unwrap(), b"hello");
+}
+
+#[test]
+fn a_header_for_all_entries_may_say_a_comment_and_nothing_else() {
+    let with = |record: &[u8]| {
+        let mut builder = ::tar::Builder::new(Vec::new());
+        let mut header = ::tar::Header::new_ustar();
+        header.set_path("pax_global_header").unwrap();
+        header.set_entry_type(::tar::EntryType::XGlobalHeader);
+        header.set_size(record.len() as u64);
+        header.set_cksum();
+        builder.append(&header, record).unwrap();
+        [&builder.into_inner().unwrap()[..1024], &tar_of(&[Regular("x", b"x")])].concat()
+    };
+    let (_dir, files) = unpack(&with(b"18 comment=abcdef\n"), MAX_UNPACKED, &[]);
+    assert_eq!(files.unwrap().len(), 1);
+    let (_dir, files) = unpack(&with(b"13 path=evil\n"), MAX_UNPACKED, &[]);
+    assert!(files.unwrap_err().to_string().contains("for all entries"));
 }
 
 #[test]

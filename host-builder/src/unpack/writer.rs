@@ -3,7 +3,7 @@
 use super::{damaged, refused};
 use crate::cache::Hasher;
 use crate::error::{Doing, Error, Result};
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -33,20 +33,18 @@ pub struct Writer<'a> {
     /// All files together may have so many bytes.
     pub limit: u64,
     bytes: u64,
-    files: Vec<Unpacked>,
+    files: BTreeMap<PathBuf, Unpacked>,
 }
 
 impl<'a> Writer<'a> {
     /// Writes below `root`, which exists.
     pub fn new(root: &'a Path, limit: u64) -> Self {
-        Self { root, checked: HashSet::new(), limit, bytes: 0, files: Vec::new() }
+        Self { root, checked: HashSet::new(), limit, bytes: 0, files: BTreeMap::new() }
     }
 
     /// What was written, sorted by path.
-    pub fn finish(mut self) -> Vec<Unpacked> {
-        self.files.sort_by(|a, b| a.path.cmp(&b.path));
-        self.files.dedup_by(|later, earlier| later.path == earlier.path);
-        self.files
+    pub fn finish(self) -> Vec<Unpacked> {
+        self.files.into_values().collect()
     }
 
     /// Writes a file. `relative` comes from [`inside`].
@@ -58,8 +56,7 @@ impl<'a> Writer<'a> {
         modified: Option<u64>,
         origin: &Path,
     ) -> Result<()> {
-        let target = self.target(relative, origin)?;
-        replace(&target)?;
+        let target = self.free(relative, origin)?;
         let mut out = OpenOptions::new()
             .write(true)
             .create_new(true)
@@ -73,7 +70,7 @@ impl<'a> Writer<'a> {
         out.set_permissions(fs::Permissions::from_mode((mode & 0o755) | 0o644))
             .doing("setting the mode of", &target)?;
         let executable = mode & 0o111 != 0;
-        self.files.push(Unpacked { path: text(relative), size, sha256, executable });
+        self.files.insert(relative.to_owned(), Unpacked { path: text(relative), size, sha256, executable });
         Ok(())
     }
 
@@ -84,7 +81,7 @@ impl<'a> Writer<'a> {
             // base-files brings `/bin -> usr/bin`; what it points to is already here.
             return Ok(());
         }
-        replace(&target)?;
+        let target = self.free(relative, origin)?;
         std::os::unix::fs::symlink(link, &target).doing("linking", &target)
     }
 
@@ -95,16 +92,15 @@ impl<'a> Writer<'a> {
         if let Ok(link) = fs::read_link(&from) {
             return self.symlink(relative, &link, origin);
         }
-        let Some(same) = self.files.iter().find(|file| Path::new(&file.path) == source).cloned() else {
+        let Some(same) = self.files.get(&source).cloned() else {
             return Err(refused(origin, link, "it is a hard link to what is no file of the archive"));
         };
-        let target = self.target(relative, origin)?;
         if source == relative {
             return Ok(());
         }
-        replace(&target)?;
+        let target = self.free(relative, origin)?;
         fs::hard_link(&from, &target).doing("linking", &target)?;
-        self.files.push(Unpacked { path: text(relative), ..same });
+        self.files.insert(relative.to_owned(), Unpacked { path: text(relative), ..same });
         Ok(())
     }
 
@@ -134,6 +130,14 @@ impl<'a> Writer<'a> {
             self.directory(parent, origin)?;
         }
         Ok(self.root.join(relative))
+    }
+
+    /// Where a file or link goes. What an earlier entry put there is gone, and forgotten.
+    fn free(&mut self, relative: &Path, origin: &Path) -> Result<PathBuf> {
+        let target = self.target(relative, origin)?;
+        replace(&target)?;
+        self.files.remove(relative);
+        Ok(target)
     }
 
     /// The bound counts what arrives, not what a header announces.
@@ -191,7 +195,7 @@ pub fn inside(path: &Path) -> Option<PathBuf> {
     Some(result)
 }
 
-/// Removes a file that an earlier archive put there.
+/// Removes a file that an earlier entry put there.
 fn replace(target: &Path) -> Result<()> {
     match fs::symlink_metadata(target) {
         Ok(metadata) if metadata.is_dir() => Err(Error::new(format!(

@@ -4,17 +4,26 @@ mod modules;
 mod report;
 mod text;
 
-use super::list::{files, json, names, warn};
+use super::list::{files, names, warn};
 use super::manifest_of::is_manifest;
 use crate::archive::{Archive, Want, absolute};
 use crate::cli::Inspect as Arguments;
 use crate::error::Result;
-use crate::ui::{print, print_bytes};
+use crate::ui::{print, print_as_json, print_bytes};
 pub use modules::releases;
 use report::Report;
+use serde::Serialize;
 use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
+
+/// A report with the entries, for `--json`.
+#[derive(Serialize)]
+struct WithFiles<F> {
+    #[serde(flatten)]
+    report: Report,
+    files: F,
+}
 
 /// Runs the command.
 pub fn run(args: &Arguments) -> Result<ExitCode> {
@@ -35,10 +44,7 @@ fn initramfs(args: &Arguments, path: &Path) -> Result<()> {
     let tree = contents.tree();
     let report = Report::of(&contents, &tree.paths, path, archive.size())?;
     if args.json {
-        let mut value = serde_json::to_value(&report).expect("a report holds nothing that JSON cannot");
-        value["files"] =
-            serde_json::to_value(files(&contents, &tree)).expect("entries hold nothing that JSON cannot");
-        print(&json(&value));
+        print_as_json(&WithFiles { report, files: files(&contents, &tree) });
         return Ok(());
     }
     print(&report.to_string());

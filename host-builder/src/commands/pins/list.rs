@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::lock::Lock;
 use crate::profile::{EMBEDDED, Profile};
 use crate::resolve::missing;
-use crate::ui::{megabytes, print};
+use crate::ui::{megabytes, print, print_json};
 use image::requirement::cuda_of_driver;
 use serde::Serialize;
 
@@ -42,7 +42,7 @@ pub fn run(args: &List) -> Result<()> {
         }
     }
     if args.json {
-        print(&format!("{}\n", serde_json::to_string_pretty(&rows).expect("texts are JSON")));
+        print_json(&format!("{}\n", serde_json::to_string_pretty(&rows).expect("texts are JSON")));
     } else {
         print(&table(&rows));
     }

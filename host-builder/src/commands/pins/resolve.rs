@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::lock::{Changes, Lock};
 use crate::profile::Profile;
 use crate::resolve;
-use crate::ui::{Ui, print};
+use crate::ui::{Ui, print, print_json};
 
 /// Runs either command; `driver` and `kernel` are what is chosen anew.
 pub fn run(args: &Resolve, driver: Option<&str>, kernel: Option<&str>) -> Result<()> {
@@ -43,7 +43,7 @@ pub fn run(args: &Resolve, driver: Option<&str>, kernel: Option<&str>) -> Result
     let new = resolve::resolve(&profile, &text, &choice, access)?;
     let changes = Changes::between(old.as_ref(), &new);
     if args.how.json {
-        print(&format!("{}\n", serde_json::to_string_pretty(&changes).expect("texts are JSON")));
+        print_json(&format!("{}\n", serde_json::to_string_pretty(&changes).expect("texts are JSON")));
     } else if !args.how.quiet {
         print(&changes.to_string());
     }

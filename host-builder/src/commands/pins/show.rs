@@ -6,7 +6,7 @@ use crate::cli::pins::Show;
 use crate::error::Result;
 use crate::lock::Lock;
 use crate::profile::Profile;
-use crate::ui::{megabytes, print};
+use crate::ui::{megabytes, print, print_json};
 use image::requirement::cuda_of_driver;
 use std::fmt::Write;
 
@@ -23,7 +23,7 @@ pub fn run(args: &Show) -> Result<()> {
         for (artifact, here) in value["artifact"].as_array_mut().into_iter().flatten().zip(&here) {
             artifact["here"] = (*here).into();
         }
-        print(&format!("{}\n", serde_json::to_string_pretty(&value).expect("a lock is JSON")));
+        print_json(&format!("{}\n", serde_json::to_string_pretty(&value).expect("a lock is JSON")));
     } else {
         print(&text(&profile, &lock, &here));
     }

@@ -6,7 +6,7 @@ use crate::cli::pins::Vendor;
 use crate::error::{Doing, Result};
 use crate::lock::Lock;
 use crate::resolve;
-use crate::ui::{Ui, Unit, megabytes, print};
+use crate::ui::{Ui, Unit, megabytes, print, print_json};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -29,7 +29,7 @@ pub fn run(args: &Vendor) -> Result<()> {
     let total = lock.artifact.iter().map(|artifact| artifact.size).sum();
     if args.how.json {
         let value = serde_json::json!({ "directory": directory, "artifacts": all.len(), "copied": copied, "bytes": total });
-        print(&format!("{value}\n"));
+        print_json(&format!("{value}\n"));
     } else if !args.how.quiet {
         print(&format!(
             "{}: {} artifacts, {}, {copied} of them new\nuse it: host-builder build-initrd --offline --mirror {}\n",

@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::lock::{Artifact, Digest, Lock};
 use crate::resolve;
 use crate::source::Offer;
-use crate::ui::{Ui, Unit, print};
+use crate::ui::{Ui, Unit, print, print_json};
 use serde::Serialize;
 use std::path::Path;
 use std::process::ExitCode;
@@ -43,7 +43,7 @@ pub fn run(args: &Verify) -> Result<ExitCode> {
         }
     }
     if args.how.json {
-        print(&format!("{}\n", serde_json::to_string_pretty(&report).expect("texts are JSON")));
+        print_json(&format!("{}\n", serde_json::to_string_pretty(&report).expect("texts are JSON")));
     } else if !args.how.quiet {
         print(&text(&report));
     }

@@ -12,7 +12,7 @@ use crate::interrupt;
 use crate::query::clean::clean_json;
 use crate::query::view;
 use crate::query::{self, Answer, QueryError, Target, expand};
-use crate::ui::print;
+use crate::ui::print_painted;
 use image::status::{Outcome, Status};
 use image::wire::Until;
 use serde::Serialize;
@@ -30,7 +30,7 @@ const UNASKED: u8 = 2;
 /// Runs the command. The exit code is that of the guest with the highest.
 pub fn run(args: &Arguments) -> Result<ExitCode> {
     if args.schema {
-        print(query::STATUS_SCHEMA);
+        print_painted(query::STATUS_SCHEMA);
         return Ok(ExitCode::SUCCESS);
     }
     interrupt::makes_nothing();
@@ -67,12 +67,12 @@ fn one(args: &Arguments, target: &Target) -> Result<ExitCode> {
             } else {
                 view::screen(&status, view::wants_colour())
             };
-            print(&text);
+            print_painted(&text);
             Ok(ExitCode::from(code))
         }
         Err(error) => {
             if args.json {
-                print(&json_line(&Answer::of(target, Err(&error))));
+                print_painted(&json_line(&Answer::of(target, Err(&error))));
             }
             Err(error.into())
         }

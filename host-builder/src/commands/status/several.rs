@@ -3,7 +3,7 @@
 use super::{Arguments, GOOD, UNASKED, ask, code, json_line, patience};
 use crate::query::view::{self, Row};
 use crate::query::{self, Answer, Target, Told};
-use crate::ui::{print, print_on};
+use crate::ui::{print_on, print_painted};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
@@ -33,7 +33,7 @@ pub(super) fn ask_all(args: &Arguments, targets: &[Target]) -> u8 {
     query::of_each(targets, patience(args), work, |told| {
         if let Told::Came(index, (code, row, line)) = told {
             worst = worst.max(code);
-            print(&line);
+            print_painted(&line);
             if let (Some(table), Some(row)) = (&mut table, row) {
                 table.put(index, row);
             }
@@ -43,7 +43,7 @@ pub(super) fn ask_all(args: &Arguments, targets: &[Target]) -> u8 {
         }
     });
     if let Some(table) = table {
-        print(&table.last());
+        print_painted(&table.last());
     }
     worst
 }

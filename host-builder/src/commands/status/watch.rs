@@ -4,6 +4,7 @@ use super::round::{self, Show};
 use super::{Arguments, DEFAULT_ANSWER, code, json_line};
 use crate::error::{Error, Result};
 use crate::interrupt;
+use crate::query::clean::clean_lines;
 use crate::query::{self, Answer, Target, expand, view};
 use crate::ui::print_on;
 use std::io::IsTerminal;
@@ -53,7 +54,7 @@ pub(super) fn one(args: &Arguments, target: &Target) -> Result<ExitCode> {
                     _ if is_open => std::thread::sleep(AGAIN),
                     None => return Err(error.into()),
                     Some((code, _)) => {
-                        eprintln!("the guest has gone: {}", error.chain());
+                        eprintln!("the guest has gone: {}", clean_lines(&error.chain()));
                         return Ok(ExitCode::from(code));
                     }
                 }

@@ -102,7 +102,7 @@ boot       start           ━·························
            gpu             ━·······························     0.025 +0.000 s  failed
              0000:01:00.0  ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━···     0.030 +4.000 s  failed
            root            ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━     0.025 +4.296 s  … 1 of 2
-gpus       0000:01:00.0  10de:2330  failed  /dev/nvidia0  4000 ms  NVIDIA H100  waits for the firmware  Xid 79 (2 times, last at 4.1 s)
+gpus       0000:01:00.0  10de:2330  failed  /dev/nvidia0  4000 ms  NVIDIA H100  waits for the firmware  Xid 79 (2 times, last at 4.1 s), 2 older ones left out
     | NVRM: RmInitAdapter failed!
 nodes      1: nvidia0 (0666 0:44)
 injected   1 files, 1 links: libcuda.so.1
