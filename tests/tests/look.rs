@@ -172,6 +172,13 @@ fn our_image_is_listed_as_cpio_lists_it_and_good() {
     let lock = built.lock.to_str().unwrap();
     let verified = host_builder(&["verify", "--lock", lock], &built.initrd);
     assert_eq!(verified.status.code(), Some(0), "{verified:?}");
+    let text = String::from_utf8(verified.stdout).unwrap();
+    assert!(
+        text.contains(&format!("\nsha256 {}\n", built.sha256())) && text.contains("no attacker"),
+        "{text}"
+    );
+    let digest = |digest: &str| host_builder(&["verify", "--sha256", digest], &built.initrd).status.code();
+    assert_eq!((digest(built.sha256()), digest(&"0".repeat(64))), (Some(0), Some(1)));
     let report = json(&["inspect", "--json"], &built.initrd);
     assert_eq!(
         (&report["driver"], &report["kernel_releases"][0]),

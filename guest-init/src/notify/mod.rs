@@ -7,10 +7,14 @@ mod systemd;
 use crate::report::Board;
 use image::config::Config;
 use image::wire::{self, MAX_REPLY, Reply};
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, bind, socket};
 use std::io;
+use std::ops::Range;
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-use vsock::{VMADDR_CID_HOST, VsockAddr, VsockStream};
+use vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockAddr, VsockStream};
 
 /// Between two attempts to connect.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -18,6 +22,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Longest wait for the last events to be sent.
 const FINISH: Duration = Duration::from_secs(2);
+/// Ports that are not for everybody.
+const PRIVILEGED: Range<u32> = 512..1024;
 /// Longest sleep of a thread that has nothing to send.
 const LOOK: Duration = Duration::from_secs(10);
 
@@ -88,8 +94,21 @@ fn push(port: u32, mut from: u64, board: &Board, sent: &AtomicU64) {
     }
 }
 
+/// From a port that only who may bind such ports can have (`CAP_NET_BIND_SERVICE`): the host refuses others, so that not any process of
+/// the container can speak as the guest.
 fn connect(port: u32) -> io::Result<VsockStream> {
-    let stream = VsockStream::connect(&VsockAddr::new(VMADDR_CID_HOST, port))?;
+    let socket = socket(AddressFamily::Vsock, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    let mut taken = Err(Errno::EADDRINUSE);
+    for own in PRIVILEGED.rev() {
+        taken = bind(socket.as_raw_fd(), &VsockAddr::new(VMADDR_CID_ANY, own));
+        if taken != Err(Errno::EADDRINUSE) {
+            break;
+        }
+    }
+    taken?;
+    nix::sys::socket::connect(socket.as_raw_fd(), &VsockAddr::new(VMADDR_CID_HOST, port))?;
+    // SAFETY: the socket is ours, open, and given away here.
+    let stream = unsafe { VsockStream::from_raw_fd(socket.into_raw_fd()) };
     stream.set_write_timeout(Some(PATIENCE))?;
     Ok(stream)
 }

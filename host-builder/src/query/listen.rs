@@ -179,12 +179,20 @@ impl Door {
             Self::Unix { listener, name, .. } => {
                 listener.accept().map(|(stream, _)| (stream.into(), name.clone()))
             }
-            Self::Vsock(listener) => {
+            Self::Vsock(listener) => loop {
                 let (stream, peer) = listener.accept()?;
-                Ok((stream.into(), format!("vsock:{}", peer.cid())))
-            }
+                // PID 1 comes from such a port; any program of its container may come from others.
+                if is_privileged(peer.port()) {
+                    return Ok((stream.into(), format!("vsock:{}", peer.cid())));
+                }
+            },
         }
     }
+}
+
+/// Whether only who may bind such ports (`CAP_NET_BIND_SERVICE` in the guest) can have sent from it.
+fn is_privileged(port: u32) -> bool {
+    port < 1024
 }
 
 /// A socket that nobody listens on any more is in the way of the next one.
@@ -214,6 +222,12 @@ impl Drop for Remove {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_program_without_the_right_to_it_is_not_listened_to() {
+        assert!(is_privileged(1023) && is_privileged(512));
+        assert!(!is_privileged(1024) && !is_privileged(u32::MAX));
+    }
 
     #[test]
     fn addresses_are_read_or_refused_with_the_forms() {

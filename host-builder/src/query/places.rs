@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 /// Connections of one guest.
 const OF_ONE: usize = 4;
-/// Connections of all guests.
+/// Guests that are listened to.
 const OF_ALL: usize = 1024;
-/// Those of them that are not the first one of their guest.
+/// Connections of all guests that are not the first one of their guest.
 const SECOND: usize = 256;
 /// Shortest time between two warnings.
 const QUIET: Duration = Duration::from_mins(1);
@@ -48,7 +48,7 @@ impl fmt::Display for Full {
         match self {
             Self::Own => write!(out, "{OF_ONE} connections of it are open, and no guest has more"),
             Self::Second => write!(out, "one is open, and {SECOND} beyond the first of each guest are, too"),
-            Self::All => write!(out, "{OF_ALL} connections of all guests are open"),
+            Self::All => write!(out, "{OF_ALL} guests are listened to"),
         }
     }
 }
@@ -58,12 +58,13 @@ impl Places {
     pub fn take(&self, guest: &str) -> Result<Place<'_>, Full> {
         let mut taken = self.lock();
         let own = taken.by.get(guest).copied().unwrap_or(0);
-        let all: usize = taken.by.values().sum();
-        let second = all - taken.by.len();
+        let firsts = taken.by.len();
+        let second = taken.by.values().sum::<usize>() - firsts;
         if own >= OF_ONE {
             return Err(Full::Own);
         }
-        if all >= OF_ALL {
+        // The second of one guest never takes the place of another's first.
+        if own == 0 && firsts >= OF_ALL {
             return Err(Full::All);
         }
         if own > 0 && second >= SECOND {
@@ -123,7 +124,7 @@ mod tests {
         let places = Places::default();
         let mut held = Vec::new();
         let mut refused = 0;
-        for guest in 0..OF_ALL - SECOND {
+        for guest in 0..OF_ALL {
             for number in 0..=OF_ONE {
                 match places.take(&guest.to_string()) {
                     Ok(place) => held.push(place),
@@ -134,7 +135,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(held.len(), OF_ALL);
+        assert_eq!(held.len(), OF_ALL + SECOND);
         assert!(refused > 0);
         assert_eq!(places.take("one more").err(), Some(Full::All));
     }
@@ -143,7 +144,7 @@ mod tests {
     fn one_warning_stands_for_many_attempts() {
         let places = Places::default();
         let text = places.warning("vsock:3\x1b[2J", Full::All).unwrap();
-        assert!(text.contains("vsock:3 was") && text.contains("1024 connections"), "{text:?}");
+        assert!(text.contains("vsock:3 was") && text.contains("1024 guests"), "{text:?}");
         assert_eq!(places.warning("vsock:3", Full::All), None);
         assert_eq!(places.warning("vsock:4", Full::Own), None);
     }

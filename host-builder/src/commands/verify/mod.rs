@@ -7,6 +7,7 @@ mod tests;
 use super::list::{json, kind_name};
 use super::manifest_of::{is_manifest, required};
 use crate::archive::{Archive, BootConfig, Contents, Item, Want, absolute};
+use crate::cache::{self, sha256_file};
 use crate::cli::Verify as Arguments;
 use crate::error::{Error, Result};
 use crate::lock::Lock;
@@ -45,7 +46,16 @@ pub fn run(args: &Arguments) -> Result<ExitCode> {
     let archive = Archive::open(&args.image)?;
     let contents = archive.read(&Want { digests: true, keep: &is_manifest })?;
     let (manifest, _) = required(&contents, &args.image)?;
+    let sha256 = sha256_file(&args.image)?;
     let mut differences = against_manifest(&contents, &manifest);
+    let guest_init = match &args.guest_init {
+        Some(program) => sha256_file(program)?,
+        None => cache::sha256(crate::GUEST_INIT),
+    };
+    differences.extend(against_tool(&manifest, &guest_init));
+    if let Some(wanted) = args.sha256.as_ref().filter(|wanted| !wanted.eq_ignore_ascii_case(&sha256)) {
+        differences.push(Difference::new("the image", "its sha256", wanted, &sha256));
+    }
     if let Some(lock) = &lock {
         differences.extend(against_lock(&manifest, lock));
     }
@@ -54,13 +64,13 @@ pub fn run(args: &Arguments) -> Result<ExitCode> {
     }
     if args.json {
         let report = serde_json::json!({
-            "image": args.image, "lock": args.lock, "payload": args.payload,
+            "image": args.image, "sha256": sha256, "lock": args.lock, "payload": args.payload,
             "good": differences.is_empty(), "files": manifest.archived().count(),
             "bytes": manifest.unpacked_bytes(), "differences": differences,
         });
         print(&json(&report));
     } else {
-        print(&text(&manifest, args, &differences));
+        print(&text(&manifest, args, &sha256, &differences));
     }
     Ok(ExitCode::from(u8::from(!differences.is_empty())))
 }
@@ -72,7 +82,7 @@ fn read_lock(path: &Path) -> Result<Lock> {
     })
 }
 
-fn text(manifest: &Manifest, args: &Arguments, differences: &[Difference]) -> String {
+fn text(manifest: &Manifest, args: &Arguments, sha256: &str, differences: &[Difference]) -> String {
     let mut text = String::new();
     for Difference { of, what, expected, found } in differences {
         let line = format!("{of}: {what}: expected {expected}, found {found}");
@@ -85,10 +95,47 @@ fn text(manifest: &Manifest, args: &Arguments, differences: &[Difference]) -> St
         (Payload::Disk { .. }, None) => "; its payload disk was NOT looked at (--payload DISK)".to_owned(),
         _ => String::new(),
     };
-    text + &match differences.len() {
+    let result = match differences.len() {
         0 => format!("good: {files} entries with {size} are those of the manifest{with}{disk}\n"),
         count => format!("{count} differences\n"),
+    };
+    let proof = match &args.sha256 {
+        Some(_) => "",
+        None => {
+            "this finds damage, and no attacker: compare the sha256 with one from a place that nobody else can change (--sha256)\n"
+        }
+    };
+    format!("{text}{result}sha256 {sha256}\n{proof}")
+}
+
+/// What an image says that it has of the tool itself: PID 1, directories, the image of the payload. An origin is a word of the image's own:
+/// it lets nothing else in.
+pub fn against_tool(manifest: &Manifest, guest_init: &str) -> Vec<Difference> {
+    let mut differences = Vec::new();
+    for file in manifest.files.iter().filter(|file| file.origin == manifest.builder) {
+        match &file.kind {
+            Kind::File { sha256, .. } if file.path == layout::INIT && sha256 != guest_init => {
+                let what = "the program that is PID 1, by its sha256";
+                differences.push(Difference::new(&file.path, what, guest_init, sha256));
+            }
+            Kind::File { .. } if file.path == layout::INIT => {}
+            Kind::File { .. } | Kind::Link { .. } if !is_payload_image(manifest, &file.path) => {
+                let found = format!("{}, which brings PID 1 alone", file.origin);
+                differences.push(Difference::new(&file.path, "its origin", "an artifact", &found));
+            }
+            _ => {}
+        }
     }
+    let init = manifest.files.iter().find(|file| file.path == layout::INIT);
+    if init.is_none_or(|init| init.origin != manifest.builder) {
+        let found = init.map_or("none", |init| &init.origin);
+        differences.push(Difference::new(layout::INIT, "its origin", &manifest.builder, found));
+    }
+    differences
+}
+
+fn is_payload_image(manifest: &Manifest, path: &str) -> bool {
+    matches!(&manifest.payload, Payload::Image { path: image, .. } if image == path)
 }
 
 /// Every entry against the manifest, both ways.

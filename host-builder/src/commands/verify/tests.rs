@@ -104,6 +104,28 @@ fn whatever_is_not_as_stated_is_named() {
     assert_eq!(found(&other), one("/lib/a.so", "the entry"));
 }
 
+#[test]
+fn an_origin_is_a_word_and_lets_nothing_in() {
+    let good = crate::cache::sha256(b"init");
+    let found = |manifest: &Manifest, guest_init: &str| {
+        against_tool(manifest, guest_init).into_iter().map(|found| (found.of, found.what)).collect::<Vec<_>>()
+    };
+    assert_eq!(found(&manifest(), &good), []);
+    let program = "the program that is PID 1, by its sha256";
+    assert_eq!(found(&manifest(), "another"), one("/init", program));
+    // Whatever says that it is the tool's own, to be held against no lock.
+    let mut evil = manifest();
+    evil.files[2].origin = evil.builder.clone();
+    evil.files[3].origin = evil.builder.clone();
+    assert_eq!(
+        found(&evil, &good),
+        [one("/lib/a.so", "its origin"), one("/lib/b.so", "its origin")].concat()
+    );
+    let mut evil = manifest();
+    evil.files[0].origin = "a 1-2".into();
+    assert_eq!(found(&evil, &good), one("/init", "its origin"));
+}
+
 /// What a list shows is there, and the kernel does something else.
 #[test]
 fn what_the_kernel_reads_otherwise_is_named() {
