@@ -102,14 +102,30 @@ fn entries() -> impl Strategy<Value = Vec<(Entry, Vec<u8>)>> {
     let numbers = any::<[u32; 10]>();
     let name = proptest::collection::vec(1..=u8::MAX, 1..300);
     let content = proptest::collection::vec(any::<u8>(), 0..600);
-    let entry = (numbers, name, content, any::<bool>()).prop_map(|(numbers, name, content, sums)| {
+    let entry = (numbers, name, content, any::<bool>()).prop_map(|(numbers, name, mut content, sums)| {
         let [inode, mode, uid, gid, links, mtime, a, b, c, d] = numbers;
+        // Half of them can have content; of another kind, with content, an entry is refused.
+        let mode = if a % 2 == 0 { mode & !kind::MASK | kind::FILE } else { mode };
+        if !matches!(mode & kind::MASK, kind::FILE | kind::LINK) {
+            content.clear();
+        }
         let sum = || content.iter().fold(0_u32, |sum, byte| sum + u32::from(*byte));
         let (origin, device, checksum) = ((a, b), (c, d), sums.then(sum));
         let size = u32::try_from(content.len()).unwrap();
         (Entry { name, inode, mode, uid, gid, links, mtime, size, origin, device, checksum }, content)
     });
     proptest::collection::vec(entry, 0..20)
+}
+
+#[test]
+fn content_of_what_can_have_none_is_refused() {
+    for of in [kind::DIRECTORY, kind::CHARACTER, kind::BLOCK, kind::FIFO, kind::SOCKET, 0, kind::MASK] {
+        let mut writer = Writer::new(Vec::new());
+        let entry = Entry { name: b"a".to_vec(), mode: of, size: 2, ..Entry::default() };
+        writer.entry(&entry, &mut &b"ab"[..]).unwrap();
+        let error = names(&writer.finish().unwrap()).unwrap_err();
+        assert!(error.to_string().contains("neither file nor link"), "{of:o}: {error}");
+    }
 }
 
 proptest! {
