@@ -173,9 +173,11 @@ fn own(root: &Path) -> Result<()> {
     let metadata = fs::metadata(root).doing("reading", root)?;
     let user = nix::unistd::geteuid().as_raw();
     let refused = |what: String| {
-        let remedy =
-            "name a directory of your own: GPU_INITRD_CACHE=DIR; or remove it, everything in it is made anew";
-        Err(Error::new(format!("the cache {} is not to be trusted: {what}", root.display())).hint(remedy))
+        let place = root.display();
+        let remedy = format!(
+            "name a directory of your own: GPU_INITRD_CACHE=DIR; or remove it, everything in it is made anew; or, if nobody else has written there: chmod 700 {place}"
+        );
+        Err(Error::new(format!("the cache {place} is not to be trusted: {what}")).hint(remedy))
     };
     if metadata.uid() != user {
         return refused(format!("expected user {user} as its owner, found {}", metadata.uid()));

@@ -18,7 +18,7 @@ pub struct Cat {
     /// Files in it, with or without a leading slash. Links are not followed.
     #[arg(required = true)]
     pub paths: Vec<String>,
-    /// Print an array of {path, size, sha256, text} instead, text only where the content is UTF-8.
+    /// Print an array of {path, size, sha256, text} instead, text only where the content is UTF-8 and at most 1 MiB.
     #[arg(long)]
     pub json: bool,
 }

@@ -102,7 +102,7 @@ impl Build<'_> {
             (initrd, others.join().expect("writing does not panic"))
         });
         let ((initrd, packed), others) = (initrd?, others?);
-        std::iter::once(initrd).chain(others).try_for_each(Staged::commit)?;
+        appear(initrd, others)?;
         Ok(packed)
     }
 
@@ -125,6 +125,11 @@ impl Build<'_> {
     }
 }
 
+/// The initrd last: where something fails in between, the old one is there, which refuses another disk, and no new one beside an old disk.
+fn appear(initrd: Staged, others: Vec<Staged>) -> Result<()> {
+    others.into_iter().chain([initrd]).try_for_each(Staged::commit)
+}
+
 /// The kernel image: where Debian has it, or the one file that is called so.
 fn kernel_image(trees: &[Tree], release: &str) -> Result<Vec<u8>> {
     let installed = format!("boot/vmlinuz-{release}");
@@ -143,5 +148,31 @@ fn kernel_image(trees: &[Tree], release: &str) -> Result<Vec<u8>> {
             Err(Error::new(format!("{}: expected {installed} or one kernel image, found {found}", origins.join(", ")))
                 .hint("name the artifact with the image in the profile: sets = [\"kernel\"], a file called vmlinux…, vmlinuz… or bzImage…"))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn a_failure_leaves_no_new_initrd_beside_an_old_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::write(at("initrd"), "old").unwrap();
+        let staged = |name: &str| {
+            let path = at(name);
+            Staged::new(&path, 0o644, |file| file.write_all(b"new").doing("writing", &path)).unwrap()
+        };
+        let (initrd, disk) = (staged("initrd"), staged("disk"));
+        // Somebody makes a directory where the disk is to appear.
+        fs::create_dir(at("disk")).unwrap();
+        assert!(appear(initrd, vec![disk]).is_err());
+        assert_eq!(fs::read_to_string(at("initrd")).unwrap(), "old");
+        fs::remove_dir(at("disk")).unwrap();
+        appear(staged("initrd"), vec![staged("disk")]).unwrap();
+        assert_eq!(fs::read_to_string(at("initrd")).unwrap(), "new");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
     }
 }

@@ -2,9 +2,12 @@
 
 use super::confine::Tools;
 use crate::error::{Doing, Error, Result};
+use crate::ui::megabytes;
+use std::borrow::Cow;
 use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A file system that a root may come on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,21 +84,48 @@ impl Kind {
 }
 
 /// Unpacks `image` below `work` (two empty directories in it are made): the directory, and what could not be read.
-pub fn unpack(
-    tools: &Tools,
-    kind: Kind,
-    image: &Path,
-    work: &Path,
-) -> Result<(std::path::PathBuf, Vec<String>)> {
+pub fn unpack(tools: &Tools, kind: Kind, image: &Path, work: &Path) -> Result<(PathBuf, Vec<String>)> {
     let (out, place) = (work.join("out"), work.join("confined"));
     let root = out.join("root");
     for dir in [&root, &place] {
         fs::create_dir_all(dir).doing("creating", dir)?;
     }
+    let image = &*plain_file(image, work)?;
     let complaints = tools.run(kind.words(), image, &out, &place, &|line| is_complaint(kind, line));
     open_up(&out);
     let complaints = complaints?;
     Ok((root, complaints))
+}
+
+/// The image as a regular file: a program that parses what an attacker has written is given no device of this machine.
+fn plain_file<'a>(image: &'a Path, work: &Path) -> Result<Cow<'a, Path>> {
+    if !fs::metadata(image).doing("reading", image)?.file_type().is_block_device() {
+        return Ok(Cow::Borrowed(image));
+    }
+    let size =
+        File::open(image).and_then(|mut device| device.seek(SeekFrom::End(0))).doing("reading", image)?;
+    let space =
+        nix::sys::statvfs::statvfs(work).map_err(std::io::Error::from).doing("looking for space in", work)?;
+    copy(image, size, space.blocks_available() * space.fragment_size(), work).map(Cow::Owned)
+}
+
+fn copy(image: &Path, size: u64, free: u64, work: &Path) -> Result<PathBuf> {
+    let most = free / 2;
+    if size > most {
+        let message = format!(
+            "{}: a disk of {} is copied before it is looked into, and half of the space in {} is {}",
+            image.display(),
+            megabytes(size),
+            work.display(),
+            megabytes(most)
+        );
+        return Err(Error::new(message).hint("make space there, or name another place: GPU_INITRD_CACHE"));
+    }
+    let place = work.join("copy");
+    let mut out = File::create(&place).doing("creating", &place)?;
+    let mut input = File::open(image).doing("opening", image)?.take(size);
+    std::io::copy(&mut input, &mut out).doing("copying to", &place)?;
+    Ok(place)
 }
 
 /// Directories may be closed to their owner: they could be neither looked into nor removed.
@@ -131,6 +161,19 @@ fn is_complaint(kind: Kind, line: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_device_is_copied_where_there_is_space_for_twice_as_much() {
+        let dir = tempfile::tempdir().unwrap();
+        let device = dir.path().join("device");
+        fs::write(&device, "0123456789").unwrap();
+        let error = copy(&device, 10, 19, dir.path()).unwrap_err();
+        assert!(error.to_string().contains("half of the space") && error.remedy().is_some(), "{error}");
+        assert!(!dir.path().join("copy").exists());
+        assert_eq!(fs::read(copy(&device, 10, 20, dir.path()).unwrap()).unwrap(), b"0123456789");
+        // A file is taken as it is.
+        assert_eq!(plain_file(&device, dir.path()).unwrap(), Cow::Borrowed(&*device));
+    }
 
     #[test]
     fn a_disk_is_told_by_its_superblock() {

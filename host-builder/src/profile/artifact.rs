@@ -110,9 +110,43 @@ impl Artifact {
                 "https:// and http:// are of sources http and redist",
             );
         }
+        if [Some(&self.url), self.checksums.as_ref()].into_iter().flatten().any(|url| has_credentials(url)) {
+            return wrong(
+                "its address has a user or a password in it, and a lock goes wherever an image goes",
+                "serve it without one, or fetch it by hand and give its path",
+            );
+        }
         if self.sha256.as_deref().is_some_and(|digest| !is_digest(digest)) {
             return wrong("sha256 is none", "64 lower-case hexadecimal digits");
         }
         Ok(())
+    }
+}
+
+/// Whether there is something before an `@` in the authority of an address (RFC 3986, section 3.2.1).
+fn has_credentials(url: &str) -> bool {
+    let Some((_, rest)) = url.split_once("://") else { return false };
+    rest.split(['/', '?', '#']).next().is_some_and(|authority| authority.contains('@'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_with_a_password_is_told_from_others() {
+        for url in ["https://user:secret@host/x", "http://token@host", "https://a@b@c/x?y"] {
+            assert!(has_credentials(url), "{url}");
+        }
+        for url in ["https://host/x@y", "https://host?u=a@b", "./a@b", "host:/"] {
+            assert!(!has_credentials(url), "{url}");
+        }
+        let text = "name = \"a\"\nsets = [\"driver\"]\nurl = \"https://me:secret@host/a\"\n";
+        let artifact: Artifact = toml::from_str(text).unwrap();
+        let error = artifact.check().unwrap_err();
+        assert!(
+            error.to_string().contains("a password in it") && !error.chain().contains("secret"),
+            "{error}"
+        );
     }
 }
