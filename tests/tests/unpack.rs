@@ -169,7 +169,7 @@ fn what_the_kernel_makes_of_odd_entries_is_what_the_tool_says() {
     for name in
         ["early/a", "harmless", "cpio-b", "round/x", "cut", "empty", "early", "null", "none", "slash/", "new"]
     {
-        assert!(warnings.contains(&format!("warning: {name}: the kernel ")), "{name}: {warnings}");
+        assert!(warnings.contains(&format!("odd.img: {name}: the kernel ")), "{name}: {warnings}");
     }
 }
 

@@ -12,7 +12,7 @@ const MAGIC: &[u8; 12] = b"#BOOTCONFIG\n";
 const NUMBERS: usize = 8;
 /// Boot loaders round sizes up to four bytes.
 const PADDING: u64 = 4;
-/// The kernel takes no more (`XBC_DATA_MAX`), but cuts off whatever is stated.
+/// Bytes that are read at a time.
 const READ: usize = 1 << 16;
 
 /// Where it is, without its numbers and magic.

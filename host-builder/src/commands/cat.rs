@@ -25,7 +25,7 @@ pub fn run(args: &Arguments) -> Result<()> {
     let contents = archive.read(&Want::NAMES)?;
     let paths: Vec<_> = args.paths.iter().map(|path| absolute(path.as_bytes())).collect();
     let mut found = read(&archive, &positions(&contents, &paths, &args.image)?)?;
-    warn(&contents, &contents.tree());
+    warn(&args.image, &contents, &contents.tree());
     let mut reports = Vec::new();
     for (path, name) in paths.iter().zip(&args.paths) {
         let (file, size) = found.get_mut(path).expect("every path has a position");

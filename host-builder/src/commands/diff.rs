@@ -88,7 +88,7 @@ fn facts(path: &Path) -> Result<Facts> {
     let archive = Archive::open(path)?;
     let contents = archive.read(&Want { digests: true, keep: &is_manifest })?;
     let none = || "none".to_owned();
-    warn(&contents, &contents.tree());
+    warn(path, &contents, &contents.tree());
     let (mut builder, mut profile, mut driver, mut capabilities) = (none(), none(), none(), none());
     let mut kernel = super::inspect::releases(&contents.tree().paths).join(" ");
     if let Some((manifest, _)) = manifest(&contents, path)? {

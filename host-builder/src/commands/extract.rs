@@ -14,7 +14,7 @@ pub fn run(args: &Arguments) -> Result<()> {
     let tree = contents.tree();
     let how = How { devices: args.devices, set_ids: args.set_ids };
     let done = extract::extract(&archive, &contents, &tree, &args.to, how)?;
-    warn(&contents, &tree);
+    warn(&args.image, &contents, &tree);
     if args.json {
         print(&json(&done));
         return Ok(());

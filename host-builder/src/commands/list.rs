@@ -9,9 +9,12 @@ use image::cpio::kind;
 use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
+use std::path::Path;
 
 /// Characters of a name at most.
 const MAX_NAME: usize = 4096;
+/// Warnings of one image.
+const MAX_WARNINGS: usize = 100;
 
 /// Runs the command.
 pub fn run(args: &Arguments) -> Result<()> {
@@ -22,7 +25,7 @@ pub fn run(args: &Arguments) -> Result<()> {
         print_as_json(&List { segments, boot_config, files: files(&contents, &tree) });
     } else {
         print_bytes(&names(&contents, std::io::stdout().is_terminal()));
-        warn(&contents, &tree);
+        warn(&args.image, &contents, &tree);
     }
     Ok(())
 }
@@ -36,20 +39,18 @@ struct List<'a, F> {
 }
 
 /// What is to be said of an image beside its entries: on standard error, so that the list stays one.
-pub fn warn(contents: &Contents, tree: &Tree) {
-    for remark in &tree.remarks {
+pub fn warn(image: &Path, contents: &Contents, tree: &Tree) {
+    let say = |what: &str| eprintln!("{}", clean(&format!("warning: {}: {what}", image.display()), MAX_NAME));
+    for remark in tree.remarks.iter().take(MAX_WARNINGS) {
         let name = contents.items[remark.item].entry.text();
-        eprintln!(
-            "{}",
-            clean(
-                &format!("warning: {name}: the kernel does not unpack it as it says: it {}", remark.what),
-                MAX_NAME
-            )
-        );
+        say(&format!("{name}: the kernel does not unpack it as it says: it {}", remark.what));
+    }
+    if let Some(more) = tree.remarks.len().checked_sub(MAX_WARNINGS).filter(|more| *more > 0) {
+        say(&format!("{more} more entries are not unpacked as they say; list --json shows all"));
     }
     if let Some(BootConfig { offset, size }) = contents.boot_config {
         let what = "kernels that know it cut it off, and add it to their command line when that says so; others try to unpack it";
-        eprintln!("warning: boot configuration of {size} bytes at offset {offset}: {what}");
+        say(&format!("boot configuration of {size} bytes at offset {offset}: {what}"));
     }
 }
 

@@ -48,7 +48,7 @@ fn initramfs(args: &Arguments, path: &Path) -> Result<()> {
         return Ok(());
     }
     print(&report.to_string());
-    warn(&contents, &tree);
+    warn(path, &contents, &tree);
     if args.files {
         print("\nfiles, in order:\n");
         print_bytes(&names(&contents, std::io::stdout().is_terminal()));

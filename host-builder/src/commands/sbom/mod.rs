@@ -31,7 +31,7 @@ pub fn run(args: &Arguments) -> Result<()> {
     let (manifest, bytes) = required(&contents, &args.image)?;
     let digest = sha256(bytes);
     let bill = Bill::of(&manifest, &digest);
-    warn(&contents, &contents.tree());
+    warn(&args.image, &contents, &contents.tree());
     let document: Value = match args.format {
         SbomFormat::Cyclonedx => cyclonedx::document(&bill),
         SbomFormat::Spdx => spdx::document(&bill),

@@ -97,6 +97,7 @@ fn text(manifest: &Manifest, args: &Arguments, sha256: &str, differences: &[Diff
     };
     let result = match differences.len() {
         0 => format!("good: {files} entries with {size} are those of the manifest{with}{disk}\n"),
+        1 => "1 difference\n".to_owned(),
         count => format!("{count} differences\n"),
     };
     let proof = match &args.sha256 {
