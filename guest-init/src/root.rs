@@ -97,7 +97,7 @@ fn lower(config: &Config, target: &str, read_only: bool) -> Result<(), Finding> 
     let target = Path::new(target);
     let source = match &config.root {
         Some(source) => source.clone(),
-        None => first_present(&[Source::Serial("root".into()), Source::Device(DEFAULT_ROOT.into())], config)?,
+        None => first_present(&usual_roots(), config)?,
     };
     match &source {
         Source::Virtiofs(tag) => {
@@ -114,19 +114,22 @@ fn lower(config: &Config, target: &str, read_only: bool) -> Result<(), Finding> 
     }
 }
 
+/// Where the root is when nothing is said, the likeliest first.
+fn usual_roots() -> [Source; 2] {
+    [Source::Serial("root".into()), Source::Device(DEFAULT_ROOT.into())]
+}
+
 /// Disks that are the container's root, its upper layer or its configuration, as far as they are there.
 pub fn disks_of_the_container(config: &Config) -> Vec<PathBuf> {
-    let by_serial = |serial: &str| Source::Serial(serial.into());
-    let usual_root = || match by_serial("root") {
-        serial if disks::look(&serial).is_some() => serial,
-        _ => Source::Device(DEFAULT_ROOT.into()),
-    };
     let sources = [
-        config.root.clone().unwrap_or_else(usual_root),
         config.upper.clone().unwrap_or_else(|| default_upper(config)),
-        config.config.clone().unwrap_or_else(|| by_serial("config")),
+        config.config.clone().unwrap_or_else(|| Source::Serial("config".into())),
     ];
-    sources.iter().filter_map(disks::look).collect()
+    let root = match &config.root {
+        Some(source) => disks::look(source),
+        None => usual_roots().iter().find_map(disks::look),
+    };
+    root.into_iter().chain(sources.iter().filter_map(disks::look)).collect()
 }
 
 /// The first of several that is there, looked for until the deadline.

@@ -313,7 +313,7 @@ pub fn write_atomically(path: &Path, mode: u32, fill: impl FnOnce(&mut File) -> 
 /// Whether an entry is there; it counts as used from now on, so that [`Cache::forget`] of another process leaves it.
 fn is_in_use(path: &Path) -> bool {
     let Ok(directory) = File::open(path) else { return false };
-    // Another user's cache may be read only, and then it is not tidied either.
+    // A cache on a read-only file system is not tidied either.
     let _ = directory.set_modified(SystemTime::now());
     true
 }

@@ -11,16 +11,19 @@ use std::path::Path;
 /// A text that a build reads: a kernel's list of modules has half a megabyte.
 pub const MAX_TEXT: u64 = 64 << 20;
 
+/// Opening a pipe does not wait, and opening a terminal does not take it.
+const NEVER_WAIT: OFlag = OFlag::O_NONBLOCK.union(OFlag::O_NOCTTY);
+
 /// Opens a regular file.
 pub fn open(path: &Path) -> io::Result<File> {
-    regular(OpenOptions::new().read(true).custom_flags(libc_flags()).open(path)?)
+    regular(OpenOptions::new().read(true).custom_flags(NEVER_WAIT.bits()).open(path)?)
 }
 
 /// Opens a regular file below a directory that came out of an archive: no link leads out of it.
-pub fn open_below(directory: &Path, path: &str) -> io::Result<File> {
+fn open_below(directory: &Path, path: &str) -> io::Result<File> {
     let top = File::open(directory)?;
     let how = OpenHow::new()
-        .flags(OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC)
+        .flags(NEVER_WAIT | OFlag::O_RDONLY | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
     regular(openat2(&top, path, how)?.into())
 }
@@ -35,16 +38,14 @@ pub fn read_text(path: &Path) -> Result<String> {
     text(read(path, MAX_TEXT)?, path)
 }
 
-/// All of a text that [`open_below`] opens.
-pub fn read_text_below(directory: &Path, path: &str) -> Result<String> {
-    let place = directory.join(path);
-    let bytes =
-        open_below(directory, path).and_then(|file| whole(file, MAX_TEXT)).doing("reading", &place)?;
-    text(bytes, &place)
+/// All of a file that [`open_below`] opens.
+pub fn read_below(directory: &Path, path: &str, most: u64) -> Result<Vec<u8>> {
+    open_below(directory, path).and_then(|file| whole(file, most)).doing("reading", &directory.join(path))
 }
 
-fn libc_flags() -> i32 {
-    (OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits()
+/// All of a text that [`open_below`] opens.
+pub fn read_text_below(directory: &Path, path: &str) -> Result<String> {
+    text(read_below(directory, path, MAX_TEXT)?, &directory.join(path))
 }
 
 fn regular(file: File) -> io::Result<File> {

@@ -20,6 +20,7 @@ use host_builder::{
     ui::Ui,
 };
 use image::{
+    layout,
     manifest::Payload,
     status::{Code, Finding, Severity, Status},
     wire::{self, DEFAULT_PORT, MAX_REPLY, MAX_REQUEST, Reply, Request, Until, WireError},
@@ -97,6 +98,11 @@ pub fn file_disk(directory: &Path, name: &str, file: &str, text: &str) -> PathBu
     let image = directory.join(name);
     disk::make(vm_tools(), FileSystem::Ext4, &source, &image).unwrap_or_else(|e| panic!("no disk: {e:?}"));
     image
+}
+
+/// A guest with a config disk, which is made in `directory`.
+pub fn with_config(setup: Setup, directory: &Path, config: &serde_json::Value) -> Setup {
+    setup.disk(&file_disk(directory, "config", layout::CONFIG_FILE, &config.to_string()), "config")
 }
 
 /// A guest that has no driver, with a Debian 12 root on EROFS: for everything that no GPU is needed for.
@@ -183,7 +189,7 @@ fn stub_modules() -> Result<PathBuf, RigError> {
 fn bare_initrd() -> &'static Path {
     static IMAGE: OnceLock<PathBuf> = OnceLock::new();
     IMAGE.get_or_init(|| {
-        let gpu = image::layout::gpu_module(initrd_for_disk().release(), "");
+        let gpu = layout::gpu_module(initrd_for_disk().release(), "");
         shared_variant("bare", |variant| {
             variant.edit_manifest(|manifest| {
                 manifest.modules.retain(|module| !module.path.starts_with(&gpu));

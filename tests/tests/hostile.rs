@@ -9,7 +9,9 @@ use rig::guest::Setup;
 use rig::process::run;
 use rig::qemu::Drive;
 use rig::roots::{Recipe, Suite};
-use rig::scene::{PATIENCE, bare_guest, between, boot, file_disk, finding, guest, root_disk, vm_tools, wait};
+use rig::scene::{
+    PATIENCE, bare_guest, between, boot, file_disk, finding, guest, root_disk, vm_tools, wait, with_config,
+};
 use rig::tools::Tools;
 use serde_json::{Value, json};
 use std::fs;
@@ -44,10 +46,6 @@ fn root() -> &'static Path {
         (dir, image)
     };
     &DISK.get_or_init(make).1
-}
-
-fn with_config(setup: Setup, dir: &Path, config: &Value) -> Setup {
-    setup.disk(&file_disk(dir, "config", layout::CONFIG_FILE, &config.to_string()), "config")
 }
 
 fn script(text: &str) -> Value {

@@ -9,7 +9,7 @@ use rig::disk::FileSystem;
 use rig::guest::{Guest, Setup};
 use rig::phantom::Model;
 use rig::roots::Suite;
-use rig::scene::{PATIENCE, ask, between, boot, file_disk, finding, guest_of, root_disk, wait};
+use rig::scene::{PATIENCE, ask, between, boot, finding, guest_of, root_disk, wait, with_config};
 use rig::variant::Variant;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -34,10 +34,6 @@ const LOOK: &str = "echo dlopen; dlopen libcuda.so.1 libcuda.so libnvidia-ml.so.
 
 fn with_script(setup: Setup, dir: &Path, text: &str) -> Setup {
     with_config(setup, dir, &serde_json::json!({ "entrypoint": ["/bin/sh", "-c", text] }))
-}
-
-fn with_config(setup: Setup, dir: &Path, config: &serde_json::Value) -> Setup {
-    setup.disk(&file_disk(dir, "config", layout::CONFIG_FILE, &config.to_string()), "config")
 }
 
 fn root() -> PathBuf {

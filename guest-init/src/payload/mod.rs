@@ -98,7 +98,7 @@ fn attach_disk(erofs: &Erofs, verity: &Verity, config: &Config) -> Result<(), Fi
     for disk in found {
         // Blocks that are wrong would show when they are read; of several disks the right one is to be taken now.
         let is_it = if several { read_whole(&disk, erofs) } else { Ok(()) };
-        match is_it.and_then(|()| attach_one(&disk, erofs, verity)) {
+        match is_it.and_then(|()| attach_one(&disk, erofs, verity, several)) {
             Ok(()) => return Ok(()),
             Err(finding) => {
                 log::warn!("{}: {}", disk.display(), finding.message);
@@ -110,8 +110,8 @@ fn attach_disk(erofs: &Erofs, verity: &Verity, config: &Config) -> Result<(), Fi
     Err(first.expect("at least one disk was found"))
 }
 
-/// Lets the kernel check each block as it is read, or reads all of it where the kernel cannot.
-fn attach_one(disk: &Path, erofs: &Erofs, verity: &Verity) -> Result<(), Finding> {
+/// Lets the kernel check each block as it is read, or reads all of it where the kernel cannot and that was not done before.
+fn attach_one(disk: &Path, erofs: &Erofs, verity: &Verity, was_read: bool) -> Result<(), Finding> {
     let name = disk.display().to_string();
     let mut log = KernelLog::here();
     let device = match verity::open(disk, erofs, verity) {
@@ -125,7 +125,9 @@ fn attach_one(disk: &Path, erofs: &Erofs, verity: &Verity) -> Result<(), Finding
             log::info!(
                 "the kernel has no dm-verity: reading all of {name}, once; what is read later is not checked"
             );
-            read_whole(disk, erofs)?;
+            if !was_read {
+                read_whole(disk, erofs)?;
+            }
             disk.to_owned()
         }
         Err(error) => {

@@ -81,7 +81,7 @@ fn payload_disk(args: &Boot, initrd: &Path) -> Result<Option<PathBuf>> {
         return file("--payload-disk", disk, hint).map(Some);
     }
     let contents = Archive::open(initrd)?.read(&Want { digests: false, keep: &is_manifest })?;
-    let Some((manifest, _)) = manifest(&contents, initrd)? else { return Ok(None) };
+    let Some((manifest, _)) = manifest(&contents.tree(), initrd)? else { return Ok(None) };
     let Payload::Disk { erofs, .. } = &manifest.payload else { return Ok(None) };
     let usual = Path::new(DEFAULT_PAYLOAD_OUTPUT);
     if usual.is_file() {

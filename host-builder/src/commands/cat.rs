@@ -1,12 +1,12 @@
 //! `cat`: files of an initramfs on standard output.
 
-use super::list::{json, kind_name, warn};
-use crate::archive::{Archive, Contents, Place, Want, absolute};
+use super::list::{kind_name, warn};
+use crate::archive::{Archive, Place, Tree, Want, absolute};
 use crate::cache::Hasher;
 use crate::cli::Cat as Arguments;
 use crate::error::{Doing, Error, Result};
 use crate::query::clean::clean;
-use crate::ui::{print, print_from};
+use crate::ui::{print_as_json, print_from};
 use image::cpio::kind;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -23,9 +23,10 @@ type Found = BTreeMap<Vec<u8>, (File, u64)>;
 pub fn run(args: &Arguments) -> Result<()> {
     let archive = Archive::open(&args.image)?;
     let contents = archive.read(&Want::NAMES)?;
+    let tree = contents.tree();
     let paths: Vec<_> = args.paths.iter().map(|path| absolute(path.as_bytes())).collect();
-    let mut found = read(&archive, &positions(&contents, &paths, &args.image)?)?;
-    warn(&args.image, &contents, &contents.tree());
+    let mut found = read(&archive, &positions(&tree, &paths, &args.image)?)?;
+    warn(&args.image, &contents, &tree);
     let mut reports = Vec::new();
     for (path, name) in paths.iter().zip(&args.paths) {
         let (file, size) = found.get_mut(path).expect("every path has a position");
@@ -41,7 +42,7 @@ pub fn run(args: &Arguments) -> Result<()> {
         }
     }
     if args.json {
-        print(&json(&reports));
+        print_as_json(&reports);
     }
     Ok(())
 }
@@ -58,8 +59,7 @@ fn text(file: &mut File, size: u64) -> std::io::Result<Option<String>> {
 }
 
 /// By the number of the entry with its content: where a path's last entry is.
-fn positions(contents: &Contents, paths: &[Vec<u8>], image: &Path) -> Result<BTreeMap<usize, Vec<Vec<u8>>>> {
-    let tree = contents.tree();
+fn positions(tree: &Tree, paths: &[Vec<u8>], image: &Path) -> Result<BTreeMap<usize, Vec<Vec<u8>>>> {
     let mut positions: BTreeMap<usize, Vec<_>> = BTreeMap::new();
     for path in paths {
         let name = clean(&String::from_utf8_lossy(path), 4096);

@@ -1,12 +1,12 @@
 //! `diff`: what changed between two images.
 
-use super::list::{json, kind_name, warn};
+use super::list::{kind_name, warn};
 use super::manifest_of::{is_manifest, manifest};
 use crate::archive::{Archive, Contents, Left, Want};
 use crate::cli::Diff as Arguments;
 use crate::error::Result;
 use crate::query::clean::clean;
-use crate::ui::print;
+use crate::ui::{print, print_as_json};
 use image::cpio::kind;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -77,7 +77,7 @@ struct Facts {
 pub fn run(args: &Arguments) -> Result<ExitCode> {
     let differences = compare(&facts(&args.a)?, &facts(&args.b)?);
     if args.json {
-        print(&json(&differences));
+        print_as_json(&differences);
     } else {
         print(&text(&differences));
     }
@@ -88,10 +88,11 @@ fn facts(path: &Path) -> Result<Facts> {
     let archive = Archive::open(path)?;
     let contents = archive.read(&Want { digests: true, keep: &is_manifest })?;
     let none = || "none".to_owned();
-    warn(path, &contents, &contents.tree());
+    let tree = contents.tree();
+    warn(path, &contents, &tree);
     let (mut builder, mut profile, mut driver, mut capabilities) = (none(), none(), none(), none());
-    let mut kernel = super::inspect::releases(&contents.tree().paths).join(" ");
-    if let Some((manifest, _)) = manifest(&contents, path)? {
+    let mut kernel = super::inspect::releases(&tree.paths).join(" ");
+    if let Some((manifest, _)) = manifest(&tree, path)? {
         (builder, profile, kernel) = (manifest.builder, manifest.profile, manifest.kernel_release);
         driver = manifest.driver.map_or_else(none, |driver| driver.version);
         capabilities = manifest.capabilities.join(" ");

@@ -7,10 +7,9 @@ use crate::cli::{DEFAULT_PAYLOAD_OUTPUT, Doctor as Arguments};
 use crate::doctor::{self, Asked, Container, Disk, Host, Origin, Packed, Report, Tools};
 use crate::error::{Doing, Error, Result};
 use crate::lock::{Lock, Set};
-use crate::query::clean::clean_json;
 use crate::query::view::wants_colour;
 use crate::toolroot::Toolroot;
-use crate::ui::{Ui, print_painted};
+use crate::ui::{Ui, print_as_json, print_painted};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -29,11 +28,11 @@ pub fn run(args: &Arguments) -> Result<ExitCode> {
             }
         }
     };
-    print_painted(&if args.json {
-        clean_json(&super::list::json(&report))
+    if args.json {
+        print_as_json(&report);
     } else {
-        doctor::screen(&report, wants_colour())
-    });
+        print_painted(&doctor::screen(&report, wants_colour()));
+    }
     Ok(ExitCode::from(u8::from(!report.good)))
 }
 
@@ -73,7 +72,7 @@ fn directory(
 fn packed(args: &Arguments, image: &Path, cache: &Cache, work: &Path) -> Result<Packed> {
     let archive = Archive::open(image)?;
     let contents = archive.read(&Want { digests: false, keep: &is_manifest })?;
-    let manifest = required(&contents, image)?;
+    let manifest = required(&contents.tree(), image)?;
     let usual = Path::new(DEFAULT_PAYLOAD_OUTPUT);
     let disk = args.payload_disk.as_deref().or_else(|| Some(usual).filter(|disk| disk.is_file()));
     let origin = Origin { archive: &archive, manifest, disk, whole: args.root.is_some() };

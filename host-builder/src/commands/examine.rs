@@ -1,10 +1,9 @@
 //! `examine`: the segments of an initramfs.
 
-use super::list::json;
 use crate::archive::{Archive, Segment};
 use crate::cli::Examine as Arguments;
 use crate::error::Result;
-use crate::ui::print;
+use crate::ui::{print, print_as_json};
 use std::fmt::Write;
 
 /// Runs the command.
@@ -13,7 +12,7 @@ pub fn run(args: &Arguments) -> Result<()> {
     let segments = archive.segments()?;
     if args.json {
         let report = serde_json::json!({ "image": args.image, "size": archive.size(), "segments": segments });
-        print(&json(&report));
+        print_as_json(&report);
     } else {
         print(&table(&segments));
     }

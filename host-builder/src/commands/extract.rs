@@ -1,11 +1,11 @@
 //! `extract`: an initramfs as a directory.
 
-use super::list::{json, warn};
+use super::list::warn;
 use crate::archive::extract::{self, How};
 use crate::archive::{Archive, Want};
 use crate::cli::Extract as Arguments;
 use crate::error::Result;
-use crate::ui::{megabytes, print};
+use crate::ui::{megabytes, print, print_as_json};
 
 /// Runs the command.
 pub fn run(args: &Arguments) -> Result<()> {
@@ -16,7 +16,7 @@ pub fn run(args: &Arguments) -> Result<()> {
     let done = extract::extract(&archive, &contents, &tree, &args.to, how)?;
     warn(&args.image, &contents, &tree);
     if args.json {
-        print(&json(&done));
+        print_as_json(&done);
         return Ok(());
     }
     let mut text = format!(

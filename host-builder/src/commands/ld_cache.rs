@@ -22,8 +22,11 @@ pub fn print(path: &Path, as_json: bool) -> Result<()> {
             path.display()
         )));
     }
-    let text = if as_json { super::list::json(&value(path, &bytes)?) } else { ld_cache(path, &bytes)? };
-    crate::ui::print(&text);
+    if as_json {
+        crate::ui::print_as_json(&value(path, &bytes)?);
+    } else {
+        crate::ui::print(&ld_cache(path, &bytes)?);
+    }
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use crate::archive::{Archive, BootConfig, Contents, Item, Segment, Tree, Want};
 use crate::cli::List as Arguments;
 use crate::error::Result;
-use crate::query::clean::{clean, clean_json};
+use crate::query::clean::clean;
 use crate::ui::{print_as_json, print_bytes};
 use image::cpio::kind;
 use serde::{Serialize, Serializer};
@@ -153,10 +153,4 @@ pub fn kind_name(of: u32) -> &'static str {
         kind::SOCKET => "socket",
         _ => "unknown",
     }
-}
-
-/// A result as JSON, harmless to a terminal.
-pub fn json(value: &impl Serialize) -> String {
-    let text = serde_json::to_string_pretty(value).expect("a result holds nothing that JSON cannot");
-    clean_json(&text) + "\n"
 }

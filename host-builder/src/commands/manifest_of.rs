@@ -1,6 +1,6 @@
 //! The manifest that an image carries.
 
-use crate::archive::Contents;
+use crate::archive::Tree;
 use crate::error::{Error, Result};
 use image::cpio::Entry;
 use image::layout;
@@ -13,8 +13,7 @@ pub fn is_manifest(entry: &Entry) -> bool {
 }
 
 /// The manifest with its bytes; none in an image of another tool.
-pub fn manifest<'a>(contents: &'a Contents, path: &Path) -> Result<Option<(Manifest, &'a [u8])>> {
-    let tree = contents.tree();
+pub fn manifest<'a>(tree: &Tree<'a>, path: &Path) -> Result<Option<(Manifest, &'a [u8])>> {
     let Some(left) = tree.paths.get(layout::MANIFEST.as_bytes()) else { return Ok(None) };
     let Some(bytes) = &left.item.content else {
         let message = format!("{}: expected a manifest of at most {MAX_BYTES} bytes", path.display());
@@ -27,8 +26,8 @@ pub fn manifest<'a>(contents: &'a Contents, path: &Path) -> Result<Option<(Manif
 }
 
 /// The manifest of an image of ours.
-pub fn required<'a>(contents: &'a Contents, path: &Path) -> Result<(Manifest, &'a [u8])> {
-    manifest(contents, path)?.ok_or_else(|| {
+pub fn required<'a>(tree: &Tree<'a>, path: &Path) -> Result<(Manifest, &'a [u8])> {
+    manifest(tree, path)?.ok_or_else(|| {
         Error::new(format!(
             "{}: expected an image of this tool, found no {}",
             path.display(),

@@ -137,13 +137,9 @@ impl Index {
         paths.sort_by_key(|path| {
             (position.get(uncompressed(path)).copied().unwrap_or(usize::MAX), path.clone())
         });
-        let builtin_info = plain::open_below(dir, "modules.builtin.modinfo").map_or_else(
-            |_| Ok(Vec::new()),
-            |file| {
-                let mut bytes = Vec::new();
-                file.take(plain::MAX_TEXT).read_to_end(&mut bytes).map(|_| bytes).doing("reading", dir)
-            },
-        )?;
+        // Not every kernel has it.
+        let builtin_info =
+            plain::read_below(dir, "modules.builtin.modinfo", plain::MAX_TEXT).unwrap_or_default();
         let aliases = parse_modinfo(&builtin_info).0.into_iter().filter(|(key, value)| {
             key.split_once('.').is_some_and(|(_, field)| field == "alias") && !value.contains(':')
         });

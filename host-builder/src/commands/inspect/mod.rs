@@ -42,7 +42,7 @@ fn initramfs(args: &Arguments, path: &Path) -> Result<()> {
     };
     let contents = archive.read(&Want { digests: false, keep: &keep })?;
     let tree = contents.tree();
-    let report = Report::of(&contents, &tree.paths, path, archive.size())?;
+    let report = Report::of(&contents, &tree, path, archive.size())?;
     if args.json {
         print_as_json(&WithFiles { report, files: files(&contents, &tree) });
         return Ok(());

@@ -1,7 +1,7 @@
 //! What `inspect` finds out.
 
 use super::modules::{self, View};
-use crate::archive::{Contents, Left, Segment};
+use crate::archive::{Contents, Left, Segment, Tree};
 use crate::commands::manifest_of::manifest;
 use crate::error::Result;
 use image::cpio::kind;
@@ -68,7 +68,8 @@ pub fn is_told_by(path: &[u8]) -> bool {
 
 impl Report {
     /// Of everything that is in an image.
-    pub fn of(contents: &Contents, tree: &BTreeMap<Vec<u8>, Left>, path: &Path, size: u64) -> Result<Self> {
+    pub fn of(contents: &Contents, whole: &Tree, path: &Path, size: u64) -> Result<Self> {
+        let tree = &whole.paths;
         let files = || tree.values().filter(|left| left.kind() == kind::FILE);
         let read = modules::read(tree);
         let mut report = Self {
@@ -91,7 +92,7 @@ impl Report {
             sizes: Vec::new(),
             segments: contents.segments.clone(),
         };
-        if let Some((manifest, _)) = manifest(contents, path)? {
+        if let Some((manifest, _)) = manifest(whole, path)? {
             report.modules = modules::planned(&manifest, &read);
             report.take(manifest);
         } else {

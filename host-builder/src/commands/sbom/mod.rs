@@ -7,13 +7,13 @@ mod spdx;
 #[cfg(test)]
 mod tests;
 
-use super::list::{json, warn};
+use super::list::warn;
 use super::manifest_of::{is_manifest, required};
 use crate::archive::{Archive, Want};
 use crate::cache::sha256;
 use crate::cli::{Sbom as Arguments, SbomFormat};
 use crate::error::Result;
-use crate::ui::print;
+use crate::ui::print_as_json;
 use image::manifest::{File, Manifest};
 use origin::Origin;
 use serde_json::Value;
@@ -28,15 +28,16 @@ const NO_ASSERTION: &str = "NOASSERTION";
 /// Runs the command.
 pub fn run(args: &Arguments) -> Result<()> {
     let contents = Archive::open(&args.image)?.read(&Want { digests: false, keep: &is_manifest })?;
-    let (manifest, bytes) = required(&contents, &args.image)?;
+    let tree = contents.tree();
+    let (manifest, bytes) = required(&tree, &args.image)?;
     let digest = sha256(bytes);
     let bill = Bill::of(&manifest, &digest);
-    warn(&args.image, &contents, &contents.tree());
+    warn(&args.image, &contents, &tree);
     let document: Value = match args.format {
         SbomFormat::Cyclonedx => cyclonedx::document(&bill),
         SbomFormat::Spdx => spdx::document(&bill),
     };
-    print(&json(&document));
+    print_as_json(&document);
     Ok(())
 }
 

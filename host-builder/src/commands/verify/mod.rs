@@ -4,15 +4,15 @@ mod disk;
 #[cfg(test)]
 mod tests;
 
-use super::list::{json, kind_name};
+use super::list::kind_name;
 use super::manifest_of::{is_manifest, required};
-use crate::archive::{Archive, BootConfig, Contents, Item, Want, absolute};
+use crate::archive::{Archive, BootConfig, Contents, Item, Tree, Want, absolute};
 use crate::cache::{self, sha256_file};
 use crate::cli::Verify as Arguments;
 use crate::error::{Error, Result};
 use crate::lock::Lock;
 use crate::query::clean::clean;
-use crate::ui::{megabytes, print};
+use crate::ui::{megabytes, print, print_as_json};
 use image::cpio::kind;
 use image::layout;
 use image::manifest::{File, Kind, Manifest, Payload};
@@ -45,9 +45,10 @@ pub fn run(args: &Arguments) -> Result<ExitCode> {
     let lock = args.lock.as_deref().map(read_lock).transpose()?;
     let archive = Archive::open(&args.image)?;
     let contents = archive.read(&Want { digests: true, keep: &is_manifest })?;
-    let (manifest, _) = required(&contents, &args.image)?;
+    let tree = contents.tree();
+    let (manifest, _) = required(&tree, &args.image)?;
     let sha256 = sha256_file(&args.image)?;
-    let mut differences = against_manifest(&contents, &manifest);
+    let mut differences = against_manifest(&contents, &tree, &manifest);
     let guest_init = match &args.guest_init {
         Some(program) => sha256_file(program)?,
         None => cache::sha256(crate::GUEST_INIT),
@@ -68,7 +69,7 @@ pub fn run(args: &Arguments) -> Result<ExitCode> {
             "good": differences.is_empty(), "files": manifest.archived().count(),
             "bytes": manifest.unpacked_bytes(), "differences": differences,
         });
-        print(&json(&report));
+        print_as_json(&report);
     } else {
         print(&text(&manifest, args, &sha256, &differences));
     }
@@ -140,7 +141,7 @@ fn is_payload_image(manifest: &Manifest, path: &str) -> bool {
 }
 
 /// Every entry against the manifest, both ways.
-pub fn against_manifest(contents: &Contents, manifest: &Manifest) -> Vec<Difference> {
+pub fn against_manifest(contents: &Contents, tree: &Tree, manifest: &Manifest) -> Vec<Difference> {
     let mut found: BTreeMap<String, Vec<&Item>> = BTreeMap::new();
     let mut differences = Vec::new();
     for item in &contents.items {
@@ -162,7 +163,7 @@ pub fn against_manifest(contents: &Contents, manifest: &Manifest) -> Vec<Differe
         }
     }
     found.remove(layout::MANIFEST);
-    for remark in contents.tree().remarks {
+    for remark in &tree.remarks {
         let name = contents.items[remark.item].entry.text();
         let found = format!("it {}", remark.what);
         differences.push(Difference::new(&name, "what the kernel makes of it", "what it says", &found));

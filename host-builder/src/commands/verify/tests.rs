@@ -65,7 +65,10 @@ fn found(entries: &[(Entry, &[u8])]) -> Vec<(String, &'static str)> {
     }
     let archive = Archive::of_bytes("image", writer.finish().unwrap());
     let contents = archive.read(&Want { digests: true, keep: &|_| false }).unwrap();
-    against_manifest(&contents, &manifest()).into_iter().map(|found| (found.of, found.what)).collect()
+    against_manifest(&contents, &contents.tree(), &manifest())
+        .into_iter()
+        .map(|found| (found.of, found.what))
+        .collect()
 }
 
 /// Changes one entry of the image.
