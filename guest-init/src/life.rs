@@ -6,7 +6,6 @@ use crate::report::{self, Board};
 use crate::supervise::{self, Ended};
 use image::config::Restart;
 use image::status::{Code, Container, Exit, Finding, Outcome, Phase, PhaseOutcome};
-use nix::unistd::Pid;
 use std::time::Duration;
 
 /// Pauses before a program is started again: the first, and the longest. Each is twice the one before.
@@ -53,8 +52,8 @@ fn once(spec: &Spec, restarts: u32, board: &Board) -> Result<Ended, Finding> {
             (None, None)
         }
     };
-    let child = container::start(spec, slave)?;
-    let pid = child.id();
+    let running = container::start(spec, slave)?;
+    let pid = running.first.as_raw().cast_unsigned();
     if restarts == 0 {
         board.end(Phase::Exec, PhaseOutcome::Done);
         board.begin(Phase::Running);
@@ -70,7 +69,7 @@ fn once(spec: &Spec, restarts: u32, board: &Board) -> Result<Ended, Finding> {
         let kept = terminal.follow(board);
         kept.inspect_err(|error| log::error!("the container's output is not read: {error}")).ok()
     });
-    let ended = supervise::run(Pid::from_raw(pid.cast_signed()), kills);
+    let ended = supervise::run(&running, kills);
     supervise::end_the_rest();
     if let Some(followed) = followed {
         followed.finish();

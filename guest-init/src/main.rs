@@ -62,7 +62,10 @@ fn boot(board: &Board, config: &mut Config) -> Result<Exit, Fatal> {
     #[cfg(feature = "fault-injection")]
     guest_init::fault::inject(board);
 
-    board.phase(Phase::Config, || settings::config_disk(config))?;
+    board.phase(Phase::Config, || {
+        settings::config_disk(config)?;
+        settings::consistent(config)
+    })?;
     settings::report_unknown(config, board);
     surroundings(config);
     let given = gpu_and_root(&manifest, config, board)?;

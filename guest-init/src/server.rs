@@ -7,7 +7,7 @@ use image::event::{Events, LogSource, Logs};
 use image::status::Status;
 use image::wire::{self, MAX_REPLY, MAX_REQUEST, Reply, Request, WireError};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -55,7 +55,7 @@ fn serve(listener: &VsockListener, board: &Board) {
                 loop {
                     match listener.accept() {
                         Ok((stream, peer)) if is_host(peer.cid()) => {
-                            answer(stream, board, &waiting);
+                            answer(&stream, board, &waiting);
                         }
                         Ok(_) => {}
                         // Out of descriptors, say: let others finish first.
@@ -102,20 +102,19 @@ impl Drop for Slot {
     }
 }
 
-fn answer(mut stream: VsockStream, board: &Board, waiting: &Arc<AtomicUsize>) {
-    let request =
-        wire::read(&mut Patient { stream: &stream, deadline: Instant::now() + PATIENCE }, MAX_REQUEST);
+fn answer(stream: &VsockStream, board: &Board, waiting: &Arc<AtomicUsize>) {
+    let request = wire::read(&mut Patient { stream, deadline: Instant::now() + PATIENCE }, MAX_REQUEST);
     let reply = match request {
-        Ok(request) => match reply(&stream, board, waiting, &request) {
+        Ok(request) => match reply(stream, board, waiting, &request) {
             Ok(reply) => reply,
             Err(Gone) => return,
         },
         Err(error) => Reply::Refused(error.to_string()),
     };
-    let _ = stream.set_write_timeout(Some(PATIENCE));
-    match wire::write(&mut stream, &reply, MAX_REPLY) {
+    let mut out = Patient { stream, deadline: Instant::now() + PATIENCE };
+    match wire::write(&mut out, &reply, MAX_REPLY) {
         Err(error @ WireError::TooLarge { .. }) => {
-            let _ = wire::write(&mut stream, &Reply::Refused(error.to_string()), MAX_REPLY);
+            let _ = wire::write(&mut out, &Reply::Refused(error.to_string()), MAX_REPLY);
         }
         Err(error) => log::debug!("status: a reply could not be sent: {error}"),
         Ok(()) => {}
@@ -191,21 +190,36 @@ impl Wait<'_> {
     }
 }
 
-/// Reads with one deadline for everything, so that a peer cannot stretch it byte by byte.
+/// Reads, or writes, with one deadline for everything, so that a peer cannot stretch it byte by byte.
 struct Patient<'a> {
     stream: &'a VsockStream,
     deadline: Instant,
 }
 
+impl Patient<'_> {
+    fn left(&self) -> io::Result<Duration> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
+    }
+}
+
 impl Read for Patient<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = self.deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        self.stream.set_read_timeout(Some(left))?;
+        self.stream.set_read_timeout(Some(self.left()?))?;
         let mut stream = self.stream;
         stream.read(buffer)
+    }
+}
+
+impl Write for Patient<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.stream.set_write_timeout(Some(self.left()?))?;
+        let mut stream = self.stream;
+        stream.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -96,6 +96,16 @@ pub fn config_disk(config: &mut Config) -> Result<(), Finding> {
     Ok(())
 }
 
+/// Holds against each other what command line and file say.
+///
+/// # Errors
+/// A finding when two of them cannot be had together.
+pub fn consistent(config: &Config) -> Result<(), Finding> {
+    let refused =
+        |what| report::error(Code::ConfigInvalid, what, "leave out one of them; the README lists every key");
+    config.contradiction().map_or(Ok(()), |what| Err(refused(what)))
+}
+
 /// Says which keys nobody knows.
 pub fn report_unknown(config: &Config, board: &Board) {
     let say = |what: String| {

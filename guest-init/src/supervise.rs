@@ -1,12 +1,18 @@
-//! PID 1's duties while the container runs: reap every child, forward signals, know how the program ended.
+//! The duties of a PID 1 while the container runs, of the guest's and of the container's own: reap every child, forward signals, know
+//! how the program ended.
 
-use crate::container::cgroup;
+use crate::container::{Running, cgroup};
 use image::status::Exit;
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::time::TimeSpec;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 /// Signals that are passed on to the container's program.
@@ -38,6 +44,11 @@ pub fn unblock_signals() {
     let _ = watched().thread_unblock();
 }
 
+/// How a container has ended that could not say it.
+const KILLED: Exit = Exit { code: None, signal: Some(Signal::SIGKILL as i32), oom: false };
+/// Longest wait for processes that were killed.
+const LAST: Duration = Duration::from_secs(2);
+
 /// How a program ended.
 pub struct Ended {
     /// What the kernel said.
@@ -46,25 +57,77 @@ pub struct Ended {
     pub asked: bool,
 }
 
-/// Waits until the program ends, reaping everything else that does meanwhile. The one owner of `waitpid`. Before it was
-/// started, the out-of-memory killer had ended `kills` processes.
-pub fn run(program: Pid, kills: u64) -> Ended {
-    let signals = watched();
+/// Waits until the container's program has ended. Before it was started, the out-of-memory killer had ended `kills` processes.
+pub fn run(running: &Running, kills: u64) -> Ended {
     let mut asked = false;
+    let heard = |signal| {
+        asked |= asks_to_end(signal);
+        log::info!("{signal} is forwarded to the container");
+    };
+    let exit = wait_for_container(running, heard).unwrap_or_else(|errno| {
+        log::error!("waiting for the container: {errno}");
+        KILLED
+    });
+    Ended { exit: Exit { oom: cgroup::oom_kills() > kills, ..exit }, asked }
+}
+
+/// The container's PID 1 says how the program ended, and then the kernel ends the rest of the namespace, for which that process
+/// waits. One that hangs in a driver would keep it for ever: its word is enough.
+fn wait_for_container(running: &Running, mut heard: impl FnMut(Signal)) -> nix::Result<Exit> {
+    let signals = SignalFd::with_flags(&watched(), SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
+    let mut deadline = None;
     loop {
-        if let Some(exit) = reap(Some(program)) {
-            return Ended { exit: Exit { oom: cgroup::oom_kills() > kills, ..exit }, asked };
+        let ended = reap(Some(running.first));
+        match running.exit() {
+            Ok(Some(exit)) => return Ok(exit),
+            // It was killed before it could say anything, and is about to be reaped.
+            Ok(None) => drop(deadline.get_or_insert_with(|| Instant::now() + LAST)),
+            Err(_) => {}
         }
-        match signals.wait() {
-            Ok(Signal::SIGCHLD) => {}
-            Ok(signal) => {
-                asked |= asks_to_end(signal);
-                log::info!("{signal} is forwarded to the container");
-                let _ = kill(program, signal);
+        if let Some(exit) = ended {
+            return Ok(exit);
+        }
+        let left = deadline.map(|deadline: Instant| deadline.saturating_duration_since(Instant::now()));
+        if left.is_some_and(|left| left.is_zero()) {
+            return Ok(KILLED);
+        }
+        let mut fds = vec![PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+        // At its end it would be readable for ever.
+        if deadline.is_none() {
+            fds.push(PollFd::new(running.as_fd(), PollFlags::POLLIN));
+        }
+        let timeout = left.map_or(PollTimeout::NONE, |left| left.try_into().unwrap_or(PollTimeout::MAX));
+        match poll(&mut fds, timeout) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+        while let Ok(Some(info)) = signals.read_signal() {
+            let signal = i32::try_from(info.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok());
+            if let Some(signal) = signal.filter(|signal| *signal != Signal::SIGCHLD) {
+                heard(signal);
+                let _ = kill(running.first, signal);
             }
-            Err(errno) => log::warn!("waiting for signals: {errno}"),
         }
     }
+}
+
+/// The life of the container's PID 1: reaps, passes signals on, and says at the end how the program ended. The kernel ends the
+/// rest of the namespace when its PID 1 ends.
+pub fn run_first(program: Pid, told: &mut File) -> ! {
+    let signals = watched();
+    let exit = loop {
+        if let Some(exit) = reap(Some(program)) {
+            break exit;
+        }
+        if let Ok(signal) = signals.wait()
+            && signal != Signal::SIGCHLD
+        {
+            let _ = kill(program, signal);
+        }
+    };
+    // Whom it could be told to has gone.
+    let _ = told.write_all(&serde_json::to_vec(&exit).unwrap_or_default());
+    std::process::exit(0)
 }
 
 fn asks_to_end(signal: Signal) -> bool {
@@ -97,7 +160,7 @@ fn next_signal(signals: &SigSet, longest: Duration) -> Option<Signal> {
     Signal::try_from(number).ok()
 }
 
-/// Reaps every child that has ended; tells how `program` did, if it is among them.
+/// Reaps every child that has ended, the one owner of `waitpid`; tells how `program` did, if it is among them.
 fn reap(program: Option<Pid>) -> Option<Exit> {
     let mut exit = None;
     loop {
@@ -120,7 +183,7 @@ fn reap(program: Option<Pid>) -> Option<Exit> {
 /// Ends what the container left running, and reaps it.
 pub fn end_the_rest() {
     cgroup::kill_all();
-    let deadline = Instant::now() + Duration::from_secs(2);
+    let deadline = Instant::now() + LAST;
     while Instant::now() < deadline {
         reap(None);
         if waitpid(None::<Pid>, Some(WaitPidFlag::WNOHANG)) == Err(Errno::ECHILD) {
@@ -128,7 +191,7 @@ pub fn end_the_rest() {
         }
         std::thread::sleep(Duration::from_millis(10));
     }
-    log::warn!("some processes did not end within 2 s of being killed");
+    log::warn!("some processes did not end within {} s of being killed", LAST.as_secs());
 }
 
 #[cfg(test)]

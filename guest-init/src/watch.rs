@@ -44,6 +44,8 @@ enum Sign<'a> {
     OffTheBus { bdf: &'a str },
     /// A process of a control group was killed.
     GroupOutOfMemory,
+    /// None could be, since all of its processes have said that they must not be.
+    GroupStuck,
     /// A process was killed because all of the memory was taken.
     OutOfMemory,
     /// The kernel itself got no memory.
@@ -67,6 +69,10 @@ fn sign(line: &str) -> Option<Sign<'_>> {
     if line.starts_with("Memory cgroup out of memory: Killed process") {
         return Some(Sign::GroupOutOfMemory);
     }
+    // Of all memory, the kernel's next line would be a panic.
+    if line.starts_with("Out of memory and no killable processes") {
+        return Some(Sign::GroupStuck);
+    }
     if line.starts_with("Out of memory: Killed process") {
         return Some(Sign::OutOfMemory);
     }
@@ -85,6 +91,10 @@ fn take(sign: &Sign, line: &str, board: &Board, answers: &dyn Fn(&str) -> bool) 
         Sign::Xid { bdf, code } => xid(bdf, *code, line, board, answers),
         Sign::OffTheBus { bdf } => off_the_bus(bdf, "", line, board, answers),
         Sign::GroupOutOfMemory => oom(line, board),
+        Sign::GroupStuck => {
+            cgroup::end_at_limit();
+            oom(line, board);
+        }
         Sign::OutOfMemory => {
             low_memory("the kernel had to end a process since the guest's memory was used up", line, board);
             oom(line, board);
@@ -257,6 +267,8 @@ mod tests {
         assert_eq!(sign("Out of memory: Killed process 9 (x) total-vm:1kB"), Some(Sign::OutOfMemory));
         let line = "Memory cgroup out of memory: Killed process 9 (x)";
         assert_eq!(sign(line), Some(Sign::GroupOutOfMemory));
+        let line = "Out of memory and no killable processes...";
+        assert_eq!(sign(line), Some(Sign::GroupStuck));
         assert_eq!(sign("sh: page allocation failure: order:4, mode:0x1"), Some(Sign::NoPages));
         for line in ["", "NVRM: Xid (PCI:", "NVRM: Xid (PCI:0): x", "NVRM: GPU 0000:01:00.0: fine"] {
             assert_eq!(sign(line), None, "{line}");

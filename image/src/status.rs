@@ -215,7 +215,7 @@ pub struct Resolved {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Container {
-    /// Its process id.
+    /// Its process id in the guest: of the PID 1 of its namespace, or 1, where the image's init is the guest's.
     pub pid: u32,
     /// Its command.
     pub command: Vec<String>,
@@ -251,6 +251,8 @@ pub struct Memory {
     pub total: u64,
     /// What programs can still have without swapping.
     pub available: u64,
+    /// The most that guest-init itself has had resident.
+    pub init: u64,
 }
 
 /// Everything a guest knows about itself.

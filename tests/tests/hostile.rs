@@ -15,7 +15,7 @@ use rig::scene::{
 use rig::tools::Tools;
 use serde_json::{Value, json};
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -37,6 +37,8 @@ fn root() -> &'static Path {
         fs::create_dir_all(root.join("srv")).unwrap();
         symlink("/proc/1/root", root.join("srv/app")).unwrap();
         fs::write(root.join("srv/damaged"), "x").unwrap();
+        fs::copy(root.join("usr/bin/id"), root.join("srv/id")).unwrap();
+        fs::set_permissions(root.join("srv/id"), fs::Permissions::from_mode(0o4755)).unwrap();
         disk::make(vm_tools(), FileSystem::Ext4, &root, &image).unwrap();
         let on_it = |program: &str, args: &[&str]| {
             run(vm_tools().command(program, &[dir.path().to_owned()]).args(args).arg(&image)).unwrap();
@@ -62,15 +64,15 @@ fn failed(setup: Setup) -> Status {
 #[test]
 fn digits_are_an_id_and_a_damaged_root_panics_no_kernel() {
     let dir = tempfile::tempdir().unwrap();
-    let text =
-        "echo begin; id -u; id -g; id -G; pwd; cat /srv/damaged 2>/dev/null || echo unreadable; echo end";
+    let text = "echo begin; id -u; id -g; id -G; pwd; cat /srv/damaged 2>/dev/null || echo unreadable; /srv/id -u; echo end";
     let config = json!({ "entrypoint": script(text), "user": "1000:1000", "workdir": "/srv/new/one" });
     let setup = with_config(bare_guest().disk(root(), "root"), dir.path(), &config);
     let (_, console) = boot(setup).wait_for_end(PATIENCE).unwrap();
     let mut checks = Checks::of(&console);
     checks.same(
         between(&console, "begin", "end"),
-        ["1000", "1000", "1000", "/srv/new/one", "unreadable"],
+        // The last is a program with a set-user-ID bit, which has its effect unless somebody asks for no_new_privs.
+        ["1000", "1000", "1000", "/srv/new/one", "unreadable", "0"],
         "printed",
     );
     checks.that(!console.contains("Kernel panic"), "the kernel panicked");
@@ -92,7 +94,8 @@ fn a_working_directory_leads_out_of_the_root_through_no_link() {
 fn a_containers_memory_limit_is_not_lifted_from_inside() {
     let dir = tempfile::tempdir().unwrap();
     let text = [
-        "echo begin; cat /proc/self/cgroup",
+        "echo begin; cat /proc/self/cgroup /proc/1/comm; echo /proc/[0-9]* | wc -w; ls -d /proc/1/root/lib/modules 2>/dev/null",
+        "(echo 0 > /proc/sys/kernel/modules_disabled) 2>/dev/null; cat /proc/sys/kernel/modules_disabled",
         "for f in memory.max memory.high cgroup.procs; do (echo max > /sys/fs/cgroup/$f) 2>/dev/null && echo lifted $f; done",
         "mkdir /tmp/c; mount -t cgroup2 none /tmp/c && (echo max > /tmp/c/memory.max) 2>/dev/null && echo lifted",
         "echo end; exec ending memory",
@@ -104,10 +107,86 @@ fn a_containers_memory_limit_is_not_lifted_from_inside() {
     let setup = guest().disk(&empty, "").disk(&evil, "").memory_mib(256);
     let guest = boot(setup.cmdline(&format!("gpu_initrd.linger=120s -- /bin/sh -c \"{text}\"")));
     let status = wait(&guest, Until::Exited);
-    assert_eq!(between(&guest.console(), "begin", "end"), ["0::/"], "{}", guest.console());
+    // Of the guest there are the container's own processes in sight, and no more modules are loaded.
+    let console = guest.console();
+    assert_eq!(between(&console, "begin", "end"), ["0::/", "gpu-initrd", "3", "1"], "{console}");
     let exit = status.container.as_ref().and_then(|container| container.exit);
     assert_eq!(exit, Some(Exit { code: None, signal: Some(9), oom: true }), "{:?}", status.findings);
     finding(&status, Code::OomKilled);
+}
+
+/// A program that must not be killed, as it says itself: first the container's PID 1 is whom the kernel finds, then nobody is.
+#[test]
+fn a_program_that_the_kernel_may_not_kill_ends_at_its_limit() {
+    let text = [
+        "cd /proc; echo -1000 > self/oom_score_adj",
+        "test ! -e /again || echo -1000 > 1/oom_score_adj",
+        "echo protected $(cat self/oom_score_adj 1/oom_score_adj)",
+        "touch /again; exec ending memory",
+    ]
+    .join("; ");
+    let options = "gpu_initrd.restart=on-failure:1 gpu_initrd.linger=120s";
+    let setup = guest().memory_mib(256).cmdline(&format!("{options} -- /bin/sh -c \"{text}\""));
+    let guest = boot(setup);
+    let status = wait(&guest, Until::Exited);
+    let console = guest.console();
+    let protected = |line: &str| console.lines().any(|found| found.trim() == line);
+    assert!(protected("protected -1000 0") && protected("protected -1000 -1000"), "{console}");
+    assert!(!console.contains("Kernel panic"), "{console}");
+    let container = status.container.as_ref().unwrap();
+    assert_eq!(container.restarts, 1, "{:?}", status.findings);
+    assert_eq!(
+        container.exit,
+        Some(Exit { code: None, signal: Some(9), oom: true }),
+        "{:?}",
+        status.findings
+    );
+    finding(&status, Code::OomKilled);
+}
+
+/// Root with the capabilities of a container engine's default: what is the guest's own is out of sight and reach. Each line that is printed
+/// beside the expected ones is an attack that worked.
+#[test]
+fn a_confined_container_sees_and_changes_nothing_of_the_guest() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = r"echo begin
+        cut -d ' ' -f 1 /proc/1/comm; echo /proc/[0-9]* | wc -w
+        for f in root cwd; do ls /proc/1/$f/ >/dev/null 2>&1 && echo reached $f; done
+        readlink /proc/1/exe /proc/1/fd/0; head -c 1 /proc/1/environ /proc/1/exe 2>/dev/null
+        grep -E '^(CapBnd|CapPrm|NoNewPrivs)' /proc/self/status
+        mount -t tmpfs none /mnt 2>/dev/null && echo mounted; umount -l / 2>/dev/null && echo unmounted
+        mount -o remount,rw /proc/sys 2>/dev/null && echo mounted anew
+        for f in kernel/core_pattern kernel/printk kernel/modprobe user/max_user_namespaces vm/overcommit_memory; do
+            (echo 1 > /proc/sys/$f) 2>/dev/null && echo wrote $f
+        done
+        for f in /proc/sysrq-trigger /sys/kernel/uevent_helper /sys/kernel/mm/ksm/run; do (echo h > $f) 2>/dev/null && echo wrote $f; done
+        unshare -Urmpf --mount-proc sh -c 'echo 1 > /proc/sys/kernel/printk' 2>/dev/null && echo in a namespace
+        unshare -Ur true 2>/dev/null && echo a user namespace; unshare -m true 2>/dev/null && echo a mount namespace
+        for d in /dev /tmp /run /dev/shm; do
+            mknod $d/k c 1 11 && (echo forged > $d/k) 2>/dev/null && echo forged in $d
+            mknod $d/b b 254 0 && head -c 1 $d/b >/dev/null 2>&1 && echo read a disk in $d
+        done
+        cat /proc/kcore /proc/keys /proc/slabinfo /proc/kpageflags 2>/dev/null | wc -c
+        setpriv --reuid 4242 --clear-groups /srv/id -u
+        head -c 4 /dev/zero | wc -c; echo x > /dev/null; ls /sys/firmware | wc -l
+        echo end";
+    let config = json!({ "entrypoint": script(text), "capabilities": "default", "no_new_privs": true });
+    let setup = with_config(bare_guest().disk(root(), "root"), dir.path(), &config);
+    let (_, console) = boot(setup).wait_for_end(PATIENCE).unwrap();
+    let engines = "00000000a80425fb";
+    let expected = [
+        "gpu-initrd",
+        "4",
+        &format!("CapPrm:\t{engines}"),
+        &format!("CapBnd:\t{engines}"),
+        "NoNewPrivs:\t1",
+        "0",
+        // Not of the set-user-ID bit. (setpriv would look up 1000 as a name, which is the attack of another test.)
+        "4242",
+        "4",
+        "0",
+    ];
+    assert_eq!(between(&console, "begin", "end"), expected, "{console}");
 }
 
 /// What another guest has left on the disk that takes the writes.

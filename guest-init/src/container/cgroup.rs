@@ -5,6 +5,7 @@ use crate::report;
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 const ROOT: &str = "/sys/fs/cgroup";
 const CONTAINER: &str = "/sys/fs/cgroup/container";
@@ -19,6 +20,9 @@ const WEIGHT_PER_CPU: usize = 3;
 /// What a group has by itself, the kernel's default. With many processors a group needs it, or its load becomes too small a
 /// number to be balanced between them.
 const DEFAULT_WEIGHT: usize = 100;
+
+/// How often [`end_at_limit`] has ended it.
+static ENDED: AtomicU64 = AtomicU64::new(0);
 
 /// Makes the group. Controllers the kernel lacks are done without. Without a limit of its own, a container that takes
 /// all memory would drag the whole guest into reclaim for minutes before the kernel kills anything.
@@ -58,10 +62,16 @@ pub(super) fn join() -> io::Result<()> {
     fs::write(Path::new(CONTAINER).join("cgroup.procs"), "0")
 }
 
-/// How many processes of it the out-of-memory killer has ended.
+/// How many processes of it the out-of-memory killer has ended; all of them, where it could not and we did, count as one.
 pub fn oom_kills() -> u64 {
     let text = fs::read_to_string(Path::new(CONTAINER).join("memory.events")).unwrap_or_default();
-    parse_oom_kills(&text)
+    parse_oom_kills(&text) + ENDED.load(Ordering::Relaxed)
+}
+
+/// Ends a group that is at its limit and has nobody whom the kernel may kill: it would neither go on nor end.
+pub fn end_at_limit() {
+    ENDED.fetch_add(1, Ordering::Relaxed);
+    kill_all();
 }
 
 fn parse_oom_kills(events: &str) -> u64 {

@@ -1,10 +1,12 @@
 //! The container: what it is started with, and starting it.
 //!
 //! PID 1 has threads, so it does not fork and go on in the child. It starts this same program again with a
-//! specification in a pipe; that process, which has one thread, makes the container's world and becomes its program
-//! ([`stage`]). What goes wrong there comes back through another pipe as a finding.
+//! specification in a pipe. That process, which has one thread, enters the container's control group and leaves a child in a
+//! PID namespace of its own, whose PID 1 makes the container's world, starts the program and stays as its reaper ([`stage`]).
+//! Three pipes go there: the specification, what became of the start, and how the program ended.
 
 pub mod cgroup;
+mod confine;
 mod identity;
 mod stage;
 mod terminal;
@@ -14,27 +16,43 @@ pub use stage::{become_init, run as run_stage};
 pub use terminal::Terminal;
 
 use crate::report::{self, with_evidence};
-use image::config::{Config, Volume};
-use image::status::{Code, Finding, Node};
+use image::config::{Capabilities, Config, Volume};
+use image::status::{Code, Exit, Finding, Node};
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 /// First argument of the process that becomes the container.
 pub const STAGE: &str = "--container-stage";
-/// The stage's last byte on its pipe before the program takes its place. A finding, which is JSON, may still follow.
-const ABOUT_TO_EXEC: u8 = b'>';
+/// What `ps` in the container calls its PID 1.
+const NAME: &str = "gpu-initrd";
 /// The image's init, when no command is given.
 pub const DEFAULT_INIT: &str = "/sbin/init";
 /// Longest time from starting the stage to running the program.
 const STAGE_TIMEOUT: Duration = Duration::from_mins(1);
-/// Findings that come back are no longer than this.
+/// What comes back is no longer than this.
 const MAX_REPORT: u64 = 64 << 10;
+/// An [`Exit`] in JSON is shorter.
+const MAX_EXIT: u64 = 256;
+
+/// What the stage says on its pipe, a line of JSON each.
+#[derive(Debug, Serialize, Deserialize)]
+enum Said {
+    /// The container's PID 1 has been started, as this process of the guest.
+    First(i32),
+    /// The program takes the place of the process that says so: closing the pipe on exec is how PID 1 learns of success.
+    AboutToExec,
+    /// Why there is no program.
+    Failed(Finding),
+}
 
 /// Everything the container's first process needs to know.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -43,6 +61,8 @@ pub struct Spec {
     env: Vec<(String, String)>,
     workdir: String,
     user: String,
+    capabilities: Capabilities,
+    no_new_privs: bool,
     nodes: Vec<Node>,
     volumes: Vec<Volume>,
     /// The driver is linked to where programs of Nix and Guix look.
@@ -63,6 +83,8 @@ impl Spec {
             env,
             workdir: config.workdir.clone(),
             user: config.user.clone(),
+            capabilities: config.capabilities,
+            no_new_privs: config.no_new_privs,
             nodes,
             volumes: config.volumes.clone(),
             store,
@@ -75,11 +97,42 @@ impl Spec {
     }
 }
 
+/// A container whose program runs.
+pub struct Running {
+    /// The PID 1 of its namespace, which ends when the program has, and with it all the rest.
+    pub first: Pid,
+    /// Where that process says how the program ended.
+    exit: File,
+}
+
+impl Running {
+    /// How the program ended; `None` when nobody has said so.
+    ///
+    /// # Errors
+    /// `WouldBlock` when it may still be said.
+    pub fn exit(&self) -> io::Result<Option<Exit>> {
+        let mut text = Vec::new();
+        match (&self.exit).take(MAX_EXIT).read_to_end(&mut text) {
+            // Somebody has the other end and says nothing more.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && !text.is_empty() => {}
+            result => drop(result?),
+        }
+        Ok(serde_json::from_slice(&text).ok())
+    }
+}
+
+impl AsFd for Running {
+    /// Becomes readable when there is an [`Running::exit`].
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.exit.as_fd()
+    }
+}
+
 /// Starts the container, on this terminal or on the console, and returns once its program runs.
 ///
 /// # Errors
 /// The finding that says why it does not run.
-pub fn start(spec: &Spec, terminal: Option<OwnedFd>) -> Result<Child, Finding> {
+pub fn start(spec: &Spec, terminal: Option<OwnedFd>) -> Result<Running, Finding> {
     if spec.command.is_empty() {
         return Err(report::error(
             Code::ConfigInvalid,
@@ -87,34 +140,52 @@ pub fn start(spec: &Spec, terminal: Option<OwnedFd>) -> Result<Child, Finding> {
             "give them in config.json, or write the command on the kernel command line after ` -- `",
         ));
     }
-    let (mut child, report) = spawn(spec, terminal)
+    let Pipes { mut stage, report, exit } = spawn(spec, terminal)
         .map_err(|error| internal(&format!("starting the container failed: {error}")))?;
     // It ends when the program runs (the pipe closes on exec), or when the stage has said why not.
-    let Some(mut text) = read_to_end(report, STAGE_TIMEOUT) else {
-        let _ = child.kill();
+    let Some(text) = read_to_end(report, STAGE_TIMEOUT) else {
+        let _ = stage.kill();
+        cgroup::kill_all();
         let waited = STAGE_TIMEOUT.as_secs();
         return Err(internal(&format!(
             "waited {waited} s for the container's program to start: a mount, or the program's file, does not answer"
         )));
     };
-    match &text[..] {
-        [ABOUT_TO_EXEC] => return Ok(child),
-        [] => {
-            let ended = child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
-            return Err(internal(&format!(
-                "the container's first process ended before the program: {ended}"
-            )));
-        }
-        [ABOUT_TO_EXEC, ..] => drop(text.remove(0)),
-        _ => {}
+    let said = understand(&text)?;
+    let running = Running { first: said.first.unwrap_or(process(&stage)), exit };
+    if said.first.is_some() && said.about_to_exec {
+        return Ok(running);
     }
-    Err(serde_json::from_slice(&text).unwrap_or_else(|error| {
-        let raw = String::from_utf8_lossy(&text).into_owned();
-        with_evidence(
-            internal(&format!("the container's first process failed unreadably: {error}")),
-            vec![raw],
-        )
-    }))
+    let ended = nix::sys::wait::waitpid(running.first, None);
+    let ended = running.exit().ok().flatten().map_or_else(|| format!("{ended:?}"), crate::life::describe);
+    Err(internal(&format!("the container's first process ended before the program: {ended}")))
+}
+
+/// What was said before the pipe closed; the lines of two processes come in any order.
+#[derive(Default)]
+struct Heard {
+    first: Option<Pid>,
+    about_to_exec: bool,
+}
+
+fn understand(text: &[u8]) -> Result<Heard, Finding> {
+    let mut heard = Heard::default();
+    for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        match serde_json::from_slice(line) {
+            Ok(Said::First(pid)) => heard.first = Some(Pid::from_raw(pid)),
+            Ok(Said::AboutToExec) => heard.about_to_exec = true,
+            Ok(Said::Failed(finding)) => return Err(finding),
+            Err(error) => {
+                let finding = internal(&format!("the container's first process failed unreadably: {error}"));
+                return Err(with_evidence(finding, vec![String::from_utf8_lossy(line).into_owned()]));
+            }
+        }
+    }
+    Ok(heard)
+}
+
+fn process(child: &Child) -> Pid {
+    Pid::from_raw(child.id().cast_signed())
 }
 
 /// What a pipe has until its end, or `None` when that does not come in time.
@@ -142,28 +213,44 @@ fn read_to_end(pipe: File, timeout: Duration) -> Option<Vec<u8>> {
     }
 }
 
-fn spawn(spec: &Spec, terminal: Option<OwnedFd>) -> io::Result<(Child, File)> {
+/// The process that was started, and PID 1's ends of its pipes.
+struct Pipes {
+    stage: Child,
+    report: File,
+    exit: File,
+}
+
+fn spawn(spec: &Spec, terminal: Option<OwnedFd>) -> io::Result<Pipes> {
     let (spec_read, spec_write) = std::io::pipe()?;
     let (report_read, report_write) = std::io::pipe()?;
+    let (exit_read, exit_write) = std::io::pipe()?;
+    fcntl(&exit_read, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     inherit(&spec_read)?;
     inherit(&report_write)?;
+    inherit(&exit_write)?;
     terminal.iter().try_for_each(inherit)?;
-    let child = Command::new("/proc/self/exe")
+    let stage = Command::new("/proc/self/exe")
+        .arg0(NAME)
         .arg(STAGE)
-        .arg(spec_read.as_raw_fd().to_string())
-        .arg(report_write.as_raw_fd().to_string())
+        .args(
+            [spec_read.as_raw_fd(), report_write.as_raw_fd(), exit_write.as_raw_fd()]
+                .map(|fd| fd.to_string()),
+        )
         .args(terminal.as_ref().map(|fd| fd.as_raw_fd().to_string()))
         .env_clear()
         .spawn()?;
-    drop((spec_read, report_write, terminal));
+    drop((spec_read, report_write, exit_write, terminal));
     let mut spec_write = File::from(OwnedFd::from(spec_write));
     spec_write.write_all(&serde_json::to_vec(spec).map_err(io::Error::other)?)?;
-    Ok((child, File::from(OwnedFd::from(report_read))))
+    Ok(Pipes {
+        stage,
+        report: File::from(OwnedFd::from(report_read)),
+        exit: File::from(OwnedFd::from(exit_read)),
+    })
 }
 
 /// Lets a descriptor pass through exec.
 pub fn inherit(fd: &impl std::os::fd::AsFd) -> io::Result<()> {
-    use nix::fcntl::{FcntlArg, FdFlag, fcntl};
     fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty()))?;
     Ok(())
 }
@@ -199,17 +286,31 @@ mod tests {
     fn a_report_that_does_not_end_is_not_waited_for_beyond_its_deadline() {
         let pipe = || std::io::pipe().map(|(read, write)| (File::from(OwnedFd::from(read)), write)).unwrap();
         let (read, mut write) = pipe();
-        write.write_all(&[ABOUT_TO_EXEC]).unwrap();
+        write.write_all(b"begun").unwrap();
         assert_eq!(read_to_end(read, Duration::from_millis(20)), None);
         let (read, mut write) = pipe();
-        write.write_all(&[ABOUT_TO_EXEC]).unwrap();
+        write.write_all(b"said").unwrap();
         drop(write);
-        assert_eq!(read_to_end(read, Duration::from_secs(20)), Some(vec![ABOUT_TO_EXEC]));
+        assert_eq!(read_to_end(read, Duration::from_secs(20)), Some(b"said".to_vec()));
+    }
+
+    #[test]
+    fn what_is_said_is_understood_in_any_order() {
+        let line = |said: &Said| [serde_json::to_vec(said).unwrap(), b"\n".to_vec()].concat();
+        let (first, exec) = (line(&Said::First(7)), line(&Said::AboutToExec));
+        for text in [[first.clone(), exec.clone()].concat(), [exec.clone(), first.clone()].concat()] {
+            let heard = understand(&text).unwrap();
+            assert_eq!((heard.first, heard.about_to_exec), (Some(Pid::from_raw(7)), true));
+        }
+        let failed = line(&Said::Failed(internal("no")));
+        assert_eq!(understand(&[exec, failed, first].concat()).err().unwrap(), internal("no"));
+        assert_eq!(understand(b"panicked at\n").err().unwrap().evidence, ["panicked at"]);
+        assert!(!understand(b"").unwrap().about_to_exec);
     }
 
     #[test]
     fn no_command_is_said_before_anything_is_started() {
-        let finding = start(&Spec::new(&Config::default(), vec![], false), None).unwrap_err();
+        let finding = start(&Spec::new(&Config::default(), vec![], false), None).err().unwrap();
         assert_eq!(finding.code, Code::ConfigInvalid);
     }
 }

@@ -1,14 +1,22 @@
-//! The process between PID 1 and the container's program: it makes the container's world, then becomes the program.
+//! From PID 1 to the container's program, in three processes.
+//!
+//! The stage enters the control group and leaves a child in a new PID namespace; the parent ends, and PID 1 of the guest is the
+//! parent of that child. The child, PID 1 of the namespace, makes the container's world, starts the program, and stays as its
+//! reaper. The program is a process like any other: signals have on it the effect that they have by default.
 
 use super::world::{self, Kind};
-use super::{Spec, cgroup, identity, inherited};
+use super::{Said, Spec, cgroup, confine, identity, inherited};
 use crate::report;
 use crate::rootfs::RootDir;
+use crate::supervise;
 use image::layout;
 use image::status::{Code, Finding};
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask};
-use nix::unistd::{Gid, Uid, execve, fchdir, setgid, setgroups, setsid, setuid};
+use nix::unistd::{ForkResult, Gid, Uid, execve, fchdir, fork, setgid, setgroups, setsid, setuid};
+use std::convert::Infallible;
 use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::io::{Read, Write};
@@ -17,19 +25,45 @@ use std::path::Path;
 
 nix::ioctl_write_int_bad!(set_controlling_terminal, libc::TIOCSCTTY);
 
-/// Runs the stage: `args` are the numbers of the pipe with the specification, of the pipe for a finding, and of the terminal
-/// where the container has one of its own.
+/// What the stage was given, beside the specification.
+struct Given {
+    /// Where it says what becomes of the start.
+    report: Report,
+    /// Where it says how the program ended.
+    exit: File,
+    /// The container's own terminal, where it has one.
+    terminal: Option<OwnedFd>,
+}
+
+/// The pipe for [`Said`].
+struct Report(File);
+
+impl Report {
+    fn say(&mut self, said: &Said) {
+        let mut line = serde_json::to_vec(said).unwrap_or_default();
+        line.push(b'\n');
+        // In one write, so that two processes do not write into each other's lines. Nobody can be told of a failure.
+        let _ = self.0.write_all(&line);
+    }
+}
+
+/// Runs the stage: `args` are the numbers of the pipe with the specification, of the pipe for what becomes of the start, of that
+/// for how the program ended, and of the terminal where the container has one of its own.
 /// Returns only when it fails.
 pub fn run(args: &[OsString]) -> i32 {
-    let (Some(spec), Some(out)) = (inherited(args, 0), inherited(args, 1)) else { return 2 };
-    let terminal = inherited(args, 2);
+    let (Some(spec), Some(report), Some(exit)) = (inherited(args, 0), inherited(args, 1), inherited(args, 2))
+    else {
+        return 2;
+    };
+    let terminal = inherited(args, 3);
     crate::kmsg::start_logging("info");
-    // The program must not inherit it; closing it on exec is also how PID 1 learns of success.
-    let _ = nix::fcntl::fcntl(&out, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC));
-    let mut out = File::from(out);
-    let Err(finding) = read_spec(spec).and_then(|spec| become_program(&spec, terminal, &mut out));
-    let text = serde_json::to_vec(&finding).unwrap_or_default();
-    let _ = out.write_all(&text);
+    for fd in [&report, &exit] {
+        // The program must not inherit them.
+        let _ = fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC));
+    }
+    let mut given = Given { report: Report(report.into()), exit: exit.into(), terminal };
+    let Err(finding) = read_spec(spec).and_then(|spec| separate(&spec, &mut given));
+    given.report.say(&Said::Failed(finding));
     127
 }
 
@@ -40,17 +74,49 @@ fn read_spec(fd: OwnedFd) -> Result<Spec, Finding> {
         .map_err(|error| failed(&format!("the specification is unreadable: {error}")))
 }
 
-fn become_program(
-    spec: &Spec,
-    terminal: Option<OwnedFd>,
-    out: &mut File,
-) -> Result<std::convert::Infallible, Finding> {
+/// Leaves a child in a PID namespace of its own, and ends.
+fn separate(spec: &Spec, given: &mut Given) -> Result<Infallible, Finding> {
     // Without the group, out-of-memory kills cannot be counted, and that is all.
     if let Err(error) = cgroup::join() {
         log::warn!("cgroup: {error}");
     }
-    world::enter(spec, Kind::Program, terminal.as_ref()).map_err(|error| failed(&error))?;
-    own_terminal(terminal);
+    unshare(CloneFlags::CLONE_NEWPID)
+        .map_err(|errno| failed(&format!("a PID namespace (the kernel needs CONFIG_PID_NS): {errno}")))?;
+    match divide()? {
+        ForkResult::Parent { child } => {
+            given.report.say(&Said::First(child.as_raw()));
+            std::process::exit(0)
+        }
+        ForkResult::Child => be_first(spec, given),
+    }
+}
+
+fn divide() -> Result<ForkResult, Finding> {
+    // SAFETY: this process has one thread, so its child can do whatever it could.
+    unsafe { fork() }.map_err(|errno| failed(&format!("starting a process: {errno}")))
+}
+
+/// PID 1 of the namespace: makes the world, starts the program in it, and stays until that has ended.
+fn be_first(spec: &Spec, given: &mut Given) -> Result<Infallible, Finding> {
+    supervise::block_signals();
+    confine::hide();
+    world::enter(spec, Kind::Program, given.terminal.as_ref()).map_err(|error| failed(&error))?;
+    let null = File::options().read(true).write(true).open("/dev/null");
+    let null = null.map_err(|error| failed(&format!("/dev/null: {error}")))?;
+    match divide()? {
+        ForkResult::Parent { child } => {
+            // The program alone has its terminal, and with its exec the report ends.
+            become_standard(&null);
+            given.terminal = None;
+            given.report = Report(null);
+            supervise::run_first(child, &mut given.exit)
+        }
+        ForkResult::Child => become_program(spec, given),
+    }
+}
+
+fn become_program(spec: &Spec, given: &mut Given) -> Result<Infallible, Finding> {
+    own_terminal(given.terminal.take());
     reset_signals();
     let root = RootDir::open(Path::new("/")).map_err(|error| failed(&error.to_string()))?;
     let identity = identity::lookup(&root, &spec.user).map_err(|error| {
@@ -68,19 +134,23 @@ fn become_program(
         // SAFETY: the numbers are those of this process's own standard descriptors; a closed one only gives an error.
         let _ = unsafe { libc::fchown(standard, identity.uid, libc::gid_t::MAX) };
     }
+    confine::bound(spec.capabilities).map_err(|error| failed(&error))?;
     let groups: Vec<_> = identity.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
     let switched = setgroups(&groups)
         .and_then(|()| setgid(Gid::from_raw(identity.gid)))
         .and_then(|()| setuid(Uid::from_raw(identity.uid)));
     switched.map_err(|errno| failed(&format!("becoming user {}: {errno}", identity.uid)))?;
-    // As that user, and through no link of /proc, which could lead into the initramfs.
+    // As that user, and through no link of /proc, which could lead out of the root.
     enter(&root, workdir)?;
+    if spec.no_new_privs {
+        nix::sys::prctl::set_no_new_privs().map_err(|errno| failed(&format!("no_new_privs: {errno}")))?;
+    }
     let mut env = spec.env.clone();
     if !env.iter().any(|(name, _)| name == "HOME") {
         env.push(("HOME".into(), identity.home));
     }
     // Without this word, the end of the pipe is ours and not the program's beginning.
-    let _ = out.write_all(&[super::ABOUT_TO_EXEC]);
+    given.report.say(&Said::AboutToExec);
     execute(&spec.command, &env)
 }
 
@@ -97,7 +167,7 @@ fn enter(root: &RootDir, workdir: &Path) -> Result<(), Finding> {
 ///
 /// # Errors
 /// The finding that says why.
-pub fn become_init(spec: &Spec) -> Result<std::convert::Infallible, Finding> {
+pub fn become_init(spec: &Spec) -> Result<Infallible, Finding> {
     world::enter(spec, Kind::Init, None).map_err(|error| failed(&error))?;
     reset_signals();
     let command =
@@ -114,10 +184,14 @@ fn own_terminal(terminal: Option<OwnedFd>) {
     let Some(console) = terminal.or_else(console) else { return };
     // SAFETY: the descriptor is open, and the argument is the integer that TIOCSCTTY takes.
     let _ = unsafe { set_controlling_terminal(console.as_raw_fd(), 1) };
-    let number = console.as_raw_fd();
+    become_standard(&console);
+}
+
+/// Makes it standard input, output and error.
+fn become_standard(fd: &impl AsRawFd) {
     for standard in 0..3 {
         // SAFETY: both numbers are open descriptors of this process; dup2 has no other requirement.
-        unsafe { libc::dup2(number, standard) };
+        unsafe { libc::dup2(fd.as_raw_fd(), standard) };
     }
 }
 
@@ -128,7 +202,7 @@ fn reset_signals() {
     let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) };
 }
 
-fn execute(command: &[String], env: &[(String, String)]) -> Result<std::convert::Infallible, Finding> {
+fn execute(command: &[String], env: &[(String, String)]) -> Result<Infallible, Finding> {
     let text = |text: String| {
         CString::new(text).map_err(|_| failed("a command or its environment contains a NUL byte"))
     };

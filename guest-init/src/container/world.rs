@@ -2,7 +2,7 @@
 //!
 //! Before the root is entered, nothing is looked up in it but through [`RootDir`]; afterwards every path is inside.
 
-use super::Spec;
+use super::{Spec, confine};
 use crate::disks;
 use crate::gpu::nodes;
 use crate::inject;
@@ -11,7 +11,7 @@ use crate::rootfs::RootDir;
 use image::config::{Volume, VolumeMode};
 use image::layout;
 use image::status::Node;
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use std::fs::{self, File};
 use std::io;
@@ -58,14 +58,19 @@ pub fn enter(spec: &Spec, kind: Kind, terminal: Option<&OwnedFd>) -> Result<(), 
     }
     step("entering the root", nix::unistd::chdir(layout::ROOT_MERGED))?;
     step("moving the root", mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>))?;
+    // Paths still begin in the initramfs.
+    let left_behind: Vec<_> =
+        ["/dev", "/proc", "/run", "/sys"].map(File::open).into_iter().flatten().collect();
     step("changing the root", nix::unistd::chroot("."))?;
     step("entering /", nix::unistd::chdir("/"))?;
-    kernel_file_systems(kind)?;
+    let confined = kind == Kind::Program && spec.capabilities.confine();
+    kernel_file_systems(kind, confined)?;
     if spec.store {
         symlink(inject::STORE_DIR, inject::RUN_LINK)
             .map_err(|error| format!("linking {}: {error}", inject::RUN_LINK))?;
     }
     if kind == Kind::Init {
+        leave(&left_behind)?;
         return hide_gpus(Path::new("/dev"), &spec.nodes);
     }
     device_nodes(&spec.nodes)?;
@@ -74,7 +79,20 @@ pub fn enter(spec: &Spec, kind: Kind, terminal: Option<&OwnedFd>) -> Result<(), 
             mount(Some(&own(&terminal)), "/dev/console", None::<&str>, MsFlags::MS_BIND, None::<&str>);
         step("mounting the terminal on /dev/console", console)?;
     }
-    Ok(())
+    leave(&left_behind)?;
+    if !confined {
+        return Ok(());
+    }
+    let paths = NODES.iter().map(|(name, ..)| format!("/dev/{name}"));
+    confine::mounts(paths.chain(spec.nodes.iter().map(|node| node.path.clone())))
+}
+
+/// Takes mounts of the initramfs out of this namespace. A second /proc, without what the container's own is masked with, would let a user
+/// namespace mount one more.
+fn leave(mounts: &[File]) -> Result<(), String> {
+    mounts.iter().try_for_each(|mount| {
+        step("leaving the initramfs's mounts", umount2(&own(mount), MntFlags::MNT_DETACH))
+    })
 }
 
 /// The path under which a process finds its own descriptor.
@@ -82,16 +100,17 @@ fn own(fd: &impl AsRawFd) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
 }
 
-fn step<T>(what: &str, result: nix::Result<T>) -> Result<T, String> {
+pub(super) fn step<T>(what: &str, result: nix::Result<T>) -> Result<T, String> {
     result.map_err(|errno| format!("{what}: {errno}"))
 }
 
-fn kernel_file_systems(kind: Kind) -> Result<(), String> {
+fn kernel_file_systems(kind: Kind, confined: bool) -> Result<(), String> {
     let quiet = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    let sysfs = if confined { quiet | MsFlags::MS_RDONLY } else { quiet };
     let dev = if kind == Kind::Init { "devtmpfs" } else { "tmpfs" };
     let mounts = [
         ("proc", "/proc", quiet, ""),
-        ("sysfs", "/sys", quiet, ""),
+        ("sysfs", "/sys", sysfs, ""),
         (dev, "/dev", MsFlags::MS_NOSUID | MsFlags::MS_STRICTATIME, "mode=0755"),
         (
             "devpts",

@@ -44,10 +44,12 @@ pub fn uptime_ms() -> u64 {
 /// The guest's memory now.
 pub fn memory() -> Option<Memory> {
     let text = std::fs::read_to_string(MEMINFO).ok()?;
-    Some(Memory { total: meminfo(&text, "MemTotal:")?, available: meminfo(&text, "MemAvailable:")? })
+    let own = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let (total, available) = (meminfo(&text, "MemTotal:")?, meminfo(&text, "MemAvailable:")?);
+    Some(Memory { total, available, init: meminfo(&own, "VmHWM:").unwrap_or(0) })
 }
 
-/// A field of [`MEMINFO`], bytes.
+/// A field of [`MEMINFO`], or of a file like it, bytes.
 pub fn meminfo(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)

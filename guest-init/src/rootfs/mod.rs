@@ -14,6 +14,7 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::AtomicUsize;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
@@ -25,6 +26,11 @@ pub(crate) use self::write::cut;
 
 /// Names in one directory. Large images have about 5000 in /usr/lib/x86_64-linux-gnu.
 const MAX_NAMES: usize = 100_000;
+/// Names in all the directories that are listed through one [`RootDir`]: far more than the directories of libraries of any image have, and
+/// a bound on what many directories at the limit cost.
+const MAX_NAMES_IN_ALL: usize = 1_000_000;
+/// The kernel takes no longer path, bytes; nor does any loader.
+const MAX_PATH: usize = 4095;
 /// Links followed for one path, as in the kernel.
 const MAX_LINKS: usize = 40;
 /// Names walked for one path that is made canonical, those in links included.
@@ -173,6 +179,8 @@ impl From<&FileStat> for Stat {
 #[derive(Debug)]
 pub struct RootDir {
     fd: OwnedFd,
+    /// Names that may still be listed.
+    names_left: AtomicUsize,
 }
 
 impl RootDir {
@@ -184,7 +192,7 @@ impl RootDir {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let fd = nix::fcntl::open(path, flags, nix::sys::stat::Mode::empty())
             .map_err(|e| RootError::Open { path: path.to_owned(), source: e.into() })?;
-        Ok(Self { fd })
+        Ok(Self { fd, names_left: AtomicUsize::new(MAX_NAMES_IN_ALL) })
     }
 
     /// The one way in: opens `path` inside the root.

@@ -7,13 +7,14 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::FileExt;
 use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 use nix::dir::{Dir, Type};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, readlinkat};
 use nix::sys::stat::{fstat, fstatat};
 
-use super::{DirEntry, Kind, MAX_LINKS, MAX_NAMES, MAX_STEPS, RootDir, RootError, Stat, io_error};
+use super::{DirEntry, Kind, MAX_LINKS, MAX_NAMES, MAX_PATH, MAX_STEPS, RootDir, RootError, Stat, io_error};
 
 impl RootDir {
     /// Opens a regular file of at most `max` bytes for reading. Links are followed inside the root.
@@ -51,21 +52,23 @@ impl RootDir {
     /// The names in a directory, in the order the file system gives, without `.` and `..`.
     ///
     /// # Errors
-    /// [`RootError::TooLarge`] beyond 100000 names.
+    /// [`RootError::TooLarge`] beyond 100000 names here, or a million in all the directories listed so far.
     pub fn list(&self, path: &Path) -> Result<Vec<DirEntry>, RootError> {
         let failed = |e| io_error("list", path, e);
         let fd = self.open_inside(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY).map_err(failed)?;
         let mut dir = Dir::from_fd(fd).map_err(failed)?;
         let mut unknown = Vec::new();
         let mut entries = Vec::new();
+        // Shared by threads: what they take beside each other is bounded, if not to the last name.
+        let most = MAX_NAMES.min(self.names_left.load(Ordering::Relaxed));
         for entry in dir.iter() {
             let entry = entry.map_err(failed)?;
             let name = entry.file_name().to_bytes();
             if name == b"." || name == b".." {
                 continue;
             }
-            if entries.len() == MAX_NAMES {
-                let (found, limit) = (MAX_NAMES as u64 + 1, MAX_NAMES as u64);
+            if entries.len() == most {
+                let (found, limit) = (most as u64 + 1, most as u64);
                 return Err(RootError::TooLarge { path: path.to_owned(), found, unit: "names", limit });
             }
             let kind = match entry.file_type() {
@@ -80,6 +83,8 @@ impl RootDir {
             };
             entries.push(DirEntry { name: std::ffi::OsString::from_vec(name.to_vec()), kind });
         }
+        let rest = |left: usize| Some(left.saturating_sub(entries.len()));
+        let _ = self.names_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, rest);
         // Some file systems do not tell the kind while listing.
         for index in unknown {
             let entry = &mut entries[index];
@@ -127,7 +132,7 @@ impl RootDir {
     /// without `.` and `..`.
     ///
     /// # Errors
-    /// [`RootError::Io`] when a part does not exist, or after 40 links or 512 names.
+    /// [`RootError::Io`] when a part does not exist, after 40 links or 512 names, or for a path longer than 4095 bytes.
     pub fn canonical(&self, path: &Path) -> Result<PathBuf, RootError> {
         let (mut links, mut steps) = (0, 0);
         let mut done = PathBuf::from("/");
@@ -144,6 +149,9 @@ impl RootDir {
                 return Err(io_error("resolve", path, Errno::ENAMETOOLONG));
             }
             let here = done.join(&name);
+            if here.as_os_str().len() > MAX_PATH {
+                return Err(io_error("resolve", path, Errno::ENAMETOOLONG));
+            }
             if self.lstat(&here)?.kind != Kind::Link {
                 done = here;
                 continue;

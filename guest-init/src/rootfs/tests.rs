@@ -40,6 +40,42 @@ fn absolute_and_climbing_links_stay_in_the_root() {
 }
 
 #[test]
+fn names_are_bounded_over_all_directories() {
+    let (dir, mut root) = fixture();
+    for name in ["a", "b", "c"] {
+        fs::write(dir.path().join("root/usr").join(name), "").unwrap();
+    }
+    root.names_left = AtomicUsize::new(6);
+    assert_eq!(root.list(Path::new("usr")).unwrap().len(), 4);
+    assert_eq!(root.list(Path::new("usr/lib")).unwrap().len(), 1);
+    let error = root.list(Path::new("usr")).unwrap_err();
+    assert!(matches!(error, RootError::TooLarge { found: 2, limit: 1, .. }), "{error}");
+}
+
+/// Short names, of which each leads deeper.
+#[test]
+fn a_path_does_not_grow_longer_than_the_kernels() {
+    let (dir, root) = fixture();
+    let name = "n".repeat(200);
+    let mut deep = dir.path().join("root");
+    let mut at = String::new();
+    for _ in 0..10 {
+        deep.push(&name);
+        at = format!("{at}/{name}");
+    }
+    fs::create_dir_all(&deep).unwrap();
+    symlink(&at, dir.path().join("root/l")).unwrap();
+    // Each step down is a link back to the top of the same deep way.
+    symlink(&at[1..], deep.join("more")).unwrap();
+    assert_eq!(root.canonical(Path::new("l")).unwrap(), Path::new(&at));
+    fs::create_dir_all(deep.join(&at[1..])).unwrap();
+    assert_eq!(root.canonical(Path::new("l/more")).unwrap().as_os_str().len(), 2 * at.len());
+    symlink(format!("{}/{name}", &at[1..]), deep.join(&at[1..]).join("more")).unwrap();
+    let error = root.canonical(Path::new("l/more/more")).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::ENAMETOOLONG), "{error}");
+}
+
+#[test]
 fn magic_links_are_not_followed() {
     let root = RootDir::open(Path::new("/")).unwrap();
     assert_eq!(root.stat(Path::new("/proc/self/root/etc")).unwrap_err().raw_os_error(), Some(libc::ELOOP));

@@ -57,7 +57,11 @@ const OOM: Family = counter(
     "",
     "Processes of the container that the kernel killed for memory.",
 );
-const MEMORY: Family = gauge("gpu_initrd_memory_bytes", "kind", "Memory of the guest: total, available.");
+const MEMORY: Family = gauge(
+    "gpu_initrd_memory_bytes",
+    "kind",
+    "Memory of the guest: total, available, and the most that guest-init has had resident (init).",
+);
 
 /// All, in the order in which they are written.
 pub const FAMILIES: &[Family] = &[
@@ -96,7 +100,7 @@ pub fn samples(status: &Status) -> Vec<Sample> {
     all.extend(findings(&status.findings));
     all.extend(container(status.container.as_ref()));
     if let Some(memory) = status.memory {
-        let kinds = [("total", memory.total), ("available", memory.available)];
+        let kinds = [("total", memory.total), ("available", memory.available), ("init", memory.init)];
         all.extend(kinds.map(|(kind, bytes)| {
             sample(&MEMORY, vec![("kind", Word::Ours(kind.into()))], Value::Count(bytes))
         }));

@@ -1,6 +1,7 @@
 //! `GET /metrics` over HTTP: one request for each connection, every step with a deadline, so many connections at a time.
 
 use crate::error::{Error, Result};
+use crate::ui;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -57,7 +58,7 @@ pub fn serve(listener: &TcpListener, page: impl Fn() -> String + Send + Sync + '
             let _ = answer(&stream, &*page);
         });
         if let Err(error) = spawned {
-            eprintln!("warning: no thread for a connection: {error}");
+            ui::say(&format!("warning: no thread for a connection: {error}"));
         }
     }
 }

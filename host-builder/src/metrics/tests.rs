@@ -42,7 +42,7 @@ fn a_status_becomes_series_with_help_and_type_once() {
         kernel: "6.12 \"x\" \\ \x1b[2J\n".into(),
         gpus: vec![gpu],
         container: Some(container),
-        memory: Some(Memory { total: 1024, available: 512 }),
+        memory: Some(Memory { total: 1024, available: 512, init: 64 }),
         ..Status::default()
     };
     let text = page_of(&status, &mut Labels::default());
@@ -57,6 +57,7 @@ fn a_status_becomes_series_with_help_and_type_once() {
         "gpu_initrd_container_exit_code{target=\"vsock:3\"} 137",
         "gpu_initrd_container_restarts_total{target=\"vsock:3\"} 3",
         "gpu_initrd_memory_bytes{target=\"vsock:3\",kind=\"available\"} 512",
+        "gpu_initrd_memory_bytes{target=\"vsock:3\",kind=\"init\"} 64",
     ] {
         assert!(text.lines().any(|found| found == line), "{line}\n{text}");
     }

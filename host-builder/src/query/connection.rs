@@ -21,6 +21,7 @@ const QUEUE_FULL: Duration = Duration::from_millis(20);
 pub struct Connection {
     socket: OwnedFd,
     deadline: Instant,
+    received: usize,
 }
 
 impl Connection {
@@ -39,7 +40,7 @@ impl Connection {
     pub fn accepted(socket: OwnedFd, deadline: Instant) -> io::Result<Self> {
         let flags = fcntl(&socket, FcntlArg::F_GETFL)?;
         fcntl(&socket, FcntlArg::F_SETFL(OFlag::from_bits_truncate(flags) | OFlag::O_NONBLOCK))?;
-        Ok(Self { socket, deadline })
+        Ok(Self { socket, deadline, received: 0 })
     }
 
     /// Waits for the peer to say something more, or to end; for as long as it takes.
@@ -50,6 +51,11 @@ impl Connection {
                 result => return result.map(drop).map_err(io::Error::from),
             }
         }
+    }
+
+    /// The bytes that have come so far.
+    pub fn received(&self) -> usize {
+        self.received
     }
 
     /// A later, or an earlier, moment to give up.
@@ -81,7 +87,10 @@ impl Read for Connection {
             self.wait_for(PollFlags::POLLIN)?;
             match nix::unistd::read(&self.socket, buffer) {
                 Err(Errno::EAGAIN | Errno::EINTR) => {}
-                result => return result.map_err(io::Error::from),
+                result => {
+                    self.received += result.unwrap_or(0);
+                    return result.map_err(io::Error::from);
+                }
             }
         }
     }
@@ -113,7 +122,7 @@ fn connect(
     let start = Instant::now();
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let socket = socket::socket(family, SockType::Stream, flags, None).map_err(&refused)?;
-    let connection = Connection { socket, deadline };
+    let connection = Connection { socket, deadline, received: 0 };
     let failed = |error| QueryError::io(Step::Connect, deadline - start, error);
     loop {
         match socket::connect(connection.socket.as_raw_fd(), address) {

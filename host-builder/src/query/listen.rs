@@ -5,7 +5,7 @@ use super::follow::Part;
 use super::places::Places;
 use super::{QueryError, Step};
 use crate::error::{Error, Result};
-use crate::interrupt;
+use crate::{interrupt, ui};
 use image::event::Event;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::fmt;
@@ -24,6 +24,45 @@ const FORMS: &str = "expected unix:PATH:PORT or vsock:PORT";
 const FRAME: Duration = Duration::from_secs(10);
 /// Shortest time that a connection holds its place: a guest that connects again and again costs little.
 const SHORTEST: Duration = Duration::from_secs(1);
+
+/// Events that a connection may bring at once: all that a guest keeps, and as many again.
+const BURST: f64 = 1024.0;
+/// Events a second that it may bring beyond that.
+const RATE: f64 = 64.0;
+/// Bytes that count as an event of their own.
+const EVENT: f64 = 256.0;
+
+/// What a connection may still bring before it has to wait.
+struct Allowance {
+    left: f64,
+    at: Instant,
+}
+
+impl Allowance {
+    fn new(now: Instant) -> Self {
+        Self { left: BURST, at: now }
+    }
+
+    /// Takes what has come off it; how long to read nothing more.
+    fn spend(&mut self, events: usize, bytes: usize, now: Instant) -> Duration {
+        #[expect(clippy::cast_precision_loss, reason = "a frame is bounded far below")]
+        let cost = (events.max(1) as f64).max(bytes as f64 / EVENT);
+        self.refill(now);
+        self.left -= cost;
+        Duration::from_secs_f64((-self.left).max(0.0) / RATE)
+    }
+
+    /// Until it is whole again.
+    fn recovery(&mut self, now: Instant) -> Duration {
+        self.refill(now);
+        Duration::from_secs_f64((BURST - self.left) / RATE)
+    }
+
+    fn refill(&mut self, now: Instant) {
+        let passed = now.saturating_duration_since(self.at).as_secs_f64();
+        (self.left, self.at) = ((self.left + passed * RATE).min(BURST), now);
+    }
+}
 
 /// Where guests connect to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,20 +135,23 @@ pub fn listen(addresses: &[Address], each: impl Fn(&str, News) + Sync) -> Result
                         Ok(place) => place,
                         Err(why) => {
                             if let Some(warning) = places.warning(&guest, why) {
-                                eprintln!("{warning}");
+                                ui::say(&warning);
                             }
                             continue;
                         }
                     };
                     let spawned = Builder::new().spawn_scoped(scope, move || {
                         let begin = Instant::now();
-                        let end = receive(socket, |part| each(&guest, News::Part(part)));
+                        let mut allowance = Allowance::new(begin);
+                        let end = receive(socket, &mut allowance, |part| each(&guest, News::Part(part)));
                         each(&guest, News::Ended(end));
-                        std::thread::sleep(SHORTEST.saturating_sub(begin.elapsed()));
+                        // Who comes again at once may not bring more than who stays.
+                        let rest = SHORTEST.saturating_sub(begin.elapsed());
+                        std::thread::sleep(rest.max(allowance.recovery(Instant::now())));
                         drop(place);
                     });
                     if let Err(error) = spawned {
-                        eprintln!("warning: no thread for a connection: {error}");
+                        ui::say(&format!("warning: no thread for a connection: {error}"));
                     }
                 }
             });
@@ -127,7 +169,7 @@ fn allow_descriptors() {
 }
 
 /// All frames of one connection; why there are no more.
-fn receive(socket: OwnedFd, mut each: impl FnMut(Part<Event>)) -> QueryError {
+fn receive(socket: OwnedFd, allowance: &mut Allowance, mut each: impl FnMut(Part<Event>)) -> QueryError {
     let mut next = 0;
     let result: std::result::Result<(), QueryError> = (|| {
         let failed = |error| QueryError::io(Step::Reply, FRAME, error);
@@ -136,8 +178,12 @@ fn receive(socket: OwnedFd, mut each: impl FnMut(Part<Event>)) -> QueryError {
             connection.wait_for_more().map_err(failed)?;
             connection.set_deadline(Instant::now() + FRAME);
             let part;
+            let before = connection.received();
             (part, next) = Part::of(connection.receive(FRAME)?, next)?;
+            let pause = allowance.spend(part.items.len(), connection.received() - before, Instant::now());
             each(part);
+            // What it sends meanwhile waits in the kernel, and then in the guest, which keeps so many events and no more.
+            std::thread::sleep(pause);
         }
     })();
     result.err().unwrap_or(QueryError::Closed { step: Step::Reply })
@@ -227,6 +273,21 @@ mod tests {
     fn a_program_without_the_right_to_it_is_not_listened_to() {
         assert!(is_privileged(1023) && is_privileged(512));
         assert!(!is_privileged(1024) && !is_privileged(u32::MAX));
+    }
+
+    #[test]
+    fn a_guest_brings_its_history_at_once_and_then_so_much_a_second() {
+        let begin = Instant::now();
+        let mut allowance = Allowance::new(begin);
+        assert_eq!(allowance.spend(512, 60_000, begin), Duration::ZERO);
+        assert_eq!(allowance.recovery(begin), Duration::from_secs(8));
+        assert_eq!(allowance.spend(512, 60_000, begin), Duration::ZERO);
+        assert_eq!(allowance.spend(64, 100, begin), Duration::from_secs(1));
+        // A frame without events, and one of many bytes, are not free.
+        let later = begin + Duration::from_secs(1);
+        assert_eq!(allowance.spend(0, 0, later), Duration::from_secs(1) / 64);
+        assert!(allowance.spend(1, 1 << 20, later) > Duration::from_mins(1));
+        assert_eq!(allowance.recovery(later + Duration::from_hours(1)), Duration::ZERO);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use super::Target;
 use super::clean::clean;
 use crate::error::{Error, Result};
+use crate::ui;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::str::FromStr;
@@ -53,7 +54,7 @@ impl Expanded {
     /// No match is an error; what could not be looked into is said.
     pub fn required(self) -> Result<Vec<Target>> {
         for place in &self.unreadable {
-            eprintln!("warning: {place}");
+            ui::say(&format!("warning: {place}"));
         }
         match self.unmatched.first() {
             None => Ok(self.targets),

@@ -2,8 +2,8 @@
 
 use super::policy::notify;
 use super::{
-    Config, ConfigError, DriverFiles, FailureAction, GpuPolicy, InitMode, NotifySocket, PowerAction, Restart,
-    Source, value,
+    Capabilities, Config, ConfigError, DriverFiles, FailureAction, GpuPolicy, InitMode, NotifySocket,
+    PowerAction, Restart, Source, value,
 };
 
 const ORIGIN: &str = "kernel command line";
@@ -147,6 +147,18 @@ pub const KEYS: &[Key] = &[
         expects: "NAME, UID, NAME:GROUP or UID:GID",
         help: "the user of the command; default root",
         set: |config, text| (!text.is_empty()).then(|| config.user = text.into()),
+    },
+    Key {
+        name: "gpu_initrd.capabilities",
+        expects: "all, none, or names such as chown,setuid, of which `default` stands for a container engine's",
+        help: "the capabilities that the command and whatever it starts may have; without `sys_admin` among them, what could be changed in /proc and /sys is read-only, and device nodes that it makes have no effect; default `all`",
+        set: |config, text| Capabilities::named(text).map(|set| config.capabilities = set),
+    },
+    Key {
+        name: "gpu_initrd.no_new_privs",
+        expects: "0 or 1",
+        help: "no program gains privileges when it is started: set-user-ID bits and file capabilities have no effect; default 0",
+        set: |config, text| value::boolean(text).map(|on| config.no_new_privs = on),
     },
     Key {
         name: "gpu_initrd.workdir",

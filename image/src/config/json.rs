@@ -1,7 +1,9 @@
 //! `config.json` on the config disk: our own keys, and those that hypeman writes.
 
 use super::cmdline::init_mode;
-use super::{Config, ConfigError, DriverFiles, ExpectedGpus, Restart, Volume, VolumeMode, value};
+use super::{
+    Capabilities, Config, ConfigError, DriverFiles, ExpectedGpus, Restart, Volume, VolumeMode, value,
+};
 use serde_json::Value;
 
 const ORIGIN: &str = "config.json";
@@ -61,6 +63,24 @@ pub const JSON_KEYS: &[JsonKey] = &[
         help: "user of the command, looked up in the image; default root",
         same_as: Some("gpu_initrd.user"),
         set: |config, json| json.as_str().map(|text| config.user = text.into()),
+    },
+    JsonKey {
+        name: "capabilities",
+        expects: "a list of capabilities, or \"all\", \"none\" or \"default\"",
+        help: "the same as `gpu_initrd.capabilities`",
+        same_as: Some("gpu_initrd.capabilities"),
+        set: |config, json| {
+            let names = strings(json)?.join(",");
+            let text = if json.as_array().is_some_and(Vec::is_empty) { "none" } else { &names };
+            Capabilities::named(text).map(|set| config.capabilities = set)
+        },
+    },
+    JsonKey {
+        name: "no_new_privs",
+        expects: "true or false",
+        help: "the same as `gpu_initrd.no_new_privs`",
+        same_as: Some("gpu_initrd.no_new_privs"),
+        set: |config, json| json.as_bool().map(|on| config.no_new_privs = on),
     },
     JsonKey {
         name: "hostname",
@@ -244,6 +264,23 @@ mod tests {
         assert_eq!(config, expected);
         // What the file says must be right all the same.
         assert!(config.apply_json(br#"{"init_mode": "maybe"}"#).is_err());
+    }
+
+    #[test]
+    fn capabilities_are_a_list_or_a_word() {
+        let set = |json: &str| {
+            let mut config = Config::default();
+            config
+                .apply_json(format!(r#"{{"capabilities": {json}}}"#).as_bytes())
+                .map(|()| config.capabilities)
+        };
+        let named = |text: &str| Ok(Capabilities::named(text).unwrap());
+        assert_eq!(set(r#""default""#), named("default"));
+        assert_eq!(set(r#"["CAP_CHOWN", "kill"]"#), named("kill,chown"));
+        assert_eq!((set("[]"), set(r#"["all"]"#)), (named("none"), named("all")));
+        for wrong in ["null", r#""""#, "{}", r#"["al"]"#, "[1]"] {
+            assert!(set(wrong).is_err(), "{wrong}");
+        }
     }
 
     /// Every key of both has its partner named.

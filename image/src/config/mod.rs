@@ -2,10 +2,12 @@
 //!
 //! Unknown keys are reported, bad values are errors: a typing mistake must not become a default.
 
+mod capabilities;
 mod cmdline;
 mod json;
 mod policy;
 
+pub use capabilities::Capabilities;
 pub use cmdline::{KEYS, Key, words};
 pub use json::{JSON_KEYS, JsonKey};
 pub use policy::{FailureAction, NotifySocket, Restart};
@@ -206,6 +208,10 @@ pub struct Config {
     pub env: BTreeMap<String, String>,
     /// `name`, `uid`, `name:group` or `uid:gid`, looked up in the image.
     pub user: String,
+    /// The capabilities that the program, and whatever it starts, may have.
+    pub capabilities: Capabilities,
+    /// No program that it starts gains privileges: set-user-ID bits and file capabilities have no effect.
+    pub no_new_privs: bool,
     /// Host name; `None`: the kernel's.
     pub hostname: Option<String>,
     /// More file systems for the container.
@@ -247,6 +253,8 @@ impl Default for Config {
             workdir: "/".into(),
             env: BTreeMap::new(),
             user: String::new(),
+            capabilities: Capabilities::ALL,
+            no_new_privs: false,
             hostname: None,
             volumes: Vec::new(),
             module_parameters: BTreeMap::new(),
@@ -296,6 +304,14 @@ impl Config {
     /// write, wins for the keys that both have.
     pub fn apply_json(&mut self, bytes: &[u8]) -> Result<(), ConfigError> {
         json::apply(self, bytes)
+    }
+
+    /// What is asked for and cannot be had together, in words.
+    pub fn contradiction(&self) -> Option<&'static str> {
+        let confined = self.capabilities != Capabilities::ALL || self.no_new_privs;
+        (self.init_mode == InitMode::Systemd && confined).then_some(
+            "an init of the image's own (init_mode=systemd) has every privilege, and capabilities or no_new_privs are given",
+        )
     }
 
     /// The whole command: entrypoint, then cmd.
@@ -379,6 +395,15 @@ mod tests {
         assert_eq!(gpus("2"), Some(ExpectedGpus::Count(2)));
         assert_eq!(gpus("10de:2330"), Some(ExpectedGpus::Ids(vec![(0x10de, 0x2330)])));
         assert_eq!(gpus("10de:23"), None);
+    }
+
+    #[test]
+    fn an_init_of_the_images_own_cannot_be_confined() {
+        let asked = |line: &str| Config::from_cmdline(line).unwrap().contradiction().is_some();
+        assert!(asked("gpu_initrd.init_mode=systemd gpu_initrd.capabilities=default"));
+        assert!(asked("gpu_initrd.init_mode=systemd gpu_initrd.no_new_privs=1"));
+        assert!(!asked("gpu_initrd.init_mode=systemd gpu_initrd.capabilities=all gpu_initrd.no_new_privs=0"));
+        assert!(!asked("gpu_initrd.capabilities=none gpu_initrd.no_new_privs=1"));
     }
 
     #[test]

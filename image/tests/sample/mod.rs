@@ -65,7 +65,7 @@ pub fn status() -> Status {
         phase: Phase::Running,
         outcome: Outcome::Ready,
         uptime_ms: 12_345,
-        memory: Some(Memory { total: 512 << 20, available: 300 << 20 }),
+        memory: Some(Memory { total: 512 << 20, available: 300 << 20, init: 1500 << 10 }),
         events: 7,
         phases: vec![PhaseTime {
             phase: Phase::Gpu,

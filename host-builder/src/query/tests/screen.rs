@@ -48,7 +48,7 @@ fn a_full_status() -> Status {
             },
         ],
         gpus: vec![gpu],
-        memory: Some(Memory { total: 512 << 20, available: 300 << 20 }),
+        memory: Some(Memory { total: 512 << 20, available: 300 << 20, init: 1500 << 10 }),
         nodes: vec![Node {
             path: "/dev/nvidia0".into(),
             major: 195,
@@ -112,7 +112,7 @@ loader     libcuda.so.1 → /opt/x.so (not the injected file)
 container  pid 99, killed by SIGKILL, out of memory, started again 3 times, 1 killed for memory: sh -c :
     | one
     | two
-memory     300 of 512 MiB available
+memory     300 of 512 MiB available; guest-init had at most 1500 KiB
 ";
     assert_eq!(screen(&a_full_status(), false), expected);
     let coloured = screen(&a_full_status(), true);

@@ -143,7 +143,11 @@ impl View {
 
     pub(super) fn memory(&mut self, status: &Status) {
         if let Some(memory) = &status.memory {
-            let row = format!("{} of {} MiB available", memory.available >> 20, memory.total >> 20);
+            let (available, total) = (memory.available >> 20, memory.total >> 20);
+            let row = format!(
+                "{available} of {total} MiB available; guest-init had at most {} KiB",
+                memory.init >> 10
+            );
             self.rows("memory", &[row]);
         }
     }
