@@ -89,6 +89,12 @@ impl Cache {
         })
     }
 
+    /// What [`Self::derived`] has made before, if it has.
+    pub fn kept(&self, room: &str, key: &str) -> Result<Option<PathBuf>> {
+        let path = self.room(room)?.join(key);
+        Ok(path.exists().then_some(path))
+    }
+
     /// [`Self::derived`] for what is checked whenever it is used: nobody waits until it is on the disk.
     pub fn derived_checked(
         &self,

@@ -1,6 +1,7 @@
 //! What must not stay behind when the program is interrupted: temporary files and directories, programs beside it, a
 //! terminal in raw mode.
 
+use crate::ui;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -82,9 +83,9 @@ pub fn install() {
             std::process::exit(0);
         }
         if MAKES_NOTHING.load(Ordering::Relaxed) {
-            eprintln!("\ninterrupted");
+            ui::say("\ninterrupted");
         } else {
-            eprintln!("\ninterrupted: nothing half-written was left; what was fetched and built is kept");
+            ui::say("\ninterrupted: nothing half-written was left; what was fetched and built is kept");
         }
         std::process::exit(2);
     });

@@ -1,11 +1,14 @@
 //! The host side: builds the GPU initrd from pinned artifacts, starts guests to try it, and asks them how they are.
 
 #![cfg_attr(not(test), warn(unused_crate_dependencies))]
+// What is printed comes from anywhere: `ui` makes it harmless.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod archive;
 pub mod cache;
 pub mod cli;
 pub mod commands;
+mod compare;
 pub mod doctor;
 pub mod error;
 pub mod gpus;
@@ -22,6 +25,7 @@ pub mod query;
 pub mod resolve;
 pub mod select;
 pub mod source;
+pub mod space;
 pub mod toolroot;
 pub mod trees;
 pub mod ui;

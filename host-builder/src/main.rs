@@ -2,7 +2,6 @@
 
 use clap::Parser;
 use host_builder::cli::{Cli, Command};
-use host_builder::query::clean::clean_lines;
 use host_builder::{commands, interrupt, ui};
 use std::process::ExitCode;
 
@@ -33,9 +32,9 @@ fn main() -> ExitCode {
         }
     };
     result.and_then(|code| ui::finish().map(|()| code)).unwrap_or_else(|error| {
-        eprintln!("error: {}", clean_lines(&error.chain()));
+        ui::say(&format!("error: {}", error.chain()));
         if let Some(remedy) = error.remedy() {
-            eprintln!("  what to do: {}", clean_lines(remedy));
+            ui::say(&format!("  what to do: {remedy}"));
         }
         ExitCode::from(2)
     })

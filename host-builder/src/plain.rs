@@ -38,6 +38,12 @@ pub fn read_text(path: &Path) -> Result<String> {
     text(read(path, MAX_TEXT)?, path)
 }
 
+/// A text that the user names: it may come through a pipe, and may have been written by anybody.
+pub fn given(path: &Path) -> io::Result<String> {
+    let bytes = whole(File::open(path)?, MAX_TEXT)?;
+    String::from_utf8(bytes).map_err(io::Error::other)
+}
+
 /// All of a file that [`open_below`] opens.
 pub fn read_below(directory: &Path, path: &str, most: u64) -> Result<Vec<u8>> {
     open_below(directory, path).and_then(|file| whole(file, most)).doing("reading", &directory.join(path))
@@ -75,6 +81,7 @@ mod tests {
     #[test]
     fn what_is_no_regular_file_is_an_error_at_once() {
         let dir = tempfile::tempdir().unwrap();
+        assert!(given(Path::new("/dev/zero")).unwrap_err().to_string().contains("at most"));
         let at = |name: &str| dir.path().join(name);
         nix::unistd::mkfifo(&at("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
         symlink("/dev/zero", at("endless")).unwrap();

@@ -2,8 +2,10 @@
 //! unpacked, no maintainer scripts, entered through a user and a mount namespace.
 
 use crate::cache::Cache;
+use crate::compare::differences;
 use crate::error::{Doing, Error, Result};
 use crate::lock::{Artifact, Lock, Set};
+use crate::trees::Altered;
 use crate::ui::{Ui, Unit};
 use crate::unpack::Unpacker;
 use std::collections::BTreeMap;
@@ -28,6 +30,9 @@ shift
 exec chroot "$root" "$@"
 "#;
 
+/// Where they are in the cache.
+const ROOM: &str = "toolroots";
+
 /// An unpacked toolroot.
 #[derive(Debug, Clone)]
 pub struct Toolroot {
@@ -44,13 +49,24 @@ impl Toolroot {
         ui: &Ui,
     ) -> Result<Self> {
         let packages = lock.set(set);
-        let key = format!(
-            "{:.24}-{:.8}",
-            lock.digest(&[set]),
-            crate::cache::sha256(format!("{links:?}").as_bytes())
-        );
-        let root = cache.derived("toolroots", &key, |dir| make(cache, &packages, links, dir, ui))?;
+        let root =
+            cache.derived(ROOM, &key(lock, set, links), |dir| make(cache, &packages, links, dir, ui))?;
         Ok(Self { root })
+    }
+
+    /// How what was unpacked before differs from the packages; `None` when there is nothing of this set. Its packages are in the
+    /// cache.
+    pub fn altered(
+        cache: &Cache,
+        lock: &Lock,
+        set: Set,
+        links: &BTreeMap<String, String>,
+    ) -> Result<Option<Altered>> {
+        let Some(dir) = cache.kept(ROOM, &key(lock, set, links))? else { return Ok(None) };
+        let fresh = cache.scratch()?;
+        make(cache, &lock.set(set), links, fresh.path(), &Ui::new(true))?;
+        let differences = differences(fresh.path(), &dir)?;
+        Ok(Some(Altered { dir, differences }))
     }
 
     /// Where its files are on this machine.
@@ -78,6 +94,11 @@ impl Toolroot {
             .env("HOME", "/tmp");
         command
     }
+}
+
+fn key(lock: &Lock, set: Set, links: &BTreeMap<String, String>) -> String {
+    let links = crate::cache::sha256(format!("{links:?}").as_bytes());
+    format!("{:.24}-{links:.8}", lock.digest(&[set]))
 }
 
 fn make(

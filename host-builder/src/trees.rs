@@ -1,6 +1,7 @@
 //! Unpacked packages, cached by the package's digest, each with an index of its files and their digests.
 
 use crate::cache::{Cache, sha256, write_atomically};
+use crate::compare::differences;
 use crate::error::{Doing, Error, Result};
 use crate::lock::Artifact;
 use crate::plain;
@@ -8,6 +9,9 @@ use crate::unpack::{Unpacked, Unpacker};
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+
+/// Where they are in the cache.
+const ROOM: &str = "trees";
 
 /// One unpacked artifact.
 #[derive(Debug, Clone)]
@@ -26,15 +30,18 @@ impl Tree {
     /// The unpacked form of an artifact that is in the cache.
     pub fn of(cache: &Cache, artifact: &Artifact) -> Result<Self> {
         let key = artifact.tree_key();
-        let dir = cache.derived("trees", &key, |dir| {
-            let root = dir.join("files");
-            fs::create_dir(&root).doing("creating", &root)?;
-            let mut unpacker = Unpacker::new(&root).bound(artifact.bound()).only(&artifact.only);
-            unpacker.file(&cache.verified_blob(&artifact.sha256)?, &artifact.name)?;
-            write_json(&dir.join("index.json"), &unpacker.finish())
-        })?;
+        let dir = cache.derived(ROOM, &key, |dir| unpack(cache, artifact, dir))?;
         let files = read_json(&dir.join("index.json"))?;
         Ok(Self { root: dir.join("files"), origin: artifact.origin(), key, files })
+    }
+
+    /// How what was unpacked of an artifact before differs from what it holds, in words; `None` when there is nothing of it.
+    pub fn altered(cache: &Cache, artifact: &Artifact) -> Result<Option<Altered>> {
+        let Some(dir) = cache.kept(ROOM, &artifact.tree_key())? else { return Ok(None) };
+        let fresh = cache.scratch()?;
+        unpack(cache, artifact, fresh.path())?;
+        let differences = differences(fresh.path(), &dir)?;
+        Ok(Some(Altered { dir, differences }))
     }
 
     /// Its file at this path.
@@ -62,6 +69,23 @@ impl Tree {
     pub fn path(&self, file: &Unpacked) -> PathBuf {
         self.root.join(&file.path)
     }
+}
+
+/// What is kept of an artifact, or of several, and how it differs from them.
+#[derive(Debug)]
+pub struct Altered {
+    /// Where it is.
+    pub dir: PathBuf,
+    /// In words, a path each.
+    pub differences: Vec<String>,
+}
+
+fn unpack(cache: &Cache, artifact: &Artifact, dir: &Path) -> Result<()> {
+    let root = dir.join("files");
+    fs::create_dir(&root).doing("creating", &root)?;
+    let mut unpacker = Unpacker::new(&root).bound(artifact.bound()).only(&artifact.only);
+    unpacker.file(&cache.verified_blob(&artifact.sha256)?, &artifact.name)?;
+    write_json(&dir.join("index.json"), &unpacker.finish())
 }
 
 /// Writes a value as JSON, whole or not at all.

@@ -43,7 +43,7 @@ impl Ui {
     /// One line.
     pub fn line(&self, text: impl AsRef<str>) {
         if !self.quiet {
-            self.bars.suspend(|| eprintln!("{}", clean_lines(text.as_ref())));
+            self.bars.suspend(|| say(text.as_ref()));
         }
     }
 
@@ -92,6 +92,12 @@ impl Ui {
 #[allow(clippy::cast_precision_loss)]
 pub fn megabytes(bytes: u64) -> String {
     format!("{:.1} MB", bytes as f64 / 1e6)
+}
+
+/// Says something on standard error, harmless to a terminal: all that is said there goes through here.
+pub fn say(text: &str) {
+    // Nobody can be told that it cannot be said.
+    let _ = writeln!(std::io::stderr().lock(), "{}", clean_lines(text));
 }
 
 /// Why standard output did not take a result.

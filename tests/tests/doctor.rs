@@ -282,7 +282,7 @@ fn take(image: &Path, work: &Path, whole: bool, tools: &dyn Fn(Disk) -> Result<T
     let tree = contents.tree();
     let bytes = tree.paths[layout::MANIFEST.as_bytes()].item.content.as_deref().unwrap();
     let manifest = (Manifest::from_json(bytes).unwrap(), bytes);
-    Packed::take(Origin { archive: &archive, manifest, disk: None, whole }, work, tools)
+    Packed::take(Origin { archive: &archive, tree: &tree, manifest, disk: None, whole }, work, tools)
 }
 
 /// As on a machine without erofs-utils.

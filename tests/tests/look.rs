@@ -12,11 +12,12 @@ use host_builder::{
     trees::Tree,
 };
 use image::layout;
+use image::manifest::{Kind, Manifest};
 use rig::{
     build::{cache, initrd, program},
     process::run,
     roots::{Recipe, Suite},
-    variant::Variant,
+    variant::{self, Variant},
 };
 use serde_json::Value;
 
@@ -177,6 +178,8 @@ fn our_image_is_listed_as_cpio_lists_it_and_good() {
         text.contains(&format!("\nsha256 {}\n", built.sha256())) && text.contains("no attacker"),
         "{text}"
     );
+    let compared = text.lines().any(|line| line.ends_with("files are those of their packages"));
+    assert!(compared && !text.contains("UNCHECKED"), "{text}");
     let digest = |digest: &str| host_builder(&["verify", "--sha256", digest], &built.initrd).status.code();
     assert_eq!((digest(built.sha256()), digest(&"0".repeat(64))), (Some(0), Some(1)));
     let report = json(&["inspect", "--json"], &built.initrd);
@@ -222,6 +225,39 @@ fn an_image_that_was_altered_is_told_from_the_one_that_was_built() {
     let differences: Value = serde_json::from_slice(&differences.stdout).unwrap();
     assert_eq!(differences["changed"].as_array().unwrap().len(), 1, "{differences}");
     assert_eq!(host_builder(&["diff", original], &initrd().initrd).status.code(), Some(0));
+}
+
+/// An attacker who alters a file alters its digest in the manifest, too.
+#[test]
+fn an_image_that_agrees_with_itself_is_held_against_its_packages() {
+    let (dir, built) = (tempfile::tempdir().unwrap(), initrd());
+    let lock = built.lock.to_str().unwrap();
+    let manifest = variant::manifest(&built.initrd).unwrap();
+    for of in ["/libcuda.so.", "/nvidia.ko", "/virtio_blk.ko", "/gsp_ga10x.bin"] {
+        let file = manifest.files.iter().find(|file| file.path.contains(of)).unwrap();
+        let altered = dir.path().join("altered.img");
+        let mut variant = Variant::of(&built.initrd).unwrap();
+        let bytes = variant.file(&file.path);
+        bytes[1000] ^= 1;
+        let new = host_builder::cache::sha256(bytes);
+        variant.edit_manifest(|manifest| set_digest(manifest, &file.path, &new));
+        variant.write(&altered).unwrap();
+        assert_eq!(host_builder(&["verify"], &altered).status.code(), Some(0), "{of}");
+        let verified = host_builder(&["verify", "--lock", lock], &altered);
+        let text = String::from_utf8(verified.stdout).unwrap();
+        assert_eq!(verified.status.code(), Some(1), "{text}");
+        let line = format!(
+            "{}: its content: expected a file of {}, found {new}\n1 difference",
+            file.path, file.origin
+        );
+        assert!(text.starts_with(&line), "{text}");
+    }
+}
+
+fn set_digest(manifest: &mut Manifest, path: &str, digest: &str) {
+    let file = manifest.files.iter_mut().find(|file| file.path == path).unwrap();
+    let Kind::File { sha256, .. } = &mut file.kind else { panic!("{file:?}") };
+    digest.clone_into(sha256);
 }
 
 #[test]

@@ -13,6 +13,7 @@ pub mod extract;
 mod lz4;
 mod source;
 mod strict;
+mod take;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -22,6 +23,7 @@ pub use boot_config::BootConfig;
 pub use collect::{Contents, Item, Want, absolute};
 pub use detect::Compression;
 pub use source::Source;
+pub use take::take;
 pub use tree::{Left, Remark, Tree};
 pub use walk::{Content, Place};
 

@@ -1,5 +1,6 @@
 //! The command line of `boot`.
 
+use super::DEFAULT_LOCK;
 use crate::profile;
 use crate::vm::accel::Choice;
 use clap::Args;
@@ -14,9 +15,6 @@ Examples:
 Beside it: host-builder status unix:out/vsock.sock --wait ready
 
 Exit codes: 0 the guest has ended (whatever its program returned: ask status), 2 failure or interrupt.";
-
-/// Lock file that build-initrd writes.
-pub(super) const DEFAULT_LOCK: &str = "initrd.lock";
 
 /// Arguments of `boot`.
 #[derive(Debug, Args)]

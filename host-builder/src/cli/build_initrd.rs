@@ -1,6 +1,6 @@
 //! The command line of `build-initrd`.
 
-use super::AccessArgs;
+use super::{AccessArgs, DEFAULT_LOCK};
 use crate::gpus::Asked;
 use crate::pack::Compression;
 use crate::payload;
@@ -18,7 +18,7 @@ pub struct BuildInitrd {
     #[arg(long, value_name = "NAME|FILE", default_value = profile::DEFAULT)]
     pub profile: String,
     /// Lock file: read when it is there, else written.
-    #[arg(long, value_name = "FILE", default_value = "initrd.lock")]
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_LOCK)]
     pub lock: PathBuf,
     /// Resolve the profile again, and replace the lock.
     #[arg(long)]

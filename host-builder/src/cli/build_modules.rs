@@ -1,6 +1,6 @@
 //! The command line of `build-modules`.
 
-use super::AccessArgs;
+use super::{AccessArgs, DEFAULT_LOCK};
 use crate::kernel_modules::sign::Hash;
 use crate::profile;
 use clap::{Args, ValueEnum};
@@ -24,7 +24,7 @@ pub struct BuildModules {
     #[arg(long, value_name = "NAME|FILE", default_value = profile::DEFAULT)]
     pub profile: String,
     /// Lock file: read when it is there, else written. Not needed with --source, --headers and --toolchain host.
-    #[arg(long, value_name = "FILE", default_value = "initrd.lock")]
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_LOCK)]
     pub lock: PathBuf,
     /// Another source of the open modules, taken as it is: a directory, a tar or zip archive, or NVIDIA's .run installer.
     #[arg(long, value_name = "DIR|ARCHIVE")]

@@ -1,6 +1,6 @@
 //! The command line of `doctor`.
 
-use super::boot::DEFAULT_LOCK;
+use super::DEFAULT_LOCK;
 use clap::Args;
 use std::path::PathBuf;
 

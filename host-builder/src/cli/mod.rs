@@ -42,6 +42,9 @@ pub use sbom::{Format as SbomFormat, Sbom};
 pub use status::Status;
 pub use verify::Verify;
 
+/// The lock of a directory, unless another is named.
+pub const DEFAULT_LOCK: &str = "initrd.lock";
+
 /// Gives a GPU to a container in a microVM: builds the initrd with the NVIDIA driver, and asks guests how they are.
 #[derive(Debug, Parser)]
 #[command(name = "host-builder", version, max_term_width = 110)]

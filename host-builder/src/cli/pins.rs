@@ -1,6 +1,6 @@
 //! The command line of `pins`.
 
-use super::AccessArgs;
+use super::{AccessArgs, DEFAULT_LOCK};
 use crate::profile;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
@@ -40,7 +40,9 @@ pub enum PinsCommand {
     /// Modules, their source, firmware and libraries must be offered in the very same version, and the source must fit
     /// the kernel; otherwise nothing is written. `550.x` is the newest of that branch that is offered whole.
     Update(Update),
-    /// Hash everything again, and ask the sources whether they still offer it.
+    /// Hash everything again, compare what the cache keeps unpacked of it, and ask the sources whether they still offer it.
+    ///
+    /// Modules and images that were made here are not compared: they are made from what is.
     Verify(Verify),
     /// Write a profile from addresses or files.
     ///
@@ -61,7 +63,7 @@ pub struct Which {
     #[arg(long, value_name = "NAME|FILE", default_value = profile::DEFAULT)]
     pub profile: String,
     /// Lock file.
-    #[arg(long, value_name = "FILE", default_value = "initrd.lock")]
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_LOCK)]
     pub lock: PathBuf,
 }
 
@@ -83,7 +85,7 @@ pub struct List {
     #[arg(long, value_name = "FILE")]
     pub profile: Vec<String>,
     /// Lock files, of whichever profiles they are. May be given more than once.
-    #[arg(long, value_name = "FILE", default_value = "initrd.lock")]
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_LOCK)]
     pub lock: Vec<PathBuf>,
     /// Print the result as JSON on standard output.
     #[arg(long)]

@@ -17,10 +17,14 @@ Exit codes: 0 all as stated, 1 something differs, 2 not an initramfs, or one wit
 pub struct Verify {
     /// The image.
     pub image: PathBuf,
-    /// Lock that the image must have been made from: every package, the kernel, the driver and the profile.
+    /// Lock that the image must have been made from: every package, the kernel, the driver and the profile. Files are compared with those of the
+    /// packages that are in the cache; of others it is said that they are unchecked.
     #[arg(long, value_name = "FILE")]
     pub lock: Option<PathBuf>,
-    /// Payload disk that belongs to the image: its size, its file system and its hash tree.
+    /// Directory of `pins vendor`, for packages that are not in the cache: files are compared with those of their packages.
+    #[arg(long, value_name = "DIR", requires = "lock")]
+    pub mirror: Option<PathBuf>,
+    /// Payload disk that belongs to the image: its size, its file system and every file in it, its hash tree.
     #[arg(long, value_name = "DISK")]
     pub payload: Option<PathBuf>,
     /// SHA-256 that the image must have, from a place that an attacker cannot change. Without it, what is found is damage: who can write the

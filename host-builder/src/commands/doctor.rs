@@ -1,16 +1,14 @@
 //! `doctor`: a host, or a container image, before the boot.
 
+use super::file_systems::tools;
 use super::manifest_of::{is_manifest, required};
 use crate::archive::{Archive, Want};
 use crate::cache::Cache;
 use crate::cli::{DEFAULT_PAYLOAD_OUTPUT, Doctor as Arguments};
-use crate::doctor::{self, Asked, Container, Disk, Host, Origin, Packed, Report, Tools};
-use crate::error::{Doing, Error, Result};
-use crate::lock::{Lock, Set};
+use crate::doctor::{self, Asked, Container, Disk, Host, Origin, Packed, Report};
+use crate::error::{Doing, Result};
 use crate::query::view::wants_colour;
-use crate::toolroot::Toolroot;
-use crate::ui::{Ui, print_as_json, print_painted};
-use std::collections::BTreeMap;
+use crate::ui::{print_as_json, print_painted};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -65,59 +63,18 @@ fn directory(
         return Ok((root, None));
     }
     let kind = Disk::of(&root)?;
-    let (directory, unread) = doctor::unpack(&tools(args, kind, cache)?, kind, &root, &work.join("root"))?;
+    let (directory, unread) =
+        doctor::unpack(&tools(&args.lock, kind, cache)?, kind, &root, &work.join("root"))?;
     Ok((directory, Some(unread)))
 }
 
 fn packed(args: &Arguments, image: &Path, cache: &Cache, work: &Path) -> Result<Packed> {
     let archive = Archive::open(image)?;
     let contents = archive.read(&Want { digests: false, keep: &is_manifest })?;
-    let manifest = required(&contents.tree(), image)?;
+    let tree = contents.tree();
+    let manifest = required(&tree, image)?;
     let usual = Path::new(DEFAULT_PAYLOAD_OUTPUT);
     let disk = args.payload_disk.as_deref().or_else(|| Some(usual).filter(|disk| disk.is_file()));
-    let origin = Origin { archive: &archive, manifest, disk, whole: args.root.is_some() };
-    Packed::take(origin, work, &|kind| tools(args, kind, cache))
-}
-
-/// The programs for a file system: of the lock's packages that are in the cache, else of the machine. Nothing is fetched.
-fn tools(args: &Arguments, kind: Disk, cache: &Cache) -> Result<Tools> {
-    let locked = locked_tools(args, kind, cache);
-    let machine = Tools::machine();
-    match locked {
-        Ok(Some(tools)) => Ok(tools),
-        _ if machine.has(kind.program()) => Ok(machine),
-        locked => {
-            let error = Error::new(format!(
-                "{} is needed to read this file system, and is not on this machine",
-                kind.program()
-            ))
-            .hint(format!(
-                "apt install {}; or name the lock that the image was built from: --lock FILE",
-                kind.package()
-            ));
-            Err(match locked {
-                Err(why) => error.source(why),
-                Ok(_) => error,
-            })
-        }
-    }
-}
-
-fn locked_tools(args: &Arguments, kind: Disk, cache: &Cache) -> Result<Option<Tools>> {
-    let Some(lock) = Lock::read(&args.lock)? else { return Ok(None) };
-    for set in [Set::Payload, Set::Vm] {
-        let packages = lock.set(set);
-        let mut there = !packages.is_empty();
-        for package in packages {
-            there = there && cache.has_blob(&package.sha256, package.size)?;
-        }
-        if there {
-            let root = Toolroot::of(cache, &lock, set, &BTreeMap::new(), &Ui::new(true))?;
-            let tools = Tools::at(root.path());
-            if tools.has(kind.program()) {
-                return Ok(Some(tools));
-            }
-        }
-    }
-    Ok(None)
+    let origin = Origin { archive: &archive, tree: &tree, manifest, disk, whole: args.root.is_some() };
+    Packed::take(origin, work, &|kind| tools(&args.lock, kind, cache))
 }

@@ -4,9 +4,9 @@ use super::status::json_line;
 use crate::cli::Events as Arguments;
 use crate::error::Result;
 use crate::interrupt;
-use crate::query::clean::{clean, clean_lines};
+use crate::query::clean::clean;
 use crate::query::{self, End, EventLine, EventNews, News, Part, SCHEMA, Target, view};
-use crate::ui::{print, print_on};
+use crate::ui::{self, print, print_on};
 use image::event::Event;
 use std::fmt::Write;
 use std::io::IsTerminal;
@@ -44,7 +44,7 @@ fn ask(args: &Arguments, target: &Target) -> Result<ExitCode> {
     match query::follow(target, (), args.timeout, each)? {
         End::Enough => Ok(ExitCode::SUCCESS),
         End::Gone(error) => {
-            eprintln!("the guest has gone: {}", clean_lines(&error.chain()));
+            ui::say(&format!("the guest has gone: {}", error.chain()));
             Ok(ExitCode::from(u8::from(!decided)))
         }
     }
@@ -60,7 +60,7 @@ fn listen(args: &Arguments) -> Result<ExitCode> {
                     let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGTERM);
                 }
             }
-            News::Ended(error) => eprintln!("{guest} has gone: {}", clean_lines(&error.chain())),
+            News::Ended(error) => ui::say(&format!("{guest} has gone: {}", error.chain())),
         }
     };
     query::listen(&args.listen, each)?;

@@ -4,7 +4,7 @@ use crate::archive::{Archive, BootConfig, Contents, Item, Segment, Tree, Want};
 use crate::cli::List as Arguments;
 use crate::error::Result;
 use crate::query::clean::clean;
-use crate::ui::{print_as_json, print_bytes};
+use crate::ui::{self, print_as_json, print_bytes};
 use image::cpio::kind;
 use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
@@ -40,7 +40,7 @@ struct List<'a, F> {
 
 /// What is to be said of an image beside its entries: on standard error, so that the list stays one.
 pub fn warn(image: &Path, contents: &Contents, tree: &Tree) {
-    let say = |what: &str| eprintln!("{}", clean(&format!("warning: {}: {what}", image.display()), MAX_NAME));
+    let say = |what: &str| ui::say(&clean(&format!("warning: {}: {what}", image.display()), MAX_NAME));
     for remark in tree.remarks.iter().take(MAX_WARNINGS) {
         let name = contents.items[remark.item].entry.text();
         say(&format!("{name}: the kernel does not unpack it as it says: it {}", remark.what));

@@ -4,9 +4,8 @@ use super::status::json_line;
 use crate::cli::Logs as Arguments;
 use crate::error::Result;
 use crate::interrupt;
-use crate::query::clean::clean_lines;
 use crate::query::{self, End, Part, SCHEMA, view};
-use crate::ui::print_on;
+use crate::ui::{self, print_on};
 use image::event::{LogLine, LogSource};
 use serde_json::json;
 use std::fmt::Write;
@@ -26,7 +25,7 @@ pub fn run(args: &Arguments) -> Result<ExitCode> {
     }
     interrupt::is_the_end();
     if let End::Gone(error) = query::follow(&args.target, source, args.timeout, each)? {
-        eprintln!("the guest has gone: {}", clean_lines(&error.chain()));
+        ui::say(&format!("the guest has gone: {}", error.chain()));
     }
     Ok(ExitCode::SUCCESS)
 }

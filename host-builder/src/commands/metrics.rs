@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::interrupt;
 use crate::metrics::{Collector, serve};
 use crate::query::expand;
-use crate::ui::print;
+use crate::ui::{self, print};
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -29,7 +29,7 @@ fn listen(args: &Arguments, address: &str) -> Result<ExitCode> {
     let listener = serve::bind(address)?;
     interrupt::is_the_end();
     if let Ok(address) = listener.local_addr() {
-        eprintln!("metrics are at http://{address}/metrics");
+        ui::say(&format!("metrics are at http://{address}/metrics"));
     }
     let (targets, timeout) = (args.targets.clone(), args.timeout);
     let last: Mutex<(Collector, Option<(Instant, String)>)> = Mutex::default();

@@ -11,6 +11,7 @@ pub mod doctor;
 pub mod events;
 pub mod examine;
 pub mod extract;
+mod file_systems;
 pub mod inspect;
 mod ld_cache;
 pub mod list;

@@ -4,6 +4,7 @@
 
 use crate::error::{Doing, Error, Result};
 use crate::interrupt;
+use crate::space;
 use crate::toolroot::explain;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
@@ -108,7 +109,8 @@ impl Tools {
         command.env_clear().env("PATH", "/usr/bin:/usr/sbin:/bin:/sbin").env("LC_ALL", "C").current_dir("/");
         command.stdin(Stdio::null()).stdout(said).stderr(both);
         let what = format!("reading {} with {}", image.display(), words[0]);
-        let status = wait(command, &what, DEADLINE, &mut || measure(out, &what))?;
+        let room = space::half(out)?;
+        let status = wait(command, &what, DEADLINE, &mut || measure(out, &what, room))?;
         if status.success() {
             return lines(&log, worth);
         }
@@ -165,11 +167,15 @@ fn until_end(
 }
 
 /// Ends an image that unpacks to too much.
-fn measure(out: &Path, what: &str) -> Result<()> {
+/// `room`: bytes that may be taken there.
+fn measure(out: &Path, what: &str, room: u64) -> Result<()> {
     let (mut bytes, mut files) = (0_u64, 0_u64);
     for entry in walkdir::WalkDir::new(out).into_iter().flatten() {
         files += 1;
         bytes += entry.metadata().map_or(0, |metadata| metadata.blocks() * 512);
+        if bytes > room {
+            return Err(space::short(&format!("{what}: unpacks to more"), out, room));
+        }
         if bytes > MAX_BYTES || files > MAX_FILES {
             return Err(Error::new(format!("{what}: more than {MAX_BYTES} bytes or {MAX_FILES} files"))
                 .hint("this is taken for an attack; unpack it yourself, and name the directory"));

@@ -2,6 +2,7 @@
 
 use super::confine::Tools;
 use crate::error::{Doing, Error, Result};
+use crate::space;
 use crate::ui::megabytes;
 use std::borrow::Cow;
 use std::fs::{self, File};
@@ -104,22 +105,14 @@ fn plain_file<'a>(image: &'a Path, work: &Path) -> Result<Cow<'a, Path>> {
     }
     let size =
         File::open(image).and_then(|mut device| device.seek(SeekFrom::End(0))).doing("reading", image)?;
-    let space =
-        nix::sys::statvfs::statvfs(work).map_err(std::io::Error::from).doing("looking for space in", work)?;
-    copy(image, size, space.blocks_available() * space.fragment_size(), work).map(Cow::Owned)
+    copy(image, size, space::half(work)?, work).map(Cow::Owned)
 }
 
-fn copy(image: &Path, size: u64, free: u64, work: &Path) -> Result<PathBuf> {
-    let most = free / 2;
+/// `most`: bytes that may be taken there.
+fn copy(image: &Path, size: u64, most: u64, work: &Path) -> Result<PathBuf> {
     if size > most {
-        let message = format!(
-            "{}: a disk of {} is copied before it is looked into, and half of the space in {} is {}",
-            image.display(),
-            megabytes(size),
-            work.display(),
-            megabytes(most)
-        );
-        return Err(Error::new(message).hint("make space there, or name another place: GPU_INITRD_CACHE"));
+        let disk = format!("{}: a disk of {}", image.display(), megabytes(size));
+        return Err(space::short(&format!("{disk} is copied before it is looked into"), work, most));
     }
     let place = work.join("copy");
     let mut out = File::create(&place).doing("creating", &place)?;
@@ -167,10 +160,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let device = dir.path().join("device");
         fs::write(&device, "0123456789").unwrap();
-        let error = copy(&device, 10, 19, dir.path()).unwrap_err();
+        let error = copy(&device, 10, 9, dir.path()).unwrap_err();
         assert!(error.to_string().contains("half of the space") && error.remedy().is_some(), "{error}");
         assert!(!dir.path().join("copy").exists());
-        assert_eq!(fs::read(copy(&device, 10, 20, dir.path()).unwrap()).unwrap(), b"0123456789");
+        assert_eq!(fs::read(copy(&device, 10, 10, dir.path()).unwrap()).unwrap(), b"0123456789");
         // A file is taken as it is.
         assert_eq!(plain_file(&device, dir.path()).unwrap(), Cow::Borrowed(&*device));
     }

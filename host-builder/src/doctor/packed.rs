@@ -3,7 +3,7 @@
 use super::confine::Tools;
 use super::disk::{self, Kind};
 use super::report::Check;
-use crate::archive::{Archive, absolute};
+use crate::archive::{Archive, Tree, take};
 use crate::cache::sha256_file;
 use crate::error::{Doing, Error, Result};
 use crate::gpus::{Chip, chips};
@@ -39,6 +39,8 @@ pub struct Packed {
 pub struct Origin<'a> {
     /// The image.
     pub archive: &'a Archive,
+    /// What the kernel makes of it.
+    pub tree: &'a Tree<'a>,
     /// Its manifest, and the bytes of that.
     pub manifest: (Manifest, &'a [u8]),
     /// The disk that goes with it.
@@ -54,7 +56,7 @@ impl Packed {
     /// An image that is not as it was built. That its file system cannot be read here is one only where containers' files
     /// are wanted; a host can be looked at all the same ([`Packed::unread`]).
     pub fn take(origin: Origin, work: &Path, tools: &dyn Fn(Kind) -> Result<Tools>) -> Result<Self> {
-        let Origin { archive, manifest: (manifest, bytes), disk, whole } = origin;
+        let Origin { archive, tree, manifest: (manifest, bytes), disk, whole } = origin;
         let wanted: BTreeMap<&str, &File> = manifest
             .files
             .iter()
@@ -70,12 +72,19 @@ impl Packed {
         let erofs = |image: &Path| from_erofs(image, &wanted, &directory, work, tools);
         let read = match &manifest.payload {
             Payload::Files => {
-                from_archive(archive, &wanted, &directory)?;
+                take(archive, tree, |path| match std::str::from_utf8(path) {
+                    Ok(path) if wanted.contains_key(path) => below(&directory, path).map(Some),
+                    _ => Ok(None),
+                })?;
                 Ok(())
             }
             Payload::Image { path, .. } => {
                 let image = work.join("payload");
-                from_archive_to(archive, path, &image)?;
+                let is_it = |found: &[u8]| Ok((found == path.as_bytes()).then(|| image.clone()));
+                if take(archive, tree, is_it)? == 0 {
+                    return Err(Error::new(format!("the image has no {path}, which its manifest names"))
+                        .hint("build the image again"));
+                }
                 erofs(&image)
             }
             Payload::Disk { .. } => disk.ok_or_else(no_disk).and_then(erofs),
@@ -181,37 +190,6 @@ fn below(directory: &Path, path: &str) -> Result<PathBuf> {
     let parent = place.parent().unwrap_or(directory);
     fs::create_dir_all(parent).doing("creating", parent)?;
     Ok(place)
-}
-
-/// Wanted files that are entries of the image.
-fn from_archive(archive: &Archive, wanted: &BTreeMap<&str, &File>, directory: &Path) -> Result<()> {
-    archive
-        .walk(|_, entry, content| {
-            let path = String::from_utf8_lossy(&absolute(&entry.name)).into_owned();
-            if !wanted.contains_key(path.as_str()) || entry.kind() != image::cpio::kind::FILE {
-                return Ok(());
-            }
-            let place = below(directory, &path)?;
-            let mut file = fs::File::create(&place).doing("creating", &place)?;
-            content.copy(entry, &mut file, &place)
-        })
-        .map(drop)
-}
-
-/// One entry of the image, to a file.
-fn from_archive_to(archive: &Archive, path: &str, to: &Path) -> Result<()> {
-    let mut file = None;
-    archive.walk(|_, entry, content| {
-        if absolute(&entry.name) == path.as_bytes() && entry.kind() == image::cpio::kind::FILE {
-            let new = file.insert(fs::File::create(to).doing("creating", to)?);
-            content.copy(entry, new, to)?;
-        }
-        Ok(())
-    })?;
-    let missing = || {
-        Error::new(format!("the image has no {path}, which its manifest names")).hint("build the image again")
-    };
-    file.map(drop).ok_or_else(missing)
 }
 
 /// Wanted files of an EROFS image.

@@ -35,6 +35,9 @@ pub struct Built {
     pub origin: String,
 }
 
+/// Where they are in the cache.
+const ROOM: &str = "modules";
+
 /// Builds the modules of the profile, or finds them in the cache. The toolroot is asked for only to build.
 pub fn build(
     cache: &Cache,
@@ -43,6 +46,26 @@ pub fn build(
     toolroot: impl FnOnce() -> Result<Toolroot>,
     ui: &Ui,
 ) -> Result<Built> {
+    let (key, package) = key(lock, profile)?;
+    let dir = cache.derived(ROOM, &key, |out| {
+        let toolroot = toolroot()?;
+        let work = cache.scratch()?;
+        let headers = Headers::in_toolroot(&toolroot, &lock.kernel_release)?;
+        let tree = source::locked(cache, lock, profile, &headers, work.path())?;
+        compile(&Workshop::Toolroot(toolroot), &headers, work.path(), &tree, out, ui)
+    })?;
+    Built::read(cache, dir, format!("built from {package}"))
+}
+
+/// What [`build`] has made before, if it has.
+pub fn made_here(cache: &Cache, lock: &Lock, profile: &Modules) -> Result<Option<Built>> {
+    let (key, package) = key(lock, profile)?;
+    let dir = cache.kept(ROOM, &key)?;
+    dir.map(|dir| Built::read(cache, dir, format!("built from {package}"))).transpose()
+}
+
+/// The key of all that the modules are built from, and the package of their source.
+fn key(lock: &Lock, profile: &Modules) -> Result<(String, String)> {
     let named = source::of_profile(profile, &lock.driver)?;
     let source = format!("{} {} {:?}", named.archive.unwrap_or_default(), named.subdir, profile.patch);
     let inputs = [
@@ -52,15 +75,7 @@ pub fn build(
         &lock.digest(&[Set::ModuleSource, Set::Toolroot]),
         &source,
     ];
-    let key = sha256(inputs.join("\n").as_bytes());
-    let dir = cache.derived("modules", &key, |out| {
-        let toolroot = toolroot()?;
-        let work = cache.scratch()?;
-        let headers = Headers::in_toolroot(&toolroot, &lock.kernel_release)?;
-        let tree = source::locked(cache, lock, profile, &headers, work.path())?;
-        compile(&Workshop::Toolroot(toolroot), &headers, work.path(), &tree, out, ui)
-    })?;
-    Built::read(cache, dir, format!("built from {}", named.package))
+    Ok((sha256(inputs.join("\n").as_bytes()), named.package.to_owned()))
 }
 
 /// Everything that the result of [`build`] depends on, as text: [`super::compile::recipe`] and the digest of the toolroot's packages.

@@ -96,6 +96,20 @@ impl Artifact {
         }
     }
 
+    /// Whether a manifest means it, or what was made of it, by this origin: [`Artifact::origin`], `built from NAME`, or, of a package with 32-bit
+    /// libraries, whose name and version others have, too, `NAME:ARCH VERSION`.
+    pub fn is_origin(&self, origin: &str) -> bool {
+        let compat32 = !self.sets.is_empty() && self.sets.iter().all(|set| matches!(set, Set::Compat32(_)));
+        let named =
+            if compat32 { format!("{}:{} {}", self.name, self.arch, self.version) } else { self.origin() };
+        origin == named || self.is_source_of(origin)
+    }
+
+    /// Whether it is the source that something was compiled from.
+    pub fn is_source_of(&self, origin: &str) -> bool {
+        origin.strip_prefix("built from ") == Some(&self.name)
+    }
+
     /// How many bytes it may unpack to. Where the lock does not say, a multiple of its size that no real archive reaches.
     pub fn bound(&self) -> u64 {
         let guess = self.size.saturating_mul(64).saturating_add(64 << 20);

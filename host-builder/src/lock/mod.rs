@@ -12,6 +12,7 @@ pub use self::set::Set;
 
 use crate::cache::{Staged, sha256};
 use crate::error::{Doing, Error, Result};
+use crate::plain;
 use serde::{Deserialize, Serialize};
 use std::io::Write;
 use std::path::Path;
@@ -106,7 +107,7 @@ impl Lock {
 
     /// Reads a lock, if there is one.
     pub fn read(path: &Path) -> Result<Option<Self>> {
-        let text = match std::fs::read_to_string(path) {
+        let text = match plain::given(path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             result => result.doing("reading the lock", path)?,
         };

@@ -8,6 +8,7 @@ pub use self::artifact::{Artifact, Values};
 
 use crate::error::{Doing, Error, Result};
 use crate::lock::Set;
+use crate::plain;
 use image::capability::Capability;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -212,7 +213,7 @@ impl Profile {
         let path = Path::new(name);
         let is_file = name.contains('/') || path.extension().is_some_and(|extension| extension == "toml");
         let text = if is_file {
-            std::fs::read_to_string(path).doing("reading the profile", path)?
+            plain::given(path).doing("reading the profile", path)?
         } else {
             let known = EMBEDDED.iter().find(|(known, _)| *known == name);
             let names: Vec<_> = EMBEDDED.iter().map(|(name, _)| *name).collect();

@@ -126,6 +126,11 @@ fn with_source(
     }
 }
 
+/// Whether an artifact is in the cache, or in the mirror, from where it is copied then. Nothing is fetched.
+pub fn at_hand(artifact: &Artifact, access: Access) -> Result<bool> {
+    Ok(access.cache.has_blob(&artifact.sha256, artifact.size)? || from_mirror(artifact, access)?)
+}
+
 /// Copies an artifact out of the mirror, every byte checked.
 fn from_mirror(artifact: &Artifact, access: Access) -> Result<bool> {
     let Some(mirror) = access.mirror else { return Ok(false) };

@@ -6,7 +6,7 @@ mod fetch;
 mod headers;
 
 pub use self::driver::{Choice, choose};
-pub use self::fetch::{fetch, get, in_mirror, missing, offers};
+pub use self::fetch::{at_hand, fetch, get, in_mirror, missing, offers};
 pub use self::headers::with_headers;
 
 use crate::error::{Error, Result};

@@ -15,6 +15,7 @@ pub use self::writer::Unpacked;
 use self::format::Format;
 use self::writer::Writer;
 use crate::error::{Doing, Error, Result};
+use crate::space;
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -34,9 +35,11 @@ pub struct Unpacker<'a> {
 }
 
 impl<'a> Unpacker<'a> {
-    /// Unpacks below `root`, which exists.
+    /// Unpacks below `root`, which exists, and takes no more than half of the space there.
     pub fn new(root: &'a Path) -> Self {
-        Self { writer: Writer::new(root, MAX_UNPACKED), only: &[], entries: 0 }
+        // A place that cannot be asked for its room says so when it is written to.
+        let room = space::half(root).unwrap_or(u64::MAX);
+        Self { writer: Writer::new(root, MAX_UNPACKED, room), only: &[], entries: 0 }
     }
 
     /// Unpacks to at most so many bytes.

@@ -3,6 +3,7 @@
 use super::{damaged, refused};
 use crate::cache::Hasher;
 use crate::error::{Doing, Error, Result};
+use crate::space;
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -32,14 +33,16 @@ pub struct Writer<'a> {
     checked: HashSet<PathBuf>,
     /// All files together may have so many bytes.
     pub limit: u64,
+    /// Bytes that may be taken where it is unpacked to.
+    room: u64,
     bytes: u64,
     files: BTreeMap<PathBuf, Unpacked>,
 }
 
 impl<'a> Writer<'a> {
     /// Writes below `root`, which exists.
-    pub fn new(root: &'a Path, limit: u64) -> Self {
-        Self { root, checked: HashSet::new(), limit, bytes: 0, files: BTreeMap::new() }
+    pub fn new(root: &'a Path, limit: u64, room: u64) -> Self {
+        Self { root, checked: HashSet::new(), limit, room, bytes: 0, files: BTreeMap::new() }
     }
 
     /// What was written, sorted by path.
@@ -165,6 +168,10 @@ impl<'a> Writer<'a> {
                     self.limit
                 ))
                 .hint("the archive is not what the lock describes; check where it came from, or resolve again: pins resolve"));
+            }
+            if self.bytes > self.room {
+                let what = format!("{}: unpacks to more", origin.display());
+                return Err(space::short(&what, self.root, self.room));
             }
             out.write_all(&buffer[..got]).doing("writing", target)?;
             hasher.write_all(&buffer[..got]).doing("hashing", target)?;

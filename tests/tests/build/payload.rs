@@ -1,8 +1,11 @@
 //! How the driver is carried, and for which GPUs: chosen, checked and refused at build time.
 
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use image::manifest::Kind;
 use rig::build::{initrd, initrd_with, program};
+use rig::variant::Variant;
 
 /// A build that writes nothing, with the rig's lock and the whole cache.
 fn dry(options: &[&str]) -> Output {
@@ -64,9 +67,33 @@ fn a_disk_is_an_output_beside_the_others() {
     let verity = &manifest(&["--payload", "disk"])["payload"]["verity"];
     assert_eq!(std::fs::metadata(disk).unwrap().len(), verity["disk_size"].as_u64().unwrap());
     assert_eq!(std::fs::metadata(disk).unwrap().len() % (2 << 20), 0);
-    let verified =
-        Command::new(program()).arg("verify").arg(&built.initrd).arg("--payload").arg(disk).output().unwrap();
-    assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stderr));
+    let verify = |image: &Path| {
+        let mut command = Command::new(program());
+        command.arg("verify").arg(image).arg("--payload").arg(disk).arg("--lock").arg(&built.lock);
+        let output = command.output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (code, text) = verify(&built.initrd);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains(" files were read out of the payload\n") && !text.contains("UNCHECKED"), "{text}");
+    // A manifest that says something else of a file in it.
+    let dir = tempfile::tempdir().unwrap();
+    let lying = dir.path().join("lying.img");
+    let mut variant = Variant::of(&built.initrd).unwrap();
+    let mut digest = String::new();
+    variant.edit_manifest(|manifest| {
+        let file = manifest.files.iter_mut().find(|file| file.path.ends_with("/nvidia-smi")).unwrap();
+        let Kind::File { sha256, .. } = &mut file.kind else { panic!("{file:?}") };
+        digest = std::mem::replace(sha256, "0".repeat(64));
+    });
+    variant.write(&lying).unwrap();
+    let (code, text) = verify(&lying);
+    assert_eq!(code, Some(1), "{text}");
+    let line = format!(
+        "/nvidia-smi: what the payload has: expected a file with sha256 {}, found a file with sha256 {digest}",
+        "0".repeat(64)
+    );
+    assert!(text.contains(&line), "{text}");
     super::sandbox::refused(
         &dry(&["--payload-output", "x", "--output", "x", "--quiet"]),
         &["--output and --payload-output are both x"],

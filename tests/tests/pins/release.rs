@@ -98,8 +98,24 @@ fn what_changed_or_went_is_told_by_name() {
     let place = Place::new();
     place.good(&["pins", "resolve", "--quiet"]);
     let (out, _) = place.good(&["pins", "verify"]);
-    assert!(out.contains("4 artifacts: 4 hashed again, 0 not here, 4 still offered, 0 problems"), "{out}");
+    assert!(out.contains("4 artifacts: 4 hashed again, 0 not here, 4 kept unpacked and compared, 4 still offered, 0 problems"), "{out}");
     assert!(out.contains("4 digests are recorded"), "{out}");
+
+    // Altered where it was unpacked, with its index.
+    let tree = place.path("cache/trees").join(place.artifact("nvidia-modules").tree_key());
+    let module = walkdir::WalkDir::new(&tree).into_iter().map(Result::unwrap);
+    let module = module.map(walkdir::DirEntry::into_path).find(|path| path.ends_with("nvidia.ko")).unwrap();
+    fs::write(&module, "altered").unwrap();
+    fs::write(tree.join("files/new"), "").unwrap();
+    let output = place.command(&["pins", "verify", "--offline"]).output().unwrap();
+    let out = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{out}");
+    assert!(
+        out.contains("nvidia.ko: expected sha256") && out.contains("files/new: came from nowhere"),
+        "{out}"
+    );
+    assert!(out.contains(", 2 problems"), "{out}");
+    fs::remove_dir_all(&tree).unwrap();
 
     // Gone from the page, and damaged here.
     place.server.offer(&address("vmlinux-x86_64"), None);

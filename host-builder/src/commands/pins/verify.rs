@@ -1,16 +1,23 @@
-//! `pins verify`: everything hashed again, and its sources asked.
+//! `pins verify`: everything hashed again, what was unpacked of it compared, and its sources asked.
 
 use super::locked;
 use crate::cache::{Cache, sha256_file};
 use crate::cli::pins::Verify;
 use crate::error::Result;
-use crate::lock::{Artifact, Digest, Lock};
+use crate::lock::{Artifact, Digest, Lock, Set};
+use crate::profile::Profile;
 use crate::resolve;
 use crate::source::Offer;
+use crate::toolroot::Toolroot;
+use crate::trees::{Altered, Tree};
 use crate::ui::{Ui, Unit, print, print_json};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
+
+/// Paths that are named of each thing that is kept.
+const MOST: usize = 10;
 
 /// What was found.
 #[derive(Debug, Default, Serialize)]
@@ -18,6 +25,8 @@ struct Report {
     artifacts: usize,
     hashed: usize,
     not_here: usize,
+    /// What is kept unpacked: of artifacts, and of sets of them.
+    unpacked: usize,
     recorded: usize,
     offered: Option<usize>,
     /// What differs or is no longer offered.
@@ -33,6 +42,10 @@ pub fn run(args: &Verify) -> Result<ExitCode> {
     let mut report = Report { artifacts: lock.artifact.len(), ..Report::default() };
     report.recorded = lock.artifact.iter().filter(|artifact| artifact.digest == Digest::Recorded).count();
     hash(&lock, &cache, access.mirror, &ui, &mut report)?;
+    // What differs from the lock is no measure for what was unpacked of it.
+    if report.problems.is_empty() {
+        compare(&profile, &lock, &cache, &ui, &mut report)?;
+    }
     if !access.offline {
         let answers = resolve::offers(&profile, &lock, access)?;
         report.offered = Some(answers.iter().filter(|(_, offer)| *offer == Offer::Yes).count());
@@ -71,6 +84,40 @@ fn hash(lock: &Lock, cache: &Cache, mirror: Option<&Path>, ui: &Ui, report: &mut
     Ok(())
 }
 
+/// Unpacks again what is kept unpacked, and compares: programs of it are run, and files of it packed.
+fn compare(profile: &Profile, lock: &Lock, cache: &Cache, ui: &Ui, report: &mut Report) -> Result<()> {
+    let is_here = |artifact: &&Artifact| cache.has_blob(&artifact.sha256, artifact.size).unwrap_or(false);
+    let bar = ui.bar("comparing what was unpacked", lock.artifact.len() as u64, Unit::Count);
+    for artifact in &lock.artifact {
+        if is_here(&artifact) {
+            report.kept(Tree::altered(cache, artifact)?);
+        }
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    let none = BTreeMap::new();
+    let links = profile.toolroot.as_ref().map_or(&none, |toolroot| &toolroot.links);
+    for (set, links) in [(Set::Toolroot, links), (Set::Payload, &none), (Set::Vm, &none)] {
+        if lock.set(set).iter().all(is_here) {
+            report.kept(Toolroot::altered(cache, lock, set, links)?);
+        }
+    }
+    Ok(())
+}
+
+impl Report {
+    fn kept(&mut self, altered: Option<Altered>) {
+        let Some(Altered { dir, differences }) = altered else { return };
+        self.unpacked += 1;
+        let more = differences.len().saturating_sub(MOST);
+        let shown = differences.iter().take(MOST);
+        self.problems.extend(shown.map(|what| format!("{}/{what}: remove that directory", dir.display())));
+        if more > 0 {
+            self.problems.push(format!("{}: {more} more paths differ", dir.display()));
+        }
+    }
+}
+
 fn differs(artifact: &Artifact, place: &Path) -> Result<Option<String>> {
     let found = sha256_file(place)?;
     let named = || format!("{} {}", artifact.name, artifact.version);
@@ -90,10 +137,11 @@ fn text(report: &Report) -> String {
         .offered
         .map_or_else(|| "sources not asked".to_owned(), |count| format!("{count} still offered"));
     text.push_str(&format!(
-        "{} artifacts: {} hashed again, {} not here, {offered}, {} problems\n",
+        "{} artifacts: {} hashed again, {} not here, {} kept unpacked and compared, {offered}, {} problems\n",
         report.artifacts,
         report.hashed,
         report.not_here,
+        report.unpacked,
         report.problems.len()
     ));
     if report.recorded > 0 {

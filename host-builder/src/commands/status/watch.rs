@@ -4,9 +4,8 @@ use super::round::{self, Show};
 use super::{Arguments, DEFAULT_ANSWER, code, json_line};
 use crate::error::{Error, Result};
 use crate::interrupt;
-use crate::query::clean::clean_lines;
 use crate::query::{self, Answer, Target, expand, view};
-use crate::ui::print_on;
+use crate::ui::{self, print_on};
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -54,7 +53,7 @@ pub(super) fn one(args: &Arguments, target: &Target) -> Result<ExitCode> {
                     _ if is_open => std::thread::sleep(AGAIN),
                     None => return Err(error.into()),
                     Some((code, _)) => {
-                        eprintln!("the guest has gone: {}", clean_lines(&error.chain()));
+                        ui::say(&format!("the guest has gone: {}", error.chain()));
                         return Ok(ExitCode::from(code));
                     }
                 }
@@ -81,7 +80,7 @@ pub(super) fn many(args: &Arguments) -> Result<ExitCode> {
     if !is_seen {
         return Ok(ExitCode::SUCCESS);
     }
-    eprintln!("the guests have gone");
+    ui::say("the guests have gone");
     Ok(ExitCode::from(code))
 }
 

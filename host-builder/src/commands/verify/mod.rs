@@ -1,18 +1,25 @@
 //! `verify`: every file of an image against its manifest, and the manifest against a lock.
 
 mod disk;
+mod packages;
+mod payload;
 #[cfg(test)]
 mod tests;
 
+use self::packages::Compared;
+use super::file_systems::tools;
 use super::list::kind_name;
 use super::manifest_of::{is_manifest, required};
-use crate::archive::{Archive, BootConfig, Contents, Item, Tree, Want, absolute};
-use crate::cache::{self, sha256_file};
+use crate::archive::{Archive, BootConfig, Contents, Item, Tree, Want, absolute, take};
+use crate::cache::{self, Cache, Scratch, sha256_file};
+use crate::cli::DEFAULT_LOCK;
 use crate::cli::Verify as Arguments;
+use crate::doctor::Disk as FileSystem;
 use crate::error::{Error, Result};
 use crate::lock::Lock;
 use crate::query::clean::clean;
-use crate::ui::{megabytes, print, print_as_json};
+use crate::source::Access;
+use crate::ui::{Ui, megabytes, print, print_as_json};
 use image::cpio::kind;
 use image::layout;
 use image::manifest::{File, Kind, Manifest, Payload};
@@ -57,23 +64,80 @@ pub fn run(args: &Arguments) -> Result<ExitCode> {
     if let Some(wanted) = args.sha256.as_ref().filter(|wanted| !wanted.eq_ignore_ascii_case(&sha256)) {
         differences.push(Difference::new("the image", "its sha256", wanted, &sha256));
     }
-    if let Some(lock) = &lock {
-        differences.extend(against_lock(&manifest, lock));
-    }
     if let Some(disk) = &args.payload {
         differences.extend(disk::against(&manifest, disk)?);
     }
+    let mut checked = Checked::default();
+    if let Some(lock) = &lock {
+        differences.extend(against_lock(&manifest, lock));
+        let (cache, ui) = (Cache::open()?, Ui::new(true));
+        let access = Access { offline: true, mirror: args.mirror.as_deref(), ..Access::new(&cache, &ui) };
+        let (found, compared) = packages::against(&manifest, lock, access)?;
+        differences.extend(found);
+        checked.packages = Some(compared);
+    }
+    checked.payload = match against_payload(args, &archive, &tree, &manifest)? {
+        None => None,
+        Some(Ok(found)) => {
+            differences.extend(found);
+            Some(Ok(manifest.files.iter().filter(|file| file.payload).count()))
+        }
+        Some(Err(why)) => Some(Err(why.chain())),
+    };
     if args.json {
         let report = serde_json::json!({
             "image": args.image, "sha256": sha256, "lock": args.lock, "payload": args.payload,
             "good": differences.is_empty(), "files": manifest.archived().count(),
             "bytes": manifest.unpacked_bytes(), "differences": differences,
+            "files_of_packages": checked.packages.as_ref().map(|compared| compared.same),
+            "files_unchecked": checked.packages.as_ref().map(|compared| &compared.unchecked),
+            "files_of_payload": checked.payload.as_ref().and_then(|read| read.as_ref().ok()),
         });
         print_as_json(&report);
     } else {
-        print(&text(&manifest, args, &sha256, &differences));
+        print(&text(&manifest, args, &sha256, &differences, &checked));
     }
     Ok(ExitCode::from(u8::from(!differences.is_empty())))
+}
+
+/// What was looked at beyond the image's own word.
+#[derive(Default)]
+struct Checked {
+    /// With a lock: files against those of their packages.
+    packages: Option<Compared>,
+    /// Where the driver is an EROFS image: how many files were read out of it, or why none.
+    payload: Option<std::result::Result<usize, String>>,
+}
+
+/// Reads the files out of the driver's image, where there is one and it is at hand. `Some(Err)`: there is no program that can.
+fn against_payload(
+    args: &Arguments,
+    archive: &Archive,
+    tree: &Tree,
+    manifest: &Manifest,
+) -> Result<Option<Result<Vec<Difference>>>> {
+    let work = Scratch::new(&std::env::temp_dir())?;
+    let image = match (&manifest.payload, &args.payload) {
+        (Payload::Disk { .. }, Some(disk)) => disk.clone(),
+        (Payload::Image { path, .. }, _) => {
+            let place = work.path().join("payload");
+            let is_it = |found: &[u8]| Ok((found == path.as_bytes()).then(|| place.clone()));
+            // One that is not there is a difference already.
+            if take(archive, tree, is_it)? == 0 {
+                return Ok(None);
+            }
+            place
+        }
+        _ => return Ok(None),
+    };
+    let lock = args.lock.as_deref().unwrap_or(Path::new(DEFAULT_LOCK));
+    let kind = FileSystem::of(&image)?;
+    match Cache::open().and_then(|cache| tools(lock, kind, &cache)) {
+        Ok(tools) => {
+            payload::against(manifest, &image, work.path(), (kind, &tools)).map(|found| Some(Ok(found)))
+        }
+        Err(why) => Ok(Some(Err(why))),
+    }
 }
 
 fn read_lock(path: &Path) -> Result<Lock> {
@@ -83,7 +147,13 @@ fn read_lock(path: &Path) -> Result<Lock> {
     })
 }
 
-fn text(manifest: &Manifest, args: &Arguments, sha256: &str, differences: &[Difference]) -> String {
+fn text(
+    manifest: &Manifest,
+    args: &Arguments,
+    sha256: &str,
+    differences: &[Difference],
+    checked: &Checked,
+) -> String {
     let mut text = String::new();
     for Difference { of, what, expected, found } in differences {
         let line = format!("{of}: {what}: expected {expected}, found {found}");
@@ -107,7 +177,33 @@ fn text(manifest: &Manifest, args: &Arguments, sha256: &str, differences: &[Diff
             "this finds damage, and no attacker: compare the sha256 with one from a place that nobody else can change (--sha256)\n"
         }
     };
-    format!("{text}{result}sha256 {sha256}\n{proof}")
+    format!("{text}{result}{}sha256 {sha256}\n{proof}", checked.text())
+}
+
+impl Checked {
+    fn text(&self) -> String {
+        let mut text = String::new();
+        if let Some(Compared { same, unchecked }) = &self.packages {
+            text.push_str(&format!("{same} files are those of their packages\n"));
+            for (origin, count) in unchecked {
+                let line = format!(
+                    "{count} files of {origin} are UNCHECKED: it is neither in the cache nor in a mirror (--mirror DIR)"
+                );
+                text.push_str(&format!("{}\n", clean(&line, 2048)));
+            }
+        }
+        match &self.payload {
+            Some(Ok(count)) => text.push_str(&format!("{count} files were read out of the payload\n")),
+            Some(Err(why)) => {
+                text.push_str(&format!(
+                    "the files in the payload are UNCHECKED one by one: {}\n",
+                    clean(why, 2048)
+                ));
+            }
+            None => {}
+        }
+        text
+    }
 }
 
 /// What an image says that it has of the tool itself: PID 1, directories, the image of the payload. An origin is a word of the image's own:
@@ -234,8 +330,9 @@ pub fn against_lock(manifest: &Manifest, lock: &Lock) -> Vec<Difference> {
     let origins: BTreeSet<_> = manifest.files.iter().map(|file| file.origin.as_str()).collect();
     // What several artifacts bring together names them all.
     let origins: BTreeSet<_> = origins.into_iter().flat_map(|origin| origin.split(", ")).collect();
-    for origin in origins.into_iter().filter(|origin| *origin != manifest.builder && !is_locked(origin, lock))
-    {
+    for origin in origins.into_iter().filter(|origin| {
+        *origin != manifest.builder && !lock.artifact.iter().any(|artifact| artifact.is_origin(origin))
+    }) {
         let found = match versions(origin, lock) {
             versions if versions.is_empty() => "no package of that name".to_owned(),
             versions => format!("version {}", versions.join(", ")),
@@ -243,16 +340,6 @@ pub fn against_lock(manifest: &Manifest, lock: &Lock) -> Vec<Difference> {
         differences.push(Difference::new("the lock", "an artifact of the image", origin, &found));
     }
     differences
-}
-
-/// Whether an origin, [`Artifact::origin`](crate::lock::Artifact::origin), `NAME:ARCH VERSION` or `built from NAME`, is an artifact of the lock.
-fn is_locked(origin: &str, lock: &Lock) -> bool {
-    lock.artifact.iter().any(|artifact| {
-        let (name, version) = (&artifact.name, &artifact.version);
-        origin == artifact.origin()
-            || origin == format!("{name}:{} {version}", artifact.arch)
-            || origin == format!("built from {name}")
-    })
 }
 
 /// Versions of an origin's package in the lock.

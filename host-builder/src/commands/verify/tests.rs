@@ -1,5 +1,6 @@
 use super::*;
 use crate::lock::Set;
+use image::capability::Capability;
 use image::cpio::{Entry, Writer};
 use image::manifest::Driver;
 
@@ -164,10 +165,8 @@ fn lock() -> Lock {
         toml::from_str(&text).unwrap()
     };
     let mut lock = Lock::new("p", "text", "6.12".into(), "550.1".into());
-    lock.add(
-        Set::Kernel,
-        vec![artifact("a", "1-2", "amd64"), artifact("b", "3", "i386"), artifact("c", "9", "amd64")],
-    );
+    lock.add(Set::Kernel, vec![artifact("a", "1-2", "amd64"), artifact("c", "9", "amd64")]);
+    lock.add(Set::Compat32(Capability::Compute), vec![artifact("b", "3", "i386")]);
     lock
 }
 

@@ -6,7 +6,7 @@ mod run;
 mod sources;
 
 use self::records::{Record, records};
-use self::run::run;
+use self::run::{LISTS, LOCAL, longest, run};
 pub use self::sources::{Archive, machine_archive};
 use super::{Access, Offer, Source, check};
 use crate::cache::{Cache, sha256, sha256_file};
@@ -80,7 +80,7 @@ impl<'a> Apt<'a> {
             return Ok(apt);
         }
         let bar = ui.bar("package lists", 100, Unit::Count);
-        run(apt.command("apt-get").arg("update"), "updating the package lists", &mut |percent| {
+        run(apt.command("apt-get").arg("update"), "updating the package lists", LISTS, &mut |percent| {
             bar.set_position(percent);
         })?;
         bar.finish_and_clear();
@@ -101,7 +101,7 @@ impl<'a> Apt<'a> {
     /// What the package lists say of these packages, in all versions.
     fn records(&self, names: &BTreeSet<&str>) -> Result<Vec<Record>> {
         let mut command = self.command("apt-cache");
-        match run(command.arg("show").args(names), "reading the package lists", &mut |_| {}) {
+        match run(command.arg("show").args(names), "reading the package lists", LOCAL, &mut |_| {}) {
             Ok(text) => Ok(records(&text)),
             // None of them is known.
             Err(error) if error.to_string().contains("No packages found") => Ok(Vec::new()),
@@ -126,6 +126,7 @@ impl<'a> Apt<'a> {
         let output = run(
             self.command("apt-cache").args(["-t", suite, "show", "--no-all-versions", package]),
             &what,
+            LOCAL,
             &mut |_| {},
         )?;
         let depends = output.lines().find_map(|line| line.strip_prefix("Depends: ")).unwrap_or_default();
@@ -145,8 +146,9 @@ impl<'a> Apt<'a> {
         let wanted = missing.iter().map(|artifact| format!("{}={}", artifact.name, artifact.version));
         let mut command = self.command("apt-get");
         command.current_dir(dir.path()).args(["-q", "download"]).args(wanted);
-        let result =
-            run(&mut command, "downloading packages", &mut |percent| bar.set_position(total * percent / 100));
+        let result = run(&mut command, "downloading packages", longest(total), &mut |percent| {
+            bar.set_position(total * percent / 100);
+        });
         bar.finish_and_clear();
         // What did arrive is kept even when something else failed: the next run is shorter.
         let mut kept = Ok(());
@@ -218,7 +220,7 @@ impl Source for Apt<'_> {
             Scope::Closure => command.args(["install", "--no-install-recommends", "--print-uris"]),
         };
         let what = format!("resolving {} in {suite}", names.join(" "));
-        let output = run(command.args(names), &what, &mut |_| {})?;
+        let output = run(command.args(names), &what, LOCAL, &mut |_| {})?;
         let mut artifacts: Vec<_> = output.lines().filter_map(|line| parse_uri_line(line, suite)).collect();
         for name in names {
             let name = name.split('=').next().unwrap_or(name);

@@ -3,15 +3,37 @@
 use super::RE_RESOLVE;
 use crate::error::{Doing, Error, Result};
 use crate::interrupt;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
 
-/// Runs apt to its end. `progress` gets the percentage that apt reports on its status descriptor.
-pub fn run(command: &mut Command, what: &str, progress: &mut dyn FnMut(u64)) -> Result<String> {
+/// What apt does with files that it has takes no longer.
+pub const LOCAL: Duration = Duration::from_mins(10);
+/// Asking an archive for its lists takes no longer.
+pub const LISTS: Duration = Duration::from_mins(20);
+/// An archive that sends fewer bytes a second, as a mean, has stalled.
+const LEAST: u64 = 16 << 10;
+
+/// How long so many bytes may take.
+pub fn longest(bytes: u64) -> Duration {
+    LOCAL + Duration::from_secs(bytes / LEAST)
+}
+
+/// Runs apt to its end, which must come within `longest`. `progress` gets the percentage that apt reports on its status
+/// descriptor.
+pub fn run(
+    command: &mut Command,
+    what: &str,
+    longest: Duration,
+    progress: &mut dyn FnMut(u64),
+) -> Result<String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let (status_read, status_write) = std::io::pipe().doing("making a pipe for", Path::new(&program))?;
     let errors = tempfile::tempfile().doing("creating a temporary file for", Path::new(&program))?;
@@ -34,12 +56,27 @@ pub fn run(command: &mut Command, what: &str, progress: &mut dyn FnMut(u64)) -> 
         let mut text = Vec::new();
         stdout.read_to_end(&mut text).map(|_| String::from_utf8_lossy(&text).into_owned())
     });
+    let group = Pid::from_raw(child.id().cast_signed());
+    let (done, ended) = channel::<()>();
+    let watchdog = std::thread::spawn(move || {
+        let late = ended.recv_timeout(longest) == Err(RecvTimeoutError::Timeout);
+        if late {
+            let _ = killpg(group, Signal::SIGKILL);
+        }
+        late
+    });
     for line in BufReader::new(status_read).lines().map_while(std::result::Result::ok) {
         if let Some(percent) = parse_status_line(&line) {
             progress(percent);
         }
     }
     let status = child.wait().doing("waiting for", Path::new(&program))?;
+    drop(done);
+    if watchdog.join().expect("the watchdog does not panic") {
+        let seconds = longest.as_secs_f64();
+        return Err(Error::new(format!("{what}: waited {seconds:.0} s for {program}, which has not ended"))
+            .hint("use another mirror in the machine's apt sources; what was fetched so far is kept"));
+    }
     let output = reader
         .join()
         .expect("the reader does not panic")
@@ -109,6 +146,16 @@ mod tests {
             "E: Failed to fetch http://a.test/b.deb  Error writing to file - write (28: No space left on device)\n",
         );
         assert!(full.remedy().unwrap().contains("free some space"));
+    }
+
+    /// A program in apt's place that sends nothing and does not end; the options that every apt is given end its own.
+    #[test]
+    fn what_does_not_end_is_ended_with_its_children() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "sleep 1000 & sleep 1000; true"]);
+        let error = run(&mut command, "waiting", Duration::from_millis(300), &mut |_| {}).unwrap_err();
+        assert!(error.to_string().starts_with("waiting: waited 0 s for sh"), "{error}");
+        assert!(error.remedy().unwrap().contains("another mirror"));
     }
 
     #[test]

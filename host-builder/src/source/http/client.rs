@@ -2,9 +2,9 @@
 //! another try.
 
 use crate::error::Error;
-use std::io;
+use std::io::{self, Read};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use ureq::http::{Response, StatusCode};
 use ureq::tls::{RootCerts, TlsConfig};
 use ureq::{Agent, Body};
@@ -13,6 +13,8 @@ use ureq::{Agent, Body};
 const CONNECT: Duration = Duration::from_secs(20);
 /// A server that says nothing for so long has stalled.
 const STALL: Duration = Duration::from_secs(30);
+/// A server that sends fewer bytes than so many a second, through as long a time as it may be silent, has stalled, too.
+const LEAST: u64 = 1 << 10;
 /// Redirects in a row.
 const REDIRECTS: u32 = 8;
 /// The longest pause that a server may ask for.
@@ -50,8 +52,15 @@ pub struct Patience {
     pub stall: Duration,
     /// Before the second try; doubled before each further one.
     pub pause: Duration,
-    /// Tries in a row that bring nothing.
+    /// Tries in a row that bring nothing, or next to nothing.
     pub tries: u32,
+}
+
+impl Patience {
+    /// The bytes that must come while a server may be silent.
+    pub fn least(&self) -> u64 {
+        LEAST * self.stall.as_secs().max(1)
+    }
 }
 
 impl Default for Patience {
@@ -113,6 +122,33 @@ impl Client {
             return Ok(response);
         }
         Err(of_status(url, status, header(&response, "retry-after")))
+    }
+}
+
+/// Reads a body to its end, in parts, from a server that must not become too slow.
+pub fn receive(
+    body: &mut Body,
+    patience: Patience,
+    mut part: impl FnMut(&[u8]) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let mut input = body.as_reader();
+    let mut buffer = vec![0; 128 << 10];
+    let least = patience.least();
+    let (mut begin, mut came) = (Instant::now(), 0);
+    loop {
+        let got = input.read(&mut buffer).map_err(|error| Failure::Transient(io_text(&error), None))?;
+        if got == 0 {
+            return Ok(());
+        }
+        part(&buffer[..got])?;
+        came += got as u64;
+        if begin.elapsed() >= patience.stall {
+            if came < least {
+                let took = begin.elapsed().as_secs_f64();
+                return Err(Failure::Transient(format!("only {came} bytes came in {took:.0} s"), None));
+            }
+            (begin, came) = (Instant::now(), 0);
+        }
     }
 }
 

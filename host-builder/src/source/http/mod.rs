@@ -17,8 +17,9 @@ use crate::unpack::MAX_UNPACKED;
 use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 use std::fs;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use ureq::Body;
 use ureq::http::StatusCode;
 
 /// Downloads at a time.
@@ -26,7 +27,7 @@ const PARALLEL: usize = 4;
 /// A file of which nothing is known has at most so many bytes.
 const MAX_FILE: u64 = 16 << 30;
 /// A list or an index has at most so many.
-const MAX_TEXT: u64 = 32 << 20;
+const MAX_TEXT: usize = 32 << 20;
 
 /// Files on web servers.
 pub struct Http<'a> {
@@ -78,13 +79,10 @@ impl<'a> Http<'a> {
         loop {
             tries += 1;
             let failure = match self.client.get(url, &[]) {
-                Ok(mut response) => {
-                    let mut text = String::new();
-                    match response.body_mut().as_reader().take(MAX_TEXT).read_to_string(&mut text) {
-                        Ok(_) => return Ok(text),
-                        Err(error) => Failure::Transient(client::io_text(&error), None),
-                    }
-                }
+                Ok(mut response) => match self.whole(response.body_mut(), url) {
+                    Ok(text) => return Ok(text),
+                    Err(failure) => failure,
+                },
                 Err(failure) => failure,
             };
             let Failure::Transient(why, pause) = failure else { return Err(failure.give_up(url, tries)) };
@@ -93,6 +91,22 @@ impl<'a> Http<'a> {
             }
             std::thread::sleep(pause.unwrap_or(self.patience.pause * 2_u32.pow(tries - 1)));
         }
+    }
+
+    fn whole(&self, body: &mut Body, url: &str) -> std::result::Result<String, Failure> {
+        let mut bytes = Vec::new();
+        client::receive(body, self.patience, |part| {
+            bytes.extend_from_slice(part);
+            if bytes.len() <= MAX_TEXT {
+                return Ok(());
+            }
+            let what = format!("{url}: has more than {MAX_TEXT} bytes, which a list has at most");
+            Err(Failure::Final(Error::new(what).hint("check the address")))
+        })?;
+        String::from_utf8(bytes).map_err(|_| {
+            let what = format!("{url}: expected a text, found other bytes");
+            Failure::Final(Error::new(what).hint("check the address in a browser"))
+        })
     }
 
     /// Fetches a file, and says what it is: size, digest, how much it unpacks to.

@@ -16,6 +16,8 @@ enum Does {
     Cuts(usize),
     /// Sends so many bytes and then nothing.
     Stalls(usize),
+    /// Sends a byte now and then, so that it is never silent.
+    Trickles,
     /// Says this status.
     Says(u16),
     /// Ignores ranges.
@@ -125,6 +127,10 @@ fn answer(stream: &TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
             std::thread::sleep(Duration::from_secs(4));
             Ok(())
         }
+        Does::Trickles => body.chunks(1).try_for_each(|byte| {
+            std::thread::sleep(Duration::from_millis(100));
+            out.write_all(byte)
+        }),
         _ => out.write_all(body),
     }
 }
@@ -183,6 +189,20 @@ fn a_run_that_gave_up_leaves_its_part_for_the_next() {
     assert!(error.remedy().unwrap().contains("what was fetched so far is kept"));
     assert_eq!(place.download(&server.url, None, None).unwrap(), content());
     assert!(server.requests().last().unwrap().ends_with("bytes=70000-"));
+}
+
+#[test]
+fn a_server_that_sends_a_byte_now_and_then_has_stalled() {
+    let server = Server::start(&content(), &[Does::Trickles, Does::Trickles, Does::Right]);
+    let place = Place::new();
+    assert_eq!(place.download(&server.url, None, None).unwrap(), content());
+    assert_eq!(server.requests().len(), 3, "{:?}", server.requests());
+    let server = Server::start(&content(), &[Does::Trickles; 9]);
+    let error = place.download(&server.url, None, None).unwrap_err();
+    assert!(error.to_string().contains("bytes came in 1 s, tried 3 times"), "{error}");
+    // Texts are read in the same way.
+    let error = place.http().text(&server.url).unwrap_err();
+    assert!(error.to_string().contains("bytes came in 1 s, tried 3 times"), "{error}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! One download: into a file that outlives an interrupt, resumed where it ended, tried again when that can help.
 
-use super::client::{Client, Failure, Patience, header, io_text};
+use super::client::{Client, Failure, Patience, header, receive};
 use crate::cache::{Cache, sha256, sha256_file, write_atomically};
 use crate::error::{Doing, Error, Result};
 use crate::trees::read_json;
@@ -8,7 +8,7 @@ use crate::ui::megabytes;
 use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use ureq::Body;
@@ -132,11 +132,11 @@ impl<'a> Partial<'a> {
         let (mut in_vain, mut interruptions) = (0, 0);
         while expected.size.is_none_or(|size| self.have < size) {
             let before = self.have;
-            let failure = match self.go_on(client, expected) {
+            let failure = match self.go_on(client, patience, expected) {
                 Ok(()) => return self.file.sync_all().doing("writing", &self.path),
                 Err(failure) => failure,
             };
-            in_vain = if self.have > before { 1 } else { in_vain + 1 };
+            in_vain = if self.have.saturating_sub(before) >= patience.least() { 1 } else { in_vain + 1 };
             interruptions += 1;
             let Failure::Transient(why, asked) = failure else { return Err(failure.give_up(self.url, 1)) };
             if in_vain >= patience.tries || interruptions >= MAX_INTERRUPTIONS {
@@ -149,7 +149,12 @@ impl<'a> Partial<'a> {
     }
 
     /// One request, from where we are to the end.
-    fn go_on(&mut self, client: &Client, expected: Expected) -> std::result::Result<(), Failure> {
+    fn go_on(
+        &mut self,
+        client: &Client,
+        patience: Patience,
+        expected: Expected,
+    ) -> std::result::Result<(), Failure> {
         let mut headers = Vec::new();
         if self.have > 0 {
             headers.push(("Range", format!("bytes={}-", self.have)));
@@ -167,7 +172,7 @@ impl<'a> Partial<'a> {
         self.check_size(total, expected).map_err(Failure::Final)?;
         self.remember(&response).map_err(Failure::Final)?;
         self.file.seek(SeekFrom::Start(self.have)).doing("writing", &self.path).map_err(Failure::Final)?;
-        self.receive(response.body_mut(), expected)?;
+        receive(response.body_mut(), patience, |part| self.take(part, expected))?;
         match total {
             Some(total) if total > self.have => Err(Failure::Transient(
                 format!("the connection ended {} early", megabytes(total - self.have)),
@@ -213,20 +218,15 @@ impl<'a> Partial<'a> {
         Ok(())
     }
 
-    fn receive(&mut self, body: &mut Body, expected: Expected) -> std::result::Result<(), Failure> {
-        let mut input = body.as_reader();
-        let mut buffer = vec![0; 128 << 10];
-        loop {
-            let got = input.read(&mut buffer).map_err(|error| Failure::Transient(io_text(&error), None))?;
-            if got == 0 {
-                return Ok(());
-            }
-            if self.have + got as u64 > expected.size.unwrap_or(expected.limit) {
-                return Err(Failure::Final(self.too_big(expected.size.unwrap_or(expected.limit))));
-            }
-            self.file.write_all(&buffer[..got]).doing("writing", &self.path).map_err(Failure::Final)?;
-            self.have += got as u64;
-            self.bar.inc(got as u64);
+    fn take(&mut self, part: &[u8], expected: Expected) -> std::result::Result<(), Failure> {
+        let got = part.len() as u64;
+        let most = expected.size.unwrap_or(expected.limit);
+        if self.have + got > most {
+            return Err(Failure::Final(self.too_big(most)));
         }
+        self.file.write_all(part).doing("writing", &self.path).map_err(Failure::Final)?;
+        self.have += got;
+        self.bar.inc(got);
+        Ok(())
     }
 }

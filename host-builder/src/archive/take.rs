@@ -1,0 +1,38 @@
+//! Single files of what the kernel leaves.
+
+use super::{Archive, Tree};
+use crate::error::{Doing, Result};
+use image::cpio::kind;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::PathBuf;
+
+/// Copies regular files to places on this machine, whose directories are there. `place` says for a path where; `None` is not wanted.
+/// Returns how many there were.
+pub fn take(
+    archive: &Archive,
+    tree: &Tree,
+    place: impl Fn(&[u8]) -> Result<Option<PathBuf>>,
+) -> Result<usize> {
+    let mut wanted: BTreeMap<usize, Vec<PathBuf>> = BTreeMap::new();
+    let mut count = 0;
+    for (path, left) in tree.paths.iter().filter(|(_, left)| left.kind() == kind::FILE) {
+        if let Some(place) = place(path)? {
+            wanted.entry(left.number).or_default().push(place);
+            count += 1;
+        }
+    }
+    let mut at = 0;
+    archive.walk(|_, entry, content| {
+        if let Some([first, others @ ..]) = wanted.get(&at).map(Vec::as_slice) {
+            let mut file = File::create(first).doing("creating", first)?;
+            content.copy(entry, &mut file, first)?;
+            for other in others {
+                std::fs::copy(first, other).doing("copying to", other)?;
+            }
+        }
+        at += 1;
+        Ok(())
+    })?;
+    Ok(count)
+}
