@@ -210,11 +210,31 @@ pub fn file_system(device: &Path) -> Result<&'static str, DiskError> {
 /// When it holds no file system we know, or the kernel refuses it.
 pub fn mount_disk(device: &Path, target: &Path, read_only: bool) -> Result<(), DiskError> {
     let kind = file_system(device)?;
+    if let Err(error) = set_read_only(device, read_only) {
+        log::warn!("{}: the kernel is not kept from writing to it: {error}", device.display());
+    }
     let mut flags = MsFlags::MS_NODEV;
     flags.set(MsFlags::MS_RDONLY, read_only || matches!(kind, "erofs" | "squashfs"));
     mount(Some(device), target, Some(kind), flags, options(kind, read_only)).map_err(|errno| {
         DiskError::Refused { what: format!("mounting {} as {kind}", device.display()), source: errno.into() }
     })
+}
+
+/// `_IO(0x12, 93)` of linux/fs.h.
+const BLKROSET: libc::c_int = 0x125d;
+nix::ioctl_write_ptr_bad!(
+    /// Forbids every write to a block device, or allows them again.
+    block_set_read_only,
+    BLKROSET,
+    libc::c_int
+);
+
+/// Whether anything at all may write to a disk. A file system that is mounted to be read writes down the errors that it meets.
+fn set_read_only(device: &Path, read_only: bool) -> io::Result<()> {
+    let disk = File::open(device)?;
+    // SAFETY: the descriptor is open, and the argument is an integer of ours that lives during the call.
+    unsafe { block_set_read_only(disk.as_raw_fd(), &libc::c_int::from(read_only)) }?;
+    Ok(())
 }
 
 /// A file system may ask for a panic of the kernel when it is damaged, and says itself whether it is. What is mounted to be

@@ -42,7 +42,7 @@ pub fn hand_over(
             "this is a defect of guest-init, or the guest is out of memory",
         )
     })?;
-    let result = container::become_init(spec);
+    let result = container::become_init(spec, &mut |finding| board.finding(finding));
     // It did not come to that: a status with something behind it is none, and the keeper ends.
     let _ = keeper.write_all(b"!");
     result
@@ -114,12 +114,11 @@ pub fn run_keeper(args: &[OsString]) -> i32 {
         notify::resume(port, &board);
     }
     board.update(|status| taken_over(status, container));
-    match inherited(args, 1) {
-        Some(listener) => server::resume(listener, &board),
-        // Without vsock there is nobody to answer, but the GPUs must stay open.
-        None => loop {
-            nix::unistd::pause();
-        },
+    if let Some(listener) = inherited(args, 1) {
+        server::resume(listener, &board);
     }
-    0
+    // Without vsock, or a thread to answer with, there is nobody to answer, but the GPUs must stay open.
+    loop {
+        nix::unistd::pause();
+    }
 }

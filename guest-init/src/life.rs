@@ -28,7 +28,7 @@ pub fn run(spec: &Spec, policy: Restart, board: &Board) -> Result<Exit, Finding>
                 (container.exit, container.oom_kills) = (Some(exit), cgroup::oom_kills());
             }
         });
-        if asked || !policy.applies(exit.code == Some(0) && !exit.oom, restarts) {
+        if asked || !policy.applies(exit.is_good(), restarts) {
             return Ok(exit);
         }
         restarts += 1;
@@ -54,6 +54,9 @@ fn once(spec: &Spec, restarts: u32, board: &Board) -> Result<Ended, Finding> {
     };
     let running = container::start(spec, slave)?;
     let pid = running.first.as_raw().cast_unsigned();
+    for warning in &running.warnings {
+        board.finding(warning.clone());
+    }
     if restarts == 0 {
         board.end(Phase::Exec, PhaseOutcome::Done);
         board.begin(Phase::Running);

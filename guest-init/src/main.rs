@@ -41,7 +41,9 @@ fn boot(board: &Board, config: &mut Config) -> Result<Exit, Fatal> {
     kmsg::start_logging("info");
     power::on_panic(board);
     watch::start(board);
-    mounted.map_err(|error| Some(internal(&error.to_string())))?;
+    for kind in mounted.map_err(|error| Some(internal(&error.to_string())))? {
+        log::warn!("this kernel has no {kind}: the container is started without");
+    }
     // What is wrong with the command line or the plan is told over vsock too, so both wait until it is there.
     let told = settings::cmdline(config);
     kmsg::start_logging(&config.log_level);

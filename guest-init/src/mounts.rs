@@ -6,11 +6,15 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-/// Mounts /proc, /sys, /dev, /dev/pts, /run and cgroup2, and makes our directories. What is mounted already stays.
+/// What a kernel may lack, and a container can do without: terminals of its own, a group of its own.
+const OPTIONAL: [&str; 2] = ["devpts", "cgroup2"];
+
+/// Mounts /proc, /sys, /dev, /dev/pts, /run and cgroup2, and makes our directories. What is mounted already stays. Returns what this kernel lacks.
 ///
 /// # Errors
 /// The first that fails, with its path.
-pub fn early() -> io::Result<()> {
+pub fn early() -> io::Result<Vec<&'static str>> {
+    let mut absent = Vec::new();
     let nothing = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     for (kind, path, flags, options) in [
         ("proc", "/proc", nothing, ""),
@@ -22,8 +26,15 @@ pub fn early() -> io::Result<()> {
         // namespace of the container.
         ("cgroup2", "/sys/fs/cgroup", nothing, "nsdelegate"),
     ] {
-        fs::create_dir_all(path)
-            .or_else(|error| if Path::new(path).is_dir() { Ok(()) } else { Err(error) })?;
+        match fs::create_dir_all(path) {
+            Err(_) if Path::new(path).is_dir() => {}
+            // Without control groups there is no place for them either.
+            Err(_) if OPTIONAL.contains(&kind) => {
+                absent.push(kind);
+                continue;
+            }
+            result => result?,
+        }
         let mounted = match mount(Some(kind), path, Some(kind), flags, Some(options)) {
             // Kernels before 4.13.
             Err(nix::Error::EINVAL) if kind == "cgroup2" => {
@@ -33,6 +44,7 @@ pub fn early() -> io::Result<()> {
         };
         match mounted {
             Ok(()) | Err(nix::Error::EBUSY) => {}
+            Err(nix::Error::ENODEV) if OPTIONAL.contains(&kind) => absent.push(kind),
             Err(errno) => return Err(io::Error::other(format!("mounting {kind} on {path}: {errno}"))),
         }
     }
@@ -41,5 +53,5 @@ pub fn early() -> io::Result<()> {
     {
         fs::create_dir_all(path)?;
     }
-    Ok(())
+    Ok(absent)
 }

@@ -6,7 +6,9 @@ use crate::report::Board;
 use image::event::{Events, LogSource, Logs};
 use image::status::Status;
 use image::wire::{self, MAX_REPLY, MAX_REQUEST, Reply, Request, WireError};
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{self, MsgFlags};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
@@ -181,12 +183,26 @@ impl Wait<'_> {
             if found.is_some() || Instant::now() >= self.deadline {
                 return Ok(found);
             }
-            // The protocol has nothing more to say to us: what can be read is the end, or garbage.
-            let mut fds = [PollFd::new(self.stream.as_fd(), PollFlags::POLLIN)];
-            if poll(&mut fds, PollTimeout::ZERO).is_ok_and(|count| count > 0) {
+            if has_gone(self.stream) {
                 return Err(Gone);
             }
         }
+    }
+}
+
+/// Whether nobody waits for an answer any more: the peer has closed the connection, or says what the protocol does not know. One that has closed
+/// only its own direction has said all that it will, and waits.
+fn has_gone(stream: &(impl AsFd + AsRawFd)) -> bool {
+    let mut fds = [PollFd::new(stream.as_fd(), PollFlags::POLLIN)];
+    if !poll(&mut fds, PollTimeout::ZERO).is_ok_and(|count| count > 0) {
+        return false;
+    }
+    match socket::recv(stream.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) {
+        Ok(0) => {
+            socket::send(stream.as_raw_fd(), &[], MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT).is_err()
+        }
+        Err(Errno::EAGAIN | Errno::EINTR) => false,
+        Ok(_) | Err(_) => true,
     }
 }
 
@@ -226,6 +242,21 @@ impl Write for Patient<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_has_said_all_still_waits() {
+        use std::net::Shutdown;
+        use std::os::unix::net::UnixStream;
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        assert!(!has_gone(&ours));
+        theirs.shutdown(Shutdown::Write).unwrap();
+        assert!(!has_gone(&ours));
+        drop(theirs);
+        assert!(has_gone(&ours));
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        theirs.write_all(b"x").unwrap();
+        assert!(has_gone(&ours));
+    }
 
     #[test]
     fn only_the_host_is_answered() {

@@ -7,7 +7,7 @@ use crate::rootfs::RootDir;
 use image::config::{Config, ConfigError, Source};
 use image::layout;
 use image::manifest::{MAX_BYTES, Manifest};
-use image::status::{Code, Finding};
+use image::status::{Code, Finding, Severity};
 use nix::mount::umount;
 use std::fs;
 use std::path::Path;
@@ -112,6 +112,13 @@ pub fn report_unknown(config: &Config, board: &Board) {
         let hint = "correct its spelling, or leave it out; the README lists every key";
         board.finding(report::warning(Code::ConfigUnknownKey, what, hint));
     };
+    if !config.without_effect.is_empty() {
+        let keys = config.without_effect.join(", ");
+        let message = format!("keys of hypeman's that have no effect here: {keys}");
+        let info =
+            report::warning(Code::ConfigUnknownKey, message, "nothing: hypeman writes them for its own init");
+        board.finding(Finding { severity: Severity::Info, ..info });
+    }
     for key in config.unknown.iter().take(MAX_UNKNOWN) {
         say(format!("the key {key} is unknown and has no effect"));
     }

@@ -68,7 +68,9 @@ pub fn run(running: &Running, kills: u64) -> Ended {
         log::error!("waiting for the container: {errno}");
         KILLED
     });
-    Ended { exit: Exit { oom: cgroup::oom_kills() > kills, ..exit }, asked }
+    // Who outlives one of its workers, and ends well, is not out of memory.
+    let oom = cgroup::oom_kills() > kills && !exit.is_good();
+    Ended { exit: Exit { oom, ..exit }, asked }
 }
 
 /// The container's PID 1 says how the program ended, and then the kernel ends the rest of the namespace, for which that process

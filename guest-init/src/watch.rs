@@ -57,7 +57,14 @@ enum Sign<'a> {
 /// sign is at a line's start, and whole.
 fn sign(line: &str) -> Option<Sign<'_>> {
     if let Some(rest) = line.strip_prefix("NVRM: Xid (PCI:") {
-        let (bdf, rest) = rest.split_once("): ").filter(|(bdf, _)| is_address(bdf))?;
+        let (place, rest) = rest.split_once("): ")?;
+        // Of a GPU in MIG mode the instance follows: `GPU-I:05`, `GPU-CI:02`.
+        let (bdf, instance) = place.split_once(' ').unwrap_or((place, ""));
+        let is_instance =
+            |text: &str| text.is_empty() || text.starts_with("GPU-I:") || text.starts_with("GPU-CI:");
+        if !is_address(bdf) || !is_instance(instance) {
+            return None;
+        }
         let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
         return Some(Sign::Xid { bdf, code: digits.parse().ok()? });
     }
@@ -267,6 +274,11 @@ mod tests {
         assert_eq!(sign("Out of memory: Killed process 9 (x) total-vm:1kB"), Some(Sign::OutOfMemory));
         let line = "Memory cgroup out of memory: Killed process 9 (x)";
         assert_eq!(sign(line), Some(Sign::GroupOutOfMemory));
+        let mig = "NVRM: Xid (PCI:0000:01:00 GPU-I:05): 94, pid=1, name=x, Contained";
+        assert_eq!(sign(mig), Some(Sign::Xid { bdf: "0000:01:00", code: 94 }));
+        let mig = "NVRM: Xid (PCI:0000:01:00 GPU-CI:02): 43, pid=1";
+        assert_eq!(sign(mig), Some(Sign::Xid { bdf: "0000:01:00", code: 43 }));
+        assert_eq!(sign("NVRM: Xid (PCI:0000:01:00 else): 43"), None);
         let line = "Out of memory and no killable processes...";
         assert_eq!(sign(line), Some(Sign::GroupStuck));
         assert_eq!(sign("sh: page allocation failure: order:4, mode:0x1"), Some(Sign::NoPages));

@@ -154,6 +154,9 @@ codes! {
     /// guest-init itself failed.
     Internal =>
         "It is a defect of guest-init or of the guest's kernel, or the guest is out of memory: report it with `status --json` and `logs --kernel`.",
+    /// A volume of the container could not be mounted, or not where it should be.
+    VolumeUnusable =>
+        "Attach the disk that the message names, with a file system that the guest knows, and give it a place in the image that is no file and not below /proc, /sys or /dev (but for /dev/shm).",
 }
 
 impl Code {

@@ -239,8 +239,15 @@ pub struct Exit {
     pub code: Option<i32>,
     /// Signal, when one killed it.
     pub signal: Option<i32>,
-    /// The kernel's out-of-memory killer ended it, or a part of it.
+    /// It ended badly after the kernel's out-of-memory killer ended it, or a part of it.
     pub oom: bool,
+}
+
+impl Exit {
+    /// Whether the program ended well: the one place that decides it.
+    pub fn is_good(self) -> bool {
+        self.code == Some(0)
+    }
 }
 
 /// Memory of the guest, bytes.

@@ -71,13 +71,17 @@ fn signals_to_pid_1_are_forwarded_and_orphans_are_reaped() {
 #[test]
 fn hypemans_disks_and_config_are_understood() {
     let dir = tempfile::tempdir().unwrap();
-    let script = "id -u; id -g; pwd; echo $A $HOME; echo kept > /kept; cat /data/file; echo x > /data/new && echo written; cat /ro/file; touch /ro/x 2>/dev/null || echo read-only; echo end";
+    let script = "id -u; id -g; pwd; echo $A $HOME; echo kept > /kept; cat /data/file; echo x > /data/new && echo written; cat /ro/file; touch /ro/x 2>/dev/null || echo read-only; cat /run/app/file /dev/shm/data/file; echo end";
     let config = json!({
         "entrypoint": ["/bin/sh"], "cmd": ["-c", format!("echo begin; {script}")], "workdir": "/usr/share",
         "env": { "A": "from config" }, "user": "games", "network_enabled": false, "has_gpu": false, "init_mode": "exec",
         "volume_mounts": [
             { "device": "/dev/vdd", "path": "/data", "mode": "overlay", "overlay_device": "/dev/vde" },
             { "device": "/dev/vdd", "path": "/ro", "mode": "ro" },
+            // In memory of the container's own; a disk that is not there.
+            { "device": "/dev/vdd", "path": "/run/app", "mode": "ro" },
+            { "device": "/dev/vdd", "path": "/dev/shm/data", "mode": "ro" },
+            { "device": "/dev/vdz", "path": "/gone", "mode": "rw" },
         ],
     });
     let mut config = config;
@@ -109,10 +113,17 @@ fn hypemans_disks_and_config_are_understood() {
         "written",
         "on the volume",
         "read-only",
+        "on the volume",
+        "on the volume",
     ];
     let mut checks = Checks::of(&console);
     checks.same(printed, expected, "what the program printed");
-    checks.has(&console, "config-unknown-key: the key network_enabled is unknown", "the console");
+    checks.has(
+        &console,
+        "config-unknown-key: keys of hypeman's that have no effect here: network_enabled",
+        "the console",
+    );
+    checks.has(&console, "volume-unusable: volume /dev/vdz on /gone", "the console");
     drop(checks);
     // The second disk keeps what was written.
     let mut guest = boot(setup().cmdline("-- cat /kept"));

@@ -1,5 +1,6 @@
 //! Guests whose root, disks and processes are made by an attacker.
 
+use host_builder::cache::sha256_file;
 use image::layout;
 use image::status::{Code, Exit, Outcome, Status};
 use image::wire::Until;
@@ -37,6 +38,8 @@ fn root() -> &'static Path {
         fs::create_dir_all(root.join("srv")).unwrap();
         symlink("/proc/1/root", root.join("srv/app")).unwrap();
         fs::write(root.join("srv/damaged"), "x").unwrap();
+        fs::create_dir_all(root.join("run/sshd")).unwrap();
+        fs::set_permissions(root.join("run/sshd"), fs::Permissions::from_mode(0o711)).unwrap();
         fs::copy(root.join("usr/bin/id"), root.join("srv/id")).unwrap();
         fs::set_permissions(root.join("srv/id"), fs::Permissions::from_mode(0o4755)).unwrap();
         disk::make(vm_tools(), FileSystem::Ext4, &root, &image).unwrap();
@@ -45,6 +48,13 @@ fn root() -> &'static Path {
         };
         on_it("debugfs", &["-w", "-R", "clri /srv/damaged"]);
         on_it("tune2fs", &["-e", "panic"]);
+        // A journal that was not written back: whoever mounts it to write, or allows it to be replayed, writes to the disk.
+        let script = dir.path().join("script");
+        fs::write(&script, "jo\njw -b 700 /dev/zero\njc\n").unwrap();
+        on_it("debugfs", &["-w", "-f", script.to_str().unwrap()]);
+        // The superblock says so: the third word of features, bit 2.
+        let needs_recovery = fs::read(&image).unwrap()[1024 + 0x60] & 4;
+        assert_ne!(needs_recovery, 0);
         (dir, image)
     };
     &DISK.get_or_init(make).1
@@ -64,15 +74,20 @@ fn failed(setup: Setup) -> Status {
 #[test]
 fn digits_are_an_id_and_a_damaged_root_panics_no_kernel() {
     let dir = tempfile::tempdir().unwrap();
-    let text = "echo begin; id -u; id -g; id -G; pwd; cat /srv/damaged 2>/dev/null || echo unreadable; /srv/id -u; echo end";
+    let text = "echo begin; id -u; id -g; id -G; pwd; cat /srv/damaged 2>/dev/null || echo unreadable; /srv/id -u; stat -c %a /run/sshd; echo end";
     let config = json!({ "entrypoint": script(text), "user": "1000:1000", "workdir": "/srv/new/one" });
-    let setup = with_config(bare_guest().disk(root(), "root"), dir.path(), &config);
-    let (_, console) = boot(setup).wait_for_end(PATIENCE).unwrap();
+    // A disk that could be written to.
+    let image = dir.path().join("root");
+    fs::copy(root(), &image).unwrap();
+    let drive = Drive { image: image.clone(), read_only: false, serial: "root".into() };
+    let (_, console) =
+        boot(with_config(bare_guest().drive(drive), dir.path(), &config)).wait_for_end(PATIENCE).unwrap();
     let mut checks = Checks::of(&console);
+    checks.same(sha256_file(&image).unwrap(), sha256_file(root()).unwrap(), "the disk of the root");
     checks.same(
         between(&console, "begin", "end"),
         // The last is a program with a set-user-ID bit, which has its effect unless somebody asks for no_new_privs.
-        ["1000", "1000", "1000", "/srv/new/one", "unreadable", "0"],
+        ["1000", "1000", "1000", "/srv/new/one", "unreadable", "0", "711"],
         "printed",
     );
     checks.that(!console.contains("Kernel panic"), "the kernel panicked");
@@ -94,7 +109,7 @@ fn a_working_directory_leads_out_of_the_root_through_no_link() {
 fn a_containers_memory_limit_is_not_lifted_from_inside() {
     let dir = tempfile::tempdir().unwrap();
     let text = [
-        "echo begin; cat /proc/self/cgroup /proc/1/comm; echo /proc/[0-9]* | wc -w; ls -d /proc/1/root/lib/modules 2>/dev/null",
+        "echo begin; cat /proc/self/cgroup /proc/1/comm; set -- /proc/[0-9]*; echo $#; ls -d /proc/1/root/lib/modules 2>/dev/null",
         "(echo 0 > /proc/sys/kernel/modules_disabled) 2>/dev/null; cat /proc/sys/kernel/modules_disabled",
         "for f in memory.max memory.high cgroup.procs; do (echo max > /sys/fs/cgroup/$f) 2>/dev/null && echo lifted $f; done",
         "mkdir /tmp/c; mount -t cgroup2 none /tmp/c && (echo max > /tmp/c/memory.max) 2>/dev/null && echo lifted",
@@ -109,7 +124,7 @@ fn a_containers_memory_limit_is_not_lifted_from_inside() {
     let status = wait(&guest, Until::Exited);
     // Of the guest there are the container's own processes in sight, and no more modules are loaded.
     let console = guest.console();
-    assert_eq!(between(&console, "begin", "end"), ["0::/", "gpu-initrd", "3", "1"], "{console}");
+    assert_eq!(between(&console, "begin", "end"), ["0::/", "gpu-initrd", "2", "1"], "{console}");
     let exit = status.container.as_ref().and_then(|container| container.exit);
     assert_eq!(exit, Some(Exit { code: None, signal: Some(9), oom: true }), "{:?}", status.findings);
     finding(&status, Code::OomKilled);
@@ -150,7 +165,7 @@ fn a_program_that_the_kernel_may_not_kill_ends_at_its_limit() {
 fn a_confined_container_sees_and_changes_nothing_of_the_guest() {
     let dir = tempfile::tempdir().unwrap();
     let text = r"echo begin
-        cut -d ' ' -f 1 /proc/1/comm; echo /proc/[0-9]* | wc -w
+        cut -d ' ' -f 1 /proc/1/comm; set -- /proc/[0-9]*; echo $#
         for f in root cwd; do ls /proc/1/$f/ >/dev/null 2>&1 && echo reached $f; done
         readlink /proc/1/exe /proc/1/fd/0; head -c 1 /proc/1/environ /proc/1/exe 2>/dev/null
         grep -E '^(CapBnd|CapPrm|NoNewPrivs)' /proc/self/status
@@ -176,7 +191,7 @@ fn a_confined_container_sees_and_changes_nothing_of_the_guest() {
     let engines = "00000000a80425fb";
     let expected = [
         "gpu-initrd",
-        "4",
+        "2",
         &format!("CapPrm:\t{engines}"),
         &format!("CapBnd:\t{engines}"),
         "NoNewPrivs:\t1",
@@ -212,6 +227,6 @@ fn links_on_a_disk_for_writes_are_not_followed() {
         .disk(&root_disk(Suite::Bookworm, FileSystem::Erofs), "data")
         .drive(disk_with("writes", "work"));
     let status = failed(with_config(setup, dir.path(), &config));
-    let unusable = finding(&status, Code::RootUnusable);
+    let unusable = finding(&status, Code::VolumeUnusable);
     assert!(unusable.message.contains("work on") && unusable.message.contains("no link"), "{unusable:?}");
 }

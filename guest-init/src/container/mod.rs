@@ -8,8 +8,10 @@
 pub mod cgroup;
 mod confine;
 mod identity;
+mod run_dir;
 mod stage;
 mod terminal;
+mod volume;
 mod world;
 
 pub use stage::{become_init, run as run_stage};
@@ -50,6 +52,8 @@ enum Said {
     First(i32),
     /// The program takes the place of the process that says so: closing the pipe on exec is how PID 1 learns of success.
     AboutToExec,
+    /// What the container is started without.
+    Warned(Finding),
     /// Why there is no program.
     Failed(Finding),
 }
@@ -65,6 +69,8 @@ pub struct Spec {
     no_new_privs: bool,
     nodes: Vec<Node>,
     volumes: Vec<Volume>,
+    /// A volume that cannot be used does not end the boot.
+    lenient: bool,
     /// The driver is linked to where programs of Nix and Guix look.
     store: bool,
 }
@@ -87,8 +93,14 @@ impl Spec {
             no_new_privs: config.no_new_privs,
             nodes,
             volumes: config.volumes.clone(),
+            lenient: config.of_hypeman,
             store,
         }
+    }
+
+    /// Whether the container is kept from mounting, and so from undoing what its mounts take away.
+    fn confined(&self) -> bool {
+        self.capabilities.confine()
     }
 
     /// The command, for the status.
@@ -101,6 +113,8 @@ impl Spec {
 pub struct Running {
     /// The PID 1 of its namespace, which ends when the program has, and with it all the rest.
     pub first: Pid,
+    /// What it was started without.
+    pub warnings: Vec<Finding>,
     /// Where that process says how the program ended.
     exit: File,
 }
@@ -152,7 +166,7 @@ pub fn start(spec: &Spec, terminal: Option<OwnedFd>) -> Result<Running, Finding>
         )));
     };
     let said = understand(&text)?;
-    let running = Running { first: said.first.unwrap_or(process(&stage)), exit };
+    let running = Running { first: said.first.unwrap_or(process(&stage)), warnings: said.warnings, exit };
     if said.first.is_some() && said.about_to_exec {
         return Ok(running);
     }
@@ -166,6 +180,7 @@ pub fn start(spec: &Spec, terminal: Option<OwnedFd>) -> Result<Running, Finding>
 struct Heard {
     first: Option<Pid>,
     about_to_exec: bool,
+    warnings: Vec<Finding>,
 }
 
 fn understand(text: &[u8]) -> Result<Heard, Finding> {
@@ -174,6 +189,7 @@ fn understand(text: &[u8]) -> Result<Heard, Finding> {
         match serde_json::from_slice(line) {
             Ok(Said::First(pid)) => heard.first = Some(Pid::from_raw(pid)),
             Ok(Said::AboutToExec) => heard.about_to_exec = true,
+            Ok(Said::Warned(finding)) => heard.warnings.push(finding),
             Ok(Said::Failed(finding)) => return Err(finding),
             Err(error) => {
                 let finding = internal(&format!("the container's first process failed unreadably: {error}"));

@@ -4,7 +4,8 @@
 //! parent of that child. The child, PID 1 of the namespace, makes the container's world, starts the program, and stays as its
 //! reaper. The program is a process like any other: signals have on it the effect that they have by default.
 
-use super::world::{self, Kind};
+use super::volume::Volumes;
+use super::world::{Kind, World};
 use super::{Said, Spec, cgroup, confine, identity, inherited};
 use crate::report;
 use crate::rootfs::RootDir;
@@ -100,7 +101,8 @@ fn divide() -> Result<ForkResult, Finding> {
 fn be_first(spec: &Spec, given: &mut Given) -> Result<Infallible, Finding> {
     supervise::block_signals();
     confine::hide();
-    world::enter(spec, Kind::Program, given.terminal.as_ref()).map_err(|error| failed(&error))?;
+    let Given { report, terminal, .. } = given;
+    make_world(spec, Kind::Program, terminal.as_ref(), &mut |finding| report.say(&Said::Warned(finding)))?;
     let null = File::options().read(true).write(true).open("/dev/null");
     let null = null.map_err(|error| failed(&format!("/dev/null: {error}")))?;
     match divide()? {
@@ -163,12 +165,27 @@ fn enter(root: &RootDir, workdir: &Path) -> Result<(), Finding> {
     fchdir(&directory).map_err(|errno| invalid(errno.to_string()))
 }
 
-/// PID 1 itself becomes the image's init. Returns only when it cannot.
+/// Makes the container's root, volumes and kernel file systems what this process sees.
+fn make_world(
+    spec: &Spec,
+    kind: Kind,
+    terminal: Option<&OwnedFd>,
+    warn: &mut dyn FnMut(Finding),
+) -> Result<(), Finding> {
+    let step = |result: Result<(), String>| result.map_err(|error| failed(&error));
+    let mut world = World::new(kind, terminal).map_err(|error| failed(&error))?;
+    let volumes = Volumes::stage(spec, warn)?;
+    step(world.enter(kind == Kind::Program && spec.confined()))?;
+    volumes.place(&world.root, warn)?;
+    step(world.finish(spec))
+}
+
+/// PID 1 itself becomes the image's init; `warn` hears of what it is started without. Returns only when it cannot.
 ///
 /// # Errors
 /// The finding that says why.
-pub fn become_init(spec: &Spec) -> Result<Infallible, Finding> {
-    world::enter(spec, Kind::Init, None).map_err(|error| failed(&error))?;
+pub fn become_init(spec: &Spec, warn: &mut dyn FnMut(Finding)) -> Result<Infallible, Finding> {
+    make_world(spec, Kind::Init, None, warn)?;
     reset_signals();
     let command =
         if spec.command.is_empty() { vec![super::DEFAULT_INIT.to_owned()] } else { spec.command.clone() };

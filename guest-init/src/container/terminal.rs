@@ -26,6 +26,8 @@ static CONSOLE_IS_READ: Once = Once::new();
 /// One run's terminal, PID 1's side.
 pub struct Terminal {
     master: Arc<PtyMaster>,
+    /// Keeps it from hanging up while the container has it closed: who closes its output may open the console later.
+    slave: OwnedFd,
 }
 
 impl Terminal {
@@ -39,7 +41,8 @@ impl Terminal {
         unlockpt(&master)?;
         let slave =
             File::options().read(true).write(true).custom_flags(libc::O_NOCTTY).open(ptsname_r(&master)?)?;
-        Ok((Self { master: Arc::new(master) }, slave.into()))
+        let kept = slave.try_clone()?.into();
+        Ok((Self { master: Arc::new(master), slave: kept }, slave.into()))
     }
 
     /// Begins to copy: output to the console and the board, typing to the program.
@@ -56,18 +59,20 @@ impl Terminal {
         })?;
         *TYPED.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.master);
         CONSOLE_IS_READ.call_once(read_console);
-        Ok(Followed { drained })
+        Ok(Followed { drained, slave: self.slave })
     }
 }
 
 /// A terminal that is being copied.
 pub struct Followed {
     drained: Receiver<()>,
+    slave: OwnedFd,
 }
 
 impl Followed {
     /// Waits until all that was written has reached the console; the container's processes have ended.
     pub fn finish(self) {
+        drop(self.slave);
         *TYPED.lock().unwrap_or_else(PoisonError::into_inner) = None;
         if self.drained.recv_timeout(DRAIN).is_err() {
             log::warn!("waited {} s for the console to take the container's output", DRAIN.as_secs());
@@ -182,12 +187,30 @@ mod tests {
     fn what_a_program_writes_is_on_the_board_when_it_has_ended() {
         let board = Board::new("k".into());
         let (terminal, slave) = Terminal::open().expect("the kernel has pseudo-terminals");
+        let path = ptsname_r(&terminal.master).unwrap();
         let mut slave = File::from(slave);
-        slave.write_all(b"one\ntwo").unwrap();
+        slave.write_all(b"one\ntwo\n").unwrap();
         let followed = terminal.follow(&board).unwrap();
+        let lines = |count| {
+            let deadline = std::time::Instant::now() + Duration::from_secs(20);
+            let read =
+                || board.lines(0, deadline).lines.into_iter().map(|line| line.text).collect::<Vec<_>>();
+            while read().len() < count && std::time::Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            read()
+        };
+        // Closed by everybody, and opened again.
         drop(slave);
+        assert_eq!(lines(2), ["one", "two"]);
+        File::options()
+            .write(true)
+            .custom_flags(libc::O_NOCTTY)
+            .open(path)
+            .unwrap()
+            .write_all(b"three")
+            .unwrap();
         followed.finish();
-        let lines = board.lines(0, std::time::Instant::now()).lines;
-        assert_eq!(lines.iter().map(|line| line.text.as_str()).collect::<Vec<_>>(), ["one", "two"]);
+        assert_eq!(lines(3), ["one", "two", "three"]);
     }
 }

@@ -2,13 +2,11 @@
 //!
 //! Before the root is entered, nothing is looked up in it but through [`RootDir`]; afterwards every path is inside.
 
-use super::{Spec, confine};
-use crate::disks;
+use super::{Spec, confine, run_dir};
 use crate::gpu::nodes;
 use crate::inject;
 use crate::report::chain;
 use crate::rootfs::RootDir;
-use image::config::{Volume, VolumeMode};
 use image::layout;
 use image::status::Node;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -28,6 +26,9 @@ pub enum Kind {
     Init,
 }
 
+/// What not every kernel has.
+const OPTIONAL: [&str; 3] = ["cgroup2", "devpts", "mqueue"];
+
 /// Nodes that every Linux program may expect: name, major, minor.
 const NODES: [(&str, u32, u32); 7] = [
     ("null", 1, 3),
@@ -39,52 +40,80 @@ const NODES: [(&str, u32, u32); 7] = [
     ("console", 5, 1),
 ];
 
-/// Makes the container's root the root of this process, in a mount namespace of its own. The terminal becomes its console.
-///
-/// # Errors
-/// What failed, and where.
-pub fn enter(spec: &Spec, kind: Kind, terminal: Option<&OwnedFd>) -> Result<(), String> {
-    let mut flags = CloneFlags::CLONE_NEWNS;
-    if kind == Kind::Program {
-        flags |= CloneFlags::CLONE_NEWCGROUP;
+/// The world while it is made: [`World::new`], [`World::enter`], [`World::finish`].
+pub struct World {
+    kind: Kind,
+    /// The container's root, also once it is this process's.
+    pub root: RootDir,
+    terminal: Option<File>,
+    left_behind: Vec<File>,
+}
+
+impl World {
+    /// A mount namespace of this process's own. The terminal becomes its console.
+    ///
+    /// # Errors
+    /// What failed, and where.
+    pub fn new(kind: Kind, terminal: Option<&OwnedFd>) -> Result<Self, String> {
+        let mut flags = CloneFlags::CLONE_NEWNS;
+        if kind == Kind::Program {
+            flags |= CloneFlags::CLONE_NEWCGROUP;
+        }
+        step("unsharing the mount namespace", unshare(flags))?;
+        let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
+        step("making mounts private", mount(None::<&str>, "/", None::<&str>, private, None::<&str>))?;
+        // Looked up here: it can be mounted from this namespace only, and later its path is out of sight.
+        let terminal = terminal.and_then(|fd| File::open(fs::read_link(own(fd)).ok()?).ok());
+        let root = RootDir::open(Path::new(layout::ROOT_MERGED)).map_err(|error| chain(&error))?;
+        Ok(Self { kind, root, terminal, left_behind: Vec::new() })
     }
-    step("unsharing the mount namespace", unshare(flags))?;
-    let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
-    step("making mounts private", mount(None::<&str>, "/", None::<&str>, private, None::<&str>))?;
-    // Looked up here: it can be mounted from this namespace only, and later its path is out of sight.
-    let terminal = terminal.and_then(|fd| File::open(fs::read_link(own(fd)).ok()?).ok());
-    for (number, volume) in spec.volumes.iter().enumerate() {
-        mount_volume(number, volume)?;
+
+    /// Makes the container's root the root of this process, with the kernel's file systems in it.
+    ///
+    /// # Errors
+    /// What failed, and where.
+    pub fn enter(&mut self, confined: bool) -> Result<(), String> {
+        let run = run_dir::stage(&self.root)?;
+        step("entering the root", nix::unistd::chdir(layout::ROOT_MERGED))?;
+        step("moving the root", mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>))?;
+        // Paths still begin in the initramfs.
+        self.left_behind = ["/dev", "/proc", "/run", "/sys"].map(File::open).into_iter().flatten().collect();
+        step("changing the root", nix::unistd::chroot("."))?;
+        step("entering /", nix::unistd::chdir("/"))?;
+        kernel_file_systems(self.kind, confined)?;
+        make_directory(Path::new("/run")).map_err(|error| format!("making /run: {error}"))?;
+        step(
+            "moving a tmpfs to /run",
+            mount(Some(&own(&run)), "/run", None::<&str>, MsFlags::MS_MOVE, None::<&str>),
+        )
     }
-    step("entering the root", nix::unistd::chdir(layout::ROOT_MERGED))?;
-    step("moving the root", mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>))?;
-    // Paths still begin in the initramfs.
-    let left_behind: Vec<_> =
-        ["/dev", "/proc", "/run", "/sys"].map(File::open).into_iter().flatten().collect();
-    step("changing the root", nix::unistd::chroot("."))?;
-    step("entering /", nix::unistd::chdir("/"))?;
-    let confined = kind == Kind::Program && spec.capabilities.confine();
-    kernel_file_systems(kind, confined)?;
-    if spec.store {
-        symlink(inject::STORE_DIR, inject::RUN_LINK)
-            .map_err(|error| format!("linking {}: {error}", inject::RUN_LINK))?;
+
+    /// The device nodes, the console, and what is taken away from a confined container.
+    ///
+    /// # Errors
+    /// What failed, and where.
+    pub fn finish(self, spec: &Spec) -> Result<(), String> {
+        if spec.store {
+            symlink(inject::STORE_DIR, inject::RUN_LINK)
+                .map_err(|error| format!("linking {}: {error}", inject::RUN_LINK))?;
+        }
+        if self.kind == Kind::Init {
+            leave(&self.left_behind)?;
+            return hide_gpus(Path::new("/dev"), &spec.nodes);
+        }
+        device_nodes(&spec.nodes)?;
+        if let Some(terminal) = &self.terminal {
+            let console =
+                mount(Some(&own(terminal)), "/dev/console", None::<&str>, MsFlags::MS_BIND, None::<&str>);
+            step("mounting the terminal on /dev/console", console)?;
+        }
+        leave(&self.left_behind)?;
+        if !spec.confined() {
+            return Ok(());
+        }
+        let paths = NODES.iter().map(|(name, ..)| format!("/dev/{name}"));
+        confine::mounts(paths.chain(spec.nodes.iter().map(|node| node.path.clone())))
     }
-    if kind == Kind::Init {
-        leave(&left_behind)?;
-        return hide_gpus(Path::new("/dev"), &spec.nodes);
-    }
-    device_nodes(&spec.nodes)?;
-    if let Some(terminal) = terminal {
-        let console =
-            mount(Some(&own(&terminal)), "/dev/console", None::<&str>, MsFlags::MS_BIND, None::<&str>);
-        step("mounting the terminal on /dev/console", console)?;
-    }
-    leave(&left_behind)?;
-    if !confined {
-        return Ok(());
-    }
-    let paths = NODES.iter().map(|(name, ..)| format!("/dev/{name}"));
-    confine::mounts(paths.chain(spec.nodes.iter().map(|node| node.path.clone())))
 }
 
 /// Takes mounts of the initramfs out of this namespace. A second /proc, without what the container's own is masked with, would let a user
@@ -96,7 +125,7 @@ fn leave(mounts: &[File]) -> Result<(), String> {
 }
 
 /// The path under which a process finds its own descriptor.
-fn own(fd: &impl AsRawFd) -> PathBuf {
+pub(super) fn own(fd: &impl AsRawFd) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
 }
 
@@ -120,18 +149,20 @@ fn kernel_file_systems(kind: Kind, confined: bool) -> Result<(), String> {
         ),
         ("tmpfs", "/dev/shm", MsFlags::MS_NOSUID | MsFlags::MS_NODEV, "mode=1777"),
         ("mqueue", "/dev/mqueue", quiet, ""),
-        ("tmpfs", "/run", MsFlags::MS_NOSUID | MsFlags::MS_NODEV, "mode=0755"),
         ("cgroup2", "/sys/fs/cgroup", quiet, ""),
     ];
     for (kind_of, path, flags, options) in mounts {
         if kind == Kind::Init && kind_of == "cgroup2" {
             continue;
         }
-        make_directory(Path::new(path)).map_err(|error| format!("making {path}: {error}"))?;
-        let mounted = mount(Some(kind_of), path, Some(kind_of), flags, Some(options));
-        match mounted {
-            // Not every kernel has message queues.
-            Err(nix::Error::ENODEV) if kind_of == "mqueue" => {}
+        let optional = OPTIONAL.contains(&kind_of);
+        match make_directory(Path::new(path)) {
+            // Without control groups there is no place for them either.
+            Err(_) if optional => continue,
+            result => result.map_err(|error| format!("making {path}: {error}"))?,
+        }
+        match mount(Some(kind_of), path, Some(kind_of), flags, Some(options)) {
+            Err(nix::Error::ENODEV) if optional => {}
             result => step(&format!("mounting {kind_of} on {path}"), result)?,
         }
     }
@@ -174,40 +205,6 @@ fn hide_gpus(dev: &Path, visible: &[Node]) -> Result<(), String> {
         }
     }
     Ok(())
-}
-
-/// Mounts a volume where the container will see it. The target is looked up inside the hostile root.
-fn mount_volume(number: usize, volume: &Volume) -> Result<(), String> {
-    let failed = |what: String| format!("volume {} on {}: {what}", volume.device, volume.path);
-    let root = RootDir::open(Path::new(layout::ROOT_MERGED)).map_err(|error| failed(chain(&error)))?;
-    root.create_dir_all(Path::new(&volume.path)).map_err(|error| failed(chain(&error)))?;
-    let place = root.canonical(Path::new(&volume.path)).map_err(|error| failed(chain(&error)))?;
-    if let Some(ours) = ["/dev", "/proc", "/run", "/sys"].iter().find(|ours| place.starts_with(ours)) {
-        return Err(failed(format!("it would be hidden by the file system that is mounted on {ours}")));
-    }
-    let target = root.open_dir(Path::new(&volume.path)).map_err(|error| failed(chain(&error)))?;
-    let target = own(&target);
-    let mount_disk = |device: &str, target: &Path, read_only| {
-        disks::mount_disk(Path::new(device), target, read_only).map_err(|error| failed(chain(&error)))
-    };
-    match &volume.mode {
-        VolumeMode::ReadOnly => mount_disk(&volume.device, &target, true),
-        VolumeMode::ReadWrite => mount_disk(&volume.device, &target, false),
-        VolumeMode::Overlay { upper } => {
-            let base = PathBuf::from(layout::RUN_DIR).join(format!("volume{number}"));
-            let (lower, scratch) = (base.join("lower"), base.join("scratch"));
-            for dir in [&lower, &scratch] {
-                fs::create_dir_all(dir).map_err(|error| failed(error.to_string()))?;
-            }
-            mount_disk(&volume.device, &lower, true)?;
-            mount_disk(upper, &scratch, false)?;
-            let scratch = disks::Scratch::of(&scratch).map_err(|error| failed(error.to_string()))?;
-            let options = scratch.overlay(&lower.display().to_string());
-            let flags = MsFlags::MS_NODEV;
-            mount(Some("overlay"), &target, Some("overlay"), flags, Some(options.as_str()))
-                .map_err(|errno| failed(format!("overlay: {errno}")))
-        }
-    }
 }
 
 #[cfg(test)]

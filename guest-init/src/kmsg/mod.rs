@@ -15,6 +15,8 @@ const NAME: &str = "gpu-initrd";
 const CONSOLE_LEVEL: &str = "/proc/sys/kernel/printk";
 /// A record with its priority, name and newline is not longer, bytes; the kernel's own bound is about 1 KB.
 const MAX_RECORD: usize = 899;
+/// A message is written in parts, and only one that is longer than this reaches us in parts, too, bytes.
+const MAX_LINE: usize = 64 << 10;
 /// Where a line was cut.
 const CUT: &str = "…";
 
@@ -28,7 +30,7 @@ pub fn start_logging(level: &str) {
         .set_location_level(LevelFilter::Off)
         .build();
     // A second call fails and changes nothing but the level.
-    let _ = WriteLogger::init(LevelFilter::Trace, config, LineWriter::new(Kmsg));
+    let _ = WriteLogger::init(LevelFilter::Trace, config, LineWriter::with_capacity(MAX_LINE, Kmsg));
     log::set_max_level(level);
     if level >= LevelFilter::Debug
         && let Err(error) = std::fs::write(CONSOLE_LEVEL, "8\n")

@@ -195,6 +195,16 @@ impl RootDir {
         Ok(Self { fd, names_left: AtomicUsize::new(MAX_NAMES_IN_ALL) })
     }
 
+    /// A directory of this root as a root of its own: no path given to it leads out.
+    ///
+    /// # Errors
+    /// [`RootError::Io`] when there is no such directory.
+    pub fn below(&self, path: &Path) -> Result<Self, RootError> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
+        let fd = self.open_inside(path, flags).map_err(|e| io_error("open", path, e))?;
+        Ok(Self { fd, names_left: AtomicUsize::new(MAX_NAMES_IN_ALL) })
+    }
+
     /// The one way in: opens `path` inside the root.
     fn open_inside(&self, path: &Path, flags: OFlag) -> nix::Result<OwnedFd> {
         let how = OpenHow::new()

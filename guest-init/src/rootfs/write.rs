@@ -17,6 +17,8 @@ use super::{Kind, RootDir, RootError, io_error};
 
 /// Temporary names begin with this, so that no scan takes them for a library, and a leftover is recognised.
 const TEMPORARY: &str = ".gpu-initrd-";
+/// Bytes of a name that its temporary name has in it.
+const MAX_NAME: usize = 200;
 
 impl RootDir {
     /// Makes `path` and its parents, mode 0755. Directories that exist, also through links, are left alone.
@@ -27,6 +29,21 @@ impl RootDir {
     /// Like [`Self::create_dir_all`], with mode and owner as the same directories have them in `other`.
     pub fn mirror_dir_all(&self, other: &Self, path: &Path) -> Result<(), RootError> {
         self.make_dirs(Some(other), path)
+    }
+
+    /// Copies a regular file of at most `max` bytes from the same path of `other`, with its mode and owner.
+    pub fn mirror_file(&self, other: &Self, path: &Path, max: u64) -> Result<(), RootError> {
+        let mut from = other.open_file(path, max)?;
+        let model = fstat(&from).map_err(|e| io_error("look at", path, e))?;
+        let (uid, gid) = (Uid::from_raw(model.st_uid), Gid::from_raw(model.st_gid));
+        let (dir, name) = self.parent(path)?;
+        write_new(&dir, name, path, 0o600, |file| {
+            io::copy(&mut from, file)?;
+            fchown(&*file, Some(uid), Some(gid))?;
+            // After the owner, whose change takes some of these bits away.
+            fchmod(&*file, Mode::from_bits_truncate(model.st_mode & 0o7777))?;
+            Ok(())
+        })
     }
 
     fn make_dirs(&self, like: Option<&Self>, path: &Path) -> Result<(), RootError> {
@@ -195,9 +212,22 @@ fn set_attribute(file: &File, name: &CStr, value: &[u8]) -> io::Result<()> {
 /// What `name` is called while it is being written.
 fn temporary_name(name: &OsStr) -> OsString {
     let mut temporary = OsString::from(TEMPORARY);
-    // File names end at 255 bytes.
-    temporary.push(if name.len() > 200 { OsStr::new("long-name") } else { name });
+    // File names end at 255 bytes; what is cut off must not make two of them one.
+    if name.len() <= MAX_NAME {
+        temporary.push(name);
+    } else {
+        temporary.push(format!("{:016x}-", digest_of(name)));
+        temporary.push(OsStr::from_bytes(&name.as_bytes()[..MAX_NAME]));
+    }
     temporary
+}
+
+/// The same for the same name in every run: what one leaves behind, the next one finds.
+fn digest_of(name: &OsStr) -> u64 {
+    use std::hash::{DefaultHasher, Hasher};
+    let mut hasher = DefaultHasher::new();
+    hasher.write(name.as_bytes());
+    hasher.finish()
 }
 
 /// A name in `dir` that is free. What an earlier run left under it is removed.

@@ -14,7 +14,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Changes whenever the index of a kernel does, so that no old one is taken.
-const RECIPE: &str = "2";
+const RECIPE: &str = "3";
 /// A module bigger than this, unpacked, is refused.
 const MAX_MODULE: u64 = 512 << 20;
 
@@ -70,7 +70,7 @@ impl Module {
         }
         let text = |key: &str| modinfo.get(key).map(|value| value.trim().to_owned());
         Self {
-            name: name_of(path),
+            name: text("name").map_or_else(|| name_of(path), |name| underscored(&name)),
             path: path.into(),
             depends: modinfo.get("depends").map(words).unwrap_or_default(),
             soft_before,
@@ -196,7 +196,7 @@ pub fn read_module(file: &Path, path: &str) -> Result<Module> {
     parse(&content(file)?, file, path)
 }
 
-fn parse(bytes: &[u8], file: &Path, path: &str) -> Result<Module> {
+pub(super) fn parse(bytes: &[u8], file: &Path, path: &str) -> Result<Module> {
     let info = modinfo(bytes).map_err(|error| no_module(file, error))?;
     Ok(Module::of(path, &info))
 }
@@ -239,7 +239,7 @@ fn name_of(path: &str) -> String {
     underscored(uncompressed(file).trim_end_matches(".ko"))
 }
 
-fn underscored(name: &str) -> String {
+pub(super) fn underscored(name: &str) -> String {
     name.replace('-', "_")
 }
 

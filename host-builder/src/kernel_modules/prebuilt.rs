@@ -1,7 +1,7 @@
 //! The GPU's modules where an artifact brings them built: taken as they are, signatures and all.
 
 use super::build::Built;
-use super::index::uncompress;
+use super::index::{parse, uncompress, underscored};
 use crate::cache::{Cache, sha256};
 use crate::error::{Doing, Error, Result};
 use crate::trees::Tree;
@@ -23,7 +23,7 @@ pub fn releases(trees: &[Tree]) -> BTreeSet<String> {
 pub fn built(cache: &Cache, trees: &[Tree], release: &str) -> Result<Built> {
     let origins: Vec<_> = trees.iter().map(|tree| tree.origin.as_str()).collect();
     let keys: Vec<_> = trees.iter().map(|tree| tree.key.as_str()).collect();
-    let key = sha256([&["prebuilt 1", release][..], &keys].concat().join("\n").as_bytes());
+    let key = sha256([&["prebuilt 2", release][..], &keys].concat().join("\n").as_bytes());
     let dir = cache.derived("modules", &key, |out| {
         let prefix = format!("{MODULES}{release}/");
         let mut found = false;
@@ -31,7 +31,8 @@ pub fn built(cache: &Cache, trees: &[Tree], release: &str) -> Result<Built> {
             for file in tree.files.iter().filter(|file| file.path.starts_with(&prefix)) {
                 let Some(name) = module_name(&file.path) else { continue };
                 let content = uncompress(&tree.read(file)?, Path::new(&file.path))?;
-                fs::write(out.join(name), content).doing("writing", &out.join(name))?;
+                let name = own_name(name, &content, Path::new(&file.path))?;
+                fs::write(out.join(&name), content).doing("writing", &out.join(name))?;
                 found = true;
             }
         }
@@ -46,10 +47,19 @@ pub fn built(cache: &Cache, trees: &[Tree], release: &str) -> Result<Built> {
 }
 
 /// `nvidia.ko` of `…/updates/dkms/nvidia.ko.xz`; none for what is no module of the GPU's.
-fn module_name(path: &str) -> Option<&str> {
+pub fn module_name(path: &str) -> Option<&str> {
     let file = path.rsplit('/').next()?;
     let name = file.split_inclusive(".ko").next()?;
     (name.ends_with(".ko") && name.starts_with("nvidia") && !path.contains("/drivers/video/")).then_some(name)
+}
+
+/// The file name that the module's own name asks for: Debian's DKMS calls the file of `nvidia` nvidia-current.ko.
+fn own_name(name: &str, content: &[u8], origin: &Path) -> Result<String> {
+    let module = parse(content, origin, name)?;
+    if underscored(name.trim_end_matches(".ko")) == module.name {
+        return Ok(name.to_owned());
+    }
+    Ok(format!("{}.ko", module.name.replace('_', "-")))
 }
 
 #[cfg(test)]

@@ -210,29 +210,38 @@ pub(super) fn init_mode(text: &str) -> Option<InitMode> {
     }
 }
 
-/// Splits a command line as the kernel does: at white space, except inside double quotes, which are dropped.
+/// Splits a command line as the kernel does (lib/cmdline.c, `next_arg`): at white space, except inside double quotes. Of these a pair
+/// goes that is around a whole word, or around a whole value; others stay.
 pub fn words(text: &str) -> Vec<String> {
     let mut words = Vec::new();
-    let (mut word, mut quoted, mut started) = (String::new(), false, false);
+    let (mut word, mut quoted) = (String::new(), false);
     for c in text.trim_end_matches(['\n', '\0']).chars() {
-        match c {
-            '"' => (quoted, started) = (!quoted, true),
-            c if c.is_whitespace() && !quoted => {
-                if started {
-                    words.push(std::mem::take(&mut word));
-                }
-                started = false;
-            }
-            c => {
-                word.push(c);
-                started = true;
-            }
+        if c.is_ascii_whitespace() && !quoted {
+            words.extend(unquoted(&std::mem::take(&mut word)));
+        } else {
+            quoted ^= c == '"';
+            word.push(c);
         }
     }
-    if started {
-        words.push(word);
-    }
+    words.extend(unquoted(&word));
     words
+}
+
+/// A word, or none where there is nothing.
+fn unquoted(word: &str) -> Option<String> {
+    if word.is_empty() {
+        return None;
+    }
+    if let Some(rest) = word.strip_prefix('"') {
+        return Some(rest.strip_suffix('"').unwrap_or(rest).to_owned());
+    }
+    Some(match word.split_once('=') {
+        Some((name, value)) => match value.strip_prefix('"') {
+            Some(value) => format!("{name}={}", value.strip_suffix('"').unwrap_or(value)),
+            None => word.to_owned(),
+        },
+        None => word.to_owned(),
+    })
 }
 
 /// Applies every word that can be; the first that cannot is the error.
@@ -277,7 +286,14 @@ mod tests {
 
     #[test]
     fn words_keep_what_is_quoted() {
-        assert_eq!(words("a  \"b c\"=d e=\"\" \n"), ["a", "b c=d", "e="]);
+        assert_eq!(words("a  b=\"c d\" e=\"\" \"f g\" \n"), ["a", "b=c d", "e=", "f g"]);
+        // Around a part of a word they are the word's.
+        assert_eq!(
+            words(r#"x="a" y=b"c d"e -c"f g" "h=i j" k="l"m "#),
+            ["x=a", "y=b\"c d\"e", "-c\"f g\"", "h=i j", "k=l\"m"]
+        );
+        assert_eq!(words("a=\"b c"), ["a=b c"]);
+        assert_eq!(words("\"\" x"), ["", "x"]);
     }
 
     #[test]

@@ -8,6 +8,18 @@ use serde_json::Value;
 
 const ORIGIN: &str = "config.json";
 
+/// Keys that hypeman writes, that tell a file of its from others, and that have no effect here.
+const OF_HYPEMAN: [&str; 8] = [
+    "egress_proxy",
+    "guest_cidr",
+    "guest_dns",
+    "guest_gw",
+    "guest_ip",
+    "network_enabled",
+    "skip_guest_agent",
+    "skip_kernel_headers",
+];
+
 /// One key of the file.
 pub struct JsonKey {
     /// Name.
@@ -135,7 +147,9 @@ pub const JSON_KEYS: &[JsonKey] = &[
         set: |config, json| match json {
             Value::Null => Some(()),
             json => {
-                json.as_array()?.iter().map(volume).collect::<Option<_>>().map(|list| config.volumes = list)
+                let lenient = config.of_hypeman;
+                let volumes = json.as_array()?.iter().map(|json| volume(json, lenient));
+                volumes.collect::<Option<_>>().map(|list| config.volumes = list)
             }
         },
     },
@@ -147,9 +161,12 @@ pub(super) fn apply(config: &mut Config, bytes: &[u8]) -> Result<(), ConfigError
         return Err(ConfigError::Json("it holds something else".into()));
     };
     let command = std::mem::take(&mut config.cmd);
+    config.of_hypeman = object.keys().any(|name| OF_HYPEMAN.contains(&name.as_str()));
     for (name, json) in &object {
         let Some(key) = JSON_KEYS.iter().find(|key| key.name == name) else {
-            config.unknown.push(name.clone());
+            let known = OF_HYPEMAN.contains(&name.as_str());
+            let list = if known { &mut config.without_effect } else { &mut config.unknown };
+            list.push(name.clone());
             continue;
         };
         // The host's word on the command line stands against the image's in the file, which must be right all the same.
@@ -210,7 +227,7 @@ fn gpus(config: &mut Config, json: &Value) -> Option<()> {
     Some(())
 }
 
-fn volume(json: &Value) -> Option<Volume> {
+fn volume(json: &Value, lenient: bool) -> Option<Volume> {
     let text = |key: &str| json.get(key).and_then(Value::as_str);
     let device = |key: &str| text(key).filter(|device| device.starts_with("/dev/")).map(str::to_owned);
     let path = text("path").filter(|path| path.starts_with('/'))?;
@@ -218,6 +235,7 @@ fn volume(json: &Value) -> Option<Volume> {
         "ro" => VolumeMode::ReadOnly,
         "rw" => VolumeMode::ReadWrite,
         "overlay" => VolumeMode::Overlay { upper: device("overlay_device")? },
+        _ if lenient => VolumeMode::ReadWrite,
         _ => return None,
     };
     Some(Volume { device: device("device")?, path: path.into(), mode })
@@ -240,8 +258,23 @@ mod tests {
         assert_eq!(config.command(), ["/bin/sh", "-c", "true"]);
         assert!(config.has_gpu);
         assert_eq!(config.env["A"], "b");
-        assert_eq!(config.unknown, ["network_enabled"]);
+        assert_eq!(
+            (config.unknown.as_slice(), config.without_effect.as_slice()),
+            (&[][..], &["network_enabled".to_owned()][..])
+        );
         assert_eq!(config.volumes[0].mode, VolumeMode::Overlay { upper: "/dev/vde".into() });
+    }
+
+    #[test]
+    fn what_hypeman_takes_is_taken_in_its_own_files_alone() {
+        let volume = r#""volume_mounts": [{"device": "/dev/vdd", "path": "/data", "mode": "private"}]"#;
+        let mut config = Config::default();
+        assert!(config.apply_json(format!("{{{volume}}}").as_bytes()).is_err());
+        let file = format!(r#"{{{volume}, "egress_proxy": {{}}, "skip_guest_agent": true, "typo": 1}}"#);
+        config.apply_json(file.as_bytes()).unwrap();
+        assert!(config.of_hypeman && config.volumes[0].mode == VolumeMode::ReadWrite);
+        assert_eq!(config.unknown, ["typo"]);
+        assert_eq!(config.without_effect, ["egress_proxy", "skip_guest_agent"]);
     }
 
     #[test]

@@ -224,6 +224,11 @@ pub struct Config {
     pub lock_modules: bool,
     /// Keys nobody knows, for the report.
     pub unknown: Vec<String>,
+    /// `config.json` is one that hypeman has written: as there, a volume of an unknown mode is written to, and one that cannot be used
+    /// does not end the boot.
+    pub of_hypeman: bool,
+    /// Its keys that have no effect here.
+    pub without_effect: Vec<String>,
     /// Keys that the kernel command line has, whatever their values: there the file has no say.
     pub said: BTreeSet<&'static str>,
 }
@@ -261,6 +266,8 @@ impl Default for Config {
             log_level: "info".into(),
             lock_modules: true,
             unknown: Vec::new(),
+            of_hypeman: false,
+            without_effect: Vec::new(),
             said: BTreeSet::new(),
         }
     }

@@ -190,13 +190,14 @@ fn installed(root: &Path) {
     for artifact in lock.sets(&sets) {
         run(Command::new("dpkg-deb").arg("-x").arg(cache.blob(&artifact.sha256).unwrap()).arg(root)).unwrap();
     }
-    // What DKMS leaves, and what the alternatives of glx-alternative-nvidia are.
+    // What Debian's DKMS leaves, under names of its own, and what the alternatives of glx-alternative-nvidia are.
     let release = initrd().release();
     let dkms = root.join(format!("usr/lib/modules/{release}/updates/dkms"));
     fs::create_dir_all(&dkms).unwrap();
     let built = parts().path("modules/lib/modules").join(release).join("kernel/drivers/gpu");
     for module in fs::read_dir(built).unwrap().map(Result::unwrap) {
-        fs::copy(module.path(), dkms.join(module.file_name())).unwrap();
+        let name = module.file_name().into_string().unwrap().replacen("nvidia", "nvidia-current", 1);
+        fs::copy(module.path(), dkms.join(name)).unwrap();
     }
     let alternatives = root.join("etc/alternatives");
     fs::create_dir_all(&alternatives).unwrap();

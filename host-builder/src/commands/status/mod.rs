@@ -13,7 +13,7 @@ use crate::query::clean::clean_json;
 use crate::query::view;
 use crate::query::{self, Answer, QueryError, Target, expand};
 use crate::ui::print_painted;
-use image::status::{Outcome, Status};
+use image::status::{Exit, Outcome, Status};
 use image::wire::Until;
 use serde::Serialize;
 use std::process::ExitCode;
@@ -91,7 +91,7 @@ fn code(status: &Status, awaited: Option<Until>) -> u8 {
         None => status.outcome == Outcome::Ready,
         // Between two runs of a program that is started again, it has exited and the answer is open.
         Some(until) => {
-            let is_good = until != Until::Exited || exit.is_some_and(|exit| exit.code == Some(0));
+            let is_good = until != Until::Exited || exit.is_some_and(Exit::is_good);
             until.decided(status) == Some(true) && is_good
         }
     };

@@ -5,6 +5,7 @@ use crate::cache::sha256;
 use crate::error::Result;
 use crate::kernel_modules::build::made_here;
 use crate::kernel_modules::index::{content, uncompressed};
+use crate::kernel_modules::prebuilt::module_name;
 use crate::lock::{Artifact, Lock};
 use crate::profile::Profile;
 use crate::resolve;
@@ -91,7 +92,12 @@ impl Packages<'_> {
         }
         let tree = Tree::of(self.access.cache, artifact)?;
         let mut digests = Vec::new();
-        for file in tree.files.iter().filter(|file| uncompressed(base(&file.path)) == uncompressed(name)) {
+        // Modules of the GPU's are packed under their own names, which DKMS changes.
+        let is_it = |path: &str| {
+            let both_the_gpus = || module_name(path).is_some() && module_name(name).is_some();
+            uncompressed(base(path)) == uncompressed(name) || both_the_gpus()
+        };
+        for file in tree.files.iter().filter(|file| is_it(&file.path)) {
             digests.push(file.sha256.clone());
             if base(&file.path) != name {
                 digests.push(sha256(&content(&tree.path(file))?));
