@@ -22,7 +22,7 @@ use crate::{
     qemu::{Console, Drive, Gpu, Machine, Share, Vm, Vsock},
     slots::{self, Slot},
     tools::Tools,
-    vsock,
+    vmlinux, vsock,
 };
 
 /// virtiofsd makes its socket within milliseconds; this is for a machine that is busy.
@@ -55,7 +55,7 @@ impl Setup {
         let directory =
             directory.map_err(|e| RigError::io("make a directory in", std::env::temp_dir(), e))?;
         let console = Console::File(directory.path().join(CONSOLE));
-        let machine = Machine::new(kernel, initrd, console);
+        let machine = Machine::new(&vmlinux::of(kernel)?, initrd, console);
         Ok(Self { machine, models: Vec::new(), shared: Vec::new(), last: None, vsock: true, directory })
     }
 

@@ -18,6 +18,7 @@ pub mod scene;
 mod slots;
 pub mod stub;
 pub mod variant;
+mod vmlinux;
 pub mod vsock;
 
 pub use error::RigError;

@@ -11,6 +11,7 @@ use host_builder::{
     lock::{Lock, Set},
     trees::Tree,
 };
+use image::cpio::Writer;
 use image::layout;
 use image::manifest::{Kind, Manifest};
 use rig::{
@@ -193,6 +194,14 @@ fn our_image_is_listed_as_cpio_lists_it_and_good() {
     };
     assert!(why("nvidia").starts_with("needed by nvidia_uvm"), "{}", why("nvidia"));
     assert!(why("nvidia_uvm").starts_with("wanted by the profile"), "{}", why("nvidia_uvm"));
+    // Without the packages nothing is said of their files but that.
+    let empty = tempfile::tempdir().unwrap();
+    let mut command = Command::new(program());
+    command.args(["verify", "--lock", lock]).arg(&built.initrd).env("GPU_INITRD_CACHE", empty.path());
+    let verified = command.output().unwrap();
+    let text = String::from_utf8(verified.stdout).unwrap();
+    assert!(verified.status.success() && text.contains("\n0 files are those of their packages\n"), "{text}");
+    assert!(text.contains(" UNCHECKED: it is neither in the cache nor in a mirror"), "{text}");
     // Half a document is none.
     let full = fs::File::options().write(true).open("/dev/full").unwrap();
     let sbom = Command::new(program()).arg("sbom").arg(&built.initrd).stdout(full).output().unwrap();
@@ -251,6 +260,49 @@ fn an_image_that_agrees_with_itself_is_held_against_its_packages() {
             file.path, file.origin
         );
         assert!(text.starts_with(&line), "{text}");
+    }
+}
+
+/// Names, targets and strings of a manifest that would steer a terminal, behind an image of ours.
+#[test]
+fn no_command_passes_on_what_steers_a_terminal() {
+    const EVIL: &str = "evil\u{1b}]0;title\u{7}\u{1b}[2J\u{202e}\r";
+    let dir = tempfile::tempdir().unwrap();
+    let image = dir.path().join("evil.img");
+    let mut variant = Variant::of(&initrd().initrd).unwrap();
+    variant.edit_manifest(|manifest| {
+        manifest.profile = EVIL.into();
+        manifest.files[5].origin = EVIL.into();
+        manifest.files[6].reason = EVIL.into();
+        manifest.modules[0].name = EVIL.into();
+    });
+    variant.write(&image).unwrap();
+    let mut writer = Writer::new(fs::File::options().append(true).open(&image).unwrap());
+    writer.file(EVIL, 0o644, 1, &mut &b"x"[..]).unwrap();
+    writer.link(&format!("link{EVIL}"), EVIL).unwrap();
+    writer.finish().unwrap();
+    let original = initrd().initrd.to_str().unwrap();
+    let lock = initrd().lock.to_str().unwrap();
+    // A list that does not go to a terminal has the names as they are.
+    for args in [
+        &["list", "--json"][..],
+        &["inspect"],
+        &["inspect", "--json"],
+        &["examine"],
+        &["verify", "--lock", lock],
+        &["verify", "--json"],
+        &["diff", original],
+        &["sbom", "--format", "spdx"],
+        &["sbom"],
+        &["cat", "--json"],
+    ] {
+        let mut command = Command::new(program());
+        command.args(args).arg(&image).args((args[0] == "cat").then_some(EVIL));
+        let output = command.output().unwrap();
+        let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        let steers = |c: char| c.is_control() && c != '\n' && c != '\t' || c == '\u{202e}';
+        assert!(!text.contains(steers), "{args:?}: {:?}", text.lines().find(|line| line.contains(steers)));
+        assert!(text.contains("evil") || args == ["examine"], "{args:?}: {text}");
     }
 }
 

@@ -8,6 +8,7 @@ use rig::checks::Checks;
 use rig::disk::FileSystem;
 use rig::guest::{Guest, Setup};
 use rig::phantom::Model;
+use rig::qemu::Drive;
 use rig::roots::Suite;
 use rig::scene::{PATIENCE, ask, between, boot, finding, guest_of, root_disk, wait, with_config};
 use rig::variant::Variant;
@@ -209,9 +210,17 @@ fn without_dm_verity_the_guest_reads_the_whole_disk_itself() {
     checks.same(status.outcome, Outcome::Ready, "outcome");
     drop(checks);
 
-    let status = refused(guest_of(&initrd).disk(&decoy, "driver"));
+    // What is read once must not change later.
+    let image = dir.path().join("writable.erofs");
+    std::fs::copy(disk, &image).unwrap();
+    let writable = Drive { image, read_only: false, serial: "driver".into() };
+    let setup = guest_of(&initrd).disk(&decoy, "decoy").drive(writable).gpu(Model::T4);
+    let guest = boot(setup.disk(&root(), "root").cmdline("HAS_GPU=1 gpu_initrd.linger=120s -- true"));
+    let status = wait(&guest, Until::Ready);
     let refused = finding(&status, Code::PayloadAltered);
     assert!(refused.message.contains("expected") && refused.message.contains("sha256"), "{refused:?}");
+    let console = guest.console();
+    assert!(console.contains("the disk can be written to: attach it read-only"), "{console}");
 }
 
 /// A kernel that cannot mount a file by itself is not at hand: the file system of the initramfs decides too, and on a tmpfs

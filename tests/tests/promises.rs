@@ -1,6 +1,9 @@
 //! Promises of the README that are numbers or shapes.
 
 use image::elf;
+use std::fs;
+use std::path::Path;
+use walkdir::WalkDir;
 
 #[test]
 fn guest_init_is_static_and_below_its_size() {
@@ -12,4 +15,31 @@ fn guest_init_is_static_and_below_its_size() {
     );
     let elf = elf::read(program).expect("host-builder carries an ELF program");
     assert_eq!((elf.interp, elf.needed), (None, vec![]), "PID 1 runs before there is any library");
+}
+
+/// The compiler tells of unused dependencies of libraries; of those that only tests have it sees each test by itself.
+#[test]
+fn dependencies_that_only_tests_have_are_used() {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    for package in ["guest-init", "host-builder", "image", "tests"] {
+        let manifest = fs::read_to_string(top.join(package).join("Cargo.toml")).unwrap();
+        let (_, section) = manifest.split_once("\n[dev-dependencies]\n").unwrap();
+        let lines = section.lines().take_while(|line| !line.starts_with('['));
+        let names: Vec<_> = lines
+            .filter(|line| line.starts_with(|c: char| c.is_ascii_lowercase()))
+            .map(|line| line.split(['.', ' ', '=']).next().unwrap().replace('-', "_"))
+            .collect();
+        assert!(!names.is_empty(), "{package}");
+        let sources: String = WalkDir::new(top.join(package))
+            .into_iter()
+            .map(Result::unwrap)
+            .filter(|entry| entry.path().extension().is_some_and(|extension| extension == "rs"))
+            .map(|entry| fs::read_to_string(entry.path()).unwrap())
+            .collect();
+        for name in names {
+            let is_used =
+                [format!("{name}::"), format!("use {name}")].iter().any(|text| sources.contains(text));
+            assert!(is_used, "{package}/Cargo.toml: nothing uses {name}: take it out");
+        }
+    }
 }

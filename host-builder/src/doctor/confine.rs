@@ -238,6 +238,15 @@ mod tests {
     }
 
     #[test]
+    fn what_is_unpacked_takes_no_more_than_the_room_that_it_has() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("large"), vec![1; 100_000]).unwrap();
+        measure(dir.path(), "reading x", 200_000).unwrap();
+        let error = measure(dir.path(), "reading x", 50_000).unwrap_err();
+        assert!(error.to_string().contains("half of the space in") && error.remedy().is_some(), "{error}");
+    }
+
+    #[test]
     fn a_program_that_does_not_end_is_ended_at_the_deadline() {
         let mut command = Command::new("sh");
         command.args(["-c", "sleep 600 & wait"]);
