@@ -35,14 +35,14 @@ const DIRS: [&str; 13] = [
 ];
 const RUNPATH: [&str; 2] = ["/opt/none", "/opt/run"];
 
-/// A program that needs liba.so.1 and has that RUNPATH.
-fn program(pool: &Pool) -> Vec<u8> {
+/// A program that needs liba.so.1 and has that as its RUNPATH, or as an RPATH of old.
+fn program(pool: &Pool, tags: &str) -> Vec<u8> {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
     fs::write(at("liba.so.1"), &pool.files[1]).unwrap();
     fs::write(at("program.c"), "int answer(void); int _start(void) { return answer(); }\n").unwrap();
     let mut cc = Command::new("cc");
-    cc.args(["-nostdlib", "-pie", "-fPIE", "-Wl,--enable-new-dtags", "-o"]).arg(at("program"));
+    cc.args(["-nostdlib", "-pie", "-fPIE", tags, "-o"]).arg(at("program"));
     cc.arg(format!("-Wl,-rpath,{}", RUNPATH.join(":"))).arg(at("program.c")).arg(at("liba.so.1"));
     assert!(cc.status().unwrap().success());
     fs::read(at("program")).unwrap()
@@ -63,10 +63,11 @@ fn ask(root: &Path, library_path: &str) -> Option<PathBuf> {
 #[test]
 fn the_loader_opens_what_we_say() {
     let pool = Pool::new();
-    let program = program(&pool);
+    let programs = ["-Wl,--enable-new-dtags", "-Wl,--disable-new-dtags"].map(|tags| program(&pool, tags));
     let glibc = Glibc::of(Path::new("/"));
     let mut ways = std::collections::BTreeSet::new();
-    for seed in 1..=60_u64 {
+    for seed in 1..=100_u64 {
+        let old = seed % 2 == 1;
         let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let mut chance = |n: u64| {
             state ^= state << 13;
@@ -81,7 +82,7 @@ fn the_loader_opens_what_we_say() {
         }
         std::os::unix::fs::symlink("usr/lib", at("lib")).unwrap();
         glibc.install(tmp.path());
-        fs::write(at("program"), &program).unwrap();
+        fs::write(at("program"), &programs[usize::from(old)]).unwrap();
         fs::write(at("etc/ld.so.conf"), "/opt/conf\n").unwrap();
         let mut placed = Vec::new();
         for dir in DIRS {
@@ -103,10 +104,11 @@ fn the_loader_opens_what_we_say() {
             let _ = fs::remove_file(at("opt/conf/liba.so.1"));
         }
         let library_path = if chance(2) { "/opt/path:/opt/$UNKNOWN" } else { "" };
-        let runpath = RUNPATH.map(PathBuf::from);
+        let listed = RUNPATH.map(PathBuf::from);
         let request = Request {
             library_path: Some(library_path.as_ref()),
-            runpath: &runpath,
+            rpath: if old { &listed } else { &[] },
+            runpath: if old { &[] } else { &listed },
             machine: Machine::X86_64,
             platform: None,
         };
@@ -128,7 +130,7 @@ fn the_loader_opens_what_we_say() {
             (Some(_), None) => panic!("{what}"),
         }
     }
-    assert!(ways.len() >= 4, "the roots are too much alike: {ways:?}");
+    assert!(ways.len() >= 5, "the roots are too much alike: {ways:?}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use crate::cache::sha256;
 use crate::error::{Doing, Error, Result};
-use crate::gpus::Chosen;
+use crate::gpus::{Chosen, is_firmware_of};
 use crate::kernel_modules::Index;
 use crate::kernel_modules::build::Built;
 use crate::kernel_modules::check::{check_built, check_release};
@@ -247,18 +247,24 @@ fn add_firmware(builder: &mut Builder, inputs: &Inputs) -> Result<Vec<String>> {
 
 /// Of the files that the modules ask for, those of some GPUs.
 fn chosen_firmware(chosen: &Chosen, asked: &[String]) -> Result<Vec<String>> {
-    let find =
-        |name: &&'static str| asked.iter().find(|path| path.rsplit('/').next() == Some(*name)).cloned();
-    let missing = chosen.firmware.iter().find(|name| find(name).is_none());
-    match missing {
-        None => Ok(chosen.firmware.iter().filter_map(find).collect()),
-        Some(name) => Err(Error::new(format!(
-            "the GPUs {} need firmware {name}, the driver's modules ask for {}",
-            chosen.gpus.join(", "),
-            asked.join(", ")
-        ))
-        .hint("this driver has its firmware in other files: build without --gpu, which packs all of it")),
+    let of =
+        |family: &str| asked.iter().filter(|path| is_firmware_of(path, family)).cloned().collect::<Vec<_>>();
+    let mut files = Vec::new();
+    for family in &chosen.families {
+        let found = of(family);
+        if found.is_empty() {
+            return Err(Error::new(format!(
+                "the GPUs {} need firmware of {family}, the driver's modules ask for {}",
+                chosen.gpus.join(", "),
+                asked.join(", ")
+            ))
+            .hint(
+                "this driver has its firmware in other files: build without --gpu, which packs all of it",
+            ));
+        }
+        files.extend(found);
     }
+    Ok(files)
 }
 
 #[derive(Default)]

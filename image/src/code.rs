@@ -157,6 +157,9 @@ codes! {
     /// A volume of the container could not be mounted, or not where it should be.
     VolumeUnusable =>
         "Attach the disk that the message names, with a file system that the guest knows, and give it a place in the image that is no file and not below /proc, /sys or /dev (but for /dev/shm).",
+    /// The driver did not take a GPU that it may well support.
+    GpuNotBound =>
+        "The message says why, from the driver's own lines: a GPU that has fallen off the bus is reset on the host; one whose memory has no address needs larger windows for PCI memory from the VMM; one that another driver has needs a kernel without that.",
 }
 
 impl Code {

@@ -54,12 +54,16 @@ pub struct Facts {
     pub driver: String,
     /// CUDA version that it brings.
     pub cuda: Option<[u32; 2]>,
+    /// It brings that one or a newer one: its branch is newer than those known here.
+    pub or_newer: bool,
 }
 
 impl Facts {
     /// What follows from the version of the driver.
     pub fn of_driver(version: &str) -> Self {
-        Self { driver: version.into(), cuda: cuda_of_driver(version) }
+        let newest = CUDA_OF_BRANCH.last().map(|(newest, _)| *newest);
+        let or_newer = branch(version).zip(newest).is_some_and(|(branch, newest)| branch > newest);
+        Self { driver: version.into(), cuda: cuda_of_driver(version), or_newer }
     }
 }
 
@@ -175,6 +179,10 @@ fn condition(text: &str, facts: &Facts) -> Result<Verdict, Malformed> {
     let wanted = numbers(value).ok_or_else(malformed)?;
     let Some(found) = found else { return Ok(Verdict::Unknown) };
     let order = found.cmp(&wanted);
+    if name.trim() == "cuda" && facts.or_newer && !(order != Ordering::Less && matches!(operator, ">=" | ">"))
+    {
+        return Ok(Verdict::Unknown);
+    }
     let holds = match operator {
         "=" => order == Ordering::Equal,
         "!=" => order != Ordering::Equal,
@@ -225,6 +233,11 @@ mod tests {
         assert_eq!(verdict("", "550.163.01"), Verdict::Met);
         assert_eq!(verdict("driver!=550.163.01", "550.163.01"), Verdict::Unmet);
         assert_eq!(verdict("driver=550.163.1,cuda<=12.4,cuda>12.3", "550.163.01"), Verdict::Met);
+        // Of a branch that is newer than the table: what it brings at least is known, and no more.
+        assert_eq!(verdict("cuda>=13.2", "610.43.02"), Verdict::Met);
+        assert_eq!(verdict("cuda>=13.3", "610.43.02"), Verdict::Unknown);
+        assert_eq!(verdict("cuda<=13.2", "610.43.02"), Verdict::Unknown);
+        assert_eq!(verdict("cuda>=13.3", "595.10"), Verdict::Unmet);
     }
 
     #[test]

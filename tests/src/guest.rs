@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 use crate::{
     RigError, monitor,
-    phantom::{Model, PhantomGpu, PhantomHandle},
+    phantom::{Condition, Model, PhantomGpu, PhantomHandle},
     process::{Background, poll, tail},
     qemu::{Console, Drive, Gpu, Machine, Share, Vm, Vsock},
     slots::{self, Slot},
@@ -40,8 +40,7 @@ const MONITOR: &str = "monitor.sock";
 /// A guest that is not booted yet.
 pub struct Setup {
     machine: Machine,
-    /// And whether each is in use.
-    models: Vec<(Model, bool)>,
+    models: Vec<(Model, Condition)>,
     shared: Vec<(PathBuf, String)>,
     last: Option<Drive>,
     vsock: bool,
@@ -118,14 +117,14 @@ impl Setup {
     /// One more phantom GPU, on a bus of its own.
     #[must_use]
     pub fn gpu(mut self, model: Model) -> Self {
-        self.models.push((model, false));
+        self.models.push((model, Condition::Well));
         self
     }
 
-    /// One more phantom GPU, on which its last user's firmware still runs.
+    /// One more phantom GPU, in another condition than a good one.
     #[must_use]
-    pub fn gpu_in_use(mut self, model: Model) -> Self {
-        self.models.push((model, true));
+    pub fn gpu_that_is(mut self, condition: Condition, model: Model) -> Self {
+        self.models.push((model, condition));
         self
     }
 
@@ -155,9 +154,8 @@ impl Setup {
         self.machine.drives.extend(self.last.take());
         let dir = self.directory.path();
         let mut phantoms = Vec::new();
-        for (i, &(model, in_use)) in self.models.iter().enumerate() {
-            let phantom =
-                PhantomGpu::bind(&dir.join(format!("gpu{i}.sock")), model)?.in_use(in_use).spawn()?;
+        for (i, &(model, condition)) in self.models.iter().enumerate() {
+            let phantom = PhantomGpu::bind(&dir.join(format!("gpu{i}.sock")), model, condition)?.spawn()?;
             self.machine.gpus.push(Gpu::VfioUser(phantom.socket().to_owned()));
             phantoms.push(phantom);
         }

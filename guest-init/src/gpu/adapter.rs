@@ -42,9 +42,10 @@ fn open(bdf: String, minor: u32, sender: &mpsc::Sender<Message>) {
     }
 }
 
-/// Opens GPUs (address, minor) at the same time. Returns whether all of them came up.
+/// Opens GPUs (address, minor) at the same time: the driver initialises one after the other, so the time of each counts from the end of the
+/// one before. Returns whether all of them came up.
 pub fn open_all(gpus: &[(String, u32)], timeout: Duration, board: &Board) -> bool {
-    let deadline = Instant::now() + timeout;
+    let mut deadline = Instant::now() + timeout;
     let mut log = KernelLog::here();
     let mut lines = Vec::new();
     let (sender, receiver) = mpsc::channel();
@@ -67,6 +68,7 @@ pub fn open_all(gpus: &[(String, u32)], timeout: Duration, board: &Board) -> boo
         match message {
             Message::Opened { bdf, result, took } => {
                 opening.retain(|waiting| *waiting != bdf);
+                deadline = Instant::now() + timeout;
                 board.progress(Phase::Gpu, gpus.len() - opening.len(), gpus.len());
                 board.gpu(&bdf, |gpu| (gpu.init_ms, gpu.waits_for) = (Some(took), None));
                 lines.extend(log.lines());

@@ -1,5 +1,6 @@
 //! What the driver's lines in the kernel log mean.
 
+use super::pci::PciGpu;
 use crate::report::{self, with_evidence};
 use image::status::{Code, Finding};
 use std::io;
@@ -47,6 +48,58 @@ pub fn failure(bdf: &str, error: &io::Error, evidence: &[String]) -> Finding {
     with_evidence(finding, evidence.to_vec())
 }
 
+/// Why the driver did not take a GPU that is on the bus: only its own word makes it an unsupported one.
+pub fn not_taken(gpu: &PciGpu, evidence: &[String]) -> Finding {
+    let has = |words: &str| evidence.iter().any(|line| line.contains(words));
+    let name = format!("GPU {} ({:04x}:{:04x})", gpu.bdf, gpu.vendor, gpu.device);
+    let (code, message, hint) = if has("fallen off the bus") {
+        (
+            Code::GpuNotBound,
+            format!("{name} is on the bus, and does not answer to the driver: it has fallen off the bus"),
+            "look at the host's kernel log (PCIe errors, power, heat), reset the GPU there, and start a new guest",
+        )
+    } else if has("assigned to your NVIDIA device is invalid") {
+        (
+            Code::GpuNotBound,
+            format!(
+                "{name} has no address for a part of its memory: the guest's PCI windows are too small for its BARs"
+            ),
+            "give the VMM larger 64-bit windows for PCI memory, and the guest a firmware that uses them; host-builder doctor says how large the BARs are",
+        )
+    } else if has("request_mem_region failed") {
+        (
+            Code::GpuNotBound,
+            format!("{name}: another driver of the guest's kernel has its registers"),
+            "boot the kernel that build-initrd wrote; a frame buffer or nouveau in the kernel can be told off on its command line (video=efifb:off, nouveau.modeset=0)",
+        )
+    } else if has("is already bound to") {
+        (
+            Code::GpuNotBound,
+            format!("{name} was taken by another driver"),
+            "leave that driver's module out of the initrd, or out of the kernel",
+        )
+    } else if has("requires use of the NVIDIA open kernel modules") {
+        (
+            Code::GpuUnsupported,
+            format!("{name} is supported by NVIDIA's open modules alone, and others are packed"),
+            "build the initrd with the open modules of this driver",
+        )
+    } else if has("not supported by") {
+        (
+            Code::GpuUnsupported,
+            format!("{name} is not supported by this driver"),
+            "build the initrd with a driver that supports this GPU: the open modules need Turing or newer, and a release newer than the GPU",
+        )
+    } else {
+        (
+            Code::GpuNotBound,
+            format!("{name} was not taken by the driver"),
+            "the driver's lines say why; host-builder doctor asks its list of GPUs",
+        )
+    };
+    with_evidence(report::error(code, message, hint), evidence.to_vec())
+}
+
 /// What the driver says of itself at every load.
 const CHATTER: [&str; 6] = [
     "NVRM: loading NVIDIA UNIX",
@@ -62,6 +115,7 @@ const CHATTER: [&str; 6] = [
 pub fn about(lines: &[String], bdf: &str) -> Vec<String> {
     let mut ours = true;
     let mut list = Vec::new();
+    let mut heading = None;
     for line in lines {
         let of_the_driver = ["NVRM", "nvidia", "firmware"].iter().any(|word| line.contains(word));
         if !of_the_driver || CHATTER.iter().any(|chatter| line.contains(chatter)) {
@@ -69,9 +123,15 @@ pub fn about(lines: &[String], bdf: &str) -> Vec<String> {
         }
         if names_a_gpu(line) {
             ours = names(line, bdf);
+        } else if line.ends_with(':') {
+            // Which GPU it is about, the next one says.
+            heading = Some(line);
+            continue;
         }
-        if ours && !list.contains(line) {
-            list.push(line.clone());
+        for line in heading.take().into_iter().chain([line]) {
+            if ours && !list.contains(line) {
+                list.push(line.clone());
+            }
         }
     }
     list
@@ -106,6 +166,9 @@ mod tests {
         );
         assert_eq!(about(&log, "0000:01:00.0"), ["NVRM: GPU 0000:01:00.0: starts", "NVRM: a detail"]);
         assert_eq!(about(&log, "0000:02:00.0").len(), 2);
+        let log = lines("NVRM: GPU 0000:01:00.0: starts\nNVRM: it is so:\nNVRM: BAR1 (PCI:0000:02:00.0)");
+        assert_eq!(about(&log, "0000:01:00.0"), ["NVRM: GPU 0000:01:00.0: starts"]);
+        assert_eq!(about(&log, "0000:02:00.0"), ["NVRM: it is so:", "NVRM: BAR1 (PCI:0000:02:00.0)"]);
     }
 
     #[test]
@@ -119,6 +182,49 @@ mod tests {
         assert_eq!(finding.code, Code::FirmwareMissing);
         assert!(finding.message.contains("/lib/firmware/nvidia/550.163.01/gsp_ga10x.bin"));
         assert_eq!(failure("0000:01:00.0", &error, &missing[1..]).code, Code::AdapterInitFailed);
+    }
+
+    /// As kernel-open/nvidia/nv-pci.c of the driver has them, with this GPU's numbers.
+    #[test]
+    fn only_the_drivers_own_word_makes_a_gpu_unsupported() {
+        let gpu = PciGpu { bdf: "0000:01:00.0".into(), vendor: 0x10de, device: 0x2330 };
+        for (text, code, message) in [
+            (
+                "NVRM: The NVIDIA GPU 0000:01:00.0\nNVRM: (PCI ID: 10de:2330) installed in this system has\nNVRM: fallen off the bus and is not responding to commands.",
+                Code::GpuNotBound,
+                "fallen off the bus",
+            ),
+            (
+                "NVRM: This PCI I/O region assigned to your NVIDIA device is invalid:\nNVRM: BAR1 is 0M @ 0x0 (PCI:0000:01:00.0)",
+                Code::GpuNotBound,
+                "no address",
+            ),
+            (
+                "NVRM: request_mem_region failed for 16M @ 0xfd000000. This can\nNVRM: occur when a driver such as rivatv is loaded",
+                Code::GpuNotBound,
+                "has its registers",
+            ),
+            ("NVRM: GPU 0000:01:00.0 is already bound to nouveau.", Code::GpuNotBound, "another driver"),
+            (
+                "NVRM: The NVIDIA GPU 0000:01:00.0 (PCI ID: 10de:2330)\nNVRM: installed in this system requires use of the NVIDIA open kernel modules.",
+                Code::GpuUnsupported,
+                "open modules alone",
+            ),
+            (
+                "NVRM: The NVIDIA GPU 0000:01:00.0 (PCI ID: 10de:2330)\nNVRM: installed in this system is not supported by the\nNVRM: NVIDIA 550.163.01 driver release.",
+                Code::GpuUnsupported,
+                "not supported by this driver",
+            ),
+            (
+                "nvidia 0000:01:00.0: probe with driver nvidia failed with error -12",
+                Code::GpuNotBound,
+                "was not taken",
+            ),
+        ] {
+            let finding = not_taken(&gpu, &about(&lines(text), &gpu.bdf));
+            assert_eq!(finding.code, code, "{text}");
+            assert!(finding.message.contains(message) && !finding.evidence.is_empty(), "{finding:?}");
+        }
     }
 
     #[test]

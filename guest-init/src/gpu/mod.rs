@@ -96,7 +96,7 @@ pub fn bring_up(
     let lines = log.lines();
     let proc = Proc::default();
     let mut good = match loaded {
-        // "No device" with devices on the bus means that the driver knows none of them.
+        // "No device" with devices on the bus means that the driver took none of them.
         Err(finding) if finding.code != Code::NoGpu => {
             for gpu in found {
                 board.gpu(&gpu.bdf, |status| status.state = GpuState::Failed);
@@ -154,7 +154,7 @@ fn fabric_not_ready(config: &Config, switches: io::Result<Vec<PciGpu>>) -> Optio
     Some(with_evidence(report::warning(Code::FabricNotReady, message, hint), list.collect()))
 }
 
-/// Which GPUs the driver took, by address and minor; the others are unsupported, with its own words.
+/// Which GPUs the driver took, by address and minor; why not the others, in its own words.
 ///
 /// Each GPU's minor is read here, once: while an adapter initialises, the driver blocks every reader of these files.
 fn note_bound(proc: &Proc, found: &[PciGpu], log: &[String], board: &Board) -> Vec<(String, u32)> {
@@ -177,14 +177,13 @@ fn note_bound(proc: &Proc, found: &[PciGpu], log: &[String], board: &Board) -> V
             continue;
         }
         let evidence = evidence::about(log, &gpu.bdf);
+        let finding = evidence::not_taken(gpu, &evidence);
+        let unsupported = finding.code == Code::GpuUnsupported;
         board.gpu(&gpu.bdf, |status| {
-            status.state = GpuState::Unsupported;
+            status.state = if unsupported { GpuState::Unsupported } else { GpuState::Failed };
             status.evidence.clone_from(&evidence);
         });
-        let message =
-            format!("GPU {} ({:04x}:{:04x}) was not taken by the driver", gpu.bdf, gpu.vendor, gpu.device);
-        let hint = "build the initrd with a driver that supports this GPU: the open modules need Turing or newer, and a release newer than the GPU";
-        board.finding(with_evidence(report::error(Code::GpuUnsupported, message, hint), evidence));
+        board.finding(finding);
     }
     bound
 }

@@ -16,7 +16,7 @@ fn finding(name: &str, value: &str, facts: &Facts) -> Option<Finding> {
     let why = match requirement::evaluate(value, facts) {
         Ok(Verdict::Met) => return None,
         Ok(Verdict::Unknown) => {
-            log::info!("{name} may be met: it depends on the brand of the GPU");
+            log::info!("{name} may be met: it depends on what is not known here, and is taken to be");
             return None;
         }
         Ok(Verdict::Unmet) => "none of its alternatives holds".into(),

@@ -7,6 +7,8 @@ use image::status::{Code, Finding, Gpu, Node};
 use std::collections::{BTreeMap, BTreeSet};
 
 const VARIABLE: &str = "NVIDIA_VISIBLE_DEVICES";
+/// What comes before the name of a GPU where the Container Device Interface names it.
+const CDI: [&str; 2] = ["runtime.nvidia.com/gpu=", "nvidia.com/gpu="];
 
 /// What is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,12 +28,12 @@ impl Visible {
     pub fn asked(env: &BTreeMap<String, String>) -> Self {
         match env.get(VARIABLE).map(|value| value.trim()) {
             None => Self::All,
-            Some(list) if list.split(',').any(|word| word.trim() == "all") => Self::All,
-            Some("none") => Self::None,
+            Some(list) if words(list).any(|word| word == "all") => Self::All,
+            Some(list) if words(list).eq(["none"]) => Self::None,
             Some("" | "void") => Self::Void,
-            Some(list) => Self::List(
-                list.split(',').map(|word| word.trim().into()).filter(|w: &String| !w.is_empty()).collect(),
-            ),
+            Some(list) => {
+                Self::List(words(list).filter(|word| !word.is_empty()).map(str::to_owned).collect())
+            }
         }
     }
 
@@ -56,6 +58,15 @@ impl Visible {
             .filter(|node| of_gpu(node).is_none_or(|minor| minors.contains(&minor)))
             .collect())
     }
+}
+
+/// The words of a list, each as it is or in the form of the Container Device Interface: `nvidia.com/gpu=0`, and `runtime.nvidia.com/gpu=0`,
+/// which NVIDIA's toolkit makes of it.
+fn words(list: &str) -> impl Iterator<Item = &str> {
+    list.split(',').map(|word| {
+        let word = word.trim();
+        CDI.iter().find_map(|kind| word.strip_prefix(kind)).unwrap_or(word)
+    })
 }
 
 /// The GPUs that have nodes, in the order in which they are numbered: that of PCI, as with NVML, not of minors.
@@ -129,6 +140,9 @@ mod tests {
             (Some("0"), &["1", "ctl", "-uvm"]),
             (Some("GPU-bb"), &["0", "ctl", "-uvm"]),
             (Some("1,gpu-aa"), &["0", "1", "ctl", "-uvm"]),
+            (Some("nvidia.com/gpu=all"), &["0", "1", "ctl", "-uvm"]),
+            (Some("runtime.nvidia.com/gpu=1, nvidia.com/gpu=GPU-bb"), &["0", "ctl", "-uvm"]),
+            (Some("nvidia.com/gpu=none"), &["ctl", "-uvm"]),
         ] {
             assert_eq!(chosen(value).unwrap(), expected, "{value:?}");
         }
@@ -138,6 +152,12 @@ mod tests {
     fn what_matches_no_gpu_is_named_with_those_that_there_are() {
         let finding = chosen(Some("0,2")).unwrap_err();
         assert!(finding.message.contains("GPU 2") && finding.evidence[0].contains("0000:0"), "{finding:?}");
-        assert!(chosen(Some("MIG-1234")).unwrap_err().message.contains("MIG"));
+        for instance in ["MIG-1234", "0:0", "nvidia.com/gpu=0:1", "nvidia.com/gpu=mig1:0"] {
+            let message = chosen(Some(instance)).unwrap_err().message;
+            assert!(message.contains("MIG instance"), "{message}");
+        }
+        for other in ["amd.com/gpu=0", "nvidia.com/mig=0"] {
+            assert!(chosen(Some(other)).unwrap_err().message.contains(&format!("asks for GPU {other}")));
+        }
     }
 }

@@ -58,8 +58,8 @@ pub fn complete(root: &RootDir, request: &Request, report: &mut InjectReport) ->
         report.findings.push(findings::store(request, root, only));
     }
     if places.loader != Loader::Store {
-        let runpath = request.runpath(root);
-        report.resolved = CHECKED.map(|name| check(root, name, &places, request, &runpath, report)).into();
+        let built_in = (request.rpath(root), request.runpath(root));
+        report.resolved = CHECKED.map(|name| check(root, name, &places, request, &built_in, report)).into();
     }
     let shadowed =
         report.resolved.iter().filter(|found| !found.expected && is_injected(&found.soname, report));
@@ -149,14 +149,15 @@ fn check(
     soname: &str,
     places: &Places,
     request: &Request,
-    runpath: &[PathBuf],
+    (rpath, runpath): &(Vec<PathBuf>, Vec<PathBuf>),
     report: &InjectReport,
 ) -> Resolution {
     let library_path = request.library_path.as_deref();
     let found: Option<Resolved> = match &places.loader {
         Loader::Glibc(platform) => {
             let platform = Some(&**platform);
-            let request = ldcache::Request { library_path, runpath, machine: Machine::NATIVE, platform };
+            let request =
+                ldcache::Request { library_path, rpath, runpath, machine: Machine::NATIVE, platform };
             ldcache::resolve(root, soname, &request)
         }
         _ => musl::resolve(root, soname, library_path),

@@ -49,6 +49,7 @@ pub fn copy(
         }
     }
     check_room(root, &plan, &missing)?;
+    check_places(root, &missing)?;
     let mut report = std::mem::take(&mut plan.report);
     // From here to the last line, the record lists both.
     let mut both = Record { complete: false, ..old.clone() };
@@ -63,13 +64,16 @@ pub fn copy(
         return Err(no_room(root, error, &plan, &missing));
     }
     for file in &missing {
+        clear(root, &file.to)?;
         root.commit(&file.to)?;
         new.entries.insert(text(&file.to), Entry::of(&root.lstat(&file.to)?));
         report.changed += 1;
     }
     for (path, target) in plan.links.iter().filter(|(path, target)| !is_link(root, path, target)) {
         // A directory in its place, say: the check of what is opened tells whether it matters.
-        match make_parent(root, path).and_then(|()| Ok(root.symlink(target, path)?)) {
+        match make_parent(root, path)
+            .and_then(|()| Ok(clear(root, path).and_then(|()| root.symlink(target, path))?))
+        {
             Ok(()) => report.changed += 1,
             Err(error) => report.warnings.push(crate::report::chain(&error)),
         }
@@ -162,6 +166,25 @@ fn check_room(root: &RootDir, plan: &Plan, missing: &[PlannedFile]) -> Result<()
     let (dir, needed) = (PathBuf::from(&plan.report.lib_dir), needed(missing));
     let found = root.free_bytes(&dir).or_else(|_| root.free_bytes(Path::new("/")))?;
     if found < needed { Err(InjectError::NoSpace { dir, needed, found }) } else { Ok(()) }
+}
+
+/// Nor what a directory is in the way of: a bind mount of a file that was not there leaves an empty one, which goes.
+fn check_places(root: &RootDir, missing: &[PlannedFile]) -> Result<(), InjectError> {
+    for file in missing.iter().filter(|file| is_directory(root, &file.to)) {
+        if !root.list(&file.to)?.is_empty() {
+            return Err(InjectError::DirectoryInTheWay { path: file.to.clone() });
+        }
+    }
+    Ok(())
+}
+
+fn is_directory(root: &RootDir, path: &Path) -> bool {
+    root.lstat(path).is_ok_and(|stat| stat.kind == Kind::Directory)
+}
+
+/// Takes an empty directory out of a file's place.
+fn clear(root: &RootDir, path: &Path) -> Result<(), RootError> {
+    if is_directory(root, path) { root.remove_empty_dir(path) } else { Ok(()) }
 }
 
 /// The error for a disk that was full after all: a quota, another file system. What was written is gone again.

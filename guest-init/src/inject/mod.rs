@@ -21,7 +21,7 @@ mod request;
 #[cfg(test)]
 mod tests;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use image::manifest::ManifestError;
 use image::status::Finding;
@@ -59,6 +59,15 @@ pub enum InjectError {
     NoGlibc {
         /// Debian's name of this machine.
         triplet: &'static str,
+    },
+    /// A directory stands where a file of the driver belongs, and has something in it.
+    #[error(
+        "{} in the container root: expected a place for a file of the driver, found a directory with something in it; remove it from the image",
+        path.display()
+    )]
+    DirectoryInTheWay {
+        /// Which path.
+        path: PathBuf,
     },
     /// There is nothing to inject.
     #[error(

@@ -2,16 +2,21 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use image::capability::{self, Capability, UnknownCapability};
 use image::config::{Config, DriverFiles};
 use image::elf::{self, Elf};
 
-use crate::rootfs::RootDir;
+use crate::rootfs::{RootDir, read_full_at};
 
 /// Bytes of a program whose RUNPATH is read. Only its headers are.
 const MAX_PROGRAM: u64 = 16 << 30;
+/// Bytes of a script's first line that the kernel reads (`BINPRM_BUF_SIZE`).
+const MAX_LINE: usize = 256;
+/// Scripts may be interpreted by scripts, so many times (fs/exec.c).
+const MAX_INTERPRETERS: usize = 4;
 /// Where a program without a slash in its name is looked for, when the environment says nothing.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -78,25 +83,81 @@ impl Request {
         dirs.map(|dir| dir.replace("${ORIGIN}", &origin).replace("$ORIGIN", &origin).into()).collect()
     }
 
-    /// The program's file: the first of its name, as whoever starts it takes it.
+    /// The program's file: the first of its name, as whoever starts it takes it, or what interprets it.
     fn program(&self, root: &RootDir) -> Option<(PathBuf, Elf)> {
-        let name = self.program.as_deref()?;
+        let mut name = self.program.clone()?;
+        for _ in 0..=MAX_INTERPRETERS {
+            let (path, file) = self.find(root, &name)?;
+            match interpreter(&file) {
+                Some(next) => name = next,
+                None => return Some((root.canonical(&path).ok()?, elf::read(&file).ok()?)),
+            }
+        }
+        None
+    }
+
+    fn find(&self, root: &RootDir, name: &str) -> Option<(PathBuf, File)> {
         let dirs = self.path.as_deref().unwrap_or(DEFAULT_PATH).split(':');
         let candidates: Vec<PathBuf> = if name.contains('/') {
             vec![name.into()]
         } else {
             dirs.filter(|dir| dir.starts_with('/')).map(|dir| Path::new(dir).join(name)).collect()
         };
-        candidates.iter().find_map(|path| {
-            let file = root.open_file(path, MAX_PROGRAM).ok()?;
-            Some((root.canonical(path).ok()?, elf::read(&file).ok()?))
+        candidates.into_iter().find_map(|path| {
+            let file = root.open_file(&path, MAX_PROGRAM).ok()?;
+            Some((path, file))
         })
     }
+}
+
+/// What a script names in its first line, as the kernel reads it (fs/binfmt_script.c): a path, and perhaps one argument. Of `env` the
+/// argument is the program that counts.
+fn interpreter(script: &File) -> Option<String> {
+    let mut line = [0; MAX_LINE];
+    let length = read_full_at(script, &mut line, 0).ok()?;
+    let line = line[..length].strip_prefix(b"#!")?;
+    let line = String::from_utf8_lossy(line.split(|byte| *byte == b'\n').next()?).into_owned();
+    let mut words = line.split([' ', '\t']).filter(|word| !word.is_empty());
+    let program = words.next()?;
+    if program.rsplit('/').next() != Some("env") {
+        return Some(program.to_owned());
+    }
+    // Options (`-S`, `-i`) and variables come before it.
+    words.find(|word| !word.starts_with('-') && !word.contains('=')).map(str::to_owned)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn scripts_lead_to_what_interprets_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = RootDir::open(dir.path()).unwrap();
+        let program = std::fs::read("/proc/self/exe").unwrap();
+        std::fs::create_dir_all(dir.path().join("opt/conda/bin")).unwrap();
+        std::fs::write(dir.path().join("opt/conda/bin/python"), program).unwrap();
+        let found = |text: &str| {
+            std::fs::write(dir.path().join("script"), text).unwrap();
+            let path = Some("/none:/opt/conda/bin".to_owned());
+            let request = Request { program: Some("/script".into()), path, ..Request::default() };
+            request.program(&root).map(|(path, _)| path)
+        };
+        let python = Some(PathBuf::from("/opt/conda/bin/python"));
+        for line in [
+            "#!/opt/conda/bin/python",
+            "#! \t/opt/conda/bin/python -u\nprint()",
+            "#!/usr/bin/env python",
+            "#!/usr/bin/env -S X=y python -u",
+        ] {
+            assert_eq!(found(line), python, "{line}");
+        }
+        std::fs::write(dir.path().join("opt/conda/bin/tool"), "#!/usr/bin/env python\n").unwrap();
+        assert_eq!(found("#!/opt/conda/bin/tool"), python);
+        for line in ["#!/script", "#!", "#!/usr/bin/env", "#!/none", "echo"] {
+            assert_eq!(found(line), None, "{line}");
+        }
+    }
 
     #[test]
     fn the_environment_is_the_request() {

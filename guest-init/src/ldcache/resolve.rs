@@ -33,6 +33,8 @@ pub enum Via {
     Path,
     /// A directory of `LD_LIBRARY_PATH`.
     LibraryPath,
+    /// A directory of the RPATH of old, which comes before all others.
+    Rpath,
     /// A directory of the RUNPATH.
     Runpath,
     /// The cache.
@@ -46,6 +48,8 @@ pub enum Via {
 pub struct Request<'a> {
     /// The value of its `LD_LIBRARY_PATH`.
     pub library_path: Option<&'a OsStr>,
+    /// The directories of the RPATH of a program that has no RUNPATH, expanded as those.
+    pub rpath: &'a [PathBuf],
     /// The directories of the RUNPATH, `$ORIGIN` and the like already expanded.
     pub runpath: &'a [PathBuf],
     /// The machine of the program.
@@ -106,8 +110,9 @@ impl Search<'_> {
         }
         let listed = library_path(request.library_path.unwrap_or_default(), self.platform);
         let listed = listed.iter().map(|dir| (dir.as_path(), Via::LibraryPath));
+        let rpath = request.rpath.iter().map(|dir| (dir.as_path(), Via::Rpath));
         let runpath = request.runpath.iter().map(|dir| (dir.as_path(), Via::Runpath));
-        for (dir, via) in listed.chain(runpath) {
+        for (dir, via) in rpath.chain(listed).chain(runpath) {
             if let Some(path) = self.in_directory(dir) {
                 return Some((path, via));
             }

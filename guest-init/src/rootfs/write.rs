@@ -192,6 +192,14 @@ impl RootDir {
         sync(&dir, from)
     }
 
+    /// Removes the directory at `path`, in which nothing is.
+    pub fn remove_empty_dir(&self, path: &Path) -> Result<(), RootError> {
+        let (dir, name) = self.parent(path)?;
+        cut::here()
+            .and_then(|()| unlinkat(&dir, name, UnlinkatFlags::RemoveDir))
+            .map_err(|e| io_error("remove", path, e))
+    }
+
     /// Removes the file or link at `path`.
     pub fn remove_file(&self, path: &Path) -> Result<(), RootError> {
         let (dir, name) = self.parent(path)?;

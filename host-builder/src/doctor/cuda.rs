@@ -119,7 +119,8 @@ pub fn check(runtimes: &[Runtime], whole: bool, driver: &str, compat: Vec<String
     let lines =
         runtimes.iter().map(|runtime| format!("{}: CUDA {}", runtime.path.display(), version(runtime)));
     let evidence: Vec<_> = compat.into_iter().chain(lines).collect();
-    let check = match Facts::of_driver(driver).cuda {
+    let facts = Facts::of_driver(driver);
+    let check = match facts.cuda {
         _ if runtimes.is_empty() => Check::pass(
             NAME,
             "no CUDA runtime was found; one that is linked into a program cannot be told from outside",
@@ -129,6 +130,16 @@ pub fn check(runtimes: &[Runtime], whole: bool, driver: &str, compat: Vec<String
             format!("which CUDA version driver {driver} brings is unknown"),
             "compare with NVIDIA's table of driver versions",
         ),
+        Some([major, minor])
+            if facts.or_newer
+                && runtimes.iter().any(|found| (found.major, found.minor) > (major, Some(minor))) =>
+        {
+            Check::warn(
+                NAME,
+                format!("driver {driver} is newer than this tool: it brings CUDA {major}.{minor} at least"),
+                "compare with NVIDIA's table of driver versions",
+            )
+        }
         Some(cuda) => against(runtimes, driver, cuda, used),
     };
     let check = if !whole && check.verdict == Verdict::Pass {

@@ -25,6 +25,8 @@ pub struct Packed {
     pub manifest: Manifest,
     /// The list in its `nvidia.ko`, or why there is none.
     pub chips: std::result::Result<Vec<Chip>, String>,
+    /// Firmware files that its `nvidia.ko` asks for, as far as that could be read.
+    pub asked: Vec<String>,
     /// Firmware files that are packed.
     pub firmware: Vec<String>,
     /// The driver's files and the manifest, as `guest-init inject --driver` takes them.
@@ -95,7 +97,15 @@ impl Packed {
             Err(error) => {
                 let chips = Err("the driver's files could not be read".to_owned());
                 let unread = Some(error);
-                return Ok(Self { manifest, chips, firmware, directory, altered: Vec::new(), unread });
+                return Ok(Self {
+                    manifest,
+                    chips,
+                    asked: Vec::new(),
+                    firmware,
+                    directory,
+                    altered: Vec::new(),
+                    unread,
+                });
             }
             Ok(()) => None,
         };
@@ -111,13 +121,16 @@ impl Packed {
             }
         }
         let module = wanted.iter().find(|(_, file)| is_module(file)).map(|(path, _)| below(&directory, path));
-        let chips = match module.transpose()? {
-            Some(module) => fs::read(&module)
-                .map_err(|error| error.to_string())
-                .and_then(|bytes| chips(&bytes).map_err(|error| error.chain())),
-            None => Err("the image has no nvidia.ko".to_owned()),
+        let (chips, asked) = match module.transpose()? {
+            Some(module) => {
+                let bytes = fs::read(&module).doing("reading", &module)?;
+                let info = image::elf::modinfo(&bytes).ok();
+                let asked = info.iter().flat_map(|info| info.all("firmware")).map(str::to_owned).collect();
+                (chips(&bytes).map_err(|error| error.chain()), asked)
+            }
+            None => (Err("the image has no nvidia.ko".to_owned()), Vec::new()),
         };
-        Ok(Self { manifest, chips, firmware, directory, altered, unread })
+        Ok(Self { manifest, chips, asked, firmware, directory, altered, unread })
     }
 
     /// Version of the driver.

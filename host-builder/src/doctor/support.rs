@@ -3,7 +3,7 @@
 use super::device::Device;
 use super::packed::Packed;
 use super::report::Check;
-use crate::gpus::{TURING, firmware};
+use crate::gpus::{TURING, family, is_firmware_of};
 
 const NAME: &str = "gpu-supported";
 
@@ -46,6 +46,16 @@ pub fn check(gpu: &Device, packed: Option<&Packed>) -> Check {
     check.of(&gpu.bdf)
 }
 
+/// Files that the driver's module asks for, for chips of this family, and that are not packed.
+fn missing_firmware(device: u16, packed: &Packed) -> Vec<String> {
+    let family = family(device);
+    let asked: Vec<_> = packed.asked.iter().filter(|file| is_firmware_of(file, family)).cloned().collect();
+    // A module that names none asks for what all of them did.
+    let asked = if asked.is_empty() { vec![format!("gsp_{family}.bin")] } else { asked };
+    let is_packed = |file: &String| packed.firmware.iter().any(|packed| packed.ends_with(file.as_str()));
+    asked.into_iter().filter(|file| !is_packed(file)).collect()
+}
+
 fn of_image(gpu: &Device, packed: &Packed) -> Check {
     let (id, version) = (gpu.id(), packed.version());
     let chips = match &packed.chips {
@@ -65,13 +75,14 @@ fn of_image(gpu: &Device, packed: &Packed) -> Check {
             "choose a driver that supports it: host-builder pins update --driver VERSION; then build the image again",
         );
     };
-    let file = firmware(gpu.product);
-    if !packed.firmware.iter().any(|packed| packed.ends_with(file)) {
+    let missing = missing_firmware(gpu.product, packed);
+    if !missing.is_empty() {
         return Check::fail(
             NAME,
             format!(
-                "{id} is {}, which driver {version} supports; the image lacks its firmware {file}",
-                chip.name
+                "{id} is {}, which driver {version} supports; the image lacks its firmware {}",
+                chip.name,
+                missing.join(", ")
             ),
             format!("build the image for it: host-builder build-initrd --gpu {id}"),
         )

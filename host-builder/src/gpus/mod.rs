@@ -54,14 +54,20 @@ fn id(digits: &str) -> Option<u16> {
     (digits.len() == 4).then(|| u16::from_str_radix(digits, 16).ok()).flatten()
 }
 
-/// The GSP firmware that chips of a family load, by the name that the driver gives the file.
-pub(crate) fn firmware(device: u16) -> &'static str {
+/// The family of chips, by the name that files of firmware have it in.
+pub(crate) fn family(device: u16) -> &'static str {
     match device {
         // Turing (TU10x, TU11x) and GA100. Source: kgspGetGspRmBootUcode… and README of NVIDIA's open modules: "gsp_tu10x.bin
         // for Turing and GA100, gsp_ga10x.bin for everything newer".
-        TURING..=0x1fff | 0x2080..=0x20ff | 0x2180..=0x21ff => "gsp_tu10x.bin",
-        _ => "gsp_ga10x.bin",
+        TURING..=0x1fff | 0x2080..=0x20ff | 0x2180..=0x21ff => "tu10x",
+        _ => "ga10x",
     }
+}
+
+/// Whether chips of a family load a file of firmware: `gsp_ga10x.bin`, and from driver 610 on `ucodes_ga10x.bin` beside it.
+pub(crate) fn is_firmware_of(file: &str, family: &str) -> bool {
+    let name = file.rsplit('/').next().unwrap_or(file);
+    name.strip_suffix(".bin").and_then(|stem| stem.rsplit('_').next()) == Some(family)
 }
 
 /// What an image for some GPUs must carry.
@@ -69,8 +75,8 @@ pub(crate) fn firmware(device: u16) -> &'static str {
 pub struct Chosen {
     /// One line for each GPU: its id and name.
     pub gpus: Vec<String>,
-    /// Names of firmware files.
-    pub firmware: BTreeSet<&'static str>,
+    /// Families of chips, whose firmware is needed.
+    pub families: BTreeSet<&'static str>,
 }
 
 /// Holds what was asked for against the driver's list. `None` when nothing was asked for: all firmware.
@@ -87,7 +93,7 @@ pub fn choose_from(asked: &[Asked], chips: &[Chip], driver: &str, devices: &Path
     let driven: Vec<Chip> = chips.iter().filter(|chip| chip.device >= TURING).cloned().collect();
     let chips = &driven[..];
     let mut gpus = BTreeSet::new();
-    let mut files = BTreeSet::new();
+    let mut families = BTreeSet::new();
     for asked in asked {
         let found = match asked {
             Asked::Id(id) => vec![by_id(*id, chips, driver)?],
@@ -98,11 +104,11 @@ pub fn choose_from(asked: &[Asked], chips: &[Chip], driver: &str, devices: &Path
             }
         };
         for chip in found {
-            files.insert(firmware(chip.device));
+            families.insert(family(chip.device));
             gpus.insert(format!("{VENDOR}:{:04x} {}", chip.device, chip.name));
         }
     }
-    Ok(Some(Chosen { gpus: gpus.into_iter().collect(), firmware: files }))
+    Ok(Some(Chosen { gpus: gpus.into_iter().collect(), families }))
 }
 
 fn by_id<'a>(id: u16, chips: &'a [Chip], driver: &str) -> Result<&'a Chip> {
@@ -175,18 +181,26 @@ mod tests {
         ]
     }
 
-    fn files(asked: &str) -> Result<Vec<&'static str>> {
+    fn families(asked: &str) -> Result<Vec<&'static str>> {
         let asked: Vec<Asked> = asked.split(',').map(|word| word.parse().unwrap()).collect();
         let chosen = choose_from(&asked, &list(), "550.1", Path::new("/nonexistent"))?.unwrap();
-        Ok(chosen.firmware.into_iter().collect())
+        Ok(chosen.families.into_iter().collect())
     }
 
     #[test]
     fn each_family_has_its_firmware() {
-        assert_eq!(files("t4").unwrap(), ["gsp_tu10x.bin"]);
-        assert_eq!(files("a100").unwrap(), ["gsp_tu10x.bin"]);
-        assert_eq!(files("l4,10de:2330").unwrap(), ["gsp_ga10x.bin"]);
-        assert_eq!(files("rtx-4090,T4").unwrap(), ["gsp_ga10x.bin", "gsp_tu10x.bin"]);
+        assert_eq!(families("t4").unwrap(), ["tu10x"]);
+        assert_eq!(families("a100").unwrap(), ["tu10x"]);
+        assert_eq!(families("l4,10de:2330").unwrap(), ["ga10x"]);
+        assert_eq!(families("rtx-4090,T4").unwrap(), ["ga10x", "tu10x"]);
+        for (file, family, is_it) in [
+            ("nvidia/550.163.01/gsp_ga10x.bin", "ga10x", true),
+            ("nvidia/610.43.02/ucodes_ga10x.bin", "ga10x", true),
+            ("nvidia/610.43.02/ucodes_ga10x.bin", "tu10x", false),
+            ("nvidia/610.43.02/xga10x.bin", "ga10x", false),
+        ] {
+            assert_eq!(is_firmware_of(file, family), is_it, "{file}");
+        }
         assert_eq!(choose_from(&[], &list(), "550.1", Path::new("/")).unwrap(), None);
     }
 
@@ -195,13 +209,13 @@ mod tests {
         let asked = [Asked::Name("l4".into())];
         let chosen = choose_from(&asked, &list(), "550.1", Path::new("/")).unwrap().unwrap();
         assert_eq!(chosen.gpus, ["10de:27b8 NVIDIA L4"]);
-        let error = files("l5,a1").unwrap_err().to_string();
+        let error = families("l5,a1").unwrap_err().to_string();
         assert!(error.contains("550.1") && error.contains("\"l5\""), "{error}");
-        assert!(files("a1").unwrap_err().to_string().contains("NVIDIA A10"));
-        let error = files("10de:2901").unwrap_err().to_string();
+        assert!(families("a1").unwrap_err().to_string().contains("NVIDIA A10"));
+        let error = families("10de:2901").unwrap_err().to_string();
         assert!(error.contains("10de:2901") && error.contains("550.1"), "{error}");
-        assert!(files("10de:1b06").unwrap_err().to_string().contains("Turing"));
-        assert!(files("gtx-1080").is_err());
+        assert!(families("10de:1b06").unwrap_err().to_string().contains("Turing"));
+        assert!(families("gtx-1080").is_err());
     }
 
     #[test]
@@ -227,7 +241,7 @@ mod tests {
     fn ids_and_names_are_told_apart() {
         assert_eq!("10DE:2330".parse(), Ok(Asked::Id(0x2330)));
         assert!("10de:h100".parse::<Asked>().is_err());
-        assert_eq!(files("2330").unwrap(), ["gsp_ga10x.bin"]);
+        assert_eq!(families("2330").unwrap(), ["ga10x"]);
         assert_eq!("host".parse(), Ok(Asked::Host));
         assert!("h100;x".parse::<Asked>().is_err() && "".parse::<Asked>().is_err());
     }

@@ -121,7 +121,7 @@ fn make(workshop: &Workshop, headers: &Headers, work: &Path, tree: &SourceTree, 
         return Ok(());
     }
     let what = format!("building the GPU's modules for kernel {release}");
-    let error = explain(&what, &format!("{}\n{}", last_lines(errors), tail.join("\n")));
+    let error = explain(&what, &format!("{}\n{}", telling(&read_all(errors)), tail.join("\n")));
     Err(if error.remedy().is_some() {
         error
     } else {
@@ -129,13 +129,20 @@ fn make(workshop: &Workshop, headers: &Headers, work: &Path, tree: &SourceTree, 
     })
 }
 
-fn last_lines(mut file: File) -> String {
+fn read_all(mut file: File) -> String {
     let mut bytes = Vec::new();
     let _ = file.rewind();
     let _ = file.read_to_end(&mut bytes);
-    let text = String::from_utf8_lossy(&bytes);
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Of what a compiler says, its first errors, however many warnings come after them, and the last lines.
+fn telling(text: &str) -> String {
     let lines: Vec<_> = text.lines().collect();
-    lines[lines.len().saturating_sub(TAIL)..].join("\n")
+    let last = lines.len().saturating_sub(TAIL);
+    let is_error = |line: &&&str| ["error:", "error "].iter().any(|word| line.contains(word));
+    let first = lines[..last].iter().filter(is_error).take(TAIL);
+    first.chain(&lines[last..]).copied().collect::<Vec<_>>().join("\n")
 }
 
 /// The command that strips debug sections, but for the files.
@@ -172,4 +179,17 @@ fn collect(workshop: &Workshop, work: &Path, tree: &SourceTree, out: &Path) -> R
         fs::copy(dir.join(name), out.join(name)).doing("copying", &out.join(name))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_not_pushed_out_by_warnings() {
+        let warnings = "x.c:2: warning: unused\n".repeat(100);
+        let text = telling(&format!("x.c:1: error: no such field\n{warnings}make: *** [x.o] Error 1\n"));
+        assert!(text.starts_with("x.c:1: error: no such field\n") && text.ends_with("Error 1"), "{text}");
+        assert_eq!(text.lines().count(), TAIL + 1);
+    }
 }

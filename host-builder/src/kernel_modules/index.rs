@@ -115,8 +115,17 @@ impl Index {
             }
             None => Self { release: release.into(), ..Self::default() },
         };
-        index.builtin.extend(builtin.iter().map(|name| underscored(name)));
+        index.trust(builtin);
         Ok(index)
+    }
+
+    /// What the profile says to be built in is believed where the kernel has no word of its own: no list of that, and no such module.
+    fn trust(&mut self, builtin: &[String]) {
+        if self.builtin.is_empty() {
+            let named = builtin.iter().map(|name| underscored(name));
+            let apart: Vec<_> = named.filter(|name| self.module(name).is_none()).collect();
+            self.builtin.extend(apart);
+        }
     }
 
     /// Reads a directory `lib/modules/<release>`.
@@ -246,6 +255,24 @@ pub(super) fn underscored(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_kernels_own_word_on_what_is_built_in_comes_first() {
+        let module = |name: &str| Module::of(&format!("{name}.ko"), &image::elf::parse_modinfo(b""));
+        let said = ["ext4".to_owned(), "virtio-blk".to_owned()];
+        let trusted = |modules: &[&str], own: &[&str]| {
+            let mut index = Index {
+                modules: modules.iter().map(|name| module(name)).collect(),
+                builtin: own.iter().map(|name| (*name).to_owned()).collect(),
+                ..Index::default()
+            };
+            index.trust(&said);
+            index.builtin.into_iter().collect::<Vec<_>>()
+        };
+        assert_eq!(trusted(&[], &[]), ["ext4", "virtio_blk"]);
+        assert_eq!(trusted(&["virtio_blk"], &[]), ["ext4"]);
+        assert_eq!(trusted(&["virtio_blk"], &["overlay"]), ["overlay"]);
+    }
 
     #[test]
     fn softdeps_are_split_at_commas_and_spaces() {

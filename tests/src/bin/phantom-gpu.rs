@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode, thread};
 
 use clap::Parser;
 use nix::sys::signal::{SigSet, Signal};
-use rig::phantom::{Model, PhantomGpu};
+use rig::phantom::{Condition, Model, PhantomGpu};
 
 /// Serve a PCI device that the NVIDIA driver takes for a GPU, over vfio-user, until QEMU disconnects.
 ///
@@ -19,9 +19,9 @@ struct Args {
     /// Which GPU to be
     #[arg(long, value_enum, default_value = "h100")]
     model: Model,
-    /// Be a GPU (of Hopper) on which its last user's firmware still runs
-    #[arg(long)]
-    in_use: bool,
+    /// What is wrong with it
+    #[arg(long, value_enum, default_value = "well")]
+    condition: Condition,
     /// Serve one QEMU after another instead of ending with the first
     #[arg(long)]
     keep: bool,
@@ -39,7 +39,7 @@ fn main() -> ExitCode {
 }
 
 fn serve(args: &Args) -> Result<(), rig::RigError> {
-    let gpu = PhantomGpu::bind(&args.socket, args.model)?.in_use(args.in_use);
+    let gpu = PhantomGpu::bind(&args.socket, args.model, args.condition)?;
     remove_on_signal(args.socket.clone());
     loop {
         gpu.serve_one()?;

@@ -3,7 +3,7 @@
 //! Only what the driver insists on is here: a 3D controller (or a switch) with the BARs of a data-centre GPU, power management, and a PCI Express
 //! endpoint capability. Layout: PCI Local Bus 3.0 section 6, PCI Express Base section 7.
 
-use super::Model;
+use super::{Condition, Model};
 
 /// Size of a PCI Express configuration space in bytes.
 pub const SIZE: usize = 4096;
@@ -31,10 +31,12 @@ pub struct ConfigSpace {
 
 impl ConfigSpace {
     /// The configuration space of `model` as it is after reset.
-    pub fn new(model: Model) -> Self {
+    pub fn new(model: Model, condition: Condition) -> Self {
         let mut space = Self { bytes: Box::new([0; SIZE]), writable: Box::new([0; SIZE]) };
         space.header(model);
-        space.bar(0, BAR0_SIZE, 0);
+        if condition != Condition::NoBar {
+            space.bar(0, BAR0_SIZE, 0);
+        }
         space.bar(1, BAR1_SIZE, BAR_64BIT_PREFETCHABLE);
         space.bar(3, BAR3_SIZE, BAR_64BIT_PREFETCHABLE);
         space.power_management();
@@ -130,7 +132,7 @@ mod tests {
 
     #[test]
     fn header_identifies_the_model_as_an_nvidia_3d_controller() {
-        let space = ConfigSpace::new(Model::H100);
+        let space = ConfigSpace::new(Model::H100, Condition::Well);
         let mut header = [0; 64];
         space.read(0, &mut header);
         let mut expected = [0_u8; 64];
@@ -147,7 +149,7 @@ mod tests {
 
     #[test]
     fn bars_answer_sizing_with_their_size_and_kind() {
-        let mut space = ConfigSpace::new(Model::T4);
+        let mut space = ConfigSpace::new(Model::T4, Condition::Well);
         for at in (0x10..0x28).step_by(4) {
             space.write(at, &[0xff; 4]);
         }
@@ -157,7 +159,7 @@ mod tests {
 
     #[test]
     fn capability_list_is_power_management_then_pcie_version_2_endpoint() {
-        let space = ConfigSpace::new(Model::L4);
+        let space = ConfigSpace::new(Model::L4, Condition::Well);
         assert_eq!(read32(&space, 0x34) & 0xff, 0x60);
         assert_eq!(read32(&space, 0x60), 0x0003_7801);
         assert_eq!(read32(&space, 0x78), 0x0002_0010);
@@ -166,7 +168,7 @@ mod tests {
 
     #[test]
     fn identity_is_read_only_and_command_is_not() {
-        let mut space = ConfigSpace::new(Model::A100);
+        let mut space = ConfigSpace::new(Model::A100, Condition::Well);
         space.write(0, &[0; 8]);
         assert_eq!(read32(&space, 0), 0x20b0_10de);
         space.write(4, &[0x06, 0x04]);
@@ -175,7 +177,7 @@ mod tests {
 
     #[test]
     fn accesses_beyond_the_end_read_ones_and_write_nothing() {
-        let mut space = ConfigSpace::new(Model::A100);
+        let mut space = ConfigSpace::new(Model::A100, Condition::Well);
         space.write(SIZE - 1, &[1, 2, 3]);
         let mut data = [0; 3];
         space.read(SIZE - 1, &mut data);

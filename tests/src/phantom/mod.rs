@@ -41,10 +41,24 @@ const WPR2_ADDR_HI: u64 = 0x1f_a828;
 /// What a GPU reads as on which a GSP firmware runs.
 const IN_USE: [(u64, u32); 2] = [(FSP_BOOT_COMPLETE, 0xff), (WPR2_ADDR_HI, 0x02ff_f000)];
 
+/// What a phantom is like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Condition {
+    /// The driver binds to it, and its adapter does not start.
+    #[default]
+    Well,
+    /// Its last user's firmware still runs. Only of Hopper does the driver look at that this early.
+    InUse,
+    /// It answers to the bus's questions, and every register reads all ones.
+    Dead,
+    /// The memory of its registers, BAR0, has no address.
+    NoBar,
+}
+
 /// A bound socket on which a phantom GPU is served.
 pub struct PhantomGpu {
     model: Model,
-    in_use: bool,
+    condition: Condition,
     path: PathBuf,
     server: Server,
     /// The same listening socket, to end a wait for a client.
@@ -53,27 +67,20 @@ pub struct PhantomGpu {
 
 impl PhantomGpu {
     /// Binds `socket`, which must not exist, for a GPU of `model`.
-    pub fn bind(socket: &Path, model: Model) -> Result<Self, RigError> {
+    pub fn bind(socket: &Path, model: Model, condition: Condition) -> Result<Self, RigError> {
         let listener = UnixListener::bind(socket)
             .map_err(|e| RigError::io("bind the phantom GPU's socket", socket, e))?;
         let listener = OwnedFd::from(listener);
         let second = listener
             .try_clone()
             .map_err(|e| RigError::io("duplicate the phantom GPU's socket", socket, e))?;
-        let server = Server::from_owned_fd(second, true, irqs(), regions());
-        Ok(Self { model, in_use: false, path: socket.to_owned(), server, listener })
-    }
-
-    /// A GPU on which its last user's firmware still runs. Only of Hopper does the driver look at that this early.
-    #[must_use]
-    pub fn in_use(mut self, in_use: bool) -> Self {
-        self.in_use = in_use;
-        self
+        let server = Server::from_owned_fd(second, true, irqs(), regions(condition));
+        Ok(Self { model, condition, path: socket.to_owned(), server, listener })
     }
 
     /// Serves one QEMU, from its connection to its disconnection.
     pub fn serve_one(&self) -> Result<(), RigError> {
-        let mut device = Device::new(self.model, self.in_use);
+        let mut device = Device::new(self.model, self.condition);
         match self.server.run(&mut device) {
             Ok(()) => Ok(()),
             Err(error) if is_disconnection(&error) => Ok(()),
@@ -127,19 +134,23 @@ impl Drop for PhantomHandle {
 /// The device behind one connection.
 struct Device {
     model: Model,
+    condition: Condition,
     registers: Vec<(u64, u32)>,
     config: ConfigSpace,
 }
 
 impl Device {
-    fn new(model: Model, in_use: bool) -> Self {
+    fn new(model: Model, condition: Condition) -> Self {
         let mut registers = vec![(PMC_BOOT_0, model.boot_register()), (PMC_BOOT_42, model.boot_register())];
-        registers.extend(IN_USE.iter().filter(|_| in_use));
-        Self { model, registers, config: ConfigSpace::new(model) }
+        registers.extend(IN_USE.iter().filter(|_| condition == Condition::InUse));
+        Self { model, condition, registers, config: ConfigSpace::new(model, condition) }
     }
 
     /// BAR0: the registers that are known, and zeros. Byte by byte, so that any width and alignment is answered.
     fn read_registers(&self, offset: u64, data: &mut [u8]) {
+        if self.condition == Condition::Dead {
+            return data.fill(0xff);
+        }
         for (byte, at) in data.iter_mut().zip(offset..) {
             let known = self.registers.iter().find(|(register, _)| (*register..register + 4).contains(&at));
             *byte = known.map_or(0, |(register, value)| {
@@ -178,7 +189,7 @@ impl ServerBackend for Device {
     }
 
     fn reset(&mut self) -> io::Result<()> {
-        self.config = ConfigSpace::new(self.model);
+        self.config = ConfigSpace::new(self.model, self.condition);
         Ok(())
     }
 
@@ -200,10 +211,11 @@ fn is_disconnection(error: &vfio_user::Error) -> bool {
     }
 }
 
-fn regions() -> Vec<ServerRegion> {
+fn regions(condition: Condition) -> Vec<ServerRegion> {
     (0..VFIO_PCI_NUM_REGIONS)
         .map(|index| {
             let size = match index {
+                VFIO_PCI_BAR0_REGION_INDEX if condition == Condition::NoBar => 0,
                 VFIO_PCI_BAR0_REGION_INDEX => config_space::BAR0_SIZE,
                 VFIO_PCI_BAR1_REGION_INDEX => config_space::BAR1_SIZE,
                 VFIO_PCI_BAR3_REGION_INDEX => config_space::BAR3_SIZE,
@@ -234,7 +246,7 @@ mod tests {
 
     #[test]
     fn boot_registers_read_the_chip_and_all_others_zero() {
-        let mut device = Device::new(Model::L4, false);
+        let mut device = Device::new(Model::L4, Condition::Well);
         let mut data = [0xff; 8];
         device.region_read(VFIO_PCI_BAR0_REGION_INDEX, 0, &mut data).unwrap();
         assert_eq!(data, [0xa1, 0x00, 0x40, 0x19, 0, 0, 0, 0]);
@@ -247,11 +259,11 @@ mod tests {
     #[test]
     fn a_gpu_in_use_has_protected_memory() {
         let mut data = [0; 4];
-        Device::new(Model::H100, true)
+        Device::new(Model::H100, Condition::InUse)
             .region_read(VFIO_PCI_BAR0_REGION_INDEX, WPR2_ADDR_HI, &mut data)
             .unwrap();
         assert_eq!(u32::from_le_bytes(data) >> 4, 0x2f_ff00);
-        Device::new(Model::H100, false)
+        Device::new(Model::H100, Condition::Well)
             .region_read(VFIO_PCI_BAR0_REGION_INDEX, WPR2_ADDR_HI, &mut data)
             .unwrap();
         assert_eq!(data, [0; 4]);
@@ -261,7 +273,7 @@ mod tests {
     fn a_client_sees_bars_resets_and_disconnects() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("gpu.sock");
-        let handle = PhantomGpu::bind(&path, Model::H100).unwrap().spawn().unwrap();
+        let handle = PhantomGpu::bind(&path, Model::H100, Condition::Well).unwrap().spawn().unwrap();
         let mut client = vfio_user::Client::new(handle.socket()).unwrap();
         let sizes: Vec<u64> = (0..VFIO_PCI_NUM_REGIONS).map(|i| client.region(i).unwrap().size).collect();
         assert_eq!(sizes, [16 << 20, 256 << 20, 0, 32 << 20, 0, 0, 0, 4096, 0]);
@@ -279,8 +291,8 @@ mod tests {
     fn a_dropped_handle_frees_its_path_though_no_client_came() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("gpu.sock");
-        drop(PhantomGpu::bind(&path, Model::T4).unwrap().spawn().unwrap());
+        drop(PhantomGpu::bind(&path, Model::T4, Condition::Well).unwrap().spawn().unwrap());
         assert!(!path.exists());
-        PhantomGpu::bind(&path, Model::T4).unwrap();
+        PhantomGpu::bind(&path, Model::T4, Condition::Well).unwrap();
     }
 }

@@ -1,11 +1,11 @@
 //! What is wrong with the GPUs: the real driver on phantoms.
 
 use super::{failed, with_root};
-use image::status::{Code, GpuState, Outcome, Severity};
+use image::status::{Code, Finding, GpuState, Outcome, Severity};
 use image::wire::Until;
 use rig::build::initrd_for_disk;
 use rig::guest::Setup;
-use rig::phantom::Model;
+use rig::phantom::{Condition, Model};
 use rig::scene::{boot, told, wait, wait_for, with_driver};
 
 /// A guest of the real driver.
@@ -30,7 +30,7 @@ fn a_wrong_number_of_gpus_a_bad_parameter_and_an_unknown_key_are_told_in_one_boo
 /// A GPU that comes from another guest without a reset, on a board with NVSwitches; then the host takes it away.
 #[test]
 fn a_gpu_in_use_switches_without_a_manager_and_a_gpu_that_is_unplugged() {
-    let setup = real().gpu_in_use(Model::H100).gpu(Model::NvSwitch);
+    let setup = real().gpu_that_is(Condition::InUse, Model::H100).gpu(Model::NvSwitch);
     let guest = boot(setup.cmdline("gpu_initrd.gpu=optional -- /bin/sleep 1000"));
     let status = wait(&guest, Until::Ready);
     assert_eq!(status.outcome, Outcome::Ready, "{status:#?}");
@@ -45,6 +45,26 @@ fn a_gpu_in_use_switches_without_a_manager_and_a_gpu_that_is_unplugged() {
     let lost = told(&status, Code::GpuLost, Severity::Error, "/sys/bus/pci/devices/0000:01:00.0 is gone");
     assert!(lost.message.contains("on the PCI bus no more"), "{lost:?}");
     assert_eq!(status.outcome, Outcome::Ready, "the container runs on");
+}
+
+/// What the driver supports, and cannot use: its own lines tell why.
+#[test]
+fn a_dead_gpu_and_one_without_an_address_are_not_called_unsupported() {
+    let setup = real().gpu_that_is(Condition::Dead, Model::L4).gpu_that_is(Condition::NoBar, Model::H100);
+    let status = failed(setup);
+    assert!(status.gpus.iter().all(|gpu| gpu.state == GpuState::Failed), "{:?}", status.gpus);
+    let of = |bdf: &str| {
+        let is_it = |finding: &&Finding| finding.code == Code::GpuNotBound && finding.message.contains(bdf);
+        status.findings.iter().find(is_it).unwrap_or_else(|| panic!("{bdf}: {:?}", status.findings))
+    };
+    let dead = of(&status.gpus[0].bdf);
+    assert!(dead.message.contains("it has fallen off the bus"), "{dead:?}");
+    let no_bar = of(&status.gpus[1].bdf);
+    assert!(
+        no_bar.message.contains("no address") && no_bar.evidence.concat().contains("BAR0 is 0M @ 0x0"),
+        "{no_bar:?}"
+    );
+    told(&status, Code::GpuNotBound, Severity::Error, "NVRM: ");
 }
 
 #[test]

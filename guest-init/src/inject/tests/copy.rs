@@ -43,6 +43,29 @@ fn an_upgrade_replaces_the_earlier_driver_and_nothing_else() {
     assert_eq!(f.copy(&request()).unwrap().changed, 0);
 }
 
+/// A bind mount of a file that is not there makes a directory of its name, and leaves it behind.
+#[test]
+fn an_empty_directory_in_a_files_place_is_replaced_and_a_full_one_ends_it_before_anything_is_done() {
+    let f = fixture();
+    let (library, program) = (f.lib.join("libcuda.so.550.163.01"), f.at("root/usr/bin/nvidia-smi"));
+    for place in [&library, &program, &f.lib.join("libcuda.so.1")] {
+        fs::create_dir_all(place).unwrap();
+    }
+    f.copy(&request()).unwrap();
+    assert!(library.is_file() && program.is_file() && f.lib.join("libcuda.so.1").is_symlink());
+    assert_eq!(f.copy(&request()).unwrap().changed, 0);
+
+    let f = fixture();
+    fs::create_dir_all(f.at("root/usr/bin/nvidia-smi/x")).unwrap();
+    let before = snapshot(&f.at("root"));
+    let error = f.copy(&request()).unwrap_err();
+    assert!(
+        matches!(&error, InjectError::DirectoryInTheWay { path } if path.ends_with("usr/bin/nvidia-smi")),
+        "{error}"
+    );
+    assert_eq!(snapshot(&f.at("root")), before);
+}
+
 /// Cuts the power after each change in turn, and boots again.
 #[test]
 fn a_cut_at_any_point_is_repaired_by_the_next_boot() {

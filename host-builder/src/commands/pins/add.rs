@@ -46,7 +46,9 @@ fn text(args: &Add) -> String {
     }
     let mut kernel = Table::new();
     if let Some(version) = &args.kernel_version {
-        kernel.insert("version".into(), version.as_str().into());
+        // A machine may have several kernels; of an address it is a part.
+        let key = if args.kernel.starts_with("host:") { "release" } else { "version" };
+        kernel.insert(key.into(), version.as_str().into());
     }
     kernel.insert("modules".into(), list(&args.modules));
     let builtin =
@@ -137,6 +139,10 @@ mod tests {
         );
         assert_eq!(firmware.only, ["firmware"]);
         assert_eq!(profile.kernel.builtin, profile.kernel.modules);
+        let args = add(&["--kernel-version", "6.12-x"]);
+        assert_eq!(Profile::parse(&text(&args), "mine").unwrap().kernel.version.as_deref(), Some("6.12-x"));
+        let args = Add { kernel: "host:/".into(), ..*args };
+        assert_eq!(Profile::parse(&text(&args), "mine").unwrap().kernel.release.as_deref(), Some("6.12-x"));
         let none = Profile::parse(&text(&add(&["--firmware", "none"])), "mine").unwrap();
         assert!(none.firmware.is_some() && none.artifact.len() == 3);
     }

@@ -138,7 +138,15 @@ fn packed(chips: Result<Vec<Chip>, String>) -> Packed {
         files: Vec::new(),
     };
     let firmware = vec!["nvidia/550.163.01/gsp_ga10x.bin".into()];
-    Packed { manifest, chips, firmware, directory: "/nonexistent".into(), altered: Vec::new(), unread: None }
+    Packed {
+        manifest,
+        chips,
+        asked: Vec::new(),
+        firmware,
+        directory: "/nonexistent".into(),
+        altered: Vec::new(),
+        unread: None,
+    }
 }
 
 /// With an image, its driver's own list, and the firmware that it packs.
