@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::Read,
     path::{Path, PathBuf},
     process::{Command, Output},
     sync::OnceLock,
@@ -303,6 +304,53 @@ fn no_command_passes_on_what_steers_a_terminal() {
         let steers = |c: char| c.is_control() && c != '\n' && c != '\t' || c == '\u{202e}';
         assert!(!text.contains(steers), "{args:?}: {:?}", text.lines().find(|line| line.contains(steers)));
         assert!(text.contains("evil") || args == ["examine"], "{args:?}: {text}");
+    }
+}
+
+/// Small images that unpack to much: what is asked costs memory by what is shown, not by what the image can be made to say.
+#[test]
+fn what_a_small_image_costs_is_bounded() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = |name: &str, fill: &dyn Fn(&mut Writer<zstd::Encoder<'static, fs::File>>)| {
+        let path = dir.path().join(name);
+        let out = zstd::Encoder::new(fs::File::create(&path).unwrap(), 1).unwrap();
+        let mut writer = Writer::new(out);
+        fill(&mut writer);
+        writer.finish().unwrap().finish().unwrap();
+        path
+    };
+    let names = |count: usize, length: usize| {
+        move |writer: &mut Writer<_>| {
+            for number in 0..count {
+                let name = format!("{number:08}{}", "a".repeat(length));
+                writer.file(&name, 0o644, 0, &mut &b""[..]).unwrap();
+            }
+        }
+    };
+    let many = image("many.img", &names(249_000, 1));
+    let long = image("long.img", &names(16_000, 4_000));
+    let large = image("large.img", &|writer| {
+        writer.file("zeros", 0o644, 2 << 30, &mut std::io::repeat(0).take(2 << 30)).unwrap();
+    });
+    let all = [
+        (&many, &["list", "--json"][..]),
+        (&long, &["list", "--json"]),
+        (&many, &["inspect", "--json"]),
+        (&long, &["list"]),
+        (&large, &["cat", "--json"]),
+        (&large, &["list", "--json"]),
+    ];
+    for (image, args) in all {
+        assert!(fs::metadata(image).unwrap().len() < 4 << 20, "{}", image.display());
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "ulimit -v 1048576; exec \"$@\"", "limited"])
+            .arg(program())
+            .args(args)
+            .arg(image);
+        let output = command.args((args[0] == "cat").then_some("zeros")).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{args:?} {}: {text}", image.display());
     }
 }
 
