@@ -307,6 +307,23 @@ fn no_command_passes_on_what_steers_a_terminal() {
     }
 }
 
+/// An EFI program with an initramfs in it, as ukify makes one: the kernel's stub with a section of objcopy's.
+#[test]
+fn a_unified_kernel_image_is_looked_into() {
+    let dir = tempfile::tempdir().unwrap();
+    let built = initrd();
+    let image = dir.path().join("linux.efi");
+    let mut objcopy = Command::new("objcopy");
+    objcopy.arg(format!("--add-section=.initrd={}", built.initrd.display()));
+    objcopy.args(["--set-section-flags=.initrd=data,readonly", "--change-section-vma=.initrd=0x4000000"]);
+    run(objcopy.arg(&built.kernel).arg(&image)).unwrap();
+    assert_eq!(json(&["list", "--json"], &image)["files"], json(&["list", "--json"], &built.initrd)["files"]);
+    assert_eq!(host_builder(&["diff", image.to_str().unwrap()], &built.initrd).status.code(), Some(0));
+    let none = host_builder(&["list"], &built.kernel);
+    let text = String::from_utf8(none.stderr).unwrap();
+    assert!(none.status.code() == Some(2) && text.contains("without a section .initrd"), "{text}");
+}
+
 /// Small images that unpack to much: what is asked costs memory by what is shown, not by what the image can be made to say.
 #[test]
 fn what_a_small_image_costs_is_bounded() {

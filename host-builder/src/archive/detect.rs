@@ -128,6 +128,9 @@ fn unknown(head: &[u8]) -> String {
         }
         [0x5d, 0, 0, ..] => ", which is lzma: not read by this program",
         [0x89, b'L', b'Z', b'O', ..] => ", which is lzop: not read by this program",
+        [0x27, 0x05, 0x19, 0x56, ..] => {
+            ", which is a uImage of U-Boot: the initramfs is behind its first 64 bytes (tail -c +65)"
+        }
         [b'0', b'7', b'0', b'7', b'0', b'7', ..] => {
             ", which is the old cpio format: the kernel reads newc (cpio -H newc)"
         }

@@ -17,6 +17,7 @@ mod take;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod uki;
 mod walk;
 
 pub use boot_config::BootConfig;
@@ -62,9 +63,13 @@ pub struct Archive {
 }
 
 impl Archive {
-    /// Opens a regular file or a disk.
+    /// Opens a regular file or a disk. Of a unified kernel image the section with the initramfs is read, and offsets count from there.
     pub fn open(path: &Path) -> Result<Self> {
-        Self::new(path.to_owned(), Box::new(source::open(path)?)).doing("reading", path)
+        let mut source: Box<dyn Source> = Box::new(source::open(path)?);
+        if let Some((offset, size)) = uki::initrd(&*source).doing("reading", path)? {
+            source = Box::new(source::Part { source, offset, size });
+        }
+        Self::new(path.to_owned(), source).doing("reading", path)
     }
 
     /// One in memory; `name` is what messages call it.
@@ -75,7 +80,12 @@ impl Archive {
     fn new(path: PathBuf, source: Box<dyn Source>) -> std::io::Result<Self> {
         let (size, boot_config) = (source.size(), boot_config::find(&*source)?);
         let front = boot_config.map_or(size, |found| found.offset);
-        Ok(Self { path, source: Box::new(source::Front { source, size: front }), size, boot_config })
+        Ok(Self {
+            path,
+            source: Box::new(source::Part { source, offset: 0, size: front }),
+            size,
+            boot_config,
+        })
     }
 
     /// Bytes of the file.

@@ -85,13 +85,14 @@ impl Seek for Section<'_> {
     }
 }
 
-/// The front of a source.
-pub struct Front {
+/// A part of a source.
+pub struct Part {
     pub source: Box<dyn Source>,
+    pub offset: u64,
     pub size: u64,
 }
 
-impl Source for Front {
+impl Source for Part {
     fn size(&self) -> u64 {
         self.size
     }
@@ -99,7 +100,7 @@ impl Source for Front {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let left = usize::try_from(self.size.saturating_sub(offset)).unwrap_or(usize::MAX);
         let most = left.min(buffer.len());
-        self.source.read_at(&mut buffer[..most], offset)
+        self.source.read_at(&mut buffer[..most], self.offset.saturating_add(offset))
     }
 }
 
