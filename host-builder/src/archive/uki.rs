@@ -77,7 +77,7 @@ mod tests {
             }
             bytes.extend([0; 16]);
         }
-        names.iter().for_each(|_| bytes.extend(content));
+        bytes.extend(content.repeat(names.len()));
         bytes
     }
 
