@@ -160,6 +160,9 @@ codes! {
     /// The driver did not take a GPU that it may well support.
     GpuNotBound =>
         "The message says why, from the driver's own lines: a GPU that has fallen off the bus is reset on the host; one whose memory has no address needs larger windows for PCI memory from the VMM; one that another driver has needs a kernel without that.",
+    /// Files of the driver need a newer glibc than the image has.
+    LibcTooOld =>
+        "Use a newer base for the image. Where the message says that they are left out, the container has not asked for them by name, and needs nothing.",
 }
 
 impl Code {

@@ -5,11 +5,13 @@
 //! of small reads at fixed places is enough, and each of them has a limit. The structures are goblin's.
 
 mod compat;
+mod glibc;
 mod modinfo;
 mod section;
 mod source;
 
 pub use self::compat::{Compat, cuda_compat};
+pub use self::glibc::glibc_needed;
 pub use self::modinfo::{Modinfo, modinfo, parse_modinfo};
 pub use self::source::ReadAt;
 
@@ -250,25 +252,7 @@ fn read_dynamic<S: ReadAt + ?Sized>(
     ctx: Ctx,
     elf: &mut Elf,
 ) -> Result<(), ElfError> {
-    let what = "the dynamic section";
-    let Some(segment) = segments.iter().find(|s| s.p_type == program_header::PT_DYNAMIC) else {
-        return Ok(());
-    };
-    if segment.p_filesz > MAX_DYNAMIC {
-        return Err(ElfError::TooLarge { what, found: segment.p_filesz, limit: MAX_DYNAMIC });
-    }
-    let table = file.exactly(what, segment.p_offset, segment.p_filesz)?;
-    // goblin looks the segment up in the bytes of the whole file; we have only read the segment.
-    let here = ProgramHeader { p_offset: 0, ..segment.clone() };
-    let parsed = Dynamic::parse(&table, &[here], ctx).map_err(|e| malformed(what, &e))?;
-    let entries = parsed.map(|d| d.dyns).unwrap_or_default();
-    let Some(strtab) = entries.iter().find(|d| d.d_tag == dynamic::DT_STRTAB) else {
-        return Ok(());
-    };
-    let strings = file_offset(segments, strtab.d_val).ok_or_else(|| ElfError::Malformed {
-        what: "DT_STRTAB",
-        found: format!("address {:#x} lies in no PT_LOAD segment", strtab.d_val),
-    })?;
+    let Some((entries, strings)) = dynamic_entries(file, segments, ctx)? else { return Ok(()) };
     elf.dynamic = true;
     for entry in &entries {
         let string = |what| file.string(what, strings.saturating_add(entry.d_val));
@@ -286,6 +270,34 @@ fn read_dynamic<S: ReadAt + ?Sized>(
         }
     }
     Ok(())
+}
+
+/// The entries of the dynamic section, and where in the file the strings are that they name; none in a static program.
+fn dynamic_entries<S: ReadAt + ?Sized>(
+    file: &Source<'_, S>,
+    segments: &[ProgramHeader],
+    ctx: Ctx,
+) -> Result<Option<(Vec<dynamic::Dyn>, u64)>, ElfError> {
+    let what = "the dynamic section";
+    let Some(segment) = segments.iter().find(|s| s.p_type == program_header::PT_DYNAMIC) else {
+        return Ok(None);
+    };
+    if segment.p_filesz > MAX_DYNAMIC {
+        return Err(ElfError::TooLarge { what, found: segment.p_filesz, limit: MAX_DYNAMIC });
+    }
+    let table = file.exactly(what, segment.p_offset, segment.p_filesz)?;
+    // goblin looks the segment up in the bytes of the whole file; we have only read the segment.
+    let here = ProgramHeader { p_offset: 0, ..segment.clone() };
+    let parsed = Dynamic::parse(&table, &[here], ctx).map_err(|e| malformed(what, &e))?;
+    let entries = parsed.map(|d| d.dyns).unwrap_or_default();
+    let Some(strtab) = entries.iter().find(|d| d.d_tag == dynamic::DT_STRTAB) else {
+        return Ok(None);
+    };
+    let strings = file_offset(segments, strtab.d_val).ok_or_else(|| ElfError::Malformed {
+        what: "DT_STRTAB",
+        found: format!("address {:#x} lies in no PT_LOAD segment", strtab.d_val),
+    })?;
+    Ok(Some((entries, strings)))
 }
 
 /// Where in the file the byte lies that the loader would map at `address`.

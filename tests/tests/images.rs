@@ -315,3 +315,21 @@ fn a_read_only_root_without_an_overlay_is_said_to_be_one() {
         "{unusable:?}"
     );
 }
+
+/// Debian compiles some programs of the driver itself, for its own glibc: in an image with an older one they could not start.
+#[test]
+fn what_debian_11_could_not_load_is_left_out_and_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let script = "echo begin; cd /usr/bin; ls -1 nvidia-*; nvidia-smi --help >/dev/null && echo starts";
+    let setup = with_gpu()
+        .disk(&root_disk(Suite::Bullseye, FileSystem::Erofs), "root")
+        .disk(&config(dir.path(), "config", script, &[]), "config");
+    let (console, status) = to_the_end(setup);
+    let printed = between(&console, "begin", "end");
+    let has = |name: &str| printed.iter().any(|line| line == name);
+    assert!(has("nvidia-smi") && has("starts") && !has("nvidia-modprobe"), "{console}");
+    let told = finding(&status, Code::LibcTooOld);
+    assert_eq!(told.severity, Severity::Info);
+    assert!(told.message.contains("the image has glibc 2.31"), "{told:?}");
+    assert!(told.evidence.iter().any(|line| line.contains("nvidia-modprobe needs glibc 2.34")), "{told:?}");
+}

@@ -10,6 +10,7 @@ use image::status::{Code, Finding, Severity};
 use super::compat::Decision;
 use super::foreign::Foreign;
 use super::inventory::Inventory;
+use super::plan::{TooNew, is_named};
 use super::request::Request;
 use super::{InjectReport, ItemKind, Resolution, text};
 use crate::report;
@@ -41,6 +42,31 @@ pub(super) fn capabilities(inventory: &Inventory, request: &Request) -> Option<F
             ),
         )
     })
+}
+
+/// Driver files that the image's C library cannot load.
+pub(super) fn libc_too_old(found: &TooNew, (major, minor): (u32, u32), request: &Request) -> Option<Finding> {
+    let count = found.0.len();
+    if count == 0 {
+        return None;
+    }
+    let named = found.0.iter().filter(|(file, _)| is_named(file, request)).count();
+    let evidence = found.0.iter().take(MAX_NAMED);
+    let evidence =
+        evidence.map(|(file, (major, minor))| format!("{} needs glibc {major}.{minor}", text(&file.from)));
+    let message =
+        format!("the image has glibc {major}.{minor}, and {count} files of the driver need a newer one");
+    let finding = if named == 0 {
+        info(
+            Code::LibcTooOld,
+            format!("{message}: they are left out"),
+            "use a newer base for the image if they are needed",
+        )
+    } else {
+        let hint = "use a newer base for the image: what it asks for by NVIDIA_DRIVER_CAPABILITIES does not start in this one";
+        report::warning(Code::LibcTooOld, format!("{message}: {named} of them were asked for by name"), hint)
+    };
+    Some(report::with_evidence(finding, evidence.collect()))
 }
 
 /// Driver files of the image.

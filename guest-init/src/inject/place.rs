@@ -45,6 +45,14 @@ pub enum Loader {
 }
 
 impl Places {
+    /// The version of glibc that loads the libraries, where it is known.
+    pub fn glibc(&self) -> Option<(u32, u32)> {
+        match &self.loader {
+            Loader::Glibc(platform) => platform.glibc,
+            Loader::Musl | Loader::Store => None,
+        }
+    }
+
     /// Looks for the loaders of `root`. `None`: there is none that could load the driver's libraries.
     pub fn of(root: &RootDir) -> Option<Self> {
         let store = STORES.iter().any(|dir| is_directory(root, dir));

@@ -86,7 +86,12 @@ pub fn plan(
         ..InjectReport::default()
     };
     let mut plan = Plan { files: Vec::new(), links: Vec::new(), masks: Vec::new(), report };
-    let chosen: Vec<&DriverFile> = inventory.chosen(&request.capabilities).collect();
+    let mut chosen: Vec<&DriverFile> = inventory.chosen(&request.capabilities).collect();
+    if let Some(glibc) = places.glibc() {
+        let too_new = TooNew::among(driver, &chosen, glibc);
+        chosen.retain(|file| !too_new.is_left_out(file, request));
+        plan.report.findings.extend(findings::libc_too_old(&too_new, glibc, request));
+    }
     let wanted = |is_32: bool| {
         let chosen = chosen.iter().copied();
         chosen.filter_map(move |file| match &file.place {
@@ -111,6 +116,30 @@ pub fn plan(
     plan.report.findings.extend(findings::capabilities(inventory, request));
     plan.hide(root, &places, inventory, request, earlier)?;
     Ok(plan)
+}
+
+/// Files of the driver that an image's C library cannot load, and which version each needs.
+pub(super) struct TooNew<'a>(pub(super) Vec<(&'a DriverFile, (u32, u32))>);
+
+impl<'a> TooNew<'a> {
+    fn among(driver: &RootDir, files: &[&'a DriverFile], glibc: (u32, u32)) -> Self {
+        let needed = |file: &DriverFile| {
+            let program = driver.open_file(&file.from, MAX_FILE).ok()?;
+            elf::glibc_needed(&program).ok().flatten().filter(|needed| *needed > glibc)
+        };
+        let files = files.iter().filter(|file| file.link.is_none());
+        Self(files.filter_map(|file| Some((*file, needed(file)?))).collect())
+    }
+
+    /// What the container has not asked for by name is of no use to it then.
+    fn is_left_out(&self, file: &DriverFile, request: &Request) -> bool {
+        !is_named(file, request) && self.0.iter().any(|(found, _)| found.from == file.from)
+    }
+}
+
+/// Whether the container asks for a file by the name of its capability.
+pub(super) fn is_named(file: &DriverFile, request: &Request) -> bool {
+    file.capabilities.iter().any(|capability| request.named.contains(capability))
 }
 
 impl Plan {

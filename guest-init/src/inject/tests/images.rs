@@ -257,3 +257,32 @@ fn a_directory_under_a_librarys_name_does_not_end_the_boot() {
     assert!(report.warnings.iter().any(|warning| warning.contains("libcuda.so.1")), "{:?}", report.warnings);
     assert!(report.findings.iter().any(|finding| finding.code == Code::LibraryShadowed));
 }
+
+/// Programs of distributions are compiled for their own glibc: /bin/sh stands for one of the driver's.
+#[test]
+fn what_the_images_glibc_cannot_load_is_left_out_or_told() {
+    let f = fixture();
+    let mut libc = fs::read(f.lib.join("libc.so.6")).unwrap();
+    libc.extend(b"\0GNU C Library (Debian GLIBC 2.17-1) stable release version 2.17.\0");
+    fs::write(f.lib.join("libc.so.6"), libc).unwrap();
+    let program = image::elf::glibc_needed(&fs::File::open("/bin/sh").unwrap()).unwrap();
+    assert!(program > Some((2, 17)), "{program:?}");
+    fs::copy("/bin/sh", f.at("driver/usr/bin/nvidia-smi")).unwrap();
+    let has_it = |report: &InjectReport| report.items.iter().any(|item| item.path.ends_with("/nvidia-smi"));
+    let told = |report: &InjectReport| {
+        report.findings.iter().find(|finding| finding.code == Code::LibcTooOld).cloned()
+    };
+
+    let all = Request { named: BTreeSet::new(), ..request() };
+    let report = f.copy(&all).unwrap();
+    let finding = told(&report).unwrap();
+    assert!(!has_it(&report) && finding.severity == Severity::Info, "{finding:?}");
+    assert!(
+        finding.message.contains("glibc 2.17") && finding.evidence[0].contains("nvidia-smi needs glibc 2."),
+        "{finding:?}"
+    );
+
+    let named = Request { named: BTreeSet::from([Capability::Utility]), ..request() };
+    let report = f.copy(&named).unwrap();
+    assert!(has_it(&report) && told(&report).unwrap().severity == Severity::Warning);
+}

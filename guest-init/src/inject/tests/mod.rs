@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use image::capability::Capability;
 use image::config::DriverFiles;
-use image::status::Code;
+use image::status::{Code, Severity};
 
 use super::copy::copy as copy_in;
 use super::layer::{Place, layer as layer_of};
