@@ -346,6 +346,8 @@ fn what_a_small_image_costs_is_bounded() {
     };
     let many = image("many.img", &names(249_000, 1));
     let long = image("long.img", &names(16_000, 4_000));
+    let too_many = image("too-many.img", &names(260_000, 1));
+    let too_long = image("too-long.img", &names(17_500, 4_000));
     let large = image("large.img", &|writer| {
         writer.file("zeros", 0o644, 2 << 30, &mut std::io::repeat(0).take(2 << 30)).unwrap();
     });
@@ -357,6 +359,11 @@ fn what_a_small_image_costs_is_bounded() {
         (&large, &["cat", "--json"]),
         (&large, &["list", "--json"]),
     ];
+    for (image, bound) in [(&too_many, "more than 250000 entries"), (&too_long, "names")] {
+        let refused = host_builder(&["list"], image);
+        let text = String::from_utf8_lossy(&refused.stderr);
+        assert!(refused.status.code() == Some(2) && text.contains(bound), "{}: {text}", image.display());
+    }
     for (image, args) in all {
         assert!(fs::metadata(image).unwrap().len() < 4 << 20, "{}", image.display());
         let mut command = Command::new("sh");
