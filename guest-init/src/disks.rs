@@ -211,7 +211,7 @@ pub fn file_system(device: &Path) -> Result<&'static str, DiskError> {
 pub fn mount_disk(device: &Path, target: &Path, read_only: bool) -> Result<(), DiskError> {
     let kind = file_system(device)?;
     if let Err(error) = set_read_only(device, read_only) {
-        log::warn!("{}: the kernel is not kept from writing to it: {error}", device.display());
+        log::warn!("{}: file systems are not kept from writing to it: {error}", device.display());
     }
     let mut flags = MsFlags::MS_NODEV;
     flags.set(MsFlags::MS_RDONLY, read_only || matches!(kind, "erofs" | "squashfs"));
@@ -222,14 +222,22 @@ pub fn mount_disk(device: &Path, target: &Path, read_only: bool) -> Result<(), D
 
 /// `_IO(0x12, 93)` of linux/fs.h.
 const BLKROSET: libc::c_int = 0x125d;
+/// Takes a disk's file system away again, and lets others write to it as before.
+pub fn unmount_disk(device: &Path, target: &Path) -> nix::Result<()> {
+    let done = nix::mount::umount(target);
+    // One that its host has made read-only stays so.
+    let _ = set_read_only(device, false);
+    done
+}
+
 nix::ioctl_write_ptr_bad!(
-    /// Forbids every write to a block device, or allows them again.
+    /// Says that a block device is not to be written to, which file systems obey, or takes it back.
     block_set_read_only,
     BLKROSET,
     libc::c_int
 );
 
-/// Whether anything at all may write to a disk. A file system that is mounted to be read writes down the errors that it meets.
+/// Whether file systems may write to a disk. One that is mounted to be read writes down the errors that it meets, too.
 fn set_read_only(device: &Path, read_only: bool) -> io::Result<()> {
     let disk = File::open(device)?;
     // SAFETY: the descriptor is open, and the argument is an integer of ours that lives during the call.

@@ -34,7 +34,7 @@ pub fn hand_over(
     power::only_if_sound();
     let mut status = board.snapshot();
     status.container = Some(report::started(1, init_command(spec), 0));
-    let mut keeper = keep(listener, notify, &status).map_err(|error| {
+    let mut keeper = keep(listener, notify).map_err(|error| {
         let message = format!("the process that keeps answering status could not be started: {error}");
         report::error(
             Code::Internal,
@@ -42,7 +42,12 @@ pub fn hand_over(
             "this is a defect of guest-init, or the guest is out of memory",
         )
     })?;
-    let result = container::become_init(spec, &mut |finding| board.finding(finding));
+    let mut warn = |finding| board.finding(finding);
+    let mut tell = || {
+        status.findings = board.snapshot().findings;
+        keeper.write_all(&serde_json::to_vec(&status).unwrap_or_default())
+    };
+    let result = container::become_init(spec, &mut warn, &mut tell);
     // It did not come to that: a status with something behind it is none, and the keeper ends.
     let _ = keeper.write_all(b"!");
     result
@@ -66,7 +71,7 @@ fn init_command(spec: &Spec) -> Vec<String> {
 }
 
 /// Starts the keeper; the pipe to it closes when this process becomes something else.
-fn keep(listener: Option<RawFd>, notify: Option<u32>, status: &Status) -> io::Result<File> {
+fn keep(listener: Option<RawFd>, notify: Option<u32>) -> io::Result<File> {
     let (read, write) = std::io::pipe()?;
     inherit(&read)?;
     // SAFETY: the server thread owns the listening socket for the life of this process, so it is open here.
@@ -91,9 +96,7 @@ fn keep(listener: Option<RawFd>, notify: Option<u32>, status: &Status) -> io::Re
     held.into_iter().for_each(std::mem::forget);
     child?;
     drop(read);
-    let mut write = File::from(OwnedFd::from(write));
-    write.write_all(&serde_json::to_vec(status).map_err(io::Error::other)?)?;
-    Ok(write)
+    Ok(File::from(OwnedFd::from(write)))
 }
 
 /// The keeper's life. Returns only when it was started wrongly.

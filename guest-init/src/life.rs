@@ -44,6 +44,7 @@ pub fn run(spec: &Spec, policy: Restart, board: &Board) -> Result<Exit, Finding>
 /// One run: from the start to the last line of output.
 fn once(spec: &Spec, restarts: u32, board: &Board) -> Result<Ended, Finding> {
     power::only_if_sound();
+    cgroup::reset();
     let kills = cgroup::oom_kills();
     let (terminal, slave) = match Terminal::open() {
         Ok((terminal, slave)) => (Some(terminal), Some(slave)),

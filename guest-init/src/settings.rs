@@ -8,7 +8,6 @@ use image::config::{Config, ConfigError, Source};
 use image::layout;
 use image::manifest::{MAX_BYTES, Manifest};
 use image::status::{Code, Finding, Severity};
-use nix::mount::umount;
 use std::fs;
 use std::path::Path;
 
@@ -133,7 +132,7 @@ fn read(device: &Path) -> Result<Vec<u8>, String> {
     let result = RootDir::open(mount_point)
         .and_then(|root| root.read(Path::new(layout::CONFIG_FILE), MAX_CONFIG))
         .map_err(|error| chain(&error));
-    if let Err(errno) = umount(mount_point) {
+    if let Err(errno) = disks::unmount_disk(device, mount_point) {
         log::warn!("unmounting the config disk: {errno}");
     }
     result

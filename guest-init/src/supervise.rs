@@ -8,7 +8,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::time::TimeSpec;
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use std::fs::File;
 use std::io::Write;
@@ -46,6 +46,11 @@ pub fn unblock_signals() {
 
 /// How a container has ended that could not say it.
 const KILLED: Exit = Exit { code: None, signal: Some(Signal::SIGKILL as i32), oom: false };
+/// What becomes of a namespace's PID 1 when somebody in it calls reboot(2) (kernel/pid_namespace.c). Nobody else sends it these: signals
+/// that are sent to it wait until it asks for them.
+const POWERED_OFF: Exit = Exit { code: None, signal: Some(Signal::SIGINT as i32), oom: false };
+/// The same for a restart.
+const REBOOTED: Exit = Exit { code: None, signal: Some(Signal::SIGHUP as i32), oom: false };
 /// Longest wait for processes that were killed.
 const LAST: Duration = Duration::from_secs(2);
 
@@ -64,34 +69,38 @@ pub fn run(running: &Running, kills: u64) -> Ended {
         asked |= asks_to_end(signal);
         log::info!("{signal} is forwarded to the container");
     };
-    let exit = wait_for_container(running, heard).unwrap_or_else(|errno| {
+    let (mut exit, told) = wait_for_container(running, heard).unwrap_or_else(|errno| {
         log::error!("waiting for the container: {errno}");
-        KILLED
+        (KILLED, false)
     });
+    if !told && (exit == POWERED_OFF || exit == REBOOTED) {
+        log::info!("the container has asked for the end of its machine");
+        (asked, exit) = (true, Exit { code: Some(0), signal: None, oom: false });
+    }
     // Who outlives one of its workers, and ends well, is not out of memory.
     let oom = cgroup::oom_kills() > kills && !exit.is_good();
     Ended { exit: Exit { oom, ..exit }, asked }
 }
 
 /// The container's PID 1 says how the program ended, and then the kernel ends the rest of the namespace, for which that process
-/// waits. One that hangs in a driver would keep it for ever: its word is enough.
-fn wait_for_container(running: &Running, mut heard: impl FnMut(Signal)) -> nix::Result<Exit> {
+/// waits. One that hangs in a driver would keep it for ever: its word is enough. Returns whether there was one, too.
+fn wait_for_container(running: &Running, mut heard: impl FnMut(Signal)) -> nix::Result<(Exit, bool)> {
     let signals = SignalFd::with_flags(&watched(), SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
     let mut deadline = None;
     loop {
         let ended = reap(Some(running.first));
         match running.exit() {
-            Ok(Some(exit)) => return Ok(exit),
+            Ok(Some(exit)) => return Ok((exit, true)),
             // It was killed before it could say anything, and is about to be reaped.
             Ok(None) => drop(deadline.get_or_insert_with(|| Instant::now() + LAST)),
             Err(_) => {}
         }
         if let Some(exit) = ended {
-            return Ok(exit);
+            return Ok((exit, false));
         }
         let left = deadline.map(|deadline: Instant| deadline.saturating_duration_since(Instant::now()));
         if left.is_some_and(|left| left.is_zero()) {
-            return Ok(KILLED);
+            return Ok((KILLED, false));
         }
         let mut fds = vec![PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
         // At its end it would be readable for ever.
@@ -162,24 +171,33 @@ fn next_signal(signals: &SigSet, longest: Duration) -> Option<Signal> {
     Signal::try_from(number).ok()
 }
 
-/// Reaps every child that has ended, the one owner of `waitpid`; tells how `program` did, if it is among them.
+/// Reaps every child that has ended; tells how `program` did, if it is among them. By the numbers: signals from 32 on, which end a
+/// program, too, have no names.
 fn reap(program: Option<Pid>) -> Option<Exit> {
     let mut exit = None;
     loop {
-        match waitpid(None::<Pid>, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(pid, code)) if Some(pid) == program => exit = Some((Some(code), None)),
-            Ok(WaitStatus::Signaled(pid, signal, _)) if Some(pid) == program => {
-                exit = Some((None, Some(signal as i32)));
-            }
-            Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => break,
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(errno) => {
-                log::warn!("waitpid: {errno}");
-                break;
-            }
+        let mut status = 0;
+        // SAFETY: the status is an integer of ours that lives during the call.
+        let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
+        if pid < 0 && Errno::last() == Errno::EINTR {
+            continue;
+        }
+        if pid <= 0 {
+            return exit;
+        }
+        if program == Some(Pid::from_raw(pid)) {
+            exit = how_it_ended(status).or(exit);
         }
     }
-    exit.map(|(code, signal)| Exit { code, signal, oom: false })
+}
+
+/// What a status of waitpid(2) says of a process that has ended.
+fn how_it_ended(status: libc::c_int) -> Option<Exit> {
+    let exit = |code, signal| Some(Exit { code, signal, oom: false });
+    if libc::WIFEXITED(status) {
+        return exit(Some(libc::WEXITSTATUS(status)), None);
+    }
+    if libc::WIFSIGNALED(status) { exit(None, Some(libc::WTERMSIG(status))) } else { None }
 }
 
 /// Ends what the container left running, and reaps it.
@@ -199,6 +217,17 @@ pub fn end_the_rest() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_way_to_end_has_its_number() {
+        let exit = |code, signal| Some(Exit { code, signal, oom: false });
+        assert_eq!(how_it_ended(3 << 8), exit(Some(3), None));
+        assert_eq!(how_it_ended(9), exit(None, Some(9)));
+        // A real-time signal, with a core dump.
+        assert_eq!(how_it_ended(0xa8), exit(None, Some(40)));
+        // Stopped, continued.
+        assert_eq!((how_it_ended(0x137f), how_it_ended(0xffff)), (None, None));
+    }
 
     #[test]
     fn a_pause_ends_early_when_the_guest_is_asked_to_end() {

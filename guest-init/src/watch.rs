@@ -83,8 +83,9 @@ fn sign(line: &str) -> Option<Sign<'_>> {
     if line.starts_with("Out of memory: Killed process") {
         return Some(Sign::OutOfMemory);
     }
-    // The name of the process comes first.
-    line.contains(": page allocation failure: order:").then_some(Sign::NoPages)
+    // The name of the process comes first, of 15 bytes at most.
+    let (name, _) = line.split_once(": page allocation failure: order:")?;
+    (name.len() <= 15).then_some(Sign::NoPages)
 }
 
 /// `0000:01:00`, or with a function behind it.
@@ -112,7 +113,7 @@ fn take(sign: &Sign, line: &str, board: &Board, answers: &dyn Fn(&str) -> bool) 
 
 /// What else the driver says of a GPU that works is evidence if it fails later. Until then, its initialisation keeps its own.
 fn keep(line: &str, board: &Board) {
-    if !line.contains("NVRM: ") {
+    if !line.starts_with("NVRM: ") {
         return;
     }
     let is_about = |gpu: &Gpu| gpu.state == GpuState::Ready && evidence::names(line, &gpu.bdf);

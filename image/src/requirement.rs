@@ -179,8 +179,12 @@ fn condition(text: &str, facts: &Facts) -> Result<Verdict, Malformed> {
     let wanted = numbers(value).ok_or_else(malformed)?;
     let Some(found) = found else { return Ok(Verdict::Unknown) };
     let order = found.cmp(&wanted);
-    if name.trim() == "cuda" && facts.or_newer && !(order != Ordering::Less && matches!(operator, ">=" | ">"))
-    {
+    let decided = match order {
+        Ordering::Greater => matches!(operator, ">=" | ">"),
+        Ordering::Equal => operator == ">=",
+        Ordering::Less => false,
+    };
+    if name.trim() == "cuda" && facts.or_newer && !decided {
         return Ok(Verdict::Unknown);
     }
     let holds = match operator {
@@ -236,6 +240,7 @@ mod tests {
         // Of a branch that is newer than the table: what it brings at least is known, and no more.
         assert_eq!(verdict("cuda>=13.2", "610.43.02"), Verdict::Met);
         assert_eq!(verdict("cuda>=13.3", "610.43.02"), Verdict::Unknown);
+        assert_eq!(verdict("cuda>13.2", "610.43.02"), Verdict::Unknown);
         assert_eq!(verdict("cuda<=13.2", "610.43.02"), Verdict::Unknown);
         assert_eq!(verdict("cuda>=13.3", "595.10"), Verdict::Unmet);
     }

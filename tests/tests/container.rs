@@ -33,6 +33,20 @@ fn an_exit_code_reaches_the_host() {
 #[test]
 fn a_deadly_signal_reaches_the_host() {
     assert_eq!(exit(&run("ending signal 11", 512)), Exit { code: None, signal: Some(11), oom: false });
+    // One without a name, whose default is the same.
+    assert_eq!(exit(&run("ending signal 40", 512)), Exit { code: None, signal: Some(40), oom: false });
+}
+
+/// reboot(2) in the container's namespace is not the guest's, and is meant.
+#[test]
+fn a_container_that_powers_off_has_ended_well_and_is_not_started_again() {
+    let call = "syscall(169, 0xfee1dead, 672274793, 0x4321fedc, 0); sleep 100";
+    let setup =
+        guest().cmdline(&format!("gpu_initrd.restart=always gpu_initrd.linger=120s -- perl -e \"{call}\""));
+    let status = wait(&boot(setup), Until::Exited);
+    let container = status.container.unwrap();
+    let well = Exit { code: Some(0), signal: None, oom: false };
+    assert_eq!((container.exit, container.restarts), (Some(well), 0), "{:?}", status.findings);
 }
 
 #[test]

@@ -134,7 +134,9 @@ fn a_containers_memory_limit_is_not_lifted_from_inside() {
 #[test]
 fn a_program_that_the_kernel_may_not_kill_ends_at_its_limit() {
     let text = [
-        "cd /proc; echo -1000 > self/oom_score_adj",
+        // A group of its own, which would keep the next run from joining the one with the limit.
+        "cd /sys/fs/cgroup; test -e /again || { mkdir x; for p in 1 $$; do echo $p > x/cgroup.procs; done; echo +memory > cgroup.subtree_control; }",
+        "cd /proc; echo group $(cat self/cgroup); echo -1000 > self/oom_score_adj",
         "test ! -e /again || echo -1000 > 1/oom_score_adj",
         "echo protected $(cat self/oom_score_adj 1/oom_score_adj)",
         "touch /again; exec ending memory",
@@ -147,6 +149,7 @@ fn a_program_that_the_kernel_may_not_kill_ends_at_its_limit() {
     let console = guest.console();
     let protected = |line: &str| console.lines().any(|found| found.trim() == line);
     assert!(protected("protected -1000 0") && protected("protected -1000 -1000"), "{console}");
+    assert!(protected("group 0::/x") && protected("group 0::/"), "{console}");
     assert!(!console.contains("Kernel panic"), "{console}");
     let container = status.container.as_ref().unwrap();
     assert_eq!(container.restarts, 1, "{:?}", status.findings);
@@ -174,7 +177,7 @@ fn a_confined_container_sees_and_changes_nothing_of_the_guest() {
         for f in kernel/core_pattern kernel/printk kernel/modprobe user/max_user_namespaces vm/overcommit_memory; do
             (echo 1 > /proc/sys/$f) 2>/dev/null && echo wrote $f
         done
-        for f in /proc/sysrq-trigger /sys/kernel/uevent_helper /sys/kernel/mm/ksm/run; do (echo h > $f) 2>/dev/null && echo wrote $f; done
+        for f in /proc/sysrq-trigger /proc/dynamic_debug/control /sys/kernel/uevent_helper /sys/kernel/mm/ksm/run; do (echo h > $f) 2>/dev/null && echo wrote $f; done
         unshare -Urmpf --mount-proc sh -c 'echo 1 > /proc/sys/kernel/printk' 2>/dev/null && echo in a namespace
         unshare -Ur true 2>/dev/null && echo a user namespace; unshare -m true 2>/dev/null && echo a mount namespace
         for d in /dev /tmp /run /dev/shm; do

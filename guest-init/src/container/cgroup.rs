@@ -5,7 +5,7 @@ use crate::report;
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 const ROOT: &str = "/sys/fs/cgroup";
 const CONTAINER: &str = "/sys/fs/cgroup/container";
@@ -13,6 +13,9 @@ const CONTAINER: &str = "/sys/fs/cgroup/container";
 /// Memory that the container cannot take, in bytes: PID 1, the kernel's own needs, an answer to the host. Of a small guest
 /// less: a quarter of what is available.
 const RESERVE: u64 = 32 << 20;
+
+/// Groups within groups that a container may have left, as deep as that.
+const MAX_DEPTH: usize = 64;
 
 /// The container's share of each processor against the kernel's own threads, which have 100 (cpu.weight). A thread of the
 /// kernel that brings a packet for the host should not wait for the end of a busy program's slice, some milliseconds each time.
@@ -23,6 +26,10 @@ const DEFAULT_WEIGHT: usize = 100;
 
 /// How often [`end_at_limit`] has ended it.
 static ENDED: AtomicU64 = AtomicU64::new(0);
+/// Whether it has in this run.
+static IS_ENDED: AtomicBool = AtomicBool::new(false);
+/// A group with so many of 100 parts of its memory taken is at its limit.
+const AT_LIMIT: u64 = 95;
 
 /// Makes the group. Controllers the kernel lacks are done without. Without a limit of its own, a container that takes
 /// all memory would drag the whole guest into reclaim for minutes before the kernel kills anything.
@@ -57,9 +64,34 @@ fn weight(cpus: usize) -> usize {
     cpus.saturating_mul(WEIGHT_PER_CPU).min(DEFAULT_WEIGHT)
 }
 
-/// Moves the calling process into it.
+/// Takes back what an earlier run has done with it: groups of its own below, which would keep the next one from joining. Nothing runs in it.
+pub fn reset() {
+    IS_ENDED.store(false, Ordering::Relaxed);
+    let _ = fs::write(Path::new(CONTAINER).join("cgroup.subtree_control"), "-memory -pids -cpu -io");
+    remove_groups(Path::new(CONTAINER), MAX_DEPTH);
+}
+
+/// Removes the groups below one, the deepest first.
+fn remove_groups(group: &Path, depth: usize) {
+    for entry in fs::read_dir(group).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            if depth > 0 {
+                remove_groups(&entry.path(), depth - 1);
+            }
+            let _ = fs::remove_dir(entry.path());
+        }
+    }
+}
+
+/// Moves the calling process into it. Without control groups in the kernel there is none to join.
+///
+/// # Errors
+/// When it is there and cannot be joined: outside of it nothing would be bounded.
 pub(super) fn join() -> io::Result<()> {
-    fs::write(Path::new(CONTAINER).join("cgroup.procs"), "0")
+    match fs::write(Path::new(CONTAINER).join("cgroup.procs"), "0") {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// How many processes of it the out-of-memory killer has ended; all of them, where it could not and we did, count as one.
@@ -69,9 +101,17 @@ pub fn oom_kills() -> u64 {
 }
 
 /// Ends a group that is at its limit and has nobody whom the kernel may kill: it would neither go on nor end.
+/// A group below it may be at a limit of its own, which is the container's matter.
 pub fn end_at_limit() {
-    ENDED.fetch_add(1, Ordering::Relaxed);
-    kill_all();
+    let read =
+        |name: &str| fs::read_to_string(Path::new(CONTAINER).join(name)).ok()?.trim().parse::<u64>().ok();
+    let full = read("memory.current").zip(read("memory.max"));
+    let is_full =
+        full.is_none_or(|(current, max)| current.saturating_mul(100) >= max.saturating_mul(AT_LIMIT));
+    if is_full && !IS_ENDED.swap(true, Ordering::Relaxed) {
+        ENDED.fetch_add(1, Ordering::Relaxed);
+        kill_all();
+    }
 }
 
 fn parse_oom_kills(events: &str) -> u64 {

@@ -11,7 +11,8 @@ use std::path::Path;
 const MAX_CAPABILITIES: u8 = 64;
 
 /// Files of /proc that set up the whole guest, and directories of such, as far as the kernel has them.
-const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+const READ_ONLY: [&str; 6] =
+    ["/proc/bus", "/proc/dynamic_debug", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 /// What tells more of the guest than a container's matters: its memory, keys, timers, firmware.
 const MASKED: [&str; 18] = [
     "/proc/acpi",
@@ -34,11 +35,30 @@ const MASKED: [&str; 18] = [
     "/sys/firmware",
 ];
 
+/// linux/capability.h: `_LINUX_CAPABILITY_VERSION_3`, and the bit of `CAP_KILL`.
+const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
+const CAP_KILL: u32 = 1 << 5;
+
 /// The PID 1 of the container is ours: what it holds, and the file that it runs, are nobody's to look at or to trace. (Whoever
 /// has `CAP_SYS_PTRACE` can.)
 pub fn hide() {
     let _ = nix::sys::prctl::set_dumpable(false);
     let _ = nix::sys::prctl::set_name(c"gpu-initrd");
+}
+
+/// Leaves the reaper what it needs: to signal programs of other users. It is as little as a container of any capabilities has, so that
+/// who may trace it gains nothing.
+///
+/// # Errors
+/// What could not be given up, and why.
+pub fn keep_little(of: Capabilities) -> Result<(), String> {
+    bound(of)?;
+    let header = [CAPABILITY_VERSION_3, 0];
+    // Effective, permitted, inheritable: of the lower 32 capabilities, then of the others.
+    let sets: [u32; 6] = [CAP_KILL, CAP_KILL, 0, 0, 0, 0];
+    // SAFETY: capset(2) reads a header of two words and two sets of three, which these are, and keeps neither.
+    let result = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), sets.as_ptr()) };
+    nix::Error::result(result).map(drop).map_err(|errno| format!("giving up capabilities: {errno}"))
 }
 
 /// Takes every other capability out of what this process's programs can ever have; those that it has now stay until it executes
@@ -86,8 +106,7 @@ pub fn mounts(nodes: impl Iterator<Item = String>) -> Result<(), String> {
             bind("/dev/null", path)?;
         }
     }
-    // The console may be the terminal, which is a mount already.
-    for path in nodes.filter(|path| path != "/dev/console") {
+    for path in nodes {
         bind(&path, &path)?;
     }
     remount("/dev", MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_STRICTATIME)

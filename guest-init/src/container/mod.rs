@@ -157,14 +157,19 @@ pub fn start(spec: &Spec, terminal: Option<OwnedFd>) -> Result<Running, Finding>
     let Pipes { mut stage, report, exit } = spawn(spec, terminal)
         .map_err(|error| internal(&format!("starting the container failed: {error}")))?;
     // It ends when the program runs (the pipe closes on exec), or when the stage has said why not.
-    let Some(text) = read_to_end(report, STAGE_TIMEOUT) else {
+    let (text, ended) = read_to_end(report, STAGE_TIMEOUT);
+    if !ended {
         let _ = stage.kill();
+        // As the PID 1 of its namespace it takes the rest along.
+        if let Ok(Heard { first: Some(first), .. }) = understand(&text) {
+            let _ = nix::sys::signal::kill(first, nix::sys::signal::Signal::SIGKILL);
+        }
         cgroup::kill_all();
         let waited = STAGE_TIMEOUT.as_secs();
         return Err(internal(&format!(
             "waited {waited} s for the container's program to start: a mount, or the program's file, does not answer"
         )));
-    };
+    }
     let said = understand(&text)?;
     let running = Running { first: said.first.unwrap_or(process(&stage)), warnings: said.warnings, exit };
     if said.first.is_some() && said.about_to_exec {
@@ -204,8 +209,8 @@ fn process(child: &Child) -> Pid {
     Pid::from_raw(child.id().cast_signed())
 }
 
-/// What a pipe has until its end, or `None` when that does not come in time.
-fn read_to_end(pipe: File, timeout: Duration) -> Option<Vec<u8>> {
+/// What a pipe has until its end, and whether that has come in time.
+fn read_to_end(pipe: File, timeout: Duration) -> (Vec<u8>, bool) {
     let deadline = Instant::now() + timeout;
     let mut pipe = pipe.take(MAX_REPORT);
     let mut text = Vec::new();
@@ -213,17 +218,17 @@ fn read_to_end(pipe: File, timeout: Duration) -> Option<Vec<u8>> {
         let left = deadline.saturating_duration_since(Instant::now()).as_millis();
         let mut fds = [PollFd::new(pipe.get_ref().as_fd(), PollFlags::POLLIN)];
         match poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {
-            Ok(0) => return None,
+            Ok(0) => return (text, false),
             Err(nix::Error::EINTR) => continue,
             _ => {}
         }
         let mut part = [0; 4096];
         match pipe.read(&mut part) {
-            Ok(0) => return Some(text),
+            Ok(0) => return (text, true),
             Ok(length) => text.extend_from_slice(&part[..length]),
             Err(error) => {
                 log::warn!("container: {error}");
-                return Some(text);
+                return (text, true);
             }
         }
     }
@@ -303,11 +308,11 @@ mod tests {
         let pipe = || std::io::pipe().map(|(read, write)| (File::from(OwnedFd::from(read)), write)).unwrap();
         let (read, mut write) = pipe();
         write.write_all(b"begun").unwrap();
-        assert_eq!(read_to_end(read, Duration::from_millis(20)), None);
+        assert_eq!(read_to_end(read, Duration::from_millis(20)), (b"begun".to_vec(), false));
         let (read, mut write) = pipe();
         write.write_all(b"said").unwrap();
         drop(write);
-        assert_eq!(read_to_end(read, Duration::from_secs(20)), Some(b"said".to_vec()));
+        assert_eq!(read_to_end(read, Duration::from_secs(20)), (b"said".to_vec(), true));
     }
 
     #[test]

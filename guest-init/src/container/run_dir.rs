@@ -15,6 +15,9 @@ const MAX_ENTRIES: usize = 1024;
 const MAX_FILE: u64 = 64 << 10;
 const MAX_BYTES: u64 = 1 << 20;
 
+/// What tells programs that they run in another kind of container.
+const NOT_COPIED: [&str; 2] = ["/.containerenv", "/host"];
+
 /// Mounts it where only PID 1's processes see it, and copies what the image has. It is moved to its place later.
 ///
 /// # Errors
@@ -44,6 +47,9 @@ fn copy(from: &RootDir, to: &RootDir) -> Result<usize, RootError> {
     while let Some(directory) = directories.pop_front() {
         for entry in from.list(&directory)? {
             let path = directory.join(&entry.name);
+            if NOT_COPIED.iter().any(|name| path == Path::new(name)) {
+                continue;
+            }
             let size = from.lstat(&path)?.size;
             let fits = entries < MAX_ENTRIES
                 && (entry.kind != Kind::File || size <= MAX_FILE.min(MAX_BYTES - bytes));

@@ -77,10 +77,7 @@ fn read_spec(fd: OwnedFd) -> Result<Spec, Finding> {
 
 /// Leaves a child in a PID namespace of its own, and ends.
 fn separate(spec: &Spec, given: &mut Given) -> Result<Infallible, Finding> {
-    // Without the group, out-of-memory kills cannot be counted, and that is all.
-    if let Err(error) = cgroup::join() {
-        log::warn!("cgroup: {error}");
-    }
+    cgroup::join().map_err(|error| failed(&format!("joining the container's control group: {error}")))?;
     unshare(CloneFlags::CLONE_NEWPID)
         .map_err(|errno| failed(&format!("a PID namespace (the kernel needs CONFIG_PID_NS): {errno}")))?;
     match divide()? {
@@ -111,6 +108,10 @@ fn be_first(spec: &Spec, given: &mut Given) -> Result<Infallible, Finding> {
             become_standard(&null);
             given.terminal = None;
             given.report = Report(null);
+            // A container that could have more than it is given must not run.
+            if confine::keep_little(spec.capabilities).is_err() {
+                std::process::exit(127);
+            }
             supervise::run_first(child, &mut given.exit)
         }
         ForkResult::Child => become_program(spec, given),
@@ -180,12 +181,18 @@ fn make_world(
     step(world.finish(spec))
 }
 
-/// PID 1 itself becomes the image's init; `warn` hears of what it is started without. Returns only when it cannot.
+/// PID 1 itself becomes the image's init; `warn` hears of what it is started without, and `ready` when all that can be known is. Returns
+/// only when it cannot.
 ///
 /// # Errors
 /// The finding that says why.
-pub fn become_init(spec: &Spec, warn: &mut dyn FnMut(Finding)) -> Result<Infallible, Finding> {
+pub fn become_init(
+    spec: &Spec,
+    warn: &mut dyn FnMut(Finding),
+    ready: &mut dyn FnMut() -> std::io::Result<()>,
+) -> Result<Infallible, Finding> {
     make_world(spec, Kind::Init, None, warn)?;
+    ready().map_err(|error| failed(&format!("telling the process that keeps answering: {error}")))?;
     reset_signals();
     let command =
         if spec.command.is_empty() { vec![super::DEFAULT_INIT.to_owned()] } else { spec.command.clone() };

@@ -106,13 +106,13 @@ impl<'a> Staged<'a> {
 
     fn moved(&self, root: &RootDir) -> Result<(), String> {
         let path = Path::new(&self.volume.path);
-        let place = root.canonical_as_far(path);
+        root.create_dir_all(path).map_err(|error| chain(&error))?;
+        let place = root.canonical(path).map_err(|error| chain(&error))?;
         if let Some(kernels) = KERNELS.iter().find(|kernels| place.starts_with(kernels))
             && !place.starts_with(SHARED)
         {
             return Err(format!("it would hide a part of {kernels}, which the kernel fills"));
         }
-        root.create_dir_all(path).map_err(|error| chain(&error))?;
         let target = root.open_dir(path).map_err(|error| chain(&error))?;
         mount(Some(&own(&self.mounted)), &own(&target), None::<&str>, MsFlags::MS_MOVE, None::<&str>)
             .map_err(|errno| format!("moving it there: {errno}"))

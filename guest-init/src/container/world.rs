@@ -77,11 +77,13 @@ impl World {
         step("entering the root", nix::unistd::chdir(layout::ROOT_MERGED))?;
         step("moving the root", mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>))?;
         // Paths still begin in the initramfs.
-        self.left_behind = ["/dev", "/proc", "/run", "/sys"].map(File::open).into_iter().flatten().collect();
+        for path in ["/dev", "/proc", "/run", "/sys"] {
+            self.left_behind.push(File::open(path).map_err(|error| format!("opening {path}: {error}"))?);
+        }
         step("changing the root", nix::unistd::chroot("."))?;
         step("entering /", nix::unistd::chdir("/"))?;
-        kernel_file_systems(self.kind, confined)?;
-        make_directory(Path::new("/run")).map_err(|error| format!("making /run: {error}"))?;
+        kernel_file_systems(&self.root, self.kind, confined)?;
+        make_directory(&self.root, "/run")?;
         step(
             "moving a tmpfs to /run",
             mount(Some(&own(&run)), "/run", None::<&str>, MsFlags::MS_MOVE, None::<&str>),
@@ -94,8 +96,7 @@ impl World {
     /// What failed, and where.
     pub fn finish(self, spec: &Spec) -> Result<(), String> {
         if spec.store {
-            symlink(inject::STORE_DIR, inject::RUN_LINK)
-                .map_err(|error| format!("linking {}: {error}", inject::RUN_LINK))?;
+            link_store().map_err(|error| format!("linking {}: {error}", inject::RUN_LINK))?;
         }
         if self.kind == Kind::Init {
             leave(&self.left_behind)?;
@@ -116,6 +117,22 @@ impl World {
     }
 }
 
+/// What the image has there is replaced where it is a link, too. A volume that is mounted on /run decides for itself.
+fn link_store() -> io::Result<()> {
+    let link = Path::new(inject::RUN_LINK);
+    if link.is_symlink() {
+        fs::remove_file(link)?;
+    }
+    match symlink(inject::STORE_DIR, link) {
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::ReadOnlyFilesystem) =>
+        {
+            Ok(())
+        }
+        result => result,
+    }
+}
+
 /// Takes mounts of the initramfs out of this namespace. A second /proc, without what the container's own is masked with, would let a user
 /// namespace mount one more.
 fn leave(mounts: &[File]) -> Result<(), String> {
@@ -133,7 +150,7 @@ pub(super) fn step<T>(what: &str, result: nix::Result<T>) -> Result<T, String> {
     result.map_err(|errno| format!("{what}: {errno}"))
 }
 
-fn kernel_file_systems(kind: Kind, confined: bool) -> Result<(), String> {
+fn kernel_file_systems(root: &RootDir, kind: Kind, confined: bool) -> Result<(), String> {
     let quiet = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     let sysfs = if confined { quiet | MsFlags::MS_RDONLY } else { quiet };
     let dev = if kind == Kind::Init { "devtmpfs" } else { "tmpfs" };
@@ -156,10 +173,10 @@ fn kernel_file_systems(kind: Kind, confined: bool) -> Result<(), String> {
             continue;
         }
         let optional = OPTIONAL.contains(&kind_of);
-        match make_directory(Path::new(path)) {
+        match make_directory(root, path) {
             // Without control groups there is no place for them either.
             Err(_) if optional => continue,
-            result => result.map_err(|error| format!("making {path}: {error}"))?,
+            result => result?,
         }
         match mount(Some(kind_of), path, Some(kind_of), flags, Some(options)) {
             Err(nix::Error::ENODEV) if optional => {}
@@ -169,8 +186,10 @@ fn kernel_file_systems(kind: Kind, confined: bool) -> Result<(), String> {
     Ok(())
 }
 
-fn make_directory(path: &Path) -> io::Result<()> {
-    if path.is_dir() { Ok(()) } else { fs::create_dir_all(path) }
+/// A directory to mount on. A link of the image that leads through /proc, and so out of the root, is an error.
+fn make_directory(root: &RootDir, path: &str) -> Result<(), String> {
+    let made = root.create_dir_all(Path::new(path)).and_then(|()| root.open_dir(Path::new(path)));
+    made.map(drop).map_err(|error| format!("making {path}: {}", chain(&error)))
 }
 
 fn device_nodes(gpu: &[Node]) -> Result<(), String> {

@@ -7,6 +7,8 @@ use super::source::exact;
 use std::io;
 
 const NAME: &[u8; 8] = b".initrd\0";
+/// An archive that the stub puts in front.
+const MICROCODE: &[u8; 8] = b".ucode\0\0";
 /// Where the DOS header says where the PE header is.
 const PE_OFFSET: u64 = 0x3c;
 /// Sizes of the PE header with its signature, and of an entry of the table of sections.
@@ -32,7 +34,13 @@ pub fn initrd(source: &dyn Source) -> io::Result<Option<(u64, u64)>> {
     let mut found = None;
     for number in 0..count.min(MAX_SECTIONS) {
         let at = header + HEADER + optional + number * ENTRY;
-        if exact(source, at)? != *NAME {
+        let name: [u8; 8] = exact(source, at)?;
+        if name == *MICROCODE {
+            return Err(io::Error::other(
+                "an EFI program with a section .ucode, which is unpacked before .initrd and not read by this program",
+            ));
+        }
+        if name != *NAME {
             continue;
         }
         let word = |at: u64| Ok::<_, io::Error>(u64::from(u32::from_le_bytes(exact(source, at)?)));
@@ -110,7 +118,7 @@ mod tests {
 
     #[test]
     fn a_program_without_one_or_with_several_is_refused() {
-        for names in [&[b".linux\0\0"][..], &[NAME, NAME]] {
+        for names in [&[b".linux\0\0"][..], &[NAME, NAME], &[NAME, MICROCODE]] {
             assert!(initrd(&program(names, b"content")).is_err());
         }
         let mut cut = program(&[NAME], b"content");

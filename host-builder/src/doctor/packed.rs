@@ -123,10 +123,10 @@ impl Packed {
         let module = wanted.iter().find(|(_, file)| is_module(file)).map(|(path, _)| below(&directory, path));
         let (chips, asked) = match module.transpose()? {
             Some(module) => {
-                let bytes = fs::read(&module).doing("reading", &module)?;
-                let info = image::elf::modinfo(&bytes).ok();
+                let read = fs::read(&module).map_err(|error| error.to_string());
+                let info = read.as_ref().ok().and_then(|bytes| image::elf::modinfo(bytes).ok());
                 let asked = info.iter().flat_map(|info| info.all("firmware")).map(str::to_owned).collect();
-                (chips(&bytes).map_err(|error| error.chain()), asked)
+                (read.and_then(|bytes| chips(&bytes).map_err(|error| error.chain())), asked)
             }
             None => (Err("the image has no nvidia.ko".to_owned()), Vec::new()),
         };

@@ -32,6 +32,10 @@ pub fn built(cache: &Cache, trees: &[Tree], release: &str) -> Result<Built> {
                 let Some(name) = module_name(&file.path) else { continue };
                 let content = uncompress(&tree.read(file)?, Path::new(&file.path))?;
                 let name = own_name(name, &content, Path::new(&file.path))?;
+                if out.join(&name).exists() {
+                    return Err(Error::new(format!("{}: a second module {name}", tree.path(file).display()))
+                        .hint("the artifact has modules of several builds: name what of it is meant (only = [...])"));
+                }
                 fs::write(out.join(&name), content).doing("writing", &out.join(name))?;
                 found = true;
             }
@@ -59,12 +63,35 @@ fn own_name(name: &str, content: &[u8], origin: &Path) -> Result<String> {
     if underscored(name.trim_end_matches(".ko")) == module.name {
         return Ok(name.to_owned());
     }
-    Ok(format!("{}.ko", module.name.replace('_', "-")))
+    file_name(&module.name).ok_or_else(|| {
+        let message = format!(
+            "{}: expected a module of the GPU's, found one that calls itself {:?}",
+            origin.display(),
+            module.name
+        );
+        Error::new(message)
+            .hint("this is not an archive as its publisher makes them; check where it came from")
+    })
+}
+
+/// The file name for a module of the GPU's; none for a name that could be a path.
+fn file_name(module: &str) -> Option<String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let good = module.starts_with("nvidia") && module.chars().all(plain);
+    good.then(|| format!("{}.ko", module.replace('_', "-")))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_modules_own_name_is_no_path() {
+        assert_eq!(file_name("nvidia_uvm").as_deref(), Some("nvidia-uvm.ko"));
+        for name in ["/etc/nvidia", "nvidia/../../x", "../nvidia", "nvidia\0", "ext4", ""] {
+            assert_eq!(file_name(name), None, "{name}");
+        }
+    }
 
     #[test]
     fn names_lose_their_compression_and_others_are_left_out() {

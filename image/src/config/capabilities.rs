@@ -75,7 +75,8 @@ impl Capabilities {
 
     /// `all`, `none`, `default`, or names and `default` with commas between them; `CAP_` and capitals as anybody likes.
     pub fn named(text: &str) -> Option<Self> {
-        match text {
+        let text = text.trim().to_ascii_lowercase();
+        match text.as_str() {
             "all" => return Some(Self::ALL),
             "none" => return Some(Self(0)),
             _ => {}
@@ -132,7 +133,7 @@ mod tests {
     fn sets_are_written_as_container_engines_write_them() {
         let set = |text: &str| Capabilities::named(text).unwrap_or_else(|| panic!("{text}")).0;
         assert_eq!(set("all"), u64::MAX);
-        assert_eq!(set("none"), 0);
+        assert_eq!((set("none"), set("ALL"), set("NONE")), (0, u64::MAX, 0));
         assert_eq!(set("CAP_CHOWN,kill"), 0b10_0001);
         // What /proc/self/status says in a container of moby's.
         assert_eq!(set("default"), 0xa804_25fb);

@@ -230,7 +230,8 @@ fn gpus(config: &mut Config, json: &Value) -> Option<()> {
 fn volume(json: &Value, lenient: bool) -> Option<Volume> {
     let text = |key: &str| json.get(key).and_then(Value::as_str);
     let device = |key: &str| text(key).filter(|device| device.starts_with("/dev/")).map(str::to_owned);
-    let path = text("path").filter(|path| path.starts_with('/'))?;
+    let inside = |path: &&str| path.split('/').all(|part| part != "..") && !path.trim_matches('/').is_empty();
+    let path = text("path").filter(|path| path.starts_with('/')).filter(inside)?;
     let mode = match text("mode")? {
         "ro" => VolumeMode::ReadOnly,
         "rw" => VolumeMode::ReadWrite,

@@ -76,8 +76,18 @@ fn a_disk_is_an_output_beside_the_others() {
     let (code, text) = verify(&built.initrd);
     assert_eq!(code, Some(0), "{text}");
     assert!(text.contains(" files were read out of the payload\n") && !text.contains("UNCHECKED"), "{text}");
-    // A manifest that says something else of a file in it.
+    // A disk that nobody can read any more.
     let dir = tempfile::tempdir().unwrap();
+    let damaged = dir.path().join("damaged");
+    let mut bytes = std::fs::read(disk).unwrap();
+    bytes[1024..1028].fill(0);
+    std::fs::write(&damaged, bytes).unwrap();
+    let mut command = Command::new(program());
+    let output = command.arg("verify").arg(&built.initrd).arg("--payload").arg(&damaged).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.code() == Some(1) && text.contains("the sha256 of its file system"), "{text}");
+    assert!(text.contains("UNCHECKED one by one"), "{text}");
+    // A manifest that says something else of a file in it.
     let lying = dir.path().join("lying.img");
     let mut variant = Variant::of(&built.initrd).unwrap();
     let mut digest = String::new();

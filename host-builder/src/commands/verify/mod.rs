@@ -92,6 +92,7 @@ pub fn run(args: &Arguments) -> Result<ExitCode> {
             "files_of_packages": checked.packages.as_ref().map(|compared| compared.same),
             "files_unchecked": checked.packages.as_ref().map(|compared| &compared.unchecked),
             "files_of_payload": checked.payload.as_ref().and_then(|read| read.as_ref().ok()),
+            "payload_unchecked": checked.payload.as_ref().and_then(|read| read.as_ref().err()),
         });
         print_as_json(&report);
     } else {
@@ -109,7 +110,8 @@ struct Checked {
     payload: Option<std::result::Result<usize, String>>,
 }
 
-/// Reads the files out of the driver's image, where there is one and it is at hand. `Some(Err)`: there is no program that can.
+/// Reads the files out of the driver's image, where there is one and it is at hand. `Some(Err)`: there is no program that can, or it is
+/// damaged, which its digest tells.
 fn against_payload(
     args: &Arguments,
     archive: &Archive,
@@ -131,13 +133,12 @@ fn against_payload(
         _ => return Ok(None),
     };
     let lock = args.lock.as_deref().unwrap_or(Path::new(DEFAULT_LOCK));
-    let kind = FileSystem::of(&image)?;
-    match Cache::open().and_then(|cache| tools(lock, kind, &cache)) {
-        Ok(tools) => {
-            payload::against(manifest, &image, work.path(), (kind, &tools)).map(|found| Some(Ok(found)))
-        }
-        Err(why) => Ok(Some(Err(why))),
-    }
+    let look = || {
+        let kind = FileSystem::of(&image)?;
+        let tools = Cache::open().and_then(|cache| tools(lock, kind, &cache))?;
+        payload::against(manifest, &image, work.path(), (kind, &tools))
+    };
+    Ok(Some(look()))
 }
 
 fn read_lock(path: &Path) -> Result<Lock> {
