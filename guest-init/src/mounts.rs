@@ -6,8 +6,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-/// What a kernel may lack, and a container can do without: terminals of its own, a group of its own.
-const OPTIONAL: [&str; 2] = ["devpts", "cgroup2"];
+/// What a kernel may lack, and a container can do without: terminals of its own, a group of its own, message queues.
+pub const OPTIONAL: [&str; 3] = ["devpts", "cgroup2", "mqueue"];
 
 /// Mounts /proc, /sys, /dev, /dev/pts, /run and cgroup2, and makes our directories. What is mounted already stays. Returns what this kernel lacks.
 ///

@@ -5,6 +5,7 @@
 use super::{Spec, confine, run_dir};
 use crate::gpu::nodes;
 use crate::inject;
+use crate::mounts::OPTIONAL;
 use crate::report::chain;
 use crate::rootfs::RootDir;
 use image::layout;
@@ -25,9 +26,6 @@ pub enum Kind {
     /// Everything the kernel shows: the image's init manages it.
     Init,
 }
-
-/// What not every kernel has.
-const OPTIONAL: [&str; 3] = ["cgroup2", "devpts", "mqueue"];
 
 /// Nodes that every Linux program may expect: name, major, minor.
 const NODES: [(&str, u32, u32); 7] = [

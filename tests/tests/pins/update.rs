@@ -1,10 +1,12 @@
 //! Another driver, another release: everything that upgrading takes, in one command, and what cannot work refused.
 
-use std::fs;
+use std::{fs, path::Path, process::Command};
 
+use host_builder::lock::{Lock, Set};
+use image::manifest::{Manifest, Purpose};
 use rig::{build::initrd, variant::patch};
 
-use super::place::{Place, parts, tag};
+use super::place::{Place, driver_files, parts, tag};
 
 #[test]
 fn another_release_is_one_command() {
@@ -64,46 +66,72 @@ fn modules_of_another_driver_or_kernel_than_the_libraries_are_refused() {
     }
 }
 
-#[test]
-fn a_profile_is_made_from_addresses_and_directories() {
-    let place = Place::new();
-    let uri = place.server.uri();
-    let mut command = std::process::Command::new(rig::build::program());
-    place.prepare(command.args([
-        "pins",
-        "add",
-        "mine",
-        "--driver",
-        initrd().driver(),
-        "--output",
-        "profile-2.toml",
-    ]));
-    command.args(["--kernel", &format!("{uri}{}", super::place::address("vmlinux-x86_64"))]);
-    command
-        .arg("--gpu-modules")
-        .arg(parts().path("modules"))
-        .arg("--driver-files")
-        .arg(parts().path("libs.tar.gz"));
-    command.arg("--firmware").arg(parts().path("installer.run"));
-    command.args([
-        "--builtin",
-        "virtio_blk,ext4,overlay,vmw_vsock_virtio_transport,drm,drm_kms_helper,ecdh_generic,ecdsa_generic",
-    ]);
+/// A profile for a kernel and the driver of the release, made with `pins add`.
+fn add(place: &Place, kernel: &str, more: &[&str]) {
+    let mut command = Command::new(rig::build::program());
+    command.args(["pins", "add", "mine", "--driver", initrd().driver(), "--output", "profile-2.toml"]);
+    command.args(["--kernel", kernel]).args(more);
+    for (option, part) in
+        [("--gpu-modules", "modules"), ("--driver-files", "libs.tar.gz"), ("--firmware", "installer.run")]
+    {
+        command.arg(option).arg(parts().path(part));
+    }
+    place.prepare(&mut command);
     let output = command.output().unwrap();
     assert!(output.status.success(), "{output:?}");
     assert!(String::from_utf8_lossy(&output.stdout).contains("pins resolve --profile ./profile-2.toml"));
-    let mut build = std::process::Command::new(rig::build::program());
-    place.prepare(build.args([
-        "build-initrd",
-        "--profile",
-        "./profile-2.toml",
-        "--lock",
-        "2.lock",
-        "--dry-run",
-        "--json",
-    ]));
+}
+
+/// What an image of that profile would have in it, or why there can be none.
+fn planned(place: &Place) -> Result<Manifest, String> {
+    let mut build = Command::new(rig::build::program());
+    build.args(["build-initrd", "--profile", "./profile-2.toml", "--lock", "2.lock", "--dry-run", "--json"]);
+    place.prepare(&mut build);
     let output = build.output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let manifest = image::manifest::Manifest::from_json(&output.stdout).unwrap();
-    assert_eq!(super::place::driver_files(&manifest), super::place::driver_files(&parts().manifest));
+    if output.status.success() {
+        return Ok(Manifest::from_json(&output.stdout).unwrap());
+    }
+    Err(String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn a_profile_is_made_from_addresses_and_directories() {
+    let place = Place::new();
+    let kernel = format!("{}{}", place.server.uri(), super::place::address("vmlinux-x86_64"));
+    let builtin =
+        "virtio_blk,ext4,overlay,vmw_vsock_virtio_transport,drm,drm_kms_helper,ecdh_generic,ecdsa_generic";
+    add(&place, &kernel, &["--builtin", builtin]);
+    let manifest = planned(&place).unwrap();
+    assert_eq!(driver_files(&manifest), driver_files(&parts().manifest));
+}
+
+/// The package of a distribution's kernel says by itself which of its modules are built in: nobody has to name an
+/// archive of modules, nor what is in the kernel.
+#[test]
+fn a_kernels_package_brings_its_modules_and_says_what_is_built_in() {
+    let place = Place::new();
+    let lock = Lock::read(&initrd().lock).unwrap().unwrap();
+    let package = place.path("linux-image.deb");
+    let kernel = lock.sets(&[Set::Kernel]).into_iter().next().expect("the default profile has a kernel");
+    fs::copy(rig::build::cache().unwrap().blob(&kernel.sha256).unwrap(), &package).unwrap();
+    let package = package.to_str().unwrap();
+    add(&place, package, &[]);
+    let manifest = planned(&place).unwrap();
+    let boot: Vec<_> = manifest.modules_for(Purpose::Boot).map(|module| module.name.as_str()).collect();
+    // Of the four that a profile asks for when nothing is said, ext4 is in this kernel.
+    for module in ["virtio_blk", "overlay", "vmw_vsock_virtio_transport"] {
+        assert!(boot.contains(&module), "{module} is not in {boot:?}");
+    }
+    assert!(!boot.contains(&"ext4"), "{boot:?}");
+    assert_eq!(manifest.kernel_release, initrd().release());
+    assert_eq!(driver_files(&manifest), driver_files(&parts().manifest));
+
+    // What is neither built in nor there ends the build, whatever the profile says of it.
+    fs::remove_file(place.path("profile-2.toml")).unwrap();
+    add(&place, package, &["--modules", "virtio_blk,no_such_module", "--builtin", "no_such_module"]);
+    let error = planned(&place).unwrap_err();
+    for text in ["no_such_module", initrd().release(), "\n  what to do: "] {
+        assert!(error.contains(text), "{text:?} is not in: {error}");
+    }
+    assert!(!Path::new(&place.path("out")).exists());
 }
