@@ -188,7 +188,7 @@ impl Checked {
             text.push_str(&format!("{same} files are those of their packages\n"));
             for (origin, count) in unchecked {
                 let line = format!(
-                    "{count} files of {origin} are UNCHECKED: it is neither in the cache nor in a mirror (--mirror DIR)"
+                    "{origin} (files: {count}) is UNCHECKED: it is neither in the cache nor in a mirror (--mirror DIR)"
                 );
                 text.push_str(&format!("{}\n", clean(&line, 2048)));
             }
