@@ -48,55 +48,57 @@ pub fn failure(bdf: &str, error: &io::Error, evidence: &[String]) -> Finding {
     with_evidence(finding, evidence.to_vec())
 }
 
+/// What the driver's lines say of a GPU that it does not take: words of theirs, and of ours, which follow the GPU's name. The first that is
+/// found counts.
+const NOT_TAKEN: [(&str, Code, &str, &str); 6] = [
+    (
+        "fallen off the bus",
+        Code::GpuNotBound,
+        " is on the bus, and does not answer to the driver: it has fallen off the bus",
+        "look at the host's kernel log (PCIe errors, power, heat), reset the GPU there, and start a new guest",
+    ),
+    (
+        "assigned to your NVIDIA device is invalid",
+        Code::GpuNotBound,
+        " has no address for a part of its memory: the guest's PCI windows are too small for its BARs",
+        "give the VMM larger 64-bit windows for PCI memory, and the guest a firmware that uses them; host-builder doctor says how large the BARs are",
+    ),
+    (
+        "request_mem_region failed",
+        Code::GpuNotBound,
+        ": another driver of the guest's kernel has its registers",
+        "boot the kernel that build-initrd wrote; a frame buffer or nouveau in the kernel can be told off on its command line (video=efifb:off, nouveau.modeset=0)",
+    ),
+    (
+        "is already bound to",
+        Code::GpuNotBound,
+        " was taken by another driver",
+        "leave that driver's module out of the initrd, or out of the kernel",
+    ),
+    (
+        "requires use of the NVIDIA open kernel modules",
+        Code::GpuUnsupported,
+        " is supported by NVIDIA's open modules alone, and others are packed",
+        "build the initrd with the open modules of this driver",
+    ),
+    (
+        "not supported by",
+        Code::GpuUnsupported,
+        " is not supported by this driver",
+        "build the initrd with a driver that supports this GPU: the open modules need Turing or newer, and a release newer than the GPU",
+    ),
+];
+
 /// Why the driver did not take a GPU that is on the bus: only its own word makes it an unsupported one.
 pub fn not_taken(gpu: &PciGpu, evidence: &[String]) -> Finding {
-    let has = |words: &str| evidence.iter().any(|line| line.contains(words));
-    let name = format!("GPU {} ({:04x}:{:04x})", gpu.bdf, gpu.vendor, gpu.device);
-    let (code, message, hint) = if has("fallen off the bus") {
-        (
-            Code::GpuNotBound,
-            format!("{name} is on the bus, and does not answer to the driver: it has fallen off the bus"),
-            "look at the host's kernel log (PCIe errors, power, heat), reset the GPU there, and start a new guest",
-        )
-    } else if has("assigned to your NVIDIA device is invalid") {
-        (
-            Code::GpuNotBound,
-            format!(
-                "{name} has no address for a part of its memory: the guest's PCI windows are too small for its BARs"
-            ),
-            "give the VMM larger 64-bit windows for PCI memory, and the guest a firmware that uses them; host-builder doctor says how large the BARs are",
-        )
-    } else if has("request_mem_region failed") {
-        (
-            Code::GpuNotBound,
-            format!("{name}: another driver of the guest's kernel has its registers"),
-            "boot the kernel that build-initrd wrote; a frame buffer or nouveau in the kernel can be told off on its command line (video=efifb:off, nouveau.modeset=0)",
-        )
-    } else if has("is already bound to") {
-        (
-            Code::GpuNotBound,
-            format!("{name} was taken by another driver"),
-            "leave that driver's module out of the initrd, or out of the kernel",
-        )
-    } else if has("requires use of the NVIDIA open kernel modules") {
-        (
-            Code::GpuUnsupported,
-            format!("{name} is supported by NVIDIA's open modules alone, and others are packed"),
-            "build the initrd with the open modules of this driver",
-        )
-    } else if has("not supported by") {
-        (
-            Code::GpuUnsupported,
-            format!("{name} is not supported by this driver"),
-            "build the initrd with a driver that supports this GPU: the open modules need Turing or newer, and a release newer than the GPU",
-        )
-    } else {
-        (
-            Code::GpuNotBound,
-            format!("{name} was not taken by the driver"),
-            "the driver's lines say why; host-builder doctor asks its list of GPUs",
-        )
-    };
+    let is_said = |words: &str| evidence.iter().any(|line| line.contains(words));
+    let (_, code, what, hint) = NOT_TAKEN.into_iter().find(|(words, ..)| is_said(words)).unwrap_or((
+        "",
+        Code::GpuNotBound,
+        " was not taken by the driver",
+        "the driver's lines say why; host-builder doctor asks its list of GPUs",
+    ));
+    let message = format!("GPU {} ({:04x}:{:04x}){what}", gpu.bdf, gpu.vendor, gpu.device);
     with_evidence(report::error(code, message, hint), evidence.to_vec())
 }
 

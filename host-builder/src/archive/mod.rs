@@ -24,7 +24,7 @@ pub use boot_config::BootConfig;
 pub use collect::{Contents, Item, Want, absolute};
 pub use detect::Compression;
 pub use source::Source;
-pub use take::take;
+pub use take::{take, take_one};
 pub use tree::{Left, Remark, Tree};
 pub use walk::{Content, Place};
 

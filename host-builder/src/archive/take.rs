@@ -5,7 +5,7 @@ use crate::error::{Doing, Result};
 use image::cpio::kind;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Copies regular files to places on this machine, whose directories are there. `place` says for a path where; `None` is not wanted.
 /// Returns how many there were.
@@ -35,4 +35,10 @@ pub fn take(
         Ok(())
     })?;
     Ok(count)
+}
+
+/// Copies the regular file `path` to `place`. Returns whether there is one.
+pub fn take_one(archive: &Archive, tree: &Tree, path: &str, place: &Path) -> Result<bool> {
+    let is_it = |found: &[u8]| Ok((found == path.as_bytes()).then(|| place.to_owned()));
+    Ok(take(archive, tree, is_it)? > 0)
 }

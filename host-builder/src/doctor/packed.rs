@@ -3,7 +3,7 @@
 use super::confine::Tools;
 use super::disk::{self, Kind};
 use super::report::Check;
-use crate::archive::{Archive, Tree, take};
+use crate::archive::{Archive, Tree, take, take_one};
 use crate::cache::sha256_file;
 use crate::error::{Doing, Error, Result};
 use crate::gpus::{Chip, chips};
@@ -82,8 +82,7 @@ impl Packed {
             }
             Payload::Image { path, .. } => {
                 let image = work.join("payload");
-                let is_it = |found: &[u8]| Ok((found == path.as_bytes()).then(|| image.clone()));
-                if take(archive, tree, is_it)? == 0 {
+                if !take_one(archive, tree, path, &image)? {
                     return Err(Error::new(format!("the image has no {path}, which its manifest names"))
                         .hint("build the image again"));
                 }

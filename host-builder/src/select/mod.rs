@@ -6,6 +6,7 @@ pub mod firmware;
 mod needs;
 mod wanted;
 
+pub use self::find::base_name;
 pub use self::needs::Need;
 
 use self::find::{Found, Width};

@@ -77,22 +77,22 @@ impl Capabilities {
     pub fn named(text: &str) -> Option<Self> {
         let text = text.trim().to_ascii_lowercase();
         match text.as_str() {
-            "all" => return Some(Self::ALL),
-            "none" => return Some(Self(0)),
-            _ => {}
+            "all" => Some(Self::ALL),
+            "none" => Some(Self(0)),
+            list => Self::together(list.split(',')),
         }
-        text.split(',').map(Self::word).try_fold(Self(0), |all, one| Some(Self(all.0 | one?.0)))
+    }
+
+    /// All of these words, in small letters.
+    fn together<'a>(mut words: impl Iterator<Item = &'a str>) -> Option<Self> {
+        words.try_fold(Self(0), |all, word| Some(Self(all.0 | Self::word(word.trim())?.0)))
     }
 
     fn word(text: &str) -> Option<Self> {
-        let text = text.trim().to_ascii_lowercase();
         if text == "default" {
-            return ENGINES
-                .iter()
-                .map(|name| Self::word(name))
-                .try_fold(Self(0), |all, one| Some(Self(all.0 | one?.0)));
+            return Self::together(ENGINES.into_iter());
         }
-        let name = text.strip_prefix("cap_").unwrap_or(&text);
+        let name = text.strip_prefix("cap_").unwrap_or(text);
         NAMES.iter().position(|known| *known == name).map(|number| Self(1 << number))
     }
 

@@ -10,7 +10,7 @@ use self::packages::Compared;
 use super::file_systems::tools;
 use super::list::kind_name;
 use super::manifest_of::{is_manifest, required};
-use crate::archive::{Archive, BootConfig, Contents, Item, Tree, Want, absolute, take};
+use crate::archive::{Archive, BootConfig, Contents, Item, Tree, Want, absolute, take_one};
 use crate::cache::{self, Cache, Scratch, sha256_file};
 use crate::cli::DEFAULT_LOCK;
 use crate::cli::Verify as Arguments;
@@ -123,9 +123,8 @@ fn against_payload(
         (Payload::Disk { .. }, Some(disk)) => disk.clone(),
         (Payload::Image { path, .. }, _) => {
             let place = work.path().join("payload");
-            let is_it = |found: &[u8]| Ok((found == path.as_bytes()).then(|| place.clone()));
             // One that is not there is a difference already.
-            if take(archive, tree, is_it)? == 0 {
+            if !take_one(archive, tree, path, &place)? {
                 return Ok(None);
             }
             place

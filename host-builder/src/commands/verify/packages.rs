@@ -9,6 +9,7 @@ use crate::kernel_modules::prebuilt::module_name;
 use crate::lock::{Artifact, Lock};
 use crate::profile::Profile;
 use crate::resolve;
+use crate::select::base_name;
 use crate::source::Access;
 use crate::trees::Tree;
 use image::manifest::{File, Kind, Manifest};
@@ -57,7 +58,7 @@ struct Packages<'a> {
 impl Packages<'_> {
     /// The digests that a file may have; `None` when not all of what it is from is here.
     fn of(&mut self, file: &File) -> Result<Option<&BTreeSet<String>>> {
-        let name = file.path.rsplit('/').next().unwrap_or(&file.path);
+        let name = base_name(&file.path);
         let key = (file.origin.clone(), name.to_owned());
         if !self.digests.contains_key(&key) {
             let found = self.look_up(&file.origin, name)?;
@@ -95,11 +96,11 @@ impl Packages<'_> {
         // Modules of the GPU's are packed under their own names, which DKMS changes.
         let is_it = |path: &str| {
             let both_the_gpus = || module_name(path).is_some() && module_name(name).is_some();
-            uncompressed(base(path)) == uncompressed(name) || both_the_gpus()
+            uncompressed(base_name(path)) == uncompressed(name) || both_the_gpus()
         };
         for file in tree.files.iter().filter(|file| is_it(&file.path)) {
             digests.push(file.sha256.clone());
-            if base(&file.path) != name {
+            if base_name(&file.path) != name {
                 digests.push(sha256(&content(&tree.path(file))?));
             }
         }
@@ -114,8 +115,4 @@ impl Packages<'_> {
         let of_name = built.modules.iter().zip(built.contents).filter(|(module, _)| module.path == name);
         Ok(Some(of_name.map(|(_, (_, sha256))| sha256).collect()))
     }
-}
-
-fn base(path: &str) -> &str {
-    path.rsplit('/').next().unwrap_or(path)
 }
