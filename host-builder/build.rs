@@ -26,7 +26,8 @@ fn main() {
         "image/Cargo.toml",
         "image/src",
     ] {
-        println!("cargo:rerun-if-changed={}", workspace.join(path).display());
+        // Relative to this package: a checkout that shares its build directory with another one asks for its own files.
+        println!("cargo:rerun-if-changed=../{path}");
     }
     ensure_target(&workspace);
     // Beside the profiles' own directories, so that every profile, and every checkout that shares them, builds it once:

@@ -294,6 +294,15 @@ impl Guest {
     }
 }
 
+/// A test that fails while its guest runs may not say what the guest did.
+impl Drop for Guest {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.last_words());
+        }
+    }
+}
+
 /// The first complete line with `text` in it.
 fn find_line<'a>(console: &'a str, text: &str) -> Option<&'a str> {
     let (complete, _) = console.rsplit_once('\n')?;
