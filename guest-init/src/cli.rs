@@ -3,16 +3,21 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use crate::driver;
+use crate::gpu::visible::Visible;
 use crate::inject::layer::Place;
 use crate::inject::{self, InjectError, InjectReport, Inventory, Request};
 use crate::ldcache::{self, LdCacheError};
 use crate::report::chain;
 use crate::rootfs::{RootDir, RootError};
-use image::config::DriverFiles;
+use image::config::{Config, DriverFiles};
+use image::status::Finding;
+
+/// Bytes of a configuration.
+const MAX_CONFIG: u64 = 1 << 20;
 
 const HELP: &str = "\
 guest-init: PID 1 that gives an NVIDIA GPU to a container in a microVM
@@ -27,8 +32,8 @@ Usage:
       --output FILE    write the cache to FILE instead of where the root's loader looks for it, which is
                        DIR/etc/ld.so.cache in most roots (the links are made all the same)
 
-  guest-init inject --root DIR --driver DIR [--layer DIR] [--capabilities LIST] [--driver-files POLICY]
-                    [--library-path DIRS]
+  guest-init inject --root DIR --driver DIR [--layer DIR]
+                    [--config FILE | [--capabilities LIST] [--driver-files POLICY] [--library-path DIRS]]
       Copy the driver's files into a root, make their links, write its loader cache, and print as JSON what was done
       and which files the loader will open. A second run changes nothing; another driver replaces the first.
       --root DIR             the root directory to work on
@@ -40,6 +45,7 @@ Usage:
                              (compute,utility)
       --driver-files POLICY  what happens to driver files that the root brings along: mask, keep or refuse (mask)
       --library-path DIRS    the LD_LIBRARY_PATH that programs in the root will have
+      --config FILE          take all of this, the program and its PATH from a config.json, as a guest does
 
   guest-init --version    print the version
   guest-init --help       print this text
@@ -61,6 +67,7 @@ struct Inject {
     root: PathBuf,
     driver: PathBuf,
     layer: Option<PathBuf>,
+    config: Option<PathBuf>,
     request: Request,
 }
 
@@ -75,6 +82,8 @@ enum CliError {
     Cache(#[from] LdCacheError),
     #[error(transparent)]
     Inject(#[from] InjectError),
+    #[error("{}: {error}", path.display())]
+    Config { path: PathBuf, error: String },
     #[error("cannot print the result")]
     Print(#[from] std::io::Error),
 }
@@ -120,8 +129,13 @@ fn parse(args: &[OsString]) -> Result<Command, CliError> {
 }
 
 fn inject_options(args: &[OsString]) -> Result<Command, CliError> {
-    let names = ["--root", "--driver", "--layer", "--capabilities", "--driver-files", "--library-path"];
-    let [root, driver, layer, capabilities, policy, library_path] = options(names, args)?;
+    let names =
+        ["--root", "--driver", "--layer", "--config", "--capabilities", "--driver-files", "--library-path"];
+    let [root, driver, layer, config, capabilities, policy, library_path] = options(names, args)?;
+    if config.is_some() && (capabilities.is_some() || policy.is_some() || library_path.is_some()) {
+        let what = "--config says what --capabilities, --driver-files and --library-path say: expected one or the others";
+        return Err(CliError::Usage(what.into()));
+    }
     let capabilities = capabilities.map(|list| list.to_string_lossy().into_owned());
     let asked = Request::of_capabilities(capabilities.as_deref())
         .map_err(|error| CliError::Usage(format!("--capabilities: {error}")))?;
@@ -136,6 +150,7 @@ fn inject_options(args: &[OsString]) -> Result<Command, CliError> {
         root: required(root, "--root", "inject")?,
         driver: required(driver, "--driver", "inject")?,
         layer: layer.map(PathBuf::from),
+        config: config.map(PathBuf::from),
         request,
     })))
 }
@@ -220,7 +235,11 @@ fn ld_cache(root: &Path, output: Option<&Path>) -> Result<(), CliError> {
 fn inject(options: &Inject) -> Result<i32, CliError> {
     let (root, driver) = (RootDir::open(&options.root)?, RootDir::open(&options.driver)?);
     let inventory = Inventory::of_directory(&driver)?;
-    let request = &options.request;
+    let config = options.config.as_deref().map(read_config).transpose()?;
+    let (request, refused) = match &config {
+        Some((request, refused)) => (request, refused.clone()),
+        None => (&options.request, None),
+    };
     let done = if let Some(layer) = &options.layer {
         inject::layer::layer(&root, &driver, &inventory, request, Place::Links(layer), None)
     } else {
@@ -239,6 +258,8 @@ fn inject(options: &Inject) -> Result<i32, CliError> {
             (InjectReport { libc, findings, ..InjectReport::default() }, Some(failure))
         }
     };
+    let mut report = report;
+    report.findings.extend(refused);
     for finding in report.findings.iter().filter(|_| failure.is_none()) {
         eprintln!("guest-init: {}: {}", finding.code.name(), printable(&finding.message));
     }
@@ -251,6 +272,19 @@ fn inject(options: &Inject) -> Result<i32, CliError> {
     // Whether libcuda.so.1 exists depends on the capabilities chosen; if the loader finds one, it must be
     // ours.
     Ok(i32::from(report.resolved.iter().any(|r| r.path.is_some() && !r.expected)))
+}
+
+/// What a configuration asks for, and what of it no guest has.
+fn read_config(path: &Path) -> Result<(Request, Option<Finding>), CliError> {
+    let failed =
+        |error: &dyn std::fmt::Display| CliError::Config { path: path.into(), error: error.to_string() };
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(|error| failed(&error))?;
+    file.take(MAX_CONFIG).read_to_end(&mut bytes).map_err(|error| failed(&error))?;
+    let mut config = Config::default();
+    config.apply_json(&bytes).map_err(|error| failed(&error))?;
+    let request = Request::of_config(&config).map_err(|error| failed(&error))?;
+    Ok((request, Visible::asked(&config.env).refused()))
 }
 
 /// File names come from the image, and a terminal obeys control characters.
@@ -277,7 +311,7 @@ mod tests {
     #[test]
     fn options_in_any_order_and_form() {
         let request = Request { capabilities: capability::requested(None).unwrap(), ..Request::default() };
-        let plain = Inject { root: "/r".into(), driver: "/d".into(), layer: None, request };
+        let plain = Inject { root: "/r".into(), driver: "/d".into(), layer: None, config: None, request };
         let expected = Command::Inject(Box::new(plain.clone()));
         assert_eq!(parsed(&["inject", "--root", "/r", "--driver", "/d"]), Ok(expected.clone()));
         assert_eq!(parsed(&["inject", "--driver=/d", "--root=/r"]), Ok(expected));
@@ -313,6 +347,10 @@ mod tests {
                 "unknown driver capability",
             ),
             (&["inject", "--root", "/a", "--driver", "/b", "--driver-files", "x"], "mask, keep or refuse"),
+            (
+                &["inject", "--root", "/a", "--driver", "/b", "--config", "/c", "--capabilities", "all"],
+                "one or the others",
+            ),
             (&["--version", "now"], "unexpected argument now"),
         ] {
             let error = parsed(args).unwrap_err();

@@ -149,7 +149,7 @@ fn gpu_and_root(manifest: &Manifest, config: &Config, board: &Board) -> Result<G
         board.end(Phase::Gpu, PhaseOutcome::Failed);
         return without_driver(finding, required, config, board);
     }
-    let unmet = gpu::requirements::unmet(config, &driver.version);
+    let unmet = gpu::requirements::unmet(config, driver);
     let met = unmet.is_empty();
     for finding in unmet {
         board.finding(finding);

@@ -135,6 +135,7 @@ pub fn plan(inputs: &Inputs) -> Result<Plan> {
         kernel_release: inputs.lock.kernel_release.clone(),
         driver: Some(Driver {
             version: inputs.lock.driver.clone(),
+            cuda: inputs.selected.cuda.clone(),
             firmware,
             gpus: inputs.gpus.map(|chosen| chosen.gpus.clone()).unwrap_or_default(),
         }),

@@ -91,6 +91,9 @@ impl Verity {
 pub struct Driver {
     /// `550.163.01`, to the last digit.
     pub version: String,
+    /// The CUDA version that it brings, `12.4`, told by its own files; none where they do not tell it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cuda: Option<String>,
     /// Firmware files the modules ask for, relative to [`crate::layout::FIRMWARE_DIR`], that are packed.
     pub firmware: Vec<String>,
     /// The GPUs that the image was built for; empty: all that the driver supports.
@@ -258,7 +261,7 @@ mod tests {
             profile: "p".into(),
             arch: "x86_64".into(),
             kernel_release: "6.12".into(),
-            driver: Some(Driver { version: "550.163.01".into(), firmware: vec![], gpus: vec![] }),
+            driver: Some(Driver { version: "550.163.01".into(), cuda: None, firmware: vec![], gpus: vec![] }),
             capabilities: vec!["compute".into()],
             payload: Payload::Files,
             modules: vec![],

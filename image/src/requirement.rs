@@ -16,7 +16,7 @@ const LEGACY: &str = "CUDA_VERSION";
 const MAX_VALUE: usize = 64 * 1024;
 
 /// Which CUDA version a driver branch brings (NVIDIA's CUDA toolkit release notes, table of driver versions).
-const CUDA_OF_BRANCH: [(u32, [u32; 2]); 28] = [
+const CUDA_OF_BRANCH: [(u32, [u32; 2]); 30] = [
     (384, [9, 0]),
     (390, [9, 1]),
     (396, [9, 2]),
@@ -45,6 +45,8 @@ const CUDA_OF_BRANCH: [(u32, [u32; 2]); 28] = [
     (580, [13, 0]),
     (590, [13, 1]),
     (595, [13, 2]),
+    (610, [13, 3]),
+    (615, [13, 4]),
 ];
 
 /// What is known about driver and GPUs.
@@ -59,17 +61,27 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// What follows from the version of the driver.
-    pub fn of_driver(version: &str) -> Self {
+    /// What is known of a driver: the CUDA version that its own files tell ([`crate::manifest::Driver::cuda`]), or what follows
+    /// from its branch.
+    pub fn of_driver(version: &str, told: Option<&str>) -> Self {
+        let driver = version.to_owned();
+        if let Some([major, minor, _]) = told.and_then(numbers) {
+            return Self { driver, cuda: Some([major, minor]), or_newer: false };
+        }
         let newest = CUDA_OF_BRANCH.last().map(|(newest, _)| *newest);
         let or_newer = branch(version).zip(newest).is_some_and(|(branch, newest)| branch > newest);
-        Self { driver: version.into(), cuda: cuda_of_driver(version), or_newer }
+        Self { driver, cuda: cuda_of_branch(version), or_newer }
+    }
+
+    /// The CUDA version in words: `13.0`, `13.4 or newer`. `None`: unknown.
+    pub fn cuda_in_words(&self) -> Option<String> {
+        let [major, minor] = self.cuda?;
+        Some(format!("{major}.{minor}{}", if self.or_newer { " or newer" } else { "" }))
     }
 }
 
-/// The CUDA version that a driver brings. For a branch newer than those known here, the newest known: it brings at
-/// least that.
-pub fn cuda_of_driver(version: &str) -> Option<[u32; 2]> {
+/// For a branch newer than those known here, the newest known: it brings at least that.
+fn cuda_of_branch(version: &str) -> Option<[u32; 2]> {
     let branch = branch(version)?;
     CUDA_OF_BRANCH.iter().rev().find(|(known, _)| *known <= branch).map(|(_, cuda)| *cuda)
 }
@@ -212,16 +224,28 @@ mod tests {
     use super::*;
 
     fn verdict(requirement: &str, driver: &str) -> Verdict {
-        evaluate(requirement, &Facts::of_driver(driver)).unwrap()
+        evaluate(requirement, &Facts::of_driver(driver, None)).unwrap()
     }
 
     #[test]
     fn cuda_follows_from_the_branch() {
-        assert_eq!(cuda_of_driver("550.163.01"), Some([12, 4]));
-        assert_eq!(cuda_of_driver("551.23"), Some([12, 4]));
-        assert_eq!(cuda_of_driver("999.1"), Some([13, 2]));
-        assert_eq!(cuda_of_driver("304.88"), None);
+        let words = |version| Facts::of_driver(version, None).cuda_in_words();
+        assert_eq!(words("550.163.01").as_deref(), Some("12.4"));
+        assert_eq!(words("551.23").as_deref(), Some("12.4"));
+        assert_eq!(words("999.1").as_deref(), Some("13.4 or newer"));
+        assert_eq!(words("304.88"), None);
         assert!(CUDA_OF_BRANCH.is_sorted());
+    }
+
+    /// What the driver's own files tell counts, whatever the table says of its branch.
+    #[test]
+    fn the_drivers_own_word_is_no_guess() {
+        let verdict = |text, told| evaluate(text, &Facts::of_driver("999.1", told)).unwrap();
+        assert_eq!(verdict("cuda>=14.2", Some("14.2")), Verdict::Met);
+        assert_eq!(verdict("cuda>=14.3", Some("14.2")), Verdict::Unmet);
+        assert_eq!(verdict("cuda>=14.3", None), Verdict::Unknown);
+        assert_eq!(verdict("cuda>=14.3", Some("x")), Verdict::Unknown);
+        assert_eq!(Facts::of_driver("304.88", Some("14.2")).cuda_in_words().as_deref(), Some("14.2"));
     }
 
     /// The shape of the value in NVIDIA's own CUDA images.
@@ -238,16 +262,16 @@ mod tests {
         assert_eq!(verdict("driver!=550.163.01", "550.163.01"), Verdict::Unmet);
         assert_eq!(verdict("driver=550.163.1,cuda<=12.4,cuda>12.3", "550.163.01"), Verdict::Met);
         // Of a branch that is newer than the table: what it brings at least is known, and no more.
-        assert_eq!(verdict("cuda>=13.2", "610.43.02"), Verdict::Met);
-        assert_eq!(verdict("cuda>=13.3", "610.43.02"), Verdict::Unknown);
-        assert_eq!(verdict("cuda>13.2", "610.43.02"), Verdict::Unknown);
-        assert_eq!(verdict("cuda<=13.2", "610.43.02"), Verdict::Unknown);
+        assert_eq!(verdict("cuda>=13.4", "620.43.02"), Verdict::Met);
+        assert_eq!(verdict("cuda>=13.5", "620.43.02"), Verdict::Unknown);
+        assert_eq!(verdict("cuda>13.4", "620.43.02"), Verdict::Unknown);
+        assert_eq!(verdict("cuda<=13.4", "620.43.02"), Verdict::Unknown);
         assert_eq!(verdict("cuda>=13.3", "595.10"), Verdict::Unmet);
     }
 
     #[test]
     fn what_cannot_be_read_is_an_error_unless_something_else_holds() {
-        let facts = Facts::of_driver("550.163.01");
+        let facts = Facts::of_driver("550.163.01", None);
         for text in ["cuda", "cuda>=", "cuda~12", "speed>=3", "cuda>=twelve", "driver=1.2.3.4"] {
             assert!(evaluate(text, &facts).is_err(), "{text}");
         }

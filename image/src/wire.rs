@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::io::{self, Read, Write};
 
 /// Version of the frames and of what is in them.
-pub const VERSION: u16 = 6;
+pub const VERSION: u16 = 7;
 /// Port the guest listens on unless told otherwise.
 pub const DEFAULT_PORT: u32 = 1042;
 /// Largest request, payload bytes.
@@ -194,7 +194,7 @@ mod tests {
 
     #[test]
     fn a_frame_is_magic_version_zeros_length_and_payload() {
-        assert_eq!(frame(&Request::Status), *b"gpui\x06\0\0\0\x01\0\0\0\0");
+        assert_eq!(frame(&Request::Status), *b"gpui\x07\0\0\0\x01\0\0\0\0");
     }
 
     #[test]

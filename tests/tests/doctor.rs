@@ -176,6 +176,31 @@ fn what_an_image_brings_along_and_asks_for_is_told() {
     assert!(text.starts_with("fail  ") && text.contains("what to do: ") && !text.contains('\x1b'), "{text}");
 }
 
+/// The program of the container is looked at as the guest will: a script's interpreter has its own library directory, with an old
+/// driver in it. And GPUs that no guest has are refused as the guest refuses them.
+#[test]
+fn what_the_guest_will_make_of_the_configuration_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("root");
+    run(Command::new("cp").arg("-a").arg(Recipe::minbase(Suite::Trixie).directory().unwrap()).arg(&root))
+        .unwrap();
+    fs::create_dir_all(root.join("opt/conda/lib")).unwrap();
+    let source = dir.path().join("source.c");
+    fs::write(&source, "void _start(void) {}\n").unwrap();
+    let mut cc = Command::new("cc");
+    cc.args(["-nostdlib", "-pie", "-fPIE", "-Wl,--disable-new-dtags,-rpath,$ORIGIN/lib", "-o"]);
+    run(cc.arg(root.join("opt/conda/python")).arg(&source)).unwrap();
+    fs::write(root.join("opt/train"), "#!/usr/bin/env python\n").unwrap();
+    fs::write(root.join("opt/conda/lib/libcuda.so.1"), "old").unwrap();
+    let config = dir.path().join("config.json");
+    let text = r#"{"entrypoint": ["/opt/train"], "env": {"PATH": "/opt/conda", "NVIDIA_VISIBLE_DEVICES": "nvidia.com/gpu=0:1"}}"#;
+    fs::write(&config, text).unwrap();
+    let (checks, code) = of_root(&initrd().initrd, &[("--root", &root), ("--config", &config)]);
+    assert_eq!(code, 1);
+    is(&checks, "container-driver-files", "pass", &["hidden", "/opt/conda/lib/libcuda.so.1"]);
+    is(&checks, "container-gpus", "fail", &["MIG instance 0:1", "NVIDIA_VISIBLE_DEVICES"]);
+}
+
 /// debugfs follows a link that stands where it writes a file: two entries of one name, which no tool makes and a hostile
 /// image can have. It would write to the host; here it cannot.
 #[test]

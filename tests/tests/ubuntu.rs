@@ -21,6 +21,7 @@ use host_builder::{
 };
 use image::{
     layout,
+    manifest::Manifest,
     status::{Code, GpuState, Outcome},
     wire::Until,
 };
@@ -122,7 +123,12 @@ fn an_image_of_ubuntus_packages_passes_verify_and_drives_a_gpu() {
     good(&verify.output().unwrap());
     // The driver's own list of files, with everything that it names.
     let all = "compute,utility,video,graphics,display,ngx";
-    good(&run(&place, &["build-initrd", "--dry-run", "--payload", "files", "--capabilities", all]));
+    let plan =
+        run(&place, &["build-initrd", "--dry-run", "--json", "--payload", "files", "--capabilities", all]);
+    good(&plan);
+    // As NVIDIA's table has it for the branch; libcuda's own note says it.
+    let planned = Manifest::from_json(&plan.stdout).unwrap().driver.unwrap();
+    assert_eq!((planned.version.starts_with("580."), planned.cuda.as_deref()), (true, Some("13.0")));
     let lock = host_builder::lock::Lock::read(&place.join("ubuntu.lock")).unwrap().unwrap();
     assert!(lock.kernel_release.ends_with("-generic"), "{}", lock.kernel_release);
 

@@ -2,12 +2,13 @@
 
 use crate::report::{self, with_evidence};
 use image::config::Config;
+use image::manifest::Driver;
 use image::requirement::{self, Facts, Verdict};
 use image::status::{Code, Finding};
 
 /// The requirements of the container's environment that `driver` does not meet, as findings.
-pub fn unmet(config: &Config, driver: &str) -> Vec<Finding> {
-    let facts = Facts::of_driver(driver);
+pub fn unmet(config: &Config, driver: &Driver) -> Vec<Finding> {
+    let facts = Facts::of_driver(&driver.version, driver.cuda.as_deref());
     let list = requirement::requirements(&config.env);
     list.iter().filter_map(|(name, value)| finding(name, value, &facts)).collect()
 }
@@ -22,7 +23,7 @@ fn finding(name: &str, value: &str, facts: &Facts) -> Option<Finding> {
         Ok(Verdict::Unmet) => "none of its alternatives holds".into(),
         Err(error) => error.to_string(),
     };
-    let cuda = facts.cuda.map_or("unknown".into(), |[major, minor]| format!("{major}.{minor}"));
+    let cuda = facts.cuda_in_words().unwrap_or_else(|| "unknown".into());
     let message = format!(
         "the image requires {name}, the initrd carries driver {} with CUDA {cuda}: {why}",
         facts.driver
@@ -41,12 +42,19 @@ mod tests {
     fn an_unmet_requirement_names_both_sides() {
         let mut config = Config::default();
         config.env.insert("NVIDIA_REQUIRE_CUDA".into(), "cuda>=13.0".into());
-        let finding = unmet(&config, "550.163.01").remove(0);
+        let driver = |version: &str, cuda: Option<&str>| Driver {
+            version: version.into(),
+            cuda: cuda.map(Into::into),
+            firmware: Vec::new(),
+            gpus: Vec::new(),
+        };
+        let finding = unmet(&config, &driver("550.163.01", None)).remove(0);
         assert_eq!(finding.code, Code::CudaRequirementUnmet);
         assert!(finding.message.contains("550.163.01") && finding.message.contains("12.4"), "{finding:?}");
         assert_eq!(finding.evidence, ["NVIDIA_REQUIRE_CUDA=cuda>=13.0"]);
-        assert!(unmet(&config, "580.95.05").is_empty());
+        assert!(unmet(&config, &driver("580.95.05", None)).is_empty());
+        assert!(unmet(&config, &driver("550.163.01", Some("13.1"))).is_empty(), "its own word counts");
         config.env.insert("NVIDIA_DISABLE_REQUIRE".into(), "1".into());
-        assert!(unmet(&config, "550.163.01").is_empty());
+        assert!(unmet(&config, &driver("550.163.01", None)).is_empty());
     }
 }

@@ -3,10 +3,13 @@
 //! This chooses, it does not confine: the whole guest belongs to one container.
 
 use crate::report::{self, with_evidence};
+use image::pci;
 use image::status::{Code, Finding, Gpu, Node};
 use std::collections::{BTreeMap, BTreeSet};
 
 const VARIABLE: &str = "NVIDIA_VISIBLE_DEVICES";
+const HINT: &str =
+    "correct the variable in the image's or the configuration's environment, or leave it out: all GPUs";
 /// What comes before the name of a GPU where the Container Device Interface names it.
 const CDI: [&str; 2] = ["runtime.nvidia.com/gpu=", "nvidia.com/gpu="];
 
@@ -35,6 +38,12 @@ impl Visible {
                 Self::List(words(list).filter(|word| !word.is_empty()).map(str::to_owned).collect())
             }
         }
+    }
+
+    /// What no guest has, whatever its GPUs: an instance of MIG.
+    pub fn refused(&self) -> Option<Finding> {
+        let Self::List(words) = self else { return None };
+        words.iter().find(|word| is_instance(word)).map(|word| unmatched(word, &[]))
     }
 
     /// The nodes for the container: those of its GPUs, and those that belong to no GPU.
@@ -82,16 +91,21 @@ fn minor(word: &str, gpus: &[Gpu]) -> Option<u32> {
         Ok(index) => numbered(gpus).get(index).copied(),
         Err(_) => numbered(gpus).into_iter().find(|gpu| {
             gpu.uuid.as_deref().is_some_and(|uuid| uuid.eq_ignore_ascii_case(word))
-                || gpu.bdf.eq_ignore_ascii_case(word)
+                || pci::address(word).is_some_and(|address| address == gpu.bdf)
         }),
     };
     found.and_then(|gpu| gpu.minor)
 }
 
+/// Whether a word names a MIG instance: `MIG-UUID`, `0:1`, and `mig1:0` of the Container Device Interface.
+fn is_instance(word: &str) -> bool {
+    word.starts_with("MIG-") || word.contains(':') && pci::address(word).is_none()
+}
+
 fn unmatched(word: &str, gpus: &[Gpu]) -> Finding {
-    let message = if word.starts_with("MIG-") || word.contains(':') && !word.contains('.') {
+    let message = if is_instance(word) {
         format!(
-            "{VARIABLE} asks for the MIG instance {word}: expected all, none, void, indices or UUIDs of whole GPUs"
+            "{VARIABLE} asks for the MIG instance {word}: expected all, none, void, indices, UUIDs or PCI addresses of whole GPUs"
         )
     } else {
         format!("{VARIABLE} asks for GPU {word}, which is none of the {} GPUs of this guest", gpus.len())
@@ -99,9 +113,7 @@ fn unmatched(word: &str, gpus: &[Gpu]) -> Finding {
     let list = numbered(gpus).into_iter().enumerate().map(|(index, gpu)| {
         format!("{index}: {} {}", gpu.bdf, gpu.uuid.as_deref().unwrap_or("(UUID not known)"))
     });
-    let hint =
-        "correct the variable in the image's or the configuration's environment, or leave it out: all GPUs";
-    with_evidence(report::error(Code::ConfigInvalid, message, hint), list.collect())
+    with_evidence(report::error(Code::ConfigInvalid, message, HINT), list.collect())
 }
 
 #[cfg(test)]
@@ -140,6 +152,9 @@ mod tests {
             (Some("0"), &["1", "ctl", "-uvm"]),
             (Some("GPU-bb"), &["0", "ctl", "-uvm"]),
             (Some("1,gpu-aa"), &["0", "1", "ctl", "-uvm"]),
+            // By address, as the driver's tools print it.
+            (Some("00000000:02:00.0"), &["0", "ctl", "-uvm"]),
+            (Some("01:00.0"), &["1", "ctl", "-uvm"]),
             (Some("nvidia.com/gpu=all"), &["0", "1", "ctl", "-uvm"]),
             (Some("runtime.nvidia.com/gpu=1, nvidia.com/gpu=GPU-bb"), &["0", "ctl", "-uvm"]),
             (Some("nvidia.com/gpu=none"), &["ctl", "-uvm"]),
@@ -155,7 +170,11 @@ mod tests {
         for instance in ["MIG-1234", "0:0", "nvidia.com/gpu=0:1", "nvidia.com/gpu=mig1:0"] {
             let message = chosen(Some(instance)).unwrap_err().message;
             assert!(message.contains("MIG instance"), "{message}");
+            let env = [(VARIABLE.to_owned(), instance.to_owned())].into();
+            assert_eq!(Visible::asked(&env).refused().unwrap().message, message);
         }
+        let env = [(VARIABLE.to_owned(), "0,GPU-1,01:00.0".to_owned())].into();
+        assert_eq!(Visible::asked(&env).refused(), None);
         for other in ["amd.com/gpu=0", "nvidia.com/mig=0"] {
             assert!(chosen(Some(other)).unwrap_err().message.contains(&format!("asks for GPU {other}")));
         }

@@ -15,8 +15,14 @@ use crate::ldcache::compare_names;
 use crate::rootfs::{Kind, RootDir};
 use std::os::unix::ffi::OsStrExt;
 
-/// CUDA's directories are below it: `/usr/local/cuda`, `/usr/local/cuda-12.8`.
-const PARENT: &str = "/usr/local";
+/// CUDA's directories are below these: `/usr/local/cuda`, `/usr/local/cuda-12.8`, `/opt/cuda`.
+const PARENTS: [&str; 2] = ["/usr/local", "/opt"];
+/// In a directory of compatibility libraries, images keep them one deeper: those of NGC make the link `lib` to `lib.real` when they start.
+const DEEPER: [&str; 3] = ["", "lib", "lib.real"];
+/// Where environments of conda have the package cuda-compat.
+const CONDA: [&str; 2] = ["/opt/conda/cuda-compat", "/opt/conda/envs"];
+/// Environments of conda that are looked at.
+const MAX_ENVIRONMENTS: usize = 32;
 /// Bytes of a libcuda. Only headers and the note are read.
 const MAX_LIBRARY: u64 = 4 << 30;
 /// Compatibility directories looked at.
@@ -35,11 +41,12 @@ pub struct Decision {
     pub reason: String,
 }
 
-/// Decides about every directory of compatibility libraries. At most one is used: the newest. None is, where the loader
-/// has no cache that could prefer it.
-pub fn decide(root: &RootDir, driver: &str, has_cache: bool) -> Vec<Decision> {
+/// Decides about every directory of compatibility libraries, wherever CUDA has them and among `searched`, the directories that the
+/// container's loader searches. At most one is used: the newest. None is, where the loader has no cache that could prefer it.
+pub fn decide(root: &RootDir, searched: &[PathBuf], driver: &str, has_cache: bool) -> Vec<Decision> {
+    let found = directories(root, searched);
     let mut decisions: Vec<Decision> =
-        directories(root).into_iter().filter_map(|dir| look_at(root, dir, driver)).collect();
+        found.into_iter().filter_map(|dir| look_at(root, dir, driver)).collect();
     for decision in decisions.iter_mut().filter(|decision| decision.used && !has_cache) {
         decision.used = false;
         decision.reason = "the image's loader has no cache by which it could be preferred".into();
@@ -59,14 +66,28 @@ pub fn decide(root: &RootDir, driver: &str, has_cache: bool) -> Vec<Decision> {
     decisions
 }
 
-/// `/usr/local/cuda*/compat`, each once.
-fn directories(root: &RootDir) -> BTreeSet<PathBuf> {
-    let entries = root.list(Path::new(PARENT)).unwrap_or_default();
-    let cuda = entries.into_iter().filter(|entry| {
-        matches!(entry.kind, Kind::Directory | Kind::Link) && entry.name.as_bytes().starts_with(b"cuda")
-    });
-    let dirs = cuda.map(|entry| Path::new(PARENT).join(entry.name).join("compat"));
-    dirs.filter_map(|dir| root.canonical(&dir).ok()).take(MAX_DIRS).collect()
+/// `/usr/local/cuda*/compat*` and their like, each once.
+fn directories(root: &RootDir, searched: &[PathBuf]) -> BTreeSet<PathBuf> {
+    let named = |parent: &Path, start: &[u8]| -> Vec<PathBuf> {
+        let entries = root.list(parent).unwrap_or_default().into_iter();
+        let dirs = entries.filter(|entry| matches!(entry.kind, Kind::Directory | Kind::Link));
+        dirs.filter(|entry| entry.name.as_bytes().starts_with(start))
+            .map(|entry| parent.join(entry.name))
+            .collect()
+    };
+    let cuda = PARENTS.iter().flat_map(|parent| named(Path::new(parent), b"cuda"));
+    let [conda, environments] = CONDA.map(Path::new);
+    let environments = named(environments, b"").into_iter().take(MAX_ENVIRONMENTS);
+    let conda = environments.map(|dir| dir.join("cuda-compat")).chain([conda.to_owned()]);
+    let dirs = cuda.flat_map(|dir| named(&dir, b"compat")).chain(conda);
+    let dirs = dirs.flat_map(|dir| DEEPER.map(|name| dir.join(name)));
+    let searched = searched.iter().filter(|dir| is_of_compat(dir)).cloned();
+    searched.chain(dirs).filter_map(|dir| root.canonical(&dir).ok()).take(MAX_DIRS).collect()
+}
+
+/// Whether a name in the path says that the libraries are compatibility libraries.
+fn is_of_compat(dir: &Path) -> bool {
+    dir.iter().any(|name| name == "compat" || name == "cuda-compat")
 }
 
 fn look_at(root: &RootDir, dir: PathBuf, driver: &str) -> Option<Decision> {

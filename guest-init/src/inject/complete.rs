@@ -12,7 +12,7 @@ use super::inventory::version_of;
 use super::place::{Loader, Places};
 use super::plan::searched;
 use super::request::Request;
-use super::{InjectError, InjectReport, Item, ItemKind, Resolution, findings, foreign, musl, text};
+use super::{InjectError, InjectReport, Item, ItemKind, Resolution, findings, foreign, icd, musl, text};
 use crate::ldcache::{self, Machine, Resolved};
 use crate::rootfs::RootDir;
 
@@ -96,7 +96,9 @@ fn later_driver(
     let ours: BTreeSet<PathBuf> = report.items.iter().map(|item| item.path.clone().into()).collect();
     let except: Vec<PathBuf> = report.compat_dir.iter().map(PathBuf::from).collect();
     let dirs = searched(root, places, request);
-    let found = foreign::find(root, &dirs, &ours, &except, &mut report.warnings);
+    let mut found = foreign::find(root, &dirs, &ours, &except, &mut report.warnings);
+    let files = ours.iter().map(|path| (path.as_path(), root, path.as_path()));
+    found.extend(foreign::beside(root, request, &icd::Ours::of(files), &ours));
     let finding = findings::bundled(&found, request.driver_files, report.version.as_deref());
     match finding {
         Some(finding) if request.driver_files == DriverFiles::Refuse => {
@@ -132,15 +134,18 @@ pub(super) fn mask(root: &RootDir, path: &Path, report: &mut InjectReport) {
 fn hidden_name(path: &Path) -> OsString {
     let name = path.file_name().unwrap_or_default();
     let mut hidden = OsString::from(MASKED);
-    if MASKED.len() + name.len() <= MAX_NAME {
+    // Loaders of graphics read whatever ends in the right letters.
+    let end = if icd::kind_of(path).is_some() { ".hidden" } else { "" };
+    if MASKED.len() + name.len() + end.len() <= MAX_NAME {
         hidden.push(name);
     } else {
         // No room for the whole name: its start, and what tells it from others that start alike.
         let mut hasher = DefaultHasher::new();
         name.hash(&mut hasher);
-        hidden.push(OsStr::from_bytes(&name.as_bytes()[..MAX_NAME - MASKED.len() - 17]));
+        hidden.push(OsStr::from_bytes(&name.as_bytes()[..MAX_NAME - MASKED.len() - end.len() - 17]));
         hidden.push(format!(".{:016x}", hasher.finish()));
     }
+    hidden.push(end);
     hidden
 }
 

@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use image::capability::Capability;
+use image::capability::{Capability, Kind, TABLE};
 use image::config::DriverFiles;
 use image::status::{Code, Finding, Severity};
 
 use super::compat::Decision;
 use super::foreign::Foreign;
-use super::inventory::Inventory;
+use super::inventory::{DriverFile, Inventory, Place};
 use super::plan::{TooNew, is_named};
 use super::request::Request;
 use super::{InjectReport, ItemKind, Resolution, text};
@@ -67,6 +67,43 @@ pub(super) fn libc_too_old(found: &TooNew, (major, minor): (u32, u32), request: 
         report::warning(Code::LibcTooOld, format!("{message}: {named} of them were asked for by name"), hint)
     };
     Some(report::with_evidence(finding, evidence.collect()))
+}
+
+/// Programs that every driver has for a capability, and this one not; and scripts in their place, which are left out.
+pub(super) fn programs(inventory: &Inventory, request: &Request, scripts: &[&DriverFile]) -> Option<Finding> {
+    let carried = inventory.capabilities();
+    let is_asked =
+        |capability: &&Capability| request.capabilities.contains(capability) && carried.contains(capability);
+    let missing = TABLE.iter().filter(|row| row.required).filter_map(|row| {
+        let (Kind::Program(name), Some(capability)) = (row.kind, row.capabilities.iter().find(is_asked))
+        else {
+            return None;
+        };
+        let is_it = |file: &DriverFile| matches!(&file.place, Place::Program(found) if found == name);
+        (!inventory.files.iter().any(is_it))
+            .then(|| (capability, format!("{name} is missing (capability {capability})")))
+    });
+    let scripts = scripts.iter().filter_map(|file| {
+        let capability = file.capabilities.iter().find(is_asked)?;
+        Some((
+            capability,
+            format!("{} is a script, not the driver's program: it is left out", text(&file.from)),
+        ))
+    });
+    let found: Vec<(&Capability, String)> = missing.chain(scripts).collect();
+    if found.is_empty() {
+        return None;
+    }
+    let message = format!("{} of the driver's programs cannot be given to the container", found.len());
+    let hint =
+        "build the initrd from packages that have the driver's own programs; libraries are not concerned";
+    let is_named = found.iter().any(|(capability, _)| request.named.contains(capability));
+    let finding = if is_named {
+        report::warning(Code::DriverFileMissing, message, hint)
+    } else {
+        info(Code::DriverFileMissing, message, hint)
+    };
+    Some(report::with_evidence(finding, found.into_iter().map(|(_, line)| line).collect()))
 }
 
 /// Driver files of the image.

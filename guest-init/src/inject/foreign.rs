@@ -12,11 +12,11 @@ use image::config::DriverFiles;
 use image::elf;
 use image::status::Finding;
 
-use super::inventory::{Inventory, is_driver_library, version_of};
+use super::inventory::{Inventory, is_driver_library, is_driver_program, version_of};
 use super::place::{Loader, Places};
 use super::plan::searched;
 use super::request::Request;
-use super::{InjectError, compat, findings};
+use super::{InjectError, compat, findings, icd};
 use crate::rootfs::{DirEntry, Kind, RootDir};
 
 /// Files found. A hostile image could have one per name.
@@ -59,21 +59,23 @@ pub fn decide(
     inventory: &Inventory,
     request: &Request,
     (earlier, planned): (&BTreeSet<PathBuf>, &BTreeSet<PathBuf>),
+    icds: &icd::Ours,
     warnings: &mut Vec<String>,
 ) -> Result<Decided, InjectError> {
     let driver = inventory.version.as_deref();
     let mut decided = Decided::default();
+    let dirs = searched(root, places, request);
     if let Some(driver) = driver {
         let has_cache = matches!(places.loader, Loader::Glibc(_));
-        for decision in compat::decide(root, driver, has_cache) {
+        for decision in compat::decide(root, &dirs, driver, has_cache) {
             decided.findings.push(findings::compat(&decision, driver));
             if decision.used {
                 decided.compat_dir = Some(decision.dir);
             }
         }
     }
-    let dirs = searched(root, places, request);
     let mut found = find(root, &dirs, earlier, decided.compat_dir.as_slice(), warnings);
+    found.extend(beside(root, request, icds, &earlier.union(planned).cloned().collect()));
     // The very driver, where it belongs.
     found.retain(|file| !planned.contains(&file.path) || file.version.as_deref() != driver);
     match (findings::bundled(&found, request.driver_files, driver), request.driver_files) {
@@ -86,6 +88,22 @@ pub fn decide(
         (finding, _) => decided.findings.extend(finding),
     }
     Ok(decided)
+}
+
+/// What would be taken beside, or instead of, what the container gets: files of graphics loaders for the same libraries, and programs of
+/// the same names. `ours` are the paths of what it gets.
+pub fn beside(root: &RootDir, request: &Request, icds: &icd::Ours, ours: &BTreeSet<PathBuf>) -> Vec<Foreign> {
+    let mut found = icds.doubled(root, ours, &request.named_files);
+    let names = ours.iter().filter_map(|path| path.file_name()).filter(|name| is_driver_program(name));
+    let names: BTreeSet<&OsStr> = names.collect();
+    let dirs: BTreeSet<PathBuf> = request.program_dirs().filter_map(|dir| root.canonical(dir).ok()).collect();
+    let paths = dirs.iter().flat_map(|dir| names.iter().map(move |name| dir.join(name)));
+    // A script of that name is somebody's own.
+    let is_program =
+        |path: &PathBuf| root.open_file(path, MAX_LIBRARY).is_ok_and(|file| elf::read(&file).is_ok());
+    let programs = paths.filter(|path| !ours.contains(path)).filter(is_program);
+    found.extend(programs.map(|path| Foreign { version: None, path }));
+    found
 }
 
 /// Finds the driver files in `dirs`, and in their subdirectories for better processors, that are not among `ours`.

@@ -9,8 +9,10 @@
 mod compat;
 mod complete;
 pub mod copy;
+mod directory;
 mod findings;
 mod foreign;
+mod icd;
 mod inventory;
 pub mod layer;
 mod musl;
@@ -85,11 +87,14 @@ pub enum InjectError {
     Manifest(#[from] ManifestError),
     /// The driver directory holds no driver.
     #[error(
-        "no driver in the driver directory: expected libcuda.so.VERSION or libnvidia-ml.so.VERSION in one of {searched}"
+        "no driver in the driver directory: expected libcuda.so.VERSION or libnvidia-ml.so.VERSION in one of {searched}, or below nvidia in one of them{}",
+        link_out(outward.as_ref())
     )]
     NoDriver {
         /// Where it was looked for.
         searched: String,
+        /// A link of the driver's name that leads out of the directory, and what it says.
+        outward: Option<(PathBuf, PathBuf)>,
     },
     /// The driver directory holds more than one driver.
     #[error("the driver directory holds files of several drivers: {found}; expected one version")]
@@ -186,6 +191,15 @@ pub struct InjectReport {
     pub findings: Vec<Finding>,
     /// What was passed over and why.
     pub warnings: Vec<String>,
+}
+
+fn link_out(link: Option<&(PathBuf, PathBuf)>) -> String {
+    let Some((path, target)) = link else { return String::new() };
+    format!(
+        "; {} is a link to {}, which is not in the directory: name one that has both, such as /",
+        path.display(),
+        target.display()
+    )
 }
 
 fn text(path: &Path) -> String {

@@ -12,9 +12,9 @@ use image::layout::DRIVER_LIB_DIR;
 use super::inventory::{DriverFile, Inventory, Place};
 use super::place::{Loader, Places, libc_at};
 use super::request::Request;
-use super::{InjectError, InjectReport, Item, ItemKind, findings, foreign, text};
+use super::{InjectError, InjectReport, Item, ItemKind, findings, foreign, icd, text};
 use crate::ldcache::{self, Machine, compare_names};
-use crate::rootfs::{RootDir, RootError, is_file_name};
+use crate::rootfs::{Kind, RootDir, RootError, is_file_name, read_full_at};
 
 /// The links for the linker that NVIDIA's installer makes. Programs open them too.
 const DEVELOPMENT_LINKS: [&str; 4] =
@@ -23,6 +23,9 @@ const DEVELOPMENT_LINKS: [&str; 4] =
 pub(super) const MAX_FILE: u64 = 4 << 30;
 /// Where the device plugins of clusters put a node's driver, and images that expect it look.
 const CLUSTER_DIRS: [&str; 2] = ["/usr/local/nvidia/lib", "/usr/local/nvidia/lib64"];
+/// Where X servers have their modules: Debian's and the driver's own place, then those of other distributions.
+const XORG_MODULES: [&str; 3] =
+    ["/usr/lib/xorg/modules", "/usr/lib64/xorg/modules", "/usr/lib/x86_64-linux-gnu/xorg/modules"];
 /// `e_type` of a shared object.
 const ET_DYN: u16 = 3;
 /// Permission bits of libraries and data.
@@ -112,9 +115,11 @@ pub fn plan(
         let libraries = libraries(driver, wanted(true), Machine::I386, &mut plan.report)?;
         plan.add_libraries(driver, dir, &libraries, wanted(true))?;
     }
-    plan.add_the_rest(root, driver, &chosen, &places)?;
+    let scripts = plan.add_the_rest(root, driver, &chosen, &places)?;
+    plan.add_icd_links(root, driver, request, earlier);
+    plan.report.findings.extend(findings::programs(inventory, request, &scripts));
     plan.report.findings.extend(findings::capabilities(inventory, request));
-    plan.hide(root, &places, inventory, request, earlier)?;
+    plan.hide(root, driver, &places, inventory, request, earlier)?;
     Ok(plan)
 }
 
@@ -166,16 +171,21 @@ impl Plan {
         Ok(())
     }
 
-    /// Programs and data.
-    fn add_the_rest(
+    /// Programs and data. Returns what is called as a program of the driver and is a script: whatever it starts is not there.
+    fn add_the_rest<'a>(
         &mut self,
         root: &RootDir,
         driver: &RootDir,
-        chosen: &[&DriverFile],
+        chosen: &[&'a DriverFile],
         places: &Places,
-    ) -> Result<(), InjectError> {
+    ) -> Result<Vec<&'a DriverFile>, InjectError> {
+        let mut scripts = Vec::new();
         for file in chosen {
             let (to, mode) = match &file.place {
+                Place::Program(_) if is_script(driver, file) => {
+                    scripts.push(*file);
+                    continue;
+                }
                 Place::Program(name) => (places.programs.join(name), EXECUTABLE),
                 Place::Data(path) => (data_path(root, path), PLAIN),
                 Place::Library(_) | Place::Library32(_) => continue,
@@ -185,7 +195,43 @@ impl Plan {
                 None => self.add_file(driver, file, to, mode, None)?,
             }
         }
-        Ok(())
+        Ok(scripts)
+    }
+
+    /// Links for the loaders of Vulkan, EGL and OpenCL: where the driver's files for them name a library by a path of another system
+    /// (packages for RPM do), and where the container's environment names such a file that is not there.
+    fn add_icd_links(
+        &mut self,
+        root: &RootDir,
+        driver: &RootDir,
+        request: &Request,
+        earlier: &BTreeSet<PathBuf>,
+    ) {
+        let paths = self.paths();
+        let named = |name: Option<&OsStr>| paths.iter().find(|path| path.file_name() == name);
+        let mut links: BTreeMap<PathBuf, PathBuf> = BTreeMap::new();
+        let files: Vec<(&'static str, &PlannedFile)> =
+            self.files.iter().filter_map(|file| Some((icd::kind_of(&file.to)?, file))).collect();
+        for (_, file) in &files {
+            for library in icd::libraries(driver, &file.from) {
+                let path = data_path(root, Path::new(&library));
+                if let Some(ours) = named(path.file_name()).filter(|_| library.starts_with('/')) {
+                    links.insert(path, ours.clone());
+                }
+            }
+        }
+        let wanted = request.named_files.iter().map(|path| data_path(root, path));
+        for wanted in wanted.filter(|path| earlier.contains(path) || !root.exists(path)) {
+            let is_it = |(kind, file): &&(&'static str, &PlannedFile)| {
+                icd::kind_of(&wanted) == Some(kind) && file.to.file_name() == wanted.file_name()
+            };
+            if let Some((_, file)) = files.iter().find(is_it) {
+                links.insert(wanted, file.to.clone());
+            }
+        }
+        for (path, target) in links.into_iter().filter(|(path, _)| !paths.contains(path)) {
+            self.add_link(path, target.into_os_string());
+        }
     }
 
     fn add_file(
@@ -232,14 +278,16 @@ impl Plan {
     fn hide(
         &mut self,
         root: &RootDir,
+        driver: &RootDir,
         places: &Places,
         inventory: &Inventory,
         request: &Request,
         earlier: &BTreeSet<PathBuf>,
     ) -> Result<(), InjectError> {
         let ours = self.paths();
-        let decided =
-            foreign::decide(root, places, inventory, request, (earlier, &ours), &mut self.report.warnings)?;
+        let icds = icd::Ours::of(self.files.iter().map(|file| (&*file.to, driver, &*file.from)));
+        let warnings = &mut self.report.warnings;
+        let decided = foreign::decide(root, places, inventory, request, (earlier, &ours), &icds, warnings)?;
         self.masks = decided.masks;
         self.report.compat_dir = decided.compat_dir.as_deref().map(text);
         self.report.findings.extend(decided.findings);
@@ -318,10 +366,31 @@ fn links(libraries: &[Library]) -> BTreeMap<PathBuf, OsString> {
     links
 }
 
-/// Where a file of this path is, the links on the way to its name followed.
+/// Whether a file is text for an interpreter.
+fn is_script(driver: &RootDir, file: &DriverFile) -> bool {
+    let mut start = [0; 2];
+    let opened = driver.open_file(&file.from, MAX_FILE);
+    opened.is_ok_and(|file| read_full_at(&file, &mut start, 0).is_ok() && start == *b"#!")
+}
+
+/// Where a file of this path is, the links on the way to its name followed. Modules of the X server go where the image has such.
 fn data_path(root: &RootDir, path: &Path) -> PathBuf {
+    if let Some((dir, rest)) = xorg_modules(root, path) {
+        return root.canonical_as_far(&dir).join(rest);
+    }
     let parent = root.canonical_as_far(path.parent().unwrap_or(Path::new("/")));
     parent.join(path.file_name().unwrap_or_default())
+}
+
+/// The image's directory of the X server's modules, where it is another than Debian's, and the rest of the path.
+fn xorg_modules<'a>(root: &RootDir, path: &'a Path) -> Option<(PathBuf, &'a Path)> {
+    let (usual, others) = XORG_MODULES.split_first()?;
+    let rest = path.strip_prefix(usual).ok()?;
+    let is_there = |dir: &&&str| root.stat(Path::new(dir)).is_ok_and(|stat| stat.kind == Kind::Directory);
+    if is_there(&usual) {
+        return None;
+    }
+    others.iter().find(is_there).map(|dir| (PathBuf::from(dir), rest))
 }
 
 pub(super) fn in_driver(source: RootError) -> InjectError {

@@ -9,6 +9,7 @@ use image::capability::{self, Capability, UnknownCapability};
 use image::config::{Config, DriverFiles};
 use image::elf::{self, Elf};
 
+use super::icd;
 use crate::rootfs::{RootDir, read_full_at};
 
 /// Bytes of a program whose RUNPATH is read. Only its headers are.
@@ -35,6 +36,8 @@ pub struct Request {
     pub program: Option<String>,
     /// Its `PATH`.
     pub path: Option<String>,
+    /// Files of Vulkan's, EGL's and OpenCL's loaders, and directories of such, that its environment names.
+    pub named_files: Vec<PathBuf>,
 }
 
 impl Request {
@@ -45,10 +48,12 @@ impl Request {
     pub fn of_config(config: &Config) -> Result<Self, UnknownCapability> {
         let value = config.env.get(capability::VARIABLE).map(String::as_str);
         Ok(Self {
+            capabilities: capability::requested_by(&config.env)?,
             driver_files: config.driver_files,
             library_path: config.env.get("LD_LIBRARY_PATH").map(OsString::from),
             program: config.command().into_iter().next(),
             path: config.env.get("PATH").cloned(),
+            named_files: icd::named_by(&|name| config.env.get(name).cloned()),
             ..Self::of_capabilities(value)?
         })
     }
@@ -62,6 +67,12 @@ impl Request {
         let words: Vec<_> = list.unwrap_or_default().split(',').map(str::trim).collect();
         let named = capabilities.iter().copied().filter(|c| words.contains(&c.name())).collect();
         Ok(Self { capabilities, named, ..Self::default() })
+    }
+
+    /// The directories in which programs without a slash in their name are looked for.
+    pub fn program_dirs(&self) -> impl Iterator<Item = &Path> {
+        let dirs = self.path.as_deref().unwrap_or(DEFAULT_PATH).split(':');
+        dirs.filter(|dir| dir.starts_with('/')).map(Path::new)
     }
 
     /// The directories of the program's RUNPATH, with `$ORIGIN` filled in. Empty when there is none or the program is
@@ -97,11 +108,10 @@ impl Request {
     }
 
     fn find(&self, root: &RootDir, name: &str) -> Option<(PathBuf, File)> {
-        let dirs = self.path.as_deref().unwrap_or(DEFAULT_PATH).split(':');
         let candidates: Vec<PathBuf> = if name.contains('/') {
             vec![name.into()]
         } else {
-            dirs.filter(|dir| dir.starts_with('/')).map(|dir| Path::new(dir).join(name)).collect()
+            self.program_dirs().map(|dir| dir.join(name)).collect()
         };
         candidates.into_iter().find_map(|path| {
             let file = root.open_file(&path, MAX_PROGRAM).ok()?;
@@ -164,6 +174,10 @@ mod tests {
         let mut config = Config::default();
         let request = Request::of_config(&config).unwrap();
         assert_eq!(request.capabilities, BTreeSet::from(Capability::DEFAULT));
+        assert!(request.named.is_empty());
+        config.env.insert("CUDA_VERSION".into(), "8.0.61".into());
+        let request = Request::of_config(&config).unwrap();
+        assert_eq!(request.capabilities.len(), Capability::ALL.len(), "an image of before the variable");
         assert!(request.named.is_empty());
         config.env.insert("NVIDIA_DRIVER_CAPABILITIES".into(), "video,all".into());
         config.cmd = vec!["python3".into()];

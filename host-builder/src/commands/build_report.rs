@@ -25,6 +25,8 @@ pub struct Report {
     kernel_release: String,
     lock: String,
     driver: String,
+    /// Told by the driver's own files: `12.4`.
+    cuda: Option<String>,
     capabilities: Vec<String>,
     modules: Vec<String>,
     firmware: Vec<String>,
@@ -89,6 +91,7 @@ impl Report {
             kernel_release: manifest.kernel_release.clone(),
             lock: args.lock.display().to_string(),
             driver: driver.map(|driver| driver.version.clone()).unwrap_or_default(),
+            cuda: driver.and_then(|driver| driver.cuda.clone()),
             capabilities: manifest.capabilities.clone(),
             modules: manifest.modules.iter().map(|module| module.name.clone()).collect(),
             firmware: driver.map(|driver| driver.firmware.clone()).unwrap_or_default(),
@@ -148,7 +151,8 @@ impl fmt::Display for Report {
         }
         writeln!(out, "kernel    {}  {}", self.kernel, self.kernel_release)?;
         writeln!(out, "lock      {}", self.lock)?;
-        writeln!(out, "driver    {}  for {}", self.driver, self.capabilities.join(", "))?;
+        let cuda = self.cuda.as_ref().map(|cuda| format!(", CUDA {cuda}")).unwrap_or_default();
+        writeln!(out, "driver    {}{cuda}  for {}", self.driver, self.capabilities.join(", "))?;
         writeln!(out, "payload   {}: {}", self.payload.mode, self.payload.why)?;
         writeln!(out, "files     {}", self.libraries_and_programs.join(" "))?;
         if !self.needs.is_empty() {

@@ -2,7 +2,7 @@
 //! needs.
 
 use super::cuda;
-use super::guest::{self, Answer, Wishes};
+use super::guest::{self, Answer};
 use super::packed::Packed;
 use super::report::{Check, Verdict as Outcome};
 use crate::error::{Doing, Error, Result};
@@ -20,7 +20,7 @@ const MAX_CONFIG: u64 = 1 << 20;
 const SHOWN: usize = 6;
 
 /// Findings that have a check of their own.
-const SHOWN_ELSEWHERE: [Code; 2] = [Code::ImageHasNoGlibc, Code::ImageBundlesDriver];
+const SHOWN_ELSEWHERE: [Code; 3] = [Code::ImageHasNoGlibc, Code::ImageBundlesDriver, Code::ConfigInvalid];
 
 /// What is looked at.
 pub struct Container<'a> {
@@ -38,11 +38,10 @@ pub struct Container<'a> {
 
 /// Every check of a container.
 pub fn check(container: Container) -> Result<Vec<Check>> {
-    let Container { root, unread, config, packed, work } = container;
-    let config = config.map(read_config).transpose()?;
-    let wishes = config.as_ref().map(wishes).unwrap_or_default();
-    let answer = guest::ask(root, &packed.directory, &wishes, work)?;
-    let version = packed.version();
+    let Container { root, unread, config: file, packed, work } = container;
+    let config = file.map(read_config).transpose()?;
+    let answer = guest::ask(root, &packed.directory, file, work)?;
+    let facts = packed.facts();
     let (runtimes, whole) = cuda::runtimes(root);
     let (compat, used) = compat(&answer);
     Ok(vec![
@@ -50,8 +49,9 @@ pub fn check(container: Container) -> Result<Vec<Check>> {
         libc(&answer),
         files(&answer),
         driver_files(&answer),
-        cuda::check(&runtimes, whole, version, compat, used),
-        requires(config.as_ref(), version),
+        cuda::check(&runtimes, whole, &facts, compat, used),
+        requires(config.as_ref(), &facts),
+        devices(config.as_ref(), &answer),
     ])
 }
 
@@ -68,15 +68,6 @@ fn read_config(path: &Path) -> Result<Config> {
             .hint("a boot with it would end there: put it right; README, section \"Config disk\"")
     })?;
     Ok(config)
-}
-
-fn wishes(config: &Config) -> Wishes {
-    let variable = |name: &str| config.env.get(name).cloned();
-    Wishes {
-        capabilities: variable(image::capability::VARIABLE),
-        library_path: variable("LD_LIBRARY_PATH"),
-        driver_files: config.driver_files,
-    }
 }
 
 fn finding(answer: &Answer, code: Code) -> Option<&Finding> {
@@ -127,9 +118,10 @@ fn libc(answer: &Answer) -> Check {
 
 fn files(answer: &Answer) -> Check {
     const NAME: &str = "container-files";
-    let failure = answer.findings.iter().find(|finding| {
-        finding.severity == Severity::Error && !matches!(finding.code, Code::ImageBundlesDriver)
-    });
+    let failure = answer
+        .findings
+        .iter()
+        .find(|finding| finding.severity == Severity::Error && !SHOWN_ELSEWHERE.contains(&finding.code));
     if let Some(failure) = failure {
         return Check::fail(NAME, &failure.message, &failure.hint).evidence(failure.evidence.iter().cloned());
     }
@@ -191,7 +183,7 @@ fn compat(answer: &Answer) -> (Vec<String>, bool) {
     (said, answer.compat_dir.is_some())
 }
 
-fn requires(config: Option<&Config>, driver: &str) -> Check {
+fn requires(config: Option<&Config>, facts: &Facts) -> Check {
     const NAME: &str = "container-requires";
     let Some(config) = config else {
         return Check::warn(
@@ -200,12 +192,12 @@ fn requires(config: Option<&Config>, driver: &str) -> Check {
             "name the one of the config disk: --config FILE; CUDA images say what they need in NVIDIA_REQUIRE_CUDA of their environment",
         );
     };
-    let facts = Facts::of_driver(driver);
+    let driver = &facts.driver;
     let list = requirement::requirements(&config.env);
-    let cuda = facts.cuda.map_or("an unknown CUDA".into(), |[major, minor]| format!("CUDA {major}.{minor}"));
+    let cuda = facts.cuda_in_words().map_or("an unknown CUDA".into(), |cuda| format!("CUDA {cuda}"));
     let (mut unmet, mut unsure) = (Vec::new(), 0);
     for (name, value) in &list {
-        match requirement::evaluate(value, &facts) {
+        match requirement::evaluate(value, facts) {
             Ok(Verdict::Met) => {}
             Ok(Verdict::Unknown) => unsure += 1,
             Ok(Verdict::Unmet) => unmet.push(name.clone()),
@@ -233,6 +225,17 @@ fn requires(config: Option<&Config>, driver: &str) -> Check {
         )
     };
     with_unknown_keys(check, config).evidence(evidence)
+}
+
+/// Which GPUs the container asks for, as far as that can be said before there are any.
+fn devices(config: Option<&Config>, answer: &Answer) -> Check {
+    const NAME: &str = "container-gpus";
+    const VARIABLE: &str = "NVIDIA_VISIBLE_DEVICES";
+    if let Some(refused) = finding(answer, Code::ConfigInvalid) {
+        return Check::fail(NAME, &refused.message, &refused.hint);
+    }
+    let asked = config.and_then(|config| config.env.get(VARIABLE));
+    Check::pass(NAME, asked.map_or_else(|| "all".to_owned(), |value| format!("{VARIABLE}={value}")))
 }
 
 /// A key that nobody knows is a finding of the boot.

@@ -113,13 +113,13 @@ fn distinct(found: &BTreeSet<Runtime>) -> Vec<Runtime> {
     found.iter().filter(|runtime| runtime.minor.is_some() || !told(runtime)).cloned().collect()
 }
 
-/// The runtimes against the driver. `compat` are decisions about CUDA's compatibility libraries, `used` whether some are
+/// The runtimes against the driver. `facts` are what is known of it, `compat` are decisions about CUDA's compatibility libraries, `used` whether some are
 /// used above the driver.
-pub fn check(runtimes: &[Runtime], whole: bool, driver: &str, compat: Vec<String>, used: bool) -> Check {
+pub fn check(runtimes: &[Runtime], whole: bool, facts: &Facts, compat: Vec<String>, used: bool) -> Check {
     let lines =
         runtimes.iter().map(|runtime| format!("{}: CUDA {}", runtime.path.display(), version(runtime)));
     let evidence: Vec<_> = compat.into_iter().chain(lines).collect();
-    let facts = Facts::of_driver(driver);
+    let driver = &facts.driver;
     let check = match facts.cuda {
         _ if runtimes.is_empty() => Check::pass(
             NAME,
@@ -254,7 +254,9 @@ mod tests {
     #[test]
     fn a_runtime_is_good_doubtful_or_too_new() {
         let one = |major, minor| vec![Runtime { path: "/x".into(), major, minor }];
-        let verdict = |list: &[Runtime], used| check(list, true, "550.163.01", Vec::new(), used).verdict;
+        let verdict = |list: &[Runtime], used| {
+            check(list, true, &Facts::of_driver("550.163.01", None), Vec::new(), used).verdict
+        };
         assert_eq!(verdict(&[], false), Verdict::Pass);
         assert_eq!(verdict(&one(12, Some(4)), false), Verdict::Pass);
         assert_eq!(verdict(&one(11, Some(8)), false), Verdict::Pass);
@@ -262,8 +264,14 @@ mod tests {
         assert_eq!(verdict(&one(12, Some(8)), false), Verdict::Warn);
         assert_eq!(verdict(&one(13, Some(0)), false), Verdict::Fail);
         assert_eq!(verdict(&one(13, Some(0)), true), Verdict::Pass);
-        assert_eq!(check(&one(12, Some(4)), true, "304.1", Vec::new(), false).verdict, Verdict::Warn);
-        assert_eq!(check(&[], false, "550.1", Vec::new(), false).verdict, Verdict::Warn);
+        let of = |list: &[Runtime], whole, driver, told| {
+            check(list, whole, &Facts::of_driver(driver, told), Vec::new(), false).verdict
+        };
+        assert_eq!(of(&one(12, Some(4)), true, "304.1", None), Verdict::Warn);
+        assert_eq!(of(&[], false, "550.1", None), Verdict::Warn);
+        // Of a branch that no table knows; then by the driver's own word.
+        assert_eq!(of(&one(13, Some(6)), true, "999.1", None), Verdict::Warn);
+        assert_eq!(of(&one(13, Some(6)), true, "999.1", Some("13.7")), Verdict::Pass);
     }
 
     #[test]

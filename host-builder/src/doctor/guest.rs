@@ -3,7 +3,6 @@
 
 use super::confine::{tail, wait};
 use crate::error::{Doing, Error, Result};
-use image::config::DriverFiles;
 use image::status::Finding;
 use serde::Deserialize;
 use std::fs::{self, File};
@@ -48,19 +47,8 @@ pub struct Item {
     pub target: String,
 }
 
-/// What the container asks for.
-#[derive(Debug, Default)]
-pub struct Wishes {
-    /// `NVIDIA_DRIVER_CAPABILITIES`.
-    pub capabilities: Option<String>,
-    /// `LD_LIBRARY_PATH`.
-    pub library_path: Option<String>,
-    /// What happens to driver files of the image.
-    pub driver_files: DriverFiles,
-}
-
-/// Asks about `root`, for the driver in `driver`; both are left as they are. `work` is a directory for the layer.
-pub fn ask(root: &Path, driver: &Path, wishes: &Wishes, work: &Path) -> Result<Answer> {
+/// Asks about `root`, for the driver in `driver` and a configuration; all are left as they are. `work` is a directory for the layer.
+pub fn ask(root: &Path, driver: &Path, config: Option<&Path>, work: &Path) -> Result<Answer> {
     let (program, layer) = (work.join("guest-init"), work.join("layer"));
     fs::create_dir_all(&layer).doing("creating", &layer)?;
     fs::write(&program, crate::GUEST_INIT).doing("writing", &program)?;
@@ -71,17 +59,8 @@ pub fn ask(root: &Path, driver: &Path, wishes: &Wishes, work: &Path) -> Result<A
     let mut command = Command::new(&program);
     command.env_clear().current_dir("/").stdin(Stdio::null()).stdout(create(&out)?).stderr(create(&err)?);
     command.arg("inject").arg("--root").arg(root).arg("--driver").arg(driver).arg("--layer").arg(&layer);
-    let policy = match wishes.driver_files {
-        DriverFiles::Mask => "mask",
-        DriverFiles::Keep => "keep",
-        DriverFiles::Refuse => "refuse",
-    };
-    command.args(["--driver-files", policy]);
-    let options = [("--capabilities", &wishes.capabilities), ("--library-path", &wishes.library_path)];
-    for (name, value) in options {
-        if let Some(value) = value.as_deref().filter(|value| !value.is_empty()) {
-            command.args([name, value]);
-        }
+    if let Some(config) = config {
+        command.arg("--config").arg(std::path::absolute(config).doing("looking for", config)?);
     }
     let what = "asking guest-init about the container root";
     let status = wait(command, what, DEADLINE, &mut || Ok(()))?;

@@ -9,6 +9,7 @@ use crate::error::{Doing, Error, Result};
 use crate::gpus::{Chip, chips};
 use image::layout;
 use image::manifest::{self, File, Manifest, Payload};
+use image::requirement::Facts;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use std::collections::BTreeMap;
 use std::fs;
@@ -135,6 +136,12 @@ impl Packed {
     /// Version of the driver.
     pub fn version(&self) -> &str {
         self.manifest.driver.as_ref().map_or("none", |driver| driver.version.as_str())
+    }
+
+    /// What is known of the driver.
+    pub fn facts(&self) -> Facts {
+        let told = self.manifest.driver.as_ref().and_then(|driver| driver.cuda.as_deref());
+        Facts::of_driver(self.version(), told)
     }
 
     /// The image itself as a check.

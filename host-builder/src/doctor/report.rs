@@ -33,6 +33,7 @@ pub const CHECKS: &[(&str, &str)] = &[
     ("container-driver-files", "which driver files the image brings along, and what happens to them"),
     ("container-cuda", "the CUDA runtimes in the image against the packed driver"),
     ("container-requires", "`NVIDIA_REQUIRE_*` of `--config` against the packed driver"),
+    ("container-gpus", "`NVIDIA_VISIBLE_DEVICES` of `--config` names nothing that no guest has"),
 ];
 
 /// How one check went. Ordered: the worst first.

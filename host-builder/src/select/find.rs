@@ -9,6 +9,11 @@ use crate::unpack::Unpacked;
 use image::capability::Capability;
 use image::elf::{self, Class, Elf};
 use image::layout;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+/// Bytes of a script's first line that are shown.
+const MAX_LINE: usize = 80;
 
 /// Of which width libraries are looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,6 +131,15 @@ fn candidates<'a>(trees: &'a [Tree], wanted: &Wanted, driver: &str) -> Vec<(&'a 
 
 fn read(file: &Selected, width: Width) -> Result<std::result::Result<Elf, Error>> {
     let source = plain::open(&file.source).doing("opening", &file.source)?;
+    if let Some(line) = script(&source).doing("reading", &file.source)? {
+        let message = format!(
+            "{}: expected a program or library of the driver, found a script ({line})",
+            file.source.display()
+        );
+        return Ok(Err(Error::new(message).hint(
+            "the package starts the program from elsewhere: add the one that has the driver's own files, or leave the capability out",
+        )));
+    }
     let elf = elf::read(&source).map_err(|error| {
         Error::new(format!("{}: expected an ELF file", file.source.display()))
             .source(error)
@@ -137,6 +151,14 @@ fn read(file: &Selected, width: Width) -> Result<std::result::Result<Elf, Error>
     let message = format!("{}: expected {:?}, found {:?}", file.source.display(), width.class(), elf.class);
     Ok(Err(Error::new(message)
         .hint("32-bit packages belong in a list `compat32` of the profile, others in `packages`")))
+}
+
+/// The first line of a script.
+fn script(file: &File) -> std::io::Result<Option<String>> {
+    let mut start = [0; MAX_LINE];
+    let got = file.read_at(&mut start, 0)?;
+    let line = start[..got].split(|byte| *byte == b'\n').next().unwrap_or_default();
+    Ok(line.starts_with(b"#!").then(|| String::from_utf8_lossy(line).trim().to_owned()))
 }
 
 /// What follows the last slash.

@@ -1,5 +1,6 @@
 //! Which driver files an image gets: capabilities, as containers ask for them, to files, as the driver ships them.
 
+mod cuda;
 mod filelist;
 mod find;
 pub mod firmware;
@@ -58,6 +59,8 @@ pub struct Selection {
     pub files: Vec<Selected>,
     /// Links.
     pub links: Vec<Link>,
+    /// The CUDA version that the files tell: `12.4`.
+    pub cuda: Option<String>,
     /// Libraries that the container must bring.
     pub needs: Vec<Need>,
     /// What was passed over, in words.
@@ -125,7 +128,8 @@ pub fn select(
     let needs = needs::check(&found)?;
     needs::check_data(&found)?;
     let links = links(&found, capabilities, driver);
-    Ok(Selection { files: found.into_iter().map(|found| found.file).collect(), links, needs, notes })
+    let files: Vec<Selected> = found.into_iter().map(|found| found.file).collect();
+    Ok(Selection { cuda: cuda::told(&files)?, files, links, needs, notes })
 }
 
 /// `libcuda` of `libcuda.so.550.163.01`.

@@ -96,8 +96,8 @@ fn is_brought(name: &str, capabilities: &[Capability]) -> bool {
     list.is_some_and(|(_, list)| capabilities.iter().any(|capability| list.contains(capability)))
 }
 
-/// Files by which a loader of the container (OpenCL, EGL, Vulkan) finds a library must name a selected one, as the
-/// dynamic loader is asked for it: a path would be one of the package's machine.
+/// Files by which a loader of the container (OpenCL, EGL, Vulkan) finds a library must name a selected one. Packages for RPM name
+/// it by its path on their own system: the guest makes a link there.
 pub fn check_data(found: &[Found]) -> Result<()> {
     for file in found {
         let path = &file.file.path;
@@ -117,10 +117,16 @@ pub fn check_data(found: &[Found]) -> Result<()> {
         }
         let resolves =
             |name: &String| found.iter().any(|other| other.elf.is_some() && other.answers_to(name));
-        if let Some(name) = names.iter().find(|name| name.contains('/') || !resolves(name)) {
+        let is_known = |name: &&String| match name.strip_prefix('/') {
+            Some(path) => resolves(&base_name(path).to_owned()),
+            None => resolves(name),
+        };
+        if let Some(name) = names.iter().find(|name| !is_known(name)) {
             return Err(unusable(
                 file,
-                &format!("names {name:?}, expected the SONAME of a library that is selected"),
+                &format!(
+                    "names {name:?}, expected a library that is selected, by its SONAME or by an absolute path"
+                ),
             ));
         }
     }

@@ -6,33 +6,16 @@ use super::local::{self, Files};
 use super::{Access, Source, Wanted, check};
 use crate::error::{Doing, Error, Result};
 use crate::lock::{Artifact, Kind, Set};
-use image::capability::{self, TABLE, VERSION, classify, version_of};
+use image::capability::installed::{Directories, data_paths};
+use image::capability::{self, TABLE, classify, version_of};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Where distributions put libraries and programs of the driver.
-const DIRECTORIES: &[&str] = &[
-    "usr/lib/x86_64-linux-gnu",
-    "usr/lib/x86_64-linux-gnu/nvidia",
-    "usr/lib/x86_64-linux-gnu/nvidia/current",
-    "usr/lib/x86_64-linux-gnu/vdpau",
-    "usr/lib/aarch64-linux-gnu",
-    "usr/lib/aarch64-linux-gnu/nvidia/current",
-    "usr/lib64",
-    "usr/lib64/nvidia",
-    "usr/lib64/vdpau",
-    "usr/lib",
-    "usr/lib/nvidia",
-    "usr/lib/nvidia/current",
-    "usr/lib/i386-linux-gnu",
-    "usr/lib/i386-linux-gnu/nvidia/current",
-    "usr/lib32",
-    "usr/bin",
-    "usr/sbin",
-    "usr/share/nvidia",
-    "usr/share/nvidia/files.d",
-];
+/// Where packages put the driver's own list of its files.
+const LIST_DIRECTORIES: [&str; 2] = ["usr/share/nvidia", "usr/share/nvidia/files.d"];
+/// What the directories of libraries have besides.
+const VDPAU: &str = "vdpau";
 const FILELIST: &str = "sandboxutils-filelist.json";
 /// A directory has at most so many entries that are looked at.
 const MAX_ENTRIES: usize = 100_000;
@@ -104,17 +87,32 @@ impl Found {
         names.collect()
     }
 
+    /// Where the driver's files may be.
+    fn directories(&self) -> Vec<String> {
+        let subdirectories = |directory: &str| {
+            let names = self.names(directory).into_iter();
+            names.filter(|name| self.root.join(directory).join(name).is_dir()).collect()
+        };
+        let found = Directories::of(&subdirectories);
+        let vdpau = found.of_libraries().map(|directory| join(directory, VDPAU)).collect::<Vec<_>>();
+        let libraries = found.of_libraries().cloned().collect::<Vec<_>>();
+        let lists = LIST_DIRECTORIES.map(str::to_owned);
+        libraries.into_iter().chain(vdpau).chain(found.programs).chain(lists).collect()
+    }
+
     fn driver(&mut self, driver: &str) -> Result<()> {
-        for directory in DIRECTORIES {
-            for name in self.names(directory) {
+        for directory in self.directories() {
+            for name in self.names(&directory) {
                 if classify(&name, driver).is_some() || name == FILELIST {
-                    self.add(&format!("{directory}/{name}"));
+                    self.add(&join(&directory, &name));
                 }
             }
         }
         for row in TABLE {
             if let capability::Kind::Data(path) = row.kind {
-                self.add(path.replace(VERSION, driver).trim_start_matches('/'));
+                for path in data_paths(path, driver) {
+                    self.add(&path);
+                }
             }
         }
         // Without this one it is no driver, whatever else is there.
@@ -156,7 +154,8 @@ impl Found {
     }
 
     fn nothing(&self, set: Set, driver: &str) -> Error {
-        let names = DIRECTORIES.iter().flat_map(|directory| self.names(directory));
+        let directories = self.directories();
+        let names = directories.iter().flat_map(|directory| self.names(directory));
         let versions: BTreeSet<_> =
             names.filter_map(|name| version_of(&name).map(|(_, version)| version.to_owned())).collect();
         let versions: Vec<_> = versions.into_iter().collect();
@@ -168,6 +167,10 @@ impl Found {
         Error::new(format!("{}: expected {set} of driver {driver}, found {found}", self.root.display()))
             .hint("set `driver` in the profile to the version that is installed, and [kernel] release to the kernel that it is for")
     }
+}
+
+fn join(directory: &str, name: &str) -> String {
+    if directory.is_empty() { name.to_owned() } else { format!("{directory}/{name}") }
 }
 
 fn is_gpu_module(path: &str) -> bool {
@@ -212,6 +215,10 @@ mod tests {
             "usr/lib/x86_64-linux-gnu/libcuda.so.550.163.01",
             "usr/lib/x86_64-linux-gnu/libc.so.6",
             "usr/lib/nvidia/current/nvidia-smi",
+            "usr/lib/x86_64-linux-gnu/nvidia/tesla-550/libnvidia-ml.so.550.163.01",
+            "usr/lib/libcuda.so.550.163.01",
+            "usr/share/vulkan/icd.d/nvidia_icd.x86_64.json",
+            "etc/vulkan/implicit_layer.d/nvidia_layers.json",
             "usr/lib/firmware/nvidia/550.163.01/gsp_ga10x.bin",
             "usr/lib/firmware/nvidia/999.1/gsp_ga10x.bin",
             "usr/lib/modules/6.12-x/updates/dkms/nvidia.ko.xz",
@@ -244,9 +251,13 @@ mod tests {
             found(&[Set::Driver], "550.163.01").unwrap(),
             [
                 "etc/OpenCL/vendors/nvidia.icd",
+                "etc/vulkan/implicit_layer.d/nvidia_layers.json",
                 "usr/bin/nvidia-smi",
+                "usr/lib/libcuda.so.550.163.01",
                 "usr/lib/nvidia/current/nvidia-smi",
                 "usr/lib/x86_64-linux-gnu/libcuda.so.550.163.01",
+                "usr/lib/x86_64-linux-gnu/nvidia/tesla-550/libnvidia-ml.so.550.163.01",
+                "usr/share/vulkan/icd.d/nvidia_icd.x86_64.json",
             ]
         );
         assert_eq!(

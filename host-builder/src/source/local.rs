@@ -11,21 +11,49 @@ use std::path::{Path, PathBuf};
 /// Files by the path that they have in the archive.
 pub type Files = BTreeMap<String, PathBuf>;
 
-/// Every regular file below a directory; links are left out, since what needs one is found by its own name.
+/// Every regular file below a directory. Of its links those count that lead out of it, to a file of the same name, as a directory of
+/// links into a store has them; what others lead to is found by its own name.
 pub fn below(directory: &Path) -> Result<Files> {
     let mut files = Files::new();
-    for entry in walkdir::WalkDir::new(directory).sort_by_file_name() {
-        let entry = entry.map_err(|error| {
-            Error::new(format!("reading {}", directory.display()))
-                .source(error)
-                .hint("check its files' owner and mode")
-        })?;
-        if entry.file_type().is_file() {
-            let path = entry.path().strip_prefix(directory).expect("entries are below the directory");
-            files.insert(path.to_string_lossy().into_owned(), entry.path().to_owned());
+    add(directory, directory, &mut files)?;
+    // `lib -> /nix/store/…/lib`.
+    for entry in std::fs::read_dir(directory).doing("reading", directory)? {
+        let path = entry.doing("reading", directory)?.path();
+        if path.is_symlink() && path.is_dir() && leads_out(directory, &path) {
+            add(directory, &path, &mut files)?;
         }
     }
     Ok(files)
+}
+
+/// What is below `part`, a directory in `whole` or a link in it.
+fn add(whole: &Path, part: &Path, files: &mut Files) -> Result<()> {
+    for entry in walkdir::WalkDir::new(part).sort_by_file_name() {
+        let entry = entry.map_err(|error| {
+            Error::new(format!("reading {}", part.display()))
+                .source(error)
+                .hint("check its files' owner and mode")
+        })?;
+        let (path, kind) = (entry.path(), entry.file_type());
+        let is_taken =
+            || kind.is_symlink() && path.is_file() && is_of_its_name(path) && leads_out(whole, path);
+        if kind.is_file() || is_taken() {
+            let name = path.strip_prefix(whole).expect("entries are below the directory");
+            files.insert(name.to_string_lossy().into_owned(), path.to_owned());
+        }
+    }
+    Ok(())
+}
+
+fn leads_out(directory: &Path, link: &Path) -> bool {
+    match (directory.canonicalize(), link.canonicalize()) {
+        (Ok(directory), Ok(target)) => !target.starts_with(directory),
+        _ => false,
+    }
+}
+
+fn is_of_its_name(link: &Path) -> bool {
+    link.canonicalize().is_ok_and(|target| target.file_name() == link.file_name())
 }
 
 /// Writes the archive: sorted, without owners and times.
@@ -61,6 +89,7 @@ mod tests {
                 fs::set_permissions(dir.path().join(name), mode).unwrap();
             }
             symlink("c", dir.path().join("link")).unwrap();
+            symlink("/etc/passwd", dir.path().join("other")).unwrap();
             let files = below(dir.path()).unwrap();
             assert_eq!(files.len(), 3);
             let out = tempfile::NamedTempFile::new().unwrap();
@@ -68,5 +97,21 @@ mod tests {
             fs::read(out.path()).unwrap()
         };
         assert_eq!(pack_of(0), pack_of(0o055));
+    }
+
+    #[test]
+    fn links_into_a_store_are_the_files_of_that_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |path: &str| dir.path().join(path);
+        for path in ["store/1-a/lib", "store/2-b/bin", "driver/lib"] {
+            fs::create_dir_all(at(path)).unwrap();
+        }
+        fs::write(at("store/1-a/lib/libcuda.so.1.2"), "a").unwrap();
+        fs::write(at("store/2-b/bin/nvidia-smi"), "b").unwrap();
+        symlink(at("store/1-a/lib/libcuda.so.1.2"), at("driver/lib/libcuda.so.1.2")).unwrap();
+        symlink("libcuda.so.1.2", at("driver/lib/libcuda.so.1")).unwrap();
+        symlink(at("store/2-b/bin"), at("driver/bin")).unwrap();
+        let names: Vec<_> = below(&at("driver")).unwrap().into_keys().collect();
+        assert_eq!(names, ["bin/nvidia-smi", "lib/libcuda.so.1.2"]);
     }
 }

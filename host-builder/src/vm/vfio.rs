@@ -1,12 +1,13 @@
 //! GPUs of this machine: whether one can be given to a guest, said before QEMU says it in its own words.
 
 use crate::error::{Error, Result};
+use image::pci;
 use std::fs;
 use std::path::Path;
 
 /// Checks that the PCI device is bound to vfio-pci, and returns its full address.
 pub fn check(address: &str) -> Result<String> {
-    check_from(Path::new("/sys/bus/pci/devices"), address)
+    check_from(Path::new(pci::DEVICES), address)
 }
 
 fn check_from(devices: &Path, address: &str) -> Result<String> {
@@ -27,24 +28,12 @@ fn check_from(devices: &Path, address: &str) -> Result<String> {
     )))
 }
 
-/// `01:00.0` and `0000:01:00.0`, in lower case, with the domain.
+/// A PCI address as sysfs has it, of any form of the field's tools.
 pub fn full_address(option: &str, text: &str) -> Result<String> {
-    completed(text).ok_or_else(|| {
+    pci::address(text).ok_or_else(|| {
         Error::new(format!("{option} expects a PCI address such as 0000:01:00.0, found {text:?}"))
             .hint("list NVIDIA's devices: lspci -D -d 10de:")
     })
-}
-
-fn completed(text: &str) -> Option<String> {
-    let text = text.to_ascii_lowercase();
-    let text = if text.matches(':').count() == 1 { format!("0000:{text}") } else { text };
-    let (rest, function) = text.split_once('.')?;
-    let parts: Vec<_> = rest.split(':').collect();
-    let hex = |part: &str, digits: usize| part.len() == digits && part.bytes().all(|b| b.is_ascii_hexdigit());
-    let [domain, bus, device] = parts[..] else { return None };
-    let good =
-        hex(domain, 4) && hex(bus, 2) && hex(device, 2) && matches!(function.as_bytes(), [b'0'..=b'7']);
-    good.then_some(text)
 }
 
 #[cfg(test)]
@@ -53,12 +42,10 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     #[test]
-    fn addresses_are_completed_or_refused() {
-        assert_eq!(completed("01:00.0").as_deref(), Some("0000:01:00.0"));
-        assert_eq!(completed("0001:0A:00.7").as_deref(), Some("0001:0a:00.7"));
-        for bad in ["", "01:00", "1:00.0", "01:00.8", "0000:01:00.0/..", "../01:00.0", "0000:01:00.00"] {
-            assert_eq!(completed(bad), None, "{bad}");
-        }
+    fn what_is_no_address_is_refused_with_the_option() {
+        assert_eq!(full_address("--vfio", "00000001:0A:00.7").unwrap(), "0001:0a:00.7");
+        let error = full_address("--vfio", "h100").unwrap_err();
+        assert!(error.to_string().starts_with("--vfio expects a PCI address"), "{error}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! From the name of a file to its row of the table.
 
+use super::installed::of_this_machine;
 use super::table::{DriverFile, Kind, TABLE, VERSION};
 
 /// Drivers of a lower major version are older than anything that is supported; the versions of other projects are low.
@@ -21,6 +22,9 @@ impl DriverFile {
     pub fn is(&self, file_name: &str, version: &str) -> bool {
         match self.kind {
             Kind::Separate(stem) => versioned(file_name, stem).is_some_and(is_dotted),
+            Kind::Data(_) => self.file_name(version).is_some_and(|name| {
+                name == file_name || of_this_machine(&name).is_some_and(|name| name == file_name)
+            }),
             _ => self.file_name(version).is_some_and(|name| name == file_name),
         }
     }
@@ -89,6 +93,9 @@ mod tests {
         assert_eq!(capabilities("libnvidia-nvvm70.so.4"), Some(&[Compute][..]));
         assert_eq!(capabilities("nvidia-smi"), Some(&[Utility][..]));
         assert_eq!(capabilities("nvidia_icd.json"), Some(&[Display, Graphics][..]));
+        let of_this_machine = format!("nvidia_icd.{}.json", std::env::consts::ARCH);
+        assert_eq!(capabilities(&of_this_machine), Some(&[Display, Graphics][..]));
+        assert_eq!(capabilities("nvidia_icd.i686.json"), None);
         assert_eq!(capabilities("libnvidia-egl-gbm.so.1.1.2"), Some(&[Display, Graphics][..]));
         assert_eq!(capabilities("libglxserver_nvidia.so.550.163.01"), Some(&[Display][..]));
         assert!(matches!(

@@ -2,16 +2,20 @@
 //! driver files each of them needs.
 
 mod classify;
+pub mod installed;
 mod table;
 
 pub use self::classify::{classify, version_of};
 pub use self::table::{DriverFile, Kind, TABLE, VERSION};
 
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The variable by which an image or its user asks for capabilities.
 pub const VARIABLE: &str = "NVIDIA_DRIVER_CAPABILITIES";
+/// Images of CUDA from before that variable say their version in the first of these, and not in the second. The toolkit gives
+/// them everything.
+const LEGACY: (&str, &str) = ("CUDA_VERSION", "NVIDIA_REQUIRE_CUDA");
 
 /// One capability. The names are those of NVIDIA's container toolkit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -81,6 +85,19 @@ impl std::str::FromStr for Capability {
     }
 }
 
+/// What an environment asks for, as the toolkit reads it: by [`VARIABLE`]; without it, an image of CUDA from before that variable
+/// gets everything.
+///
+/// # Errors
+/// [`UnknownCapability`] for a word that is none.
+pub fn requested_by(env: &BTreeMap<String, String>) -> Result<BTreeSet<Capability>, UnknownCapability> {
+    let says = |name: &str| env.get(name).is_some_and(|value| !value.is_empty());
+    match env.get(VARIABLE) {
+        None if says(LEGACY.0) && !says(LEGACY.1) => Ok(Capability::ALL.into()),
+        value => requested(value.map(String::as_str)),
+    }
+}
+
 /// What the value of [`VARIABLE`] asks for, as the toolkit reads it: unset or empty is [`Capability::DEFAULT`], `all`
 /// is everything, else names separated by commas.
 ///
@@ -136,6 +153,23 @@ mod tests {
         assert_eq!(of(Some("utility,all")).unwrap(), Capability::ALL);
         let error = of(Some("compute,graphic")).unwrap_err().to_string();
         assert!(error.contains("\"graphic\"") && error.contains("graphics"), "{error}");
+    }
+
+    #[test]
+    fn an_image_of_cuda_from_before_the_variable_gets_everything() {
+        let of = |env: &[(&str, &str)]| {
+            let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            requested_by(&env).unwrap()
+        };
+        let (all, default) = (BTreeSet::from(Capability::ALL), BTreeSet::from(Capability::DEFAULT));
+        let version = ("CUDA_VERSION", "8.0.61");
+        assert_eq!(of(&[version]), all);
+        assert_eq!(of(&[version, ("NVIDIA_REQUIRE_CUDA", "")]), all);
+        assert_eq!(of(&[version, ("NVIDIA_REQUIRE_CUDA", "cuda>=8.0")]), default);
+        assert_eq!(of(&[version, (VARIABLE, "")]), default);
+        assert_eq!(of(&[version, (VARIABLE, "video")]), BTreeSet::from([Capability::Video]));
+        assert_eq!(of(&[("CUDA_VERSION", "")]), default);
+        assert_eq!(of(&[]), default);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The note by which a CUDA compatibility library says on which drivers it runs.
+//! The note by which a libcuda says which CUDA it brings, and on which drivers it runs as a compatibility library.
 
 use serde::Deserialize;
 
@@ -11,19 +11,19 @@ const MAX_NOTE: u64 = 64 * 1024;
 /// Bytes of a note's header: length of the name, length of the content, type.
 const HEADER: usize = 12;
 
-/// What `.note.cuda.fwd_compatibility` says: JSON in a note of NVIDIA's. The format is that which the container
-/// toolkit's `enable-cuda-compat` hook reads.
+/// What `.note.cuda.fwd_compatibility` says: JSON in a note of NVIDIA's. The keys are as drivers 580, 595 and 615 have them; the
+/// container toolkit's `enable-cuda-compat` hook reads them in any case.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Compat {
     /// Version of CUDA that the library brings: `13.1`.
-    #[serde(rename = "CUDA Version", default)]
+    #[serde(rename = "CUDA version", alias = "CUDA Version", default)]
     pub cuda_version: String,
     /// Branches (major versions) of the kernel's driver on which it runs.
-    #[serde(rename = "Driver", default)]
+    #[serde(rename = "driver", alias = "Driver", default)]
     pub drivers: Vec<u32>,
 }
 
-/// Reads the note of a libcuda. `None` when it has none, as those of before CUDA 12.
+/// Reads the note of a libcuda. `None` when it has none, as that of driver 550 and older ones.
 ///
 /// # Errors
 /// [`ElfError`] when the file is no ELF file, or when the note is there and cannot be read.
@@ -99,8 +99,7 @@ mod tests {
         note
     }
 
-    const JSON: &[u8] =
-        br#"{"Format": 1, "CUDA Version": "13.1", "Driver": [535, 550, 590], "Device": [1, 2]}"#;
+    const JSON: &[u8] = br#"{"format":1,"CUDA version":"13.1","driver":[535,550,590],"device":[1,2]}"#;
 
     #[test]
     fn the_note_is_read_whatever_its_padding() {
@@ -112,6 +111,14 @@ mod tests {
             let file = with_section(SECTION, &note(b"NVIDIA Corporation\0", content, stated));
             assert_eq!(cuda_compat(file.as_slice()).unwrap(), Some(expected.clone()));
         }
+    }
+
+    #[test]
+    fn keys_are_read_in_the_case_of_the_toolkit_too() {
+        let json = br#"{"Format": 1, "CUDA Version": "13.1", "Driver": [535], "Device": [1, 2]}"#;
+        let file = with_section(SECTION, &note(b"NVIDIA Corporation\0", json, json.len()));
+        let expected = Compat { cuda_version: "13.1".into(), drivers: vec![535] };
+        assert_eq!(cuda_compat(file.as_slice()).unwrap(), Some(expected));
     }
 
     #[test]

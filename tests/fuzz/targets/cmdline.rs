@@ -3,7 +3,7 @@
 
 use image::capability;
 use image::config::{Config, words};
-use image::requirement::{Facts, cuda_of_driver, evaluate};
+use image::requirement::{Facts, evaluate};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
@@ -13,7 +13,6 @@ fuzz_target!(|data: &[u8]| {
         assert!(config.unknown.len() + config.command().len() <= words(&text).len());
     }
     let _ = capability::requested(Some(&text));
-    let _ = cuda_of_driver(&text);
-    let _ = evaluate(&text, &Facts::of_driver("550.163.01"));
-    let _ = evaluate("cuda>=12.4,driver<551", &Facts::of_driver(&text));
+    let _ = evaluate(&text, &Facts::of_driver("550.163.01", Some(&text)));
+    let _ = evaluate("cuda>=12.4,driver<551", &Facts::of_driver(&text, None));
 });

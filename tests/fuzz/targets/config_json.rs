@@ -18,6 +18,6 @@ fuzz_target!(|data: &[u8]| {
     assert!(config.volumes.iter().all(|v| v.path.starts_with('/') && v.device.starts_with("/dev/")));
     let _ = Request::of_config(&config);
     for (_, value) in requirements(&config.env) {
-        let _ = evaluate(&value, &Facts::of_driver("550.163.01"));
+        let _ = evaluate(&value, &Facts::of_driver("550.163.01", None));
     }
 });

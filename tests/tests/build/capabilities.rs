@@ -17,6 +17,7 @@ use image::{
     capability::{Capability, TABLE, classify},
     layout,
     manifest::{File as Entry, Kind, Manifest},
+    requirement::Facts,
 };
 use rig::build::{cache, initrd, program};
 
@@ -205,6 +206,14 @@ fn libraries_are_of_the_width_that_their_directory_is_for() {
     assert!(wide > 40 && narrow > 20, "{wide} and {narrow}");
     let of_32 = packed().0.files.iter().filter(|file| file.path.starts_with("/usr/lib32/nvidia/lib"));
     assert!(of_32.into_iter().all(|file| file.origin.contains(":i386 ")));
+}
+
+/// NVIDIA's table has 12.4 for branch 550; the driver's PTX compiler says it.
+#[test]
+fn the_cuda_version_is_told_by_the_drivers_own_files() {
+    let cuda = packed().0.driver.as_ref().unwrap().cuda.clone();
+    assert_eq!(cuda, Facts::of_driver(driver(), None).cuda_in_words());
+    assert_eq!(all().report["cuda"].as_str(), cuda.as_deref());
 }
 
 #[test]

@@ -42,14 +42,18 @@ fn stub(image: &Path) -> Setup {
     with_root(with_driver(image, stub_build())).gpu(Model::H100)
 }
 
-/// The stub, whose misc device stands where nvidiactl belongs, in an image whose plan has no nvidia-uvm.
+/// The stub, whose misc device stands where nvidiactl belongs, in an image whose plan has no nvidia-uvm, nor one of the programs.
 #[test]
-fn a_plan_without_uvm_and_a_foreign_device_in_a_nodes_place_are_told() {
+fn a_plan_without_uvm_or_a_program_and_a_foreign_device_in_a_nodes_place_are_told() {
     let dir = tempfile::tempdir().unwrap();
     let image = variant(&stub_build().initrd, dir.path(), |variant| {
-        variant.edit_manifest(|manifest| manifest.modules.retain(|module| module.name != "nvidia_uvm"));
+        variant.edit_manifest(|manifest| {
+            manifest.modules.retain(|module| module.name != "nvidia_uvm");
+            manifest.files.retain(|file| file.path != "/usr/bin/nvidia-modprobe");
+        });
     });
     let status = failed(stub(&image).cmdline("nvidia.node=nvidiactl"));
+    told(&status, Code::DriverFileMissing, Severity::Info, "nvidia-modprobe is missing (capability utility)");
     let missing = told(&status, Code::UvmMissing, Severity::Error, "");
     assert!(
         missing.message.contains("nvidia-uvm") && missing.message.contains("CUDA cannot start"),

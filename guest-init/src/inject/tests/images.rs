@@ -98,6 +98,32 @@ fn compatibility_libraries_are_used_when_they_are_newer_and_allow_the_driver() {
     assert!(report.resolved.iter().all(|r| r.expected && r.version.as_deref() == Some("550.163.01")));
 }
 
+/// Images of NGC keep them one deeper and make the link to them when they start; conda's package has a directory of its own; some
+/// only name them to the loader.
+#[test]
+fn compatibility_libraries_are_found_however_an_image_lays_them_out() {
+    for (dir, library_path) in [
+        ("usr/local/cuda-13.1/compat/lib.real", None),
+        ("usr/local/cuda/compat_orin", None),
+        ("opt/cuda/compat", None),
+        ("opt/conda/cuda-compat", None),
+        ("opt/conda/envs/train/cuda-compat", None),
+        ("srv/cuda-compat", Some("/srv/cuda-compat")),
+        ("srv/compat/lib", Some("/srv/compat/lib")),
+    ] {
+        let f = fixture();
+        let compat = f.at("root").join(dir);
+        fs::create_dir_all(&compat).unwrap();
+        fs::write(compat.join("libcuda.so.590.44.01"), library("libcuda.so.1")).unwrap();
+        symlink("libcuda.so.590.44.01", compat.join("libcuda.so.1")).unwrap();
+        let asked = Request { library_path: library_path.map(Into::into), ..request() };
+        let report = f.copy(&asked).unwrap();
+        assert_eq!(report.compat_dir, Some(format!("/{dir}")));
+        assert_eq!(report.resolved[0].version.as_deref(), Some("590.44.01"), "{dir}");
+        assert!(report.masked.is_empty() && report.resolved[0].expected, "{dir}: {report:?}");
+    }
+}
+
 #[test]
 fn a_container_without_glibc_is_left_untouched() {
     let f = fixture();
@@ -143,6 +169,26 @@ fn a_driver_directory_must_hold_one_driver() {
     assert!(matches!(f.copy(&request()), Err(InjectError::DriverVersions { .. })));
     fs::remove_dir_all(f.at("driver/usr/lib")).unwrap();
     assert!(matches!(f.copy(&request()), Err(InjectError::NoDriver { .. })));
+}
+
+#[test]
+fn programs_of_another_driver_are_hidden_where_programs_are_looked_for() {
+    let f = fixture();
+    for dir in ["root/usr/local/bin", "root/opt/bin", "root/srv"] {
+        fs::create_dir_all(f.at(dir)).unwrap();
+        fs::write(f.at(dir).join("nvidia-smi"), library("x")).unwrap();
+    }
+    // Somebody's own; no program of the driver; one that the container is not given.
+    fs::write(f.at("root/opt/bin/nvidia-modprobe"), "#!/bin/sh\n").unwrap();
+    fs::write(f.at("root/opt/bin/other"), library("x")).unwrap();
+    fs::write(f.at("root/opt/bin/nv-fabricmanager"), library("x")).unwrap();
+    let asked = Request { path: Some("/usr/local/bin:/opt/bin:/usr/bin".into()), ..request() };
+    let report = f.layer(&asked).unwrap();
+    assert_eq!(report.masked, ["/opt/bin/nvidia-smi", "/usr/local/bin/nvidia-smi"]);
+    let report = f.copy(&asked).unwrap();
+    assert_eq!(report.masked, ["/opt/bin/nvidia-smi", "/usr/local/bin/nvidia-smi"]);
+    assert!(f.at("root/srv/nvidia-smi").exists() && f.at("root/usr/bin/nvidia-smi").exists());
+    assert_eq!(f.copy(&asked).unwrap().changed, 0);
 }
 
 #[test]

@@ -1,6 +1,8 @@
 mod copy;
+mod graphics;
 mod images;
 mod overlay;
+mod trees;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -90,6 +92,7 @@ fn make_driver(driver: &Path, version: &str) {
     fs::write(driver.join("usr/lib/nvidia/libnvidia-nvvm70.so.4"), library("libnvidia-nvvm70.so.4")).unwrap();
     fs::write(driver.join("usr/lib/nvidia/README"), "no library").unwrap();
     fs::write(driver.join("usr/bin/nvidia-smi"), format!("program of {version}")).unwrap();
+    fs::write(driver.join("usr/bin/nvidia-modprobe"), "program").unwrap();
     fs::write(driver.join("usr/bin/ls"), "not the driver's").unwrap();
 }
 

@@ -26,6 +26,8 @@ pub struct Report {
     pub arch: Option<String>,
     pub kernel_releases: Vec<String>,
     pub driver: Option<String>,
+    /// The CUDA version that the driver brings, where its own files told it.
+    pub cuda: Option<String>,
     pub capabilities: Vec<String>,
     /// Where the driver's files are.
     pub payload: Option<Payload>,
@@ -83,6 +85,7 @@ impl Report {
             arch: None,
             kernel_releases: modules::releases(tree),
             driver: None,
+            cuda: None,
             capabilities: Vec::new(),
             payload: None,
             init: init(tree),
@@ -114,6 +117,7 @@ impl Report {
         if let Some(driver) = manifest.driver {
             self.firmware = driver.firmware;
             self.driver = Some(driver.version);
+            self.cuda = driver.cuda;
         }
     }
 }

@@ -26,7 +26,8 @@ impl fmt::Display for Report {
         row(out, "profile", &text(&self.profile))?;
         row(out, "architecture", &text(&self.arch))?;
         row(out, "kernel", &self.kernel_releases.join(" "))?;
-        row(out, "driver", &text(&self.driver))?;
+        let cuda = self.cuda.as_ref().map(|cuda| format!(", CUDA {cuda}")).unwrap_or_default();
+        row(out, "driver", &format!("{}{cuda}", text(&self.driver)))?;
         row(out, "capabilities", &self.capabilities.join(" "))?;
         row(out, "payload", self.payload.as_ref().map_or("", payload))?;
         row(out, "init", self.init.as_deref().unwrap_or("none: the kernel starts nothing of it"))?;

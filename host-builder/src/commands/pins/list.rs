@@ -7,7 +7,7 @@ use crate::lock::Lock;
 use crate::profile::{EMBEDDED, Profile};
 use crate::resolve::missing;
 use crate::ui::{megabytes, print, print_json};
-use image::requirement::cuda_of_driver;
+use image::requirement::Facts;
 use serde::Serialize;
 
 #[derive(Debug, Serialize)]
@@ -66,7 +66,7 @@ fn row(profile: &Profile, text: &str, lock: Option<&Lock>, cache: &Cache) -> Res
         profile: profile.name.clone(),
         kernel: release.cloned().unwrap_or_else(|| "-".into()),
         driver: driver.clone(),
-        cuda: cuda_of_driver(driver).map_or_else(|| "-".into(), |[major, minor]| format!("{major}.{minor}")),
+        cuda: Facts::of_driver(driver, None).cuda_in_words().unwrap_or_else(|| "-".into()),
         released: released.unwrap_or_else(|| "-".into()),
         artifacts,
     })

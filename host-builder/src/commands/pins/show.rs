@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::lock::Lock;
 use crate::profile::Profile;
 use crate::ui::{megabytes, print, print_json};
-use image::requirement::cuda_of_driver;
+use image::requirement::Facts;
 use std::fmt::Write;
 
 /// Runs the command.
@@ -31,7 +31,7 @@ pub fn run(args: &Show) -> Result<()> {
 }
 
 fn text(profile: &Profile, lock: &Lock, here: &[bool]) -> String {
-    let cuda = cuda_of_driver(&lock.driver).map(|[major, minor]| format!(", CUDA {major}.{minor}"));
+    let cuda = Facts::of_driver(&lock.driver, None).cuda_in_words().map(|cuda| format!(", CUDA {cuda}"));
     let mut text = format!("profile  {}: {}\n", profile.name, profile.description);
     let _ = writeln!(text, "driver   {}{}", lock.driver, cuda.unwrap_or_default());
     if lock.driver != profile.driver {

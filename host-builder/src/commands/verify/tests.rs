@@ -23,7 +23,7 @@ pub fn manifest() -> Manifest {
         profile: "p".into(),
         arch: "x86_64".into(),
         kernel_release: "6.12".into(),
-        driver: Some(Driver { version: "550.1".into(), firmware: vec![], gpus: vec![] }),
+        driver: Some(Driver { version: "550.1".into(), cuda: None, firmware: vec![], gpus: vec![] }),
         capabilities: vec![],
         payload: Payload::Files,
         modules: vec![],

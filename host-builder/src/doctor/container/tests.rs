@@ -2,7 +2,6 @@
 //! end-to-end tests.
 
 use super::*;
-use image::config::DriverFiles;
 use serde_json::json;
 
 fn answer(more: &serde_json::Value) -> Answer {
@@ -18,6 +17,10 @@ fn answer(more: &serde_json::Value) -> Answer {
         all[key] = value.clone();
     }
     serde_json::from_value(all).unwrap()
+}
+
+fn driver(version: &str) -> Facts {
+    Facts::of_driver(version, None)
 }
 
 fn found(code: &str, severity: &str) -> serde_json::Value {
@@ -100,7 +103,7 @@ fn a_requirement_is_met_unmet_or_unknown() {
     let check = |value: &str| {
         let mut config = Config::default();
         config.env.insert("NVIDIA_REQUIRE_CUDA".into(), value.into());
-        requires(Some(&config), "550.163.01")
+        requires(Some(&config), &driver("550.163.01"))
     };
     assert_eq!(check("cuda>=12.4").verdict, Outcome::Pass);
     assert!(check("brand=tesla,driver>=535").found.contains("taken to hold"));
@@ -110,8 +113,8 @@ fn a_requirement_is_met_unmet_or_unknown() {
         "{unmet:?}"
     );
     assert_eq!(check("speed>=3").verdict, Outcome::Fail);
-    assert!(requires(Some(&Config::default()), "550.1").found.contains("nothing is required"));
-    assert!(requires(None, "550.1").verdict == Outcome::Warn);
+    assert!(requires(Some(&Config::default()), &driver("550.1")).found.contains("nothing is required"));
+    assert!(requires(None, &driver("550.1")).verdict == Outcome::Warn);
 }
 
 #[test]
@@ -120,12 +123,18 @@ fn a_bad_configuration_is_an_error_with_a_remedy() {
     let path = dir.path().join("config.json");
     std::fs::write(&path, "{\"cmd\": 7}").unwrap();
     assert!(read_config(&path).unwrap_err().remedy().unwrap().contains("Config disk"));
-    let text =
-        r#"{"env": {"NVIDIA_DRIVER_CAPABILITIES": "all", "LD_LIBRARY_PATH": "/x"}, "driver_files": "keep"}"#;
-    std::fs::write(&path, text).unwrap();
-    let wishes = wishes(&read_config(&path).unwrap());
-    assert_eq!(wishes.capabilities.as_deref(), Some("all"));
-    assert_eq!((wishes.library_path.as_deref(), wishes.driver_files), (Some("/x"), DriverFiles::Keep));
+}
+
+#[test]
+fn gpus_that_no_guest_has_are_refused_in_the_guests_own_words() {
+    let mut config = Config::default();
+    config.env.insert("NVIDIA_VISIBLE_DEVICES".into(), "0".into());
+    assert_eq!(devices(None, &answer(&json!({}))), Check::pass("container-gpus", "all"));
+    assert_eq!(devices(Some(&config), &answer(&json!({}))).found, "NVIDIA_VISIBLE_DEVICES=0");
+    let refused = answer(&found("config-invalid", "error"));
+    let check = devices(Some(&config), &refused);
+    assert_eq!((check.verdict, check.found.as_str(), check.remedy.as_str()), (Outcome::Fail, "what", "do"));
+    assert_eq!(files(&refused).verdict, Outcome::Pass, "it is told once");
 }
 
 /// A finding of which nobody here knows anything is not swallowed.
@@ -153,9 +162,9 @@ fn what_is_not_known_of_a_requirement_or_of_a_key_is_no_pass() {
         config
     };
     let asks = config(r#"{"env": {"NVIDIA_REQUIRE_CUDA": "cuda>=12.0"}}"#);
-    assert_eq!(requires(Some(&asks), "550.163.01").verdict, Outcome::Pass);
-    let check = requires(Some(&asks), "304.1");
+    assert_eq!(requires(Some(&asks), &driver("550.163.01")).verdict, Outcome::Pass);
+    let check = requires(Some(&asks), &driver("304.1"));
     assert!(check.verdict == Outcome::Warn && check.found.contains("which CUDA version"), "{check:?}");
-    let check = requires(Some(&config(r#"{"entrypiont": ["x"]}"#)), "550.163.01");
+    let check = requires(Some(&config(r#"{"entrypiont": ["x"]}"#)), &driver("550.163.01"));
     assert!(check.verdict == Outcome::Warn && check.found.contains("entrypiont"), "{check:?}");
 }

@@ -124,7 +124,7 @@ fn a_gpu_is_in_the_built_in_list() {
 }
 
 fn packed(chips: Result<Vec<Chip>, String>) -> Packed {
-    let driver = Driver { version: "550.163.01".into(), firmware: Vec::new(), gpus: Vec::new() };
+    let driver = Driver { version: "550.163.01".into(), cuda: None, firmware: Vec::new(), gpus: Vec::new() };
     let manifest = Manifest {
         format: FORMAT,
         builder: String::new(),

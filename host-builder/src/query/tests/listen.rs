@@ -80,7 +80,7 @@ fn whoever_sends_something_else_is_cut_off_and_the_others_go_on() {
     let next = || told.recv_timeout(SOON).unwrap();
     let lies = [
         (b"GET / HTTP/1.1\r\n\r\n".to_vec(), "not-our-protocol"),
-        (b"gpui\x06\0\0\0\xff\xff\xff\xff".to_vec(), "too-large"),
+        (b"gpui\x07\0\0\0\xff\xff\xff\xff".to_vec(), "too-large"),
         (b"gpui\x03\0\0\0\x01\0\0\0\0".to_vec(), "other-version"),
         (frame(&Reply::Status(Box::default())), "malformed"),
     ];

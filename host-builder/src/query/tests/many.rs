@@ -136,7 +136,7 @@ fn a_reply_full_of_findings_costs_bounded_time_and_is_one_row() {
         ..Status::default()
     };
     let million = FakeGuest::answering(after_ok(&frame(&Reply::Status(Box::new(status)))));
-    let huge = FakeGuest::answering(after_ok(b"gpui\x06\0\0\0\xff\xff\xff\xff"));
+    let huge = FakeGuest::answering(after_ok(b"gpui\x07\0\0\0\xff\xff\xff\xff"));
     let endless = FakeGuest::new(|_, mut stream| while stream.write_all(&[b'x'; 4096]).is_ok() {});
     let text = table(&self::rows(&[&million, &huge, &endless], SOON).0, false);
     for name in ["malformed", "too-large", "not-our-protocol"] {
