@@ -1,10 +1,12 @@
 //! Unpacks one segment as a stream, and says where it ended.
 
+use super::blocks;
 use super::detect::Compression;
-use super::lz4;
+use super::lz4::Lz4;
+use super::lzop::Lzop;
 use std::io::{self, BufRead, Read};
 
-/// Memory that unpacking xz may take; the largest preset needs 65 MiB.
+/// Memory that unpacking xz or lzma may take; the largest preset needs 65 MiB.
 const XZ_MEMORY: u64 = 128 << 20;
 /// Windows of zstd above this are refused, by the kernel as well.
 const ZSTD_WINDOW_LOG: u32 = 27;
@@ -56,7 +58,12 @@ pub fn decoder<'a>(compression: Compression, input: impl BufRead + 'a) -> io::Re
             decoder.window_log_max(ZSTD_WINDOW_LOG)?;
             Box::new(decoder)
         }
-        Compression::Lz4 => Box::new(lz4::Decoder::new(input)),
+        Compression::Lz4 => Box::new(blocks::Decoder::new(input, Lz4::default())),
+        Compression::Lzop => Box::new(blocks::Decoder::new(input, Lzop::default())),
+        Compression::Lzma => {
+            let stream = liblzma::stream::Stream::new_lzma_decoder(XZ_MEMORY)?;
+            Box::new(liblzma::bufread::XzDecoder::new_stream(input, stream))
+        }
         Compression::Bzip2 => Box::new(bzip2::bufread::BzDecoder::new(input)),
     })
 }

@@ -3,7 +3,7 @@
 
 use super::source::exact;
 use super::walk::words;
-use super::{Archive, MAX_SEGMENTS, Source, strict};
+use super::{Archive, MAX_SEGMENTS, Source, lzop, strict};
 use crate::error::Result;
 use serde::Serialize;
 use std::fmt;
@@ -28,6 +28,10 @@ pub enum Compression {
     Lz4,
     /// One bzip2 stream.
     Bzip2,
+    /// One stream of LZMA, as before xz.
+    Lzma,
+    /// One file of lzop.
+    Lzop,
 }
 
 impl Compression {
@@ -40,6 +44,8 @@ impl Compression {
             [0x28, 0xb5, 0x2f, 0xfd, ..] => Some(Self::Zstd),
             [0x02, 0x21, 0x4c, 0x18, ..] => Some(Self::Lz4),
             [b'B', b'Z', b'h', ..] => Some(Self::Bzip2),
+            [0x5d, 0, ..] => Some(Self::Lzma),
+            [0x89, b'L', ..] => Some(Self::Lzop),
             _ => None,
         }
     }
@@ -53,6 +59,8 @@ impl Compression {
             Self::Zstd => "zstd",
             Self::Lz4 => "lz4",
             Self::Bzip2 => "bzip2",
+            Self::Lzma => "lzma",
+            Self::Lzop => "lzop",
         }
     }
 }
@@ -113,6 +121,7 @@ impl<'a> Locator<'a> {
                 (Some(size), unpacked)
             }
             Compression::Lz4 => (Some(lz4_frames(source, offset).map_err(failed(offset))?), None),
+            Compression::Lzop => (Some(lzop::size(source, offset).map_err(failed(offset))?), None),
             _ => (None, None),
         };
         Ok(Some(Located { offset, compression, size, unpacked }))
@@ -126,8 +135,6 @@ fn unknown(head: &[u8]) -> String {
         [0x04, 0x22, 0x4d, 0x18, ..] => {
             ", which is lz4's newer frame: the kernel reads only the legacy one (lz4 -l)"
         }
-        [0x5d, 0, 0, ..] => ", which is lzma: not read by this program",
-        [0x89, b'L', b'Z', b'O', ..] => ", which is lzop: not read by this program",
         [0x27, 0x05, 0x19, 0x56, ..] => {
             ", which is a uImage of U-Boot: the initramfs is behind its first 64 bytes (tail -c +65)"
         }

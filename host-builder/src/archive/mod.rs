@@ -5,12 +5,14 @@
 //! or refuse, is an error; what it makes of the entries is a [`Tree`]. The file is hostile: every length is bounded, and
 //! whatever is not an archive is an error that names its offset.
 
+mod blocks;
 mod boot_config;
 pub mod codec;
 mod collect;
 mod detect;
 pub mod extract;
 mod lz4;
+mod lzop;
 mod source;
 mod strict;
 mod take;

@@ -1,11 +1,13 @@
 //! What the kernel's decompressors refuse, or read in another way, although others take it. The kernel stops there and boots with what it has
 //! unpacked by then: an image that it reads in part must not look whole.
 //!
-//! Sources: lib/decompress_inflate.c, lib/xz/xz_dec_stream.c and lib/decompress_bunzip2.c of Linux; the formats' own documents.
+//! Sources: lib/decompress_inflate.c, lib/xz/xz_dec_stream.c, lib/decompress_bunzip2.c and lib/decompress_unlzma.c of Linux; the formats' own
+//! documents.
 
-use super::source::exact;
+use super::codec::decoder;
+use super::source::{Section, exact};
 use super::{Compression, Segment, Source};
-use std::io;
+use std::io::{self, BufReader, Read};
 
 /// Bits of a gzip header's flags that change nothing behind it (FTEXT), and the one that the kernel knows (FNAME).
 const GZIP_FLAGS: u8 = 0x01 | 0x08;
@@ -16,6 +18,8 @@ const XZ_FOOTER: u64 = 12;
 /// Filters by their ids in the xz format.
 const XZ_X86: u8 = 0x04;
 const XZ_LZMA2: u8 = 0x21;
+/// Where an lzma header has the size of the content: behind the properties and the dictionary's size.
+const LZMA_SIZE: u64 = 5;
 /// How a block of bzip2 begins: 48 bits, at any bit.
 const BZIP2_BLOCK: u128 = 0x3141_5926_5359;
 
@@ -46,6 +50,7 @@ pub fn whole(source: &dyn Source, segment: &Segment) -> io::Result<()> {
     match segment.compression {
         Compression::Xz => xz_blocks(source, segment.offset, segment.size),
         Compression::Bzip2 => bzip2_blocks(source, segment.offset, segment.size),
+        Compression::Lzma => lzma_end(source, segment.offset, segment.size),
         _ => Ok(()),
     }
 }
@@ -115,6 +120,27 @@ fn bzip2_blocks(source: &dyn Source, offset: u64, size: u64) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// A marker of the end behind content whose size the header says: the kernel stops at the size, and takes the marker for what follows. It has
+/// 26 bits at least that cannot be compressed. Where there is none, the decoder needs all bytes but perhaps the last one, which is then zero, and the kernel
+/// skips it.
+fn lzma_end(source: &dyn Source, offset: u64, size: u64) -> io::Result<()> {
+    let unpacked = u64::from_le_bytes(exact(source, offset + LZMA_SIZE)?);
+    if unpacked == u64::MAX {
+        return Ok(());
+    }
+    let part = BufReader::new(Section { source, position: offset, end: offset + size - 2 });
+    let mut part = decoder(Compression::Lzma, part)?;
+    let (mut found, mut buffer) = (0, vec![0; 1 << 16]);
+    // The part ends in an error.
+    while let Ok(got @ 1..) = part.read(&mut buffer) {
+        found += got as u64;
+    }
+    if found < unpacked {
+        return Ok(());
+    }
+    refused("an lzma stream with its size in the header and a marker of its end: the kernel stops before the marker".to_owned())
 }
 
 fn refused<T>(what: String) -> io::Result<T> {

@@ -149,9 +149,16 @@ fn images() -> std::io::Result<()> {
     fs::write("seeds/cpio/checksums", archive(true)?)?;
     fs::write("seeds/segments/plain", &plain)?;
     let mut all = plain;
-    for (program, options) in
-        [("gzip", "-c"), ("xz", "-c"), ("zstd", "-qc"), ("lz4", "-lqc"), ("bzip2", "-c")]
-    {
+    let programs = [
+        ("gzip", "-c"),
+        ("xz", "-c"),
+        ("zstd", "-qc"),
+        ("lz4", "-lqc"),
+        ("bzip2", "-c"),
+        ("lzma", "-c"),
+        ("lzop", "-c"),
+    ];
+    for (program, options) in programs {
         let output = Command::new(program).args([options, "seeds/cpio/plain"]).output()?;
         fs::write(format!("seeds/segments/{program}"), &output.stdout)?;
         all.extend(output.stdout);

@@ -211,6 +211,48 @@ fn a_randomised_block_of_bzip2_is_refused() {
     assert!(read(&image).is_err());
 }
 
+/// An archive with the file `init`, by a program that writes the content's size and no marker of its end (lzma_alone 9.22).
+const LZMA_OF_KNOWN_SIZE: &[u8] = b"\x5d\x00\x00\x80\x00\xf4\x00\x00\x00\x00\x00\x00\x00\x00\x18\x0d\xdd\x04\x63\x9c\x72\x1b\x76\xa1\xc0\xda\x39\xaf\x94\xfa\x08\x00\x44\x38\xa7\xab\x61\xa3\x1b\x92\x97\x58\xa8\xf7\x47\xa0\x5c\x82\x60\x2e\x6e\x4f\xd4\x24\x72\xae\x20\xa7\x33\xb3\x99\x10\xff\xe6\x55\x33\xa5\x89\x27\x9a\x80\x00";
+
+#[test]
+fn an_lzma_stream_ends_where_it_ends_for_the_kernel() {
+    assert_eq!(names(LZMA_OF_KNOWN_SIZE), ["init"]);
+    assert_eq!(names(&[LZMA_OF_KNOWN_SIZE, &sample("b")].concat()).len(), 4);
+    // Both a size and a marker.
+    let mut both = compressed(Compression::Lzma, &sample("a"));
+    both[5..13].copy_from_slice(&(sample("a").len() as u64).to_le_bytes());
+    assert!(fault(&both).contains("a marker of its end"), "{}", fault(&both));
+    // Less than there is, for the kernel.
+    both[5..13].copy_from_slice(&100_u64.to_le_bytes());
+    assert!(read(&both).is_err());
+}
+
+#[test]
+fn an_lzop_file_has_the_checksums_that_the_kernel_skips() {
+    let archive = sample("a");
+    for args in [&["-1"][..], &["-9"], &["--crc32"]] {
+        let image = through("lzop", &[&["-c"], args].concat(), &archive);
+        assert_eq!(names(&image).len(), 3, "{args:?}");
+    }
+    assert!(
+        fault(&through("lzop", &["-c", "--no-checksum"], &archive)).contains("an lzop header with flags")
+    );
+    // A block of more than the kernel has room for, and one that is larger than what it unpacks to.
+    let image = compressed(Compression::Lzop, &archive);
+    let first = image.len() - lzop_blocks(&image).len();
+    for (unpacked, packed) in [(256 * 1024 + 1_u32, 1_u32), (10, 11), (10, 0)] {
+        let mut image = image.clone();
+        image[first..first + 4].copy_from_slice(&unpacked.to_be_bytes());
+        image[first + 4..first + 8].copy_from_slice(&packed.to_be_bytes());
+        assert!(fault(&image).contains("an lzop block of"), "{}", fault(&image));
+    }
+}
+
+/// What follows the header: here it has no name.
+fn lzop_blocks(image: &[u8]) -> &[u8] {
+    &image[9 + 2 + 6 + 16 + 1 + usize::from(image[33]) + 4..]
+}
+
 #[test]
 fn boot_configuration_is_cut_off_as_the_kernel_does() {
     let with = |config: &[u8], sum: u32, padding: usize| {

@@ -50,12 +50,14 @@ fn through(program: &str, args: &[&str], input: &[u8]) -> Vec<u8> {
 }
 
 /// Each kind of compression with a program that makes it.
-const PROGRAMS: [(Compression, &str, &[&str]); 6] = [
+const PROGRAMS: [(Compression, &str, &[&str]); 8] = [
     (Compression::Gzip, "gzip", &["-c"]),
     (Compression::Xz, "xz", &["-c", "--check=crc32"]),
     (Compression::Zstd, "zstd", &["-c", "-q"]),
     (Compression::Lz4, "lz4", &["-c", "-l", "-q"]),
     (Compression::Bzip2, "bzip2", &["-c"]),
+    (Compression::Lzma, "xz", &["-c", "--format=lzma"]),
+    (Compression::Lzop, "lzop", &["-c"]),
     (Compression::None, "cat", &[]),
 ];
 
