@@ -138,7 +138,7 @@ fn the_drivers_own_list_decides_and_what_no_driver_is_without_stays() {
 }
 
 #[test]
-fn a_data_file_must_name_a_selected_library_and_no_path() {
+fn a_data_file_must_name_a_selected_library() {
     let with = |content: &str| {
         let icd = Packages::new().with("usr/share/vulkan/icd.d/nvidia_icd.json", false, content.as_bytes());
         let wanted = wanted::wanted(&icd.trees, &set(&[Graphics]), DRIVER).unwrap().0;
@@ -156,6 +156,36 @@ fn a_data_file_must_name_a_selected_library_and_no_path() {
         let error = with(content).unwrap_err();
         assert!(error.to_string().contains(text), "{error}");
     }
+}
+
+/// Packages for RPM: the machine in the name, and the library by its path on their own system.
+#[test]
+fn a_data_file_under_a_name_of_its_machine_and_with_a_path_goes_to_its_usual_place() {
+    let icd = format!("usr/share/vulkan/icd.d/nvidia_icd.{}.json", std::env::consts::ARCH);
+    let packages = Packages::new()
+        .with(&icd, false, br#"{"ICD": {"library_path": "/usr/lib64/libGLX_nvidia.so.550.163.01"}}"#)
+        .with("usr/share/vulkan/icd.d/nvidia_icd.i686.json", false, b"of 32 bits")
+        .with("usr/lib64/libGLX_nvidia.so.550.163.01", false, &elf(2));
+    let wanted = wanted::wanted(&packages.trees, &set(&[Graphics]), DRIVER).unwrap().0;
+    let found = |name: &str| {
+        let wanted = wanted.iter().find(|wanted| wanted.name.starts_with(name)).unwrap();
+        find::find(&packages.trees, wanted, Width::Native, DRIVER).unwrap().unwrap()
+    };
+    let (icd, library) = (found("nvidia_icd.json"), found("libGLX_nvidia"));
+    assert_eq!(icd.file.path, "/usr/share/gpu-initrd/data/usr/share/vulkan/icd.d/nvidia_icd.json");
+    needs::check_data(&[icd, library]).unwrap();
+}
+
+#[test]
+fn a_script_in_a_programs_place_is_named_unless_the_program_is_elsewhere() {
+    let of = |packages: &Packages| select(&packages.trees, &[], &set(&[Utility]), DRIVER, Absent::IsAnError);
+    let mut both = utility().with("usr/bin/nvidia-smi", true, b"#!/bin/sh\nexec x\n");
+    both.trees.rotate_right(1);
+    let chosen = of(&both).unwrap().files;
+    assert!(chosen.iter().any(|file| file.file.path == "usr/lib/nvidia/current/nvidia-smi"), "{chosen:?}");
+    both.trees.retain(|tree| tree.files[0].path != "usr/lib/nvidia/current/nvidia-smi");
+    let error = of(&both).unwrap_err();
+    assert!(error.to_string().ends_with("found a script (#!/bin/sh)"), "{error}");
 }
 
 #[test]
