@@ -28,7 +28,12 @@ pub fn end(outcome: Result<Exit, Option<Finding>>, board: &Board, config: &Confi
     };
     supervise::end_the_rest();
     notify::finish(board);
-    std::thread::sleep(config.linger.unwrap_or(if failed { LINGER_FAILED } else { LINGER }));
+    let linger = config.linger.unwrap_or(if failed { LINGER_FAILED } else { LINGER });
+    if failed && !linger.is_zero() {
+        let seconds = linger.as_secs_f32();
+        log::info!("status is answered for {seconds} s more; gpu_initrd.linger=TIME makes that shorter");
+    }
+    std::thread::sleep(linger);
     let action = match config.power {
         _ if failed => config.on_failure,
         PowerAction::Off => FailureAction::PowerOff,

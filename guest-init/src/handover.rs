@@ -42,6 +42,7 @@ pub fn hand_over(
             "this is a defect of guest-init, or the guest is out of memory",
         )
     })?;
+    log::info!("the image's init takes over");
     let mut warn = |finding| board.finding(finding);
     let mut tell = || {
         status.findings = board.snapshot().findings;

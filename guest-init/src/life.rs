@@ -46,7 +46,7 @@ fn once(spec: &Spec, restarts: u32, board: &Board) -> Result<Ended, Finding> {
     power::only_if_sound();
     cgroup::reset();
     let kills = cgroup::oom_kills();
-    let (terminal, slave) = match Terminal::open() {
+    let (terminal, slave) = match Terminal::open(spec.terminal()) {
         Ok((terminal, slave)) => (Some(terminal), Some(slave)),
         Err(error) => {
             log::warn!("the container writes to the console, and its output is not kept: {error}");

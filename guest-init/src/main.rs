@@ -51,16 +51,20 @@ fn boot(board: &Board, config: &mut Config) -> Result<Exit, Fatal> {
     board.end(Phase::Start, PhaseOutcome::Done);
 
     board.begin(Phase::Modules);
+    let fits = manifest.as_ref().map_or(Ok(()), |manifest| modules::fit(manifest, &board.snapshot().kernel));
     if let Ok(manifest) = &manifest {
         let driver = manifest.driver.as_ref().map(|driver| driver.version.clone());
         board.update(|status| status.driver_planned = driver);
-        modules::load_what_can(manifest, Purpose::Boot, &config.module_parameters, board);
+        if fits.is_ok() {
+            modules::load_what_can(manifest, Purpose::Boot, &config.module_parameters, board);
+        }
     }
     board.end(Phase::Modules, PhaseOutcome::Done);
     let listener = listen(config, board);
     notify::start(config, board);
     told?;
     let manifest = manifest?;
+    fits?;
     #[cfg(feature = "fault-injection")]
     guest_init::fault::inject(board);
 

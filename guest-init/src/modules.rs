@@ -43,6 +43,19 @@ pub fn load_driver(
     Ok(all)
 }
 
+/// Whether the modules of the plan are for the kernel that runs: the first thing that is asked, since nothing else can go well then.
+///
+/// # Errors
+/// The finding that names both.
+pub fn fit(manifest: &Manifest, running: &str) -> Result<(), Finding> {
+    if manifest.modules.is_empty() || manifest.kernel_release == running {
+        return Ok(());
+    }
+    let message = format!("this kernel is {running}, the initrd has modules for {}", manifest.kernel_release);
+    let hint = "boot the kernel that build-initrd wrote beside the initrd";
+    Err(report::error(Code::KernelMismatch, message, hint))
+}
+
 /// Loads every module of one purpose, going on after failures, which become findings.
 pub fn load_what_can(
     manifest: &Manifest,

@@ -6,12 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 static UNFINISHED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 static ACTIONS: Mutex<BTreeMap<u64, Box<dyn FnOnce() + Send>>> = Mutex::new(BTreeMap::new());
 static IS_THE_END: AtomicBool = AtomicBool::new(false);
 static MAKES_NOTHING: AtomicBool = AtomicBool::new(false);
+/// The exit code after an interrupt.
+static CODE: AtomicU8 = AtomicU8::new(2);
 
 /// Registers a path for removal until it is dropped.
 pub struct Guard(PathBuf);
@@ -69,12 +71,17 @@ pub fn is_the_end() {
     IS_THE_END.store(true, Ordering::Relaxed);
 }
 
+/// From now on the exit code after an interrupt is this one.
+pub fn exits_with(code: u8) {
+    CODE.store(code, Ordering::Relaxed);
+}
+
 /// The command asks and makes nothing: of an interrupt there is nothing to say but that it came.
 pub fn makes_nothing() {
     MAKES_NOTHING.store(true, Ordering::Relaxed);
 }
 
-/// On SIGINT, SIGTERM and SIGHUP: does what is registered, removes what is unfinished, says so, exits with 2.
+/// On SIGINT, SIGTERM and SIGHUP: does what is registered, removes what is unfinished, says so, exits with 2 ([`exits_with`]).
 pub fn install() {
     let installed = ctrlc::set_handler(|| {
         act();
@@ -87,7 +94,7 @@ pub fn install() {
         } else {
             ui::say("\ninterrupted: nothing half-written was left; what was fetched and built is kept");
         }
-        std::process::exit(2);
+        std::process::exit(CODE.load(Ordering::Relaxed).into());
     });
     // Without a handler the default action applies, which ends the program too.
     drop(installed);

@@ -5,12 +5,24 @@ use host_builder::cli::{Cli, Command};
 use host_builder::{commands, interrupt, ui};
 use std::process::ExitCode;
 
+/// The command line; where it is wrong, that is said, and the program ends.
+fn parsed() -> Cli {
+    Cli::try_parse().unwrap_or_else(|error| {
+        // Nobody can be told that it cannot be said.
+        let _ = error.print();
+        let is_boot = std::env::args_os().nth(1).is_some_and(|command| command == "boot");
+        // Low numbers are those of the guest's program.
+        let wrong = if is_boot { commands::boot::NOT_STARTED.into() } else { 2 };
+        std::process::exit(if error.use_stderr() { wrong } else { 0 })
+    })
+}
+
 fn main() -> ExitCode {
     interrupt::install();
-    let result = match Cli::parse().command {
+    let result = match parsed().command {
         Command::BuildInitrd(args) => commands::build_initrd::run(&args).map(|()| ExitCode::SUCCESS),
         Command::BuildModules(args) => commands::build_modules::run(&args).map(|()| ExitCode::SUCCESS),
-        Command::Boot(args) => commands::boot::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Boot(args) => Ok(commands::boot::run(&args)),
         Command::Inspect(args) => commands::inspect::run(&args),
         Command::List(args) => commands::list::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Cat(args) => commands::cat::run(&args).map(|()| ExitCode::SUCCESS),

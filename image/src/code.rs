@@ -163,6 +163,9 @@ codes! {
     /// Files of the driver need a newer glibc than the image has.
     LibcTooOld =>
         "Use a newer base for the image. Where the message says that they are left out, the container has not asked for them by name, and needs nothing.",
+    /// The disk of a volume did not appear.
+    VolumeMissing =>
+        "Attach the disk that the message names, with that serial number: `host-builder boot --volume DISK:PATH`. A disk that comes late is waited for as long as `gpu_initrd.disk_timeout` says.",
     /// A program that every driver has is not among the driver's files, or is a script in its place.
     DriverFileMissing =>
         "Build the initrd from packages that have the driver's own programs, which the evidence names: `host-builder pins add`. The container's libraries are not concerned.",

@@ -137,7 +137,7 @@ fn hypemans_disks_and_config_are_understood() {
         "config-unknown-key: keys of hypeman's that have no effect here: network_enabled",
         "the console",
     );
-    checks.has(&console, "volume-unusable: volume /dev/vdz on /gone", "the console");
+    checks.has(&console, "volume-missing: volume /dev/vdz on /gone", "the console");
     drop(checks);
     // The second disk keeps what was written.
     let mut guest = boot(setup().cmdline("-- cat /kept"));

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test, and what helps it, ends where its ground is missing")]
 
 mod asking;
+mod booting;
 mod build;
 mod container;
 mod doctor;

@@ -69,6 +69,10 @@ pub struct Spec {
     no_new_privs: bool,
     nodes: Vec<Node>,
     volumes: Vec<Volume>,
+    /// Rows and columns of its terminal.
+    terminal: Option<(u16, u16)>,
+    /// How long a volume's disk is waited for.
+    disk_timeout: Duration,
     /// A volume that cannot be used does not end the boot.
     lenient: bool,
     /// The driver is linked to where programs of Nix and Guix look.
@@ -93,6 +97,8 @@ impl Spec {
             no_new_privs: config.no_new_privs,
             nodes,
             volumes: config.volumes.clone(),
+            terminal: config.terminal,
+            disk_timeout: config.disk_timeout,
             lenient: config.of_hypeman,
             store,
         }
@@ -101,6 +107,11 @@ impl Spec {
     /// Whether the container is kept from mounting, and so from undoing what its mounts take away.
     fn confined(&self) -> bool {
         self.capabilities.confine()
+    }
+
+    /// Rows and columns of its terminal, where they are known.
+    pub fn terminal(&self) -> Option<(u16, u16)> {
+        self.terminal
     }
 
     /// The command, for the status.

@@ -7,6 +7,7 @@
 use super::volume::Volumes;
 use super::world::{Kind, World};
 use super::{Said, Spec, cgroup, confine, identity, inherited};
+use crate::inject::is_driver_program;
 use crate::report;
 use crate::rootfs::RootDir;
 use crate::supervise;
@@ -269,6 +270,16 @@ fn not_executed(program: &str, errno: Errno, path: &str) -> Finding {
         } else {
             format!("{program} is in none of {path}")
         };
+        let name = Path::new(program).file_name().unwrap_or_default();
+        if is_driver_program(name) {
+            return report::error(
+                Code::EntrypointNotFound,
+                format!(
+                    "{message}: it is a program of the driver, and the container was not given the driver's programs"
+                ),
+                "promise the guest a GPU (HAS_GPU=1, host-builder boot --vfio BDF), and ask for them (NVIDIA_DRIVER_CAPABILITIES has utility)",
+            );
+        }
         return report::error(
             Code::EntrypointNotFound,
             message,
@@ -304,6 +315,10 @@ mod tests {
     #[test]
     fn not_found_is_told_from_not_executable() {
         assert_eq!(not_executed("nope", Errno::ENOENT, "/bin").code, Code::EntrypointNotFound);
+        let drivers = not_executed("nvidia-smi", Errno::ENOENT, "/bin");
+        assert!(
+            drivers.code == Code::EntrypointNotFound && drivers.message.contains("program of the driver")
+        );
         assert_eq!(not_executed("/nope", Errno::ENOENT, "").code, Code::EntrypointNotFound);
         assert_eq!(not_executed("/proc", Errno::ENOENT, "").code, Code::EntrypointNotExecutable);
         assert_eq!(not_executed("/x", Errno::EACCES, "").code, Code::EntrypointNotExecutable);

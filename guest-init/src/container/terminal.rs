@@ -7,7 +7,7 @@ use nix::pty::{PtyMaster, grantpt, posix_openpt, ptsname_r, unlockpt};
 use nix::sys::termios::{SetArg, cfmakeraw, tcdrain, tcgetattr, tcsetattr};
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, Once, PoisonError};
@@ -31,17 +31,25 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    /// A new one, and the container's side of it. Nothing is read from it yet.
+    /// A new one of this size, rows and columns, and the container's side of it. Nothing is read from it yet.
     ///
     /// # Errors
     /// When the kernel has no pseudo-terminals.
-    pub fn open() -> io::Result<(Self, OwnedFd)> {
+    pub fn open(size: Option<(u16, u16)>) -> io::Result<(Self, OwnedFd)> {
         let master = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC)?;
         grantpt(&master)?;
         unlockpt(&master)?;
         let slave =
             File::options().read(true).write(true).custom_flags(libc::O_NOCTTY).open(ptsname_r(&master)?)?;
         let kept = slave.try_clone()?.into();
+        if let Some((ws_row, ws_col)) = size {
+            let size = libc::winsize { ws_row, ws_col, ws_xpixel: 0, ws_ypixel: 0 };
+            // SAFETY: the descriptor is open, and the kernel reads one structure of this type, which lives on.
+            let set = unsafe { libc::ioctl(slave.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) };
+            if set != 0 {
+                log::warn!("the terminal has no size: {}", io::Error::last_os_error());
+            }
+        }
         Ok((Self { master: Arc::new(master), slave: kept }, slave.into()))
     }
 
@@ -186,7 +194,7 @@ mod tests {
     #[test]
     fn what_a_program_writes_is_on_the_board_when_it_has_ended() {
         let board = Board::new("k".into());
-        let (terminal, slave) = Terminal::open().expect("the kernel has pseudo-terminals");
+        let (terminal, slave) = Terminal::open(Some((24, 80))).expect("the kernel has pseudo-terminals");
         let path = ptsname_r(&terminal.master).unwrap();
         let mut slave = File::from(slave);
         slave.write_all(b"one\ntwo\n").unwrap();

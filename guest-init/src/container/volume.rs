@@ -3,20 +3,23 @@
 
 use super::Spec;
 use super::world::own;
-use crate::disks;
+use crate::disks::{self, DiskError};
 use crate::report::{self, chain};
 use crate::rootfs::RootDir;
-use image::config::{Volume, VolumeMode};
+use image::config::{Source, Volume, VolumeMode};
 use image::layout;
 use image::status::{Code, Finding, Severity};
 use nix::mount::{MsFlags, mount};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Where nothing is mounted over what the kernel shows.
 const KERNELS: [&str; 3] = ["/dev", "/proc", "/sys"];
 /// But for this, which is memory that programs share.
 const SHARED: &str = "/dev/shm";
+/// So long a disk is waited for that the container can do without.
+const SHORT: Duration = Duration::from_secs(1);
 
 /// All of a container's, which are mounted, and not yet where the container will see them.
 pub struct Volumes<'a> {
@@ -32,10 +35,11 @@ impl<'a> Volumes<'a> {
     /// The finding that names the volume.
     pub fn stage(spec: &'a Spec, warn: &mut dyn FnMut(Finding)) -> Result<Self, Finding> {
         let mut volumes = Self { staged: Vec::new(), lenient: spec.lenient };
+        let timeout = if spec.lenient { spec.disk_timeout.min(SHORT) } else { spec.disk_timeout };
         for (number, volume) in spec.volumes.iter().enumerate() {
-            match Staged::new(number, volume) {
+            match Staged::new(number, volume, timeout) {
                 Ok(staged) => volumes.staged.push(staged),
-                Err(what) => volumes.unusable(&what, warn)?,
+                Err(finding) => volumes.unusable(finding, warn)?,
             }
         }
         Ok(volumes)
@@ -48,13 +52,11 @@ impl<'a> Volumes<'a> {
     pub fn place(&self, root: &RootDir, warn: &mut dyn FnMut(Finding)) -> Result<(), Finding> {
         self.staged.iter().try_for_each(|staged| match staged.place(root) {
             Ok(()) => Ok(()),
-            Err(what) => self.unusable(&what, warn),
+            Err(what) => self.unusable(unusable(staged.volume, &what), warn),
         })
     }
 
-    fn unusable(&self, what: &str, warn: &mut dyn FnMut(Finding)) -> Result<(), Finding> {
-        let hint = "attach the disk that it names, with a file system that the guest knows, and give it a place that is no file and not the kernel's";
-        let finding = report::error(Code::VolumeUnusable, what, hint);
+    fn unusable(&self, finding: Finding, warn: &mut dyn FnMut(Finding)) -> Result<(), Finding> {
         if !self.lenient {
             return Err(finding);
         }
@@ -70,24 +72,35 @@ struct Staged<'a> {
 }
 
 impl<'a> Staged<'a> {
-    fn new(number: usize, volume: &'a Volume) -> Result<Self, String> {
+    fn new(number: usize, volume: &'a Volume, timeout: Duration) -> Result<Self, Finding> {
         let base = PathBuf::from(layout::RUN_DIR).join(format!("volume{number}"));
-        Self::mount(volume, &base).map_err(|what| describe(volume, &what))
+        let find = |source: &Source| {
+            disks::find(source, timeout).map_err(|error| match error {
+                DiskError::Absent { .. } => missing(volume, &error.to_string()),
+                error => unusable(volume, &chain(&error)),
+            })
+        };
+        let device = find(&volume.device)?;
+        let upper = match &volume.mode {
+            VolumeMode::Overlay { upper } => Some(find(upper)?),
+            VolumeMode::ReadOnly | VolumeMode::ReadWrite => None,
+        };
+        Self::mount(volume, &device, upper.as_deref(), &base).map_err(|what| unusable(volume, &what))
     }
 
-    fn mount(volume: &'a Volume, base: &Path) -> Result<Self, String> {
+    /// `upper`: the disk for the writes of an overlay.
+    fn mount(volume: &'a Volume, device: &Path, upper: Option<&Path>, base: &Path) -> Result<Self, String> {
         let [lower, scratch, target] = ["lower", "scratch", "volume"].map(|name| base.join(name));
         for dir in [&lower, &scratch, &target] {
             fs::create_dir_all(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
         }
-        let mount_disk = |device: &str, target: &Path, read_only| {
-            disks::mount_disk(Path::new(device), target, read_only).map_err(|error| chain(&error))
+        let mount_disk = |device: &Path, target: &Path, read_only| {
+            disks::mount_disk(device, target, read_only).map_err(|error| chain(&error))
         };
-        match &volume.mode {
-            VolumeMode::ReadOnly => mount_disk(&volume.device, &target, true)?,
-            VolumeMode::ReadWrite => mount_disk(&volume.device, &target, false)?,
-            VolumeMode::Overlay { upper } => {
-                mount_disk(&volume.device, &lower, true)?;
+        match upper {
+            None => mount_disk(device, &target, volume.mode == VolumeMode::ReadOnly)?,
+            Some(upper) => {
+                mount_disk(device, &lower, true)?;
                 mount_disk(upper, &scratch, false)?;
                 let scratch = disks::Scratch::of(&scratch).map_err(|error| error.to_string())?;
                 let options = scratch.overlay(&lower.display().to_string());
@@ -101,10 +114,6 @@ impl<'a> Staged<'a> {
 
     /// The place is looked up inside the hostile root.
     fn place(&self, root: &RootDir) -> Result<(), String> {
-        self.moved(root).map_err(|what| describe(self.volume, &what))
-    }
-
-    fn moved(&self, root: &RootDir) -> Result<(), String> {
         let path = Path::new(&self.volume.path);
         root.create_dir_all(path).map_err(|error| chain(&error))?;
         let place = root.canonical(path).map_err(|error| chain(&error))?;
@@ -117,6 +126,16 @@ impl<'a> Staged<'a> {
         mount(Some(&own(&self.mounted)), &own(&target), None::<&str>, MsFlags::MS_MOVE, None::<&str>)
             .map_err(|errno| format!("moving it there: {errno}"))
     }
+}
+
+fn unusable(volume: &Volume, what: &str) -> Finding {
+    let hint = "give the disk a file system that the guest knows, and the volume a place that is no file and not the kernel's";
+    report::error(Code::VolumeUnusable, describe(volume, what), hint)
+}
+
+fn missing(volume: &Volume, what: &str) -> Finding {
+    let hint = "attach the disk, with that serial number: host-builder boot --volume DISK:PATH";
+    report::error(Code::VolumeMissing, describe(volume, what), hint)
 }
 
 fn describe(volume: &Volume, what: &str) -> String {

@@ -33,7 +33,7 @@ use crate::ldcache::{CacheReport, LdCacheError, Via};
 use crate::rootfs::RootError;
 
 pub use self::complete::complete;
-pub use self::inventory::Inventory;
+pub use self::inventory::{Inventory, is_driver_program};
 pub use self::place::{RUN_LINK, STORE_DIR, libc};
 pub use self::plan::{Plan, PlannedFile, plan};
 pub use self::request::{DEFAULT_PATH, Request};

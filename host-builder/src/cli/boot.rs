@@ -1,20 +1,25 @@
 //! The command line of `boot`.
 
 use super::DEFAULT_LOCK;
+use super::time::duration;
 use crate::profile;
 use crate::vm::accel::Choice;
+use crate::vm::volume::Volume;
 use clap::Args;
 use std::path::PathBuf;
+use std::time::Duration;
 
 pub(super) const BOOT_HELP: &str = "\
 Examples:
-  host-builder boot --root DIR -- nvidia-smi
+  host-builder boot --root DIR -- uname -a
   host-builder boot --root root.ext4 --vfio 0000:01:00.0 -- nvidia-smi -L
-  host-builder boot --root root.ext4 --upper writes.ext4 --append 'gpu_initrd.gpu=optional'
+  host-builder boot --root root.ext4 --config config.json --volume data.ext4:/data:ro
 
 Beside it: host-builder status unix:out/vsock.sock --wait ready
 
-Exit codes: 0 the guest has ended (whatever its program returned: ask status), 2 failure or interrupt.";
+Exit codes: the program's own, 128 and the signal that ended it, 0 where the container powered the guest off. Where there is none:
+125 the guest could not be started, 250 the boot failed, 251 its kernel panicked, 252 it ended without a word, 253 --timeout was over,
+254 it was ended from here. The last line says which.";
 
 /// Arguments of `boot`.
 #[derive(Debug, Args)]
@@ -49,12 +54,15 @@ pub struct Boot {
     /// Disk image that takes the container's writes; without it they go to memory.
     #[arg(long, value_name = "DISK")]
     pub upper: Option<PathBuf>,
-    /// The driver's disk, of an initrd made with --payload disk [default: out/driver.erofs, for such an initrd].
+    /// The driver's disk, of an initrd made with --payload disk [default: driver.erofs beside such an initrd].
     #[arg(long, value_name = "DISK")]
     pub payload_disk: Option<PathBuf>,
-    /// Config disk, with a config.json.
-    #[arg(long, value_name = "DISK")]
+    /// The guest's config.json, of which a config disk is made, or such a disk.
+    #[arg(long, value_name = "FILE|DISK")]
     pub config: Option<PathBuf>,
+    /// Disk image with a file system that the container has at PATH; `:ro`: read-only. May be given more than once.
+    #[arg(long, value_name = "DISK:PATH[:ro]")]
+    pub volume: Vec<Volume>,
     /// More for the kernel command line.
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub append: Option<String>,
@@ -67,9 +75,21 @@ pub struct Boot {
     /// What executes the guest. auto: KVM if a test guest runs on it, else tcg.
     #[arg(long, value_enum, default_value = "auto")]
     pub accel: Choice,
-    /// Print nothing but errors and the guest's console.
+    /// End the guest after so long: a number of seconds, or with a unit, such as 10m.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub timeout: Option<Duration>,
+    /// File for the whole console.
+    #[arg(long, value_name = "FILE", default_value = "out/console.log")]
+    pub console: PathBuf,
+    /// Show the kernel's lines, too.
     #[arg(long, short)]
+    pub verbose: bool,
+    /// Print nothing but errors and what the program prints.
+    #[arg(long, short, conflicts_with = "verbose")]
     pub quiet: bool,
+    /// Say how it ended as JSON on standard output; the console goes to standard error.
+    #[arg(long)]
+    pub json: bool,
     /// The container's command; it goes to the end of the kernel command line.
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<String>,

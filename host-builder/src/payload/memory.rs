@@ -10,12 +10,21 @@ const PAGE: u64 = 4096;
 
 /// Bytes of memory that a guest needs to boot this image and to start its GPU.
 pub fn minimum(manifest: &Manifest, initrd: u64) -> u64 {
+    let driver = if manifest.driver.is_some() { DRIVER } else { 0 };
+    needed(manifest, initrd, driver)
+}
+
+/// Bytes of memory that a guest without a GPU needs to boot this image.
+pub fn minimum_without_gpu(manifest: &Manifest, initrd: u64) -> u64 {
+    needed(manifest, initrd, 0)
+}
+
+fn needed(manifest: &Manifest, initrd: u64, driver: u64) -> u64 {
     let pages = |file: &image::manifest::File| match file.kind {
         Kind::File { size, .. } => size.div_ceil(PAGE) * PAGE,
         _ => 0,
     };
     let unpacked: u64 = manifest.archived().map(pages).sum();
-    let driver = if manifest.driver.is_some() { DRIVER } else { 0 };
     // The archive is in memory beside what it unpacks to; once that is done it is given back, and then the driver comes.
     GUEST + unpacked + initrd.max(driver)
 }

@@ -6,7 +6,7 @@ mod memory;
 pub mod verity;
 
 pub use erofs::{Compression, Image, make};
-pub use memory::minimum as minimum_memory;
+pub use memory::{minimum as minimum_memory, minimum_without_gpu as minimum_memory_without_gpu};
 
 use crate::error::{Error, Result};
 use crate::kernel_modules::features::{Features, State};

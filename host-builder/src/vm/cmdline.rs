@@ -38,14 +38,14 @@ pub fn build(has_gpu: bool, append: Option<&str>, command: &[String]) -> Result<
             "the command has {} words, the kernel command line takes at most {MOST_WORDS} behind ` -- `",
             command.len()
         ))
-        .hint("put the command into config.json on a config disk: --config DISK"));
+        .hint("put the command into a config.json: --config FILE"));
     }
     if line.len() > MOST {
         return Err(Error::new(format!(
             "the kernel command line has {} bytes, at most {MOST} fit",
             line.len()
         ))
-        .hint("put the command into config.json on a config disk: --config DISK"));
+        .hint("put the command into a config.json: --config FILE"));
     }
     Ok(line)
 }
@@ -55,7 +55,7 @@ fn quoted(word: &str) -> Result<String> {
     check(word)?;
     if word.contains('"') {
         return Err(Error::new(format!("{word:?}: the kernel command line cannot hold a double quote"))
-            .hint("put the command into config.json on a config disk: --config DISK"));
+            .hint("put the command into a config.json: --config FILE"));
     }
     let plain = !word.is_empty() && !word.contains(char::is_whitespace);
     Ok(if plain { word.to_owned() } else { format!("\"{word}\"") })
@@ -64,7 +64,7 @@ fn quoted(word: &str) -> Result<String> {
 fn check(text: &str) -> Result<()> {
     if text.contains(|c: char| c.is_control()) {
         return Err(Error::new(format!("{text:?}: the kernel command line cannot hold control characters"))
-            .hint("put the command into config.json on a config disk: --config DISK"));
+            .hint("put the command into a config.json: --config FILE"));
     }
     Ok(())
 }

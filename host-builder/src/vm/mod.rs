@@ -11,3 +11,4 @@ pub mod qemu;
 pub mod terminal;
 pub mod tools;
 pub mod vfio;
+pub mod volume;

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::sync::{LazyLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -58,9 +58,15 @@ impl Background {
         Self::spawn(command, Some(log.to_owned()))
     }
 
-    /// Starts `command` on this process's own standard input and outputs.
-    pub fn attached(command: Command) -> Result<Self> {
-        Self::spawn(command, None)
+    /// Starts `command` with pipes to its standard input and from its standard output; messages go where ours go.
+    pub fn piped(mut command: Command) -> Result<(Self, ChildStdin, ChildStdout)> {
+        // In a group of its own, as above.
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
+        let mut started = Self::spawn(command, None)?;
+        match (started.child.stdin.take(), started.child.stdout.take()) {
+            (Some(input), Some(output)) => Ok((started, input, output)),
+            _ => Err(Error::new(format!("{}: no pipes to it", started.program))),
+        }
     }
 
     fn spawn(command: Command, log: Option<PathBuf>) -> Result<Self> {

@@ -9,7 +9,7 @@ use crate::error::Result;
 use serde_json::json;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
+use std::process::{ChildStdin, ChildStdout, ExitStatus};
 use std::time::Duration;
 
 #[cfg(test)]
@@ -198,11 +198,12 @@ impl Machine {
         Ok(Vm { process: Background::start(command, log)? })
     }
 
-    /// Starts it on this process's standard input and outputs.
-    pub fn start_attached(&self, tools: &dyn Tools) -> Result<Vm> {
+    /// Starts it with pipes to and from its console ([`Console::Stdio`]).
+    pub fn start_piped(&self, tools: &dyn Tools) -> Result<(Vm, ChildStdin, ChildStdout)> {
         let mut command = tools.command(QEMU, &self.directories());
         command.args(self.arguments());
-        Ok(Vm { process: Background::attached(command)? })
+        let (process, input, output) = Background::piped(command)?;
+        Ok((Vm { process }, input, output))
     }
 
     fn board(&self, args: &mut Arguments) {
@@ -219,8 +220,8 @@ impl Machine {
         }
         match &self.console {
             Console::File(file) => args.option("-chardev", &[b"file,id=console,path=", &escaped(file)]),
-            // signal=on: Ctrl-C ends the machine instead of going to the guest.
-            Console::Stdio => args.option("-chardev", &[b"stdio,id=console,signal=on"]),
+            // signal=off: what is typed is all for the guest.
+            Console::Stdio => args.option("-chardev", &[b"stdio,id=console,signal=off"]),
         }
         args.text("-serial", "chardev:console");
         args.option("-kernel", &[self.kernel.as_os_str().as_encoded_bytes()]);

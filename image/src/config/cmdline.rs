@@ -173,6 +173,12 @@ pub const KEYS: &[Key] = &[
         set: |config, text| (!text.is_empty()).then(|| config.hostname = Some(text.into())),
     },
     Key {
+        name: "gpu_initrd.terminal",
+        expects: "ROWSxCOLUMNS, such as 24x80",
+        help: "size of the container's terminal when it starts",
+        set: |config, text| value::size(text).map(|size| config.terminal = Some(size)),
+    },
+    Key {
         name: "gpu_initrd.log",
         expects: "error, warn, info, debug or trace",
         help: "level of guest-init's own log; default info",

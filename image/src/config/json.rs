@@ -2,7 +2,7 @@
 
 use super::cmdline::init_mode;
 use super::{
-    Capabilities, Config, ConfigError, DriverFiles, ExpectedGpus, Restart, Volume, VolumeMode, value,
+    Capabilities, Config, ConfigError, DriverFiles, ExpectedGpus, Restart, Source, Volume, VolumeMode, value,
 };
 use serde_json::Value;
 
@@ -142,7 +142,7 @@ pub const JSON_KEYS: &[JsonKey] = &[
     JsonKey {
         name: "volume_mounts",
         expects: "a list of {device, path, mode: ro|rw|overlay, overlay_device}",
-        help: "more file systems for the container",
+        help: "more file systems for the container; devices are `/dev/NAME` or `serial:NAME`",
         same_as: None,
         set: |config, json| match json {
             Value::Null => Some(()),
@@ -229,7 +229,8 @@ fn gpus(config: &mut Config, json: &Value) -> Option<()> {
 
 fn volume(json: &Value, lenient: bool) -> Option<Volume> {
     let text = |key: &str| json.get(key).and_then(Value::as_str);
-    let device = |key: &str| text(key).filter(|device| device.starts_with("/dev/")).map(str::to_owned);
+    let disk = |source: &Source| matches!(source, Source::Device(_) | Source::Serial(_));
+    let device = |key: &str| text(key).and_then(value::source).filter(disk);
     let inside = |path: &&str| path.split('/').all(|part| part != "..") && !path.trim_matches('/').is_empty();
     let path = text("path").filter(|path| path.starts_with('/')).filter(inside)?;
     let mode = match text("mode")? {
@@ -263,7 +264,16 @@ mod tests {
             (config.unknown.as_slice(), config.without_effect.as_slice()),
             (&[][..], &["network_enabled".to_owned()][..])
         );
-        assert_eq!(config.volumes[0].mode, VolumeMode::Overlay { upper: "/dev/vde".into() });
+        assert_eq!(config.volumes[0].mode, VolumeMode::Overlay { upper: Source::Device("/dev/vde".into()) });
+        config
+            .apply_json(br#"{"volume_mounts": [{"device": "serial:data", "path": "/d", "mode": "ro"}]}"#)
+            .unwrap();
+        assert_eq!(config.volumes[0].device, Source::Serial("data".into()));
+        for device in ["virtiofs:x", "tmpfs", "none", "/etc", "serial:"] {
+            let text =
+                format!(r#"{{"volume_mounts": [{{"device": "{device}", "path": "/d", "mode": "ro"}}]}}"#);
+            assert!(config.apply_json(text.as_bytes()).is_err(), "{device}");
+        }
     }
 
     #[test]

@@ -132,8 +132,8 @@ pub enum PowerAction {
 /// Another file system of the container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Volume {
-    /// The device that holds it.
-    pub device: String,
+    /// The disk that holds it: a device or a serial number.
+    pub device: Source,
     /// Where the container sees it.
     pub path: String,
     /// How it is mounted.
@@ -149,8 +149,8 @@ pub enum VolumeMode {
     ReadWrite,
     /// Read-only below, writes go to another device.
     Overlay {
-        /// The device for the writes.
-        upper: String,
+        /// The disk for the writes.
+        upper: Source,
     },
 }
 
@@ -212,6 +212,8 @@ pub struct Config {
     pub capabilities: Capabilities,
     /// No program that it starts gains privileges: set-user-ID bits and file capabilities have no effect.
     pub no_new_privs: bool,
+    /// Rows and columns of the container's terminal; `None`: it does not say.
+    pub terminal: Option<(u16, u16)>,
     /// Host name; `None`: the kernel's.
     pub hostname: Option<String>,
     /// More file systems for the container.
@@ -260,6 +262,7 @@ impl Default for Config {
             user: String::new(),
             capabilities: Capabilities::ALL,
             no_new_privs: false,
+            terminal: None,
             hostname: None,
             volumes: Vec::new(),
             module_parameters: BTreeMap::new(),
@@ -352,6 +355,12 @@ pub(crate) mod value {
         }
     }
 
+    /// `24x80`.
+    pub fn size(text: &str) -> Option<(u16, u16)> {
+        let (rows, columns) = text.split_once('x')?;
+        Some((rows.parse().ok()?, columns.parse().ok()?)).filter(|size| size.0 > 0 && size.1 > 0)
+    }
+
     pub fn source(text: &str) -> Option<Source> {
         match text {
             "tmpfs" => return Some(Source::Tmpfs),
@@ -385,8 +394,16 @@ pub(crate) mod value {
 
 #[cfg(test)]
 mod tests {
-    use super::value::{duration, gpus, source};
+    use super::value::{duration, gpus, size, source};
     use super::*;
+
+    #[test]
+    fn sizes_have_rows_and_columns() {
+        assert_eq!(size("24x80"), Some((24, 80)));
+        for bad in ["", "24", "0x80", "24x", "24x80x1", "-1x80", "70000x80"] {
+            assert_eq!(size(bad), None, "{bad}");
+        }
+    }
 
     #[test]
     fn values_are_read_or_refused() {

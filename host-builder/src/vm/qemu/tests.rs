@@ -98,7 +98,7 @@ fn machine_on_the_hosts_own_devices() {
         "-smp",
         "1",
         "-chardev",
-        "stdio,id=console,signal=on",
+        "stdio,id=console,signal=off",
         "-serial",
         "chardev:console",
         "-kernel",

@@ -1,61 +1,87 @@
-//! `boot`: starts a guest on this machine, for trying an image.
+//! `boot`: starts a guest on this machine, for trying an image, and ends as its program ended.
 
-use super::manifest_of::{is_manifest, manifest};
-use crate::archive::{Archive, Want};
+mod before;
+mod config;
+mod console;
+mod ending;
+mod run;
+
+use self::config::Given;
+pub use self::ending::NOT_STARTED;
 use crate::cache::Cache;
-use crate::cli::{Boot, DEFAULT_PAYLOAD_OUTPUT};
+use crate::cli::Boot;
 use crate::error::{Doing, Error, Result};
-use crate::interrupt::{Action, Guard};
+use crate::interrupt::Guard;
 use crate::lock::{Lock, Set};
 use crate::profile::Profile;
 use crate::query::Target;
 use crate::resolve;
 use crate::source::Access;
 use crate::toolroot;
-use crate::ui::{Ui, megabytes};
+use crate::ui::{Ui, megabytes, say};
 use crate::vm::backend::{self, VsockBackend};
 use crate::vm::disk::{self, FileSystem, Owners};
-use crate::vm::qemu::{Console, Drive, Gpu, Machine, Vm, Vsock};
-use crate::vm::terminal::Terminal;
+use crate::vm::process::poll;
+use crate::vm::qemu::{Console, Drive, Gpu, Machine, Vsock};
 use crate::vm::tools::Toolroot;
 use crate::vm::{accel, cmdline, vfio};
-use image::manifest::Payload;
 use image::wire::DEFAULT_PORT;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::fs;
+use std::io::IsTerminal;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::ExitCode;
+use std::time::Duration;
 
 const VHOST_VSOCK: &str = "/dev/vhost-vsock";
 const DEFAULT_UDS: &str = "out/vsock.sock";
-/// So long QEMU has for ending by itself after SIGTERM.
-const GRACE: Duration = Duration::from_secs(3);
-/// How often QEMU's end is looked for.
-const POLL: Duration = Duration::from_millis(20);
+/// So long a server of a GPU may take to make its socket.
+const SERVER: Duration = Duration::from_secs(10);
 
-/// Runs the command: until the guest has ended.
-pub fn run(args: &Boot) -> Result<()> {
+/// Runs the command: until the guest has ended. The exit code is the program's, or says why there is none.
+pub fn run(args: &Boot) -> ExitCode {
+    match start(args) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            say(&format!("error: {}", error.chain()));
+            if let Some(remedy) = error.remedy() {
+                say(&format!("  what to do: {remedy}"));
+            }
+            ExitCode::from(NOT_STARTED)
+        }
+    }
+}
+
+fn start(args: &Boot) -> Result<u8> {
     let ui = Ui::new(args.quiet);
+    let gpus_asked = !gpus_asked(args).is_empty();
     // Everything that can be wrong with the arguments is said before anything is fetched or made.
-    let cmdline = cmdline::build(!gpus_asked(args).is_empty(), args.append.as_deref(), &args.command)?;
-    let mut machine = Machine::new(
-        &file("--kernel", &args.kernel, "make it first: host-builder build-initrd")?,
-        &file("--initrd", &args.initrd, "make it first: host-builder build-initrd")?,
-        Console::Stdio,
-    );
+    let append = [size(), args.append.clone()].into_iter().flatten().collect::<Vec<_>>().join(" ");
+    let cmdline = cmdline::build(gpus_asked, Some(&append), &args.command)?;
+    let made = "make it first: host-builder build-initrd";
+    let kernel = file("--kernel", &args.kernel, made)?;
+    let initrd = file("--initrd", &args.initrd, made)?;
+    let mut machine = Machine::new(&kernel, &initrd, Console::Stdio);
     machine.cmdline = cmdline;
     machine.memory_mib = args.memory;
     machine.cpus = args.cpus;
-    machine.gpus = gpus(args)?;
-    let root = canonical("--root", &args.root, "name a disk image or a directory")?;
+    let plan = before::plan(&initrd)?;
+    if let Some(plan) = &plan {
+        before::check(args, &initrd, &kernel, plan)?;
+    }
+    let payload = before::payload_disk(args, plan.as_ref())?;
+    let root = before::root(&args.root)?;
     let upper = args.upper.as_deref().map(|disk| file("--upper", disk, "name a disk image")).transpose()?;
-    let payload = payload_disk(args, &machine.initrd)?;
-    let config =
-        args.config.as_deref().map(|disk| file("--config", disk, "name a disk image")).transpose()?;
+    let given = Given::of(args)?;
+    if !gpus_asked && before::is_drivers(&args.command) {
+        ui.line(format!(
+            "note         {} is a program of the driver, and a guest without a GPU is given none: --vfio BDF",
+            args.command[0]
+        ));
+    }
+    machine.gpus = gpus(args)?;
 
     let cache = Cache::open()?;
     let tools = toolroot(args, &cache, &ui)?;
@@ -67,36 +93,17 @@ pub fn run(args: &Boot) -> Result<()> {
     let root = root_disk(&tools, root, work.path(), &ui)?;
     machine.drives.push(Drive { image: root, read_only: true, serial: "root".into() });
     machine.drives.extend(upper.map(|image| Drive { image, read_only: false, serial: "upper".into() }));
-    machine.drives.extend(config.map(|image| Drive { image, read_only: true, serial: "config".into() }));
+    machine.drives.extend(given.drives(&tools, work.path(), &ui)?);
     machine.drives.extend(payload.map(|image| Drive { image, read_only: true, serial: "driver".into() }));
     let _backend = vsock(args, &mut machine, &cache, scratch.path(), &ui)?;
-    run_machine(&machine, &tools)
+    run::to_the_end(args, &machine, &tools, &ui)
 }
 
-/// The driver's disk: the named one, or the one beside an initrd that wants one.
-fn payload_disk(args: &Boot, initrd: &Path) -> Result<Option<PathBuf>> {
-    let hint =
-        "name the file that build-initrd wrote beside the initrd (its --payload-output): --payload-disk FILE";
-    if let Some(disk) = &args.payload_disk {
-        return file("--payload-disk", disk, hint).map(Some);
-    }
-    let contents = Archive::open(initrd)?.read(&Want { digests: false, keep: &is_manifest })?;
-    let Some((manifest, _)) = manifest(&contents.tree(), initrd)? else { return Ok(None) };
-    let Payload::Disk { erofs, .. } = &manifest.payload else { return Ok(None) };
-    let usual = Path::new(DEFAULT_PAYLOAD_OUTPUT);
-    if usual.is_file() {
-        return file("--payload-disk", usual, hint).map(Some);
-    }
-    if gpus_asked(args).is_empty() {
-        return Ok(None);
-    }
-    Err(Error::new(format!(
-        "{} has its driver on a disk (EROFS with UUID {}), and {} is not there",
-        args.initrd.display(),
-        erofs.uuid,
-        usual.display()
-    ))
-    .hint(hint))
+/// The size of the terminal that the console is shown on, for the guest.
+fn size() -> Option<String> {
+    let is_terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    let (width, height) = is_terminal.then(terminal_size::terminal_size)??;
+    Some(format!("gpu_initrd.terminal={}x{}", height.0, width.0))
 }
 
 fn gpus_asked(args: &Boot) -> Vec<&Path> {
@@ -108,6 +115,8 @@ fn gpus(args: &Boot) -> Result<Vec<Gpu>> {
     let own = args.vfio.iter().map(|address| vfio::check(address).map(Gpu::Vfio));
     let served = args.vfio_user.iter().map(|path| {
         let hint = "start its server first; it makes the socket";
+        let there = || Ok::<_, Infallible>(path.exists().then_some(()));
+        let Ok(_) = poll(SERVER, there);
         let path = canonical("--vfio-user", path, hint)?;
         if fs::metadata(&path).is_ok_and(|metadata| metadata.file_type().is_socket()) {
             return Ok(Gpu::VfioUser(path));
@@ -189,41 +198,6 @@ fn vsock(
     };
     ui.line(format!("ask it       host-builder status {target}"));
     Ok(backend)
-}
-
-fn run_machine(machine: &Machine, tools: &Toolroot) -> Result<()> {
-    let terminal = Terminal::save();
-    let mut vm = machine.start_attached(tools)?;
-    let _on_interrupt = end_on_interrupt(&vm, terminal.clone());
-    let status = loop {
-        if let Some(status) = vm.ended()? {
-            break status;
-        }
-        thread::sleep(POLL);
-    };
-    if status.success() {
-        return Ok(());
-    }
-    Err(Error::new(format!("QEMU ended with {status}; its own messages are above"))
-        .hint("compare --memory, the disks and the GPUs with what it says"))
-}
-
-/// SIGTERM, a little patience, SIGKILL; then the terminal as it was.
-fn end_on_interrupt(vm: &Vm, terminal: Terminal) -> Action {
-    let id = Pid::from_raw(i32::try_from(vm.id()).expect("Linux process ids are positive"));
-    Action::new(move || {
-        let end = Instant::now() + GRACE;
-        let _ = kill(id, Signal::SIGTERM);
-        // The main thread reaps it, and then waits for this one.
-        while kill(id, None).is_ok() {
-            if Instant::now() >= end {
-                let _ = kill(id, Signal::SIGKILL);
-                break;
-            }
-            thread::sleep(POLL);
-        }
-        terminal.restore();
-    })
 }
 
 /// A directory with a short path, for sockets; gone when dropped, and on an interrupt.

@@ -1,0 +1,204 @@
+//! `boot` as somebody uses it who tries an image, or a script: what it says, where, and the exit code that it ends with.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Output, Stdio},
+};
+
+use image::status::Code;
+use rig::{
+    build::{initrd, program},
+    disk::FileSystem,
+    roots::Suite,
+    scene::{file_disk, root_disk, told_on_console},
+    variant::Variant,
+};
+
+/// Runs a program on a pseudo-terminal of 40 lines and 100 columns, and goes through pairs of what is waited for and what is typed then. Prints
+/// all that was printed, and ends with its exit code.
+const ON_A_TERMINAL: &str = r#"
+import fcntl, json, os, select, struct, subprocess, sys, termios, time
+steps, command = json.loads(sys.argv[1]), sys.argv[2:]
+master, slave = os.openpty()
+fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
+own = lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+child = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True, preexec_fn=own)
+os.close(slave)
+screen, seen, end = b"", 0, time.time() + 240
+while time.time() < end:
+    ready, _, _ = select.select([master], [], [], 0.1)
+    try:
+        read = os.read(master, 4096) if ready else b""
+    except OSError:
+        break
+    screen += read
+    while steps and steps[0][0].encode() in screen[seen:]:
+        seen = screen.index(steps[0][0].encode(), seen) + len(steps[0][0])
+        os.write(master, steps[0][1].encode())
+        steps.pop(0)
+    if child.poll() is not None and not ready:
+        break
+else:
+    child.kill()
+sys.stdout.buffer.write(screen)
+print("left:", steps)
+sys.exit(child.wait())
+"#;
+
+/// `boot` of an image with the built kernel, in a directory of its own.
+fn boot(dir: &Path, initrd_file: &Path) -> Command {
+    boot_with(dir, initrd_file, &initrd().kernel)
+}
+
+fn boot_with(dir: &Path, initrd_file: &Path, kernel: &Path) -> Command {
+    let mut command = Command::new(program());
+    command.current_dir(dir).args(["boot", "--initrd"]).arg(initrd_file);
+    command.arg("--kernel").arg(kernel).arg("--lock").arg(&initrd().lock);
+    command.arg("--root").arg(root_disk(Suite::Bookworm, FileSystem::Erofs));
+    command.stdin(Stdio::null());
+    command
+}
+
+fn ended(command: &mut Command, code: i32) -> (String, String) {
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    let (stdout, stderr) = (text(&stdout), text(&stderr));
+    assert_eq!(status.code(), Some(code), "{command:?}\n{stdout}\n{stderr}");
+    (stdout, stderr)
+}
+
+fn last_line(text: &str) -> &str {
+    text.trim_end().lines().last().unwrap_or_default()
+}
+
+#[test]
+fn a_program_its_config_and_its_volume_and_how_it_ended() {
+    let dir = tempfile::tempdir().unwrap();
+    let volume = file_disk(dir.path(), "volume", "file", "on the volume");
+    let script = "cat /data/file; echo; touch /data/x || echo read-only; exit 7";
+    let config = serde_json::json!({ "entrypoint": ["/bin/sh", "-c", script] }).to_string();
+    fs::write(dir.path().join("config.json"), config).unwrap();
+    let mut command = boot(dir.path(), &initrd().initrd);
+    command.args(["--config", "config.json", "--volume"]).arg(format!("{}:/data:ro", volume.display()));
+    let (stdout, stderr) = ended(command.arg("--json"), 7);
+    let report: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((&report["outcome"], &report["exit_status"]), (&"exited".into(), &7.into()), "{report}");
+    assert!(stderr.contains("\non the volume\r\n") && stderr.contains("\nread-only\r\n"), "{stderr}");
+    // The kernel's own lines are in the file.
+    let console = fs::read_to_string(dir.path().join("out/console.log")).unwrap();
+    assert!(console.contains("Linux version") && console.contains("on the volume"), "{console}");
+    assert!(!stderr.contains("Linux version") && stderr.contains("gpu-initrd: exec done after"), "{stderr}");
+}
+
+#[test]
+fn a_boot_that_failed_and_a_kernel_that_panicked_have_exit_codes_of_their_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let volumes = r#"{"volume_mounts": [{"device": "serial:data", "path": "/data", "mode": "ro"}]}"#;
+    fs::write(dir.path().join("config.json"), volumes).unwrap();
+    let mut failed = boot(dir.path(), &initrd().initrd);
+    failed.args(["--append", "gpu_initrd.disk_timeout=1s gpu_initrd.linger=1s", "--config", "config.json"]);
+    let (stdout, stderr) = ended(failed.args(["--", "nvidia-smi"]), 250);
+    let note = "nvidia-smi is a program of the driver, and a guest without a GPU is given none";
+    assert!(stderr.contains(note), "{stderr}");
+    let missing = "volume serial:data on /data: waited 1 s for disk serial:data";
+    told_on_console(&stdout, Code::VolumeMissing, missing);
+    assert!(
+        last_line(&stderr).starts_with(&format!("the boot failed: volume-missing: {missing}")),
+        "{stderr}"
+    );
+    let end = "; the whole console is in out/console.log (exit code 250)";
+    assert!(last_line(&stderr).ends_with(end), "{stderr}");
+    assert!(stdout.contains("status is answered for 1 s more; gpu_initrd.linger=TIME"), "{stdout}");
+
+    let mut panics = boot(dir.path(), &initrd().initrd);
+    let (_, stderr) = ended(panics.args(["--append", "rdinit=/nothing", "--quiet"]), 251);
+    assert!(stderr.contains("the console's last lines:\n"), "{stderr}");
+    assert!(last_line(&stderr).starts_with("the guest's kernel panicked: "), "{stderr}");
+}
+
+/// One finding, and no more of them than that, on a console where nothing else can be said.
+#[test]
+fn an_image_for_another_kernel_ends_at_once_and_is_refused_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut variant = Variant::of(&initrd().initrd).unwrap();
+    variant.edit_manifest(|manifest| manifest.kernel_release = "6.99.0-other".into());
+    let image = dir.path().join("other.img");
+    variant.write(&image).unwrap();
+    let (_, stderr) = ended(boot(dir.path(), &image).args(["--", "true"]), 125);
+    let release = initrd().release();
+    assert!(
+        stderr.contains(&format!(" is kernel {release}, ")) && stderr.contains("for 6.99.0-other\n"),
+        "{stderr}"
+    );
+    assert!(stderr.contains("  what to do: boot the kernel that build-initrd wrote"), "{stderr}");
+
+    // A kernel that does not say its release.
+    let kernel = dir.path().join("vmlinuz");
+    let mut bytes = fs::read(&initrd().kernel).unwrap();
+    bytes[0x20e..0x210].fill(0xff);
+    fs::write(&kernel, bytes).unwrap();
+    let mut command = boot_with(dir.path(), &image, &kernel);
+    let (stdout, stderr) = ended(command.args(["--append", "gpu_initrd.linger=0s", "--", "true"]), 250);
+    told_on_console(&stdout, Code::KernelMismatch, "this kernel is ");
+    assert_eq!(stdout.matches("what to do:").count(), 1, "{stdout}");
+    assert!(last_line(&stderr).starts_with("the boot failed: kernel-mismatch: "), "{stderr}");
+}
+
+#[test]
+fn what_cannot_go_well_is_refused_before_anything_starts() {
+    let dir = tempfile::tempdir().unwrap();
+    let refused = |args: &[&str], expected: &[&str]| {
+        let mut command = boot(dir.path(), &initrd().initrd);
+        let (_, stderr) = ended(command.args(args), 125);
+        assert!(expected.iter().all(|text| stderr.contains(text)), "{args:?}: {stderr}");
+        assert!(stderr.contains("  what to do: "), "{stderr}");
+    };
+    refused(&["--memory", "64"], &["--memory 64: the guest needs at least", "--payload disk, which needs"]);
+    refused(&["--config", "/etc/passwd", "--volume", "x:/y"], &["--volume and a config disk"]);
+    fs::write(dir.path().join("bad.json"), "{\"cmd\": 7}").unwrap();
+    refused(&["--config", "bad.json"], &["bad.json: ", "cmd"]);
+    refused(&["--volume", "none.ext4:/data"], &["--volume none.ext4"]);
+    let mut command = Command::new(program());
+    command.current_dir(dir.path()).args(["boot", "--root", "/etc/passwd", "--initrd"]);
+    command.arg(&initrd().initrd).arg("--kernel").arg(&initrd().kernel);
+    let (_, stderr) = ended(&mut command, 125);
+    assert!(stderr.contains("/etc/passwd: expected ext4, EROFS or SquashFS"), "{stderr}");
+    assert!(!dir.path().join("out").exists(), "nothing was begun");
+    // No number of the program's either.
+    let (_, stderr) = ended(Command::new(program()).args(["boot", "--rooot", "x"]), 125);
+    assert!(stderr.contains("--rooot"), "{stderr}");
+}
+
+#[test]
+fn a_timeout_ends_the_guest() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = boot(dir.path(), &initrd().initrd);
+    let (stdout, stderr) = ended(command.args(["--quiet", "--timeout", "3s", "--", "sleep", "1000"]), 253);
+    assert!(!stdout.contains("gpu-initrd: "), "{stdout}");
+    assert!(last_line(&stderr).starts_with("the guest was ended after 3 s (--timeout)"), "{stderr}");
+}
+
+/// Ctrl-C is the program's; another key ends the guest.
+#[test]
+fn a_terminal_is_the_programs_with_its_size_and_its_keys() {
+    let dir = tempfile::tempdir().unwrap();
+    let command = {
+        let mut command = boot(dir.path(), &initrd().initrd);
+        command.args(["--", "/bin/sh"]);
+        command
+    };
+    let steps = serde_json::json!([
+        ["Ctrl-] ends the guest", ""],
+        ["# ", "stty size; sleep 1000\n"],
+        ["40 100", "\x03"],
+        ["# ", "echo back $((40 + 2))\n"],
+        ["back 42", "\x1d"],
+    ]);
+    let mut python = Command::new("/usr/bin/python3");
+    python.args(["-c", ON_A_TERMINAL, &steps.to_string()]).current_dir(dir.path());
+    python.arg(command.get_program()).args(command.get_args());
+    let (screen, _) = ended(&mut python, 254);
+    assert!(screen.ends_with("left: []\n"), "{screen}");
+    assert!(screen.contains("the guest was ended from here"), "{screen}");
+}
