@@ -32,7 +32,9 @@ pub fn run(spec: &Spec, policy: Restart, board: &Board) -> Result<Exit, Finding>
             return Ok(exit);
         }
         restarts += 1;
-        log::info!("the container ended: {}; it is started again in {} s", describe(exit), pause.as_secs());
+        let ended = describe(exit);
+        log::info!("the container ended: {ended}; it is started again in {} s", pause.as_secs());
+        board.output(format!("--- it ended: {ended}; started again, for the {} time ---", ordinal(restarts)));
         if supervise::pause(pause) {
             log::info!("the guest was asked to end");
             return Ok(exit);
@@ -66,7 +68,9 @@ fn once(spec: &Spec, restarts: u32, board: &Board) -> Result<Ended, Finding> {
         status.outcome = Outcome::Ready;
         let kept = status.container.take();
         let started = report::started(pid, spec.command().to_vec(), restarts);
-        status.container = Some(Container { oom_kills: kept.map_or(0, |last| last.oom_kills), ..started });
+        let last_exit = kept.as_ref().and_then(|kept| kept.exit);
+        status.container =
+            Some(Container { last_exit, oom_kills: kept.map_or(0, |kept| kept.oom_kills), ..started });
     });
     // Our own line comes first, or it would come into the middle of the program's.
     let followed = terminal.and_then(|terminal| {
@@ -89,6 +93,17 @@ fn warn_of_low_memory(board: &Board) {
     board.finding(report::warning(Code::LowMemory, message, hint));
 }
 
+/// `1st`, `12th`, `23rd`.
+fn ordinal(number: u32) -> String {
+    let ending = match (number % 10, number % 100) {
+        (1, 0..=10 | 12..) => "st",
+        (2, 0..=11 | 13..) => "nd",
+        (3, 0..=12 | 14..) => "rd",
+        _ => "th",
+    };
+    format!("{number}{ending}")
+}
+
 /// How a program ended, in words.
 pub fn describe(exit: Exit) -> String {
     let oom = if exit.oom { ", out of memory" } else { "" };
@@ -96,5 +111,20 @@ pub fn describe(exit: Exit) -> String {
         (Some(code), _) => format!("exit code {code}{oom}"),
         (_, Some(signal)) => format!("killed by signal {signal}{oom}"),
         _ => format!("for an unknown reason{oom}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_said_as_people_say_them() {
+        let said = [1, 2, 3, 4, 11, 12, 13, 21, 22, 23, 101, 111, 112, 113].map(ordinal);
+        let expected = [
+            "1st", "2nd", "3rd", "4th", "11th", "12th", "13th", "21st", "22nd", "23rd", "101st", "111th",
+            "112th", "113th",
+        ];
+        assert_eq!(said, expected);
     }
 }

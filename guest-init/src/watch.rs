@@ -150,7 +150,8 @@ fn xid(named: &str, code: u32, line: &str, board: &Board, answers: &dyn Fn(&str)
         }
         was_ready.then(|| gpu.bdf.clone())
     });
-    board.happened(Happening::Xid { bdf: named.into(), code, line: line.into() });
+    let bdf = image::pci::address(named).unwrap_or_else(|| named.to_owned());
+    board.happened(Happening::Xid { bdf, code, line: line.into() });
     // While an adapter initialises, its failure is the finding.
     let Some(bdf) = was_ready else { return };
     if code == OFF_THE_BUS {

@@ -225,6 +225,8 @@ pub struct Container {
     pub restarts: u32,
     /// How it ended, once it has; nothing while it has been started again.
     pub exit: Option<Exit>,
+    /// How its run before this one ended, where it was started again.
+    pub last_exit: Option<Exit>,
     /// Processes of it that the kernel's out-of-memory killer has ended.
     pub oom_kills: u64,
     /// The last lines of its output.

@@ -16,6 +16,15 @@ fn a_program_that_fails_is_started_again_as_often_as_the_policy_says() {
     let status = wait(&guest, Until::Exited);
     let container = status.container.as_ref().unwrap();
     assert_eq!((container.restarts, container.exit.unwrap().code), (2, Some(4)));
+    assert_eq!(container.last_exit.unwrap().code, Some(4));
+    let Reply::Logs(logs) =
+        request(&guest, &Request::Logs { source: LogSource::Container, from: 0, timeout_ms: 0 })
+    else {
+        panic!("no log")
+    };
+    let marks: Vec<_> = logs.lines.iter().filter(|line| line.text.starts_with("--- ")).collect();
+    assert_eq!(marks.len(), 2, "{logs:?}");
+    assert_eq!(marks[0].text, "--- it ended: exit code 4; started again, for the 1st time ---");
     assert_eq!(status.outcome, Outcome::Ready);
     let Reply::Events(events) = request(&guest, &Request::Events { from: 0, timeout_ms: 0 }) else {
         panic!("no events")

@@ -59,7 +59,16 @@ pub fn meminfo(text: &str, name: &str) -> Option<u64> {
 pub fn started(pid: u32, mut command: Vec<String>, restarts: u32) -> Container {
     clip_lines(&mut command);
     let start_ms = uptime_ms();
-    Container { pid, command, start_ms, restarts, exit: None, oom_kills: 0, output: Vec::new() }
+    Container {
+        pid,
+        command,
+        start_ms,
+        restarts,
+        exit: None,
+        last_exit: None,
+        oom_kills: 0,
+        output: Vec::new(),
+    }
 }
 
 /// A finding of severity error.

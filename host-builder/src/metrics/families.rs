@@ -45,7 +45,7 @@ const RUNNING: Family = gauge("gpu_initrd_container_running", "", "Whether the c
 const EXIT: Family = gauge(
     "gpu_initrd_container_exit_code",
     "",
-    "Exit code of the container's program, 128 and the signal when one killed it.",
+    "Exit code of the container's program, 128 and the signal when one killed it; while it runs again, of the run before.",
 );
 const RESTARTS: Family = counter(
     "gpu_initrd_container_restarts_total",
@@ -83,7 +83,7 @@ fn ours(value: impl serde::Serialize) -> Word {
 /// What a status says in numbers.
 pub fn samples(status: &Status) -> Vec<Sample> {
     let guests = |text: &str| Word::Guests(text.to_owned());
-    let driver = status.driver_loaded.as_deref().or(status.driver_planned.as_deref()).unwrap_or("none");
+    let driver = status.driver_loaded.as_deref().unwrap_or("none");
     let info = vec![
         ("driver", guests(driver)),
         ("kernel", guests(&status.kernel)),
@@ -169,8 +169,8 @@ fn container(container: Option<&Container>) -> Vec<Sample> {
         plain(&OOM, container.oom_kills),
     ];
     // As a shell says it.
-    let code =
-        container.exit.and_then(|exit| exit.code.or(exit.signal.map(|signal| signal.saturating_add(128))));
+    let exit = container.exit.or(container.last_exit);
+    let code = exit.and_then(|exit| exit.code.or(exit.signal.map(|signal| signal.saturating_add(128))));
     let code = code.and_then(|code| u64::try_from(code).ok());
     all.extend(code.map(|code| plain(&EXIT, code)));
     all

@@ -34,6 +34,7 @@ fn a_status_becomes_series_with_help_and_type_once() {
         start_ms: 1,
         restarts: 3,
         exit: Some(Exit { code: None, signal: Some(9), oom: true }),
+        last_exit: None,
         oom_kills: 1,
         output: vec![],
     };

@@ -109,6 +109,7 @@ pub fn status() -> Status {
             start_ms: 5000,
             restarts: 1,
             exit: Some(exit()),
+            last_exit: Some(exit()),
             oom_kills: 1,
             output: vec!["the last line".into()],
         }),

@@ -12,8 +12,16 @@ use std::time::{Duration, Instant};
 
 fn ended(phase: Phase, code: Option<i32>) -> Status {
     let exit = Some(Exit { code, signal: code.is_none().then_some(9), oom: false });
-    let container =
-        Container { pid: 9, command: vec![], start_ms: 1, restarts: 0, exit, oom_kills: 0, output: vec![] };
+    let container = Container {
+        pid: 9,
+        command: vec![],
+        start_ms: 1,
+        restarts: 0,
+        exit,
+        last_exit: None,
+        oom_kills: 0,
+        output: vec![],
+    };
     Status { phase, container: Some(container), ..a_status(Outcome::Ready) }
 }
 

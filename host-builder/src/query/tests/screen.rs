@@ -77,6 +77,7 @@ fn a_full_status() -> Status {
             start_ms: 30,
             restarts: 3,
             exit,
+            last_exit: Some(Exit { code: Some(1), signal: None, oom: false }),
             oom_kills: 1,
             output: vec![text("one"), text("\x1b[Htwo")],
         }),
@@ -109,7 +110,7 @@ injected   1 files, 1 links: libcuda.so.1
 cache      12 entries, 3456 bytes, 2 links changed
 loader     libcuda.so.1 → /opt/x.so (not the injected file)
            libnvidia-ml.so.1 → not found
-container  pid 99, killed by SIGKILL, out of memory, started again 3 times, 1 killed for memory: sh -c :
+container  pid 99, killed by SIGKILL, out of memory, started again 3 times (the run before exited with 1), 1 killed for memory: sh -c :
     | one
     | two
 memory     300 of 512 MiB available; guest-init had at most 1500 KiB
@@ -156,12 +157,18 @@ fn a_program_that_has_ended_says_how_in_the_first_word() {
         (Phase::Exited, exit(None, Some(9), true), "31", "killed (out of memory)"),
         (Phase::Exited, None, "33", "ended"),
         (Phase::Running, exit(Some(1), None, false), "33", "restarting (4)"),
-        (Phase::Running, None, "32", "ready"),
+        // Running once more is not the same as running.
+        (Phase::Running, None, "33", "restarted 3, exited 1"),
     ] {
         let container = Container { exit, ..a_full_status().container.unwrap() };
         let status = Status { phase, container: Some(container), ..a_status(Outcome::Ready) };
         assert!(screen(&status, false).starts_with(&format!("{word}  phase ")), "{word}");
         let table = table(&[Row::of(&"vsock:3".parse().unwrap(), Ok(&status))], true);
         assert!(table.contains(&format!("\x1b[{code}m{word}")), "{table:?}");
+    }
+    for last_exit in [None, exit(Some(0), None, false)] {
+        let container = Container { last_exit, exit: None, ..a_full_status().container.unwrap() };
+        let status = Status { container: Some(container), ..a_status(Outcome::Ready) };
+        assert!(screen(&status, false).starts_with("ready  phase "), "{last_exit:?}");
     }
 }

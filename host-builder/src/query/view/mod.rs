@@ -10,7 +10,7 @@ pub use lines::{event_line, log_line};
 pub use table::{Row, table};
 
 use super::clean::clean;
-use image::status::{Exit, Finding, Outcome, Phase, Severity, Status};
+use image::status::{Container, Exit, Finding, Outcome, Phase, Severity, Status};
 use nix::sys::signal::Signal;
 use std::io::IsTerminal;
 
@@ -151,13 +151,22 @@ fn state(status: &Status) -> (&'static str, String) {
         (Outcome::Pending, _) => (YELLOW, "booting".into()),
         (Outcome::Failed, _) => (RED, "failed".into()),
         (Outcome::Ready, None) if status.phase == Phase::Exited => (YELLOW, "ended".into()),
-        (Outcome::Ready, None) => (GREEN, "ready".into()),
+        (Outcome::Ready, None) => match status.container.as_ref().and_then(looping) {
+            Some(word) => (YELLOW, word),
+            None => (GREEN, "ready".into()),
+        },
         (Outcome::Ready, Some((exit, _))) if status.phase == Phase::Exited => ended(exit),
         // With the number that its next start will have.
         (Outcome::Ready, Some((_, container))) => {
             (YELLOW, format!("restarting ({})", container.restarts.saturating_add(1)))
         }
     }
+}
+
+/// A program that runs again after an end that was none it should have had.
+fn looping(container: &Container) -> Option<String> {
+    let last = container.last_exit.filter(|last| !last.is_good())?;
+    Some(format!("restarted {}, {}", container.restarts, ended(last).1))
 }
 
 /// How a program has ended for good.

@@ -126,7 +126,12 @@ impl View {
             }
         };
         if container.restarts > 0 {
-            let _ = write!(state, ", started again {} times", container.restarts);
+            let times =
+                if container.restarts == 1 { "once".into() } else { format!("{} times", container.restarts) };
+            let _ = write!(state, ", started again {times}");
+        }
+        if let Some(last) = container.last_exit {
+            let _ = write!(state, " (the run before {})", exit_text(last));
         }
         if container.oom_kills > 0 {
             let _ = write!(state, ", {} killed for memory", container.oom_kills);

@@ -44,7 +44,7 @@ impl Row {
 
 fn of_status(target: String, status: &Status) -> (&'static str, [String; COLUMNS]) {
     let (code, word) = state(status);
-    let driver = status.driver_loaded.as_ref().or(status.driver_planned.as_ref());
+    let driver = status.driver_loaded.as_ref();
     let finding = worst(status).map_or_else(String::new, |finding| {
         let (_, word) = severity(finding.severity);
         let more = match status.findings.len() {
