@@ -20,7 +20,7 @@ use rig::{
     disk::FileSystem,
     process::run,
     roots::{Recipe, Suite},
-    scene::{root_disk, vm_tools},
+    scene::{file_disk, root_disk, vm_tools},
     tools::Tools as _,
     variant::{Variant, patch},
 };
@@ -199,6 +199,10 @@ fn what_the_guest_will_make_of_the_configuration_is_told() {
     assert_eq!(code, 1);
     is(&checks, "container-driver-files", "pass", &["hidden", "/opt/conda/lib/libcuda.so.1"]);
     is(&checks, "container-gpus", "fail", &["MIG instance 0:1", "NVIDIA_VISIBLE_DEVICES"]);
+    // The same from the config disk that a guest is given.
+    let disk = file_disk(dir.path(), "config-disk", layout::CONFIG_FILE, text);
+    let (of_disk, _) = of_root(&initrd().initrd, &[("--root", &root), ("--config", &disk)]);
+    assert_eq!(of_disk, checks);
 }
 
 /// debugfs follows a link that stands where it writes a file: two entries of one name, which no tool makes and a hostile

@@ -11,7 +11,6 @@ use crate::inject::is_driver_program;
 use crate::report;
 use crate::rootfs::RootDir;
 use crate::supervise;
-use image::layout;
 use image::status::{Code, Finding};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -297,7 +296,7 @@ fn not_executed(program: &str, errno: Errno, path: &str) -> Finding {
 fn failed(what: &str) -> Finding {
     report::error(
         Code::RootUnusable,
-        format!("the container's world could not be made below {}: {what}", layout::ROOT_MERGED),
+        format!("the container's root could not be prepared: {what}"),
         "the message names the step and the path; an image with files in place of /proc, /sys, /dev or /run cannot be started",
     )
 }

@@ -24,8 +24,8 @@ pub struct Doctor {
     /// Container root, a disk image (ext4, EROFS or SquashFS) or a directory: it is looked at instead of the host.
     #[arg(long, value_name = "DISK|DIR", requires = "image", conflicts_with_all = ["gpu", "guest_memory"])]
     pub root: Option<PathBuf>,
-    /// The container's config.json, whose environment says what it requires of the driver.
-    #[arg(long, value_name = "FILE", requires = "root")]
+    /// The container's config.json, whose environment says what it requires of the driver; or its config disk.
+    #[arg(long, value_name = "FILE|DISK", requires = "root")]
     pub config: Option<PathBuf>,
     /// The GPU's PCI address; may be given more than once [default: all NVIDIA GPUs].
     #[arg(long, value_name = "BDF")]

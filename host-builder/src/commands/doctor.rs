@@ -6,9 +6,10 @@ use crate::archive::{Archive, Want};
 use crate::cache::Cache;
 use crate::cli::{DEFAULT_PAYLOAD_OUTPUT, Doctor as Arguments};
 use crate::doctor::{self, Asked, Container, Disk, Host, Origin, Packed, Report};
-use crate::error::{Doing, Result};
+use crate::error::{Doing, Error, Result};
 use crate::query::view::wants_colour;
 use crate::ui::{print_as_json, print_painted};
+use image::layout::CONFIG_FILE;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -45,7 +46,9 @@ fn container(args: &Arguments, root: &Path, packed: &Packed, cache: &Cache, work
     let mut checks = vec![packed.check()];
     if packed.manifest.driver.is_some() {
         let (root, unread) = directory(args, root, cache, work)?;
-        let config = args.config.as_deref();
+        let config =
+            args.config.as_deref().map(|config| config_file(args, config, cache, work)).transpose()?;
+        let config = config.as_deref();
         checks.extend(doctor::check_container(Container { root: &root, unread, config, packed, work })?);
     }
     Ok(Report::new(Some(packed.version().to_owned()), checks))
@@ -66,6 +69,23 @@ fn directory(
     let (directory, unread) =
         doctor::unpack(&tools(&args.lock, kind, cache)?, kind, &root, &work.join("root"))?;
     Ok((directory, Some(unread)))
+}
+
+/// The `config.json` itself, or that of a config disk.
+fn config_file(args: &Arguments, config: &Path, cache: &Cache, work: &Path) -> Result<PathBuf> {
+    let path = config.canonicalize().doing("finding the configuration", config)?;
+    let Ok(kind) = Disk::of(&path) else { return Ok(path) };
+    let (directory, _) = doctor::unpack(&tools(&args.lock, kind, cache)?, kind, &path, &work.join("config"))?;
+    let file = directory.join(CONFIG_FILE);
+    let is_there = std::fs::symlink_metadata(&file).is_ok_and(|metadata| metadata.is_file());
+    if is_there {
+        return Ok(file);
+    }
+    Err(Error::new(format!(
+        "{}: expected a config disk, found no {CONFIG_FILE} in its top directory",
+        config.display()
+    ))
+    .hint("README, section \"Config disk\""))
 }
 
 fn packed(args: &Arguments, image: &Path, cache: &Cache, work: &Path) -> Result<Packed> {
