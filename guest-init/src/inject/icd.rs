@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use super::foreign::Foreign;
 use crate::rootfs::{Kind, RootDir};
@@ -34,14 +34,21 @@ const VARIABLES: [&str; 9] = [
 ];
 /// Bytes of such a file; real ones have 200 to 2000.
 const MAX_FILE: u64 = 64 << 10;
+/// Paths of an environment that are looked at: it is the image's.
+const MAX_NAMED: usize = 64;
 /// Files of one directory that are read.
 const MAX_FILES: usize = 256;
 
 /// What the environment names: the value of each of the variables, split.
 pub fn named_by(variable: &dyn Fn(&str) -> Option<String>) -> Vec<PathBuf> {
     let values: Vec<String> = VARIABLES.iter().filter_map(|name| variable(name)).collect();
-    let paths = values.iter().flat_map(|value| value.split(':')).filter(|path| path.starts_with('/'));
-    paths.map(PathBuf::from).collect()
+    let paths = values.iter().flat_map(|value| value.split(':')).map(Path::new);
+    // A path that climbs may be another one before it is there than after.
+    let is_plain = |path: &&Path| {
+        let mut parts = path.components();
+        parts.next() == Some(Component::RootDir) && parts.all(|part| matches!(part, Component::Normal(_)))
+    };
+    paths.filter(is_plain).take(MAX_NAMED).map(Path::to_owned).collect()
 }
 
 /// The kind of directory that a file is in.

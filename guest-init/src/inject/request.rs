@@ -18,6 +18,8 @@ const MAX_PROGRAM: u64 = 16 << 30;
 const MAX_LINE: usize = 256;
 /// Scripts may be interpreted by scripts, so many times (fs/exec.c).
 const MAX_INTERPRETERS: usize = 4;
+/// Directories of a PATH that are looked into: it is the image's.
+const MAX_PATH_DIRS: usize = 256;
 /// Where a program without a slash in its name is looked for, when the environment says nothing.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -72,7 +74,7 @@ impl Request {
     /// The directories in which programs without a slash in their name are looked for.
     pub fn program_dirs(&self) -> impl Iterator<Item = &Path> {
         let dirs = self.path.as_deref().unwrap_or(DEFAULT_PATH).split(':');
-        dirs.filter(|dir| dir.starts_with('/')).map(Path::new)
+        dirs.filter(|dir| dir.starts_with('/')).take(MAX_PATH_DIRS).map(Path::new)
     }
 
     /// The directories of the program's RUNPATH, with `$ORIGIN` filled in. Empty when there is none or the program is

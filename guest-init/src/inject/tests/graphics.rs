@@ -111,6 +111,12 @@ fn a_file_that_the_environment_names_stays_or_leads_to_the_drivers() {
     let report = f.layer(&config("__EGL_VENDOR_LIBRARY_DIRS", "/etc/glvnd/egl_vendor.d")).unwrap();
     assert!(report.masked.is_empty(), "{report:?}");
 
+    // Neither what climbs, nor more than a bound.
+    let many = vec!["/etc/vulkan/icd.d/x.json"; 1000].join(":");
+    assert_eq!(config("VK_DRIVER_FILES", &many).named_files.len(), 64);
+    let climbs = "/etc/../etc/vulkan/icd.d/nvidia_icd.json:relative.json:";
+    assert!(config("VK_DRIVER_FILES", climbs).named_files.is_empty());
+
     // As the container toolkit would have put it there.
     let (f, _) = drawing();
     let asked = config("VK_ICD_FILENAMES", path);
