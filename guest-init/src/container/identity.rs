@@ -44,9 +44,9 @@ fn resolve(user: &str, passwd: &str, group: &str) -> Result<Identity, String> {
         .map(|line| line.split(':').collect::<Vec<_>>())
         .filter(|fields| fields.len() >= 6)
         .find(|fields| id.map_or(fields[0] == name, |id| of_file(fields[2]) == Some(id)));
-    let uid = id.or_else(|| row.as_ref().and_then(|fields| of_file(fields[2]))).ok_or_else(|| {
-        format!("expected user {name:?} in the image's /etc/passwd, which has no such user")
-    })?;
+    let uid = id
+        .or_else(|| row.as_ref().and_then(|fields| of_file(fields[2])))
+        .ok_or_else(|| format!("user {name:?} is not in the image's /etc/passwd"))?;
     let home = row.as_ref().map(|fields| fields[5]).filter(|home| !home.is_empty()).unwrap_or("/");
     let (gid, groups) = if group_name.is_empty() {
         let gid = row.as_ref().and_then(|fields| of_file(fields[3])).unwrap_or(0);
@@ -67,7 +67,7 @@ fn group_id(name: &str, group: &str) -> Result<u32, String> {
     found
         .next()
         .and_then(|fields| of_file(fields[2]))
-        .ok_or_else(|| format!("expected group {name:?} in the image's /etc/group, which has no such group"))
+        .ok_or_else(|| format!("group {name:?} is not in the image's /etc/group"))
 }
 
 /// Digits are an id, whatever the image calls its users: one named `1000` with the id 0 is not meant.
@@ -76,7 +76,7 @@ fn number(text: &str) -> Result<Option<u32>, String> {
         return Ok(None);
     }
     let id = text.parse().ok().filter(|id| *id <= MAX_ID);
-    id.map(Some).ok_or_else(|| format!("expected an id of at most {MAX_ID}, found {text}"))
+    id.map(Some).ok_or_else(|| format!("user or group id {text} is above {MAX_ID}, the highest there is"))
 }
 
 /// An id in a file of the image.
@@ -123,7 +123,7 @@ mod tests {
         assert_eq!(found("app:video"), Ok((1000, 44, vec![])));
         assert_eq!(found("app:1000"), Ok((1000, 1000, vec![])));
         for user in ["4294967295", "2147483648", "0:4294967295", "99999999999"] {
-            assert!(found(user).unwrap_err().contains("at most 2147483647"), "{user}");
+            assert!(found(user).unwrap_err().contains("is above 2147483647"), "{user}");
         }
         assert!(found("-1").unwrap_err().contains("/etc/passwd"));
         // One that the image itself says wrongly is none.

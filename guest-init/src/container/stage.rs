@@ -123,11 +123,7 @@ fn become_program(spec: &Spec, given: &mut Given) -> Result<Infallible, Finding>
     reset_signals();
     let root = RootDir::open(Path::new("/")).map_err(|error| failed(&error.to_string()))?;
     let identity = identity::lookup(&root, &spec.user).map_err(|error| {
-        report::error(
-            Code::ConfigInvalid,
-            format!("user {:?}: {error}", spec.user),
-            "give `user` as UID:GID, or a name the image knows",
-        )
+        report::error(Code::ConfigInvalid, error, "give `user` as UID:GID, or a name the image knows")
     })?;
     let workdir = Path::new(&spec.workdir);
     // Where it cannot be made, entering it says why.

@@ -26,14 +26,14 @@ fn info(code: Code, message: impl Into<String>, hint: impl Into<String>) -> Find
 /// Capabilities that the container names and the initrd does not carry.
 pub(super) fn capabilities(inventory: &Inventory, request: &Request) -> Option<Finding> {
     let carried = inventory.capabilities();
-    let missing: Vec<&str> = request.named.difference(&carried).map(|c| c.name()).collect();
+    let missing: BTreeSet<Capability> = request.named.difference(&carried).copied().collect();
     let names = |set: &BTreeSet<Capability>| set.iter().map(|c| c.name()).collect::<Vec<_>>().join(", ");
     (!missing.is_empty()).then(|| {
         report::warning(
             Code::CapabilityMissing,
             format!(
                 "the container asks for the driver capabilities {}, the initrd carries {}",
-                missing.join(", "),
+                names(&missing),
                 names(&carried)
             ),
             format!(

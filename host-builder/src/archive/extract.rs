@@ -86,7 +86,7 @@ fn check_empty(to: &Path) -> Result<()> {
         Ok(mut entries) => match entries.next() {
             None => Ok(()),
             Some(_) => Err(Error::new(format!(
-                "{}: expected no or an empty directory, it holds something",
+                "{} is not empty: expected a directory without files, or none",
                 to.display()
             ))
             .hint(remedy)),

@@ -221,7 +221,7 @@ impl QueryError {
                 "use a kernel with AF_VSOCK (modprobe vhost_vsock), or the guest's hybrid socket: unix:PATH"
             }
             Self::NoSocket { .. } => {
-                "is the guest started, and is this its socket or CID? --wait ready waits until it is there"
+                "start the guest, or name its own socket or CID; --wait ready waits until it is there"
             }
             Self::NotListening { .. } => {
                 "a guest answers about a second after its kernel starts: --wait ready waits; else compare the port \

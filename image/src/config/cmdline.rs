@@ -264,7 +264,7 @@ pub(super) fn apply(config: &mut Config, text: &str) -> Result<(), ConfigError> 
                 origin: ORIGIN,
                 key: name.into(),
                 expected: key.expects,
-                found: text.into(),
+                found: format!("{text:?}"),
             });
             config.said.insert(key.name);
             result = result.and(applied);

@@ -184,8 +184,11 @@ pub(super) fn apply(config: &mut Config, bytes: &[u8]) -> Result<(), ConfigError
     Ok(())
 }
 
+/// As JSON writes it, a long one cut.
 fn excerpt(json: &Value) -> String {
-    json.to_string().chars().take(60).collect()
+    let text = json.to_string();
+    let short: String = text.chars().take(60).collect();
+    if short.len() < text.len() { short + " …" } else { short }
 }
 
 fn strings(json: &Value) -> Option<Vec<String>> {
@@ -345,6 +348,14 @@ mod tests {
         let mut config = Config::default();
         let error = config.apply_json(br#"{"env": {"A": 1}}"#).unwrap_err().to_string();
         assert!(error.contains("env expects an object of strings"), "{error}");
+        let said = |text: &str| Config::default().apply_json(text.as_bytes()).unwrap_err().to_string();
+        assert!(
+            said(r#"{"workdir": "srv"}"#).ends_with(r#", found "srv""#),
+            "{}",
+            said(r#"{"workdir": "srv"}"#)
+        );
+        let long = format!(r#"{{"workdir": ["{}"]}}"#, "x".repeat(100));
+        assert!(said(&long).ends_with("xx …"), "{}", said(&long));
         assert!(config.apply_json(b"[]").is_err());
         assert!(
             config

@@ -280,7 +280,7 @@ impl Default for Config {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
     /// The value of one key is not of its form.
-    #[error("{origin}: {key} expects {expected}, found {found:?}")]
+    #[error("{origin}: {key} expects {expected}, found {found}")]
     Value {
         /// `kernel command line` or `config.json`.
         origin: &'static str,
@@ -288,7 +288,7 @@ pub enum ConfigError {
         key: String,
         /// What it takes.
         expected: &'static str,
-        /// What it got.
+        /// What it got, quoted.
         found: String,
     },
     /// The file is not JSON.
