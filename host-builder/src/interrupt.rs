@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 static UNFINISHED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 static ACTIONS: Mutex<BTreeMap<u64, Box<dyn FnOnce() + Send>>> = Mutex::new(BTreeMap::new());
 static IS_THE_END: AtomicBool = AtomicBool::new(false);
-static MAKES_NOTHING: AtomicBool = AtomicBool::new(false);
+/// What is said of an interrupt.
+static WORDS: Mutex<&str> =
+    Mutex::new("interrupted: nothing half-written was left; what was fetched and built is kept");
 /// The exit code after an interrupt.
 static CODE: AtomicU8 = AtomicU8::new(2);
 
@@ -71,17 +73,18 @@ pub fn is_the_end() {
     IS_THE_END.store(true, Ordering::Relaxed);
 }
 
-/// From now on the exit code after an interrupt is this one.
-pub fn exits_with(code: u8) {
+/// From now on this is said of an interrupt, and this is the exit code then.
+pub fn means(words: &'static str, code: u8) {
+    *WORDS.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = words;
     CODE.store(code, Ordering::Relaxed);
 }
 
 /// The command asks and makes nothing: of an interrupt there is nothing to say but that it came.
 pub fn makes_nothing() {
-    MAKES_NOTHING.store(true, Ordering::Relaxed);
+    means("interrupted", 2);
 }
 
-/// On SIGINT, SIGTERM and SIGHUP: does what is registered, removes what is unfinished, says so, exits with 2 ([`exits_with`]).
+/// On SIGINT, SIGTERM and SIGHUP: does what is registered, removes what is unfinished, says so, exits with 2, or as [`means`] says.
 pub fn install() {
     let installed = ctrlc::set_handler(|| {
         act();
@@ -89,11 +92,7 @@ pub fn install() {
         if IS_THE_END.load(Ordering::Relaxed) {
             std::process::exit(0);
         }
-        if MAKES_NOTHING.load(Ordering::Relaxed) {
-            ui::say("\ninterrupted");
-        } else {
-            ui::say("\ninterrupted: nothing half-written was left; what was fetched and built is kept");
-        }
+        ui::say(&format!("\n{}", WORDS.lock().unwrap_or_else(std::sync::PoisonError::into_inner)));
         std::process::exit(CODE.load(Ordering::Relaxed).into());
     });
     // Without a handler the default action applies, which ends the program too.

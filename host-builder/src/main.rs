@@ -17,9 +17,26 @@ fn parsed() -> Cli {
     })
 }
 
+/// Whether an interrupt of a command can leave anything behind.
+fn makes_something(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::BuildInitrd(_)
+            | Command::BuildModules(_)
+            | Command::Boot(_)
+            | Command::Extract(_)
+            | Command::Pins(_)
+            | Command::Verify(_)
+    )
+}
+
 fn main() -> ExitCode {
     interrupt::install();
-    let result = match parsed().command {
+    let command = parsed().command;
+    if !makes_something(&command) {
+        interrupt::makes_nothing();
+    }
+    let result = match command {
         Command::BuildInitrd(args) => commands::build_initrd::run(&args).map(|()| ExitCode::SUCCESS),
         Command::BuildModules(args) => commands::build_modules::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Boot(args) => Ok(commands::boot::run(&args)),

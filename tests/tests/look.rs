@@ -16,7 +16,7 @@ use image::cpio::Writer;
 use image::layout;
 use image::manifest::{Kind, Manifest};
 use rig::{
-    build::{cache, initrd, program},
+    build::{cache, initrd, initrd_for_disk, program},
     process::run,
     roots::{Recipe, Suite},
     variant::{self, Variant},
@@ -235,6 +235,29 @@ fn an_image_that_was_altered_is_told_from_the_one_that_was_built() {
     let differences: Value = serde_json::from_slice(&differences.stdout).unwrap();
     assert_eq!(differences["changed"].as_array().unwrap().len(), 1, "{differences}");
     assert_eq!(host_builder(&["diff", original], &initrd().initrd).status.code(), Some(0));
+
+    // The same driver on a disk: no file of it came, went or changed.
+    let on_disk = host_builder(&["diff", "--json", original], &initrd_for_disk().initrd);
+    let differences: Value = serde_json::from_slice(&on_disk.stdout).unwrap();
+    assert_eq!(on_disk.status.code(), Some(1));
+    assert_eq!(differences["payload"], serde_json::json!({"a": "files", "b": "disk"}), "{differences}");
+    assert_eq!(differences["driver_files"], serde_json::json!({"added": [], "removed": [], "changed": []}));
+    let added =
+        differences["added"].as_array().unwrap().iter().chain(differences["removed"].as_array().unwrap());
+    assert!(
+        added.into_iter().all(|only| !only["path"].as_str().unwrap().contains("libcuda")),
+        "{differences}"
+    );
+
+    // One file of it altered, and the manifest as it was.
+    let altered = dir.path().join("altered-driver.img");
+    let path = format!("/usr/lib/nvidia/libcuda.so.{}", initrd().driver());
+    let mut variant = Variant::of(&initrd().initrd).unwrap();
+    variant.file(&path)[1000] ^= 1;
+    variant.write(&altered).unwrap();
+    let differences = host_builder(&["diff", original], &altered);
+    let text = String::from_utf8(differences.stdout).unwrap();
+    assert!(text.contains(&format!("! {path}  driver's content, ")), "{text}");
 }
 
 /// An attacker who alters a file alters its digest in the manifest, too.

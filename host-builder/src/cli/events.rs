@@ -39,9 +39,12 @@ pub struct Events {
     /// (listens on PATH_PORT). May be given more than once.
     #[arg(long, value_name = "ADDR", conflicts_with_all = ["target", "follow", "no_follow", "timeout"])]
     pub listen: Vec<Address>,
-    /// Longest time until the guest answers, such as 60s, 1500ms or 2m.
-    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10s")]
-    pub timeout: Duration,
+    /// Wait for a guest that does not answer yet.
+    #[arg(long, conflicts_with = "listen")]
+    pub wait: bool,
+    /// Longest time until the guest answers, such as 60s, 1500ms or 2m [default: 60s with --wait, else 10s].
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub timeout: Option<Duration>,
     /// Print each event as a line of JSON on a terminal, too.
     #[arg(long)]
     pub json: bool,

@@ -40,6 +40,7 @@ pub use metrics::Metrics;
 pub use pins::Pins;
 pub use sbom::{Format as SbomFormat, Sbom};
 pub use status::Status;
+pub use time::patience;
 pub use verify::Verify;
 
 /// The lock of a directory, unless another is named.
@@ -140,8 +141,8 @@ pub enum Command {
     Metrics(Metrics),
     /// Start a guest on this machine, for trying an image.
     ///
-    /// QEMU, from the lock's packages, boots the image just built with a container root and, when asked, with GPUs. The
-    /// serial console is on the terminal; Ctrl-C ends the guest. Nothing of the container root is written to.
+    /// QEMU, from the lock's packages, boots the image just built with a container root and, when asked, with GPUs. Its
+    /// console is on the terminal, where all keys are the program's and Ctrl-] ends the guest. Nothing of the root is written to.
     #[command(after_help = boot::BOOT_HELP)]
     Boot(Boot),
     /// Write manual pages, one for each command.

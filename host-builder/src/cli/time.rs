@@ -8,6 +8,11 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     time.ok_or_else(|| "expected a time above 0 such as 60s, 1500ms or 2m".into())
 }
 
+/// How long a guest is given to answer: as it was said, or longer where it is waited for.
+pub fn patience(said: Option<Duration>, wait: bool) -> Duration {
+    said.unwrap_or(Duration::from_secs(if wait { 60 } else { 10 }))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,13 +1,14 @@
 //! `events`: what happens in a guest, as it happens.
 
 use super::status::json_line;
-use crate::cli::Events as Arguments;
+use crate::cli::{Events as Arguments, patience};
 use crate::error::Result;
 use crate::interrupt;
 use crate::query::clean::clean;
 use crate::query::{self, End, EventLine, EventNews, News, Part, SCHEMA, Target, view};
 use crate::ui::{self, print, print_on};
-use image::event::Event;
+use image::event::{Event, Happening};
+use image::status::Outcome;
 use std::fmt::Write;
 use std::io::IsTerminal;
 use std::ops::ControlFlow;
@@ -28,9 +29,16 @@ pub fn run(args: &Arguments) -> Result<ExitCode> {
 
 fn ask(args: &Arguments, target: &Target) -> Result<ExitCode> {
     let name = target.to_string();
-    let mut decided = false;
+    let (mut decided, mut over) = (false, false);
     let each = |part: Part<Event>| {
         decided |= part.items.iter().any(|event| query::is_decisive(&event.what));
+        for event in &part.items {
+            over = match event.what {
+                Happening::Exited(_) | Happening::Outcome(Outcome::Failed) => true,
+                Happening::Started { .. } => false,
+                _ => over,
+            };
+        }
         if print_on(&text(args, &name, "", part)) {
             ControlFlow::Continue(())
         } else {
@@ -38,13 +46,15 @@ fn ask(args: &Arguments, target: &Target) -> Result<ExitCode> {
         }
     };
     if args.no_follow {
-        query::all(target, (), args.timeout, each)?;
+        query::all(target, (), (args.wait, patience(args.timeout, args.wait)), each)?;
         return Ok(ExitCode::SUCCESS);
     }
-    match query::follow(target, (), args.timeout, each)? {
+    match query::follow(target, (), patience(args.timeout, args.wait), each)? {
         End::Enough => Ok(ExitCode::SUCCESS),
         End::Gone(error) => {
-            ui::say(&format!("the guest has gone: {}", error.chain()));
+            // After its end nothing is wrong with the connection.
+            let why = if over { String::new() } else { format!(": {}", error.chain()) };
+            ui::say(&format!("the guest has gone{why}"));
             Ok(ExitCode::from(u8::from(!decided)))
         }
     }

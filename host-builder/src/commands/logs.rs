@@ -1,7 +1,7 @@
 //! `logs`: what the container of a guest, or its kernel, has written.
 
 use super::status::json_line;
-use crate::cli::Logs as Arguments;
+use crate::cli::{Logs as Arguments, patience};
 use crate::error::Result;
 use crate::interrupt;
 use crate::query::{self, End, Part, SCHEMA, view};
@@ -20,12 +20,13 @@ pub fn run(args: &Arguments) -> Result<ExitCode> {
         if print_on(&text(args, &part)) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     };
     if !args.follow {
-        query::all(&args.target, source, args.timeout, each)?;
+        query::all(&args.target, source, (args.wait, patience(args.timeout, args.wait)), each)?;
         return Ok(ExitCode::SUCCESS);
     }
     interrupt::is_the_end();
-    if let End::Gone(error) = query::follow(&args.target, source, args.timeout, each)? {
-        ui::say(&format!("the guest has gone: {}", error.chain()));
+    // That a guest goes is how its log ends.
+    if let End::Gone(_) = query::follow(&args.target, source, patience(args.timeout, args.wait), each)? {
+        ui::say("the guest has gone");
     }
     Ok(ExitCode::SUCCESS)
 }

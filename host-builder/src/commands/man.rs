@@ -2,16 +2,45 @@
 
 use crate::cli::{Cli, Completions, Man};
 use crate::error::{Doing, Result};
-use clap::CommandFactory;
+use clap::{Command, CommandFactory};
 use clap_complete::Shell;
 use std::fs;
+use std::path::Path;
 
 const PROGRAM: &str = "host-builder";
 
 /// Writes one page for each command.
 pub fn pages(args: &Man) -> Result<()> {
     fs::create_dir_all(&args.dir).doing("making", &args.dir)?;
-    clap_mangen::generate_to(Cli::command(), &args.dir).doing("writing pages into", &args.dir)
+    clap_mangen::generate_to(Cli::command(), &args.dir).doing("writing pages into", &args.dir)?;
+    let mut cli = Cli::command();
+    cli.build();
+    with_values(&cli, PROGRAM, &args.dir)
+}
+
+/// The synopsis of clap_mangen (0.3) names options without their values. Puts them in, on the pages of a command and of all below it.
+fn with_values(command: &Command, name: &str, dir: &Path) -> Result<()> {
+    let path = dir.join(format!("{name}.1"));
+    let page = fs::read_to_string(&path).doing("reading", &path)?;
+    let mut lines: Vec<String> = page.lines().map(str::to_owned).collect();
+    if let Some(at) = lines.iter().position(|line| line == ".SH SYNOPSIS")
+        && let Some(line) = lines.get_mut(at + 1)
+    {
+        for option in command.get_arguments().filter(|option| option.get_action().takes_values()) {
+            let Some(long) = option.get_long() else { continue };
+            let bare = format!("\\fB\\-\\-{}\\fR", long.replace('-', "\\-"));
+            let values = option.get_value_names().unwrap_or_default().iter();
+            let values: Vec<_> =
+                values.map(|value| format!("\\fI<{}>\\fR", value.replace('-', "\\-"))).collect();
+            // A longer option may begin with this one's name: each ends in a bracket.
+            for end in ["]", ">", "|"] {
+                *line = line.replace(&format!("{bare}{end}"), &format!("{bare} {}{end}", values.join(" ")));
+            }
+        }
+    }
+    fs::write(&path, lines.join("\n") + "\n").doing("writing", &path)?;
+    let below = command.get_subcommands().filter(|inner| inner.get_name() != "help");
+    below.into_iter().try_for_each(|inner| with_values(inner, &format!("{name}-{}", inner.get_name()), dir))
 }
 
 /// Prints the completions of a shell.
@@ -37,7 +66,7 @@ fn with_right_labels(script: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::process::Command;
+    use std::process;
 
     #[test]
     fn there_is_a_page_for_each_command_and_each_names_every_option() {
@@ -58,6 +87,12 @@ mod tests {
         assert!(page.contains(about.lines().next().unwrap().trim_end_matches('.')), "{name}: {about}");
         for option in command.get_arguments().filter_map(clap::Arg::get_long) {
             assert!(page.contains(&format!("--{option}")), "{name}: --{option}");
+        }
+        let synopsis = page.split_once(".SH SYNOPSIS\n").unwrap().1.lines().next().unwrap().to_owned();
+        for option in command.get_arguments().filter(|option| option.get_action().takes_values()) {
+            let (Some(long), Some(value)) = (option.get_long(), option.get_value_names()) else { continue };
+            let with_value = format!("--{long}\\fR \\fI<{}>", value[0]);
+            assert!(synopsis.contains(&with_value), "{name}: {with_value} is not in {synopsis}");
         }
         *checked += 1;
         for inner in command.get_subcommands().filter(|inner| inner.get_name() != "help") {
@@ -87,8 +122,12 @@ mod tests {
             "${asked%% *}" "$1" "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}" && printf '%s\n' "${COMPREPLY[@]}"
         "#;
         fs::write(&path, script(Shell::Bash) + ask).unwrap();
-        let bash =
-            Command::new("bash").args(["--norc", "--noprofile"]).arg(&path).args(words).output().unwrap();
+        let bash = process::Command::new("bash")
+            .args(["--norc", "--noprofile"])
+            .arg(&path)
+            .args(words)
+            .output()
+            .unwrap();
         assert!(bash.status.success() && bash.stderr.is_empty(), "{words:?}: {bash:?}");
         String::from_utf8(bash.stdout).unwrap().lines().map(str::to_owned).collect()
     }

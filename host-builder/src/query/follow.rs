@@ -178,16 +178,23 @@ pub fn follow<T: Followed>(
     }
 }
 
-/// Gives `each` all there is now. `timeout` is for all of it.
+/// Gives `each` all there is now. `timeout` is for all of it; with `wait`, also for a guest that does not answer yet.
 pub fn all<T: Followed>(
     target: &Target,
     of: T::Of,
-    timeout: Duration,
+    (wait, timeout): (bool, Duration),
     mut each: impl FnMut(Part<T>) -> ControlFlow<()>,
 ) -> Result<(), QueryError> {
     let deadline = Instant::now() + timeout;
     let mut position = Position { target, of, from: 0, crowded: false };
-    let end = position.end(deadline)?;
+    let end = loop {
+        match position.end(deadline) {
+            Err(error) if wait && error.is_passing() && Instant::now() + PAUSE < deadline => {
+                std::thread::sleep(PAUSE);
+            }
+            result => break result?,
+        }
+    };
     loop {
         let start = Instant::now();
         let mut part: Part<T> = match position.read(Duration::ZERO, Some(deadline)) {

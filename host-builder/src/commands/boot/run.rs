@@ -31,6 +31,9 @@ const WAITING: usize = 16;
 /// Ctrl-], which ends the guest where Ctrl-C goes to it.
 const ESCAPE: u8 = 0x1d;
 
+/// What is said where a signal ends it.
+const INTERRUPTED: &str = "the guest was ended from here (exit code 254)";
+
 /// What `--json` prints at the end.
 #[derive(Serialize)]
 struct Report<'a> {
@@ -47,7 +50,7 @@ pub fn to_the_end(args: &Boot, machine: &Machine, tools: &Toolroot, ui: &Ui) -> 
     let file = log(&args.console)?;
     let terminal = Terminal::save();
     let (mut vm, input, output) = machine.start_piped(tools)?;
-    interrupt::exits_with(Ending::Interrupted.code());
+    interrupt::means(INTERRUPTED, Ending::Interrupted.code());
     let _on_interrupt = end_on_interrupt(&vm, terminal.clone());
     let escaped = type_into(input, terminal.is_there());
     let mut out: Box<dyn Write + Send> =

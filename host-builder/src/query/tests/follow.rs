@@ -130,7 +130,7 @@ fn logs(lines: Vec<LogLine>, next: u64) -> Reply {
 /// The numbers of all lines that there are, and how it ends.
 fn all_lines(guest: &FakeGuest, source: LogSource, timeout: Duration) -> (Vec<u64>, Result<(), QueryError>) {
     let mut numbers = Vec::new();
-    let end = all(&guest.target(), source, timeout, |part: Part<LogLine>| {
+    let end = all(&guest.target(), source, (false, timeout), |part: Part<LogLine>| {
         numbers.extend(part.items.iter().map(|line| line.sequence));
         ControlFlow::Continue(())
     });
