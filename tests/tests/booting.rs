@@ -190,8 +190,10 @@ fn a_terminal_is_the_programs_with_its_size_and_its_keys() {
     };
     let steps = serde_json::json!([
         ["Ctrl-] ends the guest", ""],
-        ["# ", "stty size; sleep 1000\n"],
-        ["40 100", "\x03"],
+        // What is interrupted is not the shell between two commands.
+        ["# ", "stty size; sh -c 'echo sleeps; exec sleep 1000'\n"],
+        ["40 100", ""],
+        ["sleeps\r\n", "\x03"],
         ["# ", "echo back $((40 + 2))\n"],
         ["back 42", "\x1d"],
     ]);
