@@ -300,11 +300,16 @@ fn a_host_is_looked_at_without_the_drivers_disk() {
 }
 
 fn packed(image: &Path, work: &Path) -> Packed {
-    let none = |kind| panic!("plain files need no {kind:?}");
+    let none = |kind, _: &Path| panic!("plain files need no {kind:?}");
     take(image, work, true, &none).unwrap()
 }
 
-fn take(image: &Path, work: &Path, whole: bool, tools: &dyn Fn(Disk) -> Result<Tools>) -> Result<Packed> {
+fn take(
+    image: &Path,
+    work: &Path,
+    whole: bool,
+    tools: &dyn Fn(Disk, &Path) -> Result<Tools>,
+) -> Result<Packed> {
     let archive = Archive::open(image).unwrap();
     let is_manifest = |entry: &image::cpio::Entry| entry.text() == layout::MANIFEST.trim_start_matches('/');
     let contents = archive.read(&Want { digests: false, keep: &is_manifest }).unwrap();
@@ -319,7 +324,9 @@ fn take(image: &Path, work: &Path, whole: bool, tools: &dyn Fn(Disk) -> Result<T
 fn without_a_program_for_erofs_a_container_is_an_error_and_a_host_is_none() {
     let dir = tempfile::tempdir().unwrap();
     let image = payload_image().initrd;
-    let none = |kind: Disk| Err(Error::new(format!("no {}", kind.program())).hint("apt install erofs-utils"));
+    let none = |kind: Disk, _: &Path| {
+        Err(Error::new(format!("no {}", kind.program())).hint("apt install erofs-utils"))
+    };
     let packed = take(&image, &dir.path().join("host"), false, &none).unwrap();
     let check = packed.check();
     assert!(check.verdict == Verdict::Warn && check.found.contains("no fsck.erofs"), "{check:?}");

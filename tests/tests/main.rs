@@ -17,6 +17,7 @@ mod images;
 mod ldconfig;
 mod look;
 mod modules;
+mod old_host;
 mod payload;
 mod pins;
 mod promises;

@@ -1,6 +1,6 @@
 //! The command line of `doctor`.
 
-use super::DEFAULT_LOCK;
+use super::{AccessArgs, DEFAULT_LOCK};
 use clap::Args;
 use std::path::PathBuf;
 
@@ -12,7 +12,7 @@ Examples:
   host-builder doctor out/initrd.img --root root.ext4 --config config.json
 
 Of a disk image nothing is mounted: debugfs, fsck.erofs or unsquashfs unpacks it, confined, from the packages of the lock
-where they are in the cache, else from this machine.
+where they are in the cache or the mirror, else from this machine; where those cannot read the image, the packages are fetched.
 
 Exit codes: 0 nothing failed (there may be warnings), 1 something failed, 2 usage, or it could not be found out.";
 
@@ -39,6 +39,12 @@ pub struct Doctor {
     /// Lock whose packages have the programs that read disk images.
     #[arg(long, value_name = "FILE", default_value = DEFAULT_LOCK)]
     pub lock: PathBuf,
+    /// Profile that the lock was made from: a name that the tool carries, or a file [default: the one that the lock names].
+    #[arg(long, value_name = "NAME|FILE")]
+    pub profile: Option<String>,
+    /// Where those packages come from.
+    #[command(flatten)]
+    pub access: AccessArgs,
     /// Print the checks as JSON on standard output.
     #[arg(long)]
     pub json: bool,

@@ -58,7 +58,7 @@ impl Packed {
     /// # Errors
     /// An image that is not as it was built. That its file system cannot be read here is one only where containers' files
     /// are wanted; a host can be looked at all the same ([`Packed::unread`]).
-    pub fn take(origin: Origin, work: &Path, tools: &dyn Fn(Kind) -> Result<Tools>) -> Result<Self> {
+    pub fn take(origin: Origin, work: &Path, tools: &dyn Fn(Kind, &Path) -> Result<Tools>) -> Result<Self> {
         let Origin { archive, tree, manifest: (manifest, bytes), disk, whole } = origin;
         let wanted: BTreeMap<&str, &File> = manifest
             .files
@@ -217,11 +217,11 @@ fn from_erofs(
     wanted: &BTreeMap<&str, &File>,
     directory: &Path,
     work: &Path,
-    tools: &dyn Fn(Kind) -> Result<Tools>,
+    tools: &dyn Fn(Kind, &Path) -> Result<Tools>,
 ) -> Result<()> {
     let kind = Kind::of(image)?;
     let unpacked = work.join("payload-unpacked");
-    let (root, _) = disk::unpack(&tools(kind)?, kind, image, &unpacked)?;
+    let (root, _) = disk::unpack(&tools(kind, image)?, kind, image, &unpacked)?;
     let root = fs::File::open(&root).doing("opening", &root)?;
     // What was unpacked is the image's: no link of it is followed.
     let how = OpenHow::new()

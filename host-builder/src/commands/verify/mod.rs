@@ -7,7 +7,7 @@ mod payload;
 mod tests;
 
 use self::packages::Compared;
-use super::file_systems::tools;
+use super::file_systems::Programs;
 use super::list::kind_name;
 use super::manifest_of::{is_manifest, required};
 use crate::archive::{Archive, BootConfig, Contents, Item, Tree, Want, absolute, take_one};
@@ -134,7 +134,9 @@ fn against_payload(
     let lock = args.lock.as_deref().unwrap_or(Path::new(DEFAULT_LOCK));
     let look = || {
         let kind = FileSystem::of(&image)?;
-        let tools = Cache::open().and_then(|cache| tools(lock, kind, &cache))?;
+        let (cache, ui) = (Cache::open()?, Ui::new(true));
+        let access = Access { offline: true, mirror: args.mirror.as_deref(), ..Access::new(&cache, &ui) };
+        let tools = Programs { lock, profile: None, access }.of(kind, &image)?;
         payload::against(manifest, &image, work.path(), (kind, &tools))
     };
     Ok(Some(look()))
