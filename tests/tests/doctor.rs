@@ -13,6 +13,8 @@ use host_builder::{
     cache::sha256_file,
     doctor::{Asked, CHECKS, Disk, Host, Origin, Packed, Tools, Verdict, check_host},
     error::{Error, Result},
+    vm::accel::{Choice, choose},
+    vm::qemu::Accel,
 };
 use image::{layout, manifest::Manifest};
 use rig::{
@@ -277,6 +279,19 @@ fn the_host_of_the_tests_gets_an_answer() {
     assert_eq!(report["good"], !failed);
     let output = doctor(&initrd().initrd, &["--gpu", "01:00"], &[], dir.path());
     assert_eq!(output.status.code(), Some(2));
+}
+
+/// `boot` takes KVM where a test guest runs on it: `doctor` says the same of it, whatever this machine has.
+#[test]
+fn doctor_and_boot_agree_about_kvm() {
+    let dir = tempfile::tempdir().unwrap();
+    let (accel, why) = choose(Choice::Auto, vm_tools(), dir.path()).unwrap();
+    let output = doctor(&initrd().initrd, &["--json"], &[], dir.path());
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let checks = report["checks"].as_array().unwrap();
+    let kvm = checks.iter().find(|check| check["name"] == "kvm").unwrap();
+    let expected = if accel == Accel::Kvm { "pass" } else { "fail" };
+    assert_eq!(kvm["verdict"], expected, "{kvm}; boot: {why}");
 }
 
 /// A driver that cannot be read here is a warning with its remedy, and the host is looked at all the same.

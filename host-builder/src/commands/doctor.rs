@@ -2,6 +2,7 @@
 
 use super::file_systems::Programs;
 use super::manifest_of::{is_manifest, required};
+use super::test_guest;
 use crate::archive::{Archive, Want};
 use crate::cache::Cache;
 use crate::cli::{DEFAULT_PAYLOAD_OUTPUT, Doctor as Arguments};
@@ -38,7 +39,9 @@ pub fn run(args: &Arguments) -> Result<ExitCode> {
 }
 
 fn host(args: &Arguments, packed: Option<&Packed>) -> Result<Report> {
-    let asked = Asked { gpus: &args.gpu, guest_memory: args.guest_memory, packed };
+    let test_guest = test_guest::start(args);
+    let (gpus, guest_memory) = (&args.gpu, args.guest_memory);
+    let asked = Asked { gpus, guest_memory, packed, test_guest: Some(&test_guest) };
     let mut checks = doctor::check_host(&Host::at(Path::new("/")), &asked)?;
     checks.splice(0..0, packed.map(Packed::check));
     Ok(Report::new(packed.map(|packed| packed.version().to_owned()), checks))

@@ -22,4 +22,5 @@ pub mod metrics;
 pub mod pins;
 pub mod sbom;
 pub mod status;
+mod test_guest;
 pub mod verify;

@@ -30,6 +30,7 @@ pub use container::{Container, check as check_container};
 pub use disk::{Kind as Disk, unpack};
 pub use erofs::lacking;
 pub use host::Host;
+pub use kvm::TestGuest;
 pub use packed::{Origin, Packed};
 pub use report::{CHECKS, Check, Report, SCHEMA, Verdict};
 pub use view::screen;
@@ -45,13 +46,15 @@ pub struct Asked<'a> {
     pub guest_memory: Option<u64>,
     /// What an image carries: its driver's own list of GPUs decides then, where it could be read.
     pub packed: Option<&'a Packed>,
+    /// What came of a test guest on KVM; `None`: none was started.
+    pub test_guest: Option<&'a TestGuest>,
 }
 
 /// Every check of a host.
 pub fn check_host(host: &Host, asked: &Asked) -> Result<Vec<Check>> {
     let (gpus, mut checks) = gpu::chosen(host, asked.gpus)?;
     let packed = asked.packed.filter(|packed| packed.unread.is_none());
-    checks.push(kvm::check(host));
+    checks.push(kvm::check(host, asked.test_guest));
     checks.extend(iommu::check(host));
     checks.push(vfio::modules(host));
     checks.push(vfio::access(host, &gpus));

@@ -8,7 +8,10 @@ pub const SCHEMA: u32 = 1;
 /// Names and meanings of all checks, in the order of the README's table, which a test holds against this one.
 pub const CHECKS: &[(&str, &str)] = &[
     ("gpu", "NVIDIA GPUs are on the PCI bus, or the one of `--gpu` is"),
-    ("kvm", "`/dev/kvm` can be opened by this user: without it guests are emulated and get no GPU"),
+    (
+        "kvm",
+        "`/dev/kvm` can be opened by this user, and runs the test guest that `boot` starts, too: without it guests are emulated and get no GPU",
+    ),
     ("iommu", "an IOMMU is on: `intel_iommu=on`, on AMD in the firmware's settings; devices are in groups"),
     ("iommu-passthrough", "`iommu=pt`: devices that the host keeps are not slowed down"),
     ("vfio-modules", "vfio-pci and its IOMMU driver are there"),

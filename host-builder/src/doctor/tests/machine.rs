@@ -1,7 +1,7 @@
 //! Checks of the machine.
 
 use super::fake::{Fake, as_nobody};
-use crate::doctor::{Asked, Verdict, check_host};
+use crate::doctor::{Asked, TestGuest, Verdict, check_host};
 
 fn is(fake: &Fake, name: &str, verdict: Verdict, words: &[&str]) {
     let check = fake.check(name);
@@ -30,6 +30,23 @@ fn kvm_is_there_and_may_be_opened() {
     is(&fake, "kvm", Verdict::Fail, &["svm", "modprobe kvm_amd"]);
     fake.write("/proc/cpuinfo", "flags\t: fpu\n");
     is(&fake, "kvm", Verdict::Fail, &["neither vmx nor svm", "nested"]);
+}
+
+#[test]
+fn what_came_of_the_test_guest_decides_about_kvm() {
+    let fake = Fake::good();
+    is(&fake, "kvm", Verdict::Pass, &["a test guest ran on it"]);
+    let kvm = |test_guest: Option<&TestGuest>| {
+        let checks = check_host(&fake.host(), &Asked { test_guest, ..Asked::default() }).unwrap();
+        checks.into_iter().find(|check| check.name == "kvm").unwrap()
+    };
+    let check = kvm(Some(&TestGuest::Failed(vec!["qemu: no such MSR".into()])));
+    assert_eq!((check.verdict, &*check.evidence), (Verdict::Fail, &["qemu: no such MSR".to_owned()][..]));
+    assert!(check.found.contains("did not run on it") && !check.remedy.is_empty());
+    let check = kvm(Some(&TestGuest::Untried("no QEMU".into())));
+    assert_eq!(check.verdict, Verdict::Warn);
+    assert!(check.found.ends_with("could not be tried: no QEMU") && check.remedy.contains("--lock FILE"));
+    assert_eq!(kvm(None).verdict, Verdict::Warn);
 }
 
 #[test]
