@@ -3,7 +3,7 @@
 use super::device::Device;
 use super::packed::Packed;
 use super::report::Check;
-use crate::gpus::{TURING, family, is_firmware_of};
+use crate::gpus::{TURING, family, is_firmware_of, newer};
 
 const NAME: &str = "gpu-supported";
 
@@ -69,6 +69,9 @@ fn of_image(gpu: &Device, packed: &Packed) -> Check {
         }
     };
     let Some(chip) = chips.iter().find(|chip| chip.device == gpu.product) else {
+        if let Some(newer) = newer::by_id(gpu.product, version) {
+            return Check::fail(NAME, newer.found(version), newer.remedy());
+        }
         return Check::fail(
             NAME,
             format!("{id} is not in the list of driver {version}, of {} names", chips.len()),
@@ -97,6 +100,14 @@ fn by_name(gpu: &Device) -> Check {
         Some((_, name)) => Check::pass(
             NAME,
             format!("{id} is {name}, by a built-in list; IMAGE asks the packed driver's own"),
+        ),
+        None if let Some(newer) = newer::by_id(gpu.product, "0") => Check::warn(
+            NAME,
+            format!(
+                "{id} is {}, by a built-in list, and drivers have it from {} on",
+                newer.name, newer.since
+            ),
+            "ask the packed driver's own list: host-builder doctor IMAGE",
         ),
         None => Check::warn(
             NAME,

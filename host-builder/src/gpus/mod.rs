@@ -2,6 +2,7 @@
 //! module carries, and turned into the GSP firmware files that they need.
 
 mod chips;
+pub(crate) mod newer;
 
 pub use chips::{Chip, chips};
 
@@ -113,6 +114,9 @@ pub fn choose_from(asked: &[Asked], chips: &[Chip], driver: &str, devices: &Path
 
 fn by_id<'a>(id: u16, chips: &'a [Chip], driver: &str) -> Result<&'a Chip> {
     chips.iter().find(|chip| chip.device == id).ok_or_else(|| {
+        if let Some(newer) = newer::by_id(id, driver) {
+            return newer.error(driver);
+        }
         let why = if id < TURING { "; NVIDIA's open modules begin with Turing (1e02)" } else { "" };
         Error::new(format!("driver {driver} does not support the GPU {VENDOR}:{id:04x}{why}"))
             .hint("choose a driver that supports it: host-builder pins update --driver VERSION; or leave it out of --gpu")
@@ -125,14 +129,13 @@ fn by_name<'a>(name: &str, chips: &'a [Chip], driver: &str) -> Result<Vec<&'a Ch
         return Ok(vec![chip]);
     }
     let wanted: Vec<&str> = name.split([' ', '-']).filter(|word| !word.is_empty()).collect();
-    let is_it = |chip: &&Chip| {
-        let words: Vec<String> =
-            chip.name.split(|c: char| !c.is_ascii_alphanumeric()).map(str::to_ascii_lowercase).collect();
-        wanted.iter().all(|word| words.iter().any(|found| found == word))
-    };
-    let found: Vec<&Chip> = chips.iter().filter(is_it).collect();
+    let found: Vec<&Chip> = chips.iter().filter(|chip| has_words(&chip.name, &wanted)).collect();
     if !found.is_empty() {
         return Ok(found);
+    }
+    let newer = id(name).and_then(|id| newer::by_id(id, driver));
+    if let Some(newer) = newer.or_else(|| newer::by_words(&wanted, driver)) {
+        return Err(newer.error(driver));
     }
     let alike = |chip: &&Chip| wanted.iter().any(|word| chip.name.to_ascii_lowercase().contains(word));
     let near: BTreeSet<&str> = chips.iter().filter(alike).map(|chip| chip.name.as_str()).collect();
@@ -140,6 +143,13 @@ fn by_name<'a>(name: &str, chips: &'a [Chip], driver: &str) -> Result<Vec<&'a Ch
     let near = if near.is_empty() { String::new() } else { format!("; its list has {near}") };
     Err(Error::new(format!("driver {driver} knows no GPU named {name:?}{near}"))
         .hint("name it as its product is called (h100, l4, t4, rtx-4090), or by PCI id: --gpu 10de:2330"))
+}
+
+/// Whether all these words, lower case, are whole words of a product's name.
+fn has_words(name: &str, wanted: &[&str]) -> bool {
+    let words: Vec<String> =
+        name.split(|c: char| !c.is_ascii_alphanumeric()).map(str::to_ascii_lowercase).collect();
+    wanted.iter().all(|word| words.iter().any(|found| found == word))
 }
 
 /// PCI device ids of NVIDIA's display controllers in a host.
@@ -216,6 +226,22 @@ mod tests {
         assert!(error.contains("10de:2901") && error.contains("550.1"), "{error}");
         assert!(families("10de:1b06").unwrap_err().to_string().contains("Turing"));
         assert!(families("gtx-1080").is_err());
+    }
+
+    #[test]
+    fn a_gpu_that_is_newer_than_the_driver_is_no_unknown_name() {
+        for asked in ["b200", "10de:2901", "2901"] {
+            let error = families(asked).unwrap_err();
+            let text = "the GPU 10de:2901 B200 is newer than driver 550.1: NVIDIA's drivers have it from 570.86.15 on";
+            assert_eq!(error.to_string(), text);
+            assert!(error.remedy().unwrap().contains("--profile ubuntu-24.04 (driver "), "{error:?}");
+        }
+        assert!(
+            families("rtx-5090").unwrap_err().to_string().contains("10de:2b85 GeForce RTX 5090 is newer")
+        );
+        for unknown in ["b2000", "l5", "10de:2999", "ffff"] {
+            assert!(!families(unknown).unwrap_err().to_string().contains("newer"), "{unknown}");
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::cache::{Staged, sha256};
 use crate::error::{Doing, Error, Result};
 use crate::plain;
 use serde::{Deserialize, Serialize};
+use std::cmp::Ordering;
 use std::io::Write;
 use std::path::Path;
 
@@ -189,6 +190,13 @@ pub fn upstream(version: &str) -> &str {
     version.split_once(':').map_or(version, |(_, upstream)| upstream)
 }
 
+/// The order of two versions: `550.90` comes before `550.163.01`.
+pub fn by_number(one: &str, other: &str) -> Ordering {
+    let numbers =
+        |text: &str| text.split('.').map(|part| part.parse::<u64>().unwrap_or(0)).collect::<Vec<_>>();
+    numbers(one).cmp(&numbers(other)).then_with(|| one.cmp(other))
+}
+
 /// Whether a text is a SHA-256, lower-case hex.
 pub fn is_digest(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
@@ -222,6 +230,12 @@ pub(crate) mod tests {
             only: vec![],
             sets: vec![],
         }
+    }
+
+    #[test]
+    fn versions_are_compared_by_number() {
+        assert_eq!(by_number("550.90.07", "550.163.01"), Ordering::Less);
+        assert_eq!(by_number("570.86.16", "570.86.16"), Ordering::Equal);
     }
 
     #[test]

@@ -207,6 +207,19 @@ impl Modules {
     }
 }
 
+/// The profiles that the tool carries, each with its driver.
+pub fn carried() -> Vec<(&'static str, String)> {
+    let driver = |(name, text): &(&'static str, &str)| {
+        (*name, Profile::parse(text, name).expect("a test parses them all").driver)
+    };
+    EMBEDDED.iter().map(driver).collect()
+}
+
+/// How to choose one of [`carried`].
+pub fn named((name, driver): &(&str, String)) -> String {
+    format!("--profile {name} (driver {driver})")
+}
+
 impl Profile {
     /// An embedded profile by its name, or one from a file (anything with a `/` or that ends in `.toml`).
     pub fn load(name: &str) -> Result<(Self, String)> {

@@ -2,11 +2,10 @@
 
 use super::strs;
 use crate::error::{Error, Result};
-use crate::lock::{Lock, upstream};
-use crate::profile::{DRIVER, Firmware, Profile, with_driver};
+use crate::lock::{Lock, by_number, upstream};
+use crate::profile::{self, DRIVER, Firmware, Profile, with_driver};
 use crate::source::apt::{Apt, Packages, Scope};
 use crate::source::{Access, Source};
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a lock is to be for.
@@ -123,6 +122,8 @@ struct Offered<'a> {
     /// The packages that must be of the driver's version: the modules' source first, then firmware.
     of_driver: Vec<&'a str>,
     suites: String,
+    /// Name of the profile.
+    profile: &'a str,
 }
 
 impl<'a> Offered<'a> {
@@ -136,7 +137,7 @@ impl<'a> Offered<'a> {
         let names: BTreeSet<&str> = of_driver.iter().copied().chain(userspace).collect();
         let (named, plain): (BTreeSet<_>, BTreeSet<_>) = names.iter().partition(|name| name.contains(DRIVER));
         let packages = apt.versions(&plain)?;
-        let mut offered = Self { packages, of_driver, suites: suites.join(", ") };
+        let mut offered = Self { packages, of_driver, suites: suites.join(", "), profile: &profile.name };
         for name in named {
             // One package per version: those of the versions that the source is offered in.
             let drivers = offered.upstreams(offered.of_driver.first().copied().unwrap_or_default());
@@ -168,7 +169,7 @@ impl<'a> Offered<'a> {
                 self.suites,
                 offered.collect::<Vec<_>>().join("; ")
             ))
-            .hint("choose a version of which all are offered: pins update --driver VERSION; or name more suites in the profile ([apt] more_suites)")
+            .hint(format!("{}choose a version of which all are offered: pins update --driver VERSION; or name more suites in the profile ([apt] more_suites)", self.elsewhere(asked)))
         })
     }
 
@@ -193,7 +194,19 @@ impl<'a> Offered<'a> {
             return Ok(pins);
         }
         Err(Error::new(format!("driver {driver}: these packages of the profile are not offered in that version in {}: {}", self.suites, lacking.join("; ")))
-            .hint("a driver of another branch has other packages: write a profile for it, with image/profiles/debian-13.toml as the example"))
+            .hint(format!("{}a driver of another branch has other packages: write a profile for it, with image/profiles/debian-13.toml as the example", self.elsewhere(driver))))
+    }
+
+    /// The other profiles of the tool that have the driver, as the beginning of a remedy.
+    fn elsewhere(&self, asked: &str) -> String {
+        let carried = profile::carried();
+        let others = carried.iter().filter(|(name, driver)| *name != self.profile && matches(driver, asked));
+        let others: Vec<_> = others.map(profile::named).collect();
+        if others.is_empty() {
+            String::new()
+        } else {
+            format!("the tool has it in another profile: {}; or ", others.join(" or "))
+        }
     }
 }
 
@@ -207,13 +220,6 @@ fn matches(version: &str, asked: &str) -> bool {
         Some((branch, _)) => version.strip_prefix(branch).is_some_and(|rest| rest.starts_with('.')),
         None => version == asked,
     }
-}
-
-/// `550.90` comes before `550.163.01`.
-fn by_number(one: &str, other: &str) -> Ordering {
-    let numbers =
-        |text: &str| text.split('.').map(|part| part.parse::<u64>().unwrap_or(0)).collect::<Vec<_>>();
-    numbers(one).cmp(&numbers(other)).then_with(|| one.cmp(other))
 }
 
 #[cfg(test)]
@@ -230,7 +236,12 @@ mod tests {
         ];
         let packages =
             packages.map(|(name, list)| (name, list.iter().map(|text| (*text).to_owned()).collect()));
-        Offered { packages: packages.into(), of_driver: vec!["source", "firmware"], suites: "trixie".into() }
+        Offered {
+            packages: packages.into(),
+            of_driver: vec!["source", "firmware"],
+            suites: "trixie".into(),
+            profile: "debian-13",
+        }
     }
 
     #[test]
@@ -267,8 +278,16 @@ mod tests {
     }
 
     #[test]
-    fn versions_are_compared_by_number() {
-        assert_eq!(by_number("550.90.07", "550.163.01"), Ordering::Less);
-        assert_eq!(by_number("570.86.16", "570.86.16"), Ordering::Equal);
+    fn a_driver_that_another_profile_carries_is_named_with_that() {
+        let remedy = |asked| offered().newest(asked).unwrap_err().remedy().unwrap().to_owned();
+        let found = remedy("570.x");
+        assert!(found.contains("--profile ch-6.12.8-kernel-2-20251211 (driver 570.86.16)"), "{found}");
+        assert!(
+            remedy("570.86.16").contains("ch-6.12.8") && remedy("580.x").contains("--profile ubuntu-24.04")
+        );
+        // What is not carried, or by this profile itself, changes nothing.
+        for asked in ["999.x", "570.86.15", "550.163.02"] {
+            assert!(remedy(asked).starts_with("choose a version of which all are offered"), "{asked}");
+        }
     }
 }

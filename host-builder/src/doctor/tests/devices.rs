@@ -119,6 +119,8 @@ fn a_gpu_is_in_the_built_in_list() {
     is(&fake.check("gpu-supported"), Verdict::Pass, &["L4", "built-in"]);
     fake.write(&file("device"), "0x2684");
     is(&fake.check("gpu-supported"), Verdict::Warn, &["10de:2684", "doctor IMAGE"]);
+    fake.write(&file("device"), "0x2901");
+    is(&fake.check("gpu-supported"), Verdict::Warn, &["10de:2901 is B200", "from 570.86.15 on"]);
     fake.write(&file("device"), "0x1b06");
     is(&fake.check("gpu-supported"), Verdict::Fail, &["older than Turing"]);
 }
@@ -163,7 +165,13 @@ fn a_gpu_is_in_the_packed_drivers_list() {
     fake.write(&file("device"), "0x1eb8");
     is(&check(&packed), Verdict::Fail, &["Tesla T4", "gsp_tu10x.bin", "--gpu 10de:1eb8"]);
     fake.write(&file("device"), "0x2901");
-    is(&check(&packed), Verdict::Fail, &["10de:2901", "of 2 names", "pins update"]);
+    is(
+        &check(&packed),
+        Verdict::Fail,
+        &["10de:2901 B200", "newer than driver 550.163.01", "--profile ubuntu"],
+    );
+    fake.write(&file("device"), "0x2999");
+    is(&check(&packed), Verdict::Fail, &["10de:2999", "of 2 names", "pins update"]);
     packed.chips = Err("its symbols were stripped".into());
     is(&check(&packed), Verdict::Warn, &["unknown", "stripped"]);
 }
