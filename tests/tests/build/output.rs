@@ -11,6 +11,7 @@ use super::{content::manifest_bytes, sandbox::Sandbox};
 const KEYS: &[&str] = &[
     "capabilities",
     "compression",
+    "cuda",
     "driver",
     "firmware",
     "gpus",
