@@ -43,7 +43,8 @@ fn firmware_is_that_of_the_named_gpus() {
 #[test]
 fn a_gpu_that_the_driver_does_not_support_is_refused_by_the_drivers_own_list() {
     refused(&["--gpu", "10de:2901"], &["10de:2901", initrd().driver(), "pins update"]);
-    refused(&["--gpu", "b200"], &["\"b200\"", initrd().driver()]);
+    refused(&["--gpu", "b200"], &["B200 is newer than driver", initrd().driver(), "pins update"]);
+    refused(&["--gpu", "no-such"], &["\"no-such\"", initrd().driver()]);
     refused(&["--gpu", "10de:1b06"], &["Turing"]);
 }
 
