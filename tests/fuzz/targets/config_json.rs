@@ -2,7 +2,7 @@
 #![no_main]
 
 use guest_init::inject::Request;
-use image::config::Config;
+use image::config::{Config, Source};
 use image::requirement::{Facts, evaluate, requirements};
 use libfuzzer_sys::fuzz_target;
 
@@ -15,7 +15,12 @@ fuzz_target!(|data: &[u8]| {
     for (name, value) in &config.env {
         assert!(!name.is_empty() && !name.contains(['=', '\0']) && !value.contains('\0'));
     }
-    assert!(config.volumes.iter().all(|v| v.path.starts_with('/') && v.device.starts_with("/dev/")));
+    let is_disk = |source: &Source| match source {
+        Source::Device(path) => path.starts_with("/dev/"),
+        Source::Serial(serial) => !serial.is_empty(),
+        _ => false,
+    };
+    assert!(config.volumes.iter().all(|v| v.path.starts_with('/') && is_disk(&v.device)));
     let _ = Request::of_config(&config);
     for (_, value) in requirements(&config.env) {
         let _ = evaluate(&value, &Facts::of_driver("550.163.01", None));
