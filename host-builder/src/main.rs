@@ -1,7 +1,8 @@
 //! host-builder: parses the command line, runs the command, turns its error into text and an exit code.
 
 use clap::Parser;
-use host_builder::cli::{Cli, Command};
+use clap::error::ErrorKind;
+use host_builder::cli::{self, Cli, Command};
 use host_builder::{commands, interrupt, ui};
 use std::process::ExitCode;
 
@@ -10,6 +11,11 @@ fn parsed() -> Cli {
     Cli::try_parse().unwrap_or_else(|error| {
         // Nobody can be told that it cannot be said.
         let _ = error.print();
+        if error.kind() == ErrorKind::MissingRequiredArgument
+            && let Some(example) = cli::example(std::env::args_os().skip(1))
+        {
+            ui::say(&format!("  for example: {example}"));
+        }
         let is_boot = std::env::args_os().nth(1).is_some_and(|command| command == "boot");
         // Low numbers are those of the guest's program.
         let wrong = if is_boot { commands::boot::NOT_STARTED.into() } else { 2 };

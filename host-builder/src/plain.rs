@@ -41,7 +41,7 @@ pub fn read_text(path: &Path) -> Result<String> {
 /// A text that the user names: it may come through a pipe, and may have been written by anybody.
 pub fn given(path: &Path) -> io::Result<String> {
     let bytes = whole(File::open(path)?, MAX_TEXT)?;
-    String::from_utf8(bytes).map_err(io::Error::other)
+    String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
 /// All of a file that [`open_below`] opens.

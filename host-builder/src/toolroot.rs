@@ -131,7 +131,7 @@ fn make(
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
         workers.into_iter().try_for_each(|worker| worker.join().expect("workers do not panic"))
     })?;
-    bar.finish_and_clear();
+    drop(bar);
     for (link, target) in links {
         let path = root.join(link);
         if fs::symlink_metadata(&path).is_err() {

@@ -2,62 +2,50 @@
 //! All of it goes to standard error; standard output is for results.
 
 use crate::error::{Doing, Result};
+pub use crate::progress::Unit;
+use crate::progress::{Activity, Progress};
 use crate::query::clean::{clean_json, clean_lines};
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use std::io::{IsTerminal, Write};
+use crate::terminal::Look;
+use std::io::Write;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Where progress goes, and how long each stage took.
 pub struct Ui {
-    quiet: bool,
-    terminal: bool,
-    /// Several bars can be active: some work is done in parallel.
-    bars: MultiProgress,
+    progress: Progress,
     begin: Instant,
     stages: Mutex<Vec<(String, Duration)>>,
-}
-
-/// What a bar counts.
-#[derive(Clone, Copy)]
-pub enum Unit {
-    /// Bytes.
-    Bytes,
-    /// Things.
-    Count,
 }
 
 impl Ui {
     /// `quiet`: say nothing but errors.
     pub fn new(quiet: bool) -> Self {
-        Self {
-            quiet,
-            terminal: std::io::stderr().is_terminal(),
-            bars: MultiProgress::with_draw_target(ProgressDrawTarget::stderr()),
-            begin: Instant::now(),
-            stages: Mutex::default(),
-        }
+        Self { progress: Progress::new(quiet), begin: Instant::now(), stages: Mutex::default() }
     }
 
     /// One line.
     pub fn line(&self, text: impl AsRef<str>) {
-        if !self.quiet {
-            self.bars.suspend(|| say(text.as_ref()));
-        }
+        self.progress.line(text.as_ref());
     }
 
-    /// Runs one stage and remembers what it took.
+    /// Runs one stage, shows that it is running, and remembers what it took.
     pub fn stage<T, E>(
         &self,
         name: &str,
         work: impl FnOnce() -> std::result::Result<T, E>,
     ) -> std::result::Result<T, E> {
         let start = Instant::now();
-        let result = work();
+        let result = self.during(name, work);
         let took = start.elapsed();
         self.stages.lock().expect("no holder panics").push((name.to_owned(), took));
         result
+    }
+
+    /// Does something that cannot be counted, and shows that it is being done.
+    pub fn during<T>(&self, label: &str, work: impl FnOnce() -> T) -> T {
+        let _shown = self.progress.spinner(label);
+        work()
     }
 
     /// Time since this was made. It is less than the sum of all stages where some ran in parallel.
@@ -70,21 +58,17 @@ impl Ui {
         self.stages.lock().expect("no holder panics").clone()
     }
 
-    /// A bar on a terminal; elsewhere one line that says what begins.
-    pub fn bar(&self, label: &str, total: u64, unit: Unit) -> ProgressBar {
-        if !self.terminal || self.quiet {
-            self.line(format!("{label} …"));
-            return ProgressBar::hidden();
+    /// Something that is counted: a bar on a terminal, until it is dropped; elsewhere a line when it begins, and one now and then.
+    pub fn bar(&self, label: &str, total: u64, unit: Unit) -> Activity {
+        self.progress.bar(label, total, unit)
+    }
+}
+
+impl Drop for Ui {
+    fn drop(&mut self) {
+        if let Progress::Lines(lines) = &self.progress {
+            lines.end();
         }
-        let template = match unit {
-            Unit::Bytes => "{msg:28} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec}",
-            Unit::Count => "{msg:28} [{bar:30}] {pos}/{len} {elapsed}",
-        };
-        let style = ProgressStyle::with_template(template).expect("the template is constant");
-        let bar = self.bars.add(ProgressBar::new(total));
-        bar.set_style(style.progress_chars("=> "));
-        bar.set_message(label.to_owned());
-        bar
     }
 }
 
@@ -106,6 +90,11 @@ static REFUSED: Mutex<Option<std::io::Error>> = Mutex::new(None);
 /// Prints a result on standard output, harmless to a terminal: names and texts in it come from anywhere.
 pub fn print(text: &str) {
     print_bytes(clean_lines(text).as_bytes());
+}
+
+/// Prints a result for people, harmless to a terminal, laid out for its width.
+pub fn print_wrapped(text: &str) {
+    print_bytes(Look::of_stdout().wrap(&clean_lines(text)).as_bytes());
 }
 
 /// Prints JSON, harmless to a terminal, every string as it is.

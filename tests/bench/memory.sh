@@ -30,7 +30,7 @@ start() {
     local mode=$1 memory=$2 disk=()
     shift 2
     [ "$mode" != disk ] || disk=(--payload-disk "$work/disk.erofs")
-    timeout -k 5 "$BOOT_LIMIT" "$builder" boot --quiet --accel tcg --cpus 1 --memory "$memory" --root "$root" \
+    timeout -k 5 "$BOOT_LIMIT" "$builder" boot --quiet --force --accel tcg --cpus 1 --memory "$memory" --root "$root" \
         --initrd "$work/$mode.img" --kernel "$work/vmlinuz" --lock "$work/initrd.lock" --uds "$work/vsock.sock" \
         --console "$work/console.log" "${disk[@]}" "$@" -- /bin/echo the container runs </dev/null >"$work/said" 2>&1 || true
     tr -d '\r' <"$work/console.log" >"$work/console"

@@ -17,6 +17,7 @@ pub mod roots;
 pub mod scene;
 mod slots;
 pub mod stub;
+pub mod terminal;
 pub mod variant;
 mod vmlinux;
 pub mod vsock;

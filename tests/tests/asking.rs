@@ -16,6 +16,7 @@ use rig::{
     guest::Guest,
     phantom::Model,
     scene::{PATIENCE, boot, file_disk, guest_with_driver},
+    terminal,
 };
 use serde_json::Value;
 
@@ -304,6 +305,7 @@ fn a_boot_that_fails_is_a_bad_answer_to_every_question() {
     assert!(screen.lines().nth(1).unwrap().starts_with("error no-gpu: "), "{screen}");
     assert!(screen.contains("    explained in README.md#no-gpu\n"), "{screen}");
     asked(&["status", target], 1);
+    on_80_columns(target);
     asked(&["status", target, "--wait", "gpu"], 1);
     asked(&["status", target, "--wait", "modules"], 0);
     let (code, lines, errors) = log.end();
@@ -312,6 +314,26 @@ fn a_boot_that_fails_is_a_bad_answer_to_every_question() {
     let (code, lines, errors) = events.end();
     assert_eq!((code, errors.as_str()), (Some(0), "the guest has gone\n"));
     assert!(lines.contains(r#""code":"no-gpu""#) && lines.contains(r#"{"outcome":"failed"}"#), "{lines}");
+}
+
+/// On a narrow terminal lines wrap: nothing is cut off, also where the screen is drawn over and over. The screen has 24 lines; what is below is
+/// said.
+fn on_80_columns(target: &str) {
+    for (args, seconds) in [
+        (&["status", target][..], 20),
+        (&["status", target, "--watch"], 3),
+        (&["status", target, "vsock:3:77", "--timeout", "2s"], 20),
+    ] {
+        let mut command = Command::new(program());
+        let text = terminal::shown(80, command.args(args), seconds).unwrap();
+        let lines = terminal::lines(&text);
+        let longest = lines.iter().map(|line| line.chars().count()).max().unwrap();
+        assert!(longest <= 80, "{args:?}: {longest}: {text}");
+        let words = lines.join(" ");
+        for part in ["failed", "error no-gpu:"] {
+            assert!(words.contains(part), "{args:?}: {part}: {text}");
+        }
+    }
 }
 
 /// groff, which renders pages, has nothing to say against them.

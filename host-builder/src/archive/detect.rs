@@ -5,6 +5,7 @@ use super::source::exact;
 use super::walk::words;
 use super::{Archive, MAX_SEGMENTS, Source, lzop, strict};
 use crate::error::Result;
+use crate::file_type::of_front;
 use serde::Serialize;
 use std::fmt;
 use std::io;
@@ -109,7 +110,9 @@ impl<'a> Locator<'a> {
         let mut head = [0; 6];
         let got = source.read_at(&mut head, offset).map_err(failed(offset))?;
         let Some(compression) = Compression::of(&head[..got]) else {
-            return Err(archive.fault(offset, unknown(&head[..got])));
+            // What is no archive from the start on may be a file of another kind.
+            let front = if self.found == 1 { front(source) } else { Vec::new() };
+            return Err(archive.fault(offset, unknown(&head[..got], of_front(&front))));
         };
         strict::header(source, offset, compression).map_err(failed(offset))?;
         let (size, unpacked) = match compression {
@@ -128,8 +131,24 @@ impl<'a> Locator<'a> {
     }
 }
 
+/// Words for a whole file that say nothing of what is at the offset.
+const KNOWN: [&str; 4] = [
+    "an empty file",
+    "data of an unknown kind",
+    "an initramfs (cpio)",
+    "a compressed file, such as an initramfs",
+];
+
+/// The first bytes of a file, to tell it by; what cannot be read is not there.
+fn front(source: &dyn Source) -> Vec<u8> {
+    let mut front = vec![0; 4096];
+    let got = source.read_at(&mut front, 0).unwrap_or_default();
+    front.truncate(got);
+    front
+}
+
 /// What was found instead of a segment.
-fn unknown(head: &[u8]) -> String {
+fn unknown(head: &[u8], file: &str) -> String {
     let hex: Vec<_> = head.iter().map(|byte| format!("{byte:02x}")).collect();
     let what = match head {
         [0x04, 0x22, 0x4d, 0x18, ..] => {
@@ -141,7 +160,8 @@ fn unknown(head: &[u8]) -> String {
         [b'0', b'7', b'0', b'7', b'0', b'7', ..] => {
             ", which is the old cpio format: the kernel reads newc (cpio -H newc)"
         }
-        _ => "",
+        _ if KNOWN.contains(&file) => "",
+        _ => return format!("expected an initramfs, found {file}"),
     };
     format!("expected a cpio archive, a compressed one, or the end; found {}{what}", hex.join(" "))
 }

@@ -1,6 +1,7 @@
 //! What an archive is read from: bytes at any place, for many readers at once.
 
 use crate::error::{Doing, Error, Result};
+use crate::file_type::describe;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt};
@@ -47,9 +48,8 @@ impl Source for Disk {
 pub fn open(path: &Path) -> Result<impl Source + use<>> {
     let kind = std::fs::metadata(path).doing("opening", path)?.file_type();
     if !kind.is_file() && !kind.is_block_device() {
-        return Err(
-            Error::new(format!("{}: expected a file", path.display())).hint("name an initramfs image")
-        );
+        return Err(Error::new(format!("{}: expected a file, found {}", path.display(), describe(path)))
+            .hint("name an initramfs image"));
     }
     let mut file = File::open(path).doing("opening", path)?;
     let size = file.seek(SeekFrom::End(0)).doing("reading", path)?;

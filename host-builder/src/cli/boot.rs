@@ -81,6 +81,9 @@ pub struct Boot {
     /// File for the whole console.
     #[arg(long, value_name = "FILE", default_value = "out/console.log")]
     pub console: PathBuf,
+    /// Start the guest although it has too little memory or another kernel than the initrd's.
+    #[arg(long)]
+    pub force: bool,
     /// Show the kernel's lines, too.
     #[arg(long, short)]
     pub verbose: bool,

@@ -64,7 +64,10 @@ pub struct BuildInitrd {
     /// Print the result as JSON on standard output.
     #[arg(long)]
     pub json: bool,
-    /// Print nothing but errors.
+    /// List every file, module and GPU in the result.
     #[arg(long, short)]
+    pub verbose: bool,
+    /// Print nothing but errors.
+    #[arg(long, short, conflicts_with = "verbose")]
     pub quiet: bool,
 }

@@ -26,7 +26,7 @@ pub use boot::Boot;
 pub use build_initrd::{BuildInitrd, DEFAULT_PAYLOAD_OUTPUT};
 pub use build_modules::{BuildModules, Toolchain};
 pub use cat::Cat;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 pub use diff::Diff;
 pub use doctor::Doctor;
 pub use events::Events;
@@ -40,6 +40,7 @@ pub use metrics::Metrics;
 pub use pins::Pins;
 pub use sbom::{Format as SbomFormat, Sbom};
 pub use status::Status;
+use std::ffi::OsString;
 pub use time::patience;
 pub use verify::Verify;
 
@@ -153,6 +154,20 @@ pub enum Command {
     Completions(Completions),
 }
 
+/// The first example in the help of the command that `words` begin with.
+pub fn example(words: impl IntoIterator<Item = OsString>) -> Option<String> {
+    let mut command = Cli::command();
+    for word in words {
+        match command.find_subcommand(&word) {
+            Some(inner) => command = inner.clone(),
+            None => break,
+        }
+    }
+    let help = command.get_after_help()?.to_string();
+    let examples = help.split_once("Examples:\n")?.1;
+    examples.lines().next().map(|line| line.trim().to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -161,5 +176,17 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_command_that_needs_an_argument_has_an_example() {
+        let example = |words: &[&str]| example(words.iter().map(|word| OsString::from(*word)));
+        for words in
+            [&["status"][..], &["status", "--json"], &["events"], &["logs"], &["metrics"], &["inspect"]]
+        {
+            let found = example(words).unwrap_or_else(|| panic!("{words:?} has no example"));
+            assert!(found.starts_with(&format!("host-builder {}", words[0])), "{found}");
+        }
+        assert_eq!(example(&["no-such-command"]), None);
     }
 }

@@ -17,7 +17,7 @@ use crate::select::{self, Absent};
 use crate::source::Access;
 use crate::toolroot::Toolroot;
 use crate::trees::Tree;
-use crate::ui::{Ui, print, print_json};
+use crate::ui::{Ui, print, print_json, print_wrapped};
 use std::borrow::Cow;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -78,7 +78,7 @@ pub fn run(args: &BuildInitrd) -> Result<()> {
     if args.json {
         print_json(&format!("{}\n", report.json()));
     } else if !args.quiet {
-        print(&report.to_string());
+        print_wrapped(&report.text(args.verbose));
     }
     Ok(())
 }

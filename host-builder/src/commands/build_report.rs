@@ -9,7 +9,6 @@ use crate::ui::{Ui, megabytes};
 use image::manifest::{Kind, Manifest, Payload, Purpose};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -136,42 +135,71 @@ fn needs_text(needs: &[Need]) -> String {
     needs.iter().map(of).collect::<Vec<_>>().join(", ")
 }
 
-impl fmt::Display for Report {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let stages: Vec<_> = self.seconds.iter().filter(|(_, took)| **took >= 0.05).collect();
-        let stages: Vec<_> = stages.iter().map(|(name, took)| format!("{name} {took:.1} s")).collect();
-        writeln!(out, "initrd    {}  {}", self.initrd, megabytes(self.initrd_bytes))?;
-        writeln!(out, "          sha256 {}", self.initrd_sha256)?;
-        if let Some(disk) = &self.payload.disk {
-            writeln!(
-                out,
-                "disk      {disk}  {}  attach it to guests read-only",
-                megabytes(self.payload.bytes)
-            )?;
+impl Report {
+    /// For people: what is in the image, and last the lines that are needed next. Long lists are summed up unless `is_verbose`.
+    pub fn text(&self, is_verbose: bool) -> String {
+        let mut rows = self.content(is_verbose);
+        rows.extend(self.key_lines());
+        let mut text = String::new();
+        for (name, value) in rows {
+            let _ = writeln!(text, "{name:<9} {value}");
         }
-        writeln!(out, "kernel    {}  {}", self.kernel, self.kernel_release)?;
-        writeln!(out, "lock      {}", self.lock)?;
+        text
+    }
+
+    fn content(&self, is_verbose: bool) -> Vec<(&'static str, String)> {
+        let listed = |names: &[String]| if is_verbose { names.join(" ") } else { summed_up(names) };
         let cuda = self.cuda.as_ref().map(|cuda| format!(", CUDA {cuda}")).unwrap_or_default();
-        writeln!(out, "driver    {}{cuda}  for {}", self.driver, self.capabilities.join(", "))?;
-        writeln!(out, "payload   {}: {}", self.payload.mode, self.payload.why)?;
-        writeln!(out, "files     {}", self.libraries_and_programs.join(" "))?;
+        let gpus = match (&self.gpus[..], is_verbose) {
+            ([], _) => "all GPUs".to_owned(),
+            (gpus, true) => gpus.join(", "),
+            (gpus, false) => summed_up(gpus),
+        };
+        let hint = if is_verbose { "" } else { "  (--verbose lists all of everything)" };
+        let mut rows = vec![
+            ("driver", format!("{}{cuda}  for {}", self.driver, self.capabilities.join(", "))),
+            ("payload", format!("{}: {}", self.payload.mode, self.payload.why)),
+            ("files", format!("{}{hint}", listed(&self.libraries_and_programs))),
+            ("modules", listed(&self.modules)),
+            ("firmware", format!("{}  for {gpus}", listed(&self.firmware))),
+        ];
         if !self.needs.is_empty() {
-            writeln!(out, "needs     from the container: {}", needs_text(&self.needs))?;
+            rows.push(("needs", format!("from the container: {}", needs_text(&self.needs))));
         }
-        for note in &self.notes {
-            writeln!(out, "note      {note}")?;
+        rows.extend(self.notes.iter().map(|note| ("note", note.clone())));
+        let stages = self.seconds.iter().filter(|(_, took)| **took >= 0.05);
+        let stages: Vec<_> = stages.map(|(name, took)| format!("{name} {took:.1} s")).collect();
+        rows.push(("time", format!("{:.1} s: {}", self.total_seconds, stages.join(", "))));
+        rows
+    }
+
+    fn key_lines(&self) -> Vec<(&'static str, String)> {
+        let mut rows = vec![
+            ("lock", self.lock.clone()),
+            ("kernel", format!("{}  {}", self.kernel, self.kernel_release)),
+        ];
+        if let Some(disk) = &self.payload.disk {
+            let size = megabytes(self.payload.bytes);
+            rows.push(("disk", format!("{disk}  {size}  attach it to guests read-only")));
         }
-        let gpus = if self.gpus.is_empty() { "all GPUs".to_owned() } else { self.gpus.join(", ") };
-        writeln!(out, "firmware  {}  for {gpus}", self.firmware.join(" "))?;
-        writeln!(out, "modules   {}", self.modules.join(" "))?;
-        writeln!(
-            out,
-            "memory    unpacks to {}; a guest needs at least {} MiB, with {} on its kernel command line",
+        let memory = format!(
+            "unpacks to {}; a guest needs at least {} MiB, with {} on its kernel command line",
             megabytes(self.unpacked_bytes),
             self.minimum_memory_mib,
             self.recommended_cmdline
-        )?;
-        writeln!(out, "time      {:.1} s: {}", self.total_seconds, stages.join(", "))
+        );
+        rows.push(("memory", memory));
+        rows.push(("initrd", format!("{}  {}", self.initrd, megabytes(self.initrd_bytes))));
+        rows.push(("sha256", self.initrd_sha256.clone()));
+        rows
+    }
+}
+
+/// The first of a list, and the number of the others: `libcuda.so.1 +17`.
+fn summed_up(names: &[String]) -> String {
+    match names {
+        [first, _, ..] => format!("{first} +{}", names.len() - 1),
+        few => few.join(" "),
     }
 }
 

@@ -7,7 +7,7 @@ use crate::archive::{Archive, Contents, Left, Want};
 use crate::cli::Diff as Arguments;
 use crate::error::Result;
 use crate::query::clean::clean;
-use crate::ui::{print, print_as_json};
+use crate::ui::{print_as_json, print_wrapped};
 use image::cpio::kind;
 use image::manifest::{File, Kind, Payload};
 use serde::Serialize;
@@ -96,7 +96,7 @@ pub fn run(args: &Arguments) -> Result<ExitCode> {
     if args.json {
         print_as_json(&differences);
     } else {
-        print(&text(&differences));
+        print_wrapped(&text(&differences));
     }
     Ok(ExitCode::from(u8::from(!differences.none())))
 }

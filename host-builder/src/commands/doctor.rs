@@ -8,7 +8,7 @@ use crate::cache::Cache;
 use crate::cli::{DEFAULT_PAYLOAD_OUTPUT, Doctor as Arguments};
 use crate::doctor::{self, Asked, Container, Disk, Host, Origin, Packed, Report};
 use crate::error::{Doing, Error, Result};
-use crate::query::view::wants_colour;
+use crate::terminal::Look;
 use crate::ui::{Ui, print_as_json, print_painted};
 use image::layout::CONFIG_FILE;
 use std::path::{Path, PathBuf};
@@ -33,7 +33,7 @@ pub fn run(args: &Arguments) -> Result<ExitCode> {
     if args.json {
         print_as_json(&report);
     } else {
-        print_painted(&doctor::screen(&report, wants_colour()));
+        print_painted(&doctor::screen(&report, Look::of_stdout()));
     }
     Ok(ExitCode::from(u8::from(!report.good)))
 }

@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::interrupt;
 use crate::query::clean::clean;
 use crate::query::{self, End, EventLine, EventNews, News, Part, SCHEMA, Target, view};
+use crate::terminal::Look;
 use crate::ui::{self, print, print_on};
 use image::event::{Event, Happening};
 use image::status::Outcome;
@@ -98,7 +99,7 @@ fn text(args: &Arguments, name: &str, prefix: &str, part: Part<Event>) -> String
             out.push_str(&line(EventNews::Event(event)));
         } else {
             out.push_str(prefix);
-            out.push_str(&view::event_line(&event, view::wants_colour()));
+            out.push_str(&view::event_line(&event, Look::of_stdout()));
         }
     }
     out

@@ -5,7 +5,7 @@ use crate::archive::extract::{self, How};
 use crate::archive::{Archive, Want};
 use crate::cli::Extract as Arguments;
 use crate::error::Result;
-use crate::ui::{megabytes, print, print_as_json};
+use crate::ui::{megabytes, print_as_json, print_wrapped};
 
 /// Runs the command.
 pub fn run(args: &Arguments) -> Result<()> {
@@ -42,6 +42,6 @@ pub fn run(args: &Arguments) -> Result<()> {
             "left out: set-user-ID and set-group-ID bits of {left_out}; --set-ids keeps them, as root\n"
         ));
     }
-    print(&text);
+    print_wrapped(&text);
     Ok(())
 }

@@ -5,6 +5,7 @@ use crate::cli::{Logs as Arguments, patience};
 use crate::error::Result;
 use crate::interrupt;
 use crate::query::{self, End, Part, SCHEMA, view};
+use crate::terminal::Look;
 use crate::ui::{self, print_on};
 use image::event::{LogLine, LogSource};
 use serde_json::json;
@@ -45,7 +46,7 @@ fn text(args: &Arguments, part: &Part<LogLine>) -> String {
         if args.json {
             out.push_str(&json_line(&json!({ "schema": SCHEMA, "target": target, "line": line })));
         } else {
-            out.push_str(&view::log_line(line, view::wants_colour()));
+            out.push_str(&view::log_line(line, Look::of_stdout()));
         }
     }
     out

@@ -6,6 +6,7 @@ use super::guest::{self, Answer};
 use super::packed::Packed;
 use super::report::{Check, Verdict as Outcome};
 use crate::error::{Doing, Error, Result};
+use crate::file_type::describe;
 use image::config::Config;
 use image::requirement::{self, Facts, Verdict};
 use image::status::{Code, Finding, Severity};
@@ -63,9 +64,13 @@ fn read_config(path: &Path) -> Result<Config> {
         .read_to_end(&mut bytes)
         .doing("reading", path)?;
     let mut config = Config::default();
-    config.apply_json(&bytes).map_err(|error| {
-        Error::new(format!("{}: {error}", path.display()))
-            .hint("a boot with it would end there: put it right; README, section \"Config disk\"")
+    config.apply_json(&bytes).map_err(|error| match describe(path) {
+        "JSON" => Error::new(format!("{}: {error}", path.display()))
+            .hint("a boot with it would end there: put it right; README, section \"Config disk\""),
+        other => {
+            Error::new(format!("{}: expected a config.json or a config disk, found {other}", path.display()))
+                .hint("name the guest's config.json; README, section \"Config disk\"")
+        }
     })?;
     Ok(config)
 }

@@ -2,6 +2,7 @@
 
 use super::confine::Tools;
 use crate::error::{Doing, Error, Result};
+use crate::file_type::describe;
 use crate::space;
 use crate::ui::megabytes;
 use std::borrow::Cow;
@@ -33,8 +34,12 @@ impl Kind {
     pub fn of(path: &Path) -> Result<Self> {
         let metadata = fs::metadata(path).doing("reading", path)?;
         if !metadata.is_file() && !metadata.file_type().is_block_device() {
-            return Err(Error::new(format!("{}: expected a disk image or a directory", path.display()))
-                .hint("name a container root: a disk image (ext4, EROFS or SquashFS) or a directory"));
+            return Err(Error::new(format!(
+                "{}: expected a disk image, found {}",
+                path.display(),
+                describe(path)
+            ))
+            .hint("name a container root: a disk image (ext4, EROFS or SquashFS) or a directory"));
         }
         let file = File::open(path).doing("opening", path)?;
         let is = |(offset, magic, _): &&(u64, &[u8], Kind)| {
@@ -42,8 +47,14 @@ impl Kind {
             file.read_exact_at(&mut found, *offset).is_ok() && found == *magic
         };
         MAGICS.iter().find(is).map(|(_, _, kind)| *kind).ok_or_else(|| {
-            Error::new(format!("{}: expected ext4, EROFS or SquashFS, found none of them", path.display()))
-                .hint("name the file system itself, without a partition table; or unpack it and name the directory")
+            Error::new(format!(
+                "{}: expected ext4, EROFS or SquashFS, found {}",
+                path.display(),
+                describe(path)
+            ))
+            .hint(
+                "name the file system itself, without a partition table; or unpack it and name the directory",
+            )
         })
     }
 

@@ -3,42 +3,41 @@
 
 use super::report::{Check, Report, Verdict};
 use crate::query::clean::clean;
+use crate::terminal::{BOLD, DIM, GREEN, Look, RED, YELLOW};
 
 /// Longest sentence, and longest line of evidence.
 const SENTENCE: usize = 600;
 const LINE: usize = 240;
 /// Most lines of evidence of one check.
 const EVIDENCE: usize = 8;
-const BOLD: &str = "1";
-const DIM: &str = "2";
 
 /// The report for people.
-pub fn screen(report: &Report, colour: bool) -> String {
+pub fn screen(report: &Report, look: Look) -> String {
     let mut checks: Vec<&Check> = report.checks.iter().collect();
     checks.sort_by_key(|check| check.verdict);
     let mut out = String::new();
     for check in checks {
-        write(&mut out, check, colour);
+        write(&mut out, check, look);
     }
     let [fail, warn, pass] =
         [Verdict::Fail, Verdict::Warn, Verdict::Pass].map(|verdict| report.count(verdict));
     let line = format!("{fail} failed, {warn} warnings, {pass} passed");
-    out + &paint(colour, BOLD, &line) + "\n"
+    look.wrap(&(out + &look.paint(BOLD, &line) + "\n"))
 }
 
-fn write(out: &mut String, check: &Check, colour: bool) {
+fn write(out: &mut String, check: &Check, look: Look) {
     let (code, word) = match check.verdict {
-        Verdict::Fail => ("31", "fail"),
-        Verdict::Warn => ("33", "warn"),
-        Verdict::Pass => ("32", "pass"),
+        Verdict::Fail => (RED, "fail"),
+        Verdict::Warn => (YELLOW, "warn"),
+        Verdict::Pass => (GREEN, "pass"),
     };
     let of = check.of.as_ref().map(|of| format!(" {}", clean(of, LINE))).unwrap_or_default();
-    let head = paint(colour, code, &format!("{word}  {}{of}", check.name));
+    let head = look.paint(code, &format!("{word}  {}{of}", check.name));
     out.push_str(&format!("{head}: {}\n", clean(&check.found, SENTENCE)));
     // What is good needs no proof on the screen.
     if check.verdict != Verdict::Pass {
         for line in check.evidence.iter().take(EVIDENCE) {
-            out.push_str(&paint(colour, DIM, &format!("      | {}", clean(line, LINE))));
+            out.push_str(&look.paint(DIM, &format!("      | {}", clean(line, LINE))));
             out.push('\n');
         }
         if check.evidence.len() > EVIDENCE {
@@ -51,10 +50,6 @@ fn write(out: &mut String, check: &Check, colour: bool) {
     if !check.remedy.is_empty() {
         out.push_str(&format!("      what to do: {}\n", clean(&check.remedy, SENTENCE)));
     }
-}
-
-fn paint(colour: bool, code: &str, text: &str) -> String {
-    if colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
 }
 
 #[cfg(test)]
@@ -70,7 +65,7 @@ mod tests {
 
     #[test]
     fn what_fails_comes_first_with_what_to_do() {
-        let text = screen(&report(), false);
+        let text = screen(&report(), Look::default());
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines[0], "fail  gpu-driver 0000:01:00.0: bad worse");
         assert_eq!(lines[1], "      | line 0");
@@ -84,8 +79,8 @@ mod tests {
 
     #[test]
     fn there_is_no_escape_without_colour_and_none_of_an_image_with_it() {
-        assert!(!screen(&report(), false).contains('\x1b'));
-        let colour = screen(&report(), true);
+        assert!(!screen(&report(), Look::default()).contains('\x1b'));
+        let colour = screen(&report(), Look::COLOURED);
         assert!(colour.starts_with("\x1b[31mfail") && !colour.contains("\x1b[2J"));
     }
 }

@@ -2,6 +2,7 @@
 
 use super::headers::Headers;
 use super::source::SourceTree;
+use super::steps;
 use super::workshop::{Room, Workshop};
 use crate::cache::sha256_file;
 use crate::error::{Doing, Error, Result};
@@ -14,8 +15,6 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// A build compiles about this many files; only for the progress bar.
-const STEPS: u64 = 190;
 /// Lines of the compiler's output that an error shows.
 const TAIL: usize = 15;
 
@@ -95,7 +94,7 @@ fn make(workshop: &Workshop, headers: &Headers, work: &Path, tree: &SourceTree, 
     let release = &headers.release;
     let errors = tempfile::tempfile().doing("creating a temporary file for", Path::new("make"))?;
     let stderr = errors.try_clone().doing("preparing the output of", Path::new("make"))?;
-    let bar = ui.bar("compiling the GPU's modules", STEPS, Unit::Count);
+    let bar = ui.bar("compiling the GPU's modules", steps::expected(&work.join(&tree.make)), Unit::Count);
     let mut child = command(workshop, headers, work, tree)
         .process_group(0)
         .stdin(Stdio::null())
@@ -107,8 +106,10 @@ fn make(workshop: &Workshop, headers: &Headers, work: &Path, tree: &SourceTree, 
     let output = child.stdout.take().expect("it is piped");
     let mut tail = Vec::new();
     for line in BufReader::new(output).lines().map_while(std::result::Result::ok) {
-        if line.trim_start().starts_with("CC [M]") {
+        if steps::is_one(&line) {
             bar.inc(1);
+            // The number was an estimate.
+            bar.update(|state| state.set_len(state.pos().max(state.len().unwrap_or_default())));
         }
         tail.push(line);
         if tail.len() > TAIL {
@@ -116,7 +117,7 @@ fn make(workshop: &Workshop, headers: &Headers, work: &Path, tree: &SourceTree, 
         }
     }
     let status = child.wait().doing("waiting for", Path::new("make"))?;
-    bar.finish_and_clear();
+    drop(bar);
     if status.success() {
         return Ok(());
     }

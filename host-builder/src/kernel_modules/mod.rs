@@ -12,6 +12,7 @@ pub mod order;
 pub mod prebuilt;
 pub mod sign;
 pub mod source;
+mod steps;
 mod symbols;
 pub mod workshop;
 

@@ -12,10 +12,11 @@ pub use self::set::Set;
 
 use crate::cache::{Staged, sha256};
 use crate::error::{Doing, Error, Result};
+use crate::file_type;
 use crate::plain;
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 
 /// Version of the lock format.
@@ -109,12 +110,16 @@ impl Lock {
     /// Reads a lock, if there is one.
     pub fn read(path: &Path) -> Result<Option<Self>> {
         let text = match plain::given(path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) if matches!(error.kind(), ErrorKind::IsADirectory | ErrorKind::InvalidData) => {
+                return Err(not_a_lock(path));
+            }
             result => result.doing("reading the lock", path)?,
         };
         let remedy = "restore it, or resolve again: build-initrd --update-lock";
-        let malformed = |error: toml::de::Error| {
-            Error::new(format!("{} is not a lock", path.display())).source(error).hint(remedy)
+        let malformed = |error: toml::de::Error| match file_type::describe(path) {
+            "a lock" => Error::new(format!("{} is damaged", path.display())).source(error).hint(remedy),
+            _ => not_a_lock(path).source(error),
         };
         // A lock of another format may hold anything else: that it is one is the message.
         let head: Head = toml::from_str(&text).map_err(malformed)?;
@@ -207,6 +212,11 @@ pub fn is_plain(name: &str) -> bool {
     !name.is_empty()
         && !name.starts_with('.')
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-._".contains(&byte))
+}
+
+fn not_a_lock(path: &Path) -> Error {
+    Error::new(format!("{}: expected a lock, found {}", path.display(), file_type::describe(path)))
+        .hint("name the lock, such as initrd.lock, or resolve again: build-initrd --update-lock")
 }
 
 #[cfg(test)]

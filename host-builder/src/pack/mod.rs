@@ -44,7 +44,7 @@ pub fn compress(plan: &Plan, compression: Compression, cache: &Cache, ui: &Ui) -
     let segments = segments(plan, compression);
     let bar = ui.bar("packing", segments.iter().map(Segment::bytes).sum(), Unit::Bytes);
     let made = segments.iter().map(|segment| segment.make(plan, cache, &bar)).collect::<Result<_>>()?;
-    bar.finish_and_clear();
+    drop(bar);
     cache.forget(segment::ROOM, KEPT)?;
     Ok(Segments { made })
 }

@@ -164,7 +164,7 @@ fn install(root: &Path, ui: &Ui) -> Result<()> {
     let mut command = Command::new("cargo");
     command.args(["install", "--locked", DAEMON, "--version", DAEMON_VERSION, "--root"]).arg(root);
     command.args(["--quiet", "--no-track"]).stdin(Stdio::null()).stdout(Stdio::null());
-    let status = command.status().map_err(|error| {
+    let status = ui.during(&format!("installing {DAEMON}"), || command.status()).map_err(|error| {
         Error::new(format!(
             "{DAEMON}, which a guest needs for vsock, is not installed, and cargo cannot be started"
         ))

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fs, path::Path};
 
 use host_builder::archive::{Archive, Item, Want};
-use rig::build::initrd;
+use rig::{build::initrd, terminal};
 
 use super::{content::manifest_bytes, sandbox::Sandbox};
 
@@ -83,6 +83,33 @@ fn json_has_the_documented_keys_and_quiet_says_nothing() {
     sandbox.nothing_is_half_made();
     // With another archive, another profile file and another cache, and the same lock otherwise.
     assert_eq!(host_builder::cache::sha256_file(&sandbox.path("out/initrd.img")).unwrap(), initrd().sha256());
+}
+
+/// Lists are summed up, and the lines that are needed next are the last ones, also where lines wrap.
+#[test]
+fn on_80_columns_the_key_lines_are_last_and_no_line_is_longer() {
+    let sandbox = Sandbox::new();
+    let little = ["--gpu", "h100", "--compression", "none"];
+    let text = terminal::shown(80, &sandbox.command(&little), 300).unwrap();
+    // Behind the last that is drawn over.
+    let lines = terminal::lines(text.rsplit_once("\x1b[2K").unwrap().1);
+    assert!(lines.iter().all(|line| line.chars().count() <= 80), "{text}");
+    let digest = host_builder::cache::sha256_file(&sandbox.path("out/initrd.img")).unwrap();
+    assert_eq!(lines.last().unwrap(), &format!("sha256    {digest}"));
+    assert!(lines[lines.len() - 2].starts_with("initrd    out/initrd.img  "), "{text}");
+    let words = lines.join(" ");
+    let (_, gpus) = words.split_once("/gsp_ga10x.bin").unwrap();
+    let (first, _) = gpus.split_once("needs  ").unwrap();
+    assert!(first.contains("for 10de:2") && first.contains(" NVIDIA ") && first.contains(" +"), "{text}");
+    assert!(!words.contains("libcuda.so"), "{text}");
+
+    let output = sandbox.build(&[&little[..], &["--verbose"]].concat());
+    let text = String::from_utf8(output.stdout).unwrap();
+    let line = |name: &str| {
+        text.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name}: {text}"))
+    };
+    assert!(line("files").contains("libcuda.so") && line("firmware").matches("10de:").count() > 5, "{text}");
+    assert!(line("modules").contains("nvidia_uvm"), "{text}");
 }
 
 #[test]

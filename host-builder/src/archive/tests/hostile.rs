@@ -6,10 +6,14 @@ fn what_is_no_initramfs_is_refused_with_its_first_bytes() {
     assert!(fault(b"").contains("0 zero bytes"));
     assert!(fault(&[0; 100]).contains("100 zero bytes"));
     assert!(
-        fault(b"\x7fELF\x02\x01").contains(
-            "at offset 0: expected a cpio archive, a compressed one, or the end; found 7f 45 4c 46"
+        fault(&[0xff, 1, 2, 3]).contains(
+            "at offset 0: expected a cpio archive, a compressed one, or the end; found ff 01 02 03"
         )
     );
+    assert!(fault(b"\x7fELF\x02\x01").contains("at offset 0: expected an initramfs, found an ELF file"));
+    assert!(fault(b"{\"cmd\": []}").contains("expected an initramfs, found JSON"));
+    let ext4 = [vec![0; 1080], vec![0x53, 0xef], vec![0; 4096]].concat();
+    assert!(fault(&ext4).contains("expected an initramfs, found a disk image with ext4"));
     assert!(fault(b"070707000000").contains("old cpio format"));
     assert!(fault(&[0x04, 0x22, 0x4d, 0x18, 0, 0]).contains("lz4 -l"));
     assert!(fault(b"\x89LXO\0\r\n\x1a\n and more").contains("lzop's only in part"));

@@ -7,6 +7,7 @@ use crate::cli::{Boot, DEFAULT_PAYLOAD_OUTPUT};
 use crate::commands::manifest_of::{is_manifest, manifest};
 use crate::doctor::Disk;
 use crate::error::{Doing, Error, Result};
+use crate::file_type::{BZIMAGE, EFI, ELF, describe};
 use crate::payload::{minimum_memory, minimum_memory_without_gpu};
 use image::capability::{Kind, TABLE};
 use image::manifest::{Manifest, Payload};
@@ -31,8 +32,11 @@ pub fn plan(initrd: &Path) -> Result<Option<Manifest>> {
     Ok(manifest(&contents.tree(), initrd)?.map(|(manifest, _)| manifest))
 }
 
-/// Everything that can be said against a boot of this plan.
+/// Everything that can be said against a boot of this plan, unless `--force` asks for it all the same.
 pub fn check(args: &Boot, initrd: &Path, kernel: &Path, plan: &Manifest) -> Result<()> {
+    if args.force {
+        return Ok(());
+    }
     let size = fs::metadata(initrd).doing("reading", initrd)?.len();
     fits(args, plan, size)?;
     match release(kernel)? {
@@ -103,12 +107,32 @@ fn release(kernel: &Path) -> Result<Option<String>> {
     Ok(String::from_utf8(text[..end].to_vec()).ok().filter(|release| !release.is_empty()))
 }
 
+/// A file that can be a kernel, by its content.
+pub fn kernel(path: &Path) -> Result<PathBuf> {
+    let hint = "name the kernel that build-initrd wrote beside the initrd: --kernel FILE";
+    let file = super::file("--kernel", path, "make it first: host-builder build-initrd")?;
+    match describe(&file) {
+        BZIMAGE | ELF | EFI => Ok(file),
+        other => {
+            Err(Error::new(format!("--kernel {}: expected a kernel, found {other}", path.display()))
+                .hint(hint))
+        }
+    }
+}
+
+/// A disk image with a file system that guests mount.
+pub fn disk(option: &str, path: &Path, hint: &str) -> Result<PathBuf> {
+    let image = super::file(option, path, hint)?;
+    Disk::of(&image)?;
+    Ok(image)
+}
+
 /// The driver's disk: the named one, or the one beside an initrd that wants one.
 pub fn payload_disk(args: &Boot, plan: Option<&Manifest>) -> Result<Option<PathBuf>> {
     let hint =
         "name the file that build-initrd wrote beside the initrd (its --payload-output): --payload-disk FILE";
     if let Some(disk) = &args.payload_disk {
-        return super::file("--payload-disk", disk, hint).map(Some);
+        return self::disk("--payload-disk", disk, hint).map(Some);
     }
     let Some(Manifest { payload: Payload::Disk { erofs, .. }, .. }) = plan else { return Ok(None) };
     let name = Path::new(DEFAULT_PAYLOAD_OUTPUT).file_name().unwrap_or_default();

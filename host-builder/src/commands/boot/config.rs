@@ -1,8 +1,10 @@
 //! The config disk of a guest: the one that is given, or one that is made of a `config.json` and of `--volume`.
 
-use super::before::text;
+use super::before::{self, text};
 use crate::cli::Boot;
+use crate::doctor::Disk as FileSystemOf;
 use crate::error::{Doing, Error, Result};
+use crate::file_type::describe;
 use crate::ui::Ui;
 use crate::vm::disk::{self, FileSystem, Owners};
 use crate::vm::qemu::Drive;
@@ -39,8 +41,18 @@ impl Given {
         let hint = "name a config.json, or a disk image that has one";
         let file = args.config.as_deref().map(|path| super::file("--config", path, hint)).transpose()?;
         let json = file.as_deref().map(json_of).transpose()?.flatten();
-        let disk = file.filter(|_| json.is_none());
-        if disk.is_some() && !args.volume.is_empty() {
+        let image = file.filter(|_| json.is_none());
+        if let (Some(image), Some(given)) = (&image, &args.config)
+            && FileSystemOf::of(image).is_err()
+        {
+            let message = format!(
+                "--config {}: expected a config.json or a disk image, found {}",
+                given.display(),
+                describe(image)
+            );
+            return Err(Error::new(message).hint(hint));
+        }
+        if image.is_some() && !args.volume.is_empty() {
             return Err(Error::new("--volume and a config disk: the disk says which volumes there are")
                 .hint("give the config.json itself: --config FILE"));
         }
@@ -56,10 +68,10 @@ impl Given {
             })?;
         }
         let volumes = args.volume.iter().enumerate().map(|(number, volume)| {
-            let image = super::file("--volume", &volume.disk, "name a disk image with a file system")?;
+            let image = before::disk("--volume", &volume.disk, "name a disk image with a file system")?;
             Ok(Drive { image, read_only: volume.read_only, serial: serial(number) })
         });
-        Ok(Self { disk, json, volumes: volumes.collect::<Result<_>>()? })
+        Ok(Self { disk: image, json, volumes: volumes.collect::<Result<_>>()? })
     }
 
     /// The drives for the guest; a config disk is made below `work` where there is none.

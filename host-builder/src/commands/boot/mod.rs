@@ -60,9 +60,8 @@ fn start(args: &Boot) -> Result<u8> {
     // Everything that can be wrong with the arguments is said before anything is fetched or made.
     let append = [size(), args.append.clone()].into_iter().flatten().collect::<Vec<_>>().join(" ");
     let cmdline = cmdline::build(gpus_asked, Some(&append), &args.command)?;
-    let made = "make it first: host-builder build-initrd";
-    let kernel = file("--kernel", &args.kernel, made)?;
-    let initrd = file("--initrd", &args.initrd, made)?;
+    let kernel = before::kernel(&args.kernel)?;
+    let initrd = file("--initrd", &args.initrd, "make it first: host-builder build-initrd")?;
     let mut machine = Machine::new(&kernel, &initrd, Console::Stdio);
     machine.cmdline = cmdline;
     machine.memory_mib = args.memory;
@@ -73,7 +72,11 @@ fn start(args: &Boot) -> Result<u8> {
     }
     let payload = before::payload_disk(args, plan.as_ref())?;
     let root = before::root(&args.root)?;
-    let upper = args.upper.as_deref().map(|disk| file("--upper", disk, "name a disk image")).transpose()?;
+    let upper = args
+        .upper
+        .as_deref()
+        .map(|disk| before::disk("--upper", disk, "name a disk image with ext4"))
+        .transpose()?;
     let given = Given::of(args)?;
     if !gpus_asked && before::is_drivers(&args.command) {
         ui.line(format!(

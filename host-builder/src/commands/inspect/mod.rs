@@ -9,7 +9,7 @@ use super::manifest_of::is_manifest;
 use crate::archive::{Archive, Want, absolute};
 use crate::cli::Inspect as Arguments;
 use crate::error::Result;
-use crate::ui::{print, print_as_json, print_bytes};
+use crate::ui::{print_as_json, print_bytes, print_wrapped};
 pub use modules::releases;
 use report::Report;
 use serde::Serialize;
@@ -47,10 +47,10 @@ fn initramfs(args: &Arguments, path: &Path) -> Result<()> {
         print_as_json(&WithFiles { report, files: files(&contents, &tree) });
         return Ok(());
     }
-    print(&report.to_string());
+    print_wrapped(&report.to_string());
     warn(path, &contents, &tree);
     if args.files {
-        print("\nfiles, in order:\n");
+        print_wrapped("\nfiles, in order:\n");
         print_bytes(&names(&contents, std::io::stdout().is_terminal()));
     }
     Ok(())

@@ -4,7 +4,7 @@ use crate::cache::Staged;
 use crate::cli::pins::Add;
 use crate::error::{Doing, Error, Result};
 use crate::profile::Profile;
-use crate::ui::print;
+use crate::ui::print_wrapped;
 use std::io::Write;
 use std::path::PathBuf;
 use toml::{Table, Value};
@@ -27,7 +27,7 @@ pub fn run(args: &Add) -> Result<()> {
     } else {
         path.display().to_string()
     };
-    print(&format!(
+    print_wrapped(&format!(
         "written: {file}\nnext: host-builder pins resolve --profile {file} --lock {}.lock\n",
         args.name
     ));

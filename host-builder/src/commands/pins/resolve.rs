@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::lock::{Changes, Lock};
 use crate::profile::Profile;
 use crate::resolve;
-use crate::ui::{Ui, print, print_json};
+use crate::ui::{Ui, print_json, print_wrapped};
 
 /// Runs either command; `driver` and `kernel` are what is chosen anew.
 pub fn run(args: &Resolve, driver: Option<&str>, kernel: Option<&str>) -> Result<()> {
@@ -45,7 +45,7 @@ pub fn run(args: &Resolve, driver: Option<&str>, kernel: Option<&str>) -> Result
     if args.how.json {
         print_json(&format!("{}\n", serde_json::to_string_pretty(&changes).expect("texts are JSON")));
     } else if !args.how.quiet {
-        print(&changes.to_string());
+        print_wrapped(&changes.to_string());
     }
     if args.dry_run {
         ui.line(format!("{} is as it was (--dry-run)", path.display()));

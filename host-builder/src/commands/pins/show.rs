@@ -6,7 +6,7 @@ use crate::cli::pins::Show;
 use crate::error::Result;
 use crate::lock::Lock;
 use crate::profile::Profile;
-use crate::ui::{megabytes, print, print_json};
+use crate::ui::{megabytes, print_json, print_wrapped};
 use image::requirement::Facts;
 use std::fmt::Write;
 
@@ -25,7 +25,7 @@ pub fn run(args: &Show) -> Result<()> {
         }
         print_json(&format!("{}\n", serde_json::to_string_pretty(&value).expect("a lock is JSON")));
     } else {
-        print(&text(&profile, &lock, &here));
+        print_wrapped(&text(&profile, &lock, &here));
     }
     Ok(())
 }

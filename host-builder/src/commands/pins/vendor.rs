@@ -6,7 +6,7 @@ use crate::cli::pins::Vendor;
 use crate::error::{Doing, Result};
 use crate::lock::Lock;
 use crate::resolve;
-use crate::ui::{Ui, Unit, megabytes, print, print_json};
+use crate::ui::{Ui, Unit, megabytes, print_json, print_wrapped};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -31,7 +31,7 @@ pub fn run(args: &Vendor) -> Result<()> {
         let value = serde_json::json!({ "directory": directory, "artifacts": all.len(), "copied": copied, "bytes": total });
         print_json(&format!("{value}\n"));
     } else if !args.how.quiet {
-        print(&format!(
+        print_wrapped(&format!(
             "{}: {} artifacts, {}, {copied} of them new\nuse it: host-builder build-initrd --offline --mirror {}\n",
             directory.display(),
             all.len(),
@@ -60,7 +60,7 @@ fn copy_all(lock: &Lock, cache: &Cache, directory: &Path, ui: &Ui) -> Result<usi
         }
         bar.inc(artifact.size);
     }
-    bar.finish_and_clear();
+    drop(bar);
     Ok(copied)
 }
 

@@ -10,7 +10,7 @@ use crate::resolve;
 use crate::source::Offer;
 use crate::toolroot::Toolroot;
 use crate::trees::{Altered, Tree};
-use crate::ui::{Ui, Unit, print, print_json};
+use crate::ui::{Ui, Unit, print_json, print_wrapped};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -58,7 +58,7 @@ pub fn run(args: &Verify) -> Result<ExitCode> {
     if args.how.json {
         print_json(&format!("{}\n", serde_json::to_string_pretty(&report).expect("texts are JSON")));
     } else if !args.how.quiet {
-        print(&text(&report));
+        print_wrapped(&text(&report));
     }
     Ok(if report.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
@@ -80,7 +80,7 @@ fn hash(lock: &Lock, cache: &Cache, mirror: Option<&Path>, ui: &Ui, report: &mut
         }
         bar.inc(artifact.size);
     }
-    bar.finish_and_clear();
+    drop(bar);
     Ok(())
 }
 
@@ -94,7 +94,7 @@ fn compare(profile: &Profile, lock: &Lock, cache: &Cache, ui: &Ui, report: &mut 
         }
         bar.inc(1);
     }
-    bar.finish_and_clear();
+    drop(bar);
     let none = BTreeMap::new();
     let links = profile.toolroot.as_ref().map_or(&none, |toolroot| &toolroot.links);
     for (set, links) in [(Set::Toolroot, links), (Set::Payload, &none), (Set::Vm, &none)] {

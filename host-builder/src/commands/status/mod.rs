@@ -12,6 +12,7 @@ use crate::interrupt;
 use crate::query::clean::clean_json;
 use crate::query::view;
 use crate::query::{self, Answer, QueryError, Target, expand};
+use crate::terminal::Look;
 use crate::ui::print_painted;
 use image::status::{Exit, Outcome, Status};
 use image::wire::Until;
@@ -65,7 +66,7 @@ fn one(args: &Arguments, target: &Target) -> Result<ExitCode> {
             let text = if args.json {
                 json_line(&Answer::of(target, Ok(status)))
             } else {
-                view::screen(&status, view::wants_colour())
+                view::screen(&status, Look::of_stdout())
             };
             print_painted(&text);
             Ok(ExitCode::from(code))

@@ -3,6 +3,7 @@
 use super::{Arguments, GOOD, UNASKED, ask, code, json_line, patience};
 use crate::query::view::{self, Row};
 use crate::query::{self, Answer, Target, Told};
+use crate::terminal::{self, Look};
 use crate::ui::{print_on, print_painted};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -48,7 +49,7 @@ pub(super) fn ask_all(args: &Arguments, targets: &[Target]) -> u8 {
     worst
 }
 
-/// A table that grows in its place on a terminal that is high enough, else appears when it is whole.
+/// A table that grows in its place on a terminal while it is high enough, and appears when it is whole.
 struct Table {
     rows: Vec<Row>,
     is_live: bool,
@@ -56,18 +57,18 @@ struct Table {
     due: Instant,
     /// Something has come since it was drawn.
     is_new: bool,
-    is_drawn: bool,
+    /// Lines that are drawn.
+    drawn: usize,
 }
 
 impl Table {
     fn new(targets: &[Target]) -> Self {
-        let height = terminal_size::terminal_size().map_or(0, |(_, height)| usize::from(height.0));
         Self {
             rows: targets.iter().map(Row::waiting).collect(),
-            is_live: std::io::stdout().is_terminal() && targets.len() + 2 < height,
+            is_live: std::io::stdout().is_terminal(),
             due: Instant::now() + FIRST,
             is_new: true,
-            is_drawn: false,
+            drawn: 0,
         }
     }
 
@@ -78,24 +79,26 @@ impl Table {
 
     fn draw_what_there_is(&mut self) {
         if self.is_live && self.is_new && Instant::now() >= self.due {
-            self.is_live = print_on(&live(&self.back(), &self.text()));
-            (self.is_drawn, self.is_new, self.due) = (true, false, Instant::now() + AGAIN);
+            let look = Look::of_stdout();
+            let text = look.wrap_to_draw(&view::table(&self.rows, look));
+            let lines = text.lines().count();
+            self.is_live = terminal::size().is_some_and(|(_, rows)| lines < rows)
+                && print_on(&live(&self.back(), &text));
+            if self.is_live {
+                self.drawn = lines;
+            }
+            (self.is_new, self.due) = (false, Instant::now() + AGAIN);
         }
     }
 
     /// The whole table, in place of what is drawn.
     fn last(&self) -> String {
-        // Lines that a narrow terminal cut off are whole now.
-        self.back() + &self.text()
-    }
-
-    fn text(&self) -> String {
-        view::table(&self.rows, view::wants_colour())
+        self.back() + &view::table(&self.rows, Look::of_stdout())
     }
 
     /// To the first line of what is drawn, with nothing below it.
     fn back(&self) -> String {
-        if self.is_drawn { format!("\x1b[{}A\r\x1b[J", self.rows.len() + 1) } else { String::new() }
+        if self.drawn > 0 { format!("\x1b[{}A\r\x1b[J", self.drawn) } else { String::new() }
     }
 }
 
@@ -113,8 +116,8 @@ mod tests {
         let targets = ["vsock:3", "vsock:4"].map(|text| text.parse().unwrap());
         let mut table = Table { is_live: true, ..Table::new(&targets) };
         assert!(table.back().is_empty() && !table.last().contains('\x1b'));
-        assert_eq!(table.text().matches("waiting").count(), 2);
-        table.is_drawn = true;
+        assert_eq!(table.last().matches("waiting").count(), 2);
+        table.drawn = 3;
         assert!(table.last().starts_with("\x1b[3A\r\x1b[JTARGET"), "{:?}", table.last());
         assert_eq!(live("b", "t\n"), "b\x1b[?7lt\n\x1b[?7h");
     }

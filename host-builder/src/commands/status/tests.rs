@@ -5,6 +5,7 @@ use super::{BAD, GOOD, UNASKED, code};
 use crate::query::Target;
 use crate::query::tests::{FakeGuest, SOON, a_status, after_ok, frame, status_frame};
 use crate::query::view::table;
+use crate::terminal::Look;
 use image::status::{Container, Exit, Outcome, Phase, Status};
 use image::wire::{Reply, Until};
 use std::io::Write;
@@ -80,7 +81,7 @@ fn a_slow_guest_makes_no_table_late_and_no_row_old() {
         || targets.clone(),
         |show| {
             let Show::Table(rows) = show else { panic!("a line of JSON was not asked for") };
-            tables.push(table(rows, false));
+            tables.push(table(rows, Look::default()));
             tables.len() < 3
         },
     );
@@ -109,7 +110,7 @@ fn a_guest_that_stops_answering_keeps_its_row_until_its_time_is_over() {
         || targets.clone(),
         |show| {
             let Show::Table(rows) = show else { panic!("a line of JSON was not asked for") };
-            tables.push(table(rows, false));
+            tables.push(table(rows, Look::default()));
             !tables.last().unwrap().contains("timed-out")
         },
     );

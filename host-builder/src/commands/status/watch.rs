@@ -4,7 +4,9 @@ use super::round::{self, Show};
 use super::{Arguments, DEFAULT_ANSWER, code, json_line};
 use crate::error::{Error, Result};
 use crate::interrupt;
-use crate::query::{self, Answer, Target, expand, view};
+use crate::query::view::{self, Row};
+use crate::query::{self, Answer, Target, expand};
+use crate::terminal::{self, Look};
 use crate::ui::{self, print_on};
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -31,7 +33,7 @@ pub(super) fn one(args: &Arguments, target: &Target) -> Result<ExitCode> {
                 let is_new = last.is_none_or(|(_, events)| events != status.events);
                 last = Some((code(&status, None), status.events));
                 let goes_on = if !args.json {
-                    draw(&view::screen(&status, view::wants_colour()))
+                    draw(&view::screen(&status, Look::of_stdout()))
                 } else if is_new {
                     print_on(&json_line(&Answer::of(target, Ok(status.clone()))))
                 } else {
@@ -72,7 +74,7 @@ pub(super) fn many(args: &Arguments) -> Result<ExitCode> {
     let targets = || expand(&args.targets).targets;
     let code = round::follow(args.json, timeout, targets, |show| {
         is_seen = match show {
-            Show::Table(rows) => draw(&view::table(rows, view::wants_colour())),
+            Show::Table(rows) => draw(&the_worst_first(rows)),
             Show::Line(line) => print_on(line),
         };
         is_seen
@@ -94,22 +96,40 @@ fn prepare(args: &Arguments) -> Result<()> {
     Ok(())
 }
 
+fn rows() -> usize {
+    terminal::size().map_or(24, |(_, rows)| rows)
+}
+
+/// The table in the order of the targets where all of it is seen, else with those first that need a look.
+fn the_worst_first(rows_of_guests: &[Row]) -> String {
+    let look = Look::of_stdout();
+    let text = view::table(rows_of_guests, look);
+    if look.wrap_to_draw(&text).lines().count() < rows() {
+        return text;
+    }
+    let mut sorted = rows_of_guests.to_vec();
+    sorted.sort_by_key(Row::badness);
+    view::table(&sorted, look)
+}
+
 /// Draws on the terminal; `false` when there is nobody to draw for.
 fn draw(text: &str) -> bool {
-    print_on(&frame(text, rows()))
+    print_on(&frame(&Look::of_stdout().wrap_to_draw(text), rows()))
 }
 
-fn rows() -> usize {
-    terminal_size::terminal_size().map_or(24, |(_, height)| usize::from(height.0))
-}
-
-/// From the top, each line to its end and never onto the next one, and nothing below.
+/// From the top, each line to its end and never onto the next one, and nothing below. What there is no room for is said.
 fn frame(text: &str, rows: usize) -> String {
     let mut out = String::from("\x1b[?7l\x1b[H");
-    let shown = rows.saturating_sub(1).max(1);
-    for line in text.lines().take(shown) {
-        out.push_str(line);
+    let room = rows.saturating_sub(1).max(1);
+    let there = text.lines().count();
+    let shown = if there <= room { there } else { room - 1 };
+    let mut line = |text: &str| {
+        out.push_str(text);
         out.push_str("\x1b[K\n");
+    };
+    text.lines().take(shown).for_each(&mut line);
+    if there > shown {
+        line(&format!("… {} more lines: status without --watch", there - shown));
     }
     out + "\x1b[J\x1b[?7h"
 }
@@ -120,6 +140,8 @@ mod tests {
 
     #[test]
     fn a_frame_fits_the_terminal_and_clears_what_was_there() {
-        assert_eq!(frame("a\nb\nc\n", 3), "\x1b[?7l\x1b[Ha\x1b[K\nb\x1b[K\n\x1b[J\x1b[?7h");
+        assert_eq!(frame("a\nb\n", 3), "\x1b[?7l\x1b[Ha\x1b[K\nb\x1b[K\n\x1b[J\x1b[?7h");
+        let cut = "\x1b[?7l\x1b[Ha\x1b[K\n… 2 more lines: status without --watch\x1b[K\n\x1b[J\x1b[?7h";
+        assert_eq!(frame("a\nb\nc\n", 3), cut);
     }
 }

@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::lock::Lock;
 use crate::query::clean::clean;
 use crate::source::Access;
-use crate::ui::{Ui, megabytes, print, print_as_json};
+use crate::ui::{Ui, megabytes, print_as_json, print_wrapped};
 use image::cpio::kind;
 use image::layout;
 use image::manifest::{File, Kind, Manifest, Payload};
@@ -70,7 +70,7 @@ pub fn run(args: &Arguments) -> Result<ExitCode> {
     let mut checked = Checked::default();
     if let Some(lock) = &lock {
         differences.extend(against_lock(&manifest, lock));
-        let (cache, ui) = (Cache::open()?, Ui::new(true));
+        let (cache, ui) = (Cache::open()?, Ui::new(args.json));
         let access = Access { offline: true, mirror: args.mirror.as_deref(), ..Access::new(&cache, &ui) };
         let (found, compared) = packages::against(&manifest, lock, access)?;
         differences.extend(found);
@@ -87,7 +87,7 @@ pub fn run(args: &Arguments) -> Result<ExitCode> {
     if args.json {
         let report = serde_json::json!({
             "image": args.image, "sha256": sha256, "lock": args.lock, "payload": args.payload,
-            "good": differences.is_empty(), "files": manifest.archived().count(),
+            "good": differences.is_empty(), "entries": contents.items.len(), "files": manifest.archived().count(),
             "bytes": manifest.unpacked_bytes(), "differences": differences,
             "files_of_packages": checked.packages.as_ref().map(|compared| compared.same),
             "files_unchecked": checked.packages.as_ref().map(|compared| &compared.unchecked),
@@ -96,7 +96,8 @@ pub fn run(args: &Arguments) -> Result<ExitCode> {
         });
         print_as_json(&report);
     } else {
-        print(&text(&manifest, args, &sha256, &differences, &checked));
+        let entries = contents.items.len();
+        print_wrapped(&text(&manifest, args, (entries, &sha256), &differences, &checked));
     }
     Ok(ExitCode::from(u8::from(!differences.is_empty())))
 }
@@ -134,7 +135,7 @@ fn against_payload(
     let lock = args.lock.as_deref().unwrap_or(Path::new(DEFAULT_LOCK));
     let look = || {
         let kind = FileSystem::of(&image)?;
-        let (cache, ui) = (Cache::open()?, Ui::new(true));
+        let (cache, ui) = (Cache::open()?, Ui::new(args.json));
         let access = Access { offline: true, mirror: args.mirror.as_deref(), ..Access::new(&cache, &ui) };
         let tools = Programs { lock, profile: None, access }.of(kind, &image)?;
         payload::against(manifest, &image, work.path(), (kind, &tools))
@@ -152,7 +153,7 @@ fn read_lock(path: &Path) -> Result<Lock> {
 fn text(
     manifest: &Manifest,
     args: &Arguments,
-    sha256: &str,
+    (entries, sha256): (usize, &str),
     differences: &[Difference],
     checked: &Checked,
 ) -> String {
@@ -161,7 +162,7 @@ fn text(
         let line = format!("{of}: {what}: expected {expected}, found {found}");
         text.push_str(&format!("{}\n", clean(&line, 2048)));
     }
-    let (files, size) = (manifest.archived().count(), megabytes(manifest.unpacked_bytes()));
+    let size = megabytes(manifest.unpacked_bytes());
     let with = args.lock.as_ref().map(|lock| format!(" and of {}", lock.display())).unwrap_or_default();
     let disk = match (&manifest.payload, &args.payload) {
         (_, Some(disk)) => format!("; {} is its payload", disk.display()),
@@ -169,7 +170,7 @@ fn text(
         _ => String::new(),
     };
     let result = match differences.len() {
-        0 => format!("good: {files} entries with {size} are those of the manifest{with}{disk}\n"),
+        0 => format!("good: {entries} entries with {size} are those of the manifest{with}{disk}\n"),
         1 => "1 difference\n".to_owned(),
         count => format!("{count} differences\n"),
     };

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::query::view::{event_line, log_line};
+use crate::terminal::Look;
 use image::event::{Event, Events, LogLine, LogSource, Logs};
 use image::status::{Code, Exit, GpuState, PhaseOutcome, Severity};
 use std::ops::ControlFlow;
@@ -238,14 +239,14 @@ fn every_event_is_one_clean_line() {
     ];
     for (what, text) in lines {
         let event = Event { sequence: 1, at_ms: 4321, what };
-        assert_eq!(event_line(&event, false), format!("[    4.321] {text}\n"));
-        let coloured = event_line(&event, true);
+        assert_eq!(event_line(&event, Look::default()), format!("[    4.321] {text}\n"));
+        let coloured = event_line(&event, Look::COLOURED);
         assert!(coloured.contains(text) && !coloured.contains("pwned"), "{coloured:?}");
     }
     let line = |level| LogLine { sequence: 1, at_ms: u64::MAX, level, text: evil() };
-    assert_eq!(log_line(&line(None), true), "a  b\n");
-    assert_eq!(log_line(&line(Some(3)), false), "[18446744073709551.615] a  b\n");
-    assert!(log_line(&line(Some(0)), true).contains("\x1b[31ma  b\x1b[0m"));
+    assert_eq!(log_line(&line(None), Look::COLOURED), "a  b\n");
+    assert_eq!(log_line(&line(Some(3)), Look::default()), "[18446744073709551.615] a  b\n");
+    assert!(log_line(&line(Some(0)), Look::COLOURED).contains("\x1b[31ma  b\x1b[0m"));
     let long = LogLine { text: "x".repeat(100_000), ..line(None) };
-    assert!(log_line(&long, false).len() < 3000);
+    assert!(log_line(&long, Look::default()).len() < 3000);
 }

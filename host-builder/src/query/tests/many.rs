@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::query::view::{Row, table};
+use crate::terminal::Look;
 use image::status::{Code, Finding, Gpu, GpuState, Severity};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -39,7 +40,7 @@ fn guests_that_never_answer_have_one_deadline_together() {
     let (rows, took) = rows(&all, Duration::from_millis(600));
     // One after the other they would take more than half a minute.
     assert!(took < Duration::from_secs(18), "{took:?}");
-    let text = table(&rows, false);
+    let text = table(&rows, Look::default());
     assert_eq!(text.lines().count(), 62);
     assert_eq!(text.matches("timed-out").count(), 60);
     let last = text.lines().last().unwrap();
@@ -107,7 +108,7 @@ fn a_row_says_the_worst_and_no_byte_of_the_guest_steers_the_terminal() {
     };
     let broken = QueryError::NotOurProtocol { what: "x".into() };
     let rows = [Row::of(&target, Ok(&status)), Row::of(&target, Err(&broken))];
-    let text = table(&rows, false);
+    let text = table(&rows, Look::default());
     assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "{text:?}");
     assert!(text.len() < 2000, "{}", text.len());
     let lines: Vec<_> = text.lines().collect();
@@ -115,7 +116,7 @@ fn a_row_says_the_worst_and_no_byte_of_the_guest_steers_the_terminal() {
     assert!(lines[1].contains("failed") && lines[1].contains(" 1/2 "), "{text}");
     assert!(lines[1].contains("error gpu-lost: ") && lines[1].ends_with("(and 100000 more)"), "{text}");
     assert!(lines[2].contains("not-our-protocol  -"), "{text}");
-    let coloured = table(&rows, true);
+    let coloured = table(&rows, Look::COLOURED);
     assert!(coloured.contains("\x1b[31mfailed") && !coloured.contains("pwned"), "{coloured:?}");
 }
 
@@ -128,7 +129,7 @@ fn a_reply_full_of_findings_costs_bounded_time_and_is_one_row() {
     let hostile = FakeGuest::answering(after_ok(&frame(&Reply::Status(Box::new(status)))));
     let (rows, took) = rows(&[&hostile], SOON);
     assert!(took < SOON, "{took:?}");
-    let text = table(&rows, false);
+    let text = table(&rows, Look::default());
     assert!(text.contains("error internal:  (and 9999 more)"), "{text}");
     // What the decoder would have to keep is bounded, too.
     let status = Status {
@@ -138,7 +139,7 @@ fn a_reply_full_of_findings_costs_bounded_time_and_is_one_row() {
     let million = FakeGuest::answering(after_ok(&frame(&Reply::Status(Box::new(status)))));
     let huge = FakeGuest::answering(after_ok(b"gpui\x07\0\0\0\xff\xff\xff\xff"));
     let endless = FakeGuest::new(|_, mut stream| while stream.write_all(&[b'x'; 4096]).is_ok() {});
-    let text = table(&self::rows(&[&million, &huge, &endless], SOON).0, false);
+    let text = table(&self::rows(&[&million, &huge, &endless], SOON).0, Look::default());
     for name in ["malformed", "too-large", "not-our-protocol"] {
         assert!(text.contains(name), "{text}");
     }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::query::view::{Row, screen, table};
+use crate::terminal::Look;
 use image::status::{
     Cache, Code, Container, Exit, Finding, Gpu, GpuState, Injected, Memory, Node, PhaseOutcome, PhaseTime,
     Progress, Resolved, Severity, Xid,
@@ -115,8 +116,8 @@ container  pid 99, killed by SIGKILL, out of memory, started again 3 times (the 
     | two
 memory     300 of 512 MiB available; guest-init had at most 1500 KiB
 ";
-    assert_eq!(screen(&a_full_status(), false), expected);
-    let coloured = screen(&a_full_status(), true);
+    assert_eq!(screen(&a_full_status(), Look::default()), expected);
+    let coloured = screen(&a_full_status(), Look::COLOURED);
     let ours = ["\x1b[1;31m", "\x1b[31m", "\x1b[32m", "\x1b[33m", "\x1b[1m", "\x1b[2m", "\x1b[0m"];
     let bare = ours.iter().fold(coloured, |text, code| text.replace(code, ""));
     assert!(!bare.chars().any(|c| c.is_control() && c != '\n'), "{bare:?}");
@@ -141,8 +142,8 @@ fn the_screen_is_bounded_whatever_the_guest_sends() {
     status.nodes = vec![status.nodes[0].clone(); 5000];
     status.uptime_ms = u64::MAX;
     status.kernel = long;
-    assert!(screen(&status, true).len() < 300_000);
-    assert!(screen(&status, false).contains("… 168 more findings; --json has them"));
+    assert!(screen(&status, Look::COLOURED).len() < 300_000);
+    assert!(screen(&status, Look::default()).contains("… 168 more findings; --json has them"));
 }
 
 #[test]
@@ -162,13 +163,52 @@ fn a_program_that_has_ended_says_how_in_the_first_word() {
     ] {
         let container = Container { exit, ..a_full_status().container.unwrap() };
         let status = Status { phase, container: Some(container), ..a_status(Outcome::Ready) };
-        assert!(screen(&status, false).starts_with(&format!("{word}  phase ")), "{word}");
-        let table = table(&[Row::of(&"vsock:3".parse().unwrap(), Ok(&status))], true);
+        assert!(screen(&status, Look::default()).starts_with(&format!("{word}  phase ")), "{word}");
+        let table = table(&[Row::of(&"vsock:3".parse().unwrap(), Ok(&status))], Look::COLOURED);
         assert!(table.contains(&format!("\x1b[{code}m{word}")), "{table:?}");
     }
     for last_exit in [None, exit(Some(0), None, false)] {
         let container = Container { last_exit, exit: None, ..a_full_status().container.unwrap() };
         let status = Status { container: Some(container), ..a_status(Outcome::Ready) };
-        assert!(screen(&status, false).starts_with("ready  phase "), "{last_exit:?}");
+        assert!(screen(&status, Look::default()).starts_with("ready  phase "), "{last_exit:?}");
     }
+}
+
+#[test]
+fn at_80_columns_lines_wrap_and_no_word_is_lost() {
+    let wide = screen(&a_full_status(), Look::default());
+    for columns in [80, 60, 40] {
+        let narrow = screen(&a_full_status(), Look { colour: false, columns: Some(columns) });
+        let longest = narrow.lines().map(|line| line.chars().count()).max().unwrap();
+        assert!(longest <= columns, "{longest}: {narrow}");
+        // The bars of the time line are shorter.
+        let words = |text: &str| -> Vec<String> {
+            let words = text.split_whitespace().filter(|word| !word.starts_with(['·', '━']));
+            words.map(str::to_owned).collect()
+        };
+        assert_eq!(words(&narrow), words(&wide));
+    }
+}
+
+#[test]
+fn at_80_columns_every_guest_has_its_outcome_and_its_worst_finding() {
+    let target = "unix:/run/vms/a-virtual-machine-with-a-long-name/vsock.sock".parse().unwrap();
+    let rows = [Row::of(&target, Ok(&a_full_status())), Row::waiting(&"vsock:3".parse().unwrap())];
+    let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let wide = table(&rows, Look::default());
+    assert_eq!(wide.lines().count(), 3);
+    for columns in [100, 80] {
+        let narrow = table(&rows, Look { colour: false, columns: Some(columns) });
+        assert!(narrow.lines().all(|line| line.chars().count() <= columns), "{narrow}");
+        assert_eq!(words(&narrow), words(&wide));
+    }
+    let short = Row::of(&"vsock:4".parse().unwrap(), Ok(&a_full_status()));
+    let narrow = table(&[short], Look { colour: false, columns: Some(80) });
+    let expected = "\
+TARGET        STATE   PHASE    GPUS  DRIVER      UP
+  WORST FINDING
+vsock:4:1042  failed  running  0/1   550.163.01  4.3 s
+  error adapter-init-failed: did 2Jnot start (and 1 more)
+";
+    assert_eq!(narrow, expected);
 }

@@ -1,6 +1,6 @@
 //! An event, or a line of a log, as a line.
 
-use super::{DIM, GREEN, LINE, RED, WORD, YELLOW, clean, exact, exit_text, paint, severity};
+use super::{DIM, GREEN, LINE, Look, RED, WORD, YELLOW, clean, exact, exit_text, severity};
 use image::event::{Event, Happening, LogLine};
 use image::status::{GpuState, Outcome, PhaseOutcome, name};
 
@@ -8,7 +8,7 @@ use image::status::{GpuState, Outcome, PhaseOutcome, name};
 const LOG: usize = 2000;
 
 /// What has happened, with its time in seconds since the kernel started.
-pub fn event_line(event: &Event, colour: bool) -> String {
+pub fn event_line(event: &Event, look: Look) -> String {
     let (code, text) = match &event.what {
         Happening::Phase { phase, outcome } => {
             let code = if *outcome == PhaseOutcome::Failed { RED } else { "" };
@@ -42,24 +42,24 @@ pub fn event_line(event: &Event, colour: bool) -> String {
             (code, format!("boot {}", name(outcome)))
         }
     };
-    let text = if code.is_empty() { text } else { paint(colour, code, &text) };
-    format!("{} {text}\n", time(event.at_ms, colour))
+    let text = if code.is_empty() { text } else { look.paint(code, &text) };
+    format!("{} {text}\n", time(event.at_ms, look))
 }
 
 /// A line of a log: with its time and the colour of its level when it has a level, else as it was written.
-pub fn log_line(line: &LogLine, colour: bool) -> String {
+pub fn log_line(line: &LogLine, look: Look) -> String {
     let text = clean(&line.text, LOG);
     let Some(level) = line.level else { return text + "\n" };
     let text = match level {
-        0..=3 => paint(colour, RED, &text),
-        4 => paint(colour, YELLOW, &text),
+        0..=3 => look.paint(RED, &text),
+        4 => look.paint(YELLOW, &text),
         5 | 6 => text,
-        _ => paint(colour, DIM, &text),
+        _ => look.paint(DIM, &text),
     };
-    format!("{} {text}\n", time(line.at_ms, colour))
+    format!("{} {text}\n", time(line.at_ms, look))
 }
 
 /// As dmesg writes it.
-fn time(at_ms: u64, colour: bool) -> String {
-    paint(colour, GREEN, &format!("[{:>9}]", exact(at_ms)))
+fn time(at_ms: u64, look: Look) -> String {
+    look.paint(GREEN, &format!("[{:>9}]", exact(at_ms)))
 }

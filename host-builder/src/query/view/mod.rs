@@ -10,9 +10,9 @@ pub use lines::{event_line, log_line};
 pub use table::{Row, table};
 
 use super::clean::clean;
+use crate::terminal::{BOLD, DIM, GREEN, Look, RED, YELLOW};
 use image::status::{Container, Exit, Finding, Outcome, Phase, Severity, Status};
 use nix::sys::signal::Signal;
-use std::io::IsTerminal;
 
 /// Longest word: a path, a name, a model.
 const WORD: usize = 120;
@@ -23,20 +23,9 @@ const ENTRIES: usize = 32;
 /// Most lines of evidence of one thing: what a guest keeps.
 const EVIDENCE: usize = 20;
 
-const RED: &str = "31";
-const GREEN: &str = "32";
-const YELLOW: &str = "33";
-const BOLD: &str = "1";
-const DIM: &str = "2";
-
-/// Whether standard output is a terminal that wants colour (<https://no-color.org>).
-pub fn wants_colour() -> bool {
-    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-}
-
 /// The status for people.
-pub fn screen(status: &Status, colour: bool) -> String {
-    let mut view = View { out: String::new(), colour };
+pub fn screen(status: &Status, look: Look) -> String {
+    let mut view = View { out: String::new(), look };
     view.header(status);
     view.findings(&status.findings);
     view.timeline(status);
@@ -46,7 +35,7 @@ pub fn screen(status: &Status, colour: bool) -> String {
     view.resolved(status);
     view.container(status);
     view.memory(status);
-    view.out
+    look.wrap(&view.out)
 }
 
 /// The finding that matters most: of the worst, the first.
@@ -55,18 +44,14 @@ pub fn worst(status: &Status) -> Option<&Finding> {
     status.findings.iter().find(|finding| finding.severity == severity)
 }
 
-fn paint(colour: bool, code: &str, text: &str) -> String {
-    if colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
-}
-
 struct View {
     out: String,
-    colour: bool,
+    look: Look,
 }
 
 impl View {
     fn paint(&self, code: &str, text: &str) -> String {
-        paint(self.colour, code, text)
+        self.look.paint(code, text)
     }
 
     fn line(&mut self, text: &str) {

@@ -1,12 +1,16 @@
 //! Several guests, one row for each.
 
-use super::{BOLD, LINE, RED, WORD, YELLOW, clean, paint, seconds, severity, state, worst};
+use super::{BOLD, LINE, Look, RED, WORD, YELLOW, clean, seconds, severity, state, worst};
 use crate::query::{QueryError, Target};
 use image::status::{GpuState, Status, name};
+use std::ops::Range;
 
 const HEAD: [&str; COLUMNS] = ["TARGET", "STATE", "PHASE", "GPUS", "DRIVER", "UP", "WORST FINDING"];
 const COLUMNS: usize = 7;
 const STATE: usize = 1;
+const FINDING_AT: usize = COLUMNS - 1;
+/// Between two columns, and before a line that belongs to the one above.
+const GAP: &str = "  ";
 /// Longest finding.
 const FINDING: usize = 100;
 
@@ -39,6 +43,15 @@ impl Row {
         (cells[0], cells[STATE]) = (clean(&target.to_string(), LINE), "waiting".into());
         cells[COLUMNS - 1].clear();
         Self { cells, code: YELLOW }
+    }
+
+    /// Where it stands when the worst come first.
+    pub fn badness(&self) -> u8 {
+        match self.code {
+            RED => 0,
+            YELLOW => 1,
+            _ => 2,
+        }
     }
 }
 
@@ -75,29 +88,49 @@ fn gpus(status: &Status) -> String {
     if ready == 0 && expected == 0 { "-".into() } else { format!("{ready}/{expected}") }
 }
 
-/// The table.
-pub fn table(rows: &[Row], colour: bool) -> String {
+/// The table. Where a line would be longer than the terminal is wide, the findings move to lines of their own below their guests,
+/// and where that is not enough, everything but the targets does.
+pub fn table(rows: &[Row], look: Look) -> String {
     let mut widths = HEAD.map(str::len);
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(&row.cells) {
             *width = (*width).max(cell.chars().count());
         }
     }
-    let line = |cells: [&str; COLUMNS], paint_cell: &dyn Fn(usize, &str) -> String| {
-        let mut line = String::new();
-        for (at, (cell, width)) in cells.iter().zip(widths).enumerate() {
-            line.push_str(&paint_cell(at, &format!("{cell:<width$}")));
-            line.push_str("  ");
+    let width = |columns: Range<usize>| {
+        widths[columns].iter().map(|width| width + GAP.len()).sum::<usize>() - GAP.len()
+    };
+    let fits = |width: usize| look.columns.is_none_or(|columns| width <= columns);
+    // The columns at which a new line begins, and the end.
+    let breaks: &[usize] = if fits(width(0..COLUMNS)) {
+        &[0, COLUMNS]
+    } else if fits(width(0..FINDING_AT)) {
+        &[0, FINDING_AT, COLUMNS]
+    } else {
+        &[0, 1, FINDING_AT, COLUMNS]
+    };
+    let lines: Vec<Range<usize>> = breaks.windows(2).map(|pair| pair[0]..pair[1]).collect();
+    let line = |columns: &Range<usize>, cell: &dyn Fn(usize) -> (String, &'static str)| {
+        let mut line = if columns.start == 0 { String::new() } else { GAP.to_owned() };
+        for at in columns.clone() {
+            let (text, code) = cell(at);
+            // The last one of a line needs no column.
+            let width = if at + 1 == columns.end { 0 } else { widths[at] };
+            let text = format!("{text:<width$}");
+            line.push_str(&if code.is_empty() { text } else { look.paint(code, &text) });
+            line.push_str(GAP);
         }
         line.trim_end().to_owned() + "\n"
     };
-    let mut out = line(HEAD, &|_, cell| paint(colour, BOLD, cell));
-    for row in rows {
-        let cells = std::array::from_fn(|at| row.cells[at].as_str());
-        let paint_cell = |at: usize, cell: &str| {
-            if at == STATE { paint(colour, row.code, cell) } else { cell.to_owned() }
-        };
-        out.push_str(&line(cells, &paint_cell));
+    let mut out = String::new();
+    for columns in &lines {
+        out.push_str(&line(columns, &|at| (HEAD[at].to_owned(), BOLD)));
     }
-    out
+    for row in rows {
+        let cell = |at: usize| (row.cells[at].clone(), if at == STATE { row.code } else { "" });
+        let there =
+            lines.iter().filter(|columns| columns.start < FINDING_AT || !row.cells[FINDING_AT].is_empty());
+        there.for_each(|columns| out.push_str(&line(columns, &cell)));
+    }
+    look.wrap(&out)
 }

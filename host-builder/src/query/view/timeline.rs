@@ -3,8 +3,12 @@
 use super::{ENTRIES, GREEN, RED, View, WORD, YELLOW, clean, exact};
 use image::status::{Gpu, GpuState, Phase, PhaseOutcome, PhaseTime, Status, name};
 
-/// Width of the line in characters.
+/// Width of the line in characters, where there is room for it.
 const WIDTH: usize = 32;
+/// Width where there is none.
+const NARROW: usize = 8;
+/// What stands beside the line: the column `boot`, start, length, `… 99 of 99`.
+const BESIDE: usize = 11 + 2 + 1 + 9 + 9 + 2 + 10;
 
 /// What has a beginning and perhaps an end.
 struct Span {
@@ -28,9 +32,11 @@ impl View {
         let last = |span: &Span| span.end.unwrap_or(status.uptime_ms).max(span.start);
         let whole = spans.iter().map(last).max().unwrap_or_default();
         let width = spans.iter().map(|span| span.name.chars().count()).max().unwrap_or_default();
+        let room = self.look.columns.map_or(WIDTH, |columns| columns.saturating_sub(BESIDE + width));
+        let room = room.clamp(NARROW, WIDTH);
         let row = |span: &Span| {
             let took = last(span) - span.start;
-            let bar = self.paint(span.code, &bar(span.start, last(span), whole));
+            let bar = self.paint(span.code, &bar(span.start, last(span), whole, room));
             let word = if span.word.is_empty() { String::new() } else { format!("  {}", span.word) };
             format!("{:<width$}  {bar} {:>9} +{} s{word}", span.name, exact(span.start), exact(took))
         };
@@ -63,15 +69,15 @@ fn of_gpu(gpu: &Gpu, phase: &PhaseTime) -> Option<Span> {
     Some(Span { name: format!("  {}", clean(&gpu.bdf, WORD)), start, end, code, word: name(gpu.state) })
 }
 
-/// The part of the whole from `start` to `end`, at least one character of it.
-fn bar(start: u64, end: u64, whole: u64) -> String {
+/// The part of the whole from `start` to `end` on a line of `width` characters, at least one of them.
+fn bar(start: u64, end: u64, whole: u64, width: usize) -> String {
     let place = |ms: u64| {
-        let place = u128::from(ms) * WIDTH as u128 / u128::from(whole.max(1));
-        usize::try_from(place).unwrap_or(usize::MAX).min(WIDTH)
+        let place = u128::from(ms) * width as u128 / u128::from(whole.max(1));
+        usize::try_from(place).unwrap_or(usize::MAX).min(width)
     };
-    let from = place(start).min(WIDTH - 1);
+    let from = place(start).min(width - 1);
     let to = place(end).max(from + 1);
-    format!("{}{}{}", "·".repeat(from), "━".repeat(to - from), "·".repeat(WIDTH - to))
+    format!("{}{}{}", "·".repeat(from), "━".repeat(to - from), "·".repeat(width - to))
 }
 
 #[cfg(test)]
@@ -80,10 +86,10 @@ mod tests {
 
     #[test]
     fn a_bar_has_one_width_whatever_the_numbers_are() {
-        assert_eq!(bar(0, 16, 32), "━".repeat(16) + &"·".repeat(16));
-        assert_eq!(bar(31, 31, 32), "·".repeat(31) + "━");
+        assert_eq!(bar(0, 16, 32, 32), "━".repeat(16) + &"·".repeat(16));
+        assert_eq!(bar(31, 31, 32, 32), "·".repeat(31) + "━");
         for (start, end, whole) in [(0, 0, 0), (u64::MAX, u64::MAX, u64::MAX), (9, 9, 9), (5, u64::MAX, 6)] {
-            assert_eq!(bar(start, end, whole).chars().count(), 32, "{start} {end} {whole}");
+            assert_eq!(bar(start, end, whole, 32).chars().count(), 32, "{start} {end} {whole}");
         }
     }
 }

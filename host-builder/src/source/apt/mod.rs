@@ -83,7 +83,7 @@ impl<'a> Apt<'a> {
         run(apt.command("apt-get").arg("update"), "updating the package lists", LISTS, &mut |percent| {
             bar.set_position(percent);
         })?;
-        bar.finish_and_clear();
+        drop(bar);
         updated().insert(apt.state.clone());
         Ok(apt)
     }
@@ -149,7 +149,7 @@ impl<'a> Apt<'a> {
         let result = run(&mut command, "downloading packages", longest(total), &mut |percent| {
             bar.set_position(total * percent / 100);
         });
-        bar.finish_and_clear();
+        drop(bar);
         // What did arrive is kept even when something else failed: the next run is shorter.
         let mut kept = Ok(());
         for artifact in missing {

@@ -237,7 +237,7 @@ impl Source for Http<'_> {
         let label = format!("downloading {} files", artifacts.len());
         let bar = self.access.ui.bar(&label, total, Unit::Bytes);
         let result = parallel(artifacts, |artifact| self.get(artifact, &bar));
-        bar.finish_and_clear();
+        drop(bar);
         result.map(drop)
     }
 
@@ -252,7 +252,7 @@ impl Http<'_> {
         let total = files.iter().filter_map(|file| file.size).sum();
         let bar = self.access.ui.bar(&format!("resolving {} files", files.len()), total, Unit::Bytes);
         let result = parallel(files, |file| self.pin(file, &bar));
-        bar.finish_and_clear();
+        drop(bar);
         result
     }
 }
