@@ -79,7 +79,7 @@ impl<'a> Apt<'a> {
         if updated().contains(&apt.state) {
             return Ok(apt);
         }
-        let bar = ui.bar("package lists", 100, Unit::Count);
+        let bar = ui.bar(&format!("package lists of {}, {arch}", from.suite), 100, Unit::Count);
         run(apt.command("apt-get").arg("update"), "updating the package lists", LISTS, &mut |percent| {
             bar.set_position(percent);
         })?;
