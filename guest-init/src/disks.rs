@@ -106,7 +106,7 @@ fn erofs_uuid(device: &Path) -> Option<String> {
     if block[..4] != EROFS_MAGIC {
         return None;
     }
-    let mut text = image::hex::encode(&block[UUID_AT..]);
+    let mut text = image::text::to_hex(&block[UUID_AT..]);
     for at in [20, 16, 12, 8] {
         text.insert(at, '-');
     }

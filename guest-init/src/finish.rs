@@ -1,6 +1,5 @@
 //! The end of a guest: says how it went to everybody who listens, lingers, and ends the machine.
 
-use crate::life::describe;
 use crate::report::{self, Board};
 use crate::{notify, power, supervise, watch};
 use image::config::{Config, FailureAction, LINGER, LINGER_FAILED, PowerAction};
@@ -70,7 +69,7 @@ pub fn panicked(text: String, board: &Board) {
 /// Why it ended, in one line.
 pub fn reason(status: &Status) -> String {
     if let Some(exit) = exit(status) {
-        return format!("the container ended: {}", describe(exit));
+        return format!("the container ended: {exit}");
     }
     match fatal(status).or(status.findings.last()) {
         Some(finding) => format!("the boot failed: {}: {}", finding.code.name(), finding.message),
@@ -85,11 +84,7 @@ pub fn fatal(status: &Status) -> Option<&Finding> {
 
 /// As a shell would say it: the program's exit code, 128 and the signal that killed it, 1 for a boot that failed.
 pub fn exit_status(status: &Status) -> i32 {
-    match exit(status) {
-        Some(Exit { code: Some(code), .. }) => code,
-        Some(Exit { signal: Some(signal), .. }) => 128 + signal,
-        _ => 1,
-    }
+    exit(status).map_or(1, Exit::shell_status)
 }
 
 fn exit(status: &Status) -> Option<Exit> {
@@ -117,7 +112,7 @@ mod tests {
         let killed = ended(Exit { code: None, signal: Some(9), oom: true });
         assert_eq!(
             (exit_status(&killed), reason(&killed).as_str()),
-            (137, "the container ended: killed by signal 9, out of memory")
+            (137, "the container ended: killed by SIGKILL, out of memory")
         );
         assert_eq!(exit_status(&ended(Exit { code: Some(3), signal: None, oom: false })), 3);
     }

@@ -28,13 +28,12 @@ pub fn run(spec: &Spec, policy: Restart, board: &Board) -> Result<Exit, Finding>
                 (container.exit, container.oom_kills) = (Some(exit), cgroup::oom_kills());
             }
         });
-        if asked || !policy.applies(exit.is_good(), restarts) {
+        if asked || !policy.applies(exit.is_success(), restarts) {
             return Ok(exit);
         }
         restarts += 1;
-        let ended = describe(exit);
-        log::info!("the container ended: {ended}; it is started again in {} s", pause.as_secs());
-        board.output(format!("--- it ended: {ended}; started again, for the {} time ---", ordinal(restarts)));
+        log::info!("the container ended: {exit}; it is started again in {} s", pause.as_secs());
+        board.output(format!("--- it ended: {exit}; started again, for the {} time ---", ordinal(restarts)));
         if supervise::pause(pause) {
             log::info!("the guest was asked to end");
             return Ok(exit);
@@ -102,16 +101,6 @@ fn ordinal(number: u32) -> String {
         _ => "th",
     };
     format!("{number}{ending}")
-}
-
-/// How a program ended, in words.
-pub fn describe(exit: Exit) -> String {
-    let oom = if exit.oom { ", out of memory" } else { "" };
-    match (exit.code, exit.signal) {
-        (Some(code), _) => format!("exit code {code}{oom}"),
-        (_, Some(signal)) => format!("killed by signal {signal}{oom}"),
-        _ => format!("for an unknown reason{oom}"),
-    }
 }
 
 #[cfg(test)]

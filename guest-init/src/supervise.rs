@@ -78,7 +78,7 @@ pub fn run(running: &Running, kills: u64) -> Ended {
         (asked, exit) = (true, Exit { code: Some(0), signal: None, oom: false });
     }
     // Who outlives one of its workers, and ends well, is not out of memory.
-    let oom = cgroup::oom_kills() > kills && !exit.is_good();
+    let oom = cgroup::oom_kills() > kills && !exit.is_success();
     Ended { exit: Exit { oom, ..exit }, asked }
 }
 

@@ -244,7 +244,7 @@ impl Hasher {
 
     /// The digest, lower-case hex.
     pub fn hex(self) -> String {
-        image::hex::encode(&self.bytes())
+        image::text::to_hex(&self.bytes())
     }
 }
 

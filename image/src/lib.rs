@@ -4,17 +4,15 @@
 #![cfg_attr(not(test), warn(unused_crate_dependencies))]
 
 pub mod capability;
-pub mod code;
 pub mod config;
 pub mod cpio;
 pub mod elf;
 pub mod event;
-pub mod finding;
-pub mod hex;
 pub mod layout;
 pub mod ldcache;
 pub mod manifest;
 pub mod pci;
 pub mod requirement;
 pub mod status;
+pub mod text;
 pub mod wire;

@@ -187,7 +187,7 @@ pub fn start(spec: &Spec, terminal: Option<OwnedFd>) -> Result<Running, Finding>
         return Ok(running);
     }
     let ended = nix::sys::wait::waitpid(running.first, None);
-    let ended = running.exit().ok().flatten().map_or_else(|| format!("{ended:?}"), crate::life::describe);
+    let ended = running.exit().ok().flatten().map_or_else(|| format!("{ended:?}"), |exit| exit.to_string());
     Err(internal(&format!("the container's first process ended before the program: {ended}")))
 }
 

@@ -6,7 +6,8 @@ use crate::finish::{exit_status, fatal, reason};
 use crate::report::Board;
 use image::config::NotifySocket;
 use image::event::{Event, Happening};
-use image::status::{Code, Outcome, Phase, PhaseOutcome, Severity, Status, name};
+use image::status::{Code, Outcome, Phase, PhaseOutcome, Severity, Status};
+use image::text::name;
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockType, VsockAddr, connect as connect_to, send, setsockopt, socket,

@@ -154,7 +154,7 @@ fn check_digest(disk: &Path, erofs: &Erofs) -> Result<(), String> {
         loop {
             let got = file.read(&mut buffer)?;
             if got == 0 {
-                return Ok((total, image::hex::encode(&hasher.finalize())));
+                return Ok((total, image::text::to_hex(&hasher.finalize())));
             }
             hasher.update(&buffer[..got]);
             total += got as u64;

@@ -131,7 +131,7 @@ impl Board {
 
     /// A phase begins; none does after a failure.
     pub fn begin(&self, phase: Phase) {
-        log::debug!("{} begins", image::status::name(phase));
+        log::debug!("{} begins", image::text::name(phase));
         self.update(|status| {
             if status.outcome == Outcome::Failed {
                 return;
@@ -255,7 +255,7 @@ fn running(status: &mut Status, phase: Phase) -> Option<&mut PhaseTime> {
 }
 
 fn say_phase(phase: Phase, outcome: PhaseOutcome, took: u64) {
-    log::info!("{} {} after {took} ms", image::status::name(phase), image::status::name(outcome));
+    log::info!("{} {} after {took} ms", image::text::name(phase), image::text::name(outcome));
 }
 
 fn say(finding: &Finding) {

@@ -85,7 +85,7 @@ mod tests {
     fn phases_are_waited_for_by_their_names() {
         for (word, until) in AWAITED {
             if let Until::Phase(phase) = until {
-                assert_eq!(*word, image::status::name(phase));
+                assert_eq!(*word, image::text::name(phase));
             }
         }
     }

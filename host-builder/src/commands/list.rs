@@ -123,7 +123,7 @@ fn file<'a>(item: &'a Item, kernel: Option<&'a str>) -> File<'a> {
     let is_device = matches!(entry.kind(), kind::CHARACTER | kind::BLOCK);
     File {
         name: entry.text().into_owned(),
-        name_hex: std::str::from_utf8(&entry.name).is_err().then(|| image::hex::encode(&entry.name)),
+        name_hex: std::str::from_utf8(&entry.name).is_err().then(|| image::text::to_hex(&entry.name)),
         segment: item.place.segment,
         archive: item.place.archive,
         kind: kind_name(entry.kind()),

@@ -1,7 +1,8 @@
 //! Which metrics there are, and how they are read from a status.
 
 use super::text::{Sample, Value, Word};
-use image::status::{Container, Finding, Gpu, GpuState, Outcome, Status, name};
+use image::status::{Container, Finding, Gpu, GpuState, Outcome, Status};
+use image::text::name;
 use std::collections::BTreeMap;
 
 /// GPUs of one guest that have series of their own; the others are only counted by state.

@@ -5,8 +5,8 @@
 
 use crate::cache::Hasher;
 use crate::error::{Doing, Result};
-use image::hex;
 use image::manifest::Verity;
+use image::text;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::path::Path;
@@ -23,7 +23,7 @@ const ALIGNMENT: u64 = 2 << 20;
 pub fn append(file: &mut File, path: &Path, salt: &str) -> Result<Verity> {
     let size = file.seek(io::SeekFrom::End(0)).doing("measuring", path)?;
     debug_assert_eq!(size % Verity::BLOCK, 0);
-    let raw_salt = hex::decode(salt).unwrap_or_default();
+    let raw_salt = text::from_hex(salt).unwrap_or_default();
     let mut levels = vec![leaves(file, &raw_salt).doing("reading", path)?];
     while levels.last().is_some_and(|level| level.len() > BLOCK) {
         let next = hash_blocks(levels.last().map_or(&[], Vec::as_slice), &raw_salt);
@@ -40,7 +40,7 @@ pub fn append(file: &mut File, path: &Path, salt: &str) -> Result<Verity> {
     }
     let end = file.stream_position().doing("measuring", path)?.next_multiple_of(ALIGNMENT);
     file.set_len(end).doing("writing", path)?;
-    Ok(Verity { root_hash: hex::encode(&root[..DIGEST.min(root.len())]), salt: salt.into(), disk_size: end })
+    Ok(Verity { root_hash: text::to_hex(&root[..DIGEST.min(root.len())]), salt: salt.into(), disk_size: end })
 }
 
 /// The lowest level, from the data.

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, process::ExitCode};
 
-use image::finding::CODES;
+use image::status::finding::CODES;
 
 fn main() -> ExitCode {
     let Some(file) = std::env::args_os().nth(1) else {

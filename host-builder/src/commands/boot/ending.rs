@@ -135,8 +135,8 @@ mod tests {
     fn the_last_line_is_read_as_guest_init_writes_it() {
         let line = "[    9.000001] gpu-initrd: powering off: the container ended: exit code 3; exit status 3";
         assert_eq!(of(&[line]), Some((3, "the program ended: exit code 3".into())));
-        let line = "[ 1009.1] gpu-initrd: rebooting: the container ended: killed by signal 9, out of memory; exit status 137";
-        assert_eq!(of(&[line]), Some((137, "the program ended: killed by signal 9, out of memory".into())));
+        let line = "[ 1009.1] gpu-initrd: rebooting: the container ended: killed by SIGKILL, out of memory; exit status 137";
+        assert_eq!(of(&[line]), Some((137, "the program ended: killed by SIGKILL, out of memory".into())));
         let line =
             "[    9.1] gpu-initrd: powering off: the boot failed: no-gpu: there is none; exit status 1";
         assert_eq!(of(&[line]), Some((250, "the boot failed: no-gpu: there is none".into())));

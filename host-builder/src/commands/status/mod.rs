@@ -92,7 +92,7 @@ fn code(status: &Status, awaited: Option<Until>) -> u8 {
         None => status.outcome == Outcome::Ready,
         // Between two runs of a program that is started again, it has exited and the answer is open.
         Some(until) => {
-            let is_good = until != Until::Exited || exit.is_some_and(Exit::is_good);
+            let is_good = until != Until::Exited || exit.is_some_and(Exit::is_success);
             until.decided(status) == Some(true) && is_good
         }
     };

@@ -111,7 +111,7 @@ injected   1 files, 1 links: libcuda.so.1
 cache      12 entries, 3456 bytes, 2 links changed
 loader     libcuda.so.1 → /opt/x.so (not the injected file)
            libnvidia-ml.so.1 → not found
-container  pid 99, killed by SIGKILL, out of memory, started again 3 times (the run before exited with 1), 1 killed for memory: sh -c :
+container  pid 99, killed by SIGKILL, out of memory, started again 3 times (the run before: exit code 1), 1 killed for memory: sh -c :
     | one
     | two
 memory     300 of 512 MiB available; guest-init had at most 1500 KiB

@@ -1,8 +1,9 @@
 //! An event, or a line of a log, as a line.
 
-use super::{DIM, GREEN, LINE, Look, RED, WORD, YELLOW, clean, exact, exit_text, severity};
+use super::{DIM, GREEN, LINE, Look, RED, WORD, YELLOW, clean, exact, severity};
 use image::event::{Event, Happening, LogLine};
-use image::status::{GpuState, Outcome, PhaseOutcome, name};
+use image::status::{GpuState, Outcome, PhaseOutcome};
+use image::text::name;
 
 /// Longest line of a log: the guest clips the container's at 400 characters, and the kernel's are no longer than 1 KiB.
 const LOG: usize = 2000;
@@ -34,8 +35,8 @@ pub fn event_line(event: &Event, look: Look) -> String {
             (YELLOW, format!("container started again ({restarts}), pid {pid}"))
         }
         Happening::Exited(exit) => {
-            let code = if exit.code == Some(0) && !exit.oom { GREEN } else { RED };
-            (code, format!("container {}", exit_text(*exit)))
+            let code = if exit.is_success() { GREEN } else { RED };
+            (code, format!("container ended: {exit}"))
         }
         Happening::Outcome(outcome) => {
             let code = if *outcome == Outcome::Failed { RED } else { GREEN };

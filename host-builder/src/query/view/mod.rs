@@ -12,7 +12,6 @@ pub use table::{Row, table};
 use super::clean::clean;
 use crate::terminal::{BOLD, DIM, GREEN, Look, RED, YELLOW};
 use image::status::{Container, Exit, Finding, Outcome, Phase, Severity, Status};
-use nix::sys::signal::Signal;
 
 /// Longest word: a path, a name, a model.
 const WORD: usize = 120;
@@ -84,7 +83,7 @@ impl View {
         let line = format!(
             "{}  phase {}, up {}, kernel {}, {driver}, guest-init {}",
             self.paint(&format!("{BOLD};{code}"), &word),
-            image::status::name(status.phase),
+            image::text::name(status.phase),
             seconds(status.uptime_ms),
             clean(&status.kernel, WORD),
             clean(&status.version, WORD),
@@ -150,23 +149,13 @@ fn state(status: &Status) -> (&'static str, String) {
 
 /// A program that runs again after an end that was none it should have had.
 fn looping(container: &Container) -> Option<String> {
-    let last = container.last_exit.filter(|last| !last.is_good())?;
+    let last = container.last_exit.filter(|last| !last.is_success())?;
     Some(format!("restarted {}, {}", container.restarts, ended(last).1))
 }
 
 /// How a program has ended for good.
 fn ended(exit: Exit) -> (&'static str, String) {
-    let text = match (exit.code, exit.signal, exit.oom) {
-        (Some(code), _, false) => format!("exited {code}"),
-        (Some(code), _, true) => format!("exited {code} (out of memory)"),
-        (None, _, true) => "killed (out of memory)".into(),
-        (None, Some(signal), false) => match Signal::try_from(signal) {
-            Ok(signal) => format!("killed {signal}"),
-            Err(_) => format!("killed signal {signal}"),
-        },
-        (None, None, false) => "ended".into(),
-    };
-    (if exit.code == Some(0) && !exit.oom { GREEN } else { RED }, text)
+    (if exit.is_success() { GREEN } else { RED }, exit.brief())
 }
 
 fn severity(severity: Severity) -> (&'static str, &'static str) {
@@ -175,21 +164,6 @@ fn severity(severity: Severity) -> (&'static str, &'static str) {
         Severity::Warning => (YELLOW, "warning"),
         Severity::Info => (DIM, "info"),
     }
-}
-
-fn exit_text(exit: Exit) -> String {
-    let mut text = match (exit.code, exit.signal) {
-        (Some(code), _) => format!("exited with {code}"),
-        (None, Some(signal)) => match Signal::try_from(signal) {
-            Ok(signal) => format!("killed by {signal}"),
-            Err(_) => format!("killed by signal {signal}"),
-        },
-        (None, None) => "ended".into(),
-    };
-    if exit.oom {
-        text.push_str(", out of memory");
-    }
-    text
 }
 
 /// Milliseconds as seconds, in integers: a guest's number may be any.

@@ -1,7 +1,8 @@
 //! What is there: GPUs, nodes, files, libraries, the container, memory.
 
-use super::{DIM, ENTRIES, EVIDENCE, GREEN, LINE, RED, View, WORD, YELLOW, clean, exit_text, seconds, worst};
-use image::status::{Gpu, GpuState, Node, Resolved, Status, Xid, name};
+use super::{DIM, ENTRIES, EVIDENCE, GREEN, LINE, RED, View, WORD, YELLOW, clean, seconds, worst};
+use image::status::{Gpu, GpuState, Node, Resolved, Status, Xid};
+use image::text::name;
 use std::fmt::Write;
 
 impl View {
@@ -120,10 +121,7 @@ impl View {
         let command: Vec<_> = words.collect();
         let mut state = match &container.exit {
             None => self.paint(GREEN, "running"),
-            Some(exit) => {
-                let good = exit.code == Some(0) && !exit.oom;
-                self.paint(if good { GREEN } else { RED }, &exit_text(*exit))
-            }
+            Some(exit) => self.paint(if exit.is_success() { GREEN } else { RED }, &exit.to_string()),
         };
         if container.restarts > 0 {
             let times =
@@ -131,7 +129,7 @@ impl View {
             let _ = write!(state, ", started again {times}");
         }
         if let Some(last) = container.last_exit {
-            let _ = write!(state, " (the run before {})", exit_text(last));
+            let _ = write!(state, " (the run before: {last})");
         }
         if container.oom_kills > 0 {
             let _ = write!(state, ", {} killed for memory", container.oom_kills);

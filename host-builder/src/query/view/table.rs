@@ -2,7 +2,8 @@
 
 use super::{BOLD, LINE, Look, RED, WORD, YELLOW, clean, seconds, severity, state, worst};
 use crate::query::{QueryError, Target};
-use image::status::{GpuState, Status, name};
+use image::status::{GpuState, Status};
+use image::text::name;
 use std::ops::Range;
 
 const HEAD: [&str; COLUMNS] = ["TARGET", "STATE", "PHASE", "GPUS", "DRIVER", "UP", "WORST FINDING"];

@@ -1,7 +1,8 @@
 //! The boot on a time line that begins with the kernel.
 
 use super::{ENTRIES, GREEN, RED, View, WORD, YELLOW, clean, exact};
-use image::status::{Gpu, GpuState, Phase, PhaseOutcome, PhaseTime, Status, name};
+use image::status::{Gpu, GpuState, Phase, PhaseOutcome, PhaseTime, Status};
+use image::text::name;
 
 /// Width of the line in characters, where there is room for it.
 const WIDTH: usize = 32;

@@ -1,6 +1,10 @@
 //! What a guest reports about itself. `status --json` prints exactly these types.
 
-pub use crate::finding::{Code, Finding, Severity, name};
+mod exit;
+pub mod finding;
+
+pub use self::finding::{Code, Finding, Severity};
+pub use exit::Exit;
 
 use serde::{Deserialize, Serialize};
 
@@ -231,25 +235,6 @@ pub struct Container {
     pub oom_kills: u64,
     /// The last lines of its output.
     pub output: Vec<String>,
-}
-
-/// How a program ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct Exit {
-    /// Exit code, when it exited.
-    pub code: Option<i32>,
-    /// Signal, when one killed it.
-    pub signal: Option<i32>,
-    /// It ended badly after the kernel's out-of-memory killer ended it, or a part of it.
-    pub oom: bool,
-}
-
-impl Exit {
-    /// Whether the program ended well: the one place that decides it.
-    pub fn is_good(self) -> bool {
-        self.code == Some(0)
-    }
 }
 
 /// Memory of the guest, bytes.

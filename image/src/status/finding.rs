@@ -1,7 +1,40 @@
-//! The names of findings: what each means and what to do, in one table that the README's is held against.
+//! What can be wrong, under names that stay: each with its proof, and its remedy from one table that the documentation is held against.
 
-use crate::finding::name;
+use crate::text::name;
 use serde::{Deserialize, Serialize};
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Severity {
+    /// Worth knowing.
+    Info,
+    /// Something will not work.
+    Warning,
+    /// The boot, or the GPU, failed.
+    Error,
+}
+
+/// A named failure with its proof and its remedy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Finding {
+    /// Its name.
+    pub code: Code,
+    /// How bad it is.
+    pub severity: Severity,
+    /// When it was found, milliseconds since the kernel started.
+    pub at_ms: u64,
+    /// What was expected and what was found, where.
+    pub message: String,
+    /// Kernel-log lines, paths, errno.
+    pub evidence: Vec<String>,
+    /// What to do.
+    pub hint: String,
+    /// Where it is explained.
+    pub link: String,
+}
 
 /// What there is to know of a code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
