@@ -1,18 +1,19 @@
 //! The command line, for when this program is not PID 1: the same cache writer and injector, to be tried on
 //! any directory. A parser of our own: the whole binary is smaller than a parser library.
 
+use image::text::chain;
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use crate::driver;
-use crate::gpu::visible::Visible;
-use crate::inject::layer::Place;
-use crate::inject::{self, InjectError, InjectReport, Inventory, Request};
+use crate::confined_fs::{RootDir, RootError};
+use crate::container::rootfs::overlay;
+use crate::driver_files;
+use crate::driver_files::layer::Place;
+use crate::driver_files::{InjectError, InjectReport, Inventory, Request};
+use crate::gpu::container_env::Visible;
 use crate::ldcache::{self, LdCacheError};
-use crate::report::chain;
-use crate::rootfs::{RootDir, RootError};
 use image::config::{Config, DriverFiles};
 use image::status::Finding;
 
@@ -241,10 +242,10 @@ fn inject(options: &Inject) -> Result<i32, CliError> {
         None => (&options.request, None),
     };
     let done = if let Some(layer) = &options.layer {
-        inject::layer::layer(&root, &driver, &inventory, request, Place::Links(layer), None)
+        driver_files::layer::layer(&root, &driver, &inventory, request, Place::Links(layer), None)
     } else {
-        inject::copy::copy(&root, &driver, &inventory, request).and_then(|mut report| {
-            inject::complete(&root, request, &mut report)?;
+        driver_files::copy::copy(&root, &driver, &inventory, request).and_then(|mut report| {
+            driver_files::complete(&root, request, &mut report)?;
             Ok(report)
         })
     };
@@ -253,8 +254,8 @@ fn inject(options: &Inject) -> Result<i32, CliError> {
         Ok(report) => (report, None),
         Err(error) => {
             let failure = chain(&error);
-            let libc = inject::libc(&root);
-            let findings = vec![driver::finding(error)];
+            let libc = driver_files::libc(&root);
+            let findings = vec![overlay::finding(error)];
             (InjectReport { libc, findings, ..InjectReport::default() }, Some(failure))
         }
     };

@@ -2,32 +2,17 @@
 
 #![cfg_attr(not(test), warn(unused_crate_dependencies))]
 
+pub mod boot;
 pub mod cli;
+pub mod confined_fs;
 pub mod container;
-pub mod disks;
-pub mod driver;
-#[cfg(feature = "fault-injection")]
-pub mod fault;
-pub mod finish;
+pub mod driver_files;
 pub mod gpu;
-pub mod handover;
-pub mod inject;
-pub mod kmsg;
+pub mod kernel;
 pub mod ldcache;
-pub mod life;
-pub mod modules;
-pub mod mounts;
-pub mod net;
-pub mod notify;
+pub mod lifecycle;
+pub mod network;
 #[cfg(test)]
 mod own_process;
-pub mod payload;
-pub mod power;
-pub mod report;
-pub mod ring;
-pub mod root;
-pub mod rootfs;
-pub mod server;
-pub mod settings;
-pub mod supervise;
-pub mod watch;
+pub mod status;
+pub mod vsock;

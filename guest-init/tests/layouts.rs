@@ -10,8 +10,8 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
+use guest_init::confined_fs::RootDir;
 use guest_init::ldcache::{self, Machine, Platform};
-use guest_init::rootfs::RootDir;
 
 use self::oracle::random::Pool;
 use self::oracle::{Glibc, compare};

@@ -12,8 +12,8 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
+use guest_init::confined_fs::RootDir;
 use guest_init::ldcache::{self, Request};
-use guest_init::rootfs::RootDir;
 
 use self::oracle::random::{Pool, compare_roots};
 use self::oracle::{Glibc, compare};

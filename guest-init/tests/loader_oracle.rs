@@ -7,8 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use guest_init::confined_fs::RootDir;
 use guest_init::ldcache::{self, Machine, Request, Via};
-use guest_init::rootfs::RootDir;
 
 use self::oracle::Glibc;
 use self::oracle::random::Pool;

@@ -1,4 +1,4 @@
-//! Values as text: digests and UUIDs, and the names of variants.
+//! Values as text: digests and UUIDs, the names of variants, and errors with their causes.
 
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -20,6 +20,17 @@ pub fn to_hex(bytes: &[u8]) -> String {
 pub fn from_hex(text: &str) -> Option<Vec<u8>> {
     let pair = |at: usize| u8::from_str_radix(text.get(at..at + 2)?, 16).ok();
     (0..text.len()).step_by(2).map(pair).collect()
+}
+
+/// An error with everything underneath it, as one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(error) = next {
+        text = format!("{text}: {error}");
+        next = error.source();
+    }
+    text
 }
 
 #[cfg(test)]

@@ -322,7 +322,7 @@ fn on_80_columns(target: &str) {
     for (args, seconds) in [
         (&["status", target][..], 20),
         (&["status", target, "--watch"], 3),
-        (&["status", target, "vsock:3:77", "--timeout", "2s"], 20),
+        (&["status", target, "vsock:3:77", "--timeout", "20s"], 40),
     ] {
         let mut command = Command::new(program());
         let text = terminal::shown(80, command.args(args), seconds).unwrap();

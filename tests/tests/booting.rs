@@ -155,7 +155,13 @@ fn what_cannot_go_well_is_refused_before_anything_starts() {
         assert!(stderr.contains("  what to do: "), "{stderr}");
     };
     refused(&["--memory", "64"], &["--memory 64: the guest needs at least", "--payload disk, which needs"]);
-    refused(&["--config", "/etc/passwd", "--volume", "x:/y"], &["--volume and a config disk"]);
+    let superblock = [vec![0; 1024 + 56], vec![0x53, 0xef], vec![0; 4096]].concat();
+    fs::write(dir.path().join("disk"), superblock).unwrap();
+    refused(&["--config", "disk", "--volume", "x:/y"], &["--volume and a config disk"]);
+    refused(&["--config", "/etc/passwd"], &["expected a config.json or a disk image, found a text"]);
+    let (_, stderr) = ended(&mut boot_with(dir.path(), &initrd().initrd, Path::new("/etc/passwd")), 125);
+    assert!(stderr.contains("--kernel /etc/passwd: expected a kernel, found a text"), "{stderr}");
+    refused(&["--volume", "/etc/passwd:/data"], &["expected ext4, EROFS or SquashFS, found a text"]);
     fs::write(dir.path().join("bad.json"), "{\"cmd\": 7}").unwrap();
     refused(&["--config", "bad.json"], &["bad.json: ", "cmd"]);
     refused(&["--volume", "none.ext4:/data"], &["--volume none.ext4"]);
@@ -163,7 +169,7 @@ fn what_cannot_go_well_is_refused_before_anything_starts() {
     command.current_dir(dir.path()).args(["boot", "--root", "/etc/passwd", "--initrd"]);
     command.arg(&initrd().initrd).arg("--kernel").arg(&initrd().kernel);
     let (_, stderr) = ended(&mut command, 125);
-    assert!(stderr.contains("/etc/passwd: expected ext4, EROFS or SquashFS"), "{stderr}");
+    assert!(stderr.contains("/etc/passwd: expected ext4, EROFS or SquashFS, found a text"), "{stderr}");
     assert!(!dir.path().join("out").exists(), "nothing was begun");
     // No number of the program's either.
     let (_, stderr) = ended(Command::new(program()).args(["boot", "--rooot", "x"]), 125);

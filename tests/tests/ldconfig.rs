@@ -10,10 +10,9 @@ use std::{
     sync::LazyLock,
 };
 
-use guest_init::{
-    ldcache::{self, CACHE, Platform},
-    rootfs::RootDir,
-};
+use guest_init::confined_fs::RootDir;
+use guest_init::ldcache;
+use guest_init::ldcache::{CACHE, Platform};
 use rig::{
     build::initrd,
     process::run,

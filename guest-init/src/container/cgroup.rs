@@ -1,7 +1,6 @@
 //! The container's control group: leaves the kernel and PID 1 what they need, counts out-of-memory kills, and ends everything
 //! the container left running.
 
-use crate::report;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -45,7 +44,7 @@ pub fn create() {
     if let Err(error) = fs::write(Path::new(CONTAINER).join("cpu.weight"), weight(cpus).to_string()) {
         log::info!("cgroup: answers to the host may have to wait for a busy container: cpu.weight: {error}");
     }
-    let meminfo = fs::read_to_string(report::MEMINFO).unwrap_or_default();
+    let meminfo = fs::read_to_string(crate::kernel::sysinfo::MEMINFO).unwrap_or_default();
     if let Some(limit) = memory_limit(&meminfo)
         && let Err(error) = fs::write(Path::new(CONTAINER).join("memory.max"), limit.to_string())
     {
@@ -55,7 +54,7 @@ pub fn create() {
 
 /// What is available now, less the reserve.
 fn memory_limit(meminfo: &str) -> Option<u64> {
-    let available = report::meminfo(meminfo, "MemAvailable:")?;
+    let available = crate::kernel::sysinfo::meminfo(meminfo, "MemAvailable:")?;
     Some(available - RESERVE.min(available / 4)).filter(|limit| *limit > 0)
 }
 

@@ -1,6 +1,6 @@
 //! What the container's processes cannot do, and cannot see of ours.
 
-use super::world::step;
+use super::namespace::step;
 use image::config::Capabilities;
 use nix::mount::{MsFlags, mount};
 use std::fs;

@@ -7,17 +7,19 @@
 
 pub mod cgroup;
 mod confine;
-mod identity;
+mod namespace;
+pub mod rootfs;
 mod run_dir;
 mod stage;
 mod terminal;
+mod user;
 mod volume;
-mod world;
 
 pub use stage::{become_init, run as run_stage};
 pub use terminal::Terminal;
 
-use crate::report::{self, with_evidence};
+use crate::status;
+use crate::status::with_evidence;
 use image::config::{Capabilities, Config, Volume};
 use image::status::{Code, Exit, Finding, Node};
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
@@ -83,7 +85,7 @@ impl Spec {
     /// From the configuration, the GPU's nodes, and whether programs of Nix or Guix look for the driver.
     pub fn new(config: &Config, nodes: Vec<Node>, store: bool) -> Self {
         let mut env: Vec<(String, String)> = config.env.clone().into_iter().collect();
-        for (name, value) in [("PATH", crate::inject::DEFAULT_PATH), ("TERM", "linux")] {
+        for (name, value) in [("PATH", crate::driver_files::DEFAULT_PATH), ("TERM", "linux")] {
             if !config.env.contains_key(name) {
                 env.push((name.into(), value.into()));
             }
@@ -159,7 +161,7 @@ impl AsFd for Running {
 /// The finding that says why it does not run.
 pub fn start(spec: &Spec, terminal: Option<OwnedFd>) -> Result<Running, Finding> {
     if spec.command.is_empty() {
-        return Err(report::error(
+        return Err(status::error(
             Code::ConfigInvalid,
             "there is no command to run: neither entrypoint nor cmd is given",
             "give them in config.json, or write the command on the kernel command line after ` -- `",
@@ -295,7 +297,7 @@ pub fn inherited(args: &[OsString], at: usize) -> Option<OwnedFd> {
 }
 
 fn internal(message: &str) -> Finding {
-    report::error(Code::Internal, message, "this is a defect of guest-init, or the guest is out of memory")
+    status::error(Code::Internal, message, "this is a defect of guest-init, or the guest is out of memory")
 }
 
 #[cfg(test)]
@@ -309,7 +311,7 @@ mod tests {
             let env = Spec::new(config, vec![], false).env;
             env.into_iter().filter(|(name, _)| name == "PATH").map(|(_, value)| value).collect::<Vec<_>>()
         };
-        assert_eq!(path(&config), [crate::inject::DEFAULT_PATH]);
+        assert_eq!(path(&config), [crate::driver_files::DEFAULT_PATH]);
         config.env.insert("PATH".into(), "/x".into());
         assert_eq!(path(&config), ["/x"]);
     }

@@ -1,10 +1,10 @@
 //! /run: memory, as everywhere, with what the image has there. Services expect the directories that their packages have made: /run/sshd,
 //! /run/lock, a database's place for its socket.
 
-use super::world::step;
-use crate::report::chain;
-use crate::rootfs::{Kind, RootDir, RootError};
+use super::namespace::step;
+use crate::confined_fs::{Kind, RootDir, RootError};
 use image::layout;
+use image::text::chain;
 use nix::mount::{MsFlags, mount};
 use std::collections::VecDeque;
 use std::fs::{self, File};

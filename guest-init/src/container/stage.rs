@@ -4,13 +4,13 @@
 //! parent of that child. The child, PID 1 of the namespace, makes the container's world, starts the program, and stays as its
 //! reaper. The program is a process like any other: signals have on it the effect that they have by default.
 
+use super::namespace::{Kind, World};
 use super::volume::Volumes;
-use super::world::{Kind, World};
-use super::{Said, Spec, cgroup, confine, identity, inherited};
-use crate::inject::is_driver_program;
-use crate::report;
-use crate::rootfs::RootDir;
-use crate::supervise;
+use super::{Said, Spec, cgroup, confine, inherited, user};
+use crate::confined_fs::RootDir;
+use crate::driver_files::is_driver_program;
+use crate::lifecycle::reap;
+use crate::status;
 use image::status::{Code, Finding};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -57,7 +57,7 @@ pub fn run(args: &[OsString]) -> i32 {
         return 2;
     };
     let terminal = inherited(args, 3);
-    crate::kmsg::start_logging("info");
+    crate::kernel::kmsg_writer::start_logging("info");
     for fd in [&report, &exit] {
         // The program must not inherit them.
         let _ = fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC));
@@ -96,7 +96,7 @@ fn divide() -> Result<ForkResult, Finding> {
 
 /// PID 1 of the namespace: makes the world, starts the program in it, and stays until that has ended.
 fn be_first(spec: &Spec, given: &mut Given) -> Result<Infallible, Finding> {
-    supervise::block_signals();
+    reap::block_signals();
     confine::hide();
     let Given { report, terminal, .. } = given;
     make_world(spec, Kind::Program, terminal.as_ref(), &mut |finding| report.say(&Said::Warned(finding)))?;
@@ -112,7 +112,7 @@ fn be_first(spec: &Spec, given: &mut Given) -> Result<Infallible, Finding> {
             if confine::keep_little(spec.capabilities).is_err() {
                 std::process::exit(127);
             }
-            supervise::run_first(child, &mut given.exit)
+            reap::run_first(child, &mut given.exit)
         }
         ForkResult::Child => become_program(spec, given),
     }
@@ -122,8 +122,8 @@ fn become_program(spec: &Spec, given: &mut Given) -> Result<Infallible, Finding>
     own_terminal(given.terminal.take());
     reset_signals();
     let root = RootDir::open(Path::new("/")).map_err(|error| failed(&error.to_string()))?;
-    let identity = identity::lookup(&root, &spec.user).map_err(|error| {
-        report::error(Code::ConfigInvalid, error, "give `user` as UID:GID, or a name the image knows")
+    let identity = user::lookup(&root, &spec.user).map_err(|error| {
+        status::error(Code::ConfigInvalid, error, "give `user` as UID:GID, or a name the image knows")
     })?;
     let workdir = Path::new(&spec.workdir);
     // Where it cannot be made, entering it says why.
@@ -156,9 +156,9 @@ fn become_program(spec: &Spec, given: &mut Given) -> Result<Infallible, Finding>
 fn enter(root: &RootDir, workdir: &Path) -> Result<(), Finding> {
     let invalid = |what: String| {
         let message = format!("working directory {}: {what}", workdir.display());
-        report::error(Code::ConfigInvalid, message, "name a directory that the user may enter, or none")
+        status::error(Code::ConfigInvalid, message, "name a directory that the user may enter, or none")
     };
-    let directory = root.open_dir(workdir).map_err(|error| invalid(report::chain(&error)))?;
+    let directory = root.open_dir(workdir).map_err(|error| invalid(image::text::chain(&error)))?;
     fchdir(&directory).map_err(|errno| invalid(errno.to_string()))
 }
 
@@ -254,7 +254,7 @@ fn not_executed(program: &str, errno: Errno, path: &str) -> Finding {
     if errno == Errno::ENOENT {
         // A script whose interpreter is missing, or a program whose loader is, gives the same errno.
         if let Some(found) = candidates(program, path).into_iter().find(|file| Path::new(file).exists()) {
-            return report::error(
+            return status::error(
                 Code::EntrypointNotExecutable,
                 format!("{found} is in the image, and the interpreter or loader that it names is not"),
                 "use an image that has it (a glibc program does not run in an Alpine image)",
@@ -267,7 +267,7 @@ fn not_executed(program: &str, errno: Errno, path: &str) -> Finding {
         };
         let name = Path::new(program).file_name().unwrap_or_default();
         if is_driver_program(name) {
-            return report::error(
+            return status::error(
                 Code::EntrypointNotFound,
                 format!(
                     "{message}: it is a program of the driver, and the container was not given the driver's programs"
@@ -275,14 +275,14 @@ fn not_executed(program: &str, errno: Errno, path: &str) -> Finding {
                 "promise the guest a GPU (HAS_GPU=1, host-builder boot --vfio BDF), and ask for them (NVIDIA_DRIVER_CAPABILITIES has utility)",
             );
         }
-        return report::error(
+        return status::error(
             Code::EntrypointNotFound,
             message,
             "correct entrypoint and cmd, or PATH in the image's environment",
         );
     }
     let message = format!("{program} cannot be executed: {errno}");
-    report::error(
+    status::error(
         Code::EntrypointNotExecutable,
         message,
         "it must be executable (chmod +x), and a program for this machine",
@@ -290,7 +290,7 @@ fn not_executed(program: &str, errno: Errno, path: &str) -> Finding {
 }
 
 fn failed(what: &str) -> Finding {
-    report::error(
+    status::error(
         Code::RootUnusable,
         format!("the container's root could not be prepared: {what}"),
         "the message names the step and the path; an image with files in place of /proc, /sys, /dev or /run cannot be started",

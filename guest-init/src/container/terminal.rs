@@ -1,7 +1,7 @@
 //! The container's terminal: a pseudo-terminal of its own. What the program writes goes to the console and is kept for the
 //! host; what is typed on the console goes to the program.
 
-use crate::report::Board;
+use crate::status::Board;
 use nix::fcntl::OFlag;
 use nix::pty::{PtyMaster, grantpt, posix_openpt, ptsname_r, unlockpt};
 use nix::sys::termios::{SetArg, cfmakeraw, tcdrain, tcgetattr, tcsetattr};

@@ -2,13 +2,15 @@
 //! systems are there.
 
 use super::Spec;
-use super::world::own;
-use crate::disks::{self, DiskError};
-use crate::report::{self, chain};
-use crate::rootfs::RootDir;
+use super::namespace::own;
+use crate::confined_fs::RootDir;
+use crate::kernel::disks;
+use crate::kernel::disks::DiskError;
+use crate::status;
 use image::config::{Source, Volume, VolumeMode};
 use image::layout;
 use image::status::{Code, Finding, Severity};
+use image::text::chain;
 use nix::mount::{MsFlags, mount};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -130,12 +132,12 @@ impl<'a> Staged<'a> {
 
 fn unusable(volume: &Volume, what: &str) -> Finding {
     let hint = "give the disk a file system that the guest knows, and the volume a place that is no file and not the kernel's";
-    report::error(Code::VolumeUnusable, describe(volume, what), hint)
+    status::error(Code::VolumeUnusable, describe(volume, what), hint)
 }
 
 fn missing(volume: &Volume, what: &str) -> Finding {
     let hint = "attach the disk, with that serial number: host-builder boot --volume DISK:PATH";
-    report::error(Code::VolumeMissing, describe(volume, what), hint)
+    status::error(Code::VolumeMissing, describe(volume, what), hint)
 }
 
 fn describe(volume: &Volume, what: &str) -> String {

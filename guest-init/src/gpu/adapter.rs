@@ -1,11 +1,14 @@
 //! Opens every GPU and keeps it open. The first open starts the GSP and asks for its firmware; the last close would
 //! tear all of it down again. Each GPU has its own thread, deadline and outcome.
 
-use super::evidence::{about, failure};
+use super::driver_log::{about, failure};
 use super::procfs::{Information, Proc};
-use crate::kmsg::KernelLog;
-use crate::report::{self, Board, uptime_ms, with_evidence};
+use crate::kernel::kmsg_writer::KernelLog;
+use crate::kernel::sysinfo::uptime_ms;
+use crate::status;
+use crate::status::{Board, with_evidence};
 use image::status::{Code, Finding, GpuState, Phase};
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -43,8 +46,12 @@ fn open(bdf: String, minor: u32, sender: &mpsc::Sender<Message>) {
 }
 
 /// Opens GPUs (address, minor) at the same time: the driver initialises one after the other, so the time of each counts from the end of the
-/// one before. Returns whether all of them came up.
-pub fn open_all(gpus: &[(String, u32)], timeout: Duration, board: &Board) -> bool {
+/// one before. Returns what the driver says of those that came up, by address, and whether all did.
+pub fn open_all(
+    gpus: &[(String, u32)],
+    timeout: Duration,
+    board: &Board,
+) -> (BTreeMap<String, Information>, bool) {
     let mut deadline = Instant::now() + timeout;
     let mut log = KernelLog::here();
     let mut lines = Vec::new();
@@ -63,7 +70,7 @@ pub fn open_all(gpus: &[(String, u32)], timeout: Duration, board: &Board) -> boo
     // The last thread to end ends the wait.
     drop(sender);
     let mut opening: Vec<&str> = gpus.iter().map(|(bdf, _)| bdf.as_str()).collect();
-    let mut good = true;
+    let (mut known, mut good) = (BTreeMap::new(), true);
     while let Ok(message) = receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
         match message {
             Message::Opened { bdf, result, took } => {
@@ -74,10 +81,13 @@ pub fn open_all(gpus: &[(String, u32)], timeout: Duration, board: &Board) -> boo
                 lines.extend(log.lines());
                 good &= settle(&bdf, result, &about(&lines, &bdf), board);
             }
-            Message::Known { bdf, information } => board.gpu(&bdf, |gpu| {
-                gpu.uuid = information.uuid;
-                gpu.firmware = information.firmware;
-            }),
+            Message::Known { bdf, information } => {
+                board.gpu(&bdf, |gpu| {
+                    gpu.uuid.clone_from(&information.uuid);
+                    gpu.firmware.clone_from(&information.firmware);
+                });
+                known.insert(bdf, information);
+            }
         }
     }
     lines.extend(log.lines());
@@ -85,14 +95,14 @@ pub fn open_all(gpus: &[(String, u32)], timeout: Duration, board: &Board) -> boo
     for bdf in &opening {
         let took = |gpu: &image::status::Gpu| Some(uptime_ms().saturating_sub(gpu.init_start_ms?));
         board.gpu(bdf, |gpu| gpu.init_ms = took(gpu));
-        let finding = report::error(
+        let finding = status::error(
             Code::AdapterInitFailed,
             format!("GPU {bdf} did not initialise within {} s{after}", timeout.as_secs()),
             "raise gpu_initrd.gpu_timeout if the adapter is only slow; else reset the GPU on the host",
         );
         fail(bdf, with_evidence(finding, about(&lines, bdf)), board);
     }
-    good && opening.is_empty()
+    (known, good && opening.is_empty())
 }
 
 fn settle(bdf: &str, result: io::Result<File>, evidence: &[String], board: &Board) -> bool {

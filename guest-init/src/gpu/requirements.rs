@@ -1,6 +1,7 @@
 //! What the image requires of the driver, before anything is started.
 
-use crate::report::{self, with_evidence};
+use crate::status;
+use crate::status::with_evidence;
 use image::config::Config;
 use image::manifest::Driver;
 use image::requirement::{self, Facts, Verdict};
@@ -31,7 +32,7 @@ fn finding(name: &str, value: &str, facts: &Facts) -> Option<Finding> {
     let hint =
         "build the initrd with a newer driver, use an image for this one, or set NVIDIA_DISABLE_REQUIRE=1";
     let evidence = vec![format!("{name}={value}")];
-    Some(with_evidence(report::error(Code::CudaRequirementUnmet, message, hint), evidence))
+    Some(with_evidence(status::error(Code::CudaRequirementUnmet, message, hint), evidence))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::hwcap::LegacyHwcaps;
 use super::rules::Rules;
 use super::{CacheReport, glob};
-use crate::rootfs::RootDir;
+use crate::confined_fs::RootDir;
 
 /// Bytes of one configuration file.
 const MAX_CONF: u64 = 1024 * 1024;

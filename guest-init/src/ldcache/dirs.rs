@@ -11,7 +11,7 @@ use super::hwcap::LegacyHwcaps;
 use super::platform::Platform;
 use super::rules::Rules;
 use super::{CacheReport, join};
-use crate::rootfs::{Kind, RootDir};
+use crate::confined_fs::{Kind, RootDir};
 
 /// glibc-hwcaps subdirectories over all. glibc knows four.
 const MAX_HWCAPS: usize = 256;

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::rootfs::{Kind, RootDir};
+use crate::confined_fs::{Kind, RootDir};
 
 /// Paths that one pattern may stand for.
 const MAX_PATHS: usize = 1000;

@@ -8,7 +8,7 @@ use std::fs::File;
 
 use super::machine::{EM_386, EM_X86_64, Machine};
 use super::rules::Rules;
-use crate::rootfs::read_full_at;
+use crate::confined_fs::read_full_at;
 
 /// Program headers. Real libraries have about ten; `ldconfig` has no limit.
 const MAX_SEGMENTS: u64 = 256;

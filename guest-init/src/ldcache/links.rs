@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::scan::Found;
 use super::{CacheReport, LinkChange, join};
-use crate::rootfs::{Kind, RootDir};
+use crate::confined_fs::{Kind, RootDir};
 
 /// The loaders that Debian's `ldconfig` never points elsewhere: a wrong link here and no program starts any
 /// more. Upstream's would; that no loader is changed by us matters more.

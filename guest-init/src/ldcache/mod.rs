@@ -8,10 +8,8 @@
 
 mod conf;
 mod dirs;
-mod evidence;
 mod glob;
 mod hwcap;
-mod keep;
 mod library;
 mod links;
 mod machine;
@@ -29,10 +27,10 @@ use serde::Serialize;
 
 use self::rules::Rules;
 use self::scan::{Found, Scanner};
-use crate::rootfs::{RootDir, RootError};
+use crate::confined_fs::{RootDir, RootError};
 
 pub use self::conf::{Directive, parse_conf};
-pub use self::keep::{keep_directories, keep_directory, search_directories};
+pub use self::conf_entry::{keep_directories, keep_directory, search_directories};
 pub use self::machine::Machine;
 pub use self::platform::Platform;
 pub use self::resolve::{Request, Resolved, Variant, Via, resolve};
@@ -208,5 +206,7 @@ fn join(directory: &OsStr, name: &OsStr) -> PathBuf {
     PathBuf::from(OsString::from_vec(path))
 }
 
+mod binary_strings;
+mod conf_entry;
 #[cfg(test)]
 mod tests;

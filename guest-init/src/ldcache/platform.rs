@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 
 use image::elf;
 
-use super::evidence::{self, Loader};
+use super::binary_strings;
+use super::binary_strings::Loader;
 use super::machine::Machine;
-use crate::rootfs::{Kind, RootDir};
+use crate::confined_fs::{Kind, RootDir};
 
 /// The cache of nearly every loader.
 const CACHE: &str = "/etc/ld.so.cache";
@@ -69,7 +70,7 @@ impl Platform {
         let loader = loader.or_else(|| loader_of(root, &lib_dir.join("libc.so.6"), machine));
         let (path, loader) = loader.unzip();
         let version = loader.as_ref().and_then(|loader| loader.glibc);
-        let version = version.or_else(|| evidence::libc_version(root, &lib_dir.join("libc.so.6")));
+        let version = version.or_else(|| binary_strings::libc_version(root, &lib_dir.join("libc.so.6")));
         let loader = loader.unwrap_or_else(|| guess(machine, &lib_dir));
         Some(Self::new(machine, lib_dir, loader, path, version))
     }
@@ -163,7 +164,7 @@ fn loader_of(root: &RootDir, path: &Path, machine: Machine) -> Option<(PathBuf, 
 
 /// What the file at `path` is to be started by.
 fn interp(root: &RootDir, path: &Path, machine: Machine) -> Option<PathBuf> {
-    if !evidence::is_for(root, path, machine) {
+    if !binary_strings::is_for(root, path, machine) {
         return None;
     }
     let file = root.open_file(path, u64::MAX).ok()?;
@@ -171,7 +172,7 @@ fn interp(root: &RootDir, path: &Path, machine: Machine) -> Option<PathBuf> {
 }
 
 fn read_loader(root: &RootDir, path: &Path, machine: Machine) -> Option<(PathBuf, Loader)> {
-    let loader = evidence::loader(root, path, machine)?;
+    let loader = binary_strings::loader(root, path, machine)?;
     Some((root.canonical(path).ok()?, loader))
 }
 
@@ -180,6 +181,7 @@ fn libc_dir(root: &RootDir, dir: &Path, machine: Machine) -> Option<PathBuf> {
     let path = dir.join("libc.so.6");
     // Older Alpine has musl under this name too.
     let is_glibc = |soname: Vec<u8>| soname == b"libc.so.6";
-    let file = root.open_file(&path, u64::MAX).ok().filter(|_| evidence::is_for(root, &path, machine))?;
+    let file =
+        root.open_file(&path, u64::MAX).ok().filter(|_| binary_strings::is_for(root, &path, machine))?;
     if elf::read(&file).ok()?.soname.is_some_and(is_glibc) { root.canonical(dir).ok() } else { None }
 }

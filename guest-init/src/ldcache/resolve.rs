@@ -15,8 +15,8 @@ use serde::Serialize;
 
 use super::machine::Machine;
 use super::platform::Platform;
-use super::{MAX_CACHE, compare_names, evidence, join, read};
-use crate::rootfs::RootDir;
+use super::{MAX_CACHE, binary_strings, compare_names, join, read};
+use crate::confined_fs::RootDir;
 
 /// Copies that are noted.
 const MAX_VARIANTS: usize = 64;
@@ -175,7 +175,7 @@ impl Search<'_> {
     /// Whether the loader takes this file. It passes over libraries for other machines; a file that is no library at all
     /// it takes, and dies of it.
     fn opens(&self, path: &Path) -> bool {
-        evidence::is_taken(self.root, path, self.platform.machine)
+        binary_strings::is_taken(self.root, path, self.platform.machine)
     }
 }
 

@@ -8,9 +8,9 @@ use std::ops::Range;
 
 use memchr::memmem;
 
-use super::evidence;
+use super::binary_strings;
 use super::platform::Platform;
-use crate::rootfs::RootDir;
+use crate::confined_fs::RootDir;
 
 type Version = (u32, u32);
 
@@ -83,7 +83,7 @@ impl Rules {
     /// gets those of the newest.
     pub fn of(root: &RootDir, platform: &Platform) -> Self {
         let version = platform.glibc.unwrap_or((2, u32::MAX));
-        match evidence::ldconfig(root, &platform.cache) {
+        match binary_strings::ldconfig(root, &platform.cache) {
             Some(program) => Self::by_texts(&program, version),
             None => Self::by_version(version),
         }

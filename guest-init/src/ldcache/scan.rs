@@ -11,7 +11,7 @@ use super::library::{self, Facts};
 use super::machine::Machine;
 use super::rules::Rules;
 use super::{CacheReport, compare_names, join};
-use crate::rootfs::{DirEntry, Kind, RootDir};
+use crate::confined_fs::{DirEntry, Kind, RootDir};
 
 /// Bytes of a library file. The largest of the driver are about 300 MB.
 const MAX_LIBRARY: u64 = 4 << 30;

@@ -6,7 +6,8 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::Command;
 
-use guest_init::inject::{self, InjectReport, Inventory, Request};
+use guest_init::driver_files;
+use guest_init::driver_files::{InjectReport, Inventory, Request};
 use image::config::Config;
 
 use crate::elf::library;
@@ -113,11 +114,17 @@ fn inject_both(scene: &Scene, config: &Config) -> [InjectReport; 2] {
     let inventory = Inventory::of_directory(&driver).unwrap();
     let request = Request::of_config(config).unwrap();
     let layer = scene.dir.path().join("layer");
-    let layered =
-        inject::layer::layer(&root, &driver, &inventory, &request, inject::layer::Place::Links(&layer), None)
-            .unwrap();
-    let mut report = inject::copy::copy(&root, &driver, &inventory, &request).unwrap();
-    inject::complete(&root, &request, &mut report).unwrap();
+    let layered = driver_files::layer::layer(
+        &root,
+        &driver,
+        &inventory,
+        &request,
+        driver_files::layer::Place::Links(&layer),
+        None,
+    )
+    .unwrap();
+    let mut report = driver_files::copy::copy(&root, &driver, &inventory, &request).unwrap();
+    driver_files::complete(&root, &request, &mut report).unwrap();
     [report, layered]
 }
 

@@ -6,7 +6,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use guest_init::inject::{self, Inventory, Request};
+use guest_init::driver_files;
+use guest_init::driver_files::{Inventory, Request};
 use image::capability::Capability;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
@@ -84,8 +85,8 @@ fn copy(scene: &Scene) -> bool {
     }
     let inventory = Inventory::of_directory(&driver).unwrap();
     let request = request();
-    let Ok(mut report) = inject::copy::copy(&root, &driver, &inventory, &request) else { return false };
-    inject::complete(&root, &request, &mut report).is_ok()
+    let Ok(mut report) = driver_files::copy::copy(&root, &driver, &inventory, &request) else { return false };
+    driver_files::complete(&root, &request, &mut report).is_ok()
 }
 
 #[test]
@@ -103,12 +104,12 @@ fn a_layer_is_built_from_nothing_outside() {
         fs::create_dir(&layer).unwrap();
         let (root, driver) = (open(&scene.root("")), open(&scene.dir.path().join("driver")));
         let inventory = Inventory::of_directory(&driver).unwrap();
-        inject::layer::layer(
+        driver_files::layer::layer(
             &root,
             &driver,
             &inventory,
             &request(),
-            inject::layer::Place::Links(&layer),
+            driver_files::layer::Place::Links(&layer),
             None,
         )
         .is_ok()

@@ -6,8 +6,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use guest_init::confined_fs::RootDir;
 use guest_init::ldcache::{self, CacheContent};
-use guest_init::rootfs::RootDir;
 
 pub mod random;
 

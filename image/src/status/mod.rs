@@ -290,3 +290,65 @@ pub struct Status {
     /// What is wrong.
     pub findings: Vec<Finding>,
 }
+
+impl Status {
+    /// Why the guest ends, in one line.
+    pub fn reason(&self) -> String {
+        if let Some(exit) = self.exit() {
+            return format!("the container ended: {exit}");
+        }
+        match self.fatal().or(self.findings.last()) {
+            Some(finding) => format!("the boot failed: {}: {}", finding.code.name(), finding.message),
+            None => "the boot failed".into(),
+        }
+    }
+
+    /// What went wrong: the first error. What ended the boot is put before what it survived.
+    pub fn fatal(&self) -> Option<&Finding> {
+        self.findings.iter().find(|finding| finding.severity == Severity::Error)
+    }
+
+    /// As a shell would say it: the program's, or 1 for a boot that failed.
+    pub fn exit_status(&self) -> i32 {
+        self.exit().map_or(1, Exit::shell_status)
+    }
+
+    fn exit(&self) -> Option<Exit> {
+        self.container.as_ref()?.exit.filter(|_| self.outcome != Outcome::Failed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_line_says_why_and_what_a_shell_would() {
+        let finding = Finding {
+            code: Code::NoGpu,
+            severity: Severity::Error,
+            at_ms: 0,
+            message: "there is none".into(),
+            evidence: Vec::new(),
+            hint: String::new(),
+            link: String::new(),
+        };
+        let status = Status { outcome: Outcome::Failed, findings: vec![finding], ..Status::default() };
+        assert_eq!(status.reason(), "the boot failed: no-gpu: there is none");
+        assert_eq!(status.exit_status(), 1);
+        let exit = Exit { code: None, signal: Some(9), oom: true };
+        let container = Container {
+            pid: 9,
+            command: Vec::new(),
+            start_ms: 0,
+            restarts: 0,
+            exit: Some(exit),
+            last_exit: None,
+            oom_kills: 0,
+            output: Vec::new(),
+        };
+        let status = Status { container: Some(container), ..Status::default() };
+        assert_eq!(status.reason(), "the container ended: killed by SIGKILL, out of memory");
+        assert_eq!(status.exit_status(), 137);
+    }
+}

@@ -1,7 +1,7 @@
 //! config.json, and what a container's environment asks for.
 #![no_main]
 
-use guest_init::inject::Request;
+use guest_init::driver_files::Request;
 use image::config::{Config, Source};
 use image::requirement::{Facts, evaluate, requirements};
 use libfuzzer_sys::fuzz_target;

@@ -6,11 +6,9 @@ use std::{
     process::Command,
 };
 
-use guest_init::{
-    inject::{self, InjectReport, Inventory, Request},
-    ldcache,
-    rootfs::RootDir,
-};
+use guest_init::confined_fs::RootDir;
+use guest_init::driver_files::{InjectReport, Inventory, Request};
+use guest_init::{driver_files, ldcache};
 use image::capability::{Capability, requested};
 use rig::{
     process::run,
@@ -49,8 +47,8 @@ impl Ground {
     fn inject(&self, capabilities: BTreeSet<Capability>) -> InjectReport {
         let request = Request { capabilities, ..Request::default() };
         let inventory = Inventory::of_directory(&self.driver).unwrap();
-        let mut report = inject::copy::copy(&self.root, &self.driver, &inventory, &request).unwrap();
-        inject::complete(&self.root, &request, &mut report).unwrap();
+        let mut report = driver_files::copy::copy(&self.root, &self.driver, &inventory, &request).unwrap();
+        driver_files::complete(&self.root, &request, &mut report).unwrap();
         assert_eq!(report.findings, []);
         assert_eq!(report.warnings, Vec::<String>::new());
         report

@@ -30,7 +30,7 @@ fn a_panic_names_its_place_on_the_console_and_over_vsock_and_powers_off() {
     let status = wait(&guest, Until::Ready);
     assert_eq!((status.outcome, status.container.as_ref()), (Outcome::Failed, None));
     let panicked = told(&status, Code::Internal, Severity::Error, "");
-    let place = "panicked at guest-init/src/fault.rs:";
+    let place = "panicked at guest-init/src/lifecycle/fault.rs:";
     let line = panicked.message.split_once(place).map(|(_, rest)| rest.split(':').next().unwrap());
     assert!(line.is_some_and(|line| line.parse::<u32>().is_ok()), "{panicked:?}");
     assert!(panicked.message.contains("a fault was injected"), "{panicked:?}");
@@ -46,7 +46,7 @@ fn a_panic_names_its_place_on_the_console_and_over_vsock_and_powers_off() {
 fn a_panic_of_a_thread_that_holds_the_board_ends_the_guest_too() {
     let mut guest = boot(faulty("panic-at-the-board"));
     let console = console_of_end(&mut guest);
-    assert!(console.contains("panicked at guest-init/src/fault.rs:"), "{console}");
+    assert!(console.contains("panicked at guest-init/src/lifecycle/fault.rs:"), "{console}");
 }
 
 /// Without a plan there are no modules, hence no vsock: the console alone can say it.

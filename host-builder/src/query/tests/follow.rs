@@ -234,7 +234,10 @@ fn every_event_is_one_clean_line() {
         ),
         (Happening::Started { pid: 9, restarts: 0 }, "container started, pid 9"),
         (Happening::Started { pid: 9, restarts: 2 }, "container started again (2), pid 9"),
-        (Happening::Exited(Exit { code: None, signal: Some(11), oom: false }), "container ended: killed by SIGSEGV"),
+        (
+            Happening::Exited(Exit { code: None, signal: Some(11), oom: false }),
+            "container ended: killed by SIGSEGV",
+        ),
         (Happening::Outcome(Outcome::Failed), "boot failed"),
     ];
     for (what, text) in lines {

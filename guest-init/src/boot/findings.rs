@@ -1,0 +1,29 @@
+//! Errors as findings: the code, the severity, the evidence and the remedy of each. Nobody imports this; the traits are found.
+
+use crate::kernel::modules::LoadError;
+use crate::status::{error, with_evidence};
+use image::status::{Code, Finding};
+
+impl From<LoadError> for Finding {
+    fn from(failed: LoadError) -> Self {
+        let message = failed.to_string();
+        let (code, hint, log) = match failed {
+            LoadError::Missing { .. } => {
+                (Code::ModuleMissing, "the image is incomplete: build the initrd again", Vec::new())
+            }
+            LoadError::NoDevice { log, .. } => {
+                (Code::NoGpu, "pass a GPU through to the guest (VFIO), or boot without HAS_GPU=1", log)
+            }
+            LoadError::Rejected { log, .. } => (
+                Code::ModuleRejected,
+                "boot a kernel that does not enforce module signatures (module.sig_enforce, lockdown), or sign the modules with its key",
+                log,
+            ),
+            LoadError::OtherKernel { log, .. } => {
+                (Code::KernelMismatch, "boot the kernel that build-initrd wrote beside the initrd", log)
+            }
+            LoadError::Refused { remedy, log, .. } => (Code::ModuleFailed, remedy, log),
+        };
+        with_evidence(error(code, message, hint), log)
+    }
+}

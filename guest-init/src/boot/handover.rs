@@ -1,0 +1,130 @@
+//! `init_mode=systemd`: the image's own init becomes PID 1, and a small process keeps the GPUs open and the status
+//! answered. It stays in the initramfs, where firmware is.
+
+use crate::container::{self, Spec, inherit, inherited};
+use crate::lifecycle::{monitor, panic};
+use crate::status;
+use crate::status::Board;
+use crate::vsock::{push, server};
+use image::status::{Code, Container, Finding, Outcome, Phase, PhaseOutcome, PhaseTime, Status};
+use std::convert::Infallible;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+/// First argument of the process that keeps answering.
+pub const KEEPER: &str = "--status-keeper";
+/// systemd leaves processes alone at shutdown whose name begins so (systemd.io/ROOT_STORAGE_DAEMONS).
+const NAME: &str = "@gpu-initrd";
+
+/// Leaves a keeper behind and becomes the image's init. Returns only when it cannot.
+///
+/// The keeper begins to answer when the pipe that brings its status ends, and that is when this process has become the
+/// image's init: until then the board here says what is true.
+///
+/// # Errors
+/// The finding that says why.
+pub fn hand_over(
+    spec: &Spec,
+    listener: Option<RawFd>,
+    notify: Option<u32>,
+    board: &Board,
+) -> Result<Infallible, Finding> {
+    panic::only_if_sound();
+    let mut status = board.snapshot();
+    status.container = Some(status::started(1, init_command(spec), 0));
+    let mut keeper = keep(listener, notify).map_err(|error| {
+        let message = format!("the process that keeps answering status could not be started: {error}");
+        status::error(
+            Code::Internal,
+            message,
+            "this is a defect of guest-init, or the guest is out of memory",
+        )
+    })?;
+    log::info!("the image's init takes over");
+    let mut warn = |finding| board.finding(finding);
+    let mut tell = || {
+        status.findings = board.snapshot().findings;
+        keeper.write_all(&serde_json::to_vec(&status).unwrap_or_default())
+    };
+    let result = container::become_init(spec, &mut warn, &mut tell);
+    // It did not come to that: a status with something behind it is none, and the keeper ends.
+    let _ = keeper.write_all(b"!");
+    result
+}
+
+/// The image's init has been started: from now on this is true.
+fn taken_over(status: &mut Status, container: Option<Container>) {
+    let now = crate::kernel::sysinfo::uptime_ms();
+    status.container = container;
+    (status.outcome, status.phase) = (Outcome::Ready, Phase::Running);
+    for time in status.phases.iter_mut().filter(|time| time.end_ms.is_none()) {
+        (time.end_ms, time.outcome) = (Some(now), PhaseOutcome::Done);
+    }
+    let (phase, outcome) = (Phase::Running, PhaseOutcome::Running);
+    status.phases.push(PhaseTime { phase, start_ms: now, end_ms: None, outcome, progress: None });
+}
+
+fn init_command(spec: &Spec) -> Vec<String> {
+    let command = spec.command();
+    if command.is_empty() { vec![container::DEFAULT_INIT.into()] } else { command.to_vec() }
+}
+
+/// Starts the keeper; the pipe to it closes when this process becomes something else.
+fn keep(listener: Option<RawFd>, notify: Option<u32>) -> io::Result<File> {
+    let (read, write) = std::io::pipe()?;
+    inherit(&read)?;
+    // SAFETY: the server thread owns the listening socket for the life of this process, so it is open here.
+    let listener = listener.map(|number| unsafe { BorrowedFd::borrow_raw(number) });
+    listener.iter().try_for_each(inherit)?;
+    // The keeper holds the GPUs from now on; these copies go when this process becomes the image's init.
+    let held = crate::gpu::adapter::held();
+    held.iter().try_for_each(inherit)?;
+    let number = listener.map_or("none".into(), |listener| listener.as_raw_fd().to_string());
+    let child = Command::new("/proc/self/exe")
+        .arg0(NAME)
+        .arg(KEEPER)
+        .arg(read.as_raw_fd().to_string())
+        .arg(number)
+        .args(notify.map(|port| port.to_string()))
+        .env_clear()
+        .spawn();
+    // Nothing of ours may pass into the image's init; until then the GPUs stay open here, too.
+    for fd in held.iter().map(AsFd::as_fd).chain(listener) {
+        nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC))?;
+    }
+    held.into_iter().for_each(std::mem::forget);
+    child?;
+    drop(read);
+    Ok(File::from(OwnedFd::from(write)))
+}
+
+/// The keeper's life. Returns only when it was started wrongly.
+pub fn run_keeper(args: &[OsString]) -> i32 {
+    let Some(status) = inherited(args, 0) else { return 2 };
+    let mut bytes = Vec::new();
+    if File::from(status).read_to_end(&mut bytes).is_err() {
+        return 2;
+    }
+    let Ok(mut status) = serde_json::from_slice::<Status>(&bytes) else { return 2 };
+    crate::kernel::kmsg_writer::start_logging("info");
+    crate::lifecycle::reap::unblock_signals();
+    let container = status.container.take();
+    let board = Board::resumed(status);
+    panic::on_panic(&board);
+    monitor::start(&board);
+    if let Some(port) = args.get(2).and_then(|port| port.to_str()?.parse().ok()) {
+        push::resume(port, &board);
+    }
+    board.update(|status| taken_over(status, container));
+    if let Some(listener) = inherited(args, 1) {
+        server::resume(listener, &board);
+    }
+    // Without vsock, or a thread to answer with, there is nobody to answer, but the GPUs must stay open.
+    loop {
+        nix::unistd::pause();
+    }
+}

@@ -1,0 +1,217 @@
+//! The boot, step by step, and what ends it.
+
+pub mod config;
+mod findings;
+pub mod handover;
+mod policy;
+
+use crate::container::Spec;
+use crate::container::rootfs::{self, Driver, overlay};
+use crate::driver_files::payload;
+use crate::gpu::pci::PciGpu;
+use crate::gpu::{self, GpuFacts};
+use crate::kernel::{kmsg_writer, modules, mounts, sysinfo};
+use crate::lifecycle::{self, monitor, panic, reap, shutdown};
+use crate::network;
+use crate::status::{self, Board};
+use crate::vsock::{push, server};
+use image::config::{Config, ExpectedGpus, InitMode};
+use image::manifest::{Manifest, Purpose};
+use image::status::{Code, Exit, Finding, Node, Phase, PhaseOutcome};
+use nix::unistd::{gethostname, sethostname};
+use policy::Wants;
+use std::os::fd::RawFd;
+
+/// Why a boot ended without a container. `None`: the findings on the board say it.
+type Fatal = Option<Finding>;
+
+/// The whole life of PID 1.
+pub fn run() -> ! {
+    reap::block_signals();
+    let board = Board::new(sysinfo::release());
+    let mut config = Config::default();
+    let outcome = boot(&board, &mut config);
+    shutdown::end(outcome, &board, &config)
+}
+
+fn boot(board: &Board, config: &mut Config) -> Result<Exit, Fatal> {
+    board.begin(Phase::Start);
+    let mounted = mounts::early();
+    kmsg_writer::start_logging("info");
+    panic::on_panic(board);
+    monitor::start(board);
+    for kind in mounted.map_err(|error| Some(internal(&error.to_string())))? {
+        log::warn!("this kernel has no {kind}: the container is started without");
+    }
+    // What is wrong with the command line or the plan is told over vsock too, so both wait until it is there.
+    let told = config::cmdline(config);
+    kmsg_writer::start_logging(&config.log_level);
+    let manifest = config::manifest();
+    board.end(Phase::Start, PhaseOutcome::Done);
+
+    board.begin(Phase::Modules);
+    let fits = manifest.as_ref().map_or(Ok(()), |manifest| modules::fit(manifest, &sysinfo::release()));
+    if let Ok(manifest) = &manifest {
+        let driver = manifest.driver.as_ref().map(|driver| driver.version.clone());
+        board.update(|status| status.driver_planned = driver);
+        if fits.is_ok() {
+            let failed = modules::load_what_can(manifest, Purpose::Boot, &config.module_parameters);
+            for error in failed {
+                board.report(error);
+            }
+        }
+    }
+    board.end(Phase::Modules, PhaseOutcome::Done);
+    let listener = listen(config, board);
+    push::start(config, board);
+    told?;
+    let manifest = manifest?;
+    fits.map_err(|error| Some(error.into()))?;
+    #[cfg(feature = "fault-injection")]
+    crate::lifecycle::fault::inject(board);
+
+    board.phase(Phase::Config, || {
+        config::config_disk(config)?;
+        config::consistent(config)
+    })?;
+    config::report_unknown(config, board);
+    surroundings(config);
+    let given = gpu_and_root(&manifest, config, board)?;
+    if config.lock_modules {
+        modules::lock().unwrap_or_else(|error| log::warn!("modules can still be loaded: {error}"));
+    }
+
+    board.begin(Phase::Exec);
+    let spec = Spec::new(config, given.nodes, given.store);
+    match config.init_mode {
+        InitMode::Systemd => match handover::hand_over(&spec, listener, config.notify, board)? {},
+        InitMode::Exec => lifecycle::run::run(&spec, config.restart, board).map_err(Some),
+    }
+}
+
+fn internal(what: &str) -> Finding {
+    status::error(Code::Internal, what, "this is a defect of guest-init, or of the guest's kernel")
+}
+
+/// The status server. A guest without vsock boots all the same.
+fn listen(config: &Config, board: &Board) -> Option<RawFd> {
+    match server::start(config.vsock_port, board) {
+        Ok(listener) => Some(listener),
+        Err(error) => {
+            log::warn!("status cannot be asked for: vsock port {}: {error}", config.vsock_port);
+            None
+        }
+    }
+}
+
+fn surroundings(config: &Config) {
+    if let Err(errno) = network::loopback_up() {
+        log::warn!("the loopback interface is down: {errno}");
+    }
+    let name = config.hostname.clone().or_else(|| match gethostname() {
+        Ok(name) if name == "(none)" => Some("localhost".into()),
+        _ => None,
+    });
+    if let Some(Err(errno)) = name.map(sethostname) {
+        log::warn!("the host name could not be set: {errno}");
+    }
+}
+
+/// What the container is given.
+#[derive(Default)]
+struct Given {
+    nodes: Vec<Node>,
+    /// Programs of Nix or Guix need a link to the driver.
+    store: bool,
+}
+
+/// GPU and root at the same time; then policy decides.
+fn gpu_and_root(manifest: &Manifest, config: &Config, board: &Board) -> Result<Given, Fatal> {
+    let Wants { driver, visible, required, lacks_driver } = Wants::of(config, manifest);
+    if lacks_driver {
+        board.finding(policy::no_driver(config)?);
+    }
+    board.begin(Phase::Gpu);
+    // A number, or a list, is held against the bus even where the container is to have none of them.
+    let is_told = config.gpus != ExpectedGpus::Any;
+    let (found, as_promised) =
+        if driver.is_some() || is_told { find_gpus(config, board) } else { (Vec::new(), true) };
+    let Some(driver) = driver.filter(|_| !found.is_empty()) else {
+        board.end(Phase::Gpu, if as_promised { PhaseOutcome::Skipped } else { PhaseOutcome::Failed });
+        if required && !as_promised {
+            return Err(None);
+        }
+        payload::discard(manifest);
+        rootfs::prepare(config, None, board)?;
+        return Ok(Given::default());
+    };
+    let others = rootfs::disks_of_the_container(config);
+    let attached = board.phase(Phase::Payload, || payload::attach(manifest, config, &others));
+    if let Err(finding) = attached {
+        board.end(Phase::Gpu, PhaseOutcome::Failed);
+        return without_driver(finding, required, config, board);
+    }
+    let unmet = gpu::requirements::unmet(config, driver);
+    let met = unmet.is_empty();
+    for finding in unmet {
+        board.finding(finding);
+    }
+    if required && !met {
+        board.end(Phase::Gpu, PhaseOutcome::Failed);
+        return Err(None);
+    }
+    let driver = Driver { request: overlay::request(config)?, manifest, required };
+    let (gpus, prepared) = std::thread::scope(|scope| {
+        let gpus = scope.spawn(|| gpu::bring_up(manifest, config, &found, board));
+        let prepared = rootfs::prepare(config, Some(&driver), board);
+        (gpus.join().unwrap_or_else(|_| Ok(GpuFacts::default())), prepared)
+    });
+    let facts = gpus.unwrap_or_else(|finding| {
+        board.finding(finding);
+        GpuFacts::default()
+    });
+    let usable = facts.usable && as_promised;
+    board.end(Phase::Gpu, if usable { PhaseOutcome::Done } else { PhaseOutcome::Failed });
+    let altered = payload::altered(manifest);
+    let intact = altered.is_none();
+    if let Some(finding) = altered {
+        board.finding(finding);
+    }
+    let store = prepared?;
+    if required && !(usable && intact) {
+        return Err(None);
+    }
+    match visible.nodes(&facts.gpus, facts.nodes) {
+        Ok(nodes) => Ok(Given { nodes, store }),
+        Err(finding) if required => Err(Some(finding)),
+        Err(finding) => {
+            board.finding(finding);
+            Ok(Given { store, ..Given::default() })
+        }
+    }
+}
+
+/// The GPUs on the bus, and whether they are those that the host promised.
+fn find_gpus(config: &Config, board: &Board) -> (Vec<PciGpu>, bool) {
+    let found = gpu::pci::scan().unwrap_or_else(|error| {
+        board.finding(internal(&format!("the PCI bus could not be read: {error}")));
+        Vec::new()
+    });
+    gpu::announce(&config.gpus, &found, board);
+    let finding = policy::expected(&config.gpus, &found);
+    let as_promised = finding.is_none();
+    if let Some(finding) = finding {
+        board.finding(finding);
+    }
+    (found, as_promised)
+}
+
+/// The driver's files are not to be had: a failure, or a container without a GPU.
+fn without_driver(finding: Finding, required: bool, config: &Config, board: &Board) -> Result<Given, Fatal> {
+    if required {
+        return Err(Some(finding));
+    }
+    board.finding(finding);
+    rootfs::prepare(config, None, board)?;
+    Ok(Given::default())
+}

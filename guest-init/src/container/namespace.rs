@@ -1,0 +1,243 @@
+//! The container's view of the system: its root, its kernel file systems, its device nodes.
+//!
+//! Before the root is entered, nothing is looked up in it but through [`RootDir`]; afterwards every path is inside.
+
+use super::{Spec, confine, run_dir};
+use crate::confined_fs::RootDir;
+use crate::driver_files;
+use crate::gpu::nodes;
+use crate::kernel::mounts::OPTIONAL;
+use image::layout;
+use image::status::Node;
+use image::text::chain;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+/// How /dev and the control groups are set up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Nodes of our choosing, the container's own control group.
+    Program,
+    /// Everything the kernel shows: the image's init manages it.
+    Init,
+}
+
+/// Nodes that every Linux program may expect: name, major, minor.
+const NODES: [(&str, u32, u32); 7] = [
+    ("null", 1, 3),
+    ("zero", 1, 5),
+    ("full", 1, 7),
+    ("random", 1, 8),
+    ("urandom", 1, 9),
+    ("tty", 5, 0),
+    ("console", 5, 1),
+];
+
+/// The world while it is made: [`World::new`], [`World::enter`], [`World::finish`].
+pub struct World {
+    kind: Kind,
+    /// The container's root, also once it is this process's.
+    pub root: RootDir,
+    terminal: Option<File>,
+    left_behind: Vec<File>,
+}
+
+impl World {
+    /// A mount namespace of this process's own. The terminal becomes its console.
+    ///
+    /// # Errors
+    /// What failed, and where.
+    pub fn new(kind: Kind, terminal: Option<&OwnedFd>) -> Result<Self, String> {
+        let mut flags = CloneFlags::CLONE_NEWNS;
+        if kind == Kind::Program {
+            flags |= CloneFlags::CLONE_NEWCGROUP;
+        }
+        step("unsharing the mount namespace", unshare(flags))?;
+        let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
+        step("making mounts private", mount(None::<&str>, "/", None::<&str>, private, None::<&str>))?;
+        // Looked up here: it can be mounted from this namespace only, and later its path is out of sight.
+        let terminal = terminal.and_then(|fd| File::open(fs::read_link(own(fd)).ok()?).ok());
+        let root = RootDir::open(Path::new(layout::ROOT_MERGED)).map_err(|error| chain(&error))?;
+        Ok(Self { kind, root, terminal, left_behind: Vec::new() })
+    }
+
+    /// Makes the container's root the root of this process, with the kernel's file systems in it.
+    ///
+    /// # Errors
+    /// What failed, and where.
+    pub fn enter(&mut self, confined: bool) -> Result<(), String> {
+        let run = run_dir::stage(&self.root)?;
+        step("entering the root", nix::unistd::chdir(layout::ROOT_MERGED))?;
+        step("moving the root", mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>))?;
+        // Paths still begin in the initramfs.
+        for path in ["/dev", "/proc", "/run", "/sys"] {
+            self.left_behind.push(File::open(path).map_err(|error| format!("opening {path}: {error}"))?);
+        }
+        step("changing the root", nix::unistd::chroot("."))?;
+        step("entering /", nix::unistd::chdir("/"))?;
+        kernel_file_systems(&self.root, self.kind, confined)?;
+        make_directory(&self.root, "/run")?;
+        step(
+            "moving a tmpfs to /run",
+            mount(Some(&own(&run)), "/run", None::<&str>, MsFlags::MS_MOVE, None::<&str>),
+        )
+    }
+
+    /// The device nodes, the console, and what is taken away from a confined container.
+    ///
+    /// # Errors
+    /// What failed, and where.
+    pub fn finish(self, spec: &Spec) -> Result<(), String> {
+        if spec.store {
+            link_store().map_err(|error| format!("linking {}: {error}", driver_files::RUN_LINK))?;
+        }
+        if self.kind == Kind::Init {
+            leave(&self.left_behind)?;
+            return hide_gpus(Path::new("/dev"), &spec.nodes);
+        }
+        device_nodes(&spec.nodes)?;
+        if let Some(terminal) = &self.terminal {
+            let console =
+                mount(Some(&own(terminal)), "/dev/console", None::<&str>, MsFlags::MS_BIND, None::<&str>);
+            step("mounting the terminal on /dev/console", console)?;
+        }
+        leave(&self.left_behind)?;
+        if !spec.confined() {
+            return Ok(());
+        }
+        let paths = NODES.iter().map(|(name, ..)| format!("/dev/{name}"));
+        confine::mounts(paths.chain(spec.nodes.iter().map(|node| node.path.clone())))
+    }
+}
+
+/// What the image has there is replaced where it is a link, too. A volume that is mounted on /run decides for itself.
+fn link_store() -> io::Result<()> {
+    let link = Path::new(driver_files::RUN_LINK);
+    if link.is_symlink() {
+        fs::remove_file(link)?;
+    }
+    match symlink(driver_files::STORE_DIR, link) {
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::ReadOnlyFilesystem) =>
+        {
+            Ok(())
+        }
+        result => result,
+    }
+}
+
+/// Takes mounts of the initramfs out of this namespace. A second /proc, without what the container's own is masked with, would let a user
+/// namespace mount one more.
+fn leave(mounts: &[File]) -> Result<(), String> {
+    mounts.iter().try_for_each(|mount| {
+        step("leaving the initramfs's mounts", umount2(&own(mount), MntFlags::MNT_DETACH))
+    })
+}
+
+/// The path under which a process finds its own descriptor.
+pub(super) fn own(fd: &impl AsRawFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
+}
+
+pub(super) fn step<T>(what: &str, result: nix::Result<T>) -> Result<T, String> {
+    result.map_err(|errno| format!("{what}: {errno}"))
+}
+
+fn kernel_file_systems(root: &RootDir, kind: Kind, confined: bool) -> Result<(), String> {
+    let quiet = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    let sysfs = if confined { quiet | MsFlags::MS_RDONLY } else { quiet };
+    let dev = if kind == Kind::Init { "devtmpfs" } else { "tmpfs" };
+    let mounts = [
+        ("proc", "/proc", quiet, ""),
+        ("sysfs", "/sys", sysfs, ""),
+        (dev, "/dev", MsFlags::MS_NOSUID | MsFlags::MS_STRICTATIME, "mode=0755"),
+        (
+            "devpts",
+            "/dev/pts",
+            MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC,
+            "newinstance,ptmxmode=0666,mode=0620,gid=5",
+        ),
+        ("tmpfs", "/dev/shm", MsFlags::MS_NOSUID | MsFlags::MS_NODEV, "mode=1777"),
+        ("mqueue", "/dev/mqueue", quiet, ""),
+        ("cgroup2", "/sys/fs/cgroup", quiet, ""),
+    ];
+    for (kind_of, path, flags, options) in mounts {
+        if kind == Kind::Init && kind_of == "cgroup2" {
+            continue;
+        }
+        let optional = OPTIONAL.contains(&kind_of);
+        match make_directory(root, path) {
+            // Without control groups there is no place for them either.
+            Err(_) if optional => continue,
+            result => result?,
+        }
+        match mount(Some(kind_of), path, Some(kind_of), flags, Some(options)) {
+            Err(nix::Error::ENODEV) if optional => {}
+            result => step(&format!("mounting {kind_of} on {path}"), result)?,
+        }
+    }
+    Ok(())
+}
+
+/// A directory to mount on. A link of the image that leads through /proc, and so out of the root, is an error.
+fn make_directory(root: &RootDir, path: &str) -> Result<(), String> {
+    let made = root.create_dir_all(Path::new(path)).and_then(|()| root.open_dir(Path::new(path)));
+    made.map(drop).map_err(|error| format!("making {path}: {}", chain(&error)))
+}
+
+fn device_nodes(gpu: &[Node]) -> Result<(), String> {
+    let standard = NODES.iter().map(|(name, major, minor)| {
+        let mode = if *name == "console" { 0o600 } else { 0o666 };
+        Node { path: format!("/dev/{name}"), major: *major, minor: *minor, mode, uid: 0, gid: 0 }
+    });
+    for node in standard.chain(gpu.iter().cloned()) {
+        nodes::make(Path::new("/"), &node).map_err(|error| error.to_string())?;
+    }
+    for (target, link) in [
+        ("pts/ptmx", "/dev/ptmx"),
+        ("/proc/self/fd", "/dev/fd"),
+        ("/proc/self/fd/0", "/dev/stdin"),
+        ("/proc/self/fd/1", "/dev/stdout"),
+        ("/proc/self/fd/2", "/dev/stderr"),
+    ] {
+        symlink(target, link).map_err(|error| format!("linking {link}: {error}"))?;
+    }
+    Ok(())
+}
+
+/// The kernel's /dev has the nodes of every GPU, since PID 1 made them there; the container has asked for these.
+fn hide_gpus(dev: &Path, visible: &[Node]) -> Result<(), String> {
+    let failed = |error: io::Error| format!("hiding GPUs in {}: {error}", dev.display());
+    for entry in fs::read_dir(dev).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name().to_string_lossy().into_owned();
+        let is_gpu = name.strip_prefix("nvidia").is_some_and(|rest| rest.parse::<u32>().is_ok());
+        let is_visible = visible.iter().any(|node| node.path == format!("/dev/{name}"));
+        if is_gpu && !is_visible {
+            fs::remove_file(dev.join(&name)).map_err(failed)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_nodes_of_other_gpus_are_hidden() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm", "null"] {
+            fs::write(dir.path().join(name), "").unwrap();
+        }
+        let node = Node { path: "/dev/nvidia1".into(), major: 195, minor: 1, mode: 0o666, uid: 0, gid: 0 };
+        hide_gpus(dir.path(), &[node]).unwrap();
+        let mut left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["null", "nvidia-uvm", "nvidia1", "nvidiactl"]);
+    }
+}

@@ -1,0 +1,206 @@
+//! The container's root: what the host gave (disk or virtiofs) below, the driver's files above it, a writable layer on
+//! top. Or, where the host wants no overlay, the disk itself with copies of the driver's files.
+
+pub mod overlay;
+
+use crate::driver_files::Request;
+use crate::kernel::disks;
+use crate::kernel::disks::{DiskError, Scratch};
+use crate::status;
+use crate::status::{Board, with_evidence};
+use image::config::{Config, Source};
+use image::layout;
+use image::manifest::Manifest;
+use image::status::{Code, Finding, Phase, PhaseOutcome, Severity};
+use image::text::chain;
+use nix::mount::{MsFlags, mount};
+use nix::sys::statvfs::{FsFlags, statvfs};
+use std::path::{Path, PathBuf};
+
+/// Where hypeman and others put root, upper layer and config when nothing is said.
+pub const DEFAULT_ROOT: &str = "/dev/vda";
+/// See [`DEFAULT_ROOT`].
+pub const DEFAULT_UPPER: &str = "/dev/vdb";
+/// See [`DEFAULT_ROOT`].
+pub const DEFAULT_CONFIG: &str = "/dev/vdc";
+
+/// The driver that a container gets.
+pub struct Driver<'a> {
+    /// What the container asks for.
+    pub request: Request,
+    /// The plan of the initrd.
+    pub manifest: &'a Manifest,
+    /// Whether a container that cannot be given its driver is not started.
+    pub required: bool,
+}
+
+/// Mounts the root; with a driver, puts it in and writes the loader cache. Returns whether programs of Nix or Guix
+/// need the link to it below /run.
+///
+/// # Errors
+/// The finding that ends the boot.
+pub fn prepare(config: &Config, driver: Option<&Driver>, board: &Board) -> Result<bool, Finding> {
+    let in_place = config.upper == Some(Source::None);
+    board.phase(Phase::Root, || {
+        if in_place { writable(config) } else { lower(config, layout::ROOT_LOWER, true) }
+    })?;
+    let Some(driver) = driver else {
+        board.begin(Phase::Inject);
+        board.end(Phase::Inject, PhaseOutcome::Skipped);
+        return if in_place { Ok(false) } else { overlay(&upper(config)?, &[]).map(|()| false) };
+    };
+    let report = board.phase(Phase::Inject, || {
+        if in_place {
+            return driver.unless_optional(board, overlay::copy(driver.manifest, &driver.request, board));
+        }
+        let scratch = upper(config)?;
+        let layer = overlay::layer(driver.manifest, &driver.request, board);
+        let report = driver.unless_optional(board, layer)?;
+        overlay(&scratch, &if report.is_some() { overlay::layers(driver.manifest) } else { Vec::new() })?;
+        Ok(report)
+    })?;
+    let Some(mut report) = report else { return Ok(false) };
+    let completed = board.phase(Phase::Cache, || overlay::complete(&driver.request, &mut report, board));
+    driver.unless_optional(board, completed.map(Some))?;
+    Ok(report.store)
+}
+
+impl Driver<'_> {
+    /// A failure ends the boot only where the driver is required.
+    fn unless_optional<T>(
+        &self,
+        board: &Board,
+        result: Result<Option<T>, Finding>,
+    ) -> Result<Option<T>, Finding> {
+        match result {
+            Err(finding) if !self.required => {
+                board.finding(Finding { severity: Severity::Warning, ..finding });
+                Ok(None)
+            }
+            other => other,
+        }
+    }
+}
+
+/// The root itself, to be written to.
+fn writable(config: &Config) -> Result<(), Finding> {
+    lower(config, layout::ROOT_MERGED, false)?;
+    let read_only = statvfs(layout::ROOT_MERGED).is_ok_and(|stat| stat.flags().contains(FsFlags::ST_RDONLY));
+    if !read_only {
+        return Ok(());
+    }
+    Err(status::error(
+        Code::RootUnusable,
+        "gpu_initrd.upper=none asks for a root that is written to, and its file system or disk is read-only",
+        "attach an ext4 disk that can be written, or give writes another place: gpu_initrd.upper=tmpfs",
+    ))
+}
+
+/// The image as it came, on `target`.
+fn lower(config: &Config, target: &str, read_only: bool) -> Result<(), Finding> {
+    let target = Path::new(target);
+    let source = match &config.root {
+        Some(source) => source.clone(),
+        None => first_present(&usual_roots(), config)?,
+    };
+    match &source {
+        Source::Virtiofs(tag) => {
+            let mut flags = MsFlags::MS_NODEV;
+            flags.set(MsFlags::MS_RDONLY, read_only);
+            mount(Some(tag.as_str()), target, Some("virtiofs"), flags, None::<&str>)
+                .map_err(|errno| unusable(&format!("virtiofs tag {tag}: {errno}")))
+        }
+        Source::Tmpfs | Source::None => Err(unusable(&format!("a root cannot be {source}"))),
+        disk => {
+            let device = disks::find(disk, config.disk_timeout).map_err(|error| unusable(&chain(&error)))?;
+            disks::mount_disk(&device, target, read_only).map_err(|error| unusable(&chain(&error)))
+        }
+    }
+}
+
+/// Where the root is when nothing is said, the likeliest first.
+fn usual_roots() -> [Source; 2] {
+    [Source::Serial("root".into()), Source::Device(DEFAULT_ROOT.into())]
+}
+
+/// Disks that are the container's root, its upper layer or its configuration, as far as they are there.
+pub fn disks_of_the_container(config: &Config) -> Vec<PathBuf> {
+    let sources = [
+        config.upper.clone().unwrap_or_else(|| default_upper(config)),
+        config.config.clone().unwrap_or_else(|| Source::Serial("config".into())),
+    ];
+    let root = match &config.root {
+        Some(source) => disks::look(source),
+        None => usual_roots().iter().find_map(disks::look),
+    };
+    root.into_iter().chain(sources.iter().filter_map(disks::look)).collect()
+}
+
+/// The first of several that is there, looked for until the deadline.
+fn first_present(sources: &[Source], config: &Config) -> Result<Source, Finding> {
+    let deadline = std::time::Instant::now() + config.disk_timeout;
+    loop {
+        if let Some(source) = sources.iter().find(|source| disks::look(source).is_some()) {
+            return Ok(source.clone());
+        }
+        if std::time::Instant::now() >= deadline {
+            let names: Vec<_> = sources.iter().map(ToString::to_string).collect();
+            let waited = config.disk_timeout.as_secs();
+            return Err(unusable(&format!(
+                "waited {waited} s for a disk: none of {} appeared",
+                names.join(", ")
+            )));
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
+fn unusable(what: &str) -> Finding {
+    status::error(
+        Code::RootUnusable,
+        format!("the container root cannot be used: {what}"),
+        "attach the root as a virtio disk with serial `root`, or name it: gpu_initrd.root=/dev/NAME, serial:NAME or virtiofs:TAG",
+    )
+}
+
+/// One overlay: writes on top, the driver, the image.
+fn overlay(scratch: &Scratch, driver: &[&str]) -> Result<(), Finding> {
+    let options = scratch.overlay(&[driver, &[layout::ROOT_LOWER]].concat().join(":"));
+    let mut log = crate::kernel::kmsg_writer::KernelLog::here();
+    mount(Some("overlay"), layout::ROOT_MERGED, Some("overlay"), MsFlags::MS_NODEV, Some(options.as_str()))
+        .map_err(|errno| with_evidence(not_assembled(&format!("overlay ({options}): {errno}")), log.lines()))
+}
+
+fn not_assembled(what: &str) -> Finding {
+    let hint = "the upper layer must be an ext4 disk, or tmpfs; the kernel's lines say more; without overlayfs in the kernel, gpu_initrd.upper=none";
+    status::error(Code::RootUnusable, format!("the container root cannot be assembled: {what}"), hint)
+}
+
+/// Makes the layer that takes the container's writes.
+fn upper(config: &Config) -> Result<Scratch, Finding> {
+    mount_scratch(config).map_err(|error| not_assembled(&chain(&error)))?;
+    Scratch::of(Path::new(layout::ROOT_SCRATCH)).map_err(|error| not_assembled(&error.to_string()))
+}
+
+/// Mounts what holds it.
+fn mount_scratch(config: &Config) -> Result<(), DiskError> {
+    let target = Path::new(layout::ROOT_SCRATCH);
+    let source = config.upper.clone().unwrap_or_else(|| default_upper(config));
+    if matches!(source, Source::Tmpfs | Source::None | Source::Virtiofs(_)) {
+        return mount(Some("tmpfs"), target, Some("tmpfs"), MsFlags::MS_NODEV, Some("mode=0755"))
+            .map_err(|errno| DiskError::Refused { what: "mounting a tmpfs".into(), source: errno.into() });
+    }
+    let device = disks::find(&source, config.disk_timeout)?;
+    disks::mount_disk(&device, target, false)
+}
+
+fn default_upper(config: &Config) -> Source {
+    let serial = Source::Serial("upper".into());
+    if disks::look(&serial).is_some() {
+        return serial;
+    }
+    // hypeman's three disks: root, upper layer, config.
+    let device = Source::Device(DEFAULT_UPPER.into());
+    let hypeman = config.config == Some(Source::Device(DEFAULT_CONFIG.into()));
+    if hypeman && disks::look(&device).is_some() { device } else { Source::Tmpfs }
+}

@@ -1,0 +1,175 @@
+//! The driver in the container's root: puts it in, by the plan of the initrd and the container's request, and says on
+//! the board what came of it.
+
+use crate::confined_fs::{RootDir, RootError};
+use crate::driver_files;
+use crate::driver_files::layer::Place;
+use crate::driver_files::{InjectError, InjectReport, Inventory, Request};
+use crate::kernel::kmsg_writer::KernelLog;
+use crate::status;
+use crate::status::{Board, with_evidence};
+use image::config::Config;
+use image::layout;
+use image::manifest::{Manifest, Payload};
+use image::status::{Cache, Code, Finding, Injected, Resolved};
+use image::text::chain;
+use nix::mount::{MsFlags, mount};
+use std::fs;
+use std::path::Path;
+
+/// What the container asks for.
+///
+/// # Errors
+/// The finding that names a capability that does not exist.
+pub fn request(config: &Config) -> Result<Request, Finding> {
+    Request::of_config(config).map_err(|error| {
+        let hint = "correct NVIDIA_DRIVER_CAPABILITIES in the image's or the configuration's environment";
+        status::error(Code::ConfigInvalid, error.to_string(), hint)
+    })
+}
+
+/// Builds the layer of driver files that goes above the image. `None` when the image cannot use them; the board says
+/// why.
+///
+/// # Errors
+/// The finding that says why it cannot be built.
+pub fn layer(manifest: &Manifest, request: &Request, board: &Board) -> Result<Option<InjectReport>, Finding> {
+    let upper = Path::new(layout::ROOT_SCRATCH).join("upper");
+    let directories =
+        [layout::DRIVER_LAYER, layout::DRIVER_NAMES, layout::DRIVER_MASKS, layout::DRIVER_FILES];
+    for directory in directories {
+        fs::create_dir_all(directory).map_err(|error| failed(Code::InjectFailed, &error.to_string()))?;
+    }
+    let root = open(layout::ROOT_LOWER)?;
+    let (driver, upper) = (open(manifest.payload_root())?, open(&upper.to_string_lossy())?);
+    let inventory = Inventory::of_manifest(manifest);
+    let plain = manifest.payload == Payload::Files;
+    let place = if plain {
+        Place::Links(Path::new(layout::DRIVER_LAYER))
+    } else {
+        Place::Names { names: Path::new(layout::DRIVER_NAMES), masks: Path::new(layout::DRIVER_MASKS) }
+    };
+    let made = driver_files::layer::layer(&root, &driver, &inventory, request, place, Some(&upper));
+    let report = told(made, board)?;
+    if report.is_some() && !plain {
+        mount_files()?;
+    }
+    Ok(report)
+}
+
+/// The lower layers of a container's overlay that hold the driver, highest first.
+pub fn layers(manifest: &Manifest) -> Vec<&'static str> {
+    if manifest.payload == Payload::Files {
+        vec![layout::DRIVER_LAYER]
+    } else {
+        vec![layout::DRIVER_MASKS, layout::DRIVER_FILES]
+    }
+}
+
+/// Gives the names their content. An overlay of its own: what the image's file system says of itself is not asked for
+/// content in other layers, as it would be in one with the image.
+fn mount_files() -> Result<(), Finding> {
+    let options = format!("lowerdir={}::{},metacopy=on", layout::DRIVER_NAMES, layout::PAYLOAD_MOUNT);
+    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NODEV;
+    let mut log = KernelLog::here();
+    mount(Some("overlay"), layout::DRIVER_FILES, Some("overlay"), flags, Some(options.as_str())).map_err(|errno| {
+        let message = format!("the driver's files cannot be a layer ({options}): {errno}");
+        let hint = "boot the kernel that build-initrd wrote beside the initrd (Linux 6.5 or later), or build it with --payload files";
+        with_evidence(status::error(Code::InjectFailed, message, hint), log.lines())
+    })
+}
+
+/// Copies the driver's files into a root that is written to. `None` as with [`layer`].
+///
+/// # Errors
+/// The finding that says why it cannot be done.
+pub fn copy(manifest: &Manifest, request: &Request, board: &Board) -> Result<Option<InjectReport>, Finding> {
+    let (root, driver) = (open(layout::ROOT_MERGED)?, open(manifest.payload_root())?);
+    told(driver_files::copy::copy(&root, &driver, &Inventory::of_manifest(manifest), request), board)
+}
+
+/// The loader cache of the assembled root, and what the loader will find.
+///
+/// # Errors
+/// The finding that says what cannot be written.
+pub fn complete(request: &Request, report: &mut InjectReport, board: &Board) -> Result<(), Finding> {
+    let root = open(layout::ROOT_MERGED)?;
+    driver_files::complete(&root, request, report)
+        .map_err(|error| failed(Code::CacheFailed, &chain(&error)))?;
+    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    let cache = report.cache.as_ref().map(|cache| Cache {
+        entries: count(cache.entries),
+        bytes: cache.bytes as u64,
+        links: count(cache.links.len()),
+    });
+    let resolved = report.resolved.iter().map(|item| Resolved {
+        name: item.soname.clone(),
+        path: item.file.clone(),
+        version: item.version.clone(),
+        ours: item.expected,
+    });
+    let resolved = resolved.collect();
+    board.update(|status| (status.cache, status.resolved) = (cache, resolved));
+    let warnings = report.cache.iter().flat_map(|cache| &cache.warnings);
+    warnings.for_each(|warning| log::debug!("loader cache: {warning}"));
+    report.findings.drain(..).for_each(|finding| board.finding(finding));
+    Ok(())
+}
+
+/// A failed injection as a finding; that the image cannot use the driver's files is a warning.
+pub fn finding(error: InjectError) -> Finding {
+    match error {
+        InjectError::Refused(finding) => *finding,
+        InjectError::NoGlibc { .. } => {
+            let hint = "use an image with glibc (Debian, Ubuntu, RHEL, distroless), or add glibc to this one";
+            status::warning(Code::ImageHasNoGlibc, chain(&error), hint)
+        }
+        InjectError::NoSpace { .. } => failed(Code::NoSpace, &chain(&error)),
+        error => failed(Code::InjectFailed, &chain(&error)),
+    }
+}
+
+/// Puts the outcome of an injection on the board.
+fn told(result: Result<InjectReport, InjectError>, board: &Board) -> Result<Option<InjectReport>, Finding> {
+    let mut report = match result {
+        Ok(report) => report,
+        Err(error) => {
+            let finding = finding(error);
+            if finding.code == Code::ImageHasNoGlibc {
+                board.finding(finding);
+                return Ok(None);
+            }
+            return Err(finding);
+        }
+    };
+    report.warnings.iter().for_each(|warning| log::warn!("inject: {warning}"));
+    report.findings.drain(..).for_each(|finding| board.finding(finding));
+    let injected = report.items.iter().map(|item| Injected {
+        path: item.path.clone(),
+        link: matches!(item.kind, driver_files::ItemKind::Link).then(|| item.target.clone()),
+    });
+    board.update(|status| status.injected = injected.collect());
+    Ok(Some(report))
+}
+
+fn open(path: &str) -> Result<RootDir, Finding> {
+    RootDir::open(Path::new(path)).map_err(|error: RootError| failed(Code::InjectFailed, &chain(&error)))
+}
+
+fn failed(code: Code, what: &str) -> Finding {
+    let (message, hint) = match code {
+        Code::NoSpace => (
+            what.to_owned(),
+            "give the root's disk more room, or boot with an overlay (gpu_initrd.upper=tmpfs): then nothing is copied",
+        ),
+        Code::CacheFailed => (
+            format!("the loader cache cannot be written: {what}"),
+            "the container's programs may not find the driver; the message names the path that is in the way",
+        ),
+        _ => (
+            format!("driver files cannot be put into the container: {what}"),
+            "the message names the path; an image with a broken /usr/lib or /etc cannot be given a driver",
+        ),
+    };
+    status::error(code, message, hint)
+}

@@ -1,0 +1,191 @@
+//! Driver files that the image brings along: of another version, left over, or stubs.
+//!
+//! They are told by the names that the driver gives its libraries and by SONAME, and looked for wherever the
+//! container's loader would look.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use image::config::DriverFiles;
+use image::elf;
+use image::status::Finding;
+
+use super::destination::{Loader, Places};
+use super::inventory::{Inventory, is_driver_library, is_driver_program, version_of};
+use super::plan::searched;
+use super::request::Request;
+use super::{InjectError, cuda_compat, icd, notice};
+use crate::confined_fs::{DirEntry, Kind, RootDir};
+
+/// Files found. A hostile image could have one per name.
+const MAX_FOUND: usize = 4096;
+/// Libraries that are opened for their SONAME. The largest images have about 6000.
+const MAX_OPENED: usize = 16_384;
+/// Subdirectories for better processors that are looked into, in one directory. glibc knows four.
+const MAX_HWCAPS: usize = 64;
+/// Bytes of a library. Only its headers are read.
+const MAX_LIBRARY: u64 = 1 << 40;
+
+/// A driver file of the image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Foreign {
+    /// Where it is.
+    pub path: PathBuf,
+    /// The driver version in its name, or in that of the file that it leads to.
+    pub version: Option<String>,
+}
+
+/// What was decided about the image's own driver files.
+#[derive(Debug, Default)]
+pub struct Decided {
+    /// Those that are to be hidden.
+    pub masks: Vec<PathBuf>,
+    /// The compatibility libraries that are to be used.
+    pub compat_dir: Option<PathBuf>,
+    /// What there is to say.
+    pub findings: Vec<Finding>,
+}
+
+/// Looks for driver files of the image, and decides by policy. Ours are the paths that an earlier injection made, and
+/// those that this one will: what the image has there is reported, and replaced anyway.
+///
+/// # Errors
+/// [`InjectError::Refused`] when there are some and the policy refuses them.
+pub fn decide(
+    root: &RootDir,
+    places: &Places,
+    inventory: &Inventory,
+    request: &Request,
+    (earlier, planned): (&BTreeSet<PathBuf>, &BTreeSet<PathBuf>),
+    icds: &icd::Ours,
+    warnings: &mut Vec<String>,
+) -> Result<Decided, InjectError> {
+    let driver = inventory.version.as_deref();
+    let mut decided = Decided::default();
+    let dirs = searched(root, places, request);
+    if let Some(driver) = driver {
+        let has_cache = matches!(places.loader, Loader::Glibc(_));
+        for decision in cuda_compat::decide(root, &dirs, driver, has_cache) {
+            decided.findings.push(notice::compat(&decision, driver));
+            if decision.used {
+                decided.compat_dir = Some(decision.dir);
+            }
+        }
+    }
+    let mut found = find(root, &dirs, earlier, decided.compat_dir.as_slice(), warnings);
+    found.extend(beside(root, request, icds, &earlier.union(planned).cloned().collect()));
+    // The very driver, where it belongs.
+    found.retain(|file| !planned.contains(&file.path) || file.version.as_deref() != driver);
+    match (notice::bundled(&found, request.driver_files, driver), request.driver_files) {
+        (Some(finding), DriverFiles::Refuse) => return Err(InjectError::Refused(Box::new(finding))),
+        (finding, DriverFiles::Mask) => {
+            decided.findings.extend(finding);
+            let masks = found.into_iter().map(|file| file.path).filter(|path| !planned.contains(path));
+            decided.masks = masks.collect();
+        }
+        (finding, _) => decided.findings.extend(finding),
+    }
+    Ok(decided)
+}
+
+/// What would be taken beside, or instead of, what the container gets: files of graphics loaders for the same libraries, and programs of
+/// the same names. `ours` are the paths of what it gets.
+pub fn beside(root: &RootDir, request: &Request, icds: &icd::Ours, ours: &BTreeSet<PathBuf>) -> Vec<Foreign> {
+    let mut found = icds.doubled(root, ours, &request.named_files);
+    let names = ours.iter().filter_map(|path| path.file_name()).filter(|name| is_driver_program(name));
+    let names: BTreeSet<&OsStr> = names.collect();
+    let dirs: BTreeSet<PathBuf> = request.program_dirs().filter_map(|dir| root.canonical(dir).ok()).collect();
+    let paths = dirs.iter().flat_map(|dir| names.iter().map(move |name| dir.join(name)));
+    // A script of that name is somebody's own.
+    let is_program =
+        |path: &PathBuf| root.open_file(path, MAX_LIBRARY).is_ok_and(|file| elf::read(&file).is_ok());
+    let programs = paths.filter(|path| !ours.contains(path)).filter(is_program);
+    found.extend(programs.map(|path| Foreign { version: None, path }));
+    found
+}
+
+/// Finds the driver files in `dirs`, and in their subdirectories for better processors, that are not among `ours`.
+/// Directories in `except` are left out.
+pub fn find(
+    root: &RootDir,
+    dirs: &[PathBuf],
+    ours: &BTreeSet<PathBuf>,
+    except: &[PathBuf],
+    warnings: &mut Vec<String>,
+) -> Vec<Foreign> {
+    let mut seen = BTreeSet::new();
+    let mut found = Vec::new();
+    let mut opened = 0;
+    // The subdirectories come last.
+    let mut dirs: VecDeque<(PathBuf, bool)> = dirs.iter().map(|dir| (dir.clone(), true)).collect();
+    while let Some((dir, is_base)) = dirs.pop_front() {
+        let Ok(dir) = root.canonical(&dir) else { continue };
+        if except.contains(&dir) || !seen.insert(dir.clone()) {
+            continue;
+        }
+        if is_base {
+            dirs.extend(hwcaps_of(root, &dir).into_iter().map(|dir| (dir, false)));
+        }
+        let entries = match root.list(&dir) {
+            Ok(entries) => entries,
+            Err(error) if error.is_not_found() => continue,
+            Err(error) => {
+                warnings.push(format!("driver files of the image may be left in {}: {error}", dir.display()));
+                continue;
+            }
+        };
+        for entry in entries {
+            let path = dir.join(&entry.name);
+            if found.len() < MAX_FOUND
+                && !ours.contains(&path)
+                && is_drivers(root, &path, &entry, &mut opened)
+            {
+                let version = version_at(root, &path, &entry.name);
+                found.push(Foreign { path, version });
+            }
+        }
+    }
+    if opened > MAX_OPENED {
+        let text = format!("more than {MAX_OPENED} libraries: of the rest, only the names were looked at");
+        warnings.push(text);
+    }
+    found.sort_by(|a, b| a.path.cmp(&b.path));
+    found
+}
+
+/// The subdirectories of a library directory for better processors.
+fn hwcaps_of(root: &RootDir, dir: &Path) -> Vec<PathBuf> {
+    let parent = dir.join("glibc-hwcaps");
+    let entries = root.list(&parent).unwrap_or_default();
+    entries.into_iter().take(MAX_HWCAPS).map(|entry| parent.join(entry.name)).collect()
+}
+
+/// Anything under a driver's name, and libraries under another name with a driver's SONAME: `ldconfig` would make the
+/// link that programs ask for.
+fn is_drivers(root: &RootDir, path: &Path, entry: &DirEntry, opened: &mut usize) -> bool {
+    if entry.kind == Kind::Directory {
+        return false;
+    }
+    if is_driver_library(&entry.name) {
+        return true;
+    }
+    let name = entry.name.as_bytes();
+    let library =
+        entry.kind == Kind::File && name.starts_with(b"lib") && name.windows(3).any(|w| w == b".so");
+    if !library {
+        return false;
+    }
+    *opened += 1;
+    *opened <= MAX_OPENED && soname(root, path).is_some_and(|soname| is_driver_library(&soname))
+}
+
+fn soname(root: &RootDir, path: &Path) -> Option<OsString> {
+    let file = root.open_file(path, MAX_LIBRARY).ok()?;
+    elf::read(&file).ok()?.soname.map(OsString::from_vec)
+}
+
+fn version_at(root: &RootDir, path: &Path, name: &OsStr) -> Option<String> {
+    version_of(name).or_else(|| version_of(root.canonical(path).ok()?.file_name()?))
+}

@@ -1,0 +1,155 @@
+//! CUDA's forward compatibility: newer user-space libraries that an image brings along for older drivers.
+//!
+//! They are another version of driver files, on purpose. NVIDIA's rule decides: they are used when they are newer than
+//! the driver and allow its branch, by the note in their libcuda; one without a note is used when its branch is newer.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use image::elf::{self, Compat};
+use image::requirement::branch;
+
+use super::inventory::version_of;
+use crate::confined_fs::{Kind, RootDir};
+use crate::ldcache::compare_names;
+use std::os::unix::ffi::OsStrExt;
+
+/// CUDA's directories are below these: `/usr/local/cuda`, `/usr/local/cuda-12.8`, `/opt/cuda`.
+const PARENTS: [&str; 2] = ["/usr/local", "/opt"];
+/// In a directory of compatibility libraries, images keep them one deeper: those of NGC make the link `lib` to `lib.real` when they start.
+const DEEPER: [&str; 3] = ["", "lib", "lib.real"];
+/// Where environments of conda have the package cuda-compat.
+const CONDA: [&str; 2] = ["/opt/conda/cuda-compat", "/opt/conda/envs"];
+/// Environments of conda that are looked at.
+const MAX_ENVIRONMENTS: usize = 32;
+/// Bytes of a libcuda. Only headers and the note are read.
+const MAX_LIBRARY: u64 = 4 << 30;
+/// Compatibility directories looked at.
+const MAX_DIRS: usize = 32;
+
+/// What was decided about one directory of compatibility libraries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// The directory, without links on the way.
+    pub dir: PathBuf,
+    /// Driver version of its libcuda.
+    pub version: String,
+    /// Whether its libraries are to be used.
+    pub used: bool,
+    /// Why.
+    pub reason: String,
+}
+
+/// Decides about every directory of compatibility libraries, wherever CUDA has them and among `searched`, the directories that the
+/// container's loader searches. At most one is used: the newest. None is, where the loader has no cache that could prefer it.
+pub fn decide(root: &RootDir, searched: &[PathBuf], driver: &str, has_cache: bool) -> Vec<Decision> {
+    let found = directories(root, searched);
+    let mut decisions: Vec<Decision> =
+        found.into_iter().filter_map(|dir| look_at(root, dir, driver)).collect();
+    for decision in decisions.iter_mut().filter(|decision| decision.used && !has_cache) {
+        decision.used = false;
+        decision.reason = "the image's loader has no cache by which it could be preferred".into();
+    }
+    let version = |d: &Decision| d.version.clone();
+    let newest = decisions.iter().filter(|d| d.used).map(version);
+    let newest = newest.max_by(|a, b| compare_names(a.as_bytes(), b.as_bytes()));
+    let mut taken = false;
+    for decision in decisions.iter_mut().filter(|decision| decision.used) {
+        if taken || Some(&decision.version) != newest.as_ref() {
+            decision.used = false;
+            decision.reason = "another one is newer".into();
+        } else {
+            taken = true;
+        }
+    }
+    decisions
+}
+
+/// `/usr/local/cuda*/compat*` and their like, each once.
+fn directories(root: &RootDir, searched: &[PathBuf]) -> BTreeSet<PathBuf> {
+    let named = |parent: &Path, start: &[u8]| -> Vec<PathBuf> {
+        let entries = root.list(parent).unwrap_or_default().into_iter();
+        let dirs = entries.filter(|entry| matches!(entry.kind, Kind::Directory | Kind::Link));
+        dirs.filter(|entry| entry.name.as_bytes().starts_with(start))
+            .map(|entry| parent.join(entry.name))
+            .collect()
+    };
+    let cuda = PARENTS.iter().flat_map(|parent| named(Path::new(parent), b"cuda"));
+    let [conda, environments] = CONDA.map(Path::new);
+    let environments = named(environments, b"").into_iter().take(MAX_ENVIRONMENTS);
+    let conda = environments.map(|dir| dir.join("cuda-compat")).chain([conda.to_owned()]);
+    let dirs = cuda.flat_map(|dir| named(&dir, b"compat")).chain(conda);
+    let dirs = dirs.flat_map(|dir| DEEPER.map(|name| dir.join(name)));
+    let searched = searched.iter().filter(|dir| is_of_compat(dir)).cloned();
+    searched.chain(dirs).filter_map(|dir| root.canonical(&dir).ok()).take(MAX_DIRS).collect()
+}
+
+/// Whether a name in the path says that the libraries are compatibility libraries.
+fn is_of_compat(dir: &Path) -> bool {
+    dir.iter().any(|name| name == "compat" || name == "cuda-compat")
+}
+
+fn look_at(root: &RootDir, dir: PathBuf, driver: &str) -> Option<Decision> {
+    let names = root.list(&dir).ok()?.into_iter().filter(|entry| entry.kind == Kind::File);
+    let is_cuda = |name: &OsString| name.as_bytes().starts_with(b"libcuda.so.");
+    let versions = names.filter(|e| is_cuda(&e.name)).filter_map(|e| Some((version_of(&e.name)?, e.name)));
+    let (version, name) = versions.max_by(|a, b| compare_names(a.0.as_bytes(), b.0.as_bytes()))?;
+    let note = root.open_file(&dir.join(name), MAX_LIBRARY).ok().map(|file| elf::cuda_compat(&file));
+    let (used, reason) = match note {
+        _ if !can_be_named(&dir) => (false, "ld.so.conf cannot name its directory".into()),
+        Some(Ok(note)) => rule(note.as_ref(), &version, driver),
+        Some(Err(error)) => (false, error.to_string()),
+        None => (false, "its libcuda cannot be read".into()),
+    };
+    Some(Decision { dir, version, used, reason })
+}
+
+/// Whether a line of any glibc's ld.so.conf can hold the path.
+fn can_be_named(dir: &Path) -> bool {
+    let fits = |c: char| !c.is_control() && !c.is_whitespace() && !matches!(c, '#' | '=');
+    dir.to_str().is_some_and(|text| text.chars().all(fits))
+}
+
+/// NVIDIA's rule.
+fn rule(note: Option<&Compat>, version: &str, driver: &str) -> (bool, String) {
+    let Some(our_branch) = branch(driver) else {
+        return (false, format!("{driver} is no driver version"));
+    };
+    if compare_names(version.as_bytes(), driver.as_bytes()).is_le() {
+        return (false, format!("it is not newer than the driver, {driver}"));
+    }
+    match note.map(|note| note.drivers.as_slice()) {
+        Some(allowed) if allowed.contains(&our_branch) => {
+            (true, format!("it allows drivers of {our_branch}"))
+        }
+        Some(allowed) if !allowed.is_empty() => {
+            let list: Vec<String> = allowed.iter().take(16).map(u32::to_string).collect();
+            (false, format!("it allows drivers of {}, not {our_branch}", list.join(", ")))
+        }
+        _ if branch(version).is_some_and(|branch| branch > our_branch) => {
+            (true, format!("it is of a newer branch than {our_branch}, and names none that it allows"))
+        }
+        _ => (false, format!("it is of the driver's branch, {our_branch}, and names none that it allows")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nvidias_rule_decides() {
+        let note = |drivers: &[u32]| Compat { cuda_version: "13.1".into(), drivers: drivers.to_vec() };
+        let used = |note: Option<&Compat>, version, driver| rule(note, version, driver).0;
+        let allowing = note(&[535, 550, 570]);
+        assert!(used(Some(&allowing), "590.44.01", "550.163.01"));
+        assert!(!used(Some(&allowing), "590.44.01", "565.57.01"), "the branch is not allowed");
+        assert!(!used(Some(&allowing), "550.54.15", "550.163.01"), "older than the driver");
+        assert!(!used(Some(&allowing), "550.163.01", "550.163.01"), "the same");
+        assert!(used(Some(&allowing), "550.200.01", "550.163.01"), "newer, of an allowed branch");
+        assert!(used(None, "590.44.01", "550.163.01"));
+        assert!(!used(None, "550.200.01", "550.163.01"), "majors are compared without a note");
+        assert!(used(Some(&note(&[])), "590.44.01", "550.163.01"));
+    }
+}

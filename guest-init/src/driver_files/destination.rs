@@ -1,0 +1,116 @@
+//! Where in a container the driver's files go: told by the loaders that are there, never by a distribution's name.
+
+use std::path::{Path, PathBuf};
+
+use crate::confined_fs::{Kind, RootDir};
+use crate::ldcache::{Machine, Platform};
+
+/// Where programs go.
+const BIN_DIR: &str = "/usr/bin";
+/// Stores of Nix and Guix: their loaders read no cache of the system, and look into [`RUN_LINK`] where the program
+/// was built to.
+const STORES: [&str; 2] = ["/nix/store", "/gnu/store"];
+/// Where programs of Nix look for a driver.
+pub const RUN_LINK: &str = "/run/opengl-driver";
+/// What [`RUN_LINK`] points to: a directory with nothing but the driver, since one with the container's other
+/// libraries would mix two glibcs.
+pub const STORE_DIR: &str = "/var/lib/gpu-initrd/opengl-driver";
+/// The library of gcompat, which lets musl's loader run programs of glibc.
+const GCOMPAT: [&str; 2] = ["/lib/libgcompat.so.0", "/usr/lib/libgcompat.so.0"];
+
+/// The places of one container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Places {
+    /// Directories of libraries, the one of the container's main loader first.
+    pub libraries: Vec<PathBuf>,
+    /// Directory of 32-bit libraries, where there is a loader for them.
+    pub libraries32: Option<PathBuf>,
+    /// Directory of programs.
+    pub programs: PathBuf,
+    /// Who loads the libraries in the first of the directories.
+    pub loader: Loader,
+    /// Whether programs of Nix or Guix are there.
+    pub store: bool,
+}
+
+/// Who loads libraries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Loader {
+    /// glibc's, with its cache.
+    Glibc(Box<Platform>),
+    /// musl's, with gcompat.
+    Musl,
+    /// Only loaders in a store, each for its own programs.
+    Store,
+}
+
+impl Places {
+    /// The version of glibc that loads the libraries, where it is known.
+    pub fn glibc(&self) -> Option<(u32, u32)> {
+        match &self.loader {
+            Loader::Glibc(platform) => platform.glibc,
+            Loader::Musl | Loader::Store => None,
+        }
+    }
+
+    /// Looks for the loaders of `root`. `None`: there is none that could load the driver's libraries.
+    pub fn of(root: &RootDir) -> Option<Self> {
+        let store = STORES.iter().any(|dir| is_directory(root, dir));
+        // Canonical, as everything that is compared with what is found in the root.
+        let store_dir = || root.canonical_as_far(&Path::new(STORE_DIR).join("lib"));
+        // A glibc in the store is that of the store's programs alone.
+        let platform = Platform::detect(root)
+            .filter(|platform| !STORES.iter().any(|store| platform.lib_dir.starts_with(store)));
+        let loader = match platform {
+            Some(platform) => Loader::Glibc(Box::new(platform)),
+            None if GCOMPAT.iter().any(|path| is_file(root, path)) => Loader::Musl,
+            None if store => Loader::Store,
+            None => return None,
+        };
+        let main = match &loader {
+            Loader::Glibc(platform) => Some(platform.lib_dir.clone()),
+            Loader::Musl => Some(root.canonical_as_far(Path::new("/usr/lib"))),
+            Loader::Store => None,
+        };
+        let libraries32 = match &loader {
+            Loader::Glibc(platform) if platform.machine == Machine::X86_64 => {
+                Platform::detect_for(root, Machine::I386).map(|platform| platform.lib_dir)
+            }
+            _ => None,
+        };
+        Some(Self {
+            libraries: main.into_iter().chain(store.then(store_dir)).collect(),
+            libraries32,
+            programs: root.canonical_as_far(Path::new(BIN_DIR)),
+            loader,
+            store,
+        })
+    }
+}
+
+/// What loads the libraries of a container, in words.
+pub fn libc(root: &RootDir) -> String {
+    libc_at(root, Places::of(root).as_ref())
+}
+
+/// [`libc`], for a container whose places are known.
+pub(crate) fn libc_at(root: &RootDir, places: Option<&Places>) -> String {
+    match places.map(|places| &places.loader) {
+        Some(Loader::Glibc(platform)) => match platform.glibc {
+            Some((major, minor)) => format!("glibc {major}.{minor}"),
+            None => "glibc".into(),
+        },
+        Some(Loader::Musl) => "musl with gcompat".into(),
+        Some(Loader::Store) => "store of Nix or Guix".into(),
+        None if is_file(root, &format!("/lib/ld-musl-{}.so.1", std::env::consts::ARCH)) => "musl".into(),
+        None => "none".into(),
+    }
+}
+
+fn is_directory(root: &RootDir, path: &str) -> bool {
+    root.stat(Path::new(path)).is_ok_and(|stat| stat.kind == Kind::Directory)
+}
+
+fn is_file(root: &RootDir, path: &str) -> bool {
+    root.stat(Path::new(path)).is_ok_and(|stat| stat.kind == Kind::File)
+}

@@ -1,0 +1,130 @@
+//! The driver as a lower layer, laid out as the container needs it: hard links beside the driver's plain files, or, for a
+//! driver on a file system of its own, files without content that stand for its own.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::loader_setup::mask;
+use super::plan::{MAX_FILE, in_driver};
+use super::{InjectError, InjectReport, Inventory, PlannedFile, Request, plan, text};
+use crate::confined_fs::{Kind, RootDir, RootError};
+
+/// Where a layer is built. The directories are empty or hold an earlier layer.
+#[derive(Debug, Clone, Copy)]
+pub enum Place<'a> {
+    /// One tree, on the file system of the driver: its files are hard links. On another one they are copied, with a
+    /// warning: in a guest that is memory.
+    Links(&'a Path),
+    /// For a driver on a file system of its own.
+    Names {
+        /// Files that stand for the driver's ([`RootDir::stand_in`]). With the driver as a data-only layer below it, this
+        /// tree becomes one overlay.
+        names: &'a Path,
+        /// The whiteouts, for a layer of their own above that overlay, which would swallow them.
+        masks: &'a Path,
+    },
+}
+
+/// Builds the layer for the container `root`.
+///
+/// The caller puts the layer **above** the container's image in the overlay: it also holds whiteouts that
+/// hide other versions of the same files. `upper`, if there is one, is the overlay's upper layer from an earlier boot:
+/// what stands there at the place of a driver's file is hidden, since it would win.
+///
+/// # Errors
+/// [`InjectError`]; the layer is then incomplete and must not be mounted.
+pub fn layer(
+    root: &RootDir,
+    driver: &RootDir,
+    inventory: &Inventory,
+    request: &Request,
+    place: Place,
+    upper: Option<&RootDir>,
+) -> Result<InjectReport, InjectError> {
+    let plan = plan(root, driver, inventory, request, &BTreeSet::new())?;
+    let paths = plan.paths();
+    let mut report = plan.report;
+    let (names, masks) = match place {
+        Place::Links(tree) => (tree, tree),
+        Place::Names { names, masks } => (names, masks),
+    };
+    let (layer, masks) = (RootDir::open(names).map_err(in_layer)?, RootDir::open(masks).map_err(in_layer)?);
+    let mut copied = 0_usize;
+    for file in &plan.files {
+        make_parent(&layer, root, &file.to)?;
+        let made = match place {
+            Place::Links(_) => link(&layer, driver, file, &mut copied)?,
+            Place::Names { .. } => {
+                layer.stand_in(&file.to, &file.from, file.size, file.mode).map_err(in_layer)?;
+                true
+            }
+        };
+        report.changed += usize::from(made);
+    }
+    if copied > 0 {
+        let text = format!("{copied} driver files copied: the layer is not on the file system of the driver");
+        report.warnings.push(text);
+    }
+    for (path, target) in &plan.links {
+        make_parent(&layer, root, path)?;
+        if layer.read_link(path).is_ok_and(|old| old.as_os_str() == target) {
+            continue;
+        }
+        layer.symlink(target, path).map_err(in_layer)?;
+        report.changed += 1;
+    }
+    for path in &plan.masks {
+        make_parent(&masks, root, path)?;
+        match masks.whiteout(path) {
+            Ok(made) => {
+                report.changed += usize::from(made);
+                report.masked.push(text(path));
+            }
+            Err(error) => report.warnings.push(format!("{}: not hidden: {error}", path.display())),
+        }
+    }
+    let Some(upper) = upper else { return Ok(report) };
+    for path in paths {
+        match upper.lstat(&path) {
+            // A whiteout: the container removed it.
+            Ok(stat) if stat.kind == Kind::Other => drop(upper.remove_file(&path)),
+            Ok(stat) if stat.kind != Kind::Directory => mask(upper, &path, &mut report),
+            _ => {}
+        }
+    }
+    Ok(report)
+}
+
+/// A hard link, or a copy where there can be none. Returns whether anything had to be made.
+fn link(
+    layer: &RootDir,
+    driver: &RootDir,
+    file: &PlannedFile,
+    copied: &mut usize,
+) -> Result<bool, InjectError> {
+    match layer.hard_link(driver, &file.from, &file.to) {
+        Ok(made) => Ok(made),
+        Err(error) if cannot_link(&error) => {
+            let source = driver.open_file(&file.from, MAX_FILE).map_err(in_driver)?;
+            layer.stage(&file.to, &source, file.mode).map_err(in_layer)?;
+            layer.commit(&file.to).map_err(in_layer)?;
+            *copied += 1;
+            Ok(true)
+        }
+        Err(error) => Err(in_layer(error)),
+    }
+}
+
+/// In an overlay the owner and mode of a directory are those of the highest layer that has it.
+fn make_parent(layer: &RootDir, root: &RootDir, path: &Path) -> Result<(), InjectError> {
+    layer.mirror_dir_all(root, path.parent().unwrap_or(Path::new("/"))).map_err(in_layer)
+}
+
+/// Another file system, or one that has no hard links.
+fn cannot_link(error: &RootError) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EXDEV | libc::EPERM | libc::EMLINK | libc::EOPNOTSUPP))
+}
+
+fn in_layer(source: RootError) -> InjectError {
+    InjectError::Ours { place: "cannot build the driver layer", source }
+}

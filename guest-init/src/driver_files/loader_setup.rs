@@ -1,0 +1,193 @@
+//! The last step: the loader's configuration and cache in the container as its programs will see it, and the proof.
+
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use image::config::DriverFiles;
+
+use super::destination::{Loader, Places};
+use super::inventory::version_of;
+use super::plan::searched;
+use super::request::Request;
+use super::{InjectError, InjectReport, Item, ItemKind, Resolution, bundled, icd, musl, notice, text};
+use crate::confined_fs::RootDir;
+use crate::ldcache::{self, Machine, Resolved};
+
+/// The names that CUDA programs ask for. `libcuda.so` is what Triton and numba open.
+const CHECKED: [&str; 3] = ["libcuda.so.1", "libcuda.so", "libnvidia-ml.so.1"];
+/// Other versions of a driver file get this before their name, so that neither loader nor `ldconfig` takes
+/// them for a library. They can be renamed back.
+const MASKED: &str = ".gpu-initrd-masked.";
+/// Bytes of a file name, less those that number it.
+const MAX_NAME: usize = 250;
+/// Files that one name may have hidden over the boots.
+const MAX_HIDDEN: usize = 100;
+
+/// Puts the links right that something above the driver's files hides, makes sure that the directory of libraries is
+/// searched, writes the loader cache of `root`, and asks which files its loader opens.
+///
+/// # Errors
+/// [`InjectError`] when the cache, or what it is made from, cannot be written.
+pub fn complete(root: &RootDir, request: &Request, report: &mut InjectReport) -> Result<(), InjectError> {
+    let Some(places) = Places::of(root) else { return Ok(()) };
+    if request.driver_files != DriverFiles::Keep {
+        repair_links(root, report);
+    }
+    later_driver(root, &places, request, report)?;
+    report.findings.extend(notice::hidden(root, report));
+    let dir = PathBuf::from(&report.lib_dir);
+    match &places.loader {
+        Loader::Glibc(platform) => {
+            // What is to be used above the driver stands before it.
+            let mut keep: Vec<PathBuf> = report.compat_dir.iter().map(PathBuf::from).collect();
+            keep.extend((!platform.is_default_dir(root, &dir)).then_some(dir));
+            report.changed += usize::from(ldcache::keep_directories(root, platform, &keep)?);
+            let cache = ldcache::build_for(root, platform)?;
+            report.changed += cache.report.links.len();
+            report.changed += usize::from(cache.write(root)?);
+            report.cache = Some(cache.report);
+        }
+        Loader::Musl => report.changed += usize::from(musl::keep_directory(root, &dir)?),
+        Loader::Store => {}
+    }
+    if places.store {
+        let only = places.loader == Loader::Store;
+        report.findings.push(notice::store(request, root, only));
+    }
+    if places.loader != Loader::Store {
+        let built_in = (request.rpath(root), request.runpath(root));
+        report.resolved = CHECKED.map(|name| check(root, name, &places, request, &built_in, report)).into();
+    }
+    let shadowed =
+        report.resolved.iter().filter(|found| !found.expected && is_injected(&found.soname, report));
+    let shadowed: Vec<_> = shadowed.map(notice::shadowed).collect();
+    report.findings.extend(shadowed);
+    Ok(())
+}
+
+/// Links that `ldconfig` made for another version in a container of an earlier boot.
+fn repair_links(root: &RootDir, report: &mut InjectReport) {
+    for item in report.items.iter().filter(|item| item.kind == ItemKind::Link) {
+        let (path, target) = (Path::new(&item.path), Path::new(&item.target));
+        if root.read_link(path).is_ok_and(|old| old == target) {
+            continue;
+        }
+        match root.symlink(target.as_os_str(), path) {
+            Ok(()) => report.changed += 1,
+            // A directory under a driver's name, say; the check of what is opened tells whether it matters.
+            Err(error) => report.warnings.push(error.to_string()),
+        }
+    }
+}
+
+/// A driver that a container of an earlier boot installed above the image.
+fn later_driver(
+    root: &RootDir,
+    places: &Places,
+    request: &Request,
+    report: &mut InjectReport,
+) -> Result<(), InjectError> {
+    if request.driver_files == DriverFiles::Keep {
+        return Ok(());
+    }
+    let ours: BTreeSet<PathBuf> = report.items.iter().map(|item| item.path.clone().into()).collect();
+    let except: Vec<PathBuf> = report.compat_dir.iter().map(PathBuf::from).collect();
+    let dirs = searched(root, places, request);
+    let mut found = bundled::find(root, &dirs, &ours, &except, &mut report.warnings);
+    let files = ours.iter().map(|path| (path.as_path(), root, path.as_path()));
+    found.extend(bundled::beside(root, request, &icd::Ours::of(files), &ours));
+    let finding = notice::bundled(&found, request.driver_files, report.version.as_deref());
+    match finding {
+        Some(finding) if request.driver_files == DriverFiles::Refuse => {
+            return Err(InjectError::Refused(Box::new(finding)));
+        }
+        finding => report.findings.extend(finding),
+    }
+    for file in found {
+        mask(root, &file.path, report);
+    }
+    Ok(())
+}
+
+/// Hides a file by another name, which neither the loader nor `ldconfig` takes for a library. What is hidden by that name
+/// already stays.
+pub(crate) fn mask(root: &RootDir, path: &Path, report: &mut InjectReport) {
+    let hidden = hidden_name(path);
+    let names = (0..MAX_HIDDEN).map(|number| match number {
+        0 => hidden.clone(),
+        number => [&*hidden, OsStr::new(&format!(".{number}"))].into_iter().collect(),
+    });
+    let free = names.into_iter().find(|name: &OsString| root.lstat(&path.with_file_name(name)).is_err());
+    match root.rename(path, &free.unwrap_or(hidden)) {
+        Ok(()) => {
+            report.changed += 1;
+            report.masked.push(text(path));
+        }
+        Err(error) => report.warnings.push(format!("{}: not hidden: {error}", path.display())),
+    }
+}
+
+/// The name by which the file at `path` is hidden.
+fn hidden_name(path: &Path) -> OsString {
+    let name = path.file_name().unwrap_or_default();
+    let mut hidden = OsString::from(MASKED);
+    // Loaders of graphics read whatever ends in the right letters.
+    let end = if icd::kind_of(path).is_some() { ".hidden" } else { "" };
+    if MASKED.len() + name.len() + end.len() <= MAX_NAME {
+        hidden.push(name);
+    } else {
+        // No room for the whole name: its start, and what tells it from others that start alike.
+        let mut hasher = DefaultHasher::new();
+        name.hash(&mut hasher);
+        hidden.push(OsStr::from_bytes(&name.as_bytes()[..MAX_NAME - MASKED.len() - end.len() - 17]));
+        hidden.push(format!(".{:016x}", hasher.finish()));
+    }
+    hidden.push(end);
+    hidden
+}
+
+fn check(
+    root: &RootDir,
+    soname: &str,
+    places: &Places,
+    request: &Request,
+    (rpath, runpath): &(Vec<PathBuf>, Vec<PathBuf>),
+    report: &InjectReport,
+) -> Resolution {
+    let library_path = request.library_path.as_deref();
+    let found: Option<Resolved> = match &places.loader {
+        Loader::Glibc(platform) => {
+            let platform = Some(&**platform);
+            let request =
+                ldcache::Request { library_path, rpath, runpath, machine: Machine::NATIVE, platform };
+            ldcache::resolve(root, soname, &request)
+        }
+        _ => musl::resolve(root, soname, library_path),
+    };
+    let is_ours = |file: &str| report.items.iter().any(|i| i.kind == ItemKind::File && i.path == file);
+    let is_compat = |file: &str| {
+        report.compat_dir.as_ref().is_some_and(|dir| Path::new(file).parent() == Some(Path::new(dir)))
+    };
+    let file = found.as_ref().map(|f| text(&f.file));
+    // On a better processor, the loader would take another copy.
+    let variants = found.iter().flat_map(|found| &found.variants).map(|variant| text(&variant.file));
+    let all_ours = file.iter().cloned().chain(variants).all(|file| is_ours(&file) || is_compat(&file));
+    Resolution {
+        soname: soname.to_owned(),
+        expected: file.is_some() && all_ours,
+        version: found.as_ref().and_then(|f| version_of(f.file.file_name()?)),
+        via: found.as_ref().map(|f| f.via),
+        path: found.map(|f| text(&f.path)),
+        file,
+    }
+}
+
+/// Whether the container was given the library that should answer to this name.
+fn is_injected(soname: &str, report: &InjectReport) -> bool {
+    let stem = soname.split_inclusive(".so").next().unwrap_or(soname);
+    let is_it = |item: &Item| item.path.rsplit('/').next().is_some_and(|name| name.starts_with(stem));
+    report.items.iter().any(is_it)
+}

@@ -1,0 +1,208 @@
+//! Gives a container the driver's user-space files: the same version as the kernel modules, where its loader
+//! looks.
+//!
+//! What there is ([`Inventory`]) and what the container asks for ([`Request`]) make a plan, which is carried out in one
+//! of two ways. A [`layer`](layer::layer) is a tree of hard links that becomes a lower layer of the container's
+//! overlay: nothing is copied and the image is not touched. A [`copy`](copy::copy) goes into a plain writable root. In
+//! both cases [`complete`] then writes the loader cache and asks which files the loader will open.
+
+pub(crate) mod bundled;
+pub mod copy;
+pub(crate) mod copy_record;
+pub(crate) mod cuda_compat;
+pub(crate) mod destination;
+mod directory;
+mod icd;
+mod inventory;
+pub mod layer;
+pub(crate) mod loader_setup;
+mod musl;
+pub(crate) mod notice;
+pub mod payload;
+mod plan;
+mod request;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+
+use image::manifest::ManifestError;
+use image::status::Finding;
+use serde::Serialize;
+
+use crate::confined_fs::RootError;
+use crate::ldcache::{CacheReport, LdCacheError, Via};
+
+pub use self::destination::{RUN_LINK, STORE_DIR, libc};
+pub use self::inventory::{Inventory, is_driver_program};
+pub use self::loader_setup::complete;
+pub use self::plan::{Plan, PlannedFile, plan};
+pub use self::request::{DEFAULT_PATH, Request};
+
+/// Why the driver's files could not be given to the container.
+#[derive(Debug, thiserror::Error)]
+pub enum InjectError {
+    /// Something in the container root failed.
+    #[error(transparent)]
+    Root(#[from] RootError),
+    /// Something in the driver directory or in the layer failed.
+    #[error("{place}")]
+    Ours {
+        /// Which of our own trees.
+        place: &'static str,
+        /// What failed. Its path is seen from that tree.
+        #[source]
+        source: RootError,
+    },
+    /// The container has no glibc, which the driver's libraries need.
+    #[error(
+        "no glibc in the container: expected libc.so.6 for this machine in /lib64, /usr/lib64, /lib, /usr/lib or \
+         their {triplet} subdirectory; use an image with glibc (not Alpine, not scratch)"
+    )]
+    NoGlibc {
+        /// Debian's name of this machine.
+        triplet: &'static str,
+    },
+    /// A directory stands where a file of the driver belongs, and has something in it.
+    #[error(
+        "{} in the container root: expected a place for a file of the driver, found a directory with something in it; remove it from the image",
+        path.display()
+    )]
+    DirectoryInTheWay {
+        /// Which path.
+        path: PathBuf,
+    },
+    /// There is nothing to inject.
+    #[error(
+        "no library for the container's machine among {found} files in {dir} of the driver; build the initrd for \
+         this machine and with the compute capability"
+    )]
+    NoLibraries {
+        /// Which directory.
+        dir: &'static str,
+        /// How many files were there.
+        found: usize,
+    },
+    /// The driver directory has a manifest that cannot be read.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// The driver directory holds no driver.
+    #[error(
+        "no driver in the driver directory: expected libcuda.so.VERSION or libnvidia-ml.so.VERSION in one of {searched}, or below nvidia in one of them{}",
+        link_out(outward.as_ref())
+    )]
+    NoDriver {
+        /// Where it was looked for.
+        searched: String,
+        /// A link of the driver's name that leads out of the directory, and what it says.
+        outward: Option<(PathBuf, PathBuf)>,
+    },
+    /// The driver directory holds more than one driver.
+    #[error("the driver directory holds files of several drivers: {found}; expected one version")]
+    DriverVersions {
+        /// Their versions.
+        found: String,
+    },
+    /// The container brings driver files along, and the policy refuses them.
+    #[error("{}", .0.message)]
+    Refused(Box<Finding>),
+    /// The root has no room.
+    #[error("no room for the driver's files in {}: {needed} bytes needed, {found} free", dir.display())]
+    NoSpace {
+        /// Where they belong.
+        dir: std::path::PathBuf,
+        /// Bytes that they take.
+        needed: u64,
+        /// Bytes that are free.
+        found: u64,
+    },
+    /// The loader cache could not be written.
+    #[error(transparent)]
+    Cache(#[from] LdCacheError),
+}
+
+/// Kind of an injected name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ItemKind {
+    /// A file of the driver.
+    File,
+    /// A link that the driver's files need.
+    Link,
+}
+
+/// One name that the container gets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Item {
+    /// Path in the container.
+    pub path: String,
+    /// What it is.
+    pub kind: ItemKind,
+    /// For a file its path in the driver directory, for a link what it points to.
+    pub target: String,
+    /// SONAME of a library.
+    pub soname: Option<String>,
+}
+
+/// Which file the container's loader opens for a name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Resolution {
+    /// The name asked for.
+    pub soname: String,
+    /// The path that the loader opens; nothing when it finds none.
+    pub path: Option<String>,
+    /// The file behind it.
+    pub file: Option<String>,
+    /// The driver version in the name of that file.
+    pub version: Option<String>,
+    /// How the loader gets there.
+    pub via: Option<Via>,
+    /// Whether it is the file that it should be: an injected one, or one of the compatibility libraries that were
+    /// chosen. If not, the container brings its own driver along.
+    pub expected: bool,
+}
+
+/// What the container got. Names are text, with what is not UTF-8 replaced: the report travels.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct InjectReport {
+    /// Version of the driver.
+    pub version: Option<String>,
+    /// What loads the container's libraries: `glibc 2.36`, `musl with gcompat`, `store of Nix or Guix`; where nothing can
+    /// load the driver's, `musl` or `none`.
+    pub libc: String,
+    /// Directory of the container's libraries.
+    pub lib_dir: String,
+    /// Whether the container has a store of Nix or Guix, and so needs the link [`RUN_LINK`].
+    pub store: bool,
+    /// Everything that the container gets, whether it had to be made or was there.
+    pub items: Vec<Item>,
+    /// Driver files of the image that are hidden.
+    pub masked: Vec<String>,
+    /// Files of an earlier driver that were removed.
+    pub removed: Vec<String>,
+    /// Directory of the CUDA compatibility libraries that are used.
+    pub compat_dir: Option<String>,
+    /// How many names were made or changed. 0 when everything was in place.
+    pub changed: usize,
+    /// The loader cache, once [`complete`] has run.
+    pub cache: Option<CacheReport>,
+    /// What the loader finds, once [`complete`] has run.
+    pub resolved: Vec<Resolution>,
+    /// What the operator should know.
+    pub findings: Vec<Finding>,
+    /// What was passed over and why.
+    pub warnings: Vec<String>,
+}
+
+fn link_out(link: Option<&(PathBuf, PathBuf)>) -> String {
+    let Some((path, target)) = link else { return String::new() };
+    format!(
+        "; {} is a link to {}, which is not in the directory: name one that has both, such as /",
+        path.display(),
+        target.display()
+    )
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}

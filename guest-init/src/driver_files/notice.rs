@@ -1,0 +1,204 @@
+//! What an injection has to say, as findings.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use image::capability::{Capability, Kind, TABLE};
+use image::config::DriverFiles;
+use image::status::{Code, Finding, Severity};
+
+use super::bundled::Foreign;
+use super::cuda_compat::Decision;
+use super::inventory::{DriverFile, Inventory, Place};
+use super::plan::{TooNew, is_named};
+use super::request::Request;
+use super::{InjectReport, ItemKind, Resolution, text};
+use crate::confined_fs::RootDir;
+use crate::status;
+
+/// Paths named in one finding.
+const MAX_NAMED: usize = 12;
+
+fn info(code: Code, message: impl Into<String>, hint: impl Into<String>) -> Finding {
+    Finding { severity: Severity::Info, ..status::warning(code, message, hint) }
+}
+
+/// Capabilities that the container names and the initrd does not carry.
+pub(crate) fn capabilities(inventory: &Inventory, request: &Request) -> Option<Finding> {
+    let carried = inventory.capabilities();
+    let missing: BTreeSet<Capability> = request.named.difference(&carried).copied().collect();
+    let names = |set: &BTreeSet<Capability>| set.iter().map(|c| c.name()).collect::<Vec<_>>().join(", ");
+    (!missing.is_empty()).then(|| {
+        status::warning(
+            Code::CapabilityMissing,
+            format!(
+                "the container asks for the driver capabilities {}, the initrd carries {}",
+                names(&missing),
+                names(&carried)
+            ),
+            format!(
+                "build the initrd with --capabilities {}",
+                names(&request.capabilities).replace(", ", ",")
+            ),
+        )
+    })
+}
+
+/// Driver files that the image's C library cannot load.
+pub(super) fn libc_too_old(found: &TooNew, (major, minor): (u32, u32), request: &Request) -> Option<Finding> {
+    let count = found.0.len();
+    if count == 0 {
+        return None;
+    }
+    let named = found.0.iter().filter(|(file, _)| is_named(file, request)).count();
+    let evidence = found.0.iter().take(MAX_NAMED);
+    let evidence =
+        evidence.map(|(file, (major, minor))| format!("{} needs glibc {major}.{minor}", text(&file.from)));
+    let message =
+        format!("the image has glibc {major}.{minor}, and {count} files of the driver need a newer one");
+    let finding = if named == 0 {
+        info(
+            Code::LibcTooOld,
+            format!("{message}: they are left out"),
+            "use a newer base for the image if they are needed",
+        )
+    } else {
+        let hint = "use a newer base for the image: what it asks for by NVIDIA_DRIVER_CAPABILITIES does not start in this one";
+        status::warning(Code::LibcTooOld, format!("{message}: {named} of them were asked for by name"), hint)
+    };
+    Some(status::with_evidence(finding, evidence.collect()))
+}
+
+/// Programs that every driver has for a capability, and this one not; and scripts in their place, which are left out.
+pub(crate) fn programs(inventory: &Inventory, request: &Request, scripts: &[&DriverFile]) -> Option<Finding> {
+    let carried = inventory.capabilities();
+    let is_asked =
+        |capability: &&Capability| request.capabilities.contains(capability) && carried.contains(capability);
+    let missing = TABLE.iter().filter(|row| row.required).filter_map(|row| {
+        let (Kind::Program(name), Some(capability)) = (row.kind, row.capabilities.iter().find(is_asked))
+        else {
+            return None;
+        };
+        let is_it = |file: &DriverFile| matches!(&file.place, Place::Program(found) if found == name);
+        (!inventory.files.iter().any(is_it))
+            .then(|| (capability, format!("{name} is missing (capability {capability})")))
+    });
+    let scripts = scripts.iter().filter_map(|file| {
+        let capability = file.capabilities.iter().find(is_asked)?;
+        Some((
+            capability,
+            format!("{} is a script, not the driver's program: it is left out", text(&file.from)),
+        ))
+    });
+    let found: Vec<(&Capability, String)> = missing.chain(scripts).collect();
+    if found.is_empty() {
+        return None;
+    }
+    let message = format!("{} of the driver's programs cannot be given to the container", found.len());
+    let hint =
+        "build the initrd from packages that have the driver's own programs; libraries are not concerned";
+    let is_named = found.iter().any(|(capability, _)| request.named.contains(capability));
+    let finding = if is_named {
+        status::warning(Code::DriverFileMissing, message, hint)
+    } else {
+        info(Code::DriverFileMissing, message, hint)
+    };
+    Some(status::with_evidence(finding, found.into_iter().map(|(_, line)| line).collect()))
+}
+
+/// Driver files of the image.
+pub(crate) fn bundled(found: &[Foreign], policy: DriverFiles, driver: Option<&str>) -> Option<Finding> {
+    if found.is_empty() {
+        return None;
+    }
+    let versions: BTreeSet<&str> = found.iter().filter_map(|file| file.version.as_deref()).collect();
+    let versions: Vec<&str> = versions.into_iter().collect();
+    let of = if versions.is_empty() { "unknown version".into() } else { versions.join(", ") };
+    let what = format!(
+        "the image brings {} driver files of {of} along, the guest's driver is {}",
+        found.len(),
+        driver.unwrap_or("unknown")
+    );
+    let mut evidence: Vec<String> = found.iter().take(MAX_NAMED).map(|file| text(&file.path)).collect();
+    if found.len() > MAX_NAMED {
+        evidence.push(format!("and {} more", found.len() - MAX_NAMED));
+    }
+    let remove = "remove them from the image: it needs no driver";
+    let finding = match policy {
+        DriverFiles::Mask => info(
+            Code::ImageBundlesDriver,
+            format!("{what}; they are hidden, and the guest's are used"),
+            remove,
+        ),
+        DriverFiles::Keep => status::warning(
+            Code::ImageBundlesDriver,
+            format!("{what}; they are left as they are (driver_files=keep)"),
+            format!("{remove}; or have them hidden: gpu_initrd.driver_files=mask"),
+        ),
+        DriverFiles::Refuse => status::error(
+            Code::ImageBundlesDriver,
+            format!("{what} (driver_files=refuse)"),
+            format!("{remove}; or have them hidden: gpu_initrd.driver_files=mask"),
+        ),
+    };
+    Some(status::with_evidence(finding, evidence))
+}
+
+/// What was decided about a directory of compatibility libraries.
+pub(crate) fn compat(decision: &Decision, driver: &str) -> Finding {
+    let (dir, version, reason) = (decision.dir.display(), &decision.version, &decision.reason);
+    let message = if decision.used {
+        format!("CUDA compatibility libraries {version} in {dir} are used above driver {driver}: {reason}")
+    } else {
+        format!("CUDA compatibility libraries {version} in {dir} are not used: {reason}")
+    };
+    info(Code::CudaCompat, message, "")
+}
+
+/// Driver files that the container does not see: an overlay's upper layer can have removed the directory they are in.
+pub(crate) fn hidden(root: &RootDir, report: &InjectReport) -> Option<Finding> {
+    let files = report.items.iter().filter(|item| item.kind == ItemKind::File);
+    let unseen = files.filter(|item| root.stat(Path::new(&item.path)).is_err());
+    let unseen: Vec<String> = unseen.take(MAX_NAMED).map(|item| item.path.clone()).collect();
+    (!unseen.is_empty()).then(|| {
+        let message = "driver files are not to be seen in the container: a directory on the way was removed in its upper layer";
+        let hint = "start the container with a fresh upper layer";
+        status::with_evidence(status::warning(Code::InjectFailed, message, hint), unseen)
+    })
+}
+
+/// A library that the loader takes from elsewhere.
+pub(crate) fn shadowed(resolution: &Resolution) -> Finding {
+    let found = resolution.path.as_deref().unwrap_or("nothing");
+    let version = resolution.version.as_deref().map(|version| format!(" ({version})")).unwrap_or_default();
+    status::warning(
+        Code::LibraryShadowed,
+        format!(
+            "the container's loader opens {found}{version} for {}, not the injected driver",
+            resolution.soname
+        ),
+        "remove the image's own driver files, or LD_LIBRARY_PATH from its environment, or have them hidden: gpu_initrd.driver_files=mask",
+    )
+}
+
+/// A store of Nix or Guix, and which programs find the driver there.
+pub(crate) fn store(request: &Request, root: &RootDir, only: bool) -> Finding {
+    let link = Path::new(super::destination::RUN_LINK).join("lib");
+    let link = link.display();
+    let program = request.program.as_deref().unwrap_or("the container's program");
+    let built_for = request.runpath(root).iter().any(|dir| dir.starts_with(super::destination::RUN_LINK));
+    let in_path = request.library_path.as_deref().is_some_and(|dirs| {
+        dirs.to_string_lossy().split(':').any(|dir| dir.starts_with(super::destination::RUN_LINK))
+    });
+    let sees = match (built_for, in_path) {
+        (true, _) => format!("{program} is built to look there (RUNPATH)"),
+        (_, true) => "LD_LIBRARY_PATH names it, so every program looks there".into(),
+        _ => format!("{program} itself is not built to look there; libraries that it loads may be"),
+    };
+    let scope = if only { "the image is of Nix or Guix" } else { "the image has a store of Nix or Guix" };
+    let message = format!(
+        "{scope}: programs of the store find the driver in {link}, if they were built to look there (addDriverRunpath)"
+    );
+    let hint = format!("for other programs of the store set LD_LIBRARY_PATH={link}");
+    status::with_evidence(info(Code::ImageIsNix, message, hint), vec![sees])
+}

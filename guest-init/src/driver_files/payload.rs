@@ -1,0 +1,213 @@
+//! The driver's files, wherever the initrd has them: plain files of the archive, one EROFS image in it, or an EROFS image
+//! on a disk that many guests share. After [`attach`] they are in one directory, [`Manifest::payload_root`].
+
+use crate::kernel::disks;
+use crate::kernel::disks::DiskError;
+use crate::kernel::kmsg_writer::KernelLog;
+use crate::kernel::{loopback, verity};
+use crate::status;
+use crate::status::with_evidence;
+use image::config::Config;
+use image::layout;
+use image::manifest::{Erofs, Manifest, Payload, Verity};
+use image::status::{Code, Finding};
+use image::text::chain;
+use nix::errno::Errno;
+use nix::mount::{MsFlags, mount};
+use sha2::{Digest, Sha256};
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+/// Tells the kernel where to look for firmware first. Without a newline: it would become part of the path.
+const FIRMWARE_PATH: &str = "/sys/module/firmware_class/parameters/path";
+/// So much of a disk is read at a time where the guest itself has to check it.
+const CHUNK: usize = 256 << 10;
+
+/// Makes the driver's files available, checked where they are on a disk, which is none of `others`.
+///
+/// # Errors
+/// The finding that says which disk is missing, or what is wrong with it.
+pub fn attach(manifest: &Manifest, config: &Config, others: &[PathBuf]) -> Result<(), Finding> {
+    let mounted = match &manifest.payload {
+        Payload::Files => return Ok(()),
+        Payload::Image { path, .. } => {
+            mount_file(Path::new(path)).map_err(|error| unusable(path, &error.to_string()))
+        }
+        Payload::Disk { erofs, verity } => attach_disk(erofs, verity, config, others),
+    };
+    mounted?;
+    let firmware = format!("{}{}", layout::PAYLOAD_MOUNT, layout::FIRMWARE_DIR);
+    fs::write(FIRMWARE_PATH, &firmware).map_err(|error| {
+        let hint = "boot a kernel with CONFIG_FW_LOADER, or build the initrd with --payload files";
+        status::error(Code::FirmwareMissing, format!("{FIRMWARE_PATH}: {error}"), hint)
+    })
+}
+
+/// Whether the kernel has met a block of the driver's disk that is not what the initrd was built with.
+pub fn altered(manifest: &Manifest) -> Option<Finding> {
+    matches!(manifest.payload, Payload::Disk { .. })
+        .then(verity::is_corrupted)
+        .filter(|corrupted| *corrupted)?;
+    Some(not_ours(
+        "a block that was read does not match the hash tree",
+        KernelLog::all_with("device-mapper: verity"),
+    ))
+}
+
+/// Gives back the memory of the driver's files on a boot that has no use for them.
+pub fn discard(manifest: &Manifest) {
+    let image = if let Payload::Image { path, .. } = &manifest.payload { Some(path.as_str()) } else { None };
+    let plain = manifest.archived().filter(|file| file.payload).map(|file| file.path.as_str());
+    for path in plain.chain(image) {
+        if let Err(error) = fs::remove_file(path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            log::debug!("{path} stays in memory: {error}");
+        }
+    }
+}
+
+/// By the file itself where the kernel can (6.12 and later), else by a loop device.
+fn mount_file(image: &Path) -> io::Result<()> {
+    let direct = mount_erofs(image);
+    match direct {
+        Ok(()) => Ok(()),
+        Err(Errno::ENOTBLK | Errno::EINVAL | Errno::EOPNOTSUPP) => {
+            mount_erofs(&loopback::attach(image)?).map_err(io::Error::from)
+        }
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+fn mount_erofs(device: &Path) -> nix::Result<()> {
+    fs::create_dir_all(layout::PAYLOAD_MOUNT)
+        .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
+    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NODEV | MsFlags::MS_NOSUID;
+    mount(Some(device), layout::PAYLOAD_MOUNT, Some("erofs"), flags, None::<&str>)
+}
+
+/// Finds the disk. Anyone can give a disk any UUID, an image's own root too: those of the container are left out, and of the others
+/// the first that holds what is pinned is taken.
+fn attach_disk(erofs: &Erofs, verity: &Verity, config: &Config, others: &[PathBuf]) -> Result<(), Finding> {
+    let found = disks::find_erofs(&erofs.uuid, others, config.disk_timeout);
+    let found = found.map_err(|error| missing(&error, &erofs.uuid))?;
+    let several = found.len() > 1;
+    let mut first = None;
+    for disk in found {
+        // Blocks that are wrong would show when they are read; of several disks the right one is to be taken now.
+        let is_it = if several { read_whole(&disk, erofs) } else { Ok(()) };
+        match is_it.and_then(|()| attach_one(&disk, erofs, verity, several)) {
+            Ok(()) => return Ok(()),
+            Err(finding) => {
+                log::warn!("{}: {}", disk.display(), finding.message);
+                verity::close();
+                first.get_or_insert(finding);
+            }
+        }
+    }
+    Err(first.expect("at least one disk was found"))
+}
+
+/// Lets the kernel check each block as it is read, or reads all of it where the kernel cannot and that was not done before.
+fn attach_one(disk: &Path, erofs: &Erofs, verity: &Verity, was_read: bool) -> Result<(), Finding> {
+    let name = disk.display().to_string();
+    let mut log = KernelLog::here();
+    let device = match verity::open(disk, erofs, verity) {
+        Ok(device) => device,
+        Err(error) if verity::is_absent(&error) => {
+            // It is read once, now: what changes later is not seen.
+            if disks::is_writable(disk) {
+                let what = "the kernel has no dm-verity, and the disk can be written to: attach it read-only";
+                return Err(not_ours(&format!("{name}: {what}"), Vec::new()));
+            }
+            log::info!(
+                "the kernel has no dm-verity: reading all of {name}, once; what is read later is not checked"
+            );
+            if !was_read {
+                read_whole(disk, erofs)?;
+            }
+            disk.to_owned()
+        }
+        Err(error) => {
+            return Err(with_evidence(unusable(&name, &format!("dm-verity: {error}")), log.lines()));
+        }
+    };
+    match mount_erofs(&device) {
+        Ok(()) => Ok(()),
+        Err(_) if verity::is_corrupted() => {
+            Err(not_ours(&format!("{name}: its first block does not match the hash tree"), log.lines()))
+        }
+        Err(errno) => Err(with_evidence(unusable(&name, &errno.to_string()), log.lines())),
+    }
+}
+
+fn read_whole(disk: &Path, erofs: &Erofs) -> Result<(), Finding> {
+    check_digest(disk, erofs).map_err(|error| not_ours(&format!("{}: {error}", disk.display()), Vec::new()))
+}
+
+fn check_digest(disk: &Path, erofs: &Erofs) -> Result<(), String> {
+    let read = || -> io::Result<(u64, String)> {
+        let mut file = File::open(disk)?.take(erofs.size);
+        let (mut hasher, mut buffer, mut total) = (Sha256::new(), vec![0; CHUNK], 0);
+        loop {
+            let got = file.read(&mut buffer)?;
+            if got == 0 {
+                return Ok((total, image::text::to_hex(&hasher.finalize())));
+            }
+            hasher.update(&buffer[..got]);
+            total += got as u64;
+        }
+    };
+    match read() {
+        Ok((_, found)) if found == erofs.sha256 => Ok(()),
+        Ok((bytes, found)) => Err(format!(
+            "expected {} bytes with sha256 {}, found {bytes} with {found}",
+            erofs.size, erofs.sha256
+        )),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn missing(error: &DiskError, uuid: &str) -> Finding {
+    status::error(
+        Code::PayloadDiskMissing,
+        format!("the driver's disk (EROFS with UUID {uuid}) is not there: {}", chain(error)),
+        "attach the disk that build-initrd wrote beside this very initrd (--payload-output), read-only",
+    )
+}
+
+fn not_ours(what: &str, evidence: Vec<String>) -> Finding {
+    let finding = status::error(
+        Code::PayloadAltered,
+        format!("the driver's disk is not as it was built: {what}"),
+        "attach the disk that build-initrd wrote beside this very initrd; if it is that one, build both again",
+    );
+    with_evidence(finding, evidence)
+}
+
+fn unusable(what: &str, error: &str) -> Finding {
+    status::error(
+        Code::PayloadUnusable,
+        format!("the driver's files in {what} cannot be mounted: {error}"),
+        "boot the kernel that build-initrd wrote beside the initrd, or build it with --payload files",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_is_checked_to_the_last_byte_that_is_pinned() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk");
+        fs::write(&path, "hello, and a tree").unwrap();
+        let sha256 = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824".to_owned();
+        let mut erofs = Erofs { uuid: String::new(), size: 5, sha256 };
+        check_digest(&path, &erofs).unwrap();
+        erofs.size = 4;
+        assert!(check_digest(&path, &erofs).unwrap_err().contains("expected 4 bytes"));
+        assert!(check_digest(&dir.path().join("none"), &erofs).is_err());
+    }
+}

@@ -1,0 +1,420 @@
+//! What goes where: the driver's files, the container's directories, the links between them, and what is in the way.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use image::config::DriverFiles;
+use image::elf::{self, ElfError};
+use image::layout::DRIVER_LIB_DIR;
+
+use super::destination::{Loader, Places, libc_at};
+use super::inventory::{DriverFile, Inventory, Place};
+use super::request::Request;
+use super::{InjectError, InjectReport, Item, ItemKind, bundled, icd, notice, text};
+use crate::confined_fs::{Kind, RootDir, RootError, is_file_name, read_full_at};
+use crate::ldcache::{self, Machine, compare_names};
+
+/// The links for the linker that NVIDIA's installer makes. Programs open them too.
+const DEVELOPMENT_LINKS: [&str; 4] =
+    ["libcuda.so", "libnvidia-ml.so", "libnvcuvid.so", "libnvidia-encode.so"];
+/// Bytes of one driver file.
+pub(super) const MAX_FILE: u64 = 4 << 30;
+/// Where the device plugins of clusters put a node's driver, and images that expect it look.
+const CLUSTER_DIRS: [&str; 2] = ["/usr/local/nvidia/lib", "/usr/local/nvidia/lib64"];
+/// Where X servers have their modules: Debian's and the driver's own place, then those of other distributions.
+const XORG_MODULES: [&str; 3] =
+    ["/usr/lib/xorg/modules", "/usr/lib64/xorg/modules", "/usr/lib/x86_64-linux-gnu/xorg/modules"];
+/// `e_type` of a shared object.
+const ET_DYN: u16 = 3;
+/// Permission bits of libraries and data.
+const PLAIN: u32 = 0o644;
+/// Permission bits of programs, without set-user-id: in a guest the nodes exist before the container does.
+const EXECUTABLE: u32 = 0o755;
+
+/// A file that the container is to get.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedFile {
+    /// Path in the driver directory.
+    pub from: PathBuf,
+    /// Path in the container.
+    pub to: PathBuf,
+    /// Permission bits, for places where it is copied.
+    pub mode: u32,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+/// Everything that the container is to get, and what is in the way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// Files.
+    pub files: Vec<PlannedFile>,
+    /// Links: path in the container, what they say.
+    pub links: Vec<(PathBuf, OsString)>,
+    /// Driver files of the container that are to be hidden.
+    pub masks: Vec<PathBuf>,
+    /// The beginning of the report.
+    pub report: InjectReport,
+}
+
+/// A library of the driver that suits one of the container's loaders.
+struct Library<'a> {
+    file: &'a DriverFile,
+    /// Path below the directory of libraries.
+    rest: &'a Path,
+    soname: OsString,
+}
+
+/// Plans the injection of `inventory`, the files of `driver`, into the container `root`. `earlier` are paths in it that
+/// an earlier injection made: they are not the image's.
+///
+/// # Errors
+/// [`InjectError::NoGlibc`], [`InjectError::NoLibraries`], [`InjectError::Refused`], or something of the driver that
+/// cannot be read.
+pub fn plan(
+    root: &RootDir,
+    driver: &RootDir,
+    inventory: &Inventory,
+    request: &Request,
+    earlier: &BTreeSet<PathBuf>,
+) -> Result<Plan, InjectError> {
+    let places = Places::of(root).ok_or(InjectError::NoGlibc { triplet: Machine::NATIVE.triplet() })?;
+    let report = InjectReport {
+        version: inventory.version.clone(),
+        libc: libc_at(root, Some(&places)),
+        lib_dir: places.libraries.first().map(|dir| text(dir)).unwrap_or_default(),
+        store: places.store,
+        ..InjectReport::default()
+    };
+    let mut plan = Plan { files: Vec::new(), links: Vec::new(), masks: Vec::new(), report };
+    let mut chosen: Vec<&DriverFile> = inventory.chosen(&request.capabilities).collect();
+    if let Some(glibc) = places.glibc() {
+        let too_new = TooNew::among(driver, &chosen, glibc);
+        chosen.retain(|file| !too_new.is_left_out(file, request));
+        plan.report.findings.extend(notice::libc_too_old(&too_new, glibc, request));
+    }
+    let wanted = |is_32: bool| {
+        let chosen = chosen.iter().copied();
+        chosen.filter_map(move |file| match &file.place {
+            Place::Library(rest) if !is_32 => Some((file, rest.as_path())),
+            Place::Library32(rest) if is_32 => Some((file, rest.as_path())),
+            _ => None,
+        })
+    };
+    let native = libraries(driver, wanted(false), Machine::NATIVE, &mut plan.report)?;
+    let asked = wanted(false).count();
+    if native.is_empty() && asked > 0 {
+        return Err(InjectError::NoLibraries { dir: DRIVER_LIB_DIR, found: asked });
+    }
+    for dir in &places.libraries {
+        plan.add_libraries(driver, dir, &native, wanted(false))?;
+    }
+    if let Some(dir) = &places.libraries32 {
+        let libraries = libraries(driver, wanted(true), Machine::I386, &mut plan.report)?;
+        plan.add_libraries(driver, dir, &libraries, wanted(true))?;
+    }
+    let scripts = plan.add_the_rest(root, driver, &chosen, &places)?;
+    plan.add_icd_links(root, driver, request, earlier);
+    plan.report.findings.extend(notice::programs(inventory, request, &scripts));
+    plan.report.findings.extend(notice::capabilities(inventory, request));
+    plan.hide(root, driver, &places, inventory, request, earlier)?;
+    Ok(plan)
+}
+
+/// Files of the driver that an image's C library cannot load, and which version each needs.
+pub(super) struct TooNew<'a>(pub(super) Vec<(&'a DriverFile, (u32, u32))>);
+
+impl<'a> TooNew<'a> {
+    fn among(driver: &RootDir, files: &[&'a DriverFile], glibc: (u32, u32)) -> Self {
+        let needed = |file: &DriverFile| {
+            let program = driver.open_file(&file.from, MAX_FILE).ok()?;
+            elf::glibc_needed(&program).ok().flatten().filter(|needed| *needed > glibc)
+        };
+        let files = files.iter().filter(|file| file.link.is_none());
+        Self(files.filter_map(|file| Some((*file, needed(file)?))).collect())
+    }
+
+    /// What the container has not asked for by name is of no use to it then.
+    fn is_left_out(&self, file: &DriverFile, request: &Request) -> bool {
+        !is_named(file, request) && self.0.iter().any(|(found, _)| found.from == file.from)
+    }
+}
+
+/// Whether the container asks for a file by the name of its capability.
+pub(super) fn is_named(file: &DriverFile, request: &Request) -> bool {
+    file.capabilities.iter().any(|capability| request.named.contains(capability))
+}
+
+impl Plan {
+    /// Libraries with their SONAME and development links, and the links of the table.
+    fn add_libraries<'a>(
+        &mut self,
+        driver: &RootDir,
+        dir: &Path,
+        libraries: &[Library],
+        chosen: impl Iterator<Item = (&'a DriverFile, &'a Path)>,
+    ) -> Result<(), InjectError> {
+        for library in libraries {
+            self.add_file(driver, library.file, dir.join(library.rest), PLAIN, Some(&library.soname))?;
+        }
+        let tabled = chosen.filter_map(|(file, rest)| Some((dir.join(rest), file.link.clone()?)));
+        let links: BTreeMap<PathBuf, OsString> = links(libraries)
+            .into_iter()
+            .map(|(name, target)| (dir.join(name), target))
+            .chain(tabled)
+            .collect();
+        for (path, target) in links {
+            self.add_link(path, target);
+        }
+        Ok(())
+    }
+
+    /// Programs and data. Returns what is called as a program of the driver and is a script: whatever it starts is not there.
+    fn add_the_rest<'a>(
+        &mut self,
+        root: &RootDir,
+        driver: &RootDir,
+        chosen: &[&'a DriverFile],
+        places: &Places,
+    ) -> Result<Vec<&'a DriverFile>, InjectError> {
+        let mut scripts = Vec::new();
+        for file in chosen {
+            let (to, mode) = match &file.place {
+                Place::Program(_) if is_script(driver, file) => {
+                    scripts.push(*file);
+                    continue;
+                }
+                Place::Program(name) => (places.programs.join(name), EXECUTABLE),
+                Place::Data(path) => (data_path(root, path), PLAIN),
+                Place::Library(_) | Place::Library32(_) => continue,
+            };
+            match &file.link {
+                Some(target) => self.add_link(to, target.clone()),
+                None => self.add_file(driver, file, to, mode, None)?,
+            }
+        }
+        Ok(scripts)
+    }
+
+    /// Links for the loaders of Vulkan, EGL and OpenCL: where the driver's files for them name a library by a path of another system
+    /// (packages for RPM do), and where the container's environment names such a file that is not there.
+    fn add_icd_links(
+        &mut self,
+        root: &RootDir,
+        driver: &RootDir,
+        request: &Request,
+        earlier: &BTreeSet<PathBuf>,
+    ) {
+        let paths = self.paths();
+        let named = |name: Option<&OsStr>| paths.iter().find(|path| path.file_name() == name);
+        let mut links: BTreeMap<PathBuf, PathBuf> = BTreeMap::new();
+        let files: Vec<(&'static str, &PlannedFile)> =
+            self.files.iter().filter_map(|file| Some((icd::kind_of(&file.to)?, file))).collect();
+        for (_, file) in &files {
+            for library in icd::libraries(driver, &file.from) {
+                let path = data_path(root, Path::new(&library));
+                if let Some(ours) = named(path.file_name()).filter(|_| library.starts_with('/')) {
+                    links.insert(path, ours.clone());
+                }
+            }
+        }
+        let wanted = request.named_files.iter().map(|path| data_path(root, path));
+        for wanted in wanted.filter(|path| earlier.contains(path) || !root.exists(path)) {
+            let is_it = |(kind, file): &&(&'static str, &PlannedFile)| {
+                icd::kind_of(&wanted) == Some(kind) && file.to.file_name() == wanted.file_name()
+            };
+            if let Some((_, file)) = files.iter().find(is_it) {
+                links.insert(wanted, file.to.clone());
+            }
+        }
+        for (path, target) in links.into_iter().filter(|(path, _)| !paths.contains(path)) {
+            self.add_link(path, target.into_os_string());
+        }
+    }
+
+    fn add_file(
+        &mut self,
+        driver: &RootDir,
+        file: &DriverFile,
+        to: PathBuf,
+        mode: u32,
+        soname: Option<&OsStr>,
+    ) -> Result<(), InjectError> {
+        let size = driver.lstat(&file.from).map_err(in_driver)?.size;
+        self.report.items.push(Item {
+            path: text(&to),
+            kind: ItemKind::File,
+            target: text(&file.from),
+            soname: soname.map(|soname| soname.to_string_lossy().into_owned()),
+        });
+        self.files.push(PlannedFile { from: file.from.clone(), to, mode, size });
+        Ok(())
+    }
+
+    fn add_link(&mut self, path: PathBuf, target: OsString) {
+        let item = Item {
+            path: text(&path),
+            kind: ItemKind::Link,
+            target: target.to_string_lossy().into_owned(),
+            soname: None,
+        };
+        self.report.items.push(item);
+        self.links.push((path, target));
+    }
+
+    /// Every path that the container is given.
+    pub fn paths(&self) -> BTreeSet<PathBuf> {
+        self.files
+            .iter()
+            .map(|file| &file.to)
+            .chain(self.links.iter().map(|(path, _)| path))
+            .cloned()
+            .collect()
+    }
+
+    /// Decides about the driver files that the container brings along.
+    fn hide(
+        &mut self,
+        root: &RootDir,
+        driver: &RootDir,
+        places: &Places,
+        inventory: &Inventory,
+        request: &Request,
+        earlier: &BTreeSet<PathBuf>,
+    ) -> Result<(), InjectError> {
+        let ours = self.paths();
+        let icds = icd::Ours::of(self.files.iter().map(|file| (&*file.to, driver, &*file.from)));
+        let warnings = &mut self.report.warnings;
+        let decided = bundled::decide(root, places, inventory, request, (earlier, &ours), &icds, warnings)?;
+        self.masks = decided.masks;
+        self.report.compat_dir = decided.compat_dir.as_deref().map(text);
+        self.report.findings.extend(decided.findings);
+        if request.driver_files == DriverFiles::Keep {
+            self.leave(root, earlier);
+        }
+        Ok(())
+    }
+
+    /// Leaves out what would replace something of the image's.
+    fn leave(&mut self, root: &RootDir, earlier: &BTreeSet<PathBuf>) {
+        let is_free = |path: &Path| earlier.contains(path) || root.lstat(path).is_err();
+        self.files.retain(|file| is_free(&file.to));
+        self.links.retain(|(path, _)| is_free(path));
+        let kept: BTreeSet<String> = self.paths().iter().map(|path| text(path)).collect();
+        self.report.items.retain(|item| kept.contains(&item.path));
+    }
+}
+
+/// Those of the chosen libraries that this machine's loader takes.
+fn libraries<'a>(
+    driver: &RootDir,
+    chosen: impl Iterator<Item = (&'a DriverFile, &'a Path)>,
+    machine: Machine,
+    report: &mut InjectReport,
+) -> Result<Vec<Library<'a>>, InjectError> {
+    let mut libraries = Vec::new();
+    for (file, rest) in chosen.filter(|(file, _)| file.link.is_none()) {
+        let opened = driver.open_file(&file.from, MAX_FILE).map_err(in_driver)?;
+        let elf = match elf::read(&opened) {
+            Ok(elf) if elf.e_type == ET_DYN && machine.flags(&elf) == Some(machine.native_flags()) => elf,
+            Ok(_) => {
+                report
+                    .warnings
+                    .push(format!("{}: no library for the container's machine", file.from.display()));
+                continue;
+            }
+            Err(ElfError::NotElf { .. }) => continue,
+            Err(error) => {
+                report.warnings.push(format!("{}: {error}", file.from.display()));
+                continue;
+            }
+        };
+        let name = rest.file_name().unwrap_or_default();
+        // The driver is ours, but its SONAME becomes a path in the container.
+        let soname = elf.soname.map(OsString::from_vec).filter(|s| is_file_name(s));
+        libraries.push(Library { file, rest, soname: soname.unwrap_or_else(|| name.to_owned()) });
+    }
+    Ok(libraries)
+}
+
+/// The links of `libraries`: SONAMEs, told by the files themselves, then development links.
+fn links(libraries: &[Library]) -> BTreeMap<PathBuf, OsString> {
+    let names: BTreeSet<&Path> = libraries.iter().map(|library| library.rest).collect();
+    let mut links: BTreeMap<PathBuf, OsString> = BTreeMap::new();
+    for library in libraries {
+        let link = library.rest.with_file_name(&library.soname);
+        let name = library.rest.file_name().unwrap_or_default();
+        if names.contains(link.as_path()) {
+            continue;
+        }
+        let newest = links.entry(link).or_insert_with(|| name.to_owned());
+        if compare_names(newest.as_bytes(), name.as_bytes()).is_lt() {
+            name.clone_into(newest);
+        }
+    }
+    let is_of = |soname: &OsStr, link: &str| {
+        soname.as_bytes().strip_prefix(link.as_bytes()).is_some_and(|rest| rest.starts_with(b"."))
+    };
+    for link in DEVELOPMENT_LINKS {
+        let target = libraries.iter().map(|library| &library.soname).find(|soname| is_of(soname, link));
+        if let Some(soname) = target {
+            links.entry(link.into()).or_insert_with(|| soname.clone());
+        }
+    }
+    links
+}
+
+/// Whether a file is text for an interpreter.
+fn is_script(driver: &RootDir, file: &DriverFile) -> bool {
+    let mut start = [0; 2];
+    let opened = driver.open_file(&file.from, MAX_FILE);
+    opened.is_ok_and(|file| read_full_at(&file, &mut start, 0).is_ok() && start == *b"#!")
+}
+
+/// Where a file of this path is, the links on the way to its name followed. Modules of the X server go where the image has such.
+fn data_path(root: &RootDir, path: &Path) -> PathBuf {
+    if let Some((dir, rest)) = xorg_modules(root, path) {
+        return root.canonical_as_far(&dir).join(rest);
+    }
+    let parent = root.canonical_as_far(path.parent().unwrap_or(Path::new("/")));
+    parent.join(path.file_name().unwrap_or_default())
+}
+
+/// The image's directory of the X server's modules, where it is another than Debian's, and the rest of the path.
+fn xorg_modules<'a>(root: &RootDir, path: &'a Path) -> Option<(PathBuf, &'a Path)> {
+    let (usual, others) = XORG_MODULES.split_first()?;
+    let rest = path.strip_prefix(usual).ok()?;
+    let is_there = |dir: &&&str| root.stat(Path::new(dir)).is_ok_and(|stat| stat.kind == Kind::Directory);
+    if is_there(&usual) {
+        return None;
+    }
+    others.iter().find(is_there).map(|dir| (PathBuf::from(dir), rest))
+}
+
+pub(super) fn in_driver(source: RootError) -> InjectError {
+    InjectError::Ours { place: "cannot read the driver directory of the initrd", source }
+}
+
+/// The directories in which a container's loader may find libraries, each also with subdirectories for better
+/// processors.
+pub(super) fn searched(root: &RootDir, places: &Places, request: &Request) -> Vec<PathBuf> {
+    let library_path = request.library_path.as_deref().unwrap_or_default().as_bytes();
+    let listed = library_path.split(|b| matches!(b, b':' | b';')).filter(|dir| dir.starts_with(b"/"));
+    let mut dirs: Vec<PathBuf> = listed.map(|dir| OsStr::from_bytes(dir).into()).collect();
+    dirs.extend(request.rpath(root));
+    dirs.extend(request.runpath(root));
+    match &places.loader {
+        Loader::Glibc(platform) => dirs.extend(ldcache::search_directories(root, platform)),
+        Loader::Musl => dirs.extend(super::musl::search_path(root)),
+        Loader::Store => {}
+    }
+    dirs.extend(places.libraries.iter().cloned());
+    dirs.extend(places.libraries32.clone());
+    dirs.extend(places.libraries.iter().chain(&places.libraries32).map(|dir| dir.join("vdpau")));
+    dirs.extend(CLUSTER_DIRS.map(PathBuf::from));
+    let mut seen = BTreeSet::new();
+    dirs.retain(|dir| seen.insert(dir.clone()));
+    dirs
+}

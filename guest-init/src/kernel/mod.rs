@@ -1,0 +1,10 @@
+//! What the kernel has: modules, its log, mounts, disks.
+
+pub mod disks;
+pub(crate) mod kmsg_reader;
+pub mod kmsg_writer;
+pub(crate) mod loopback;
+pub mod modules;
+pub mod mounts;
+pub mod sysinfo;
+pub(crate) mod verity;

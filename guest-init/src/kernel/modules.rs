@@ -1,0 +1,248 @@
+//! Loads kernel modules in the order of the plan, and says what each refusal means.
+
+use super::kmsg_writer::KernelLog;
+use image::manifest::{Manifest, Module, Purpose};
+use nix::errno::Errno;
+use nix::kmod::{ModuleInitFlags, finit_module};
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::io;
+
+/// `MODULE_INIT_COMPRESSED_FILE` of linux/module.h: the kernel unpacks the module itself.
+const COMPRESSED: u32 = 4;
+/// Writing 1 here forbids loading until the next boot.
+const LOCK: &str = "/proc/sys/kernel/modules_disabled";
+
+/// The module without which nothing of the driver works.
+const DRIVER: &str = "nvidia";
+
+/// Why a module is not loaded. With the kernel's lines of the attempt, where there are any.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// Its file cannot be read.
+    #[error("module {module} is in the plan, {path} cannot be read: {source}")]
+    Missing {
+        /// The module.
+        module: String,
+        /// Its file.
+        path: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A driver of GPUs found none that it drives.
+    #[error("module {module} found no device that it drives")]
+    NoDevice {
+        /// The module.
+        module: String,
+        /// Lines of the kernel's log.
+        log: Vec<String>,
+    },
+    /// The kernel enforces signatures.
+    #[error("the kernel rejected the signature of module {module} ({errno})")]
+    Rejected {
+        /// The module.
+        module: String,
+        /// The kernel's answer.
+        errno: Errno,
+        /// Lines of the kernel's log.
+        log: Vec<String>,
+    },
+    /// The module, or the whole plan, is for another kernel.
+    #[error("{what}")]
+    OtherKernel {
+        /// Both kernels.
+        what: String,
+        /// Lines of the kernel's log.
+        log: Vec<String>,
+    },
+    /// Anything else.
+    #[error("{what}")]
+    Refused {
+        /// What happened.
+        what: String,
+        /// What to do: it depends on the kernel's answer.
+        remedy: &'static str,
+        /// Lines of the kernel's log.
+        log: Vec<String>,
+    },
+}
+
+/// Loads the driver's modules, and tells `progress` of the number of those that are done and of all. What comes after the driver itself may fail:
+/// the errors are returned.
+///
+/// # Errors
+/// Why there is no driver.
+pub fn load_driver(
+    manifest: &Manifest,
+    parameters: &BTreeMap<String, Vec<String>>,
+    mut progress: impl FnMut(usize, usize),
+) -> Result<Vec<LoadError>, LoadError> {
+    let (mut has_driver, mut failed) = (false, Vec::new());
+    let modules: Vec<_> = manifest.modules_for(Purpose::Gpu).collect();
+    for (done, module) in modules.iter().enumerate() {
+        progress(done, modules.len());
+        match load(module, &manifest.module_path(module), parameters, &manifest.kernel_release) {
+            Ok(()) => has_driver |= module.name == DRIVER,
+            Err(error) if has_driver => failed.push(error),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(failed)
+}
+
+/// Whether the modules of the plan are for the kernel that runs: the first thing that is asked, since nothing else can go well then.
+///
+/// # Errors
+/// [`LoadError::OtherKernel`] with both.
+pub fn fit(manifest: &Manifest, running: &str) -> Result<(), LoadError> {
+    if manifest.modules.is_empty() || manifest.kernel_release == running {
+        return Ok(());
+    }
+    let what = format!("this kernel is {running}, the initrd has modules for {}", manifest.kernel_release);
+    Err(LoadError::OtherKernel { what, log: Vec::new() })
+}
+
+/// Loads every module of one purpose, going on after failures, which are returned.
+pub fn load_what_can(
+    manifest: &Manifest,
+    purpose: Purpose,
+    parameters: &BTreeMap<String, Vec<String>>,
+) -> Vec<LoadError> {
+    let load =
+        |module: &Module| load(module, &manifest.module_path(module), parameters, &manifest.kernel_release);
+    manifest.modules_for(purpose).filter_map(|module| load(module).err()).collect()
+}
+
+fn load(
+    module: &Module,
+    path: &str,
+    more: &BTreeMap<String, Vec<String>>,
+    release: &str,
+) -> Result<(), LoadError> {
+    let mut parameters = module.parameters.clone();
+    for parameter in more.get(&module.name).into_iter().flatten() {
+        parameters = format!("{parameters} {parameter}");
+    }
+    let c_parameters = CString::new(parameters.trim()).unwrap_or_default();
+    let file = match File::open(path) {
+        Ok(file) => file,
+        // It was loaded, and its file removed, before.
+        Err(_) if is_loaded(&module.name) => return Ok(()),
+        Err(source) => {
+            return Err(LoadError::Missing { module: module.name.clone(), path: path.into(), source });
+        }
+    };
+    let mut flags = ModuleInitFlags::empty();
+    if !path.ends_with(".ko") {
+        flags = ModuleInitFlags::from_bits_retain(COMPRESSED);
+    }
+    let mut log = KernelLog::here();
+    match finit_module(&file, &c_parameters, flags) {
+        Ok(()) => {
+            log::debug!("loaded {} {}", module.name, parameters.trim());
+            // The initramfs is memory, and what is loaded needs its file no more.
+            let _ = fs::remove_file(path);
+            Ok(())
+        }
+        Err(Errno::EEXIST) => Ok(()),
+        Err(errno) => Err(refusal(module, errno, log.lines(), release)),
+    }
+}
+
+/// What an errno of `finit_module` means (kernel/module/main.c).
+fn refusal(module: &Module, errno: Errno, log: Vec<String>, release: &str) -> LoadError {
+    let name = module.name.clone();
+    let running = running_release();
+    match errno {
+        Errno::ENODEV if module.purpose == Purpose::Gpu => LoadError::NoDevice { module: name, log },
+        Errno::EKEYREJECTED | Errno::ENOKEY | Errno::EPERM => {
+            LoadError::Rejected { module: name, errno, log }
+        }
+        // A module that says ENOEXEC on the very kernel it was made for is damaged, not foreign.
+        Errno::ENOEXEC | Errno::EINVAL if module.vermagic.split(' ').next() == Some(&running) => {
+            let what = format!("the kernel {release} cannot use module {name}: {errno}");
+            let remedy = "correct its parameters (MODULE.PARAMETER=VALUE on the command line); the kernel's lines say more";
+            LoadError::Refused { what, remedy, log }
+        }
+        Errno::ENOEXEC | Errno::EINVAL => {
+            let vermagic = &module.vermagic;
+            let what = format!(
+                "module {name} was built for another kernel: its vermagic is {vermagic:?}, the running kernel is {running:?} ({errno})"
+            );
+            LoadError::OtherKernel { what, log }
+        }
+        Errno::ENOENT => {
+            let what = format!("module {name} needs a symbol that the kernel does not have ({errno})");
+            let remedy = "boot the kernel that build-initrd wrote beside the initrd";
+            LoadError::Refused { what, remedy, log }
+        }
+        _ => {
+            let what = format!("module {name} could not be loaded: {errno}");
+            LoadError::Refused { what, remedy: "the kernel's lines say why", log }
+        }
+    }
+}
+
+fn running_release() -> String {
+    fs::read_to_string("/proc/sys/kernel/osrelease").map(|text| text.trim().to_owned()).unwrap_or_default()
+}
+
+/// Whether the kernel has a module.
+pub fn is_loaded(name: &str) -> bool {
+    fs::exists(format!("/sys/module/{name}")).unwrap_or(false)
+}
+
+/// Forbids loading any further module, and reads back that it is so.
+///
+/// # Errors
+/// What the file says instead.
+pub fn lock() -> Result<(), String> {
+    fs::write(LOCK, "1").map_err(|error| format!("{LOCK}: {error}"))?;
+    match fs::read_to_string(LOCK) {
+        Ok(text) if text.trim() == "1" => Ok(()),
+        Ok(text) => Err(format!("{LOCK}: wrote 1, it says {:?}", text.trim())),
+        Err(error) => Err(format!("{LOCK}: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn module() -> Module {
+        Module {
+            name: "nvidia".into(),
+            path: "/x/nvidia.ko".into(),
+            purpose: Purpose::Gpu,
+            parameters: String::new(),
+            depends: vec![],
+            vermagic: "1.2.3 SMP".into(),
+            version: None,
+        }
+    }
+
+    #[test]
+    fn every_errno_has_its_meaning() {
+        let refusal = |errno| refusal(&module(), errno, vec![], "1.2.3");
+        assert!(matches!(refusal(Errno::ENODEV), LoadError::NoDevice { .. }));
+        assert!(matches!(refusal(Errno::EKEYREJECTED), LoadError::Rejected { .. }));
+        assert!(matches!(refusal(Errno::ENOEXEC), LoadError::OtherKernel { .. }));
+        assert!(matches!(refusal(Errno::EINVAL), LoadError::OtherKernel { .. }));
+        assert!(matches!(refusal(Errno::ENOENT), LoadError::Refused { .. }));
+        assert!(matches!(refusal(Errno::ENOMEM), LoadError::Refused { .. }));
+    }
+
+    #[test]
+    fn a_mismatch_names_both_kernels() {
+        let error = refusal(&module(), Errno::ENOEXEC, vec!["line".into()], "1.2.3");
+        let text = error.to_string();
+        assert!(text.contains("1.2.3 SMP") && text.contains(&running_release()), "{text}");
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let error = load(&module(), "/x/nvidia.ko", &BTreeMap::new(), "1").unwrap_err();
+        assert!(matches!(error, LoadError::Missing { ref path, .. } if path == "/x/nvidia.ko"));
+    }
+}

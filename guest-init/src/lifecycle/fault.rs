@@ -1,0 +1,20 @@
+//! Defects on demand, for the tests that show what a defect of this program looks like from outside. Only in a build with the feature
+//! `fault-injection`.
+
+use crate::status::Board;
+
+/// What asks for one on the kernel command line: `gpu_initrd_fault=panic`, or `=panic-at-the-board`.
+const KEY: &str = "gpu_initrd_fault=";
+
+/// Panics in a thread of its own where the kernel command line says so: plainly, or while it holds the board's lock.
+pub fn inject(board: &Board) {
+    let text = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    let board = board.clone();
+    let fault: Box<dyn FnOnce() + Send> =
+        match text.split_whitespace().find_map(|word| word.strip_prefix(KEY)) {
+            Some("panic") => Box::new(|| panic!("a fault was injected")),
+            Some("panic-at-the-board") => Box::new(move || board.update(|_| panic!("a fault was injected"))),
+            _ => return,
+        };
+    std::thread::spawn(fault);
+}

@@ -1,0 +1,407 @@
+//! Follows the kernel's log for the guest's whole life: a GPU that fails after an hour is news, and so is memory that ends.
+
+use crate::container::cgroup;
+use crate::gpu::{driver_log, pci};
+use crate::kernel::kmsg_writer::KernelLog;
+use crate::kernel::sysinfo::uptime_ms;
+use crate::status;
+use crate::status::limits::MAX_EVIDENCE;
+use crate::status::{Board, with_evidence};
+use image::event::Happening;
+use image::status::{Code, Gpu, GpuState, Status, Xid};
+use std::time::{Duration, Instant};
+
+/// Xid of a GPU that does not answer on the bus any more.
+const OFF_THE_BUS: u32 = 79;
+/// Xids of one GPU that are counted one by one.
+const MAX_XIDS: usize = 32;
+/// How often the bus is looked at while the log is quiet.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// Starts to follow. Without the kernel's log the guest goes on, and says so.
+pub fn start(board: &Board) {
+    let (board, mut log) = (board.clone(), KernelLog::here());
+    let followed = std::thread::Builder::new().name("watch".into()).spawn(move || {
+        loop {
+            log.wait(Instant::now() + LOOK);
+            for line in log.new_lines().into_iter().filter(|line| line.first) {
+                match sign(&line.text) {
+                    Some(sign) => take(&sign, &line.text, &board, &pci::answers),
+                    None => keep(&line.text, &board),
+                }
+            }
+            look_at_bus(&board);
+        }
+    });
+    if let Err(error) = followed {
+        log::warn!("the kernel's log is not followed: {error}");
+    }
+}
+
+/// What a line of the kernel's log may say.
+#[derive(Debug, PartialEq, Eq)]
+enum Sign<'a> {
+    /// The driver reports an error of a GPU.
+    Xid { bdf: &'a str, code: u32 },
+    /// A GPU has fallen off the bus.
+    OffTheBus { bdf: &'a str },
+    /// A process of a control group was killed.
+    GroupOutOfMemory,
+    /// None could be, since all of its processes have said that they must not be.
+    GroupStuck,
+    /// A process was killed because all of the memory was taken.
+    OutOfMemory,
+    /// The kernel itself got no memory.
+    NoPages,
+}
+
+/// `NVRM: Xid (PCI:0000:01:00): 79, pid=…` and `NVRM: GPU 0000:01:00.0: GPU has fallen off the bus.` are the driver's (nv.c,
+/// osapi.c), the others mm/oom_kill.c's and mm/page_alloc.c's. The kernel prints names that programs choose in many of its lines: a
+/// sign is at a line's start, and whole.
+fn sign(line: &str) -> Option<Sign<'_>> {
+    if let Some(rest) = line.strip_prefix("NVRM: Xid (PCI:") {
+        let (place, rest) = rest.split_once("): ")?;
+        // Of a GPU in MIG mode the instance follows: `GPU-I:05`, `GPU-CI:02`.
+        let (bdf, instance) = place.split_once(' ').unwrap_or((place, ""));
+        let is_instance =
+            |text: &str| text.is_empty() || text.starts_with("GPU-I:") || text.starts_with("GPU-CI:");
+        if !is_address(bdf) || !is_instance(instance) {
+            return None;
+        }
+        let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
+        return Some(Sign::Xid { bdf, code: digits.parse().ok()? });
+    }
+    if let Some(rest) = line.strip_prefix("NVRM: GPU ") {
+        let (bdf, rest) =
+            rest.trim_start_matches("at PCI:").split_once(": ").filter(|(bdf, _)| is_address(bdf))?;
+        return rest.starts_with("GPU has fallen off the bus").then_some(Sign::OffTheBus { bdf });
+    }
+    if line.starts_with("Memory cgroup out of memory: Killed process") {
+        return Some(Sign::GroupOutOfMemory);
+    }
+    // Of all memory, the kernel's next line would be a panic.
+    if line.starts_with("Out of memory and no killable processes") {
+        return Some(Sign::GroupStuck);
+    }
+    if line.starts_with("Out of memory: Killed process") {
+        return Some(Sign::OutOfMemory);
+    }
+    // The name of the process comes first, of 15 bytes at most.
+    let (name, _) = line.split_once(": page allocation failure: order:")?;
+    (name.len() <= 15).then_some(Sign::NoPages)
+}
+
+/// `0000:01:00`, or with a function behind it.
+fn is_address(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.'))
+}
+
+/// `answers` says whether a GPU answers on the bus.
+fn take(sign: &Sign, line: &str, board: &Board, answers: &dyn Fn(&str) -> bool) {
+    match sign {
+        Sign::Xid { bdf, code } => xid(bdf, *code, line, board, answers),
+        Sign::OffTheBus { bdf } => off_the_bus(bdf, "", line, board, answers),
+        Sign::GroupOutOfMemory => oom(line, board),
+        Sign::GroupStuck => {
+            cgroup::end_at_limit();
+            oom(line, board);
+        }
+        Sign::OutOfMemory => {
+            low_memory("the kernel had to end a process since the guest's memory was used up", line, board);
+            oom(line, board);
+        }
+        Sign::NoPages => low_memory("the kernel could not get the memory that it needed", line, board),
+    }
+}
+
+/// What else the driver says of a GPU that works is evidence if it fails later. Until then, its initialisation keeps its own.
+fn keep(line: &str, board: &Board) {
+    if !line.starts_with("NVRM: ") {
+        return;
+    }
+    let is_about = |gpu: &Gpu| gpu.state == GpuState::Ready && driver_log::names(line, &gpu.bdf);
+    if board.look(|status| status.gpus.iter().any(is_about)) {
+        board.update(|status| {
+            if let Some(gpu) = status.gpus.iter_mut().find(|gpu| is_about(gpu)) {
+                note(gpu, line);
+            }
+        });
+    }
+}
+
+/// The GPU that a line names: with its function, or without, as in Xid lines.
+fn gpu_of<'a>(status: &'a mut Status, named: &str) -> Option<&'a mut Gpu> {
+    let is_it = |gpu: &&mut Gpu| {
+        gpu.bdf == named || gpu.bdf.rsplit_once('.').is_some_and(|(short, _)| short == named)
+    };
+    status.gpus.iter_mut().find(is_it)
+}
+
+fn xid(named: &str, code: u32, line: &str, board: &Board, answers: &dyn Fn(&str) -> bool) {
+    let was_ready = board.update(|status| {
+        let gpu = gpu_of(status, named)?;
+        let last_ms = uptime_ms();
+        if let Some(xid) = gpu.xids.iter_mut().find(|xid| xid.code == code) {
+            (xid.count, xid.last_ms) = (xid.count.saturating_add(1), last_ms);
+        } else {
+            make_room(gpu);
+            gpu.xids.push(Xid { code, count: 1, last_ms });
+        }
+        let was_ready = gpu.state == GpuState::Ready;
+        if was_ready {
+            note(gpu, line);
+        }
+        was_ready.then(|| gpu.bdf.clone())
+    });
+    let bdf = image::pci::address(named).unwrap_or_else(|| named.to_owned());
+    board.happened(Happening::Xid { bdf, code, line: line.into() });
+    // While an adapter initialises, its failure is the finding.
+    let Some(bdf) = was_ready else { return };
+    if code == OFF_THE_BUS {
+        return off_the_bus(&bdf, " (Xid 79)", line, board, answers);
+    }
+    let message = format!("GPU {bdf} reported Xid {code}");
+    let hint = "look the number up in NVIDIA's list of Xid errors: 13, 31 and 43 are most often the program's own, 48, 63, 64, 74, 79, 94 and 95 the hardware's";
+    board.finding(with_evidence(status::warning(Code::GpuXid, message, hint), vec![line.into()]));
+}
+
+/// The newest are kept.
+fn make_room(gpu: &mut Gpu) {
+    if gpu.xids.len() < MAX_XIDS {
+        return;
+    }
+    let oldest = gpu.xids.iter().enumerate().min_by_key(|(_, xid)| xid.last_ms);
+    if let Some((at, _)) = oldest {
+        gpu.xids.remove(at);
+        gpu.xids_left_out = gpu.xids_left_out.saturating_add(1);
+    }
+}
+
+/// A line says that a GPU has fallen off the bus. The bus itself knows better.
+fn off_the_bus(named: &str, how: &str, line: &str, board: &Board, answers: &dyn Fn(&str) -> bool) {
+    let Some(bdf) = board.update(|status| gpu_of(status, named).map(|gpu| gpu.bdf.clone())) else { return };
+    if !answers(&bdf) {
+        let why =
+            format!("the driver says that it has fallen off the bus{how}, and it does not answer there");
+        return lost(&bdf, &why, line, board);
+    }
+    let message = format!(
+        "a line of the kernel's log says that GPU {bdf} has fallen off the bus{how}, and it answers there"
+    );
+    let hint =
+        "look at what the GPU does: nvidia-smi in the container; where it works, ask who wrote that line";
+    board.finding(with_evidence(status::warning(Code::GpuXid, message, hint), vec![line.into()]));
+}
+
+fn note(gpu: &mut Gpu, line: &str) {
+    if gpu.evidence.len() >= MAX_EVIDENCE {
+        gpu.evidence.remove(0);
+    }
+    gpu.evidence.push(line.into());
+}
+
+/// A GPU is gone; `line` says so. What the driver said before is evidence only of a GPU that worked until then.
+fn lost(named: &str, why: &str, line: &str, board: &Board) {
+    let lost = board.update(|status| {
+        let gpu = gpu_of(status, named).filter(|gpu| gpu.state != GpuState::Lost)?;
+        let worked = std::mem::replace(&mut gpu.state, GpuState::Lost) == GpuState::Ready;
+        if !gpu.evidence.iter().any(|known| known == line) {
+            note(gpu, line);
+        }
+        Some((gpu.bdf.clone(), if worked { gpu.evidence.clone() } else { vec![line.into()] }))
+    });
+    let Some((bdf, evidence)) = lost else { return };
+    let message = format!("GPU {bdf} is lost: {why}");
+    let hint = "end this guest, look at the host's kernel log (PCIe errors, power, heat), reset the GPU there, and start a new guest";
+    board.finding(with_evidence(status::error(Code::GpuLost, message, hint), evidence));
+}
+
+/// A GPU that the host takes away leaves the bus, whatever the driver says.
+fn look_at_bus(board: &Board) {
+    for gpu in board.snapshot().gpus {
+        if gpu.state != GpuState::Lost && !pci::is_there(&gpu.bdf) {
+            let line = format!("{} is gone", pci::path(&gpu.bdf).display());
+            lost(&gpu.bdf, "it is on the PCI bus no more", &line, board);
+        }
+    }
+}
+
+fn oom(line: &str, board: &Board) {
+    let kills = cgroup::oom_kills();
+    let is_ours = board.update(|status| {
+        let Some(container) = &mut status.container else { return false };
+        // Under an init of the image's own, all there is belongs to the container, and this is the only count.
+        container.oom_kills = if container.pid == 1 { container.oom_kills + 1 } else { kills };
+        container.oom_kills > 0
+    });
+    if is_ours {
+        board.finding(with_evidence(oom_killed(), vec![line.into()]));
+    }
+}
+
+/// The finding of a container that ran out of memory.
+pub fn oom_killed() -> image::status::Finding {
+    let hint = "give the guest more memory, or the program less work";
+    let message = "the kernel's out-of-memory killer ended a process of the container";
+    status::error(Code::OomKilled, message, hint)
+}
+
+fn low_memory(what: &str, line: &str, board: &Board) {
+    let memory = crate::kernel::sysinfo::memory().map_or(0, |memory| memory.total >> 20);
+    let message = format!("{what} (it has {memory} MiB)");
+    let hint = "give the guest more memory, or pack less: --payload disk, fewer capabilities";
+    board.finding(with_evidence(status::warning(Code::LowMemory, message, hint), vec![line.into()]));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const XID: &str = "NVRM: Xid (PCI:0000:01:00): 43, pid=812, name=python3, Ch 00000008";
+    const LOST: &str = "NVRM: Xid (PCI:0000:01:00): 79, pid=812, name=python3, GPU has fallen off the bus.";
+
+    fn board() -> Board {
+        let board = Board::new("k".into());
+        let gpu = |n| Gpu { bdf: format!("0000:0{n}:00.0"), state: GpuState::Ready, ..Gpu::default() };
+        board.update(|status| status.gpus = vec![gpu(1), gpu(2)]);
+        board
+    }
+
+    fn tell(board: &Board, line: &str) {
+        take(&sign(line).unwrap(), line, board, &|_| false);
+    }
+
+    #[test]
+    fn lines_are_understood_or_left() {
+        assert_eq!(sign(XID), Some(Sign::Xid { bdf: "0000:01:00", code: 43 }));
+        let line = "NVRM: GPU 0000:01:00.0: GPU has fallen off the bus.";
+        assert_eq!(sign(line), Some(Sign::OffTheBus { bdf: "0000:01:00.0" }));
+        assert_eq!(sign("Out of memory: Killed process 9 (x) total-vm:1kB"), Some(Sign::OutOfMemory));
+        let line = "Memory cgroup out of memory: Killed process 9 (x)";
+        assert_eq!(sign(line), Some(Sign::GroupOutOfMemory));
+        let mig = "NVRM: Xid (PCI:0000:01:00 GPU-I:05): 94, pid=1, name=x, Contained";
+        assert_eq!(sign(mig), Some(Sign::Xid { bdf: "0000:01:00", code: 94 }));
+        let mig = "NVRM: Xid (PCI:0000:01:00 GPU-CI:02): 43, pid=1";
+        assert_eq!(sign(mig), Some(Sign::Xid { bdf: "0000:01:00", code: 43 }));
+        assert_eq!(sign("NVRM: Xid (PCI:0000:01:00 else): 43"), None);
+        let line = "Out of memory and no killable processes...";
+        assert_eq!(sign(line), Some(Sign::GroupStuck));
+        assert_eq!(sign("sh: page allocation failure: order:4, mode:0x1"), Some(Sign::NoPages));
+        for line in ["", "NVRM: Xid (PCI:", "NVRM: Xid (PCI:0): x", "NVRM: GPU 0000:01:00.0: fine"] {
+            assert_eq!(sign(line), None, "{line}");
+        }
+    }
+
+    /// The kernel's lines with names that a program has chosen: its own, 15 bytes, and its file's.
+    #[test]
+    fn names_of_programs_are_no_signs() {
+        for line in [
+            "x[812]: segfault at 0 ip 0 sp 0 error 4 in NVRM: Xid (PCI:0000:01:00): 79, x[55d0]",
+            "NVRM: GPU 0000:[812]: segfault at 0 ip 0 sp 0 error 4 in : GPU has fallen off the bus.[55d0]",
+            "NVRM: Xid (PCI:[812]: segfault at 0 ip 0 sp 0 error 4 in 0000:01:00): 79, x[55d0]",
+            "Out of memory: [812]: segfault at 0 in Killed process[55d0]",
+            "traps: Memory cgroup out of memory: Killed process 9 (x)",
+        ] {
+            assert_eq!(sign(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_gpu_that_answers_on_the_bus_is_not_lost_whatever_a_line_says() {
+        let board = board();
+        for line in [LOST, "NVRM: GPU 0000:01:00.0: GPU has fallen off the bus."] {
+            take(&sign(line).unwrap(), line, &board, &|_| true);
+        }
+        let status = board.snapshot();
+        assert_eq!(status.gpus[0].state, GpuState::Ready);
+        assert!(status.findings.iter().all(|finding| finding.code == Code::GpuXid), "{:?}", status.findings);
+        assert!(
+            status.findings[0].message.contains("a line of the kernel's log says"),
+            "{:?}",
+            status.findings
+        );
+    }
+
+    #[test]
+    fn the_newest_xids_are_kept_and_the_others_counted() {
+        let board = board();
+        for code in 0..MAX_XIDS + 5 {
+            tell(&board, &format!("NVRM: Xid (PCI:0000:01:00): {}, x", 1000 + code));
+        }
+        let gpu = &board.snapshot().gpus[0];
+        assert_eq!((gpu.xids.len(), gpu.xids_left_out), (MAX_XIDS, 5));
+        assert_eq!(gpu.xids.last().unwrap().code as usize, 1000 + MAX_XIDS + 4);
+    }
+
+    #[test]
+    fn an_xid_is_counted_and_told_and_makes_one_finding() {
+        let board = board();
+        tell(&board, XID);
+        tell(&board, XID);
+        let status = board.snapshot();
+        assert_eq!(
+            status.gpus[0].xids.iter().map(|xid| (xid.code, xid.count)).collect::<Vec<_>>(),
+            [(43, 2)]
+        );
+        assert_eq!((status.gpus[0].state, status.gpus[1].xids.len()), (GpuState::Ready, 0));
+        assert_eq!(status.findings.iter().map(|finding| finding.code).collect::<Vec<_>>(), [Code::GpuXid]);
+        let events = board.events(0, Instant::now()).events;
+        let xids = events.iter().filter(|event| matches!(event.what, Happening::Xid { code: 43, .. }));
+        assert_eq!(xids.count(), 2);
+    }
+
+    #[test]
+    fn what_the_driver_says_of_a_gpu_that_works_is_kept() {
+        let board = board();
+        keep("NVRM: GPU 0000:02:00.0: something odd", &board);
+        keep("NVRM: nothing about a GPU", &board);
+        keep("usb 0000:02:00.0: not the driver", &board);
+        board.gpu("0000:01:00.0", |gpu| gpu.state = GpuState::Initialising);
+        keep("NVRM: GPU 0000:01:00.0: while it starts", &board);
+        let gpus = board.snapshot().gpus;
+        assert_eq!(gpus[1].evidence, ["NVRM: GPU 0000:02:00.0: something odd"]);
+        assert!(gpus[0].evidence.is_empty() && board.snapshot().findings.is_empty());
+    }
+
+    #[test]
+    fn under_the_images_own_init_every_kill_is_the_containers() {
+        let board = board();
+        board.update(|status| status.container = Some(status::started(1, vec![], 0)));
+        tell(&board, "Memory cgroup out of memory: Killed process 9 (x)");
+        let status = board.snapshot();
+        assert_eq!((status.container.unwrap().oom_kills, status.findings[0].code), (1, Code::OomKilled));
+    }
+
+    #[test]
+    fn a_gpu_off_the_bus_is_lost_once() {
+        let board = board();
+        tell(&board, LOST);
+        tell(&board, "NVRM: GPU 0000:01:00.0: GPU has fallen off the bus.");
+        let status = board.snapshot();
+        assert_eq!((status.gpus[0].state, status.gpus[1].state), (GpuState::Lost, GpuState::Ready));
+        assert_eq!(status.findings.iter().map(|finding| finding.code).collect::<Vec<_>>(), [Code::GpuLost]);
+        assert_eq!(status.findings[0].evidence, [LOST]);
+    }
+
+    #[test]
+    fn what_a_gpu_that_never_worked_said_is_no_evidence_of_its_loss() {
+        let board = board();
+        let old = || vec!["NVRM: GPU 0000:01:00.0: RmInitAdapter failed!".to_owned()];
+        board.gpu("0000:01:00.0", |gpu| (gpu.state, gpu.evidence) = (GpuState::Failed, old()));
+        tell(&board, LOST);
+        assert!(board.snapshot().findings.is_empty(), "its failure is the finding");
+        lost("0000:01:00.0", "gone", "it is gone", &board);
+        let status = board.snapshot();
+        assert_eq!(status.findings[0].evidence, ["it is gone"]);
+        assert_eq!(status.gpus[0].evidence, [old(), vec!["it is gone".into()]].concat());
+    }
+
+    #[test]
+    fn during_initialisation_an_xid_is_no_finding() {
+        let board = board();
+        board.gpu("0000:01:00.0", |gpu| gpu.state = GpuState::Initialising);
+        tell(&board, XID);
+        let status = board.snapshot();
+        assert_eq!((status.findings.len(), status.gpus[0].xids.len()), (0, 1));
+    }
+}

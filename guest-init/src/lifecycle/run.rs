@@ -1,0 +1,123 @@
+//! The container's life: started, waited for, and started again where the policy says so.
+
+use super::panic;
+use super::reap;
+use super::reap::Ended;
+use crate::container::{self, Spec, Terminal, cgroup};
+use crate::status;
+use crate::status::Board;
+use image::config::Restart;
+use image::status::{Code, Container, Exit, Finding, Outcome, Phase, PhaseOutcome};
+use std::time::Duration;
+
+/// Pauses before a program is started again: the first, and the longest. Each is twice the one before.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// A container that begins with less than this will hardly do anything, bytes.
+const LITTLE: u64 = 16 << 20;
+
+/// Runs the container until it has ended for good; the phase [`Phase::Exec`] has begun.
+///
+/// # Errors
+/// The finding that says why it could not be started.
+pub fn run(spec: &Spec, policy: Restart, board: &Board) -> Result<Exit, Finding> {
+    cgroup::create();
+    warn_of_low_memory(board);
+    let (mut restarts, mut pause) = (0, PAUSES.0);
+    loop {
+        let Ended { exit, asked } = once(spec, restarts, board)?;
+        board.update(|status| {
+            if let Some(container) = &mut status.container {
+                (container.exit, container.oom_kills) = (Some(exit), cgroup::oom_kills());
+            }
+        });
+        if asked || !policy.applies(exit.is_success(), restarts) {
+            return Ok(exit);
+        }
+        restarts += 1;
+        log::info!("the container ended: {exit}; it is started again in {} s", pause.as_secs());
+        board.output(format!("--- it ended: {exit}; started again, for the {} time ---", ordinal(restarts)));
+        if reap::pause(pause) {
+            log::info!("the guest was asked to end");
+            return Ok(exit);
+        }
+        pause = PAUSES.1.min(pause * 2);
+    }
+}
+
+/// One run: from the start to the last line of output.
+fn once(spec: &Spec, restarts: u32, board: &Board) -> Result<Ended, Finding> {
+    panic::only_if_sound();
+    cgroup::reset();
+    let kills = cgroup::oom_kills();
+    let (terminal, slave) = match Terminal::open(spec.terminal()) {
+        Ok((terminal, slave)) => (Some(terminal), Some(slave)),
+        Err(error) => {
+            log::warn!("the container writes to the console, and its output is not kept: {error}");
+            (None, None)
+        }
+    };
+    let running = container::start(spec, slave)?;
+    let pid = running.first.as_raw().cast_unsigned();
+    for warning in &running.warnings {
+        board.finding(warning.clone());
+    }
+    if restarts == 0 {
+        board.end(Phase::Exec, PhaseOutcome::Done);
+        board.begin(Phase::Running);
+    }
+    board.update(|status| {
+        status.outcome = Outcome::Ready;
+        let kept = status.container.take();
+        let started = status::started(pid, spec.command().to_vec(), restarts);
+        let last_exit = kept.as_ref().and_then(|kept| kept.exit);
+        status.container =
+            Some(Container { last_exit, oom_kills: kept.map_or(0, |kept| kept.oom_kills), ..started });
+    });
+    // Our own line comes first, or it would come into the middle of the program's.
+    let followed = terminal.and_then(|terminal| {
+        let kept = terminal.follow(board);
+        kept.inspect_err(|error| log::error!("the container's output is not read: {error}")).ok()
+    });
+    let ended = reap::run(&running, kills);
+    reap::end_the_rest();
+    if let Some(followed) = followed {
+        followed.finish();
+    }
+    Ok(ended)
+}
+
+fn warn_of_low_memory(board: &Board) {
+    let Some(memory) = crate::kernel::sysinfo::memory().filter(|memory| memory.available < LITTLE) else {
+        return;
+    };
+    let message =
+        format!("{} of {} MiB are left for the container", memory.available >> 20, memory.total >> 20);
+    let hint = "give the guest more memory, or pack less: --payload disk, fewer capabilities";
+    board.finding(status::warning(Code::LowMemory, message, hint));
+}
+
+/// `1st`, `12th`, `23rd`.
+fn ordinal(number: u32) -> String {
+    let ending = match (number % 10, number % 100) {
+        (1, 0..=10 | 12..) => "st",
+        (2, 0..=11 | 13..) => "nd",
+        (3, 0..=12 | 14..) => "rd",
+        _ => "th",
+    };
+    format!("{number}{ending}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_said_as_people_say_them() {
+        let said = [1, 2, 3, 4, 11, 12, 13, 21, 22, 23, 101, 111, 112, 113].map(ordinal);
+        let expected = [
+            "1st", "2nd", "3rd", "4th", "11th", "12th", "13th", "21st", "22nd", "23rd", "101st", "111th",
+            "112th", "113th",
+        ];
+        assert_eq!(said, expected);
+    }
+}

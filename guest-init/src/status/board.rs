@@ -1,0 +1,392 @@
+//! The status board: every part of the boot writes what it knows, the server reads it. What changes on it becomes
+//! an event, in one place, so that status and events never tell two stories.
+
+use super::events::Seen;
+use super::followers::{Follower, Followers};
+use super::ring::Ring;
+use crate::kernel::sysinfo::{memory, uptime_ms};
+use crate::status::limits::{clip, clip_lines};
+use image::event::{Event, Events, Happening, LogLine, Logs};
+use image::status::{Finding, Outcome, Phase, PhaseOutcome, PhaseTime, Progress, Severity, Status};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// More findings than this are not kept: a hostile root must not fill the memory.
+const MAX_FINDINGS: usize = 64;
+/// Events that are kept.
+const MAX_EVENTS: usize = 512;
+/// Bytes of the container's output that are kept, and that one answer has.
+const MAX_OUTPUT: usize = 128 << 10;
+/// Bytes that a line takes beside its text.
+const LINE_OVERHEAD: usize = 64;
+/// Lines of output in the status.
+const LAST_LINES: usize = 10;
+/// What one answer has of events.
+const EVENTS_AT_ONCE: usize = 256;
+
+/// A handle to the board; clones show the same board.
+#[derive(Clone)]
+pub struct Board(Arc<Shared>);
+
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+    followers: Followers,
+}
+
+struct State {
+    status: Status,
+    events: Ring<Event>,
+    output: Ring<LogLine>,
+}
+
+impl Board {
+    /// A board at the start of a boot.
+    pub fn new(kernel: String) -> Self {
+        Self::resumed(Status { version: env!("CARGO_PKG_VERSION").into(), kernel, ..Status::default() })
+    }
+
+    /// A board that goes on from a status another process left.
+    pub fn resumed(status: Status) -> Self {
+        let events = Ring::new(MAX_EVENTS, status.events + 1);
+        let state = State { status, events, output: Ring::new(MAX_OUTPUT, 1) };
+        Self(Arc::new(Shared {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            followers: Followers::default(),
+        }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the status and wakes whoever waits for a change. A boot that has failed stays so.
+    pub fn update<T>(&self, change: impl FnOnce(&mut Status) -> T) -> T {
+        let mut state = self.lock();
+        let before = Seen::of(&state.status);
+        let has_failed = state.status.outcome == Outcome::Failed;
+        let result = change(&mut state.status);
+        if has_failed {
+            state.status.outcome = Outcome::Failed;
+        }
+        for what in before.changes(&state.status) {
+            state.happened(what);
+        }
+        drop(state);
+        self.0.changed.notify_all();
+        result
+    }
+
+    /// Looks at the status, and changes nothing.
+    pub fn look<T>(&self, look: impl FnOnce(&Status) -> T) -> T {
+        look(&self.lock().status)
+    }
+
+    /// Something happened that changes nothing in the status by itself.
+    pub fn happened(&self, what: Happening) {
+        self.lock().happened(what);
+        self.0.changed.notify_all();
+    }
+
+    /// The container wrote a line.
+    pub fn output(&self, mut text: String) {
+        clip(&mut text);
+        let weight = text.len() + LINE_OVERHEAD;
+        let line = |sequence| LogLine { sequence, at_ms: uptime_ms(), level: None, text };
+        self.lock().output.push(weight, line);
+        self.0.changed.notify_all();
+    }
+
+    /// Reports an error: what it says to operators is its [`Finding`].
+    pub fn report(&self, error: impl Into<Finding>) {
+        self.finding(error.into());
+    }
+
+    /// The status now.
+    pub fn snapshot(&self) -> Status {
+        self.lock().snapshot()
+    }
+
+    /// Waits until `reached`, at most until `deadline`, and returns the status then.
+    pub fn wait(&self, reached: impl Fn(&Status) -> bool, deadline: Instant) -> Status {
+        self.until(deadline, |state| reached(&state.status)).snapshot()
+    }
+
+    /// Events from a number on; waits for one until `deadline`.
+    pub fn events(&self, from: u64, deadline: Instant) -> Events {
+        let state = self.until(deadline, |state| state.events.next() > from.max(1));
+        let (events, next, lost) = state.events.since(from, EVENTS_AT_ONCE);
+        Events { events, next, lost }
+    }
+
+    /// Lines of the container's output from a number on; waits for one until `deadline`.
+    pub fn lines(&self, from: u64, deadline: Instant) -> Logs {
+        let state = self.until(deadline, |state| state.output.next() > from.max(1));
+        let (lines, next, lost) = state.output.since(from, MAX_OUTPUT);
+        Logs { lines, next, lost }
+    }
+
+    /// A new follower of the events, which says how far it has come.
+    pub fn follower(&self) -> Follower {
+        self.0.followers.add()
+    }
+
+    /// Waits until every follower has sent all there is, at most for `patience`.
+    pub fn wait_until_sent(&self, patience: Duration) {
+        let last = self.lock().status.events;
+        let deadline = Instant::now() + patience;
+        while !self.0.followers.have_sent(last) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn until(&self, deadline: Instant, reached: impl Fn(&State) -> bool) -> MutexGuard<'_, State> {
+        let mut state = self.lock();
+        while !reached(&state) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            // Bounded, so that a missed wake-up costs a moment and never a hang.
+            let wait = left.min(Duration::from_secs(1));
+            state = self.0.changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        state
+    }
+
+    /// A phase begins; none does after a failure.
+    pub fn begin(&self, phase: Phase) {
+        log::debug!("{} begins", image::text::name(phase));
+        self.update(|status| {
+            if status.outcome == Outcome::Failed {
+                return;
+            }
+            status.phase = status.phase.max(phase);
+            let outcome = PhaseOutcome::Running;
+            status.phases.push(PhaseTime {
+                phase,
+                start_ms: uptime_ms(),
+                end_ms: None,
+                outcome,
+                progress: None,
+            });
+        });
+    }
+
+    /// A phase has come so far.
+    pub fn progress(&self, phase: Phase, done: usize, total: usize) {
+        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        self.update(|status| {
+            if let Some(time) = running(status, phase) {
+                time.progress = Some(Progress { done: count(done), total: count(total) });
+            }
+        });
+    }
+
+    /// A phase ends.
+    pub fn end(&self, phase: Phase, outcome: PhaseOutcome) {
+        let took = self.update(|status| {
+            let time = running(status, phase)?;
+            let now = uptime_ms();
+            (time.end_ms, time.outcome) = (Some(now), outcome);
+            Some(now.saturating_sub(time.start_ms))
+        });
+        if let Some(took) = took {
+            say_phase(phase, outcome, took);
+        }
+    }
+
+    /// Whatever runs has failed, and so has the boot.
+    pub fn fail(&self) {
+        let ended = self.update(|status| {
+            let now = uptime_ms();
+            status.outcome = Outcome::Failed;
+            let running = status.phases.iter_mut().filter(|time| time.end_ms.is_none());
+            let ended = running.map(|time| {
+                (time.end_ms, time.outcome) = (Some(now), PhaseOutcome::Failed);
+                (time.phase, now.saturating_sub(time.start_ms))
+            });
+            ended.collect::<Vec<_>>()
+        });
+        for (phase, took) in ended {
+            say_phase(phase, PhaseOutcome::Failed, took);
+        }
+    }
+
+    /// Runs `work` as a phase.
+    pub fn phase<T, E>(&self, phase: Phase, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+        self.begin(phase);
+        let result = work();
+        self.end(phase, if result.is_ok() { PhaseOutcome::Done } else { PhaseOutcome::Failed });
+        result
+    }
+
+    /// Adds a finding, and says it in the log. The same again changes nothing.
+    pub fn finding(&self, finding: Finding) {
+        self.place(finding, false);
+    }
+
+    /// Adds the finding that ends the boot: before every other error, since the first is what went wrong.
+    pub fn fatal(&self, finding: Finding) {
+        self.place(finding, true);
+    }
+
+    fn place(&self, mut finding: Finding, is_fatal: bool) {
+        clip(&mut finding.message);
+        clip_lines(&mut finding.evidence);
+        if finding.at_ms == 0 {
+            finding.at_ms = uptime_ms();
+        }
+        let mut state = self.lock();
+        let is_known = |known: &Finding| known.code == finding.code && known.message == finding.message;
+        if state.status.findings.iter().any(is_known) {
+            return;
+        }
+        if keep(&mut state.status.findings, &finding, is_fatal) {
+            let Finding { code, severity, message, .. } = finding.clone();
+            state.happened(Happening::Finding { code, severity, message });
+        }
+        drop(state);
+        self.0.changed.notify_all();
+        say(&finding);
+    }
+
+    /// Changes one GPU, found by its PCI address.
+    pub fn gpu(&self, bdf: &str, change: impl FnOnce(&mut image::status::Gpu)) {
+        self.update(|status| {
+            if let Some(gpu) = status.gpus.iter_mut().find(|gpu| gpu.bdf == bdf) {
+                change(gpu);
+                clip_lines(&mut gpu.evidence);
+            }
+        });
+    }
+}
+
+/// Puts a finding among the others. On a full board the oldest of what matters least gives way, or the new one itself.
+fn keep(findings: &mut Vec<Finding>, finding: &Finding, is_fatal: bool) -> bool {
+    if findings.len() >= MAX_FINDINGS {
+        let least = findings.iter().map(|known| known.severity).min();
+        let Some(least) = least.filter(|least| *least < finding.severity || is_fatal) else { return false };
+        findings.remove(findings.iter().position(|known| known.severity == least).unwrap_or_default());
+    }
+    let is_error = |known: &Finding| known.severity == Severity::Error;
+    let first_error = findings.iter().position(is_error).filter(|_| is_fatal);
+    findings.insert(first_error.unwrap_or(findings.len()), finding.clone());
+    true
+}
+
+fn running(status: &mut Status, phase: Phase) -> Option<&mut PhaseTime> {
+    status.phases.iter_mut().rev().find(|time| time.phase == phase && time.end_ms.is_none())
+}
+
+fn say_phase(phase: Phase, outcome: PhaseOutcome, took: u64) {
+    log::info!("{} {} after {took} ms", image::text::name(phase), image::text::name(outcome));
+}
+
+fn say(finding: &Finding) {
+    let level = match finding.severity {
+        Severity::Error => log::Level::Error,
+        Severity::Warning => log::Level::Warn,
+        Severity::Info => log::Level::Info,
+    };
+    log::log!(level, "{}: {}", finding.code.name(), finding.message);
+    for line in &finding.evidence {
+        log::log!(level, "  {line}");
+    }
+    if !finding.hint.is_empty() {
+        log::log!(level, "  what to do: {}", finding.hint);
+    }
+}
+
+impl State {
+    fn happened(&mut self, what: Happening) {
+        self.status.events = self.events.next();
+        self.events.push(1, |sequence| Event { sequence, at_ms: uptime_ms(), what });
+    }
+
+    fn snapshot(&self) -> Status {
+        let mut status = self.status.clone();
+        status.uptime_ms = uptime_ms();
+        status.memory = memory();
+        if let Some(container) = &mut status.container {
+            container.output = self.output.last(LAST_LINES).into_iter().map(|line| line.text).collect();
+        }
+        status
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{error, warning, with_evidence};
+    use super::*;
+    use image::status::Code;
+
+    #[test]
+    fn a_wait_ends_at_the_change_or_at_its_deadline() {
+        let board = Board::new("k".into());
+        let other = board.clone();
+        let waiter = std::thread::spawn(move || {
+            other.wait(|status| status.outcome == Outcome::Ready, Instant::now() + Duration::from_secs(30))
+        });
+        board.update(|status| status.outcome = Outcome::Ready);
+        assert_eq!(waiter.join().unwrap().outcome, Outcome::Ready);
+        let late = board.wait(|status| status.outcome == Outcome::Failed, Instant::now());
+        assert_eq!(late.outcome, Outcome::Ready);
+    }
+
+    #[test]
+    fn phases_keep_their_times_and_never_go_back() {
+        let board = Board::new("k".into());
+        board.begin(Phase::Root);
+        board.begin(Phase::Gpu);
+        board.end(Phase::Root, PhaseOutcome::Done);
+        let status = board.snapshot();
+        assert_eq!(status.phase, Phase::Root);
+        assert_eq!(status.phases[0].outcome, PhaseOutcome::Done);
+        assert_eq!(status.phases[1].end_ms, None);
+    }
+
+    #[test]
+    fn what_matters_has_a_place_on_a_full_board() {
+        let board = Board::new("k".into());
+        for number in 0..MAX_FINDINGS {
+            board.finding(warning(Code::ConfigUnknownKey, number.to_string(), ""));
+        }
+        let newest = board.snapshot().events;
+        board.finding(warning(Code::GpuXid, "one more warning", ""));
+        assert_eq!(board.snapshot().events, newest, "it is in the log only");
+        board.finding(error(Code::GpuLost, "an error", ""));
+        board.fatal(error(Code::EntrypointNotFound, "the end", ""));
+        let findings = board.snapshot().findings;
+        let texts: Vec<&str> = findings.iter().map(|finding| &*finding.message).collect();
+        assert_eq!((texts.len(), texts[0]), (MAX_FINDINGS, "2"));
+        assert_eq!(texts[MAX_FINDINGS - 2..], ["the end", "an error"]);
+        assert_eq!(board.snapshot().events, newest + 2);
+    }
+
+    #[test]
+    fn a_failure_is_final() {
+        let board = Board::new("k".into());
+        board.begin(Phase::Gpu);
+        board.fail();
+        board.update(|status| status.outcome = Outcome::Ready);
+        board.begin(Phase::Exec);
+        let status = board.snapshot();
+        assert_eq!((status.outcome, status.phases.len()), (Outcome::Failed, 1));
+        assert_eq!(status.phases[0].outcome, PhaseOutcome::Failed);
+    }
+
+    #[test]
+    fn a_board_full_of_what_others_wrote_still_fits_into_a_reply() {
+        let board = Board::new("k".into());
+        for number in 0..100 {
+            let finding = error(Code::Internal, format!("{number} {}", "ä".repeat(5000)), "");
+            board.finding(with_evidence(finding, vec!["x".repeat(5000); 100]));
+        }
+        let status = board.snapshot();
+        assert_eq!(status.findings.len(), MAX_FINDINGS);
+        let reply = image::wire::Reply::Status(Box::new(status));
+        image::wire::write(&mut Vec::new(), &reply, image::wire::MAX_REPLY).unwrap();
+    }
+}

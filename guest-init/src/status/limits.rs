@@ -1,0 +1,42 @@
+//! How much of a text and of a list a status holds.
+
+/// Evidence lines per finding, and per GPU.
+pub const MAX_EVIDENCE: usize = 20;
+/// Of them, those that are kept from the end, where a driver says what became of what it tried.
+const LAST_EVIDENCE: usize = 11;
+/// Characters of one text on the board. With the bounds on their numbers, a status stays far below the largest reply.
+const MAX_TEXT: usize = 400;
+
+pub(super) fn clip(text: &mut String) {
+    if let Some((at, _)) = text.char_indices().nth(MAX_TEXT) {
+        text.truncate(at);
+        text.push('…');
+    }
+}
+
+/// Bounds a list of texts that come from elsewhere: kernel log, configuration.
+pub fn clip_lines(lines: &mut Vec<String>) {
+    if let Some(left_out) = lines.len().checked_sub(MAX_EVIDENCE).filter(|more| *more > 0) {
+        let end = lines.split_off(lines.len() - LAST_EVIDENCE);
+        lines.truncate(MAX_EVIDENCE - LAST_EVIDENCE - 1);
+        lines.push(format!("… {} lines are left out", left_out + 1));
+        lines.extend(end);
+    }
+    lines.iter_mut().for_each(clip);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_much_evidence_the_beginning_and_the_end_are_kept() {
+        let list = |range: std::ops::Range<u32>| range.map(|n| n.to_string()).collect::<Vec<_>>();
+        let mut lines = list(0..60);
+        clip_lines(&mut lines);
+        let expected = [list(0..8), vec!["… 41 lines are left out".into()], list(49..60)].concat();
+        assert_eq!((lines.len(), &lines), (MAX_EVIDENCE, &expected));
+        clip_lines(&mut lines);
+        assert_eq!(lines, expected);
+    }
+}

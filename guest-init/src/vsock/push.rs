@@ -1,0 +1,92 @@
+//! Tells the host without being asked: our own events on a connection that the guest opens, and systemd's notifications for
+//! supervisors that know them.
+
+use crate::status::{Board, Follower};
+use image::config::Config;
+use image::wire::{self, MAX_REPLY, Reply};
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, bind, socket};
+use std::io;
+use std::ops::Range;
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd};
+use std::time::{Duration, Instant};
+use vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockAddr, VsockStream};
+
+/// Between two attempts to connect.
+const PAUSE: Duration = Duration::from_secs(1);
+/// A notification must have gone within this time.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+/// Ports that are not for everybody.
+const PRIVILEGED: Range<u32> = 512..1024;
+/// Longest sleep of a thread that has nothing to send.
+pub(super) const LOOK: Duration = Duration::from_secs(10);
+
+/// Starts telling those who want to be told.
+pub fn start(config: &Config, board: &Board) {
+    if let Some(port) = config.notify {
+        follow("push", board, move |board, follower| push(port, 0, board, follower));
+    }
+    if let Some(socket) = config.notify_socket.or_else(super::smbios::notify_socket) {
+        follow("notify", board, move |board, follower| super::systemd_notify::tell(socket, board, follower));
+    }
+}
+
+/// Goes on pushing events in another process, to which PID 1 has left a status. (The supervisor hears the rest from the
+/// image's own init, which knows systemd's notifications or does not.)
+pub fn resume(port: u32, board: &Board) {
+    let from = board.snapshot().events + 1;
+    follow("push", board, move |board, follower| push(port, from, board, follower));
+}
+
+fn follow(name: &str, board: &Board, tell: impl FnOnce(&Board, &Follower) + Send + 'static) {
+    let (board, follower) = (board.clone(), board.follower());
+    let spawned = std::thread::Builder::new().name(name.into()).spawn(move || tell(&board, &follower));
+    if let Err(error) = spawned {
+        log::warn!("the host is not notified: {error}");
+    }
+}
+
+/// Frames with events on one connection, as [`Reply::Events`]; a new connection goes on where the last one ended.
+fn push(port: u32, mut from: u64, board: &Board, follower: &Follower) {
+    loop {
+        match connect(port) {
+            Ok(mut stream) => {
+                log::debug!("events are pushed to port {port} of the host");
+                let error = loop {
+                    let events = board.events(from, Instant::now() + LOOK);
+                    let next = events.next;
+                    if events.events.is_empty() {
+                        continue;
+                    }
+                    match wire::write(&mut stream, &Reply::Events(events), MAX_REPLY) {
+                        Ok(()) => from = next,
+                        Err(error) => break error,
+                    }
+                    follower.has_sent(from);
+                };
+                log::debug!("events could not be pushed: {error}");
+            }
+            Err(error) => log::debug!("port {port} of the host: {error}"),
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// From a port that only who may bind such ports can have (`CAP_NET_BIND_SERVICE`): the host refuses others, so that not any process of
+/// the container can speak as the guest.
+pub(super) fn connect(port: u32) -> io::Result<VsockStream> {
+    let socket = socket(AddressFamily::Vsock, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    let mut taken = Err(Errno::EADDRINUSE);
+    for own in PRIVILEGED.rev() {
+        taken = bind(socket.as_raw_fd(), &VsockAddr::new(VMADDR_CID_ANY, own));
+        if taken != Err(Errno::EADDRINUSE) {
+            break;
+        }
+    }
+    taken?;
+    nix::sys::socket::connect(socket.as_raw_fd(), &VsockAddr::new(VMADDR_CID_HOST, port))?;
+    // SAFETY: the socket is ours, open, and given away here.
+    let stream = unsafe { VsockStream::from_raw_fd(socket.into_raw_fd()) };
+    stream.set_write_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}

@@ -1,0 +1,159 @@
+//! Notifications as sd_notify(3) and systemd's virtual machines send them: `READY=1`, `STATUS=`, and at the end `EXIT_STATUS=`
+//! and `ERRNO=`. Each is a packet, or a connection of its own.
+
+use super::push::{LOOK, PATIENCE, connect};
+use crate::status::{Board, Follower};
+use image::config::NotifySocket;
+use image::event::{Event, Happening};
+use image::status::{Code, Outcome, Phase, PhaseOutcome, Severity, Status};
+use image::text::name;
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockType, VsockAddr, connect as connect_to, send, setsockopt, socket,
+    sockopt,
+};
+use nix::sys::time::TimeVal;
+use std::io::{self, Write};
+use std::os::fd::AsRawFd;
+use std::time::Instant;
+
+/// Tells a supervisor what it needs to know of each event.
+pub(crate) fn tell(to: NotifySocket, board: &Board, follower: &Follower) {
+    let mut from = 0;
+    loop {
+        let events = board.events(from, Instant::now() + LOOK);
+        for event in &events.events {
+            let Some(text) = message(event, &board.snapshot()) else { continue };
+            if let Err(error) = deliver(to, &text) {
+                log::debug!("the supervisor on port {} was not told: {error}", to.port);
+            }
+        }
+        from = events.next;
+        follower.has_sent(from);
+    }
+}
+
+/// What is sent for an event, if anything is.
+fn message(event: &Event, status: &Status) -> Option<String> {
+    let line = |text: &str| text.replace(['\n', '\r'], " ");
+    match &event.what {
+        // With a restart ahead, the program's end is not the guest's.
+        Happening::Phase { phase: Phase::Exited, .. } | Happening::Outcome(Outcome::Failed) => {
+            Some(end(status))
+        }
+        Happening::Phase { phase, outcome: PhaseOutcome::Running } => {
+            Some(format!("STATUS={}\n", name(phase)))
+        }
+        Happening::Finding { code, severity: Severity::Error, message } => {
+            Some(format!("STATUS={}: {}\n", code.name(), line(message)))
+        }
+        Happening::Outcome(Outcome::Ready) => Some("READY=1\nSTATUS=running\n".into()),
+        Happening::Phase { .. }
+        | Happening::Finding { .. }
+        | Happening::Outcome(Outcome::Pending)
+        | Happening::Gpu { .. }
+        | Happening::Xid { .. }
+        | Happening::Started { .. }
+        | Happening::Exited(_) => None,
+    }
+}
+
+fn end(status: &Status) -> String {
+    let mut text = format!(
+        "STATUS={}\nEXIT_STATUS={}\n",
+        status.reason().replace(['\n', '\r'], " "),
+        status.exit_status()
+    );
+    // A program that ended by itself says why with its exit status, whatever else there was to tell.
+    let is_oom = status.container.as_ref().and_then(|container| container.exit).is_some_and(|exit| exit.oom);
+    let code = match status.fatal().filter(|_| status.outcome == Outcome::Failed) {
+        Some(finding) => Some(finding.code),
+        None => is_oom.then_some(Code::OomKilled),
+    };
+    if let Some(code) = code {
+        text.push_str(&format!("ERRNO={}\n", errno(code) as i32));
+    }
+    text
+}
+
+/// The errno that says best what a finding is about.
+fn errno(code: Code) -> Errno {
+    match code {
+        Code::NoGpu | Code::GpuCountMismatch | Code::GpuUnsupported | Code::GpuLost => Errno::ENODEV,
+        Code::NoSpace => Errno::ENOSPC,
+        Code::OomKilled | Code::LowMemory => Errno::ENOMEM,
+        Code::EntrypointNotFound | Code::ModuleMissing | Code::FirmwareMissing | Code::PayloadDiskMissing => {
+            Errno::ENOENT
+        }
+        Code::EntrypointNotExecutable => Errno::EACCES,
+        Code::ModuleRejected => Errno::EKEYREJECTED,
+        Code::KernelMismatch | Code::ModuleVersionMismatch | Code::CudaRequirementUnmet => Errno::ENOEXEC,
+        Code::ConfigInvalid | Code::ManifestInvalid => Errno::EINVAL,
+        _ => Errno::EIO,
+    }
+}
+
+fn deliver(to: NotifySocket, text: &str) -> io::Result<()> {
+    if !to.packets {
+        return connect(to.port)?.write_all(text.as_bytes());
+    }
+    let socket = socket(AddressFamily::Vsock, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
+    setsockopt(&socket, sockopt::SendTimeout, &TimeVal::new(PATIENCE.as_secs().cast_signed(), 0))?;
+    connect_to(socket.as_raw_fd(), &VsockAddr::new(to.cid, to.port))?;
+    send(socket.as_raw_fd(), text.as_bytes(), MsgFlags::MSG_NOSIGNAL)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::error;
+    use image::status::Exit;
+
+    #[test]
+    fn what_systemd_defines_is_said_at_the_right_moments() {
+        let board = Board::new("k".into());
+        let said = |what| message(&Event { sequence: 1, at_ms: 0, what }, &board.snapshot());
+        let phase = |outcome| Happening::Phase { phase: Phase::Gpu, outcome };
+        assert_eq!(said(phase(PhaseOutcome::Running)).as_deref(), Some("STATUS=gpu\n"));
+        assert_eq!(said(phase(PhaseOutcome::Done)), None);
+        assert_eq!(said(Happening::Outcome(Outcome::Ready)).as_deref(), Some("READY=1\nSTATUS=running\n"));
+        board.finding(error(Code::NoGpu, "there\nis none", ""));
+        board.update(|status| status.outcome = Outcome::Failed);
+        let text = message(
+            &Event { sequence: 1, at_ms: 0, what: Happening::Outcome(Outcome::Failed) },
+            &board.snapshot(),
+        );
+        assert_eq!(
+            text.as_deref(),
+            Some("STATUS=the boot failed: no-gpu: there is none\nEXIT_STATUS=1\nERRNO=19\n")
+        );
+    }
+
+    #[test]
+    fn the_exit_status_is_the_programs() {
+        let board = Board::new("k".into());
+        // A GPU that was optional says nothing about the program.
+        board.finding(error(Code::NoGpu, "there is none", ""));
+        let ended = |exit| {
+            board.update(|status| {
+                status.outcome = Outcome::Ready;
+                let started = crate::status::started(9, vec![], 0);
+                status.container = Some(image::status::Container { exit: Some(exit), ..started });
+            });
+        };
+        ended(Exit { code: Some(3), signal: None, oom: false });
+        let event = Event {
+            sequence: 1,
+            at_ms: 0,
+            what: Happening::Phase { phase: Phase::Exited, outcome: PhaseOutcome::Running },
+        };
+        assert_eq!(
+            message(&event, &board.snapshot()).as_deref(),
+            Some("STATUS=the container ended: exit code 3\nEXIT_STATUS=3\n")
+        );
+        ended(Exit { code: None, signal: Some(9), oom: true });
+        let text = message(&event, &board.snapshot()).unwrap();
+        assert!(text.ends_with("EXIT_STATUS=137\nERRNO=12\n"), "{text}");
+    }
+}
