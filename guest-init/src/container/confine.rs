@@ -1,6 +1,6 @@
 //! What the container's processes cannot do, and cannot see of ours.
 
-use super::namespace::step;
+use super::step::step;
 use image::config::Capabilities;
 use nix::mount::{MsFlags, mount};
 use std::fs;

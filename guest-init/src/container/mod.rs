@@ -11,11 +11,12 @@ mod namespace;
 pub mod rootfs;
 mod run_dir;
 mod stage;
+mod step;
 mod terminal;
 mod user;
 mod volume;
 
-pub use stage::{become_init, run as run_stage};
+pub use stage::{Reaper, become_init, run as run_stage};
 pub use terminal::Terminal;
 
 use crate::status;

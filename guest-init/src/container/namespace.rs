@@ -2,6 +2,7 @@
 //!
 //! Before the root is entered, nothing is looked up in it but through [`RootDir`]; afterwards every path is inside.
 
+use super::step::step;
 use super::{Spec, confine, run_dir};
 use crate::confined_fs::RootDir;
 use crate::driver_files;
@@ -142,10 +143,6 @@ fn leave(mounts: &[File]) -> Result<(), String> {
 /// The path under which a process finds its own descriptor.
 pub(super) fn own(fd: &impl AsRawFd) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
-}
-
-pub(super) fn step<T>(what: &str, result: nix::Result<T>) -> Result<T, String> {
-    result.map_err(|errno| format!("{what}: {errno}"))
 }
 
 fn kernel_file_systems(root: &RootDir, kind: Kind, confined: bool) -> Result<(), String> {

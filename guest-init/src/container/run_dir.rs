@@ -1,7 +1,7 @@
 //! /run: memory, as everywhere, with what the image has there. Services expect the directories that their packages have made: /run/sshd,
 //! /run/lock, a database's place for its socket.
 
-use super::namespace::step;
+use super::step::step;
 use crate::confined_fs::{Kind, RootDir, RootError};
 use image::layout;
 use image::text::chain;

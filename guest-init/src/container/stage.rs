@@ -9,14 +9,13 @@ use super::volume::Volumes;
 use super::{Said, Spec, cgroup, confine, inherited, user};
 use crate::confined_fs::RootDir;
 use crate::driver_files::is_driver_program;
-use crate::lifecycle::reap;
 use crate::status;
 use image::status::{Code, Finding};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask};
-use nix::unistd::{ForkResult, Gid, Uid, execve, fchdir, fork, setgid, setgroups, setsid, setuid};
+use nix::unistd::{ForkResult, Gid, Pid, Uid, execve, fchdir, fork, setgid, setgroups, setsid, setuid};
 use std::convert::Infallible;
 use std::ffi::{CString, OsString};
 use std::fs::File;
@@ -34,6 +33,15 @@ struct Given {
     exit: File,
     /// The container's own terminal, where it has one.
     terminal: Option<OwnedFd>,
+    reaper: &'static Reaper,
+}
+
+/// What the PID 1 of the container's namespace does: the same as that of the guest, which knows how.
+pub struct Reaper {
+    /// Blocks the signals that it waits for.
+    pub block_signals: fn(),
+    /// Reaps until the program has ended, says in the file how it ended, and ends.
+    pub run: fn(Pid, &mut File) -> !,
 }
 
 /// The pipe for [`Said`].
@@ -51,7 +59,7 @@ impl Report {
 /// Runs the stage: `args` are the numbers of the pipe with the specification, of the pipe for what becomes of the start, of that
 /// for how the program ended, and of the terminal where the container has one of its own.
 /// Returns only when it fails.
-pub fn run(args: &[OsString]) -> i32 {
+pub fn run(args: &[OsString], reaper: &'static Reaper) -> i32 {
     let (Some(spec), Some(report), Some(exit)) = (inherited(args, 0), inherited(args, 1), inherited(args, 2))
     else {
         return 2;
@@ -62,7 +70,7 @@ pub fn run(args: &[OsString]) -> i32 {
         // The program must not inherit them.
         let _ = fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC));
     }
-    let mut given = Given { report: Report(report.into()), exit: exit.into(), terminal };
+    let mut given = Given { report: Report(report.into()), exit: exit.into(), terminal, reaper };
     let Err(finding) = read_spec(spec).and_then(|spec| separate(&spec, &mut given));
     given.report.say(&Said::Failed(finding));
     127
@@ -96,7 +104,7 @@ fn divide() -> Result<ForkResult, Finding> {
 
 /// PID 1 of the namespace: makes the world, starts the program in it, and stays until that has ended.
 fn be_first(spec: &Spec, given: &mut Given) -> Result<Infallible, Finding> {
-    reap::block_signals();
+    (given.reaper.block_signals)();
     confine::hide();
     let Given { report, terminal, .. } = given;
     make_world(spec, Kind::Program, terminal.as_ref(), &mut |finding| report.say(&Said::Warned(finding)))?;
@@ -112,7 +120,7 @@ fn be_first(spec: &Spec, given: &mut Given) -> Result<Infallible, Finding> {
             if confine::keep_little(spec.capabilities).is_err() {
                 std::process::exit(127);
             }
-            reap::run_first(child, &mut given.exit)
+            (given.reaper.run)(child, &mut given.exit)
         }
         ForkResult::Child => become_program(spec, given),
     }

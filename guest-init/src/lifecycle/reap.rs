@@ -1,7 +1,7 @@
 //! The duties of a PID 1 while the container runs, of the guest's and of the container's own: reap every child, forward signals, know
 //! how the program ended.
 
-use crate::container::{Running, cgroup};
+use crate::container::{Reaper, Running, cgroup};
 use image::status::Exit;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -122,9 +122,12 @@ fn wait_for_container(running: &Running, mut heard: impl FnMut(Signal)) -> nix::
     }
 }
 
+/// What the container's PID 1 does.
+pub const REAPER: Reaper = Reaper { block_signals, run: run_first };
+
 /// The life of the container's PID 1: reaps, passes signals on, and says at the end how the program ended. The kernel ends the
 /// rest of the namespace when its PID 1 ends.
-pub fn run_first(program: Pid, told: &mut File) -> ! {
+fn run_first(program: Pid, told: &mut File) -> ! {
     let signals = watched();
     let exit = loop {
         if let Some(exit) = reap(Some(program)) {

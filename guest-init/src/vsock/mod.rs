@@ -1,5 +1,6 @@
 //! The host's access to a guest: questions, events, and what a supervisor is told.
 
+mod connection;
 pub mod push;
 pub mod server;
 pub(crate) mod smbios;

@@ -1,25 +1,14 @@
 //! Tells the host without being asked: our own events on a connection that the guest opens, and systemd's notifications for
 //! supervisors that know them.
 
+use super::connection::{LOOK, connect};
 use crate::status::{Board, Follower};
 use image::config::Config;
 use image::wire::{self, MAX_REPLY, Reply};
-use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, bind, socket};
-use std::io;
-use std::ops::Range;
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd};
 use std::time::{Duration, Instant};
-use vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockAddr, VsockStream};
 
 /// Between two attempts to connect.
 const PAUSE: Duration = Duration::from_secs(1);
-/// A notification must have gone within this time.
-pub(super) const PATIENCE: Duration = Duration::from_secs(5);
-/// Ports that are not for everybody.
-const PRIVILEGED: Range<u32> = 512..1024;
-/// Longest sleep of a thread that has nothing to send.
-pub(super) const LOOK: Duration = Duration::from_secs(10);
 
 /// Starts telling those who want to be told.
 pub fn start(config: &Config, board: &Board) {
@@ -70,23 +59,4 @@ fn push(port: u32, mut from: u64, board: &Board, follower: &Follower) {
         }
         std::thread::sleep(PAUSE);
     }
-}
-
-/// From a port that only who may bind such ports can have (`CAP_NET_BIND_SERVICE`): the host refuses others, so that not any process of
-/// the container can speak as the guest.
-pub(super) fn connect(port: u32) -> io::Result<VsockStream> {
-    let socket = socket(AddressFamily::Vsock, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-    let mut taken = Err(Errno::EADDRINUSE);
-    for own in PRIVILEGED.rev() {
-        taken = bind(socket.as_raw_fd(), &VsockAddr::new(VMADDR_CID_ANY, own));
-        if taken != Err(Errno::EADDRINUSE) {
-            break;
-        }
-    }
-    taken?;
-    nix::sys::socket::connect(socket.as_raw_fd(), &VsockAddr::new(VMADDR_CID_HOST, port))?;
-    // SAFETY: the socket is ours, open, and given away here.
-    let stream = unsafe { VsockStream::from_raw_fd(socket.into_raw_fd()) };
-    stream.set_write_timeout(Some(PATIENCE))?;
-    Ok(stream)
 }

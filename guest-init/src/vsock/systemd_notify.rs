@@ -1,7 +1,7 @@
 //! Notifications as sd_notify(3) and systemd's virtual machines send them: `READY=1`, `STATUS=`, and at the end `EXIT_STATUS=`
 //! and `ERRNO=`. Each is a packet, or a connection of its own.
 
-use super::push::{LOOK, PATIENCE, connect};
+use super::connection::{LOOK, PATIENCE, connect};
 use crate::status::{Board, Follower};
 use image::config::NotifySocket;
 use image::event::{Event, Happening};

@@ -1,0 +1,35 @@
+//! Connections that the guest opens to the host.
+
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, bind, socket};
+use std::io;
+use std::ops::Range;
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd};
+use std::time::Duration;
+use vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockAddr, VsockStream};
+
+/// A notification must have gone within this time.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+/// Longest sleep of a thread that has nothing to send.
+pub(super) const LOOK: Duration = Duration::from_secs(10);
+/// Ports that are not for everybody.
+const PRIVILEGED: Range<u32> = 512..1024;
+
+/// From a port that only who may bind such ports can have (`CAP_NET_BIND_SERVICE`): the host refuses others, so that not any process of
+/// the container can speak as the guest.
+pub(super) fn connect(port: u32) -> io::Result<VsockStream> {
+    let socket = socket(AddressFamily::Vsock, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    let mut taken = Err(Errno::EADDRINUSE);
+    for own in PRIVILEGED.rev() {
+        taken = bind(socket.as_raw_fd(), &VsockAddr::new(VMADDR_CID_ANY, own));
+        if taken != Err(Errno::EADDRINUSE) {
+            break;
+        }
+    }
+    taken?;
+    nix::sys::socket::connect(socket.as_raw_fd(), &VsockAddr::new(VMADDR_CID_HOST, port))?;
+    // SAFETY: the socket is ours, open, and given away here.
+    let stream = unsafe { VsockStream::from_raw_fd(socket.into_raw_fd()) };
+    stream.set_write_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
