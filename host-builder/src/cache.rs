@@ -1,12 +1,11 @@
 //! The cache under the user's cache directory: artifacts by their digest, and everything derived from them by the
 //! digest of its inputs. An entry is there whole or not at all: made under a temporary name, then renamed.
 
+use crate::digest::sha256_file;
 use crate::error::{Doing, Error, Result};
-use crate::interrupt::Guard;
-use sha2::digest::common::hazmat::SerializableState;
-use sha2::{Digest, Sha256};
+use crate::files::{Scratch, set_mode};
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -151,29 +150,6 @@ impl Cache {
     }
 }
 
-/// A directory with a temporary name.
-pub struct Scratch {
-    dir: tempfile::TempDir,
-    _guard: Guard,
-}
-
-impl Scratch {
-    /// In `parent`, which exists.
-    pub fn new(parent: &Path) -> Result<Self> {
-        let dir = tempfile::Builder::new()
-            .prefix(".partial-")
-            .tempdir_in(parent)
-            .doing("creating a temporary directory in", parent)?;
-        let guard = Guard::new(dir.path());
-        Ok(Self { dir, _guard: guard })
-    }
-
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        self.dir.path()
-    }
-}
-
 /// What lies in the cache is built into images: it is its user's own, and nobody else reads or writes there.
 fn own(root: &Path) -> Result<()> {
     let metadata = fs::metadata(root).doing("reading", root)?;
@@ -193,127 +169,6 @@ fn own(root: &Path) -> Result<()> {
         mode if mode & 0o022 != 0 => refused(format!("others may write to it (mode {mode:04o})")),
         _ => set_mode(root, 0o700),
     }
-}
-
-/// Sets permission bits.
-pub fn set_mode(path: &Path, mode: u32) -> Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).doing("setting the mode of", path)
-}
-
-/// Hex SHA-256 of a file.
-pub fn sha256_file(path: &Path) -> Result<String> {
-    let mut file = File::open(path).doing("opening", path)?;
-    let mut hasher = Hasher::default();
-    io::copy(&mut file, &mut hasher).doing("reading", path)?;
-    Ok(hasher.hex())
-}
-
-/// Hex SHA-256 of bytes.
-pub fn sha256(bytes: &[u8]) -> String {
-    let mut hasher = Hasher::default();
-    hasher.update(bytes);
-    hasher.hex()
-}
-
-/// SHA-256 as a writer.
-#[derive(Default, Clone)]
-pub struct Hasher(Sha256);
-
-impl Hasher {
-    /// Adds bytes.
-    pub fn update(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
-    }
-
-    /// What it knows so far: [`Hasher::resume`] goes on from there. Another build of this program may not understand it.
-    pub fn state(&self) -> Vec<u8> {
-        self.0.serialize().to_vec()
-    }
-
-    /// Goes on where another one was when its [`Hasher::state`] was taken; `None` when these bytes are none.
-    pub fn resume(state: &[u8]) -> Option<Self> {
-        let state = state.try_into().ok()?;
-        Sha256::deserialize(&state).ok().map(Self)
-    }
-
-    /// The digest.
-    pub fn bytes(self) -> [u8; 32] {
-        self.0.finalize().into()
-    }
-
-    /// The digest, lower-case hex.
-    pub fn hex(self) -> String {
-        image::text::to_hex(&self.bytes())
-    }
-}
-
-impl Write for Hasher {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// A reader that hashes what passes through it.
-pub struct HashingReader<R> {
-    inner: R,
-    /// The digest so far.
-    pub hasher: Hasher,
-}
-
-impl<R: Read> HashingReader<R> {
-    /// Reads from `inner`.
-    pub fn new(inner: R) -> Self {
-        Self { inner, hasher: Hasher::default() }
-    }
-}
-
-impl<R: Read> Read for HashingReader<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let got = self.inner.read(buffer)?;
-        self.hasher.write_all(&buffer[..got])?;
-        Ok(got)
-    }
-}
-
-/// A whole file under a temporary name beside its place.
-pub struct Staged {
-    temporary: tempfile::NamedTempFile,
-    path: PathBuf,
-    _guard: Guard,
-}
-
-impl Staged {
-    /// Fills the file, and makes sure that it is on the disk.
-    pub fn new(path: &Path, mode: u32, fill: impl FnOnce(&mut File) -> Result<()>) -> Result<Self> {
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        fs::create_dir_all(parent).doing("creating", parent)?;
-        let mut temporary = tempfile::Builder::new()
-            .prefix(".gpu-initrd-")
-            .tempfile_in(parent)
-            .doing("creating a temporary file in", parent)?;
-        let guard = Guard::new(temporary.path());
-        fill(temporary.as_file_mut())?;
-        set_mode(temporary.path(), mode)?;
-        temporary.as_file().sync_all().doing("writing", path)?;
-        Ok(Self { temporary, path: path.to_owned(), _guard: guard })
-    }
-
-    /// Gives it its name.
-    pub fn commit(self) -> Result<()> {
-        self.temporary.persist(&self.path).map_err(|error| error.error).doing("renaming to", &self.path)?;
-        Ok(())
-    }
-}
-
-/// Writes a file that appears whole or not at all: temporary name, fsync, rename.
-pub fn write_atomically(path: &Path, mode: u32, fill: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
-    Staged::new(path, mode, fill)?.commit()
 }
 
 /// Whether an entry is there; it counts as used from now on, so that [`Cache::forget`] of another process leaves it.
@@ -369,16 +224,6 @@ mod tests {
     }
 
     #[test]
-    fn a_digest_goes_on_from_a_state_and_from_nothing_else() {
-        let mut hasher = Hasher::default();
-        hasher.update(&[7; 1000]);
-        let mut resumed = Hasher::resume(&hasher.state()).unwrap();
-        resumed.update(b"more");
-        assert_eq!(resumed.hex(), sha256(&[&[7; 1000][..], b"more"].concat()));
-        assert!(Hasher::resume(b"").is_none() && Hasher::resume(&[0; 9]).is_none());
-    }
-
-    #[test]
     fn a_derived_entry_is_made_once() {
         let (_dir, cache) = cache();
         let mut made = 0;
@@ -403,16 +248,6 @@ mod tests {
         });
         assert!(result.is_err());
         assert_eq!(fs::read_dir(cache.room("room").unwrap()).unwrap().count(), 0);
-    }
-
-    #[test]
-    fn an_output_appears_whole_or_not_at_all() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("out/file");
-        assert!(write_atomically(&path, 0o600, |_| Err(Error::new("no"))).is_err());
-        assert_eq!(fs::read_dir(dir.path().join("out")).unwrap().count(), 0);
-        write_atomically(&path, 0o600, |file| file.write_all(b"x").doing("writing", Path::new("x"))).unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"x");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What was unpacked before, held against what unpacks now.
 
-use crate::cache::Hasher;
+use crate::digest::Hasher;
 use crate::error::{Doing, Result};
 use crate::plain;
 use std::collections::BTreeMap;

@@ -1,7 +1,7 @@
 //! The plan of one image: the manifest, and where the bytes of each file come from. Every check that can fail a build
 //! is made here, before a byte of output is written.
 
-use crate::cache::sha256;
+use crate::digest::sha256;
 use crate::error::{Doing, Error, Result};
 use crate::gpus::{Chosen, is_firmware_of};
 use crate::kernel_modules::Index;

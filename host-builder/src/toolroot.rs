@@ -97,7 +97,7 @@ impl Toolroot {
 }
 
 fn key(lock: &Lock, set: Set, links: &BTreeMap<String, String>) -> String {
-    let links = crate::cache::sha256(format!("{links:?}").as_bytes());
+    let links = crate::digest::sha256(format!("{links:?}").as_bytes());
     format!("{:.24}-{links:.8}", lock.digest(&[set]))
 }
 

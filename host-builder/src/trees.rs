@@ -1,8 +1,10 @@
 //! Unpacked packages, cached by the package's digest, each with an index of its files and their digests.
 
-use crate::cache::{Cache, sha256, write_atomically};
+use crate::cache::Cache;
 use crate::compare::differences;
+use crate::digest::sha256;
 use crate::error::{Doing, Error, Result};
+use crate::files::write_atomically;
 use crate::lock::Artifact;
 use crate::plain;
 use crate::unpack::{Unpacked, Unpacker};

@@ -5,7 +5,6 @@
 
 pub mod capability;
 pub mod config;
-pub mod cpio;
 pub mod elf;
 pub mod event;
 pub mod layout;

@@ -9,7 +9,7 @@ use std::{
 };
 
 use host_builder::{
-    cache::sha256,
+    digest::sha256,
     error::Error,
     lock::{Lock, Set},
     profile::{DEFAULT, Profile},

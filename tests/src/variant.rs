@@ -7,12 +7,9 @@ use std::{
     path::Path,
 };
 
+use host_builder::archive::cpio::{Entry, Writer, kind};
 use host_builder::archive::{Archive, Item, Want};
-use image::{
-    cpio::{Entry, Writer, kind},
-    layout,
-    manifest::Manifest,
-};
+use image::{layout, manifest::Manifest};
 
 use crate::RigError;
 

@@ -9,10 +9,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use host_builder::{
-    cache::{Cache, sha256},
-    unpack::inflate,
-};
+use host_builder::{cache::Cache, digest::sha256, unpack::inflate};
 
 use crate::RigError;
 

@@ -10,7 +10,7 @@ use std::{
 
 use host_builder::{
     archive::{Archive, Want},
-    cache::sha256_file,
+    digest::sha256_file,
     doctor::{Asked, CHECKS, Disk, Host, Origin, Packed, Tools, Verdict, check_host},
     error::{Error, Result},
     vm::accel::{Choice, choose},
@@ -326,7 +326,8 @@ fn take(
     tools: &dyn Fn(Disk, &Path) -> Result<Tools>,
 ) -> Result<Packed> {
     let archive = Archive::open(image).unwrap();
-    let is_manifest = |entry: &image::cpio::Entry| entry.text() == layout::MANIFEST.trim_start_matches('/');
+    let is_manifest =
+        |entry: &host_builder::archive::cpio::Entry| entry.text() == layout::MANIFEST.trim_start_matches('/');
     let contents = archive.read(&Want { digests: false, keep: &is_manifest }).unwrap();
     let tree = contents.tree();
     let bytes = tree.paths[layout::MANIFEST.as_bytes()].item.content.as_deref().unwrap();

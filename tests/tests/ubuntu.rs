@@ -10,7 +10,7 @@ use std::{
 };
 
 use host_builder::{
-    cache::sha256,
+    digest::sha256,
     profile::{self, Distribution, Profile},
     source::{
         Access, Source as _,

@@ -1,7 +1,7 @@
 //! What the kernel unpacks is what the tool sees: images that are odd on purpose, booted with a PID 1 that writes down what it finds.
 
+use host_builder::archive::cpio::{Entry, Writer, kind};
 use host_builder::archive::{Archive, Want};
-use image::cpio::{Entry, Writer, kind};
 use rig::build::{initrd_for_disk, program};
 use rig::guest::Setup;
 use rig::process::run;

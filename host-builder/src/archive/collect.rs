@@ -2,9 +2,9 @@
 
 use super::walk::{Bounds, MAX_KEPT};
 use super::{BootConfig, Content, Place, Segment, Tree, add};
-use crate::cache::Hasher;
+use crate::archive::cpio::{Entry, kind};
+use crate::digest::Hasher;
 use crate::error::Result;
-use image::cpio::{Entry, kind};
 use std::path::Path;
 
 /// Longest target of a symbolic link (`PATH_MAX`).
@@ -42,7 +42,7 @@ impl Want<'_> {
             add(&bounds.kept, u64::from(entry.size), MAX_KEPT, "bytes of contents to keep")
                 .map_err(|error| content.fault(entry, &error))?;
             let bytes = content.bytes(entry, MAX_FILE)?;
-            item.sha256 = self.digests.then(|| crate::cache::sha256(&bytes));
+            item.sha256 = self.digests.then(|| crate::digest::sha256(&bytes));
             item.content = Some(bytes);
         } else if is_file && self.digests {
             let mut hasher = Hasher::default();

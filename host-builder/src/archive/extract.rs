@@ -4,9 +4,9 @@
 //! one.
 
 use super::{Archive, Contents, Left, Tree};
-use crate::cache::Scratch;
+use crate::archive::cpio::kind;
 use crate::error::{Doing, Error, Result};
-use image::cpio::kind;
+use crate::files::Scratch;
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::unistd::geteuid;
 use serde::Serialize;

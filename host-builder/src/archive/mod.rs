@@ -9,6 +9,7 @@ mod blocks;
 mod boot_config;
 pub mod codec;
 mod collect;
+pub mod cpio;
 mod detect;
 pub mod extract;
 mod lz4;
@@ -30,9 +31,9 @@ pub use take::{take, take_one};
 pub use tree::{Left, Remark, Tree};
 pub use walk::{Content, Place};
 
+use crate::archive::cpio::Entry;
 use crate::error::{Doing, Error, Result};
 use detect::{Located, Locator};
-use image::cpio::Entry;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

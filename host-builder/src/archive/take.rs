@@ -1,8 +1,8 @@
 //! Single files of what the kernel leaves.
 
 use super::{Archive, Tree};
+use crate::archive::cpio::kind;
 use crate::error::{Doing, Result};
-use image::cpio::kind;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};

@@ -4,7 +4,7 @@
 //! [`Remark`]ed: what is left of it is not what a list of the entries shows.
 
 use super::{Contents, Item, Place};
-use image::cpio::{Entry, kind};
+use crate::archive::cpio::{Entry, kind};
 use serde::Serialize;
 use std::collections::hash_map::Entry::{Occupied, Vacant};
 use std::collections::{BTreeMap, HashMap};

@@ -1,9 +1,11 @@
 //! `build-modules`: NVIDIA's open modules for a kernel, as an archive.
 
 use super::build_initrd::{lock_of, toolroot_of};
-use crate::cache::{Cache, Scratch, Staged, sha256_file};
+use crate::cache::Cache;
 use crate::cli::{BuildModules, Toolchain};
+use crate::digest::sha256_file;
 use crate::error::{Doing, Error, Result};
+use crate::files::{Scratch, Staged};
 use crate::kernel_modules::build::{build, facts};
 use crate::kernel_modules::compile::compile;
 use crate::kernel_modules::finished::{self, Expected, Validation};

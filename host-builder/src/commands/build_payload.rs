@@ -1,8 +1,8 @@
 //! `build-initrd`: puts the driver's files where the guest's kernel and memory allow, and writes all outputs.
 
-use crate::cache::Staged;
 use crate::cli::BuildInitrd;
 use crate::error::{Doing, Error, Result};
+use crate::files::Staged;
 use crate::kernel_modules::features::Features;
 use crate::lock::{Lock, Set};
 use crate::pack::{Packed, Segments, compress};

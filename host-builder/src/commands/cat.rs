@@ -1,13 +1,13 @@
 //! `cat`: files of an initramfs on standard output.
 
 use super::list::{kind_name, warn};
+use crate::archive::cpio::kind;
 use crate::archive::{Archive, Place, Tree, Want, absolute};
-use crate::cache::Hasher;
 use crate::cli::Cat as Arguments;
+use crate::digest::Hasher;
 use crate::error::{Doing, Error, Result};
 use crate::query::clean::clean;
 use crate::ui::{print_as_json, print_from};
-use image::cpio::kind;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek};

@@ -3,12 +3,12 @@
 
 use super::list::{kind_name, warn};
 use super::manifest_of::{is_manifest, manifest};
+use crate::archive::cpio::kind;
 use crate::archive::{Archive, Contents, Left, Want};
 use crate::cli::Diff as Arguments;
 use crate::error::Result;
 use crate::query::clean::clean;
 use crate::ui::{print_as_json, print_wrapped};
-use image::cpio::kind;
 use image::manifest::{File, Kind, Payload};
 use serde::Serialize;
 use std::collections::BTreeMap;

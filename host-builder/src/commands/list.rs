@@ -1,11 +1,11 @@
 //! `list`: the entries of an initramfs.
 
+use crate::archive::cpio::kind;
 use crate::archive::{Archive, BootConfig, Contents, Item, Segment, Tree, Want};
 use crate::cli::List as Arguments;
 use crate::error::Result;
 use crate::query::clean::clean;
 use crate::ui::{self, print_as_json, print_bytes};
-use image::cpio::kind;
 use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::io::IsTerminal;

@@ -1,8 +1,8 @@
 //! The manifest that an image carries.
 
 use crate::archive::Tree;
+use crate::archive::cpio::Entry;
 use crate::error::{Error, Result};
-use image::cpio::Entry;
 use image::layout;
 use image::manifest::{MAX_BYTES, Manifest};
 use std::path::Path;

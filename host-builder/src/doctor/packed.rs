@@ -4,7 +4,7 @@ use super::confine::Tools;
 use super::disk::{self, Kind};
 use super::report::Check;
 use crate::archive::{Archive, Tree, take, take_one};
-use crate::cache::sha256_file;
+use crate::digest::sha256_file;
 use crate::error::{Doing, Error, Result};
 use crate::gpus::{Chip, chips};
 use image::layout;

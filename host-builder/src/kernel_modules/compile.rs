@@ -4,7 +4,7 @@ use super::headers::Headers;
 use super::source::SourceTree;
 use super::steps;
 use super::workshop::{Room, Workshop};
-use crate::cache::sha256_file;
+use crate::digest::sha256_file;
 use crate::error::{Doing, Error, Result};
 use crate::interrupt;
 use crate::toolroot::explain;

@@ -2,7 +2,7 @@
 
 use super::build::Fact;
 use super::sign::is_signed;
-use crate::cache::sha256;
+use crate::digest::sha256;
 use crate::error::{Doing, Error, Result};
 use crate::source::local;
 use serde::Serialize;

@@ -2,7 +2,8 @@
 
 use super::build::Built;
 use super::index::{parse, uncompress, underscored};
-use crate::cache::{Cache, sha256};
+use crate::cache::Cache;
+use crate::digest::sha256;
 use crate::error::{Doing, Error, Result};
 use crate::trees::Tree;
 use std::collections::BTreeSet;

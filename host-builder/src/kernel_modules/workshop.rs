@@ -1,8 +1,9 @@
 //! Where modules are compiled: in the toolroot, or with the caller's own programs. In both the same directories are at
 //! the same paths each time, so that no path of this machine gets into a module.
 
-use crate::cache::{Cache, Scratch};
+use crate::cache::Cache;
 use crate::error::{Doing, Error, Result};
+use crate::files::Scratch;
 use crate::toolroot::{Toolroot, explain};
 use std::path::Path;
 use std::process::Command;

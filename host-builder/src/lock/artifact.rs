@@ -126,6 +126,6 @@ impl Artifact {
         if self.only.is_empty() {
             return self.sha256.clone();
         }
-        format!("{}-{:.8}", self.sha256, crate::cache::sha256(self.only.join("\n").as_bytes()))
+        format!("{}-{:.8}", self.sha256, crate::digest::sha256(self.only.join("\n").as_bytes()))
     }
 }

@@ -10,9 +10,10 @@ pub use self::artifact::{Artifact, Digest, Kind};
 pub use self::diff::Changes;
 pub use self::set::Set;
 
-use crate::cache::{Staged, sha256};
+use crate::digest::sha256;
 use crate::error::{Doing, Error, Result};
 use crate::file_type;
+use crate::files::Staged;
 use crate::plain;
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;

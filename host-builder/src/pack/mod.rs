@@ -8,8 +8,10 @@ mod segment;
 
 pub use compression::Compression;
 
-use crate::cache::{Cache, Hasher, Staged, sha256};
+use crate::cache::Cache;
+use crate::digest::{Hasher, sha256};
 use crate::error::{Doing, Error, Result};
+use crate::files::Staged;
 use crate::plan::Plan;
 use crate::trees::{read_json, write_json};
 use crate::ui::{Ui, Unit};

@@ -2,11 +2,12 @@
 
 use super::altered;
 use super::compression::Compression;
-use crate::cache::{Cache, HashingReader, sha256};
+use crate::archive::cpio::{self, Writer};
+use crate::cache::Cache;
+use crate::digest::{HashingReader, sha256};
 use crate::error::{Doing, Error, Result};
 use crate::plan::Plan;
 use crate::trees::{read_json, write_json};
-use image::cpio::{self, Writer};
 use image::layout;
 use image::manifest::{File as Entry, Kind, Payload};
 use serde::{Deserialize, Serialize};

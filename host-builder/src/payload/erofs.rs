@@ -2,8 +2,10 @@
 //! cache by the digest of everything that goes in.
 
 use super::verity;
-use crate::cache::{Cache, HashingReader, Staged, sha256, sha256_file};
+use crate::cache::Cache;
+use crate::digest::{HashingReader, sha256, sha256_file};
 use crate::error::{Doing, Error, Result};
+use crate::files::Staged;
 use crate::interrupt;
 use crate::plan::Plan;
 use crate::toolroot::{Toolroot, explain};
@@ -155,7 +157,7 @@ fn lay_out(plan: &Plan, files: &[&Entry], tree: &Path) -> Result<()> {
     for entry in walkdir::WalkDir::new(tree) {
         let entry = entry.map_err(|error| Error::new("reading the driver's files").source(error))?;
         if entry.file_type().is_dir() {
-            crate::cache::set_mode(entry.path(), 0o755)?;
+            crate::files::set_mode(entry.path(), 0o755)?;
         }
     }
     Ok(())

@@ -3,7 +3,7 @@
 //!
 //! Source: Documentation/admin-guide/device-mapper/verity.rst; cryptsetup's lib/verity/verity_hash.c as the oracle.
 
-use crate::cache::Hasher;
+use crate::digest::Hasher;
 use crate::error::{Doing, Result};
 use image::manifest::Verity;
 use image::text;

@@ -1,7 +1,9 @@
 //! Gets what a lock names into the cache: from a mirror directory, or from where it comes.
 
-use crate::cache::{Cache, sha256_file, write_atomically};
+use crate::cache::Cache;
+use crate::digest::sha256_file;
 use crate::error::{Doing, Error, Result};
+use crate::files::write_atomically;
 use crate::lock::{Artifact, Kind, Lock, Set};
 use crate::profile::Profile;
 use crate::resolve::{ARCH32, DEBIAN_ARCH32, driver_suites, suites};

@@ -1,5 +1,5 @@
 use super::*;
-use crate::cache::sha256;
+use crate::digest::sha256;
 use image::capability::Capability::{Compat32, Compute, Display, Graphics, Utility, Video};
 use std::fs;
 

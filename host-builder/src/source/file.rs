@@ -2,8 +2,9 @@
 
 use super::local;
 use super::{Access, Source, Wanted, check};
-use crate::cache::{Staged, sha256_file};
+use crate::digest::sha256_file;
 use crate::error::{Doing, Error, Result};
+use crate::files::Staged;
 use crate::lock::{Artifact, Digest, Kind};
 use crate::trees::Tree;
 use std::fs::{self, File as StdFile};

@@ -4,8 +4,8 @@
 //! lock's digest says what a package is, and the archive says what is in it.
 
 use super::{MAX_STREAM, Unpacker, damaged, inflate, open, refused, take_exactly};
+use crate::archive::cpio::{Entry, Reader, kind};
 use crate::error::{Error, Result};
-use image::cpio::{Entry, Reader, kind};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::{self, Read};

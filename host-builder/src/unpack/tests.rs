@@ -1,5 +1,5 @@
 use super::*;
-use image::cpio;
+use crate::archive::cpio;
 use std::fs;
 use std::io::{Cursor, Write};
 
@@ -218,7 +218,7 @@ fn the_last_entry_of_a_name_is_what_is_there_and_what_is_known() {
         let (dir, files) = unpack(&make(&[Regular("x", b"one"), Regular("x", b"three")]), MAX_UNPACKED, &[]);
         let files = files.unwrap();
         assert_eq!((files.len(), files[0].size), (1, 5), "{format}");
-        assert_eq!(files[0].sha256, crate::cache::sha256(b"three"), "{format}");
+        assert_eq!(files[0].sha256, crate::digest::sha256(b"three"), "{format}");
         assert_eq!(fs::read(dir.path().join("root/x")).unwrap(), b"three", "{format}");
         // A link in its place is no file of the package.
         let (_dir, files) = unpack(&make(&[Regular("x", b"one"), Link("x", "/dev/zero")]), MAX_UNPACKED, &[]);

@@ -1,7 +1,7 @@
 //! The one place that writes what archives hold: inside the root, through no link, within a bound.
 
 use super::{damaged, refused};
-use crate::cache::Hasher;
+use crate::digest::Hasher;
 use crate::error::{Doing, Error, Result};
 use crate::space;
 use std::collections::{BTreeMap, HashSet};

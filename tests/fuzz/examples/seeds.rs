@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use image::cpio;
+use host_builder::archive::cpio;
 use image::ldcache::{Extensions, Layout, Library, encode};
 
 /// Numbers of one file, in its width and byte order.

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use host_builder::{cache::sha256, lock::Artifact};
+use host_builder::{digest::sha256, lock::Artifact};
 
 /// The suite that it has.
 pub const SUITE: &str = "rig";

@@ -6,13 +6,13 @@ use std::{
     path::Path,
 };
 
+use host_builder::archive::cpio::kind;
 use host_builder::{
     archive::{Archive, Item, Want},
-    cache::{sha256, sha256_file},
+    digest::{sha256, sha256_file},
     lock::{Lock, Set},
 };
 use image::{
-    cpio::kind,
     layout,
     manifest::{Kind, Manifest},
 };

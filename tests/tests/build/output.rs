@@ -82,7 +82,10 @@ fn json_has_the_documented_keys_and_quiet_says_nothing() {
     assert_eq!(outputs, [sandbox.path("out/initrd.img"), sandbox.path("out/vmlinuz")]);
     sandbox.nothing_is_half_made();
     // With another archive, another profile file and another cache, and the same lock otherwise.
-    assert_eq!(host_builder::cache::sha256_file(&sandbox.path("out/initrd.img")).unwrap(), initrd().sha256());
+    assert_eq!(
+        host_builder::digest::sha256_file(&sandbox.path("out/initrd.img")).unwrap(),
+        initrd().sha256()
+    );
 }
 
 /// Lists are summed up, and the lines that are needed next are the last ones, also where lines wrap.
@@ -94,7 +97,7 @@ fn on_80_columns_the_key_lines_are_last_and_no_line_is_longer() {
     // Behind the last that is drawn over.
     let lines = terminal::lines(text.rsplit_once("\x1b[2K").unwrap().1);
     assert!(lines.iter().all(|line| line.chars().count() <= 80), "{text}");
-    let digest = host_builder::cache::sha256_file(&sandbox.path("out/initrd.img")).unwrap();
+    let digest = host_builder::digest::sha256_file(&sandbox.path("out/initrd.img")).unwrap();
     assert_eq!(lines.last().unwrap(), &format!("sha256    {digest}"));
     assert!(lines[lines.len() - 2].starts_with("initrd    out/initrd.img  "), "{text}");
     let words = lines.join(" ");

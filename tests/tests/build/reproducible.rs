@@ -9,7 +9,8 @@ use std::{
 };
 
 use host_builder::{
-    cache::{Cache, sha256, sha256_file},
+    cache::Cache,
+    digest::{sha256, sha256_file},
     kernel_modules::build::recipe,
     lock::{Lock, Set},
     profile::{DEFAULT, Profile},

@@ -8,7 +8,7 @@ use std::{
 };
 
 use host_builder::{
-    cache::sha256,
+    digest::sha256,
     lock::{Artifact, Lock, Set},
     profile::{DEFAULT, Profile},
 };

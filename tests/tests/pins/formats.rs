@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use host_builder::unpack::{MAX_UNPACKED, Unpacked, Unpacker};
-use host_builder::{cache::sha256_file, vm::tools::Tools};
+use host_builder::{digest::sha256_file, vm::tools::Tools};
 use rig::process::run;
 
 use super::place::{installer, makers, parts};

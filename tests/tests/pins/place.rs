@@ -8,13 +8,13 @@ use std::{
     sync::OnceLock,
 };
 
+use host_builder::archive::cpio::kind;
 use host_builder::{
     lock::{Artifact, Lock},
     profile::Profile,
     vm::tools::{Toolroot, Tools},
 };
 use image::{
-    cpio::kind,
     layout,
     manifest::{Kind, Manifest},
 };

@@ -3,7 +3,7 @@
 use std::{fs, os::unix::fs::MetadataExt};
 
 use host_builder::{
-    cache::{sha256, sha256_file},
+    digest::{sha256, sha256_file},
     lock::{Digest, Kind},
 };
 use image::manifest::Manifest;

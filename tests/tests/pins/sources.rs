@@ -12,7 +12,7 @@ use std::{
 };
 
 use host_builder::{
-    cache::sha256_file,
+    digest::sha256_file,
     lock::{Digest, Kind, Lock, Set},
 };
 use image::{capability::Capability, manifest::Manifest};

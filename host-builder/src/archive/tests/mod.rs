@@ -6,7 +6,7 @@ mod kernel;
 mod segments;
 
 use super::*;
-use image::cpio::{Writer, kind};
+use crate::archive::cpio::{Writer, kind};
 use std::io::Write;
 use std::process::{Command, Stdio};
 

@@ -123,7 +123,7 @@ fn the_real_cpios_archives_are_read_with_checksums_and_odd_names() {
         assert_eq!(found, [".", "caf\u{e9} \n x", "z"], "{format}");
         assert_eq!(contents.items[1].entry.checksum.is_some(), format == "crc");
         let tree = contents.tree().paths;
-        let digest = crate::cache::sha256(b"text");
+        let digest = crate::digest::sha256(b"text");
         assert_eq!(tree[b"/z".as_slice()].item.sha256.as_ref(), Some(&digest));
         assert_eq!(tree["/caf\u{e9} \n x".as_bytes()].item.sha256.as_ref(), Some(&digest));
     }

@@ -37,7 +37,7 @@ pub fn run(args: &Arguments) -> Result<ExitCode> {
 
 fn initramfs(args: &Arguments, path: &Path) -> Result<()> {
     let archive = Archive::open(path)?;
-    let keep = |entry: &image::cpio::Entry| {
+    let keep = |entry: &crate::archive::cpio::Entry| {
         is_manifest(entry) || modules::is_module(&entry.text()) || report::is_told_by(&absolute(&entry.name))
     };
     let contents = archive.read(&Want { digests: false, keep: &keep })?;

@@ -1,10 +1,10 @@
 //! What `inspect` finds out.
 
 use super::modules::{self, View};
+use crate::archive::cpio::kind;
 use crate::archive::{Contents, Left, Segment, Tree};
 use crate::commands::manifest_of::manifest;
 use crate::error::Result;
-use image::cpio::kind;
 use image::layout;
 use image::manifest::{Kind, Manifest, Payload};
 use serde::Serialize;

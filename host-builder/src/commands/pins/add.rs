@@ -1,8 +1,8 @@
 //! `pins add`: a profile from addresses or files.
 
-use crate::cache::Staged;
 use crate::cli::pins::Add;
 use crate::error::{Doing, Error, Result};
+use crate::files::Staged;
 use crate::profile::Profile;
 use crate::ui::print_wrapped;
 use std::io::Write;

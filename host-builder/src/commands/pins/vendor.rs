@@ -1,9 +1,11 @@
 //! `pins vendor`: everything that a lock names, in a directory.
 
 use super::locked;
-use crate::cache::{Cache, sha256_file, write_atomically};
+use crate::cache::Cache;
 use crate::cli::pins::Vendor;
+use crate::digest::sha256_file;
 use crate::error::{Doing, Result};
+use crate::files::write_atomically;
 use crate::lock::Lock;
 use crate::resolve;
 use crate::ui::{Ui, Unit, megabytes, print_json, print_wrapped};

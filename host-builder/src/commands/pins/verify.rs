@@ -1,8 +1,9 @@
 //! `pins verify`: everything hashed again, what was unpacked of it compared, and its sources asked.
 
 use super::locked;
-use crate::cache::{Cache, sha256_file};
+use crate::cache::Cache;
 use crate::cli::pins::Verify;
+use crate::digest::sha256_file;
 use crate::error::Result;
 use crate::lock::{Artifact, Digest, Lock, Set};
 use crate::profile::Profile;

@@ -1,7 +1,7 @@
 //! A payload disk against the manifest of its image.
 
 use super::Difference;
-use crate::cache::{Hasher, HashingReader};
+use crate::digest::{Hasher, HashingReader};
 use crate::error::{Doing, Error, Result};
 use crate::payload::verity;
 use image::manifest::{Manifest, Payload, Verity};
@@ -63,7 +63,7 @@ mod tests {
         fs::write(&path, &system).unwrap();
         let mut file = fs::File::options().read(true).write(true).open(&path).unwrap();
         let verity = verity::append(&mut file, &path, "00ff").unwrap();
-        let erofs = Erofs { uuid: String::new(), size: 3 << 20, sha256: crate::cache::sha256(&system) };
+        let erofs = Erofs { uuid: String::new(), size: 3 << 20, sha256: crate::digest::sha256(&system) };
         let manifest = Manifest { payload: Payload::Disk { erofs, verity }, ..manifest() };
         let what =
             || against(&manifest, &path).unwrap().into_iter().map(|found| found.what).collect::<Vec<_>>();

@@ -10,17 +10,19 @@ use self::packages::Compared;
 use super::file_systems::Programs;
 use super::list::kind_name;
 use super::manifest_of::{is_manifest, required};
+use crate::archive::cpio::kind;
 use crate::archive::{Archive, BootConfig, Contents, Item, Tree, Want, absolute, take_one};
-use crate::cache::{self, Cache, Scratch, sha256_file};
+use crate::cache::Cache;
 use crate::cli::DEFAULT_LOCK;
 use crate::cli::Verify as Arguments;
+use crate::digest::sha256_file;
 use crate::doctor::Disk as FileSystem;
 use crate::error::{Error, Result};
+use crate::files::Scratch;
 use crate::lock::Lock;
 use crate::query::clean::clean;
 use crate::source::Access;
 use crate::ui::{Ui, megabytes, print_as_json, print_wrapped};
-use image::cpio::kind;
 use image::layout;
 use image::manifest::{File, Kind, Manifest, Payload};
 use serde::Serialize;
@@ -58,7 +60,7 @@ pub fn run(args: &Arguments) -> Result<ExitCode> {
     let mut differences = against_manifest(&contents, &tree, &manifest);
     let guest_init = match &args.guest_init {
         Some(program) => sha256_file(program)?,
-        None => cache::sha256(crate::GUEST_INIT),
+        None => crate::digest::sha256(crate::GUEST_INIT),
     };
     differences.extend(against_tool(&manifest, &guest_init));
     if let Some(wanted) = args.sha256.as_ref().filter(|wanted| !wanted.eq_ignore_ascii_case(&sha256)) {

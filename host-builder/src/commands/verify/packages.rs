@@ -1,7 +1,7 @@
 //! The files of an image against those of the packages that it says they are from, as far as these are here.
 
 use super::Difference;
-use crate::cache::sha256;
+use crate::digest::sha256;
 use crate::error::Result;
 use crate::kernel_modules::build::made_here;
 use crate::kernel_modules::index::{content, uncompressed};

@@ -1,7 +1,7 @@
 //! The files inside the driver's EROFS image against the manifest, each read out of it.
 
 use super::Difference;
-use crate::cache::sha256_file;
+use crate::digest::sha256_file;
 use crate::doctor::{Disk as FileSystem, Tools, unpack};
 use crate::error::{Doing, Result};
 use image::manifest::{File, Kind, Manifest};

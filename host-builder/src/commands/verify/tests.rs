@@ -1,7 +1,7 @@
 use super::*;
+use crate::archive::cpio::{Entry, Writer};
 use crate::lock::Set;
 use image::capability::Capability;
-use image::cpio::{Entry, Writer};
 use image::manifest::Driver;
 
 /// A manifest of a directory, a file, a link, and a file of the driver.
@@ -16,7 +16,7 @@ pub fn manifest() -> Manifest {
         payload: false,
     };
     let content =
-        |text: &str| Kind::File { size: text.len() as u64, sha256: crate::cache::sha256(text.as_bytes()) };
+        |text: &str| Kind::File { size: text.len() as u64, sha256: crate::digest::sha256(text.as_bytes()) };
     Manifest {
         format: image::manifest::FORMAT,
         builder: "gpu-initrd 0".into(),
@@ -110,7 +110,7 @@ fn whatever_is_not_as_stated_is_named() {
 
 #[test]
 fn an_origin_is_a_word_and_lets_nothing_in() {
-    let good = crate::cache::sha256(b"init");
+    let good = crate::digest::sha256(b"init");
     let found = |manifest: &Manifest, guest_init: &str| {
         against_tool(manifest, guest_init).into_iter().map(|found| (found.of, found.what)).collect::<Vec<_>>()
     };
@@ -160,7 +160,7 @@ fn lock() -> Lock {
     let artifact = |name: &str, version: &str, arch: &str| {
         let text = format!(
             "name = {name:?}\nversion = {version:?}\narch = {arch:?}\nsource = \"apt\"\ndigest = \"publisher\"\nsize = 1\nsha256 = \"{}\"\nsets = []\n",
-            crate::cache::sha256(name.as_bytes())
+            crate::digest::sha256(name.as_bytes())
         );
         toml::from_str(&text).unwrap()
     };

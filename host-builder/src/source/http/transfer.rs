@@ -1,8 +1,10 @@
 //! One download: into a file that outlives an interrupt, resumed where it ended, tried again when that can help.
 
 use super::client::{Client, Failure, Patience, header, receive};
-use crate::cache::{Cache, sha256, sha256_file, write_atomically};
+use crate::cache::Cache;
+use crate::digest::{sha256, sha256_file};
 use crate::error::{Doing, Error, Result};
+use crate::files::write_atomically;
 use crate::trees::read_json;
 use crate::ui::megabytes;
 use indicatif::ProgressBar;
