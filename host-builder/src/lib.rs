@@ -4,37 +4,17 @@
 // What is printed comes from anywhere: `ui` makes it harmless.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
-pub mod archive;
-pub mod cache;
+pub mod artifacts;
+pub mod build;
 pub mod cli;
-pub mod commands;
-mod compare;
-pub mod digest;
+pub mod common;
 pub mod doctor;
-pub mod error;
-mod file_type;
-pub mod files;
-pub mod gpus;
-pub mod interrupt;
+pub mod guest_client;
+pub mod initramfs;
 pub mod kernel_modules;
-pub mod lock;
-pub mod metrics;
-pub mod pack;
-pub mod payload;
-pub mod plain;
-pub mod plan;
-pub mod profile;
-mod progress;
-pub mod query;
+pub mod pins;
+pub mod programs;
 pub mod resolve;
-pub mod select;
-pub mod source;
-pub mod space;
-pub mod terminal;
-pub mod toolroot;
-pub mod trees;
-pub mod ui;
-pub mod unpack;
 pub mod vm;
 
 /// Name and version of this tool, as manifests carry it.

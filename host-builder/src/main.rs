@@ -3,7 +3,7 @@
 use clap::Parser;
 use clap::error::ErrorKind;
 use host_builder::cli::{self, Cli, Command};
-use host_builder::{commands, interrupt, ui};
+use host_builder::common::{interrupt, ui};
 use std::process::ExitCode;
 
 /// The command line; where it is wrong, that is said, and the program ends.
@@ -18,7 +18,7 @@ fn parsed() -> Cli {
         }
         let is_boot = std::env::args_os().nth(1).is_some_and(|command| command == "boot");
         // Low numbers are those of the guest's program.
-        let wrong = if is_boot { commands::boot::NOT_STARTED.into() } else { 2 };
+        let wrong = if is_boot { cli::boot::NOT_STARTED.into() } else { 2 };
         std::process::exit(if error.use_stderr() { wrong } else { 0 })
     })
 }
@@ -43,26 +43,26 @@ fn main() -> ExitCode {
         interrupt::makes_nothing();
     }
     let result = match command {
-        Command::BuildInitrd(args) => commands::build_initrd::run(&args).map(|()| ExitCode::SUCCESS),
-        Command::BuildModules(args) => commands::build_modules::run(&args).map(|()| ExitCode::SUCCESS),
-        Command::Boot(args) => Ok(commands::boot::run(&args)),
-        Command::Inspect(args) => commands::inspect::run(&args),
-        Command::List(args) => commands::list::run(&args).map(|()| ExitCode::SUCCESS),
-        Command::Cat(args) => commands::cat::run(&args).map(|()| ExitCode::SUCCESS),
-        Command::Extract(args) => commands::extract::run(&args).map(|()| ExitCode::SUCCESS),
-        Command::Examine(args) => commands::examine::run(&args).map(|()| ExitCode::SUCCESS),
-        Command::Diff(args) => commands::diff::run(&args),
-        Command::Verify(args) => commands::verify::run(&args),
-        Command::Sbom(args) => commands::sbom::run(&args).map(|()| ExitCode::SUCCESS),
-        Command::Doctor(args) => commands::doctor::run(&args),
-        Command::Pins(args) => commands::pins::run(&args),
-        Command::Status(args) => commands::status::run(&args),
-        Command::Events(args) => commands::events::run(&args),
-        Command::Logs(args) => commands::logs::run(&args),
-        Command::Metrics(args) => commands::metrics::run(&args),
-        Command::Man(args) => commands::man::pages(&args).map(|()| ExitCode::SUCCESS),
+        Command::BuildInitrd(args) => cli::build_initrd::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::BuildModules(args) => cli::build_modules::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Boot(args) => Ok(cli::boot::run(&args)),
+        Command::Inspect(args) => cli::inspect::run(&args),
+        Command::List(args) => cli::list::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Cat(args) => cli::cat::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Extract(args) => cli::extract::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Examine(args) => cli::examine::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Diff(args) => cli::diff::run(&args),
+        Command::Verify(args) => cli::verify::run(&args),
+        Command::Sbom(args) => cli::sbom::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Doctor(args) => cli::doctor::run(&args),
+        Command::Pins(args) => cli::pins::run(&args),
+        Command::Status(args) => cli::status::run(&args),
+        Command::Events(args) => cli::events::run(&args),
+        Command::Logs(args) => cli::logs::run(&args),
+        Command::Metrics(args) => cli::metrics::run(&args),
+        Command::Man(args) => cli::man::pages(&args).map(|()| ExitCode::SUCCESS),
         Command::Completions(args) => {
-            commands::man::completions(&args);
+            cli::man::completions(&args);
             Ok(ExitCode::SUCCESS)
         }
     };

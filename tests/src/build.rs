@@ -13,8 +13,8 @@ use std::{
     time::SystemTime,
 };
 
-use host_builder::cache::Cache;
-use host_builder::digest::{sha256, sha256_file};
+use host_builder::artifacts::cache::Cache;
+use host_builder::common::digest::{sha256, sha256_file};
 
 use crate::{
     RigError,

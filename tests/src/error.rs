@@ -50,7 +50,7 @@ pub enum RigError {
     },
     /// What the rig takes from the host tool failed.
     #[error("{}", .0.chain())]
-    Host(#[from] host_builder::error::Error),
+    Host(#[from] host_builder::common::error::Error),
     /// Something did not happen in time.
     #[error("{what} did not happen within {} s\n{context}", deadline.as_secs_f32())]
     Deadline {

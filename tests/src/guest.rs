@@ -8,11 +8,10 @@ use std::{
     time::Duration,
 };
 
-use host_builder::{
-    cache::Cache,
-    ui::Ui,
-    vm::backend::{self, VsockBackend},
-};
+use host_builder::artifacts::cache::Cache;
+use host_builder::common::ui::Ui;
+use host_builder::vm::vsock_backend;
+use host_builder::vm::vsock_backend::VsockBackend;
 use tempfile::TempDir;
 
 use crate::{
@@ -184,7 +183,7 @@ impl Setup {
 }
 
 fn vsock_backend(dir: &Path) -> Result<VsockBackend, RigError> {
-    let daemon = backend::daemon(&Cache::open()?, &Ui::new(false))?;
+    let daemon = vsock_backend::daemon(&Cache::open()?, &Ui::new(false))?;
     Ok(VsockBackend::start(&daemon, dir, &dir.join(UDS), CID)?)
 }
 

@@ -24,4 +24,5 @@ pub mod vsock;
 
 pub use error::RigError;
 // What the host tool starts guests with is what the tests start them with.
-pub use host_builder::vm::{disk, process, qemu, tools};
+pub use host_builder::programs::{process, tools};
+pub use host_builder::vm::{disk, qemu};

@@ -10,15 +10,11 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
-use host_builder::{
-    cache::Cache,
-    profile,
-    source::{
-        Access, Source,
-        apt::{Apt, Packages, Scope},
-    },
-    ui::Ui,
-};
+use host_builder::artifacts::cache::Cache;
+use host_builder::common::ui::Ui;
+use host_builder::pins::profile;
+use host_builder::resolve::sources::apt::{Apt, Packages, Scope};
+use host_builder::resolve::sources::{Access, Source};
 
 use crate::{RigError, process::run};
 

@@ -8,17 +8,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use host_builder::{
-    digest::sha256,
-    error::Error,
-    lock::{Lock, Set},
-    profile::{DEFAULT, Profile},
-    query::{self, Target},
-    resolve,
-    source::Access,
-    toolroot,
-    ui::Ui,
-};
+use host_builder::common::digest::sha256;
+use host_builder::common::error::Error;
+use host_builder::common::ui::Ui;
+use host_builder::guest_client::Target;
+use host_builder::pins::lock::{Lock, Set};
+use host_builder::pins::profile::{DEFAULT, Profile};
+use host_builder::programs::toolroot;
+use host_builder::resolve::sources::Access;
+use host_builder::{guest_client, resolve};
 use image::{
     layout,
     manifest::Payload,
@@ -233,13 +231,13 @@ pub fn target(guest: &Guest) -> Target {
 
 /// The status now.
 pub fn ask(guest: &Guest) -> Status {
-    query::status(&target(guest), ANSWER)
+    guest_client::status(&target(guest), ANSWER)
         .unwrap_or_else(|e| panic!("no status: {e:?}\n{}", guest.last_words()))
 }
 
 /// The status once `until` is reached, or known to be unreachable.
 pub fn wait(guest: &Guest, until: Until) -> Status {
-    query::wait(&target(guest), until, PATIENCE)
+    guest_client::wait(&target(guest), until, PATIENCE)
         .unwrap_or_else(|e| panic!("no {until:?}: {e:?}\n{}", guest.last_words()))
 }
 
@@ -257,7 +255,7 @@ pub fn request(guest: &Guest, request: &Request) -> Reply {
 pub fn wait_for(guest: &Guest, what: &str, reached: impl Fn(&Status) -> bool) -> Status {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        if let Ok(status) = query::status(&target(guest), ANSWER)
+        if let Ok(status) = guest_client::status(&target(guest), ANSWER)
             && reached(&status)
         {
             return status;

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use host_builder::digest::sha256;
+use host_builder::common::digest::sha256;
 
 use crate::{RigError, process::run, tools::Tools};
 

@@ -30,7 +30,7 @@ pub fn shown(columns: usize, command: &Command, seconds: u32) -> Result<String, 
 pub fn lines(shown: &str) -> Vec<String> {
     let text = shown.replace('\r', "\n");
     text.lines()
-        .map(|line| host_builder::query::clean::clean(line, usize::MAX))
+        .map(|line| host_builder::common::clean::clean(line, usize::MAX))
         .filter(|line| !line.is_empty())
         .collect()
 }

@@ -7,8 +7,8 @@ use std::{
     path::Path,
 };
 
-use host_builder::archive::cpio::{Entry, Writer, kind};
-use host_builder::archive::{Archive, Item, Want};
+use host_builder::initramfs::cpio::{Entry, Writer, kind};
+use host_builder::initramfs::{Archive, Item, Want};
 use image::{layout, manifest::Manifest};
 
 use crate::RigError;

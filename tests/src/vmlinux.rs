@@ -9,7 +9,9 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use host_builder::{cache::Cache, digest::sha256, unpack::inflate};
+use host_builder::artifacts::cache::Cache;
+use host_builder::artifacts::unpack::inflate;
+use host_builder::common::digest::sha256;
 
 use crate::RigError;
 
@@ -35,7 +37,7 @@ pub fn of(kernel: &Path) -> Result<PathBuf, RigError> {
     let dir = cache.derived("rig/kernels", &sha256(&bytes), |dir| {
         let place = dir.join("vmlinux");
         let unpacked = unpack(&bytes, kernel);
-        host_builder::error::Doing::doing(fs::write(&place, unpacked), "writing", &place)
+        host_builder::common::error::Doing::doing(fs::write(&place, unpacked), "writing", &place)
     })?;
     cache.forget("rig/kernels", KEPT)?;
     let made = dir.join("vmlinux");

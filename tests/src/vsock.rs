@@ -1,4 +1,4 @@
-//! The host's end of a vsock connection, in the raw: [`host_builder::query`] is what is tested, this is what tests it.
+//! The host's end of a vsock connection, in the raw: [`host_builder::guest_client`] is what is tested, this is what tests it.
 //!
 //! The backend listens on a Unix socket and speaks the hybrid protocol of Firecracker and Cloud Hypervisor: `CONNECT <port>`, answered by
 //! `OK <port>`, then bytes. A port that nobody listens on is closed without a word.

@@ -8,14 +8,12 @@ use std::{
     process::{Command, Output},
 };
 
-use host_builder::{
-    archive::{Archive, Want},
-    digest::sha256_file,
-    doctor::{Asked, CHECKS, Disk, Host, Origin, Packed, Tools, Verdict, check_host},
-    error::{Error, Result},
-    vm::accel::{Choice, choose},
-    vm::qemu::Accel,
-};
+use host_builder::common::digest::sha256_file;
+use host_builder::common::error::{Error, Result};
+use host_builder::doctor::{Asked, CHECKS, Disk, Host, Origin, Packed, Tools, Verdict, check_host};
+use host_builder::initramfs::{Archive, Want};
+use host_builder::vm::accel::{Choice, choose};
+use host_builder::vm::qemu::Accel;
 use image::{layout, manifest::Manifest};
 use rig::{
     build::{Built, initrd, initrd_with, program},
@@ -326,8 +324,9 @@ fn take(
     tools: &dyn Fn(Disk, &Path) -> Result<Tools>,
 ) -> Result<Packed> {
     let archive = Archive::open(image).unwrap();
-    let is_manifest =
-        |entry: &host_builder::archive::cpio::Entry| entry.text() == layout::MANIFEST.trim_start_matches('/');
+    let is_manifest = |entry: &host_builder::initramfs::cpio::Entry| {
+        entry.text() == layout::MANIFEST.trim_start_matches('/')
+    };
     let contents = archive.read(&Want { digests: false, keep: &is_manifest }).unwrap();
     let tree = contents.tree();
     let bytes = tree.paths[layout::MANIFEST.as_bytes()].item.content.as_deref().unwrap();

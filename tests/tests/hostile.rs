@@ -1,6 +1,6 @@
 //! Guests whose root, disks and processes are made by an attacker.
 
-use host_builder::digest::sha256_file;
+use host_builder::common::digest::sha256_file;
 use image::layout;
 use image::status::{Code, Exit, Outcome, Status};
 use image::wire::Until;

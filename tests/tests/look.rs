@@ -8,11 +8,9 @@ use std::{
     sync::OnceLock,
 };
 
-use host_builder::archive::cpio::Writer;
-use host_builder::{
-    lock::{Lock, Set},
-    trees::Tree,
-};
+use host_builder::artifacts::tree::Tree;
+use host_builder::initramfs::cpio::Writer;
+use host_builder::pins::lock::{Lock, Set};
 use image::layout;
 use image::manifest::{Kind, Manifest};
 use rig::{
@@ -125,7 +123,7 @@ fn in_workshop(root: &Path, command: &str) {
 
 /// The uncompressed archive that comes first where there is microcode.
 fn early() -> Vec<u8> {
-    let mut writer = host_builder::archive::cpio::Writer::new(Vec::new());
+    let mut writer = host_builder::initramfs::cpio::Writer::new(Vec::new());
     for directory in ["kernel", "kernel/x86", "kernel/x86/microcode"] {
         writer.directory(directory, 0o755).unwrap();
     }
@@ -272,7 +270,7 @@ fn an_image_that_agrees_with_itself_is_held_against_its_packages() {
         let mut variant = Variant::of(&built.initrd).unwrap();
         let bytes = variant.file(&file.path);
         bytes[1000] ^= 1;
-        let new = host_builder::digest::sha256(bytes);
+        let new = host_builder::common::digest::sha256(bytes);
         variant.edit_manifest(|manifest| set_digest(manifest, &file.path, &new));
         variant.write(&altered).unwrap();
         assert_eq!(host_builder(&["verify"], &altered).status.code(), Some(0), "{of}");

@@ -9,17 +9,13 @@ use std::{
     sync::OnceLock,
 };
 
-use host_builder::{
-    error::Error,
-    kernel_modules::{
-        Index, Module,
-        build::{Built, build},
-    },
-    lock::{Lock, Set},
-    profile::Profile,
-    trees::Tree,
-    ui::Ui,
-};
+use host_builder::artifacts::tree::Tree;
+use host_builder::common::error::Error;
+use host_builder::common::ui::Ui;
+use host_builder::kernel_modules::make::{Built, build};
+use host_builder::kernel_modules::{Index, Module};
+use host_builder::pins::lock::{Lock, Set};
+use host_builder::pins::profile::Profile;
 use image::layout::GPU_MODULES_SUBDIR;
 use rig::process::run;
 
@@ -42,7 +38,7 @@ impl Ground {
 
 /// The GPU's modules of the image under test: they are in the cache, nothing is compiled here.
 fn gpu_modules(lock: &Lock) -> Built {
-    let (profile, _) = Profile::load(host_builder::profile::DEFAULT).unwrap();
+    let (profile, _) = Profile::load(host_builder::pins::profile::DEFAULT).unwrap();
     let never = || Err(Error::new("the image was built, and its modules are not in the cache"));
     build(&rig::build::cache().unwrap(), lock, &profile.modules, never, &Ui::new(true)).unwrap()
 }
@@ -161,7 +157,7 @@ fn soft_dependencies_are_those_of_depmod() {
 #[test]
 fn the_images_modules_load_as_modprobe_would_load_them() {
     let ground = ground();
-    let (profile, _) = Profile::load(host_builder::profile::DEFAULT).unwrap();
+    let (profile, _) = Profile::load(host_builder::pins::profile::DEFAULT).unwrap();
     let wanted = [profile.kernel.modules, profile.modules.load].concat();
     let order = ground.ours.load_order();
     let mut ours: Vec<_> = order.plan(&wanted).unwrap();

@@ -7,7 +7,7 @@ use std::{
     process::{Command, Output},
 };
 
-use host_builder::lock::{Lock, Set};
+use host_builder::pins::lock::{Lock, Set};
 use rig::{
     build::{Built, cache, initrd_with, program},
     roots::{Recipe, Suite},

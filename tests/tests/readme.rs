@@ -133,13 +133,13 @@ fn a_finding_links_to_its_row() {
 
 #[test]
 fn every_metric_is_documented_as_it_is() {
-    let row = |family: &host_builder::metrics::Family| {
+    let row = |family: &host_builder::guest_client::metrics::Family| {
         let labels: Vec<_> = family.labels.split(", ").filter(|label| !label.is_empty()).collect();
         let labels: Vec<_> = labels.iter().map(|label| format!("`{label}`")).collect();
         let name = format!("`{}`", family.name);
         vec![name, family.kind.to_owned(), labels.join(", "), family.help.to_owned()]
     };
-    let expected: Vec<_> = host_builder::metrics::FAMILIES.iter().map(row).collect();
+    let expected: Vec<_> = host_builder::guest_client::metrics::FAMILIES.iter().map(row).collect();
     assert_eq!(table("### Monitoring"), expected);
 }
 
@@ -227,7 +227,7 @@ fn the_table_of_vulnerabilities_is_that_of_the_tests() {
 #[test]
 fn every_source_of_artifacts_is_documented_as_it_is() {
     let word = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
-    let expected: Vec<_> = host_builder::source::TABLE
+    let expected: Vec<_> = host_builder::resolve::sources::TABLE
         .iter()
         .map(|row| vec![row.kind.to_string(), word(row.resumes), word(row.versions), word(row.network)])
         .collect();

@@ -9,16 +9,13 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use host_builder::{
-    digest::sha256,
-    profile::{self, Distribution, Profile},
-    source::{
-        Access, Source as _,
-        apt::{Apt, Packages, Scope, machine_archive},
-    },
-    ui::Ui,
-    unpack::Unpacker,
-};
+use host_builder::artifacts::unpack::Unpacker;
+use host_builder::common::digest::sha256;
+use host_builder::common::ui::Ui;
+use host_builder::pins::profile;
+use host_builder::pins::profile::{Distribution, Profile};
+use host_builder::resolve::sources::apt::{Apt, Packages, Scope, machine_archive};
+use host_builder::resolve::sources::{Access, Source as _};
 use image::{
     layout,
     manifest::Manifest,
@@ -129,7 +126,7 @@ fn an_image_of_ubuntus_packages_passes_verify_and_drives_a_gpu() {
     // As NVIDIA's table has it for the branch; libcuda's own note says it.
     let planned = Manifest::from_json(&plan.stdout).unwrap().driver.unwrap();
     assert_eq!((planned.version.starts_with("580."), planned.cuda.as_deref()), (true, Some("13.0")));
-    let lock = host_builder::lock::Lock::read(&place.join("ubuntu.lock")).unwrap().unwrap();
+    let lock = host_builder::pins::lock::Lock::read(&place.join("ubuntu.lock")).unwrap().unwrap();
     assert!(lock.kernel_release.ends_with("-generic"), "{}", lock.kernel_release);
 
     let dir = tempfile::tempdir().unwrap();

@@ -1,7 +1,7 @@
 //! What the kernel unpacks is what the tool sees: images that are odd on purpose, booted with a PID 1 that writes down what it finds.
 
-use host_builder::archive::cpio::{Entry, Writer, kind};
-use host_builder::archive::{Archive, Want};
+use host_builder::initramfs::cpio::{Entry, Writer, kind};
+use host_builder::initramfs::{Archive, Want};
 use rig::build::{initrd_for_disk, program};
 use rig::guest::Setup;
 use rig::process::run;
@@ -138,7 +138,7 @@ fn what_the_kernel_makes_of_odd_entries_is_what_the_tool_says() {
 
     let contents = Archive::open(&image).unwrap().read(&Want { digests: true, keep: &|_| true }).unwrap();
     let tree = contents.tree();
-    let line = |(path, left): (&Vec<u8>, &host_builder::archive::Left)| {
+    let line = |(path, left): (&Vec<u8>, &host_builder::initramfs::Left)| {
         let item = left.item;
         let holds = match left.kind() {
             kind::LINK => String::from_utf8_lossy(item.target.as_deref().unwrap()).into_owned(),

@@ -2,7 +2,7 @@
 //!
 //! PID 1 has threads, so it does not fork and go on in the child. It starts this same program again with a
 //! specification in a pipe. That process, which has one thread, enters the container's control group and leaves a child in a
-//! PID namespace of its own, whose PID 1 makes the container's world, starts the program and stays as its reaper ([`stage`]).
+//! PID namespace of its own, whose PID 1 makes the container's world, starts the program and stays as its reaper (`stage`).
 //! Three pipes go there: the specification, what became of the start, and how the program ended.
 
 pub mod cgroup;

@@ -2,7 +2,7 @@
 //! hand.
 //!
 //! In two steps, so that a cut at any point leaves the old files or the new ones: every new file is written under a
-//! temporary name first, then all are renamed. A [record](super::copy_record) in the root says what is ours and whether a
+//! temporary name first, then all are renamed. A record (`copy_record`) in the root says what is ours and whether a
 //! boot was cut off; the next one repairs it.
 
 use std::collections::BTreeMap;

@@ -1,11 +1,26 @@
-//! The command line of `events`.
+//! `events`: what happens in a guest, as it happens.
 
-use super::time::duration;
-use crate::query::{Address, Target};
+use super::status::json_line;
+use crate::cli::arguments::duration;
+use crate::cli::patience;
+use crate::common::clean::clean;
+use crate::common::error::Result;
+use crate::common::interrupt;
+use crate::common::terminal::Look;
+use crate::common::ui;
+use crate::common::ui::{print, print_on};
+use crate::guest_client;
+use crate::guest_client::{Address, End, EventLine, EventNews, News, Part, SCHEMA, Target, view};
 use clap::Args;
+use image::event::{Event, Happening};
+use image::status::Outcome;
+use std::fmt::Write;
+use std::io::IsTerminal;
+use std::ops::ControlFlow;
+use std::process::ExitCode;
 use std::time::Duration;
 
-pub(super) const EVENTS_HELP: &str = "\
+pub(crate) const EVENTS_HELP: &str = "\
 Examples:
   host-builder events vsock:5
   host-builder events unix:out/vsock.sock --no-follow | jq .event
@@ -51,4 +66,94 @@ pub struct Events {
     /// Print the JSON Schema of a line of --json, and ask nobody.
     #[arg(long, exclusive = true)]
     pub schema: bool,
+}
+
+/// Runs the command.
+pub fn run(args: &Events) -> Result<ExitCode> {
+    if args.schema {
+        print(guest_client::EVENT_SCHEMA);
+        return Ok(ExitCode::SUCCESS);
+    }
+    interrupt::is_the_end();
+    match &args.target {
+        Some(target) => ask(args, target),
+        None => listen(args),
+    }
+}
+
+fn ask(args: &Events, target: &Target) -> Result<ExitCode> {
+    let name = target.to_string();
+    let (mut decided, mut over) = (false, false);
+    let each = |part: Part<Event>| {
+        decided |= part.items.iter().any(|event| guest_client::is_decisive(&event.what));
+        for event in &part.items {
+            over = match event.what {
+                Happening::Exited(_) | Happening::Outcome(Outcome::Failed) => true,
+                Happening::Started { .. } => false,
+                _ => over,
+            };
+        }
+        if print_on(&text(args, &name, "", part)) {
+            ControlFlow::Continue(())
+        } else {
+            ControlFlow::Break(())
+        }
+    };
+    if args.no_follow {
+        guest_client::all(target, (), (args.wait, patience(args.timeout, args.wait)), each)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    match guest_client::follow(target, (), patience(args.timeout, args.wait), each)? {
+        End::Enough => Ok(ExitCode::SUCCESS),
+        End::Gone(error) => {
+            // After its end nothing is wrong with the connection.
+            let why = if over { String::new() } else { format!(": {}", error.chain()) };
+            ui::say(&format!("the guest has gone{why}"));
+            Ok(ExitCode::from(u8::from(!decided)))
+        }
+    }
+}
+
+fn listen(args: &Events) -> Result<ExitCode> {
+    let each = |guest: &str, news: News| {
+        let guest = clean(guest, 400);
+        match news {
+            News::Part(part) => {
+                if !print_on(&text(args, &guest, &format!("{guest} "), part)) {
+                    // Nobody reads any more. The sockets are removed as at any other end.
+                    let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGTERM);
+                }
+            }
+            News::Ended(error) => ui::say(&format!("{guest} has gone: {}", error.chain())),
+        }
+    };
+    guest_client::listen(&args.listen, each)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A program reads JSON, a person at a terminal text.
+fn is_json(args: &Events) -> bool {
+    args.json || !std::io::stdout().is_terminal()
+}
+
+/// The lines of a part; `prefix` stands before each that is for people.
+fn text(args: &Events, name: &str, prefix: &str, part: Part<Event>) -> String {
+    let mut out = String::new();
+    let line = |news| json_line(&EventLine { schema: SCHEMA, target: name.to_owned(), news });
+    if part.lost > 0 {
+        if is_json(args) {
+            out.push_str(&line(EventNews::Lost(part.lost)));
+        } else {
+            let _ = writeln!(out, "{prefix}… {} events are lost", part.lost);
+        }
+    }
+    for event in part.items {
+        if is_json(args) {
+            out.push_str(&line(EventNews::Event(event)));
+        } else {
+            out.push_str(prefix);
+            out.push_str(&view::event_line(&event, Look::of_stdout()));
+        }
+    }
+    out
 }

@@ -1,11 +1,25 @@
-//! The command line of `logs`.
+//! `logs`: what the container of a guest, or its kernel, has written.
 
-use super::time::duration;
-use crate::query::Target;
+use super::status::json_line;
+use crate::cli::arguments::duration;
+use crate::cli::patience;
+use crate::common::error::Result;
+use crate::common::interrupt;
+use crate::common::terminal::Look;
+use crate::common::ui;
+use crate::common::ui::print_on;
+use crate::guest_client;
+use crate::guest_client::Target;
+use crate::guest_client::{End, Part, SCHEMA, view};
 use clap::Args;
+use image::event::{LogLine, LogSource};
+use serde_json::json;
+use std::fmt::Write;
+use std::ops::ControlFlow;
+use std::process::ExitCode;
 use std::time::Duration;
 
-pub(super) const LOGS_HELP: &str = "\
+pub(crate) const LOGS_HELP: &str = "\
 Examples:
   host-builder logs vsock:5 --follow
   host-builder logs unix:out/vsock.sock --kernel | grep NVRM
@@ -39,4 +53,44 @@ pub struct Logs {
     /// Print each line as a line of JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+/// Runs the command.
+pub fn run(args: &Logs) -> Result<ExitCode> {
+    interrupt::makes_nothing();
+    let source = if args.kernel { LogSource::Kernel } else { LogSource::Container };
+    let each = |part: Part<LogLine>| {
+        if print_on(&text(args, &part)) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    };
+    if !args.follow {
+        guest_client::all(&args.target, source, (args.wait, patience(args.timeout, args.wait)), each)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    interrupt::is_the_end();
+    // That a guest goes is how its log ends.
+    if let End::Gone(_) = guest_client::follow(&args.target, source, patience(args.timeout, args.wait), each)?
+    {
+        ui::say("the guest has gone");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn text(args: &Logs, part: &Part<LogLine>) -> String {
+    let target = args.target.to_string();
+    let mut out = String::new();
+    if part.lost > 0 {
+        if args.json {
+            out.push_str(&json_line(&json!({ "schema": SCHEMA, "target": target, "lost": part.lost })));
+        } else {
+            let _ = writeln!(out, "… {} lines are lost", part.lost);
+        }
+    }
+    for line in &part.items {
+        if args.json {
+            out.push_str(&json_line(&json!({ "schema": SCHEMA, "target": target, "line": line })));
+        } else {
+            out.push_str(&view::log_line(line, Look::of_stdout()));
+        }
+    }
+    out
 }

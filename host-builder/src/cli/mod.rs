@@ -1,51 +1,46 @@
 //! The command line.
 
-mod access;
-mod boot;
-mod build_initrd;
-mod build_modules;
-mod cat;
-mod diff;
-mod doctor;
-mod events;
-mod examine;
-mod extract;
-mod inspect;
-mod list;
-mod logs;
-mod man;
-mod metrics;
+mod arguments;
+pub mod boot;
+pub mod build_initrd;
+pub mod build_modules;
+pub mod cat;
+pub mod diff;
+pub mod doctor;
+pub mod events;
+pub mod examine;
+pub mod extract;
+pub mod inspect;
+pub mod list;
+pub mod logs;
+pub mod man;
+pub mod metrics;
 pub mod pins;
-mod sbom;
-mod status;
-mod time;
-mod verify;
+pub mod sbom;
+pub mod status;
+pub mod verify;
 
-pub use access::AccessArgs;
-pub use boot::Boot;
-pub use build_initrd::{BuildInitrd, DEFAULT_PAYLOAD_OUTPUT};
-pub use build_modules::{BuildModules, Toolchain};
-pub use cat::Cat;
+pub use self::boot::options::Boot;
+pub use self::build_initrd::options::{BuildInitrd, DEFAULT_PAYLOAD_OUTPUT};
+pub use self::build_modules::options::{BuildModules, Toolchain};
+pub use self::cat::Cat;
+pub use self::diff::Diff;
+pub use self::doctor::Doctor;
+pub use self::events::Events;
+pub use self::examine::Examine;
+pub use self::extract::Extract;
+pub use self::inspect::Inspect;
+pub use self::list::List;
+pub use self::logs::Logs;
+pub use self::man::{Completions, Man};
+pub use self::metrics::Metrics;
+pub use self::pins::options::Pins;
+pub use self::sbom::{Format as SbomFormat, Sbom};
+pub use self::status::options::Status;
+pub use self::verify::Verify;
+pub use arguments::{AccessArgs, DEFAULT_LOCK, patience};
 use clap::{CommandFactory, Parser, Subcommand};
-pub use diff::Diff;
-pub use doctor::Doctor;
-pub use events::Events;
-pub use examine::Examine;
-pub use extract::Extract;
-pub use inspect::Inspect;
-pub use list::List;
-pub use logs::Logs;
-pub use man::{Completions, Man};
-pub use metrics::Metrics;
-pub use pins::Pins;
-pub use sbom::{Format as SbomFormat, Sbom};
-pub use status::Status;
 use std::ffi::OsString;
-pub use time::patience;
-pub use verify::Verify;
-
-/// The lock of a directory, unless another is named.
-pub const DEFAULT_LOCK: &str = "initrd.lock";
 
 /// Gives a GPU to a container in a microVM: builds the initrd with the NVIDIA driver, and asks guests how they are.
 #[derive(Debug, Parser)]
@@ -69,13 +64,13 @@ pub enum Command {
     ///
     /// The result is an archive as release pages have it, which a profile takes as an artifact for `gpu-modules`. The
     /// same inputs give the same bytes, anywhere and at any time.
-    #[command(after_help = build_modules::BUILD_MODULES_HELP)]
+    #[command(after_help = build_modules::options::BUILD_MODULES_HELP)]
     BuildModules(BuildModules),
     /// Show, choose and check what images are made from: profiles and locks.
     ///
     /// A profile is intent: which kernel, which driver, from where. A lock is what it resolved to: name, version, source,
     /// size and SHA-256 of every artifact.
-    #[command(after_help = pins::PINS_HELP)]
+    #[command(after_help = pins::options::PINS_HELP)]
     Pins(Pins),
     /// Show what an initramfs is: what is in it, which versions, and why.
     ///
@@ -127,7 +122,7 @@ pub enum Command {
     ///
     /// Shows what is wrong first, then the boot on its time line, GPUs, nodes, injected files, loader cache, container and
     /// memory; of several guests a table. A guest answers from before the GPU is touched until power-off.
-    #[command(after_help = status::STATUS_HELP)]
+    #[command(after_help = status::options::STATUS_HELP)]
     Status(Status),
     /// Show what happens in a guest: phases, GPUs, Xids, findings, the container's start and end.
     ///
@@ -144,7 +139,7 @@ pub enum Command {
     ///
     /// QEMU, from the lock's packages, boots the image just built with a container root and, when asked, with GPUs. Its
     /// console is on the terminal, where all keys are the program's and Ctrl-] ends the guest. Nothing of the root is written to.
-    #[command(after_help = boot::BOOT_HELP)]
+    #[command(after_help = boot::options::BOOT_HELP)]
     Boot(Boot),
     /// Write manual pages, one for each command.
     #[command(after_help = man::MAN_HELP)]

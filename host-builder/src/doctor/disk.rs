@@ -1,10 +1,10 @@
 //! A container root that is a disk image: told by its superblock, unpacked by a confined program.
 
-use super::confine::Tools;
-use crate::error::{Doing, Error, Result};
-use crate::file_type::describe;
-use crate::space;
-use crate::ui::megabytes;
+use crate::common::error::{Doing, Error, Result};
+use crate::common::space;
+use crate::common::ui::megabytes;
+use crate::initramfs::file_type::describe;
+use crate::programs::sandbox::Tools;
 use std::borrow::Cow;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};

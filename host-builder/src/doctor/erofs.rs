@@ -1,8 +1,8 @@
 //! How the files of an EROFS image are compressed, and whether a `fsck.erofs` can undo that: Debian 12 has 1.5, which knows lz4
 //! alone, and the driver's image of the default build is zstd.
 
-use super::confine::Tools;
-use crate::error::{Doing, Result};
+use crate::common::error::{Doing, Result};
+use crate::programs::sandbox::Tools;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;

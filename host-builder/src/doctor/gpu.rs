@@ -3,7 +3,7 @@
 use super::device::{Device, is_vfio};
 use super::host::Host;
 use super::report::Check;
-use crate::error::Result;
+use crate::common::error::Result;
 use crate::vm::vfio::full_address;
 
 const LIST: &str = "list NVIDIA's devices: lspci -D -d 10de:";

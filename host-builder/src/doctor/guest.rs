@@ -1,8 +1,8 @@
 //! guest-init's own answer about a container root: the program that host-builder carries builds the driver's layer for it,
 //! as it would at boot, and the root is not touched.
 
-use super::confine::{tail, wait};
-use crate::error::{Doing, Error, Result};
+use crate::common::error::{Doing, Error, Result};
+use crate::programs::sandbox::{tail, wait};
 use image::status::Finding;
 use serde::Deserialize;
 use std::fs::{self, File};

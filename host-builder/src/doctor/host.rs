@@ -1,7 +1,7 @@
 //! A host below a root, `/` or a fake one, through which every path goes: /sys, /proc and /dev are read, never written.
 
 use super::device::Device;
-use crate::error::{Error, Result};
+use crate::common::error::{Error, Result};
 use nix::fcntl::AtFlags;
 use nix::unistd::{AccessFlags, faccessat};
 use std::fs;

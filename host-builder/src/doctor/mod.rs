@@ -2,7 +2,6 @@
 //! says pass, warn or fail with the remedy, and changes nothing.
 
 mod bars;
-mod confine;
 mod container;
 mod cuda;
 mod device;
@@ -25,7 +24,7 @@ mod vfio;
 mod view;
 mod vsock;
 
-pub use confine::Tools;
+pub use crate::programs::sandbox::Tools;
 pub use container::{Container, check as check_container};
 pub use disk::{Kind as Disk, unpack};
 pub use erofs::lacking;
@@ -35,7 +34,7 @@ pub use packed::{Origin, Packed};
 pub use report::{CHECKS, Check, Report, SCHEMA, Verdict};
 pub use view::screen;
 
-use crate::error::Result;
+use crate::common::error::Result;
 
 /// What a host is looked at for.
 #[derive(Debug, Default)]
@@ -75,5 +74,6 @@ pub fn check_host(host: &Host, asked: &Asked) -> Result<Vec<Check>> {
     Ok(checks)
 }
 
+pub(crate) mod file_systems;
 #[cfg(test)]
 mod tests;

@@ -1,12 +1,12 @@
 //! What an image carries: its driver's files, taken out to where they can be looked at, and its driver's list of GPUs.
 
-use super::confine::Tools;
 use super::disk::{self, Kind};
 use super::report::Check;
-use crate::archive::{Archive, Tree, take, take_one};
-use crate::digest::sha256_file;
-use crate::error::{Doing, Error, Result};
-use crate::gpus::{Chip, chips};
+use crate::common::digest::sha256_file;
+use crate::common::error::{Doing, Error, Result};
+use crate::initramfs::{Archive, Tree, take, take_one};
+use crate::kernel_modules::gpus::{Chip, chips};
+use crate::programs::sandbox::Tools;
 use image::layout;
 use image::manifest::{self, File, Manifest, Payload};
 use image::requirement::Facts;

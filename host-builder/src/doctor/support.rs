@@ -3,7 +3,7 @@
 use super::device::Device;
 use super::packed::Packed;
 use super::report::Check;
-use crate::gpus::{TURING, family, is_firmware_of, newer};
+use crate::kernel_modules::gpus::{TURING, family, is_firmware_of, newer};
 
 const NAME: &str = "gpu-supported";
 

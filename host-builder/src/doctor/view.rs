@@ -2,8 +2,8 @@
 //! an image, and every list is bounded; `--json` has it all.
 
 use super::report::{Check, Report, Verdict};
-use crate::query::clean::clean;
-use crate::terminal::{BOLD, DIM, GREEN, Look, RED, YELLOW};
+use crate::common::clean::clean;
+use crate::common::terminal::{BOLD, DIM, GREEN, Look, RED, YELLOW};
 
 /// Longest sentence, and longest line of evidence.
 const SENTENCE: usize = 600;

@@ -1,7 +1,7 @@
 //! Whether modules belong to a kernel and to a driver.
 
 use super::Module;
-use crate::error::{Error, Result};
+use crate::common::error::{Error, Result};
 
 /// Fails for a module that was built for another kernel.
 pub fn check_release(module: &Module, release: &str) -> Result<()> {

@@ -2,7 +2,7 @@
 //! configuration.
 
 use super::index::Index;
-use crate::trees::Tree;
+use crate::artifacts::tree::Tree;
 use std::collections::BTreeMap;
 
 /// How a kernel has a feature.

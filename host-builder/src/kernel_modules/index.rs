@@ -1,11 +1,11 @@
 //! What every module of a kernel says about itself (`.modinfo`), and what is built into the kernel.
 
 use super::symbols::{Symbols, sort_dependencies};
-use crate::cache::Cache;
-use crate::error::{Doing, Error, Result};
-use crate::plain;
-use crate::trees::{Tree, read_json, write_json};
-use crate::unpack::decompressor;
+use crate::artifacts::cache::Cache;
+use crate::artifacts::tree::{Tree, read_json, write_json};
+use crate::artifacts::unpack::decompressor;
+use crate::common::error::{Doing, Error, Result};
+use crate::common::plain;
 use image::elf::{Modinfo, modinfo, parse_modinfo};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};

@@ -2,7 +2,7 @@
 
 use super::depmod::{edges, positions};
 use super::index::{Index, Module};
-use crate::error::{Error, Result};
+use crate::common::error::{Error, Result};
 use std::collections::BTreeSet;
 
 /// Answers in which order modules load.

@@ -1,18 +1,18 @@
 //! Gets what a lock names into the cache: from a mirror directory, or from where it comes.
 
-use crate::cache::Cache;
-use crate::digest::sha256_file;
-use crate::error::{Doing, Error, Result};
-use crate::files::write_atomically;
-use crate::lock::{Artifact, Kind, Lock, Set};
-use crate::profile::Profile;
+use super::sources::apt::Apt;
+use super::sources::file::File;
+use super::sources::host::Host;
+use super::sources::http::Http;
+use super::sources::redist::Redist;
+use super::sources::{Access, Offer, Source};
+use crate::artifacts::cache::Cache;
+use crate::common::digest::sha256_file;
+use crate::common::error::{Doing, Error, Result};
+use crate::common::files::write_atomically;
+use crate::pins::lock::{Artifact, Kind, Lock, Set};
+use crate::pins::profile::Profile;
 use crate::resolve::{ARCH32, DEBIAN_ARCH32, driver_suites, suites};
-use crate::source::apt::Apt;
-use crate::source::file::File;
-use crate::source::host::Host;
-use crate::source::http::Http;
-use crate::source::redist::Redist;
-use crate::source::{Access, Offer, Source};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -35,7 +35,7 @@ pub fn get(profile: &Profile, lock: &Lock, wanted: &[&Artifact], access: Access)
             rest.push(artifact);
         }
     }
-    let network = |artifact: &&Artifact| crate::source::gives(artifact.source).network;
+    let network = |artifact: &&Artifact| crate::resolve::sources::gives(artifact.source).network;
     if access.offline && rest.iter().any(network) {
         return Err(absent(&rest, access.mirror));
     }

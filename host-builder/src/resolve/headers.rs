@@ -1,11 +1,11 @@
 //! Headers of another kernel than the lock's, for building modules for it.
 
+use super::sources::apt::{Apt, Packages, Scope};
+use super::sources::{Access, Source};
 use super::{strs, suites};
-use crate::error::{Error, Result};
-use crate::lock::{Lock, Set};
-use crate::profile::Profile;
-use crate::source::apt::{Apt, Packages, Scope};
-use crate::source::{Access, Source};
+use crate::common::error::{Error, Result};
+use crate::pins::lock::{Lock, Set};
+use crate::pins::profile::Profile;
 
 /// The lock with another toolroot: the profile's programs, and these packages with all that they depend on, as the
 /// archive has them now. Its kernel release stays what it was.

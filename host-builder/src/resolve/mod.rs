@@ -1,23 +1,24 @@
 //! From intent to facts: resolves a profile into a lock, and gets what a lock names into the cache.
 
-mod check;
-mod driver;
+mod choose;
+mod consistency;
 mod fetch;
 mod headers;
+pub mod sources;
 
-pub use self::driver::{Choice, choose};
+pub use self::choose::{Choice, choose};
 pub use self::fetch::{at_hand, fetch, get, in_mirror, missing, offers};
 pub use self::headers::with_headers;
 
-use crate::error::{Error, Result};
-use crate::lock::{Artifact, Digest, Kind, Lock, Set, upstream};
-use crate::profile::{Firmware, Profile, Values};
-use crate::source::apt::{Apt, Packages, Scope};
-use crate::source::file::File;
-use crate::source::host::Host;
-use crate::source::http::Http;
-use crate::source::redist::Redist;
-use crate::source::{Access, Source, Wanted};
+use crate::common::error::{Error, Result};
+use crate::pins::lock::{Artifact, Digest, Kind, Lock, Set, upstream};
+use crate::pins::profile::{Firmware, Profile, Values};
+use sources::apt::{Apt, Packages, Scope};
+use sources::file::File;
+use sources::host::Host;
+use sources::http::Http;
+use sources::redist::Redist;
+use sources::{Access, Source, Wanted};
 use std::collections::BTreeSet;
 use std::thread::ScopedJoinHandle;
 
@@ -37,15 +38,15 @@ pub fn resolve(profile: &Profile, text: &str, choice: &Choice, access: Access) -
         add_packages(&mut lock, profile, choice, access)?;
     }
     if lock.kernel_release.is_empty() {
-        lock.kernel_release = check::kernel_release(profile, &lock, access.cache)?;
+        lock.kernel_release = consistency::kernel_release(profile, &lock, access.cache)?;
     }
-    check::artifacts(profile, &lock, access.cache)?;
+    consistency::artifacts(profile, &lock, access.cache)?;
     say_recorded(&lock, access);
     if lock.driver != profile.driver && profile.modules.package.is_some() {
         let headers = |artifact: &&Artifact| artifact.name.starts_with("linux-headers-");
         let needed = lock.set(Set::Toolroot).into_iter().filter(headers).chain(lock.set(Set::ModuleSource));
         fetch::get(profile, &lock, &needed.collect::<Vec<_>>(), access)?;
-        crate::kernel_modules::build::check_source(access.cache, &lock, &profile.modules)?;
+        crate::kernel_modules::make::check_source(access.cache, &lock, &profile.modules)?;
     }
     Ok(lock)
 }

@@ -4,10 +4,10 @@
 //! guest hangs without a word. So QEMU is asked: it starts a machine whose firmware is seven bytes that end it, with a CPU
 //! model whose every feature any x86-64 hypervisor has (`qemu64,enforce`), and must report the expected exit code in time.
 
-use super::process::Background;
 use super::qemu::{Accel, QEMU};
-use super::tools::Tools;
-use crate::error::{Doing, Error, Result};
+use crate::common::error::{Doing, Error, Result};
+use crate::programs::process::Background;
+use crate::programs::tools::Tools;
 use std::fs::{self, File};
 use std::path::Path;
 use std::time::Duration;
@@ -100,7 +100,7 @@ fn firmware() -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vm::tools::Host;
+    use crate::programs::tools::Host;
     use std::path::PathBuf;
     use std::process::Command;
 

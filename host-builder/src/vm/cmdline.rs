@@ -1,6 +1,6 @@
 //! The kernel command line of a guest: the console, what guest-init is told, and the container's command at the end.
 
-use crate::error::{Error, Result};
+use crate::common::error::{Error, Result};
 
 /// Console on the serial port; an end when the kernel panics; no limit of half the memory for the initramfs.
 const BASE: &str = "console=ttyS0 panic=-1 rootfstype=ramfs";

@@ -1,9 +1,9 @@
 //! Disk images of a directory: what a guest gets as its container root, its upper layer or its configuration.
 
-use super::process::run;
-use super::tools::Tools;
-use crate::error::{Doing, Error, Result};
-use crate::interrupt::Guard;
+use crate::common::error::{Doing, Error, Result};
+use crate::common::interrupt::Guard;
+use crate::programs::process::run;
+use crate::programs::tools::Tools;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -123,7 +123,7 @@ fn occupied(directory: &Path) -> Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vm::tools::Host;
+    use crate::programs::tools::Host;
 
     fn words(command: &Command) -> Vec<&str> {
         let program = command.get_program().to_str().unwrap();

@@ -2,13 +2,11 @@
 //! images, and how they are brought up and down together.
 
 pub mod accel;
-pub mod backend;
 pub mod cmdline;
 pub mod disk;
-mod gate;
-pub mod process;
 pub mod qemu;
 pub mod terminal;
-pub mod tools;
 pub mod vfio;
 pub mod volume;
+pub mod vsock_backend;
+mod vsock_proxy;

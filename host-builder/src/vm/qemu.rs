@@ -3,9 +3,9 @@
 //! Guest memory is shared, which the vhost-user and vfio-user devices need. The command line is built by a pure function;
 //! files and sockets are made by others.
 
-use super::process::Background;
-use super::tools::Tools;
-use crate::error::Result;
+use crate::common::error::Result;
+use crate::programs::process::Background;
+use crate::programs::tools::Tools;
 use serde_json::json;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

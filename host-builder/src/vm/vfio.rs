@@ -1,6 +1,6 @@
 //! GPUs of this machine: whether one can be given to a guest, said before QEMU says it in its own words.
 
-use crate::error::{Error, Result};
+use crate::common::error::{Error, Result};
 use image::pci;
 use std::fs;
 use std::path::Path;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use host_builder::archive::cpio;
+use host_builder::initramfs::cpio;
 use image::ldcache::{Extensions, Layout, Library, encode};
 
 /// Numbers of one file, in its width and byte order.

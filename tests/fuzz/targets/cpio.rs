@@ -1,7 +1,7 @@
 //! Archives: what can be read can be written, and reads as the same again.
 #![no_main]
 
-use host_builder::archive::cpio::{Entry, Reader, Writer};
+use host_builder::initramfs::cpio::{Entry, Reader, Writer};
 use libfuzzer_sys::fuzz_target;
 use std::io::Read;
 

@@ -1,7 +1,7 @@
 //! Whole images: segments of any compression, found with and without being unpacked, read in order and at once.
 #![no_main]
 
-use host_builder::archive::{Archive, Want};
+use host_builder::initramfs::{Archive, Want};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {

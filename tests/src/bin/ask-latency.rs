@@ -1,7 +1,8 @@
 //! Asks a guest for its status again and again, and prints how long it took: `ask-latency TARGET COUNT`. Beside each, a
 //! connection without a request, which is what the way to the guest costs by itself.
 
-use host_builder::query::{self, Target};
+use host_builder::guest_client;
+use host_builder::guest_client::Target;
 use rig::vsock;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -38,7 +39,7 @@ fn measure(target: &Target, count: usize) -> Result<(Times, Times), Box<dyn std:
     let (mut asked, mut connected) = (Times::new(), Times::new());
     for _ in 0..count {
         let start = Instant::now();
-        query::status(target, PATIENCE)?;
+        guest_client::status(target, PATIENCE)?;
         asked.push(start.elapsed().as_micros());
         let start = Instant::now();
         let stream = vsock::try_connect(path, *port)?;

@@ -12,7 +12,8 @@ use std::{
     time::Duration,
 };
 
-use host_builder::{digest::sha256, lock::Artifact};
+use host_builder::common::digest::sha256;
+use host_builder::pins::lock::Artifact;
 
 /// The suite that it has.
 pub const SUITE: &str = "rig";

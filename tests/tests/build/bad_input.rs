@@ -47,7 +47,7 @@ fn a_package_with_one_byte_flipped_in_the_cache() {
     bytes[5000] ^= 1;
     sandbox.forget(&package);
     fs::write(sandbox.blob(&package), &bytes).unwrap();
-    let found = host_builder::digest::sha256(&bytes);
+    let found = host_builder::common::digest::sha256(&bytes);
     sandbox.refuses(&[], &[&package.sha256, &found, "run again"]);
     assert!(!sandbox.blob(&package).exists(), "the damaged package is still there");
     sandbox.next_build_is_good();
@@ -68,7 +68,10 @@ fn a_file_altered_in_the_cache_after_it_was_unpacked() {
     let mut bytes = fs::read(&file).unwrap();
     bytes[5000] ^= 1;
     fs::write(&file, &bytes).unwrap();
-    sandbox.refuses(&[], &["/usr/bin/nvidia-smi", &host_builder::digest::sha256(&bytes), "remove the cache"]);
+    sandbox.refuses(
+        &[],
+        &["/usr/bin/nvidia-smi", &host_builder::common::digest::sha256(&bytes), "remove the cache"],
+    );
 }
 
 #[test]

@@ -9,10 +9,8 @@ use std::{
     sync::OnceLock,
 };
 
-use host_builder::{
-    lock::{Lock, Set},
-    trees::Tree,
-};
+use host_builder::artifacts::tree::Tree;
+use host_builder::pins::lock::{Lock, Set};
 use image::{
     capability::{Capability, TABLE, classify},
     layout,

@@ -6,12 +6,10 @@ use std::{
     path::Path,
 };
 
-use host_builder::archive::cpio::kind;
-use host_builder::{
-    archive::{Archive, Item, Want},
-    digest::{sha256, sha256_file},
-    lock::{Lock, Set},
-};
+use host_builder::common::digest::{sha256, sha256_file};
+use host_builder::initramfs::cpio::kind;
+use host_builder::initramfs::{Archive, Item, Want};
+use host_builder::pins::lock::{Lock, Set};
 use image::{
     layout,
     manifest::{Kind, Manifest},
@@ -151,7 +149,7 @@ fn the_kernel_image_is_that_of_the_package() {
     let built = initrd();
     let lock = Lock::read(&built.lock).unwrap().unwrap();
     let cache = rig::build::cache().unwrap();
-    let tree = host_builder::trees::Tree::of(&cache, lock.set(Set::Kernel)[0]).unwrap();
+    let tree = host_builder::artifacts::tree::Tree::of(&cache, lock.set(Set::Kernel)[0]).unwrap();
     let file = tree.file(&format!("boot/vmlinuz-{}", built.release())).unwrap();
     assert_eq!(sha256_file(&built.kernel).unwrap(), file.sha256);
 }

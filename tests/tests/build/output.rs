@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-use host_builder::archive::{Archive, Item, Want};
+use host_builder::initramfs::{Archive, Item, Want};
 use rig::{build::initrd, terminal};
 
 use super::{content::manifest_bytes, sandbox::Sandbox};
@@ -83,7 +83,7 @@ fn json_has_the_documented_keys_and_quiet_says_nothing() {
     sandbox.nothing_is_half_made();
     // With another archive, another profile file and another cache, and the same lock otherwise.
     assert_eq!(
-        host_builder::digest::sha256_file(&sandbox.path("out/initrd.img")).unwrap(),
+        host_builder::common::digest::sha256_file(&sandbox.path("out/initrd.img")).unwrap(),
         initrd().sha256()
     );
 }
@@ -97,7 +97,7 @@ fn on_80_columns_the_key_lines_are_last_and_no_line_is_longer() {
     // Behind the last that is drawn over.
     let lines = terminal::lines(text.rsplit_once("\x1b[2K").unwrap().1);
     assert!(lines.iter().all(|line| line.chars().count() <= 80), "{text}");
-    let digest = host_builder::digest::sha256_file(&sandbox.path("out/initrd.img")).unwrap();
+    let digest = host_builder::common::digest::sha256_file(&sandbox.path("out/initrd.img")).unwrap();
     assert_eq!(lines.last().unwrap(), &format!("sha256    {digest}"));
     assert!(lines[lines.len() - 2].starts_with("initrd    out/initrd.img  "), "{text}");
     let words = lines.join(" ");

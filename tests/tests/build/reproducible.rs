@@ -8,15 +8,13 @@ use std::{
     process::{Command, Stdio},
 };
 
-use host_builder::{
-    cache::Cache,
-    digest::{sha256, sha256_file},
-    kernel_modules::build::recipe,
-    lock::{Lock, Set},
-    profile::{DEFAULT, Profile},
-    toolroot::Toolroot,
-    ui::Ui,
-};
+use host_builder::artifacts::cache::Cache;
+use host_builder::common::digest::{sha256, sha256_file};
+use host_builder::common::ui::Ui;
+use host_builder::kernel_modules::make::recipe;
+use host_builder::pins::lock::{Lock, Set};
+use host_builder::pins::profile::{DEFAULT, Profile};
+use host_builder::programs::toolroot::Toolroot;
 use rig::{
     build::{initrd, initrd_with, program},
     record::not_run,

@@ -7,11 +7,9 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use host_builder::{
-    digest::sha256,
-    lock::{Artifact, Lock, Set},
-    profile::{DEFAULT, Profile},
-};
+use host_builder::common::digest::sha256;
+use host_builder::pins::lock::{Artifact, Lock, Set};
+use host_builder::pins::profile::{DEFAULT, Profile};
 use image::capability::Capability;
 use rig::build::{initrd, program};
 use tempfile::TempDir;

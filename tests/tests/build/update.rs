@@ -7,10 +7,8 @@ use std::{
     process::{Command, Output},
 };
 
-use host_builder::{
-    lock::{Artifact, Lock, Set, upstream},
-    profile::{DEFAULT, Profile},
-};
+use host_builder::pins::lock::{Artifact, Lock, Set, upstream};
+use host_builder::pins::profile::{DEFAULT, Profile};
 use rig::build::{initrd, program};
 
 use super::sandbox::{Sandbox, refused};

@@ -2,8 +2,10 @@
 
 use std::{fs, path::Path};
 
-use host_builder::unpack::{MAX_UNPACKED, Unpacked, Unpacker};
-use host_builder::{digest::sha256_file, vm::tools::Tools};
+use host_builder::artifacts::unpack::{Unpacked, Unpacker};
+use host_builder::common::digest::sha256_file;
+use host_builder::pins::artifact::MAX_UNPACKED;
+use host_builder::programs::tools::Tools;
 use rig::process::run;
 
 use super::place::{installer, makers, parts};

@@ -6,7 +6,7 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use host_builder::digest::sha256_file;
+use host_builder::common::digest::sha256_file;
 use image::manifest::Manifest;
 use rig::{
     build::{initrd, program},

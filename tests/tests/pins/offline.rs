@@ -2,7 +2,7 @@
 
 use std::{fs, process::Command};
 
-use host_builder::digest::{sha256, sha256_file};
+use host_builder::common::digest::{sha256, sha256_file};
 use rig::process::run;
 
 use super::place::Place;

@@ -8,12 +8,10 @@ use std::{
     sync::OnceLock,
 };
 
-use host_builder::archive::cpio::kind;
-use host_builder::{
-    lock::{Artifact, Lock},
-    profile::Profile,
-    vm::tools::{Toolroot, Tools},
-};
+use host_builder::initramfs::cpio::kind;
+use host_builder::pins::lock::{Artifact, Lock};
+use host_builder::pins::profile::Profile;
+use host_builder::programs::tools::{Toolroot, Tools};
 use image::{
     layout,
     manifest::{Kind, Manifest},

@@ -2,10 +2,8 @@
 
 use std::{fs, os::unix::fs::MetadataExt};
 
-use host_builder::{
-    digest::{sha256, sha256_file},
-    lock::{Digest, Kind},
-};
+use host_builder::common::digest::{sha256, sha256_file};
+use host_builder::pins::lock::{Digest, Kind};
 use image::manifest::Manifest;
 use rig::build::initrd;
 

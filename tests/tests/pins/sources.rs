@@ -11,10 +11,8 @@ use std::{
     thread,
 };
 
-use host_builder::{
-    digest::sha256_file,
-    lock::{Digest, Kind, Lock, Set},
-};
+use host_builder::common::digest::sha256_file;
+use host_builder::pins::lock::{Digest, Kind, Lock, Set};
 use image::{capability::Capability, manifest::Manifest};
 use rig::{build::initrd, process::run};
 

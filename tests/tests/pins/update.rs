@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, process::Command};
 
-use host_builder::lock::{Lock, Set};
+use host_builder::pins::lock::{Lock, Set};
 use image::manifest::{Manifest, Purpose};
 use rig::{build::initrd, variant::patch};
 

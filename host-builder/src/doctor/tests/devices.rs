@@ -1,9 +1,9 @@
 //! Checks of the GPUs.
 
 use super::fake::{Fake, GPU, RESOURCE};
+use crate::common::error::Error;
 use crate::doctor::{Asked, Check, Packed, Verdict, check_host};
-use crate::error::Error;
-use crate::gpus::Chip;
+use crate::kernel_modules::gpus::Chip;
 use image::manifest::{Driver, FORMAT, Manifest, Payload};
 
 fn is(check: &Check, verdict: Verdict, words: &[&str]) {

@@ -1,0 +1,120 @@
+//! Unpacks archives: tar in any compression, zip, Debian and RPM packages, NVIDIA's installers. An archive is hostile: no
+//! entry leaves the root, none is written through a link, no device nodes, sizes bounded.
+
+mod deb;
+mod format;
+mod rpm;
+mod runfile;
+mod tar;
+mod writer;
+mod zip;
+
+pub use self::format::{decompressor, inflate};
+pub use self::writer::Unpacked;
+
+use self::format::Format;
+use self::writer::Writer;
+use crate::common::error::{Doing, Error, Result};
+use crate::common::space;
+use crate::pins::artifact::MAX_UNPACKED;
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::path::{Path, PathBuf};
+
+/// One archive may hold so many entries.
+const MAX_ENTRIES: usize = 500_000;
+/// Streams in which we skip entries end here: 2 TiB of zeros compress well.
+const MAX_STREAM: u64 = 32 << 30;
+
+/// Where to unpack, and how.
+pub struct Unpacker<'a> {
+    writer: Writer<'a>,
+    only: &'a [String],
+    entries: usize,
+}
+
+impl<'a> Unpacker<'a> {
+    /// Unpacks below `root`, which exists, and takes no more than half of the space there.
+    pub fn new(root: &'a Path) -> Self {
+        // A place that cannot be asked for its room says so when it is written to.
+        let room = space::half(root).unwrap_or(u64::MAX);
+        Self { writer: Writer::new(root, MAX_UNPACKED, room), only: &[], entries: 0 }
+    }
+
+    /// Unpacks to at most so many bytes.
+    #[must_use]
+    pub fn bound(mut self, bytes: u64) -> Self {
+        self.writer.limit = bytes.min(MAX_UNPACKED);
+        self
+    }
+
+    /// Unpacks only what is at or below one of these paths, as the archive spells them; an empty list is everything.
+    #[must_use]
+    pub fn only(mut self, paths: &'a [String]) -> Self {
+        self.only = paths;
+        self
+    }
+
+    /// Unpacks a file by what it begins with, whatever it is called. One that is no archive becomes a single file of
+    /// the name `name`.
+    pub fn file(&mut self, path: &Path, name: &str) -> Result<()> {
+        match format::of(path)? {
+            Format::Deb => self.deb(path),
+            Format::Rpm => self.rpm(path),
+            Format::Zip => self.zip(path),
+            Format::Runfile => self.runfile(path),
+            Format::Tar => self.tar(open(path)?, path),
+            Format::Compressed => self.tar(inflate(open(path)?, path)?, path),
+            Format::Plain => self.plain(path, name),
+        }
+    }
+
+    /// What was unpacked, sorted by path.
+    pub fn finish(self) -> Vec<Unpacked> {
+        self.writer.finish()
+    }
+
+    fn plain(&mut self, path: &Path, name: &str) -> Result<()> {
+        let mut input = open(path)?;
+        self.writer.file(Path::new(name), &mut input, 0o644, None, path)
+    }
+
+    /// Where an entry goes; `None` when it is not wanted. Every entry of every format comes through here.
+    fn place(&mut self, raw: &Path, origin: &Path) -> Result<Option<PathBuf>> {
+        self.entries += 1;
+        if self.entries > MAX_ENTRIES {
+            return Err(Error::new(format!("{}: more than {MAX_ENTRIES} entries", origin.display())));
+        }
+        let Some(relative) = writer::inside(raw) else {
+            return Err(refused(origin, raw, "its path leaves the root"));
+        };
+        let plain = raw.strip_prefix(".").unwrap_or(raw);
+        let wanted = self.only.is_empty() || self.only.iter().any(|path| plain.starts_with(path));
+        Ok((wanted && !relative.as_os_str().is_empty()).then_some(relative))
+    }
+}
+
+fn open(path: &Path) -> Result<BufReader<File>> {
+    Ok(BufReader::with_capacity(128 << 10, File::open(path).doing("opening", path)?))
+}
+
+/// Reads exactly so many bytes from the front of a stream.
+fn take_exactly(input: &mut impl Read, bytes: usize, origin: &Path) -> Result<Vec<u8>> {
+    let mut buffer = vec![0; bytes];
+    input.read_exact(&mut buffer).map_err(|error| damaged(origin, error))?;
+    Ok(buffer)
+}
+
+fn damaged(origin: &Path, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    Error::new(format!("{}: is truncated or damaged", origin.display()))
+        .source(error)
+        .hint("remove it and run again: it will be fetched anew")
+}
+
+fn refused(origin: &Path, entry: &Path, why: &str) -> Error {
+    Error::new(format!("{}: entry {:?} is refused: {why}", origin.display(), entry.display()))
+        .hint("this is not an archive as its publisher makes them; check where it came from")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,95 @@
+//! Self-extracting installers: NVIDIA's `.run`, and what makeself makes. Never executed: the script at the front says on
+//! which line the archive begins, and that is all we ask it.
+//!
+//! NVIDIA's says `skip=N` and starts the archive *at* line N; makeself says `skip="N"` and starts it *after* line N. What
+//! the bytes there begin with decides.
+
+use super::format::{is_compressed, is_tar};
+use super::{Unpacker, inflate, open};
+use crate::common::error::{Doing, Error, Result};
+use std::io::{BufRead, Read, Seek, SeekFrom};
+use std::path::Path;
+
+/// The script is at the front, and ends here at the latest. NVIDIA's has about 40 KiB.
+const MAX_SCRIPT: u64 = 4 << 20;
+/// Enough to see what a stream is: tar's magic ends at 262.
+const PROBE: usize = 512;
+
+impl Unpacker<'_> {
+    /// Unpacks the archive inside a self-extracting installer.
+    pub fn runfile(&mut self, path: &Path) -> Result<()> {
+        let mut input = open(path)?;
+        let mut script = Vec::new();
+        (&mut input).take(MAX_SCRIPT).read_to_end(&mut script).doing("reading", path)?;
+        let start = archive_start(&script).ok_or_else(|| {
+            Error::new(format!("{}: expected a script that says skip=LINES and an archive there", path.display()))
+                .hint("this is no installer of NVIDIA's or of makeself's, or one whose archive is encrypted or compressed in a way that is not known (gzip, xz, zstd are)")
+        })?;
+        let tar = is_tar(&script[start..]);
+        input.seek(SeekFrom::Start(start as u64)).doing("reading", path)?;
+        if tar { self.tar(input, path) } else { self.tar(inflate(input, path)?, path) }
+    }
+}
+
+/// Whether a file that begins so is an installer: a shell script with a line `skip=`.
+pub fn is_runfile(front: &[u8]) -> bool {
+    front.starts_with(b"#!") && skip(front).is_some()
+}
+
+fn archive_start(script: &[u8]) -> Option<usize> {
+    let lines = skip(script)?;
+    [lines, lines.checked_sub(1)?].into_iter().find_map(|lines| {
+        let start = after_lines(script, lines)?;
+        let there = &script[start..script.len().min(start + PROBE)];
+        (is_compressed(there) || is_tar(there)).then_some(start)
+    })
+}
+
+/// The number in the first line `skip=N` or `skip="N"`.
+fn skip(mut script: &[u8]) -> Option<usize> {
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        if script.read_until(b'\n', &mut line).ok()? == 0 {
+            return None;
+        }
+        let Some(value) = line.strip_prefix(b"skip=") else { continue };
+        let text = std::str::from_utf8(value).ok()?;
+        if let Ok(lines) = text.trim().trim_matches('"').parse() {
+            return Some(lines);
+        }
+    }
+}
+
+/// Where the line after so many lines begins.
+fn after_lines(script: &[u8], lines: usize) -> Option<usize> {
+    let mut ends = script.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1);
+    lines.checked_sub(1).map_or(Some(0), |last| ends.nth(last))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_ways_of_counting_lines_find_the_archive() {
+        let gzip = [0x1f, 0x8b, 8, 0];
+        let after = [b"#!/bin/sh\nskip=\"3\"\nexit\n", &gzip[..]].concat();
+        assert_eq!(archive_start(&after), Some(after.len() - 4));
+        let at = [b"#!/bin/sh\nskip=4\nexit\n", &gzip[..]].concat();
+        assert_eq!(archive_start(&at), Some(at.len() - 4));
+        assert!(is_runfile(&at) && !is_runfile(b"#!/bin/sh\necho skip=4\n"));
+    }
+
+    #[test]
+    fn a_script_that_lies_about_its_lines_has_no_archive() {
+        for text in [
+            "#!/bin/sh\nskip=1\nexit\n",
+            "#!/bin/sh\nskip=99999999999999999999\n",
+            "#!\nskip=0\n",
+            "#!\nskip=7\n",
+        ] {
+            assert_eq!(archive_start(text.as_bytes()), None, "{text}");
+        }
+    }
+}

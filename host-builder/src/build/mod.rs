@@ -1,0 +1,6 @@
+//! The pipelines of a build, and its steps in order: select, plan, payload, pack.
+
+pub mod pack;
+pub mod payload;
+pub mod plan;
+pub mod select;

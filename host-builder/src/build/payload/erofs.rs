@@ -1,0 +1,235 @@
+//! The driver's files as an EROFS image, made by mkfs.erofs of the toolroot, the same bytes for the same files. Kept in the
+//! cache by the digest of everything that goes in.
+
+use super::verity;
+use crate::artifacts::cache::Cache;
+use crate::artifacts::tree::{read_json, write_json};
+use crate::build::plan::Plan;
+use crate::common::digest::{HashingReader, sha256, sha256_file};
+use crate::common::error::{Doing, Error, Result};
+use crate::common::files::Staged;
+use crate::common::interrupt;
+use crate::common::ui::Ui;
+use crate::programs::toolroot::{Toolroot, explain};
+use clap::ValueEnum;
+use image::manifest::{Erofs, File as Entry, Kind, Verity};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+/// Changes whenever the way of making an image does, so that no old one is taken.
+const RECIPE: &str = "1";
+/// Images that are kept; each is about 120 MB.
+const KEPT: usize = 12;
+const IMAGE: &str = "driver.erofs";
+const ABOUT: &str = "about.json";
+
+/// How the image is compressed. None of them is undone by a guest before a file is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Compression {
+    /// Fast to read; kernels since 5.4.
+    Lz4hc,
+    /// Smallest; kernels since 6.10 with CONFIG_EROFS_FS_ZIP_ZSTD.
+    Zstd,
+    /// Not at all.
+    None,
+}
+
+impl Compression {
+    /// Arguments of mkfs.erofs. Large clusters: driver libraries are read in long runs.
+    fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Lz4hc => &["-zlz4hc,9", "-C65536"],
+            Self::Zstd => &["-zzstd,3", "-C131072"],
+            Self::None => &[],
+        }
+    }
+
+    /// The word for it on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Lz4hc => "lz4hc",
+            Self::Zstd => "zstd",
+            Self::None => "none",
+        }
+    }
+}
+
+/// An image in the cache.
+#[derive(Debug, Clone)]
+pub struct Image {
+    /// Where it is. For a disk, hash tree and padding included.
+    pub path: PathBuf,
+    /// What the manifest says of it.
+    pub erofs: Erofs,
+    /// The hash tree behind it.
+    pub verity: Verity,
+}
+
+impl Image {
+    /// The disk that will be at `path`, each byte of the image checked as it is copied.
+    pub fn stage(&self, path: &Path) -> Result<Staged> {
+        Staged::new(path, 0o644, |file| {
+            let mut source = File::open(&self.path).doing("opening", &self.path)?;
+            let mut image = HashingReader::new((&mut source).take(self.erofs.size));
+            io::copy(&mut image, file).doing("writing", path)?;
+            let found = image.hasher.hex();
+            if found != self.erofs.sha256 {
+                return Err(crate::build::pack::altered(
+                    &self.path.display().to_string(),
+                    &self.erofs.sha256,
+                    &found,
+                ));
+            }
+            io::copy(&mut source, file).map(drop).doing("writing", path)
+        })
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct About {
+    erofs: Erofs,
+    verity: Verity,
+}
+
+/// The image of a plan's payload. The toolroot is asked for only to make it.
+pub fn make(
+    cache: &Cache,
+    plan: &Plan,
+    compression: Compression,
+    toolroot: impl FnOnce() -> Result<Toolroot>,
+    ui: &Ui,
+) -> Result<Image> {
+    let files: Vec<&Entry> = plan.manifest.files.iter().filter(|file| file.payload).collect();
+    let key = key(&files, compression);
+    let dir = cache.derived("payloads", &key, |out| {
+        let toolroot = toolroot()?;
+        ui.line(format!("making the driver's image ({}, {} files) …", compression.name(), files.len()));
+        let work = cache.scratch()?;
+        let tree = work.path().join("tree");
+        lay_out(plan, &files, &tree)?;
+        let uuid = uuid(&key);
+        run(&toolroot, work.path(), compression, &uuid)?;
+        let image = out.join(IMAGE);
+        fs::rename(work.path().join(IMAGE), &image).doing("moving to", &image)?;
+        finish(&image, uuid, &key, out)
+    })?;
+    cache.forget("payloads", KEPT)?;
+    let about: About = read_json(&dir.join(ABOUT))?;
+    Ok(Image { path: dir.join(IMAGE), erofs: about.erofs, verity: about.verity })
+}
+
+/// Everything that the bytes of the image depend on.
+fn key(files: &[&Entry], compression: Compression) -> String {
+    let mut text = format!("{RECIPE} {:?}\n", compression.arguments());
+    for file in files {
+        text.push_str(&format!("{} {:o} {:?}\n", file.path, file.mode, file.kind));
+    }
+    sha256(text.as_bytes())
+}
+
+/// An UUID of version 8 (RFC 9562): other files or another compression make another one.
+fn uuid(key: &str) -> String {
+    let mut digits: Vec<char> = key.chars().take(32).collect();
+    digits[12] = '8';
+    digits[16] = '8';
+    let text: String = digits.into_iter().collect();
+    [&text[..8], &text[8..12], &text[12..16], &text[16..20], &text[20..]].join("-")
+}
+
+/// Copies the files to where mkfs.erofs reads them, each byte checked against the manifest.
+fn lay_out(plan: &Plan, files: &[&Entry], tree: &Path) -> Result<()> {
+    for file in files {
+        let path = tree.join(file.path.trim_start_matches('/'));
+        let parent = path.parent().unwrap_or(tree);
+        fs::create_dir_all(parent).doing("creating", parent)?;
+        match &file.kind {
+            Kind::Directory => fs::create_dir_all(&path).doing("creating", &path)?,
+            Kind::Link { target } => symlink(target, &path).doing("linking", &path)?,
+            Kind::File { sha256, .. } => copy(plan, &path, file, sha256)?,
+        }
+    }
+    // Directories as they would be in the archive, whatever the caller's umask.
+    for entry in walkdir::WalkDir::new(tree) {
+        let entry = entry.map_err(|error| Error::new("reading the driver's files").source(error))?;
+        if entry.file_type().is_dir() {
+            crate::common::files::set_mode(entry.path(), 0o755)?;
+        }
+    }
+    Ok(())
+}
+
+fn copy(plan: &Plan, path: &Path, file: &Entry, expected: &str) -> Result<()> {
+    let mut out = File::create(path).doing("creating", path)?;
+    let mut reader = HashingReader::new(plan.open(&file.path)?);
+    io::copy(&mut reader, &mut out).doing("copying to", path)?;
+    let found = reader.hasher.hex();
+    if found != expected {
+        return Err(crate::build::pack::altered(&file.path, expected, &found));
+    }
+    out.set_permissions(fs::Permissions::from_mode(file.mode)).doing("setting the mode of", path)
+}
+
+fn run(toolroot: &Toolroot, work: &Path, compression: Compression, uuid: &str) -> Result<()> {
+    let mut command = toolroot.command(&[(work, "/build")], "mkfs.erofs");
+    command.args(["--quiet", "--all-root", "--force-uid=0", "--force-gid=0", "-T0", "-b4096", "-x-1"]);
+    command.args(["--ignore-mtime", "-U", uuid]).args(compression.arguments());
+    command.args([&format!("/build/{IMAGE}"), "/build/tree"]);
+    let child =
+        command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let child = child.map_err(|error| Error::new("cannot run unshare (package util-linux)").source(error))?;
+    let _killed = interrupt::kills(&child);
+    let output = child.wait_with_output().doing("waiting for", Path::new("mkfs.erofs"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = [output.stdout, output.stderr].concat();
+    Err(explain("making the driver's image (mkfs.erofs)", &String::from_utf8_lossy(&said)))
+}
+
+/// Whole blocks, a digest, a hash tree.
+fn finish(image: &Path, uuid: String, key: &str, out: &Path) -> Result<()> {
+    let mut file = File::options().read(true).write(true).open(image).doing("opening", image)?;
+    let size = file.metadata().doing("reading", image)?.len().next_multiple_of(Verity::BLOCK);
+    file.set_len(size).doing("padding", image)?;
+    let erofs = Erofs { uuid, size, sha256: sha256_file(image)? };
+    let verity = verity::append(&mut file, image, key)?;
+    write_json(&out.join(ABOUT), &About { erofs, verity })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_uuid_is_made_of_the_key_and_says_its_version() {
+        assert_eq!(uuid(&"0123456789abcdef".repeat(4)), "01234567-89ab-8def-8123-456789abcdef");
+    }
+
+    #[test]
+    fn other_files_modes_or_compressions_make_another_image() {
+        let file = |path: &str, mode| Entry {
+            path: path.into(),
+            kind: Kind::File { size: 1, sha256: "aa".into() },
+            mode,
+            origin: String::new(),
+            reason: String::new(),
+            capabilities: Vec::new(),
+            payload: true,
+        };
+        let (a, b, c) = (file("/a", 0o644), file("/b", 0o644), file("/a", 0o755));
+        let keys = [
+            key(&[&a], Compression::Zstd),
+            key(&[&b], Compression::Zstd),
+            key(&[&c], Compression::Zstd),
+            key(&[&a], Compression::Lz4hc),
+        ];
+        let distinct: std::collections::BTreeSet<_> = keys.iter().collect();
+        assert_eq!(distinct.len(), keys.len());
+        assert_eq!(key(&[&a], Compression::Zstd), keys[0]);
+    }
+}

@@ -1,0 +1,178 @@
+//! How an image carries the driver's files: as plain files, as one EROFS image in the initrd, or as one on a disk of its own.
+//! Chosen from what the kernel can mount and from the guest's memory.
+
+mod erofs;
+mod memory;
+pub mod verity;
+
+pub use self::erofs::{Compression, Image, make};
+pub use self::memory::{minimum as minimum_memory, minimum_without_gpu as minimum_memory_without_gpu};
+
+use crate::common::error::{Error, Result};
+use crate::kernel_modules::features::{Features, State};
+use clap::ValueEnum;
+use std::fmt;
+
+/// How the driver's files are carried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Mode {
+    /// Plain files in the initrd: every kernel can, and they are in memory uncompressed.
+    Files,
+    /// One EROFS image in the initrd: in memory compressed.
+    Image,
+    /// One EROFS image on a disk that many guests share: costs a guest no memory.
+    Disk,
+}
+
+/// What `--payload` asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Wanted {
+    /// What the kernel and the guest's memory allow: image, else disk, else files.
+    Auto,
+    /// Plain files in the initrd.
+    Files,
+    /// One EROFS image in the initrd, mounted: compressed in memory.
+    Image,
+    /// One EROFS image on a disk of its own that many guests share: costs no memory.
+    Disk,
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Files => "files",
+            Self::Image => "image",
+            Self::Disk => "disk",
+        })
+    }
+}
+
+impl Mode {
+    /// Modules that every boot needs to get at the payload, besides those of the profile; a kernel that has one of them
+    /// built in, or not at all, has it left out.
+    pub fn modules(self, features: &Features) -> Vec<&'static str> {
+        let wanted: &[&str] = match self {
+            Self::Files => &[],
+            Self::Image => &["erofs", "overlay", "loop"],
+            Self::Disk => &["erofs", "overlay", "dm_verity", "virtio_pmem", "nd_pmem"],
+        };
+        wanted.iter().copied().filter(|name| features.module(name).is_there()).collect()
+    }
+
+    /// The compression that suits it: smallest where it is memory, fastest to read where it is not.
+    pub fn compression(self, features: &Features) -> Compression {
+        let zstd = features.option("EROFS_FS_ZIP_ZSTD").is_some_and(State::is_there);
+        if self == Self::Image && zstd { Compression::Zstd } else { Compression::Lz4hc }
+    }
+}
+
+/// What is lacking for an EROFS payload. `None`: nothing. `tools`: whether there is a mkfs.erofs.
+fn lacks(features: &Features, tools: bool) -> Option<&'static str> {
+    let absent = |name: &str| !features.module(name).is_there();
+    if !tools {
+        Some("the profile has no packages that make an EROFS image ([payload])")
+    } else if absent("erofs") {
+        Some("the kernel has no EROFS (CONFIG_EROFS_FS)")
+    } else if absent("overlay") {
+        Some("the kernel has no overlayfs (CONFIG_OVERLAY_FS)")
+    } else if features.option("TMPFS_XATTR").is_some_and(|state| !state.is_there()) {
+        Some("the kernel's tmpfs has no extended attributes (CONFIG_TMPFS_XATTR)")
+    } else if !features.at_least(6, 5) {
+        Some("overlayfs has data-only layers since Linux 6.5, and the kernel is older")
+    } else {
+        None
+    }
+}
+
+/// The modes to try, best first, and why. `memory`: of the guest, in bytes; `tools`: whether there is a mkfs.erofs.
+pub fn candidates(
+    wanted: Wanted,
+    memory: Option<u64>,
+    features: &Features,
+    tools: bool,
+) -> Result<Vec<(Mode, String)>> {
+    let erofs = features.module("erofs");
+    let explicit = |mode: Mode| {
+        let missing = if mode == Mode::Files { None } else { lacks(features, tools) };
+        match missing {
+            None => Ok(vec![(mode, "asked for".to_owned())]),
+            Some(lack) => Err(Error::new(format!("--payload {mode}: {lack}"))
+                .hint("choose --payload files, which every kernel can; or another kernel or profile")),
+        }
+    };
+    match wanted {
+        Wanted::Files => explicit(Mode::Files),
+        Wanted::Image => explicit(Mode::Image),
+        Wanted::Disk => explicit(Mode::Disk),
+        Wanted::Auto => Ok(match (lacks(features, tools), memory) {
+            (Some(lack), _) => vec![(Mode::Files, lack.to_owned())],
+            (None, None) => vec![(Mode::Image, format!("EROFS is {erofs} of the kernel"))],
+            (None, Some(bytes)) => {
+                let fits =
+                    format!("EROFS is {erofs} of the kernel, and a guest of {} MiB has room", bytes >> 20);
+                let small = format!(
+                    "EROFS is {erofs} of the kernel, and a guest of {} MiB has no room for it in the initrd",
+                    bytes >> 20
+                );
+                vec![(Mode::Image, fits), (Mode::Disk, small)]
+            }
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel_modules::Index;
+    use std::collections::BTreeSet;
+
+    fn index(release: &str, builtin: &[&str]) -> Index {
+        Index {
+            release: release.into(),
+            modules: Vec::new(),
+            builtin: builtin.iter().map(|name| (*name).to_owned()).collect(),
+            builtin_aliases: BTreeSet::new(),
+        }
+    }
+
+    fn modes(wanted: Wanted, memory: Option<u64>, index: &Index) -> Result<Vec<Mode>> {
+        let features = Features::without_configuration(index);
+        Ok(candidates(wanted, memory, &features, true)?.into_iter().map(|(mode, _)| mode).collect())
+    }
+
+    #[test]
+    fn auto_takes_what_the_kernel_can_mount() {
+        let able = index("6.12.8", &["erofs", "overlay"]);
+        assert_eq!(modes(Wanted::Auto, None, &able).unwrap(), [Mode::Image]);
+        assert_eq!(modes(Wanted::Auto, Some(1 << 28), &able).unwrap(), [Mode::Image, Mode::Disk]);
+        for unable in [
+            index("6.12.8", &["overlay"]),
+            index("6.12.8", &["erofs"]),
+            index("6.1.9", &["erofs", "overlay"]),
+        ] {
+            assert_eq!(modes(Wanted::Auto, None, &unable).unwrap(), [Mode::Files]);
+            let error = modes(Wanted::Disk, None, &unable).unwrap_err();
+            assert!(
+                error.to_string().contains("--payload disk") && error.remedy().unwrap().contains("files")
+            );
+        }
+    }
+
+    #[test]
+    fn without_tools_the_files_are_plain() {
+        let able = index("6.12.8", &["erofs", "overlay"]);
+        let features = Features::without_configuration(&able);
+        let auto = candidates(Wanted::Auto, None, &features, false).unwrap();
+        assert!(auto[0].0 == Mode::Files && auto[0].1.contains("[payload]"), "{auto:?}");
+        assert!(candidates(Wanted::Image, None, &features, false).is_err());
+    }
+
+    #[test]
+    fn only_modules_that_the_kernel_has_are_asked_for() {
+        let index = index("6.12", &["erofs", "dm_verity"]);
+        let features = Features::without_configuration(&index);
+        assert_eq!(Mode::Disk.modules(&features), ["erofs", "dm_verity"]);
+        assert_eq!(Mode::Files.modules(&features), Vec::<&str>::new());
+        assert_eq!(Mode::Image.compression(&features), Compression::Lz4hc);
+    }
+}

@@ -1,0 +1,213 @@
+//! `sandboxutils-filelist.json`: the driver's own list, since 570, of the files that container runtimes need.
+//!
+//! An array of rows, each with a file name, a type (`LIB`, `BINARY`, `JSON`, `SYMLINK`, `FIRMWARE`, `MODPROBE`) and
+//! the categories that it is for (`cuda`, `nvml`, `video`, `egl`, …). A file comes again for every group of
+//! categories. Where a file goes the list does not say.
+
+use super::find::base_name;
+use super::wanted::Place;
+use crate::artifacts::tree::Tree;
+use crate::common::error::{Error, Result};
+use image::capability::Capability::{self, Compute, Display, Graphics, Ngx, Utility, Video};
+use image::capability::TABLE;
+use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Its name in every package.
+pub const FILE: &str = "sandboxutils-filelist.json";
+/// Real ones have about a hundred rows, and 15 kB.
+const MAX_BYTES: u64 = 1 << 20;
+const MAX_ROWS: usize = 4096;
+const MAX_NAME: usize = 255;
+
+#[derive(Deserialize)]
+struct Row {
+    name: String,
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(alias = "categories")]
+    category: Vec<String>,
+}
+
+/// What the list says of one file.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Where it goes, unless the table knows better.
+    pub place: Place,
+    /// What it is for, sorted.
+    pub capabilities: Vec<Capability>,
+}
+
+/// The list, in our words.
+#[derive(Debug)]
+pub struct List {
+    /// By file name.
+    pub files: BTreeMap<String, Listed>,
+    /// Rows that were passed over.
+    pub notes: Vec<String>,
+}
+
+/// The list of these packages, if one of them has it.
+pub fn read(trees: &[Tree], driver: &str) -> Result<Option<List>> {
+    let files = trees.iter().flat_map(|tree| tree.files.iter().map(move |file| (tree, file)));
+    let Some((tree, file)) = files.into_iter().find(|(_, file)| base_name(&file.path) == FILE) else {
+        return Ok(None);
+    };
+    let place = format!("{} of {}", file.path, tree.origin);
+    if file.size > MAX_BYTES {
+        return Err(unusable(&place, &format!("has {} bytes, expected at most {MAX_BYTES}", file.size)));
+    }
+    parse(&tree.read(file)?, &place, driver).map(Some)
+}
+
+fn parse(bytes: &[u8], place: &str, driver: &str) -> Result<List> {
+    let rows: Vec<Row> = serde_json::from_slice(bytes).map_err(|error| {
+        unusable(place, "is not an array of rows with name, type and category").source(error)
+    })?;
+    if rows.len() > MAX_ROWS {
+        return Err(unusable(place, &format!("has {} rows, expected at most {MAX_ROWS}", rows.len())));
+    }
+    let mut list = List { files: BTreeMap::new(), notes: Vec::new() };
+    for row in &rows {
+        let name = base_name(&row.name);
+        if name.is_empty()
+            || name.len() > MAX_NAME
+            || name.starts_with('.')
+            || name.contains(char::is_control)
+        {
+            return Err(unusable(place, &format!("names a file {:?}", row.name)));
+        }
+        // Firmware is what the modules ask for.
+        if row.kind == "FIRMWARE" {
+            continue;
+        }
+        let mut capabilities: BTreeSet<_> =
+            row.category.iter().flat_map(|word| of_category(word)).copied().collect();
+        if row.kind == "MODPROBE" {
+            capabilities.insert(Utility);
+        }
+        let known = || TABLE.iter().any(|file| file.is(name, driver));
+        let passed_over = match place_of(&row.kind) {
+            // Wine's part of DLSS is among the libraries.
+            _ if name.ends_with(".dll") => Some("a library for Windows".to_owned()),
+            _ if capabilities.is_empty() => Some(format!("categories {}", row.category.join(", "))),
+            None if !known() => Some(format!("type {}", row.kind)),
+            _ => None,
+        };
+        if let Some(why) = passed_over {
+            list.notes.push(format!("{FILE}: {name} is passed over: {why}"));
+            continue;
+        }
+        let place = place_of(&row.kind).unwrap_or(Place::Library(""));
+        let listed = list.files.entry(name.to_owned()).or_insert(Listed { place, capabilities: Vec::new() });
+        capabilities.extend(&listed.capabilities);
+        listed.capabilities = capabilities.into_iter().collect();
+    }
+    Ok(list)
+}
+
+/// Where a file goes that the table does not know. Of other types only the table can say.
+fn place_of(kind: &str) -> Option<Place> {
+    match kind {
+        "LIB" => Some(Place::Library("")),
+        "BINARY" | "MODPROBE" => Some(Place::Program),
+        _ => None,
+    }
+}
+
+fn of_category(word: &str) -> &'static [Capability] {
+    match word {
+        "cuda" | "opencl" => &[Compute],
+        "nvml" | "utils" | "modprobe" | "nvpd" | "nvsandboxutils" => &[Utility],
+        "video" | "vdpau" => &[Video],
+        "xdriver" => &[Display],
+        "ngx" => &[Ngx],
+        "vulkan" | "optix" | "egl" | "egl_headless" | "egl_wayland" | "egl_gbm" | "egl_x11" | "glx"
+        | "gbm" | "glvnd" | "nvapi" | "nvpresent" => &[Display, Graphics],
+        _ => &[],
+    }
+}
+
+fn unusable(place: &str, what: &str) -> Error {
+    Error::new(format!("{place} {what}"))
+        .hint("the driver's own list of files has a form that this tool does not know: report it")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DRIVER: &str = "580.142";
+    /// The shape of the file that the drivers' README documents and that public readers of it parse; the rows are ours.
+    const REAL_SHAPE: &str = include_str!("filelist.fixture.json");
+
+    fn parsed(text: &str) -> Result<List> {
+        parse(text.as_bytes(), "usr/share/nvidia/files.d/sandboxutils-filelist.json of driver 1", DRIVER)
+    }
+
+    #[test]
+    fn categories_become_capabilities_and_repeated_files_one() {
+        let list = parsed(REAL_SHAPE).unwrap();
+        let of =
+            |name: &str| list.files.get(name).map(|listed| listed.capabilities.clone()).unwrap_or_default();
+        assert_eq!(of("libcuda.so.580.142"), [Compute, Display, Graphics]);
+        assert_eq!(of("libnvidia-nvvm70.so.4"), [Compute]);
+        assert_eq!(of("nvidia-smi"), [Utility]);
+        assert_eq!(of("nvidia-modprobe"), [Utility]);
+        assert_eq!(of("libnvidia-encode.so.580.142"), [Video]);
+        assert_eq!(of("nvidia_icd.json"), [Display, Graphics]);
+        assert_eq!(of("nvidia_drv.so"), [Display]);
+        assert_eq!(list.files["libnvidia-new.so.580.142"].place, Place::Library(""));
+        assert!(!list.files.contains_key("gsp_ga10x.bin"));
+    }
+
+    #[test]
+    fn rows_that_mean_nothing_to_us_are_passed_over_and_said() {
+        let list = parsed(REAL_SHAPE).unwrap();
+        assert!(
+            !list.files.contains_key("future.json")
+                && !list.files.contains_key("libnvidia-teleport.so.580.142")
+        );
+        let notes = list.notes.join("\n");
+        assert!(notes.contains("future.json is passed over: type JSON"), "{notes}");
+        assert!(
+            notes.contains("libnvidia-teleport.so.580.142 is passed over: categories teleport"),
+            "{notes}"
+        );
+        assert_eq!(list.notes.len(), 2, "{notes}");
+    }
+
+    /// As Ubuntu's package of driver 580 has it.
+    #[test]
+    fn libraries_for_windows_are_passed_over() {
+        let list = parsed(r#"[{"name": "_nvngx.dll", "type": "LIB", "category": ["ngx"]}]"#).unwrap();
+        assert!(list.files.is_empty() && list.notes[0].contains("library for Windows"), "{:?}", list.notes);
+    }
+
+    #[test]
+    fn another_form_is_an_error_that_names_the_file() {
+        for text in [
+            "",
+            "{}",
+            "[1]",
+            r#"[{"name": "a"}]"#,
+            r#"[{"name": "a", "type": "LIB", "category": "cuda"}]"#,
+            r#"[{"name": "..", "type": "LIB", "category": ["cuda"]}]"#,
+            r#"[{"name": "lib/", "type": "LIB", "category": ["cuda"]}]"#,
+            "[{\"name\": \"a\\nb\", \"type\": \"LIB\", \"category\": [\"cuda\"]}]",
+        ] {
+            let error = parsed(text).unwrap_err();
+            assert!(error.to_string().contains(FILE) && error.remedy().is_some(), "{text}: {error}");
+        }
+        let row = r#"{"name": "a", "type": "LIB", "category": ["cuda"]}"#;
+        let many = format!("[{}]", vec![row; MAX_ROWS + 1].join(","));
+        assert!(parsed(&many).unwrap_err().to_string().contains("4097 rows"));
+    }
+
+    #[test]
+    fn both_spellings_of_the_categories_are_read() {
+        let list =
+            parsed(r#"[{"name": "a", "type": "LIB", "categories": ["video"], "optional": true}]"#).unwrap();
+        assert_eq!(list.files["a"].capabilities, [Video]);
+    }
+}

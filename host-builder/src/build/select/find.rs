@@ -1,0 +1,167 @@
+//! Files of a driver in its unpacked packages.
+
+use super::wanted::{Place, Wanted};
+use super::{Selected, reason};
+use crate::artifacts::tree::Tree;
+use crate::artifacts::unpack::Unpacked;
+use crate::common::error::{Doing, Error, Result};
+use crate::common::plain;
+use image::capability::Capability;
+use image::elf::{self, Class, Elf};
+use image::layout;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+/// Bytes of a script's first line that are shown.
+const MAX_LINE: usize = 80;
+
+/// Of which width libraries are looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Width {
+    /// That of the kernel.
+    Native,
+    /// 32 bits, beside 64.
+    Compat32,
+}
+
+impl Width {
+    /// Where such libraries go.
+    pub fn library_dir(self) -> &'static str {
+        match self {
+            Self::Native => layout::DRIVER_LIB_DIR,
+            Self::Compat32 => layout::DRIVER_LIB32_DIR,
+        }
+    }
+
+    /// What a file of this width belongs to that is for these.
+    pub fn capabilities(self, capabilities: &[Capability]) -> Vec<Capability> {
+        match self {
+            Self::Native => capabilities.to_vec(),
+            // The list stays sorted: the name is the first of all.
+            Self::Compat32 => [&[Capability::Compat32], capabilities].concat(),
+        }
+    }
+
+    fn class(self) -> Class {
+        match self {
+            Self::Native => Class::Elf64,
+            Self::Compat32 => Class::Elf32,
+        }
+    }
+}
+
+/// A file that was found.
+#[derive(Debug)]
+pub struct Found {
+    /// What goes into the image.
+    pub file: Selected,
+    /// Of which width it is.
+    pub width: Width,
+    /// What it says of itself, where it is a library or a program.
+    pub elf: Option<Elf>,
+}
+
+impl Found {
+    /// Whether a loader or a link that asks for this name gets it.
+    pub fn answers_to(&self, name: &str) -> bool {
+        base_name(&self.file.path) == name
+            || self.elf.as_ref().and_then(|elf| elf.soname.as_deref()).is_some_and(|s| s == name.as_bytes())
+    }
+}
+
+/// The file, if the packages have it.
+pub fn find(trees: &[Tree], wanted: &Wanted, width: Width, driver: &str) -> Result<Option<Found>> {
+    let mut other = None;
+    for (tree, file) in candidates(trees, wanted, driver) {
+        match found(tree, file, wanted, width)? {
+            Ok(found) => return Ok(Some(found)),
+            Err(error) => other = other.or(Some(error)),
+        }
+    }
+    match other {
+        // Artifacts with the whole driver have libraries of either width, or of one.
+        Some(error) if width == Width::Native => Err(error),
+        _ => Ok(None),
+    }
+}
+
+/// The file, or why it is of another width.
+fn found(
+    tree: &Tree,
+    file: &Unpacked,
+    wanted: &Wanted,
+    width: Width,
+) -> Result<std::result::Result<Found, Error>> {
+    let name = base_name(&file.path);
+    let path = match &wanted.place {
+        Place::Library("") => format!("{}/{name}", width.library_dir()),
+        Place::Library(dir) => format!("{}/{dir}/{name}", width.library_dir()),
+        Place::Program => format!("{}/{name}", layout::DRIVER_BIN_DIR),
+        Place::Data(path) => format!("{}{path}", layout::DRIVER_DATA_DIR),
+    };
+    let capabilities = width.capabilities(&wanted.capabilities);
+    let file = Selected {
+        source: tree.path(file),
+        path,
+        file: file.clone(),
+        origin: tree.origin.clone(),
+        reason: reason(&capabilities),
+        capabilities,
+    };
+    let is_elf = !matches!(wanted.place, Place::Data(_)) || file.path.contains(".so");
+    if !is_elf {
+        return Ok(Ok(Found { file, width, elf: None }));
+    }
+    Ok(read(&file, width)?.map(|elf| Found { file, width, elf: Some(elf) }))
+}
+
+/// A data file is taken from its own path where a package has it there: names such as `nvidia_icd.json` come twice.
+fn candidates<'a>(trees: &'a [Tree], wanted: &Wanted, driver: &str) -> Vec<(&'a Tree, &'a Unpacked)> {
+    let files = || trees.iter().flat_map(|tree| tree.files.iter().map(move |file| (tree, file)));
+    // A service has a script of its program's name in /etc/init.d.
+    let program = |file: &Unpacked| file.executable && !file.path.starts_with("etc/");
+    let named = |file: &Unpacked| {
+        wanted.is(base_name(&file.path), driver) && (wanted.place != Place::Program || program(file))
+    };
+    let at_its_path = |file: &Unpacked| matches!(&wanted.place, Place::Data(path) if path[1..] == file.path);
+    let (first, rest): (Vec<_>, Vec<_>) =
+        files().filter(|(_, file)| at_its_path(file) || named(file)).partition(|(_, file)| at_its_path(file));
+    [first, rest].concat()
+}
+
+fn read(file: &Selected, width: Width) -> Result<std::result::Result<Elf, Error>> {
+    let source = plain::open(&file.source).doing("opening", &file.source)?;
+    if let Some(line) = script(&source).doing("reading", &file.source)? {
+        let message = format!(
+            "{}: expected a program or library of the driver, found a script ({line})",
+            file.source.display()
+        );
+        return Ok(Err(Error::new(message).hint(
+            "the package starts the program from elsewhere: add the one that has the driver's own files, or leave the capability out",
+        )));
+    }
+    let elf = elf::read(&source).map_err(|error| {
+        Error::new(format!("{}: expected an ELF file", file.source.display()))
+            .source(error)
+            .hint("its package is damaged: remove the cache's trees directory and run again")
+    })?;
+    if elf.class == width.class() {
+        return Ok(Ok(elf));
+    }
+    let message = format!("{}: expected {:?}, found {:?}", file.source.display(), width.class(), elf.class);
+    Ok(Err(Error::new(message)
+        .hint("32-bit packages belong in a list `compat32` of the profile, others in `packages`")))
+}
+
+/// The first line of a script.
+fn script(file: &File) -> std::io::Result<Option<String>> {
+    let mut start = [0; MAX_LINE];
+    let got = file.read_at(&mut start, 0)?;
+    let line = start[..got].split(|byte| *byte == b'\n').next().unwrap_or_default();
+    Ok(line.starts_with(b"#!").then(|| String::from_utf8_lossy(line).trim().to_owned()))
+}
+
+/// What follows the last slash.
+pub fn base_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}

@@ -1,0 +1,225 @@
+//! `boot`: starts a guest on this machine, for trying an image, and ends as its program ended.
+
+mod before;
+mod config;
+mod console;
+mod ending;
+pub(crate) mod options;
+mod run;
+
+use self::config::Given;
+pub use self::ending::NOT_STARTED;
+use crate::artifacts::cache::Cache;
+use crate::cli::Boot;
+use crate::common::error::{Doing, Error, Result};
+use crate::common::interrupt::Guard;
+use crate::common::ui::{Ui, megabytes, say};
+use crate::guest_client::Target;
+use crate::pins::lock::{Lock, Set};
+use crate::pins::profile::Profile;
+use crate::programs::process::poll;
+use crate::programs::toolroot;
+use crate::programs::tools::Toolroot;
+use crate::resolve;
+use crate::resolve::sources::Access;
+use crate::vm::disk::{self, FileSystem, Owners};
+use crate::vm::qemu::{Console, Drive, Gpu, Machine, Vsock};
+use crate::vm::vsock_backend;
+use crate::vm::vsock_backend::VsockBackend;
+use crate::vm::{accel, cmdline, vfio};
+use image::wire::DEFAULT_PORT;
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::fs;
+use std::io::IsTerminal;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+const VHOST_VSOCK: &str = "/dev/vhost-vsock";
+const DEFAULT_UDS: &str = "out/vsock.sock";
+/// So long a server of a GPU may take to make its socket.
+const SERVER: Duration = Duration::from_secs(10);
+
+/// Runs the command: until the guest has ended. The exit code is the program's, or says why there is none.
+pub fn run(args: &Boot) -> ExitCode {
+    match start(args) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            say(&format!("error: {}", error.chain()));
+            if let Some(remedy) = error.remedy() {
+                say(&format!("  what to do: {remedy}"));
+            }
+            ExitCode::from(NOT_STARTED)
+        }
+    }
+}
+
+fn start(args: &Boot) -> Result<u8> {
+    let ui = Ui::new(args.quiet);
+    let gpus_asked = !gpus_asked(args).is_empty();
+    // Everything that can be wrong with the arguments is said before anything is fetched or made.
+    let append = [size(), args.append.clone()].into_iter().flatten().collect::<Vec<_>>().join(" ");
+    let cmdline = cmdline::build(gpus_asked, Some(&append), &args.command)?;
+    let kernel = before::kernel(&args.kernel)?;
+    let initrd = file("--initrd", &args.initrd, "make it first: host-builder build-initrd")?;
+    let mut machine = Machine::new(&kernel, &initrd, Console::Stdio);
+    machine.cmdline = cmdline;
+    machine.memory_mib = args.memory;
+    machine.cpus = args.cpus;
+    let plan = before::plan(&initrd)?;
+    if let Some(plan) = &plan {
+        before::check(args, &initrd, &kernel, plan)?;
+    }
+    let payload = before::payload_disk(args, plan.as_ref())?;
+    let root = before::root(&args.root)?;
+    let upper = args
+        .upper
+        .as_deref()
+        .map(|disk| before::disk("--upper", disk, "name a disk image with ext4"))
+        .transpose()?;
+    let given = Given::of(args)?;
+    if !gpus_asked && before::is_drivers(&args.command) {
+        ui.line(format!(
+            "note         {} is a program of the driver, and a guest without a GPU is given none: --vfio BDF",
+            args.command[0]
+        ));
+    }
+    machine.gpus = gpus(args)?;
+
+    let cache = Cache::open()?;
+    let tools = toolroot(args, &cache, &ui)?;
+    let scratch = Scratch::new()?;
+    let (accel, why) = accel::choose(args.accel, &tools, scratch.path())?;
+    ui.line(format!("accelerator  {}: {why}", accel.name()));
+    machine.accel = accel;
+    let work = cache.scratch()?;
+    let root = root_disk(&tools, root, work.path(), &ui)?;
+    machine.drives.push(Drive { image: root, read_only: true, serial: "root".into() });
+    machine.drives.extend(upper.map(|image| Drive { image, read_only: false, serial: "upper".into() }));
+    machine.drives.extend(given.drives(&tools, work.path(), &ui)?);
+    machine.drives.extend(payload.map(|image| Drive { image, read_only: true, serial: "driver".into() }));
+    let _backend = vsock(args, &mut machine, &cache, scratch.path(), &ui)?;
+    run::to_the_end(args, &machine, &tools, &ui)
+}
+
+/// The size of the terminal that the console is shown on, for the guest.
+fn size() -> Option<String> {
+    let is_terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    let (width, height) = is_terminal.then(terminal_size::terminal_size)??;
+    Some(format!("gpu_initrd.terminal={}x{}", height.0, width.0))
+}
+
+fn gpus_asked(args: &Boot) -> Vec<&Path> {
+    let own = args.vfio.iter().map(Path::new);
+    own.chain(args.vfio_user.iter().map(PathBuf::as_path)).collect()
+}
+
+fn gpus(args: &Boot) -> Result<Vec<Gpu>> {
+    let own = args.vfio.iter().map(|address| vfio::check(address).map(Gpu::Vfio));
+    let served = args.vfio_user.iter().map(|path| {
+        let hint = "start its server first; it makes the socket";
+        let there = || Ok::<_, Infallible>(path.exists().then_some(()));
+        let Ok(_) = poll(SERVER, there);
+        let path = canonical("--vfio-user", path, hint)?;
+        if fs::metadata(&path).is_ok_and(|metadata| metadata.file_type().is_socket()) {
+            return Ok(Gpu::VfioUser(path));
+        }
+        Err(Error::new(format!("--vfio-user {}: expected a socket, found another file", path.display()))
+            .hint(hint))
+    });
+    own.chain(served).collect()
+}
+
+/// The path that QEMU sees: absolute, without links.
+fn canonical(option: &str, path: &Path, hint: &str) -> Result<PathBuf> {
+    path.canonicalize()
+        .map_err(|error| Error::new(format!("{option} {}", path.display())).source(error).hint(hint))
+}
+
+/// A file or a block device.
+fn file(option: &str, path: &Path, hint: &str) -> Result<PathBuf> {
+    let found = canonical(option, path, hint)?;
+    if found.is_dir() {
+        return Err(
+            Error::new(format!("{option} {}: expected a file, found a directory", path.display())).hint(hint)
+        );
+    }
+    Ok(found)
+}
+
+fn toolroot(args: &Boot, cache: &Cache, ui: &Ui) -> Result<Toolroot> {
+    let (profile, text) = Profile::load(&args.profile)?;
+    let lock = Lock::read(&args.lock)?.ok_or_else(|| {
+        Error::new(format!("{}: there is no lock", args.lock.display()))
+            .hint("make it first: host-builder build-initrd; or name it: --lock FILE")
+    })?;
+    lock.check_profile(&profile.name, &text, &args.lock)?;
+    if profile.vm.is_none() {
+        return Err(Error::new(format!("profile {} names no packages that run a guest", profile.name)).hint(
+            "take QEMU from another profile, and everything else as it is: `host-builder pins resolve --profile debian-13 --lock qemu.lock`, then boot with --profile debian-13 --lock qemu.lock; or add [vm] to the profile",
+        ));
+    }
+    resolve::fetch(&profile, &lock, &[Set::Vm], Access::new(cache, ui))?;
+    Toolroot::at(toolroot::Toolroot::of(cache, &lock, Set::Vm, &BTreeMap::new(), ui)?.path())
+}
+
+/// A disk as it is; of a directory an image.
+fn root_disk(tools: &Toolroot, root: PathBuf, work: &Path, ui: &Ui) -> Result<PathBuf> {
+    if !root.is_dir() {
+        return Ok(root);
+    }
+    ui.line(format!("root         making an EROFS image of {} …", root.display()));
+    let image = work.join("root.erofs");
+    // A directory that root unpacked has the container's owners; anybody else's has only theirs.
+    let owners = if nix::unistd::geteuid().is_root() { Owners::Kept } else { Owners::Root };
+    disk::make_owned(tools, FileSystem::Erofs, owners, &root, &image)?;
+    let size = fs::metadata(&image).doing("reading", &image)?.len();
+    ui.line(format!("root         {} of EROFS", megabytes(size)));
+    Ok(image)
+}
+
+/// The guest's vsock device, and the daemon behind it where the kernel has no vhost-vsock. Says how to ask the guest.
+fn vsock(
+    args: &Boot,
+    machine: &mut Machine,
+    cache: &Cache,
+    scratch: &Path,
+    ui: &Ui,
+) -> Result<Option<VsockBackend>> {
+    // Process ids are unique on a machine, and far below the reserved end of the context ids.
+    let cid = args.cid.unwrap_or_else(|| 0x1_0000 + std::process::id());
+    let kernel = args.uds.is_none() && fs::File::options().read(true).write(true).open(VHOST_VSOCK).is_ok();
+    let (target, backend) = if kernel {
+        machine.vsock = Some(Vsock::Kernel(cid));
+        (Target::Vsock { cid, port: DEFAULT_PORT }, None)
+    } else {
+        let uds = args.uds.as_deref().unwrap_or(Path::new(DEFAULT_UDS));
+        let daemon = vsock_backend::daemon(cache, ui)?;
+        let backend = VsockBackend::start(&daemon, scratch, uds, cid)?;
+        machine.vsock = Some(Vsock::User(backend.vhost().to_owned()));
+        (Target::Unix { path: uds.to_owned(), port: DEFAULT_PORT }, Some(backend))
+    };
+    ui.line(format!("ask it       host-builder status {target}"));
+    Ok(backend)
+}
+
+/// A directory with a short path, for sockets; gone when dropped, and on an interrupt.
+struct Scratch {
+    dir: tempfile::TempDir,
+    _guard: Guard,
+}
+
+impl Scratch {
+    fn new() -> Result<Self> {
+        let dir = tempfile::Builder::new().prefix("gpu-initrd-").tempdir();
+        let dir = dir.doing("creating a temporary directory in", &std::env::temp_dir())?;
+        let guard = Guard::new(dir.path());
+        Ok(Self { dir, _guard: guard })
+    }
+
+    fn path(&self) -> &Path {
+        self.dir.path()
+    }
+}

@@ -1,0 +1,77 @@
+//! The command line of `build-modules`.
+
+use crate::cli::{AccessArgs, DEFAULT_LOCK};
+use crate::kernel_modules::make::sign::Hash;
+use crate::pins::profile;
+use clap::{Args, ValueEnum};
+use std::path::PathBuf;
+
+pub(crate) const BUILD_MODULES_HELP: &str = "\
+Examples:
+  host-builder build-modules
+  host-builder build-modules --headers-package linux-headers-amd64
+  host-builder build-modules --headers ~/linux --source NVIDIA-Linux-x86_64-570.86.16.run --toolchain host
+  host-builder build-modules --sign-key signing_key.pem --sign-cert signing_key.x509 --validation modules.json
+
+In a profile: [[artifact]] name = \"nvidia-modules\", sets = [\"gpu-modules\"], url = \"out/nvidia-modules-x86_64.tar.gz\".
+
+Exit codes: 0 built and checked, 2 usage or failure.";
+
+/// Arguments of `build-modules`.
+#[derive(Debug, Args)]
+pub struct BuildModules {
+    /// Profile with the modules' source, its patches and the toolroot: a name that the tool carries, or a file.
+    #[arg(long, value_name = "NAME|FILE", default_value = profile::DEFAULT)]
+    pub profile: String,
+    /// Lock file: read when it is there, else written. Not needed with --source, --headers and --toolchain host.
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_LOCK)]
+    pub lock: PathBuf,
+    /// Another source of the open modules, taken as it is: a directory, a tar or zip archive, or NVIDIA's .run installer.
+    #[arg(long, value_name = "DIR|ARCHIVE")]
+    pub source: Option<PathBuf>,
+    /// Configured kernel build tree, or directory of a package linux-headers [default: the headers of the lock].
+    #[arg(long, value_name = "DIR")]
+    pub headers: Option<PathBuf>,
+    /// Kernel sources, where the headers are split and do not say where the other part is.
+    #[arg(long, value_name = "DIR", requires = "headers")]
+    pub headers_common: Option<PathBuf>,
+    /// Packages with kernel headers, from the profile's archive as it is now.
+    #[arg(long, value_name = "NAME", value_delimiter = ',', conflicts_with = "headers")]
+    pub headers_package: Vec<String>,
+    /// Where compiler, make and binutils come from.
+    #[arg(long, value_enum, value_name = "WHICH", default_value = "toolroot")]
+    pub toolchain: Toolchain,
+    /// Private key to sign the modules with, PEM; KBUILD_SIGN_PIN is its passphrase.
+    #[arg(long, value_name = "FILE", requires = "sign_cert")]
+    pub sign_key: Option<PathBuf>,
+    /// Certificate of the key, PEM or DER.
+    #[arg(long, value_name = "FILE", requires = "sign_key")]
+    pub sign_cert: Option<PathBuf>,
+    /// Digest that is signed.
+    #[arg(long, value_enum, value_name = "HASH", default_value = "sha256")]
+    pub sign_hash: Hash,
+    /// Where the archive goes.
+    #[arg(long, short, value_name = "FILE", default_value = "out/nvidia-modules-x86_64.tar.gz")]
+    pub output: PathBuf,
+    /// Where the description of the modules goes, beside the copy in the archive.
+    #[arg(long, value_name = "FILE")]
+    pub validation: Option<PathBuf>,
+    /// Where artifacts may come from.
+    #[command(flatten)]
+    pub access: AccessArgs,
+    /// Print the result as JSON on standard output.
+    #[arg(long)]
+    pub json: bool,
+    /// Print nothing but errors.
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// Where compiler, make and binutils come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Toolchain {
+    /// The lock's packages.
+    Toolroot,
+    /// This machine; the compiler is $CC, else gcc.
+    Host,
+}

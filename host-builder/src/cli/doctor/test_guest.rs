@@ -1,0 +1,95 @@
+//! Whether KVM runs an ordinary guest, found out for `doctor` exactly as `boot` does.
+
+use crate::artifacts::cache::Cache;
+use crate::cli::Doctor as Arguments;
+use crate::common::error::Result;
+use crate::common::ui::Ui;
+use crate::doctor::{TestGuest, Tools as Programs};
+use crate::pins::lock::{Lock, Set};
+use crate::programs::toolroot;
+use crate::programs::tools::{Host, Toolroot, Tools};
+use crate::resolve;
+use crate::resolve::sources::Access;
+use crate::vm::accel::{Choice, choose};
+use crate::vm::qemu::Accel;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::Path;
+
+const KVM: &str = "/dev/kvm";
+const QEMU: &str = "qemu-system-x86_64";
+/// Where [`choose`] has QEMU's output, in the directory that it is given.
+const LOG: &str = "probe.log";
+/// Words of the programs that enter a toolroot, when QEMU was not even started.
+const NOT_ENTERED: [&str; 3] = ["unshare:", "mount:", "chroot:"];
+
+/// Starts the test guest with the QEMU of the lock, where that is at hand, else with this machine's. Nothing is fetched for it.
+pub(crate) fn start(args: &Arguments) -> TestGuest {
+    // A device that cannot be opened needs no QEMU to be found bad.
+    if File::options().read(true).write(true).open(KVM).is_err() {
+        return TestGuest::Untried(format!("{KVM} cannot be opened"));
+    }
+    attempt(args).unwrap_or_else(|error| TestGuest::Untried(error.chain()))
+}
+
+fn attempt(args: &Arguments) -> Result<TestGuest> {
+    let (cache, ui) = (Cache::open()?, Ui::new(args.json));
+    let scratch = cache.scratch()?;
+    let locked = locked(&args.lock, args.access.of(&cache, &ui));
+    let none = || format!("this machine has no {QEMU}, and no QEMU of {} is at hand", args.lock.display());
+    Ok(match locked {
+        Ok(Some(tools)) => with(&tools, scratch.path()),
+        _ if Programs::machine().has(QEMU) => with(&Host, scratch.path()),
+        Ok(None) => TestGuest::Untried(none()),
+        Err(error) => TestGuest::Untried(format!("{}: {}", none(), error.chain())),
+    })
+}
+
+fn locked(lock: &Path, access: Access) -> Result<Option<Toolroot>> {
+    let Some(lock) = Lock::read(lock)? else { return Ok(None) };
+    let packages = lock.set(Set::Vm);
+    for package in &packages {
+        if !resolve::at_hand(package, access)? {
+            return Ok(None);
+        }
+    }
+    if packages.is_empty() {
+        return Ok(None);
+    }
+    let root = toolroot::Toolroot::of(access.cache, &lock, Set::Vm, &BTreeMap::new(), access.ui)?;
+    Toolroot::at(root.path()).map(Some)
+}
+
+fn with(tools: &dyn Tools, scratch: &Path) -> TestGuest {
+    let chosen = choose(Choice::Auto, tools, scratch).map(|(accel, _)| accel);
+    outcome(chosen, &fs::read_to_string(scratch.join(LOG)).unwrap_or_default())
+}
+
+/// What a choice of `boot` says about KVM, with what the program printed.
+fn outcome(chosen: Result<Accel>, said: &str) -> TestGuest {
+    let entered = !said.lines().any(|line| NOT_ENTERED.iter().any(|program| line.starts_with(program)));
+    match chosen {
+        Ok(Accel::Kvm) => TestGuest::Ran,
+        Ok(Accel::Tcg) if entered => TestGuest::Failed(said.lines().map(str::to_owned).collect()),
+        Ok(Accel::Tcg) => TestGuest::Untried(said.trim().to_owned()),
+        Err(error) => TestGuest::Untried(error.chain()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::common::error::Error;
+
+    #[test]
+    fn a_qemu_that_was_not_started_says_nothing_about_kvm() {
+        assert_eq!(outcome(Ok(Accel::Kvm), "warning: slow"), TestGuest::Ran);
+        let failed = outcome(Ok(Accel::Tcg), "qemu-system-x86_64: no such MSR\n");
+        assert_eq!(failed, TestGuest::Failed(vec!["qemu-system-x86_64: no such MSR".into()]));
+        for said in ["unshare: unshare failed: Operation not permitted", "chroot: failed to run command"] {
+            assert_eq!(outcome(Ok(Accel::Tcg), said), TestGuest::Untried(said.into()));
+        }
+        let missing = Err(Error::new("starting qemu-system-x86_64"));
+        assert_eq!(outcome(missing, ""), TestGuest::Untried("starting qemu-system-x86_64".into()));
+    }
+}

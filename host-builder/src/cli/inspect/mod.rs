@@ -1,0 +1,84 @@
+//! `inspect`: what an initramfs is, which versions are in it, and why.
+
+pub(crate) mod ld_cache;
+mod modules;
+mod report;
+mod text;
+
+pub use self::modules::releases;
+use super::list::{files, names, warn};
+use crate::common::error::Result;
+use crate::common::ui::{print_as_json, print_bytes, print_wrapped};
+use crate::initramfs::manifest::is_manifest;
+use crate::initramfs::{Archive, Want, absolute};
+use clap::Args;
+use report::Report;
+use serde::Serialize;
+use std::io::IsTerminal;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+pub(crate) const INSPECT_HELP: &str = "\
+Examples:
+  host-builder inspect out/initrd.img
+  host-builder inspect --files /boot/initrd.img
+  host-builder inspect --ld-cache root/etc/ld.so.cache
+
+Exit codes: 0 shown, 2 no such file, or neither an initramfs nor a cache.";
+
+/// Arguments of `inspect`.
+#[derive(Debug, Args)]
+pub struct Inspect {
+    /// Initramfs to show: of this tool, or of any other.
+    #[arg(required_unless_present = "ld_cache")]
+    pub image: Option<PathBuf>,
+    /// Print every entry too, in order.
+    #[arg(long, requires = "image")]
+    pub files: bool,
+    /// Loader cache (`ld.so.cache`) to print instead.
+    #[arg(long, value_name = "FILE", conflicts_with = "image")]
+    pub ld_cache: Option<PathBuf>,
+    /// Print everything, the entries too, as JSON on standard output.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A report with the entries, for `--json`.
+#[derive(Serialize)]
+struct WithFiles<F> {
+    #[serde(flatten)]
+    report: Report,
+    files: F,
+}
+
+/// Runs the command.
+pub fn run(args: &Inspect) -> Result<ExitCode> {
+    if let Some(cache) = &args.ld_cache {
+        ld_cache::print(cache, args.json)?;
+    } else if let Some(image) = &args.image {
+        initramfs(args, image)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn initramfs(args: &Inspect, path: &Path) -> Result<()> {
+    let archive = Archive::open(path)?;
+    let keep = |entry: &crate::initramfs::cpio::Entry| {
+        is_manifest(entry) || modules::is_module(&entry.text()) || report::is_told_by(&absolute(&entry.name))
+    };
+    let contents = archive.read(&Want { digests: false, keep: &keep })?;
+    let tree = contents.tree();
+    let report = Report::of(&contents, &tree, path, archive.size())?;
+    if args.json {
+        print_as_json(&WithFiles { report, files: files(&contents, &tree) });
+        return Ok(());
+    }
+    print_wrapped(&report.to_string());
+    warn(path, &contents, &tree);
+    if args.files {
+        print_wrapped("\nfiles, in order:\n");
+        print_bytes(&names(&contents, std::io::stdout().is_terminal()));
+    }
+    Ok(())
+}

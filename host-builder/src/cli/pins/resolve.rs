@@ -1,0 +1,57 @@
+//! `pins resolve` and `pins update`: a lock, made anew, and what that changes.
+
+use super::options::Resolve;
+use crate::artifacts::cache::Cache;
+use crate::common::error::{Error, Result};
+use crate::common::ui::{Ui, print_json, print_wrapped};
+use crate::pins::lock::{Changes, Lock};
+use crate::pins::profile::Profile;
+use crate::resolve;
+
+/// Runs either command; `driver` and `kernel` are what is chosen anew.
+pub fn run(args: &Resolve, driver: Option<&str>, kernel: Option<&str>) -> Result<()> {
+    let ui = Ui::new(args.how.quiet || args.how.json);
+    let cache = Cache::open()?;
+    let access = args.access.of(&cache, &ui);
+    let (profile, text) = Profile::load(&args.which.profile)?;
+    let path = &args.which.lock;
+    let old = match Lock::read(path) {
+        Ok(old) => old,
+        // Of another format, or damaged: a new one takes its place, and nothing of it is known.
+        Err(error) if driver.is_none() => {
+            ui.line(format!("{}; it is replaced", error.chain()));
+            None
+        }
+        Err(error) => return Err(error),
+    };
+    if let Some(other) = old.as_ref().filter(|lock| lock.profile != profile.name) {
+        return Err(Error::new(format!(
+            "{} is the lock of profile {}, not of {}",
+            path.display(),
+            other.profile,
+            profile.name
+        ))
+        .hint("give each profile a lock of its own: --lock FILE"));
+    }
+    let choice = resolve::choose(&profile, driver, kernel, old.as_ref(), access)?;
+    if choice.driver != profile.driver && driver.is_none() {
+        ui.line(format!(
+            "driver {} stays, as the lock has it (the profile says {})",
+            choice.driver, profile.driver
+        ));
+    }
+    let new = resolve::resolve(&profile, &text, &choice, access)?;
+    let changes = Changes::between(old.as_ref(), &new);
+    if args.how.json {
+        print_json(&format!("{}\n", serde_json::to_string_pretty(&changes).expect("texts are JSON")));
+    } else if !args.how.quiet {
+        print_wrapped(&changes.to_string());
+    }
+    if args.dry_run {
+        ui.line(format!("{} is as it was (--dry-run)", path.display()));
+    } else if old.as_ref() != Some(&new) {
+        new.stage(path)?.commit()?;
+        ui.line(format!("written: {}", path.display()));
+    }
+    Ok(())
+}

@@ -1,0 +1,151 @@
+//! `status --watch`: again and again, in one place of the screen.
+
+use super::round::{self, Show};
+use super::{Arguments, DEFAULT_ANSWER, code, json_line};
+use crate::common::error::{Error, Result};
+use crate::common::interrupt;
+use crate::common::terminal;
+use crate::common::terminal::Look;
+use crate::common::ui;
+use crate::common::ui::print_on;
+use crate::guest_client;
+use crate::guest_client::view;
+use crate::guest_client::view::Row;
+use crate::guest_client::{Answer, Target, expand};
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// Longest time between two looks.
+const LOOK: Duration = Duration::from_secs(1);
+/// Between two attempts to reach a guest that may be gone.
+const AGAIN: Duration = Duration::from_millis(500);
+/// Failed attempts after which it is.
+const ATTEMPTS: u32 = 3;
+
+/// Shows one guest until it has gone.
+pub(super) fn one(args: &Arguments, target: &Target) -> Result<ExitCode> {
+    prepare(args)?;
+    let timeout = args.timeout.unwrap_or(DEFAULT_ANSWER);
+    let begin = Instant::now();
+    let mut last: Option<(u8, u64)> = None;
+    let mut failures = 0;
+    loop {
+        match guest_client::status(target, timeout) {
+            Ok(status) => {
+                failures = 0;
+                let is_new = last.is_none_or(|(_, events)| events != status.events);
+                last = Some((code(&status, None), status.events));
+                let goes_on = if !args.json {
+                    draw(&view::screen(&status, Look::of_stdout()))
+                } else if is_new {
+                    print_on(&json_line(&Answer::of(target, Ok(status.clone()))))
+                } else {
+                    true
+                };
+                if !goes_on {
+                    return Ok(ExitCode::SUCCESS);
+                }
+                guest_client::wait_for_change(target, &status, LOOK);
+            }
+            Err(error) => {
+                failures += 1;
+                let is_open = match last {
+                    // A guest that is about to be there.
+                    None => error.is_passing() && begin.elapsed() + AGAIN < timeout,
+                    Some(_) => !error.is_nonsense() && failures < ATTEMPTS,
+                };
+                match last {
+                    _ if is_open => std::thread::sleep(AGAIN),
+                    None => return Err(error.into()),
+                    Some((code, _)) => {
+                        ui::say(&format!("the guest has gone: {}", error.chain()));
+                        return Ok(ExitCode::from(code));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Shows the table of several guests until the last of them has gone.
+pub(super) fn many(args: &Arguments) -> Result<ExitCode> {
+    prepare(args)?;
+    expand(&args.targets).required()?;
+    let timeout = args.timeout.unwrap_or(DEFAULT_ANSWER);
+    let mut is_seen = true;
+    // Guests come and go.
+    let targets = || expand(&args.targets).targets;
+    let code = round::follow(args.json, timeout, targets, |show| {
+        is_seen = match show {
+            Show::Table(rows) => draw(&the_worst_first(rows)),
+            Show::Line(line) => print_on(line),
+        };
+        is_seen
+    });
+    if !is_seen {
+        return Ok(ExitCode::SUCCESS);
+    }
+    ui::say("the guests have gone");
+    Ok(ExitCode::from(code))
+}
+
+/// A terminal is drawn over in place; JSON goes anywhere.
+fn prepare(args: &Arguments) -> Result<()> {
+    if !args.json && !std::io::stdout().is_terminal() {
+        return Err(Error::new("--watch draws on a terminal, and standard output is none")
+            .hint("add --json for a line at each change, or use `events`"));
+    }
+    interrupt::is_the_end();
+    Ok(())
+}
+
+fn rows() -> usize {
+    terminal::size().map_or(24, |(_, rows)| rows)
+}
+
+/// The table in the order of the targets where all of it is seen, else with those first that need a look.
+fn the_worst_first(rows_of_guests: &[Row]) -> String {
+    let look = Look::of_stdout();
+    let text = view::table(rows_of_guests, look);
+    if look.wrap_to_draw(&text).lines().count() < rows() {
+        return text;
+    }
+    let mut sorted = rows_of_guests.to_vec();
+    sorted.sort_by_key(Row::badness);
+    view::table(&sorted, look)
+}
+
+/// Draws on the terminal; `false` when there is nobody to draw for.
+fn draw(text: &str) -> bool {
+    print_on(&frame(&Look::of_stdout().wrap_to_draw(text), rows()))
+}
+
+/// From the top, each line to its end and never onto the next one, and nothing below. What there is no room for is said.
+fn frame(text: &str, rows: usize) -> String {
+    let mut out = String::from("\x1b[?7l\x1b[H");
+    let room = rows.saturating_sub(1).max(1);
+    let there = text.lines().count();
+    let shown = if there <= room { there } else { room - 1 };
+    let mut line = |text: &str| {
+        out.push_str(text);
+        out.push_str("\x1b[K\n");
+    };
+    text.lines().take(shown).for_each(&mut line);
+    if there > shown {
+        line(&format!("… {} more lines: status without --watch", there - shown));
+    }
+    out + "\x1b[J\x1b[?7h"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_fits_the_terminal_and_clears_what_was_there() {
+        assert_eq!(frame("a\nb\n", 3), "\x1b[?7l\x1b[Ha\x1b[K\nb\x1b[K\n\x1b[J\x1b[?7h");
+        let cut = "\x1b[?7l\x1b[Ha\x1b[K\n… 2 more lines: status without --watch\x1b[K\n\x1b[J\x1b[?7h";
+        assert_eq!(frame("a\nb\nc\n", 3), cut);
+    }
+}

@@ -1,0 +1,118 @@
+//! The files of an image against those of the packages that it says they are from, as far as these are here.
+
+use super::Difference;
+use crate::artifacts::tree::Tree;
+use crate::build::select::base_name;
+use crate::common::digest::sha256;
+use crate::common::error::Result;
+use crate::kernel_modules::index::{content, uncompressed};
+use crate::kernel_modules::make::made_here;
+use crate::kernel_modules::make::prebuilt::module_name;
+use crate::pins::lock::{Artifact, Lock};
+use crate::pins::profile::Profile;
+use crate::resolve;
+use crate::resolve::sources::Access;
+use image::manifest::{File, Kind, Manifest};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What could be compared, and what could not.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Compared {
+    /// Files that are those of their packages.
+    pub same: usize,
+    /// Files of which no package is here, by what the image says that they are from.
+    pub unchecked: BTreeMap<String, usize>,
+}
+
+/// Compares each file of an artifact with the artifact's own files of its name: the same bytes, or the same once they are uncompressed.
+pub fn against(manifest: &Manifest, lock: &Lock, access: Access) -> Result<(Vec<Difference>, Compared)> {
+    let (mut differences, mut compared) = (Vec::new(), Compared::default());
+    let mut known = Packages { lock, access, digests: BTreeMap::new() };
+    for file in manifest.files.iter().filter(|file| file.origin != manifest.builder) {
+        let Kind::File { sha256, .. } = &file.kind else { continue };
+        match known.of(file)? {
+            Some(digests) if digests.contains(sha256) => compared.same += 1,
+            Some(_) => {
+                let what = "its content";
+                differences.push(Difference::new(
+                    &file.path,
+                    what,
+                    &format!("a file of {}", file.origin),
+                    sha256,
+                ));
+            }
+            None => *compared.unchecked.entry(file.origin.clone()).or_default() += 1,
+        }
+    }
+    Ok((differences, compared))
+}
+
+/// The artifacts that are here.
+struct Packages<'a> {
+    lock: &'a Lock,
+    access: Access<'a>,
+    /// By what a file says that it is from, and its name: what may stand under it.
+    digests: BTreeMap<(String, String), Option<BTreeSet<String>>>,
+}
+
+impl Packages<'_> {
+    /// The digests that a file may have; `None` when not all of what it is from is here.
+    fn of(&mut self, file: &File) -> Result<Option<&BTreeSet<String>>> {
+        let name = base_name(&file.path);
+        let key = (file.origin.clone(), name.to_owned());
+        if !self.digests.contains_key(&key) {
+            let found = self.look_up(&file.origin, name)?;
+            self.digests.insert(key.clone(), found);
+        }
+        Ok(self.digests[&key].as_ref())
+    }
+
+    fn look_up(&self, origin: &str, name: &str) -> Result<Option<BTreeSet<String>>> {
+        let mut digests = BTreeSet::new();
+        for origin in origin.split(", ") {
+            let artifacts: Vec<_> =
+                self.lock.artifact.iter().filter(|artifact| artifact.is_origin(origin)).collect();
+            if artifacts.is_empty() {
+                return Ok(None);
+            }
+            for artifact in artifacts {
+                let Some(files) = self.files(artifact, origin, name)? else { return Ok(None) };
+                digests.extend(files);
+            }
+        }
+        Ok(Some(digests))
+    }
+
+    /// Digests of an artifact's files of this name, as they are and uncompressed.
+    fn files(&self, artifact: &Artifact, origin: &str, name: &str) -> Result<Option<Vec<String>>> {
+        if artifact.is_source_of(origin) {
+            return self.made(name);
+        }
+        if !resolve::at_hand(artifact, self.access)? {
+            return Ok(None);
+        }
+        let tree = Tree::of(self.access.cache, artifact)?;
+        let mut digests = Vec::new();
+        // Modules of the GPU's are packed under their own names, which DKMS changes.
+        let is_it = |path: &str| {
+            let both_the_gpus = || module_name(path).is_some() && module_name(name).is_some();
+            uncompressed(base_name(path)) == uncompressed(name) || both_the_gpus()
+        };
+        for file in tree.files.iter().filter(|file| is_it(&file.path)) {
+            digests.push(file.sha256.clone());
+            if base_name(&file.path) != name {
+                digests.push(sha256(&content(&tree.path(file))?));
+            }
+        }
+        Ok(Some(digests))
+    }
+
+    /// A module that was compiled here from the lock's source, with the lock's compiler.
+    fn made(&self, name: &str) -> Result<Option<Vec<String>>> {
+        // A profile that is a file somewhere is not known by its name.
+        let Ok((profile, _)) = Profile::load(&self.lock.profile) else { return Ok(None) };
+        let Some(built) = made_here(self.access.cache, self.lock, &profile.modules)? else { return Ok(None) };
+        let of_name = built.modules.iter().zip(built.contents).filter(|(module, _)| module.path == name);
+        Ok(Some(of_name.map(|(_, (_, sha256))| sha256).collect()))
+    }
+}

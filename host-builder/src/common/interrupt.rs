@@ -1,0 +1,125 @@
+//! What must not stay behind when the program is interrupted: temporary files and directories, programs beside it, a
+//! terminal in raw mode.
+
+use super::ui;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+
+static UNFINISHED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+static ACTIONS: Mutex<BTreeMap<u64, Box<dyn FnOnce() + Send>>> = Mutex::new(BTreeMap::new());
+static IS_THE_END: AtomicBool = AtomicBool::new(false);
+/// What is said of an interrupt.
+static WORDS: Mutex<&str> =
+    Mutex::new("interrupted: nothing half-written was left; what was fetched and built is kept");
+/// The exit code after an interrupt.
+static CODE: AtomicU8 = AtomicU8::new(2);
+
+/// Registers a path for removal until it is dropped.
+pub struct Guard(PathBuf);
+
+impl Guard {
+    /// Registers `path`.
+    pub fn new(path: &Path) -> Self {
+        UNFINISHED.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(path.to_owned());
+        Self(path.to_owned())
+    }
+
+    /// What is registered.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        UNFINISHED.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&self.0);
+    }
+}
+
+/// Something to do on an interrupt, until it is dropped.
+pub struct Action(u64);
+
+impl Action {
+    /// Registers `action`. It runs before files are removed.
+    pub fn new(action: impl FnOnce() + Send + 'static) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        ACTIONS.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(number, Box::new(action));
+        Self(number)
+    }
+}
+
+/// Ends a program and all that it has started. It must lead a process group (`Command::process_group(0)`).
+pub fn kills(program: &std::process::Child) -> Action {
+    let group = i32::try_from(program.id()).map(nix::unistd::Pid::from_raw);
+    Action::new(move || {
+        if let Ok(group) = group {
+            let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
+        }
+    })
+}
+
+impl Drop for Action {
+    fn drop(&mut self) {
+        ACTIONS.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&self.0);
+    }
+}
+
+/// From now on an interrupt is how the command ends: nothing is said, and the exit code is 0.
+pub fn is_the_end() {
+    IS_THE_END.store(true, Ordering::Relaxed);
+}
+
+/// From now on this is said of an interrupt, and this is the exit code then.
+pub fn means(words: &'static str, code: u8) {
+    *WORDS.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = words;
+    CODE.store(code, Ordering::Relaxed);
+}
+
+/// The command asks and makes nothing: of an interrupt there is nothing to say but that it came.
+pub fn makes_nothing() {
+    means("interrupted", 2);
+}
+
+/// On SIGINT, SIGTERM and SIGHUP: does what is registered, removes what is unfinished, says so, exits with 2, or as [`means`] says.
+pub fn install() {
+    let installed = ctrlc::set_handler(|| {
+        act();
+        remove_all();
+        if IS_THE_END.load(Ordering::Relaxed) {
+            std::process::exit(0);
+        }
+        ui::say(&format!("\n{}", WORDS.lock().unwrap_or_else(std::sync::PoisonError::into_inner)));
+        std::process::exit(CODE.load(Ordering::Relaxed).into());
+    });
+    // Without a handler the default action applies, which ends the program too.
+    drop(installed);
+}
+
+fn act() {
+    // Held to the end, so that nobody who has just finished goes on as if nothing had happened.
+    let mut actions = ACTIONS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    while let Some((_, action)) = actions.pop_last() {
+        action();
+    }
+    std::mem::forget(actions);
+}
+
+fn remove_all() {
+    // Held to the end: nobody registers anything new meanwhile.
+    let unfinished = UNFINISHED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    for path in unfinished.iter() {
+        // Other threads may still be writing below it.
+        for _ in 0..20 {
+            let gone = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+            if gone.is_ok() || !path.exists() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    }
+    std::mem::forget(unfinished);
+}

@@ -1,0 +1,12 @@
+//! What every room uses: errors, files, digests, text for a terminal, interrupts, progress.
+
+pub mod clean;
+pub mod digest;
+pub mod error;
+pub mod files;
+pub mod interrupt;
+pub mod plain;
+pub(crate) mod progress;
+pub mod space;
+pub mod terminal;
+pub mod ui;

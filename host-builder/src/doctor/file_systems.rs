@@ -1,0 +1,115 @@
+//! The programs that read file systems for us.
+
+use crate::common::error::{Error, Result};
+use crate::doctor::{Disk as Kind, Tools, lacking};
+use crate::pins::lock::{Lock, Set};
+use crate::pins::profile::Profile;
+use crate::programs::toolroot::Toolroot;
+use crate::resolve;
+use crate::resolve::sources::Access;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Where the programs are looked for.
+#[derive(Clone, Copy)]
+pub(crate) struct Programs<'a> {
+    /// The lock whose packages have them.
+    pub(crate) lock: &'a Path,
+    /// The profile that the lock was made from; `None`: the one that it names, where the tool carries that.
+    pub(crate) profile: Option<&'a str>,
+    /// Where the packages are, and whether they may be fetched.
+    pub(crate) access: Access<'a>,
+}
+
+impl Programs<'_> {
+    /// The programs for a file system: of the lock's packages where they are at hand, else of the machine where those can
+    /// read this image, else of the lock's packages, fetched.
+    pub(crate) fn of(&self, kind: Kind, image: &Path) -> Result<Tools> {
+        let mut why = None;
+        let lock = Lock::read(self.lock).unwrap_or_else(|error| {
+            why = Some(error);
+            None
+        });
+        if let Some(lock) = &lock {
+            match self.locked(lock, kind, false) {
+                Ok(Some(tools)) if self.lack(&tools, "the lock", kind, image)?.is_none() => return Ok(tools),
+                Ok(_) => {}
+                Err(error) => why = Some(error),
+            }
+        }
+        let machine = Tools::machine();
+        let Some(lack) = self.lack(&machine, "this machine", kind, image)? else { return Ok(machine) };
+        let Some(lock) = &lock else {
+            let none = || Error::new(format!("there is no lock {}", self.lock.display()));
+            return Err(lack.source(why.unwrap_or_else(none)));
+        };
+        match self.locked(lock, kind, true) {
+            Ok(Some(tools)) => match self.lack(&tools, "the lock", kind, image)? {
+                None => Ok(tools),
+                Some(also) => Err(lack.source(also)),
+            },
+            Ok(None) => {
+                let none = format!("the lock {} has no package {}", self.lock.display(), kind.package());
+                Err(lack.source(why.unwrap_or_else(|| Error::new(none))))
+            }
+            Err(error) => Err(lack.source(error)),
+        }
+    }
+
+    /// Those of the lock's packages; `None` where it has none, or they are not at hand and not to be fetched.
+    fn locked(&self, lock: &Lock, kind: Kind, fetch: bool) -> Result<Option<Tools>> {
+        let Access { cache, ui, .. } = self.access;
+        for set in [Set::Payload, Set::Vm] {
+            let packages = lock.set(set);
+            if !packages.iter().any(|package| package.name == kind.package()) {
+                continue;
+            }
+            let mut there = true;
+            for package in packages {
+                there = there && resolve::at_hand(package, self.access)?;
+            }
+            if !there && fetch {
+                self.fetch(lock, set)?;
+            }
+            if there || fetch {
+                let root = Toolroot::of(cache, lock, set, &BTreeMap::new(), ui)?;
+                let tools = Tools::at(root.path());
+                if tools.has(kind.program()) {
+                    return Ok(Some(tools));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn fetch(&self, lock: &Lock, set: Set) -> Result<()> {
+        let (profile, text) = Profile::load(self.profile.unwrap_or(&lock.profile))?;
+        lock.check_profile(&profile.name, &text, self.lock)?;
+        resolve::fetch(&profile, lock, &[set], self.access)
+    }
+
+    /// Why these programs cannot read the image; `None`: they can.
+    fn lack(&self, tools: &Tools, of: &str, kind: Kind, image: &Path) -> Result<Option<Error>> {
+        let (program, package) = (kind.program(), kind.package());
+        let with_lock = "or name the lock that the image was built from (its packages have the programs; they are fetched unless --offline): --lock FILE";
+        if !tools.has(program) {
+            return Ok(Some(
+                Error::new(format!("{program} is needed to read this file system, and is not on {of}"))
+                    .hint(format!("apt install {package}; {with_lock}")),
+            ));
+        }
+        if kind != Kind::Erofs {
+            return Ok(None);
+        }
+        let work = self.access.cache.scratch()?;
+        let Some(lacking) = lacking(tools, image, work.path())? else { return Ok(None) };
+        let (algorithm, since) = (lacking.algorithm, lacking.since);
+        Ok(Some(
+            Error::new(format!(
+                "this EROFS image is compressed with {algorithm}, and {} of {of} was built without it; {package} has it since {since}",
+                lacking.version
+            ))
+            .hint(format!("install {package} {since} or newer, built with {algorithm}; {with_lock}")),
+        ))
+    }
+}

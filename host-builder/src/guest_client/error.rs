@@ -1,0 +1,267 @@
+//! Why a guest could not be asked, or its answer not be used.
+
+use crate::common::error::Error;
+use image::wire::WireError;
+use nix::errno::Errno;
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+/// What was under way when it went wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Connecting to the socket.
+    Connect,
+    /// `CONNECT`, and the `OK` that answers it.
+    Handshake,
+    /// Sending the request.
+    Request,
+    /// Receiving the reply.
+    Reply,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Connect => "connecting",
+            Self::Handshake => "waiting for the answer to CONNECT",
+            Self::Request => "sending the request",
+            Self::Reply => "waiting for the reply",
+        })
+    }
+}
+
+/// Why there is no status.
+#[derive(Debug, thiserror::Error)]
+pub enum QueryError {
+    /// Nothing to connect to.
+    #[error("no socket: {what}")]
+    NoSocket {
+        /// Path or CID.
+        what: String,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// The guest, or its vsock device, is there, and nobody listens.
+    #[error("the guest is not listening on port {port} (yet)")]
+    NotListening {
+        /// The port.
+        port: u32,
+    },
+    /// A deadline has passed.
+    #[error("timed out after {:.1} s while {step}", after.as_secs_f64())]
+    TimedOut {
+        /// What was under way.
+        step: Step,
+        /// How long it was given.
+        after: Duration,
+    },
+    /// Waiting ended without an answer; the last attempt says why.
+    #[error("gave up after {:.1} s", after.as_secs_f64())]
+    GaveUp {
+        /// How long it was tried.
+        after: Duration,
+        /// The last attempt.
+        #[source]
+        last: Box<QueryError>,
+    },
+    /// Whoever is there speaks something else.
+    #[error("not our protocol: {what}")]
+    NotOurProtocol {
+        /// Expected and found.
+        what: String,
+    },
+    /// guest-init of another release.
+    #[error(
+        "other version: the guest speaks protocol version {found}, this program speaks {}",
+        image::wire::VERSION
+    )]
+    OtherVersion {
+        /// The guest's version.
+        found: u16,
+    },
+    /// The reply is larger than any status may be.
+    #[error("the reply is too large: {found} bytes, at most {most} are allowed")]
+    TooLarge {
+        /// What the guest announced.
+        found: usize,
+        /// The bound.
+        most: usize,
+    },
+    /// The reply's payload makes no sense.
+    #[error("malformed reply: {what}")]
+    Malformed {
+        /// What the decoder said.
+        what: String,
+    },
+    /// The connection ended in the middle.
+    #[error("the guest closed the connection while {step}")]
+    Closed {
+        /// What was under way.
+        step: Step,
+    },
+    /// The guest did not understand the request.
+    #[error("the guest refused the request: {reason}")]
+    Refused {
+        /// Its reason, cleaned.
+        reason: String,
+    },
+    /// What was to end did not.
+    #[error("the guest went on for more than {:.1} s", after.as_secs_f64())]
+    Endless {
+        /// How long it was given.
+        after: Duration,
+    },
+    /// Another failure of the socket.
+    #[error("failed while {step}")]
+    Io {
+        /// What was under way.
+        step: Step,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl QueryError {
+    /// A failed read or write.
+    pub(super) fn io(step: Step, allowed: Duration, source: io::Error) -> Self {
+        use io::ErrorKind as Kind;
+        match source.kind() {
+            Kind::TimedOut => Self::TimedOut { step, after: allowed },
+            Kind::UnexpectedEof | Kind::ConnectionReset | Kind::BrokenPipe | Kind::WriteZero => {
+                Self::Closed { step }
+            }
+            _ => Self::Io { step, source },
+        }
+    }
+
+    /// A frame that did not come, or is not right.
+    pub(super) fn wire(step: Step, allowed: Duration, error: WireError) -> Self {
+        match error {
+            WireError::Io(source) => Self::io(step, allowed, source),
+            WireError::Magic { found } => Self::NotOurProtocol {
+                what: format!("expected a frame that begins with \"gpui\", found {}", found.escape_ascii()),
+            },
+            WireError::Version { found } => Self::OtherVersion { found },
+            WireError::TooLarge { found, most } => Self::TooLarge { found, most },
+            WireError::Malformed(what) => Self::Malformed { what: crate::common::clean::clean(&what, 200) },
+        }
+    }
+
+    /// A reply of a kind that was not asked for.
+    pub(super) fn another_question() -> Self {
+        Self::Malformed { what: "the answer to another question".into() }
+    }
+
+    /// Its name in JSON, which stays.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::NoSocket { .. } => "no-socket",
+            Self::NotListening { .. } => "not-listening",
+            Self::TimedOut { .. } => "timed-out",
+            Self::GaveUp { .. } => "gave-up",
+            Self::NotOurProtocol { .. } => "not-our-protocol",
+            Self::OtherVersion { .. } => "other-version",
+            Self::TooLarge { .. } => "too-large",
+            Self::Malformed { .. } => "malformed",
+            Self::Closed { .. } => "closed",
+            Self::Refused { .. } => "refused",
+            Self::Endless { .. } => "endless",
+            Self::Io { .. } => "io",
+        }
+    }
+
+    /// The message with the messages of everything underneath.
+    pub fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut next = std::error::Error::source(self);
+        while let Some(error) = next {
+            text = format!("{text}: {error}");
+            next = error.source();
+        }
+        text
+    }
+
+    /// Whether the guest is there and does not say what it should.
+    pub fn is_nonsense(&self) -> bool {
+        matches!(
+            self,
+            Self::NotOurProtocol { .. }
+                | Self::OtherVersion { .. }
+                | Self::TooLarge { .. }
+                | Self::Malformed { .. }
+        )
+    }
+
+    /// Whether it may be different in a moment: there is no socket yet, nobody listens yet, or the vsock device has
+    /// no driver yet and swallows connections.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::NoSocket { source, .. } => !is_final(source),
+            Self::NotListening { .. } => true,
+            Self::TimedOut { step, .. } | Self::Closed { step } => {
+                matches!(step, Step::Connect | Step::Handshake)
+            }
+            _ => false,
+        }
+    }
+
+    /// What to do.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::NoSocket { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                "ask as the user who started the guest"
+            }
+            Self::NoSocket { source, .. } if is_errno(source, &[Errno::ENAMETOOLONG]) => {
+                "the path of a socket has at most 107 bytes: name it from a directory nearer to it, or through a link"
+            }
+            Self::NoSocket { source, .. } if is_errno(source, &NO_VSOCK) => {
+                "use a kernel with AF_VSOCK (modprobe vhost_vsock), or the guest's hybrid socket: unix:PATH"
+            }
+            Self::NoSocket { .. } => {
+                "start the guest, or name its own socket or CID; --wait ready waits until it is there"
+            }
+            Self::NotListening { .. } => {
+                "a guest answers about a second after its kernel starts: --wait ready waits; else compare the port \
+                 with gpu_initrd.vsock_port, and look at the guest's console"
+            }
+            Self::TimedOut { .. } => {
+                "look at the guest's console: is it alive, and does it have a vsock device? --timeout gives it longer"
+            }
+            Self::GaveUp { last, .. } => last.hint(),
+            Self::NotOurProtocol { .. } => {
+                "is this the vsock socket of a guest with a gpu-initrd image, and its port?"
+            }
+            Self::OtherVersion { .. } => "use the host-builder of the release that built the guest's initrd",
+            Self::TooLarge { .. } | Self::Malformed { .. } | Self::Refused { .. } => {
+                "use host-builder and initrd of one release; if they are, do not trust this guest"
+            }
+            Self::Endless { .. } => "--follow shows it as it comes; --timeout gives it longer",
+            Self::Closed { .. } => "the guest ended, or is ending: look at its console",
+            Self::Io { .. } => "look at the guest's console, and ask again",
+        }
+    }
+}
+
+/// What a kernel without the family says.
+const NO_VSOCK: [Errno; 3] = [Errno::EAFNOSUPPORT, Errno::EPROTONOSUPPORT, Errno::ESOCKTNOSUPPORT];
+
+/// Whether no socket of this name can be reached, however long one waits.
+fn is_final(source: &io::Error) -> bool {
+    source.kind() == io::ErrorKind::PermissionDenied
+        || is_errno(source, &NO_VSOCK)
+        || is_errno(source, &[Errno::ENAMETOOLONG, Errno::ELOOP, Errno::EPROTOTYPE])
+}
+
+fn is_errno(source: &io::Error, among: &[Errno]) -> bool {
+    source.raw_os_error().is_some_and(|code| among.contains(&Errno::from_raw(code)))
+}
+
+impl From<QueryError> for Error {
+    fn from(error: QueryError) -> Self {
+        let hint = error.hint();
+        Error::new("could not ask the guest").hint(hint).source(error)
+    }
+}

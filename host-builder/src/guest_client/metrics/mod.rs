@@ -1,0 +1,58 @@
+//! What guests say, as metrics of Prometheus (text format 0.0.4). However much a guest says, the number of its time
+//! series is bounded, in one scrape and over the life of this process.
+
+mod families;
+pub mod serve;
+#[cfg(test)]
+mod tests;
+mod text;
+
+pub use self::families::{FAMILIES, Family};
+use super::{QueryError, Target, Told};
+use crate::guest_client;
+
+use families::samples;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+use text::{Labels, Page, Sample};
+
+/// Asks guests, and remembers which words each has used.
+#[derive(Default)]
+pub struct Collector {
+    known: BTreeMap<String, Labels>,
+}
+
+/// A page of metrics.
+pub struct Scrape {
+    /// The text.
+    pub text: String,
+    /// How many of the guests could not be asked.
+    pub down: usize,
+}
+
+impl Collector {
+    /// Asks each guest, and writes what they say in the order of `targets`. `timeout` is for all of them together.
+    pub fn scrape(&mut self, targets: &[Target], timeout: Duration) -> Scrape {
+        let mut answers: Vec<Option<Vec<Sample>>> = targets.iter().map(|_| None).collect();
+        let work = |target: &Target, deadline: Instant| -> Result<Vec<Sample>, QueryError> {
+            guest_client::status_by(target, deadline).map(|status| samples(&status))
+        };
+        guest_client::of_each(targets, timeout, work, |told| {
+            if let Told::Came(index, result) = told {
+                answers[index] = result.ok();
+            }
+        });
+        let down = answers.iter().filter(|answer| answer.is_none()).count();
+        let names: Vec<_> = targets.iter().map(|target| text::label(&target.to_string())).collect();
+        self.known.retain(|name, _| names.contains(name));
+        let mut page = Page::default();
+        for (name, answer) in names.iter().zip(answers) {
+            let known = self.known.entry(name.clone()).or_default();
+            page.add(name, known, &Sample::up(answer.is_some()));
+            for sample in answer.iter().flatten() {
+                page.add(name, known, sample);
+            }
+        }
+        Scrape { text: page.text(), down }
+    }
+}

@@ -1,0 +1,151 @@
+//! Places for the connections of guests that push: so many for each guest, so many for all, and one for each before a
+//! second of anybody.
+
+use crate::common::clean::clean;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Connections of one guest.
+const OF_ONE: usize = 4;
+/// Guests that are listened to.
+const OF_ALL: usize = 1024;
+/// Connections of all guests that are not the first one of their guest.
+const SECOND: usize = 256;
+/// Shortest time between two warnings.
+const QUIET: Duration = Duration::from_mins(1);
+
+/// The places, and who has them.
+#[derive(Default)]
+pub struct Places(Mutex<Taken>);
+
+#[derive(Default)]
+struct Taken {
+    by: BTreeMap<String, usize>,
+    warned: Option<Instant>,
+}
+
+/// A place, given back when it is dropped.
+pub struct Place<'a> {
+    places: &'a Places,
+    guest: String,
+}
+
+/// Why there is no place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Full {
+    /// The guest has all that one may have.
+    Own,
+    /// The guest has one, and others have so many beyond their first that it gets no second.
+    Second,
+    /// There is none at all.
+    All,
+}
+
+impl fmt::Display for Full {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Own => write!(out, "{OF_ONE} connections of it are open, and no guest has more"),
+            Self::Second => write!(out, "one is open, and {SECOND} beyond the first of each guest are, too"),
+            Self::All => write!(out, "{OF_ALL} guests are listened to"),
+        }
+    }
+}
+
+impl Places {
+    /// A place for a connection of `guest`.
+    pub fn take(&self, guest: &str) -> Result<Place<'_>, Full> {
+        let mut taken = self.lock();
+        let own = taken.by.get(guest).copied().unwrap_or(0);
+        let firsts = taken.by.len();
+        let second = taken.by.values().sum::<usize>() - firsts;
+        if own >= OF_ONE {
+            return Err(Full::Own);
+        }
+        // The second of one guest never takes the place of another's first.
+        if own == 0 && firsts >= OF_ALL {
+            return Err(Full::All);
+        }
+        if own > 0 && second >= SECOND {
+            return Err(Full::Second);
+        }
+        *taken.by.entry(guest.to_owned()).or_default() += 1;
+        Ok(Place { places: self, guest: guest.to_owned() })
+    }
+
+    /// What there is to say of a guest that got no place, unless something was said a moment ago.
+    pub fn warning(&self, guest: &str, why: Full) -> Option<String> {
+        let mut taken = self.lock();
+        if taken.warned.is_some_and(|time| time.elapsed() < QUIET) {
+            return None;
+        }
+        taken.warned = Some(Instant::now());
+        let guest = clean(guest, 400);
+        Some(format!(
+            "warning: a connection of {guest} was turned away: {why} (said once a minute, whoever is turned away)"
+        ))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Taken> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut taken = self.places.lock();
+        if let Some(count) = taken.by.get_mut(&self.guest) {
+            *count -= 1;
+            if *count == 0 {
+                taken.by.remove(&self.guest);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_guest_cannot_take_all_places() {
+        let places = Places::default();
+        let held: Vec<_> = (0..OF_ONE).map(|_| places.take("a").ok().unwrap()).collect();
+        assert_eq!(places.take("a").err(), Some(Full::Own));
+        assert!(places.take("b").is_ok());
+        drop(held);
+        assert!(places.take("a").is_ok());
+        assert!(places.lock().by.is_empty());
+    }
+
+    #[test]
+    fn every_guest_finds_a_place_however_many_the_others_want() {
+        let places = Places::default();
+        let mut held = Vec::new();
+        let mut refused = 0;
+        for guest in 0..OF_ALL {
+            for number in 0..=OF_ONE {
+                match places.take(&guest.to_string()) {
+                    Ok(place) => held.push(place),
+                    Err(why) => {
+                        assert!(number > 0, "{guest}: {why:?}");
+                        refused += 1;
+                    }
+                }
+            }
+        }
+        assert_eq!(held.len(), OF_ALL + SECOND);
+        assert!(refused > 0);
+        assert_eq!(places.take("one more").err(), Some(Full::All));
+    }
+
+    #[test]
+    fn one_warning_stands_for_many_attempts() {
+        let places = Places::default();
+        let text = places.warning("vsock:3\x1b[2J", Full::All).unwrap();
+        assert!(text.contains("vsock:3 was") && text.contains("1024 guests"), "{text:?}");
+        assert_eq!(places.warning("vsock:3", Full::All), None);
+        assert_eq!(places.warning("vsock:4", Full::Own), None);
+    }
+}

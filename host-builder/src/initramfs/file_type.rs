@@ -1,0 +1,121 @@
+//! What a file is, in words for an error that expected another one: told by its content, since names lie.
+
+use super::Compression;
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
+
+/// Bytes that are looked at: the superblocks of file systems end before.
+const FRONT: u64 = 4096;
+
+/// A kernel for x86 as distributions have it.
+pub const BZIMAGE: &str = "a Linux kernel (bzImage)";
+/// Also a kernel with its EFI stub.
+pub const EFI: &str = "an EFI program, such as a unified kernel image";
+/// Also a kernel that is not compressed.
+pub const ELF: &str = "an ELF file (a program, library or vmlinux)";
+
+/// Offset, bytes and name of what begins in one way only. The first that fits counts.
+const MAGICS: &[(usize, &[u8], &str)] = &[
+    (0x202, b"HdrS", BZIMAGE),
+    (0, b"MZ", EFI),
+    (0, b"\x7fELF", ELF),
+    (1024 + 56, &[0x53, 0xef], "a disk image with ext4"),
+    (1024, &[0xe2, 0xe1, 0xf5, 0xe0], "a disk image with EROFS"),
+    (0, b"hsqs", "a disk image with SquashFS"),
+    (0, b"XFSB", "a disk image with XFS"),
+    (0, b"QFI\xfb", "a disk image in the qcow2 format"),
+    (257, b"ustar", "a tar archive"),
+    (0, b"PK\x03\x04", "a zip archive"),
+    (0, b"!<arch>\n", "a Debian package or another ar archive"),
+    (0, &[0xed, 0xab, 0xee, 0xdb], "an RPM package"),
+    (0, b"#!", "a script"),
+    (510, &[0x55, 0xaa], "a disk with a partition table or a boot sector"),
+];
+
+/// What is at a path: `a disk image with ext4`, `a directory`, `JSON`.
+pub fn describe(path: &Path) -> &'static str {
+    let Ok(metadata) = fs::metadata(path) else { return "nothing that can be read" };
+    let kind = metadata.file_type();
+    if kind.is_dir() {
+        return "a directory";
+    }
+    if kind.is_socket() || kind.is_fifo() || kind.is_char_device() {
+        return "a socket, a pipe or a device";
+    }
+    let mut front = Vec::new();
+    match File::open(path).and_then(|file| file.take(FRONT).read_to_end(&mut front)) {
+        Ok(_) => of_front(&front),
+        Err(_) => "a file that cannot be read",
+    }
+}
+
+/// The same by the first bytes of a file.
+pub fn of_front(front: &[u8]) -> &'static str {
+    if front.is_empty() {
+        return "an empty file";
+    }
+    let has = |(offset, magic, _): &&(usize, &[u8], &str)| {
+        front.get(*offset..).is_some_and(|rest| rest.starts_with(magic))
+    };
+    if let Some((_, _, name)) = MAGICS.iter().find(has) {
+        return name;
+    }
+    match Compression::of(front) {
+        Some(Compression::None) => return "an initramfs (cpio)",
+        Some(_) => return "a compressed file, such as an initramfs",
+        None => {}
+    }
+    // A character may go on behind the front.
+    let text = match std::str::from_utf8(front) {
+        Ok(text) => text,
+        Err(error) if error.error_len().is_none() => {
+            std::str::from_utf8(&front[..error.valid_up_to()]).unwrap_or_default()
+        }
+        Err(_) => return "data of an unknown kind",
+    };
+    let is_control = |c: char| c.is_control() && !c.is_whitespace();
+    match text.trim_start() {
+        _ if text.contains(is_control) => "data of an unknown kind",
+        "" => "a text without content",
+        text if text.starts_with('{') => "JSON",
+        text if text.contains("[[artifact]]") && text.contains("profile_sha256") => "a lock",
+        text if text.contains("[kernel]") || text.contains("[modules]") => "a profile",
+        _ => "a text",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_told_by_its_content() {
+        let at = |offset: usize, magic: &[u8]| [vec![0; offset], magic.to_vec(), vec![0; 64]].concat();
+        for (front, expected) in [
+            (vec![], "an empty file"),
+            (at(0x202, b"HdrS"), "a Linux kernel (bzImage)"),
+            (at(0, b"\x7fELF\x02"), "an ELF file (a program, library or vmlinux)"),
+            (at(1080, &[0x53, 0xef]), "a disk image with ext4"),
+            (at(1024, &[0xe2, 0xe1, 0xf5, 0xe0]), "a disk image with EROFS"),
+            (b"070701000".to_vec(), "an initramfs (cpio)"),
+            (vec![0x28, 0xb5, 0x2f, 0xfd, 0x24], "a compressed file, such as an initramfs"),
+            (b"{\"cmd\": [\"x\"]}".to_vec(), "JSON"),
+            (b"[1, 2]".to_vec(), "a text"),
+            (b"# Made by host-builder.\nprofile_sha256 = \"0\"\n[[artifact]]\n".to_vec(), "a lock"),
+            (b"name = \"x\"\n[kernel]\n".to_vec(), "a profile"),
+            (b"[[artifact]]\n".to_vec(), "a text"),
+            (b"root:x:0:0\n".to_vec(), "a text"),
+            (b" \n".to_vec(), "a text without content"),
+            ([vec![b'a'; 4095], vec![0xc3]].concat(), "a text"),
+            (vec![0xff, 0, 1], "data of an unknown kind"),
+            (b"abc\0def".to_vec(), "data of an unknown kind"),
+        ] {
+            assert_eq!(of_front(&front), expected, "{:?}", &front[..front.len().min(16)]);
+        }
+        assert_eq!(describe(Path::new("/")), "a directory");
+        assert_eq!(describe(Path::new("/nothing/here")), "nothing that can be read");
+        assert_eq!(describe(Path::new("/dev/null")), "a socket, a pipe or a device");
+    }
+}

@@ -1,0 +1,39 @@
+//! The manifest that an image carries.
+
+use super::Tree;
+use super::cpio::Entry;
+use crate::common::error::{Error, Result};
+use image::layout;
+use image::manifest::{MAX_BYTES, Manifest};
+use std::path::Path;
+
+/// Whether an entry may be the manifest: its content must be kept.
+pub fn is_manifest(entry: &Entry) -> bool {
+    crate::initramfs::absolute(&entry.name) == layout::MANIFEST.as_bytes()
+        && u64::from(entry.size) <= MAX_BYTES
+}
+
+/// The manifest with its bytes; none in an image of another tool.
+pub fn manifest<'a>(tree: &Tree<'a>, path: &Path) -> Result<Option<(Manifest, &'a [u8])>> {
+    let Some(left) = tree.paths.get(layout::MANIFEST.as_bytes()) else { return Ok(None) };
+    let Some(bytes) = &left.item.content else {
+        let message = format!("{}: expected a manifest of at most {MAX_BYTES} bytes", path.display());
+        return Err(Error::new(message).hint("the image was altered: build it again"));
+    };
+    let manifest = Manifest::from_json(bytes).map_err(|error| {
+        Error::new(path.display().to_string()).source(error).hint("build the image again")
+    })?;
+    Ok(Some((manifest, bytes)))
+}
+
+/// The manifest of an image of ours.
+pub fn required<'a>(tree: &Tree<'a>, path: &Path) -> Result<(Manifest, &'a [u8])> {
+    manifest(tree, path)?.ok_or_else(|| {
+        Error::new(format!(
+            "{}: expected an image of this tool, found no {}",
+            path.display(),
+            layout::MANIFEST
+        ))
+        .hint("inspect, list, cat, extract, examine and diff work on any initramfs")
+    })
+}

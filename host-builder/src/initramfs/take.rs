@@ -1,0 +1,44 @@
+//! Single files of what the kernel leaves.
+
+use super::cpio::kind;
+use super::{Archive, Tree};
+use crate::common::error::{Doing, Result};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+/// Copies regular files to places on this machine, whose directories are there. `place` says for a path where; `None` is not wanted.
+/// Returns how many there were.
+pub fn take(
+    archive: &Archive,
+    tree: &Tree,
+    place: impl Fn(&[u8]) -> Result<Option<PathBuf>>,
+) -> Result<usize> {
+    let mut wanted: BTreeMap<usize, Vec<PathBuf>> = BTreeMap::new();
+    let mut count = 0;
+    for (path, left) in tree.paths.iter().filter(|(_, left)| left.kind() == kind::FILE) {
+        if let Some(place) = place(path)? {
+            wanted.entry(left.number).or_default().push(place);
+            count += 1;
+        }
+    }
+    let mut at = 0;
+    archive.walk(|_, entry, content| {
+        if let Some([first, others @ ..]) = wanted.get(&at).map(Vec::as_slice) {
+            let mut file = File::create(first).doing("creating", first)?;
+            content.copy(entry, &mut file, first)?;
+            for other in others {
+                std::fs::copy(first, other).doing("copying to", other)?;
+            }
+        }
+        at += 1;
+        Ok(())
+    })?;
+    Ok(count)
+}
+
+/// Copies the regular file `path` to `place`. Returns whether there is one.
+pub fn take_one(archive: &Archive, tree: &Tree, path: &str, place: &Path) -> Result<bool> {
+    let is_it = |found: &[u8]| Ok((found == path.as_bytes()).then(|| place.to_owned()));
+    Ok(take(archive, tree, is_it)? > 0)
+}

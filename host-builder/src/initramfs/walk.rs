@@ -1,0 +1,247 @@
+//! Goes through the archives of one segment.
+
+use super::codec::{Counted, decoder};
+use super::cpio::{Entry, Reader};
+use super::detect::{Compression, Located};
+use super::source::Section;
+use super::{Archive, Segment, add};
+use crate::common::error::{Error, Result};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::path::Path;
+use std::sync::atomic::AtomicU64;
+
+/// Bytes that all segments together may unpack to.
+const MAX_UNPACKED: u64 = 16 << 30;
+/// Entries of all segments together.
+const MAX_ENTRIES: u64 = 250_000;
+/// Bytes of all their names together.
+const MAX_NAMES: u64 = 64 << 20;
+/// Bytes of contents that are kept in memory.
+pub const MAX_KEPT: u64 = 1 << 30;
+const READ_BUFFER: usize = 1 << 18;
+const UNPACK_BUFFER: usize = 1 << 17;
+
+/// What was seen so far, over all segments.
+#[derive(Default)]
+pub struct Bounds {
+    unpacked: AtomicU64,
+    entries: AtomicU64,
+    names: AtomicU64,
+    pub kept: AtomicU64,
+}
+
+/// Where an entry stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    /// Number of the segment, from 0.
+    pub segment: usize,
+    /// Number of the archive in it, from 0: hard links are between entries of one archive.
+    pub archive: usize,
+}
+
+/// Content of an entry: read it, or leave it.
+pub struct Content<'a> {
+    input: &'a mut dyn Read,
+    archive: &'a Archive,
+    offset: u64,
+}
+
+impl Content<'_> {
+    /// The error that reading the content ended with, with its place.
+    pub fn fault(&self, entry: &Entry, error: &io::Error) -> Error {
+        self.archive.fault(self.offset, format!("the content of {:?}: {}", entry.text(), words(error)))
+    }
+
+    /// All of it.
+    pub fn bytes(&mut self, entry: &Entry, most: u32) -> Result<Vec<u8>> {
+        if entry.size > most {
+            let message = format!("{:?} has {} bytes, expected at most {most}", entry.text(), entry.size);
+            return Err(self.archive.fault(self.offset, message));
+        }
+        let mut bytes = Vec::new();
+        self.input.read_to_end(&mut bytes).map_err(|error| self.fault(entry, &error))?;
+        Ok(bytes)
+    }
+
+    /// Copies all of it to `out`, which messages call `place`.
+    pub fn copy(&mut self, entry: &Entry, out: &mut dyn Write, place: &Path) -> Result<()> {
+        use crate::common::error::Doing;
+        let mut buffer = vec![0; UNPACK_BUFFER.min(entry.size as usize + 1)];
+        loop {
+            let got = self.input.read(&mut buffer).map_err(|error| self.fault(entry, &error))?;
+            if got == 0 {
+                return Ok(());
+            }
+            out.write_all(&buffer[..got]).doing("writing", place)?;
+        }
+    }
+}
+
+/// Counts what comes out of a decoder, and ends it where it is too much.
+struct Bounded<'a, R> {
+    inner: R,
+    bounds: &'a Bounds,
+    count: u64,
+}
+
+impl<R: Read> Read for Bounded<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let got = self.inner.read(buffer)?;
+        self.count += got as u64;
+        add(&self.bounds.unpacked, got as u64, MAX_UNPACKED, "bytes unpacked")?;
+        Ok(got)
+    }
+}
+
+type Visit<'v> = dyn FnMut(Place, &Entry, &mut Content) -> Result<()> + 'v;
+
+/// One segment on its way through.
+struct Walker<'a> {
+    archive: &'a Archive,
+    bounds: &'a Bounds,
+    offset: u64,
+    place: Place,
+}
+
+/// Shows the entries of a segment to `visit`.
+pub fn unpack(
+    archive: &Archive,
+    located: &Located,
+    index: usize,
+    bounds: &Bounds,
+    visit: &mut Visit,
+) -> Result<Segment> {
+    let Located { offset, compression, .. } = *located;
+    let place = Place { segment: index, archive: 0 };
+    let mut walker = Walker { archive, bounds, offset, place };
+    if compression == Compression::None {
+        let mut input = section(archive, located);
+        let size = walker.archive(&mut input, 0, &mut seek, visit)?;
+        return Ok(Segment { offset, size, compression, unpacked: size });
+    }
+    let mut input = Counted::new(section(archive, located));
+    let stream = decoder(compression, &mut input).map_err(|error| walker.fault(0, &error))?;
+    let mut stream = BufReader::with_capacity(UNPACK_BUFFER, Bounded { inner: stream, bounds, count: 0 });
+    let mut position = 0;
+    loop {
+        position += zeros(&mut stream).map_err(|error| walker.fault(position, &error))?;
+        let buffer = stream.fill_buf().map_err(|error| walker.fault(position, &error))?;
+        match buffer.first() {
+            None => break,
+            Some(b'0') if position.is_multiple_of(4) => {}
+            Some(_) => {
+                return Err(walker.fault(position, &io::Error::other("expected an archive or the end")));
+            }
+        }
+        position += walker.archive(&mut stream, position, &mut discard, visit)?;
+        walker.place.archive += 1;
+    }
+    if walker.place.archive == 0 {
+        return Err(walker.fault(0, &io::Error::other("no archive is in it")));
+    }
+    let unpacked = stream.get_ref().count;
+    drop(stream);
+    archive.as_the_kernel_reads_it(Segment { offset, size: input.taken, compression, unpacked })
+}
+
+/// A segment's size, packed and unpacked; what is in it is looked at only where it is not compressed.
+pub fn measure(archive: &Archive, located: &Located, index: usize, bounds: &Bounds) -> Result<Segment> {
+    let Located { offset, compression, .. } = *located;
+    if compression == Compression::None {
+        return unpack(archive, located, index, bounds, &mut |_, _, _| Ok(()));
+    }
+    let failed = |error: io::Error| archive.fault(offset, format!("{compression}: {}", words(&error)));
+    let mut input = Counted::new(section(archive, located));
+    let inner = decoder(compression, &mut input).map_err(failed)?;
+    let mut stream = Bounded { inner, bounds, count: 0 };
+    let mut buffer = vec![0; UNPACK_BUFFER];
+    while stream.read(&mut buffer).map_err(failed)? > 0 {}
+    let unpacked = stream.count;
+    drop(stream);
+    archive.as_the_kernel_reads_it(Segment { offset, size: input.taken, compression, unpacked })
+}
+
+fn section<'a>(archive: &'a Archive, located: &Located) -> BufReader<Section<'a>> {
+    let end = located.size.map_or(archive.size(), |size| located.offset + size);
+    let section = Section { source: &*archive.source, position: located.offset, end };
+    // Between the large files of an archive that is not compressed there is little to read.
+    let capacity = if located.compression == Compression::None { 1 << 14 } else { READ_BUFFER };
+    BufReader::with_capacity(capacity, section)
+}
+
+impl Walker<'_> {
+    /// Goes through one archive, which begins at `position` of what the segment unpacks to; its size.
+    fn archive<R: BufRead>(
+        &mut self,
+        input: &mut R,
+        position: u64,
+        skip: &mut dyn FnMut(&mut R, u64) -> io::Result<()>,
+        visit: &mut Visit,
+    ) -> Result<u64> {
+        let mut reader = Reader::new(input);
+        loop {
+            let at = position + reader.position();
+            reader.skip_content(|input, left| skip(input, left)).map_err(|error| self.fault(at, &error))?;
+            let entry = reader.next_entry().map_err(|error| self.fault(at, &error))?;
+            let Some(entry) = entry else { return Ok(reader.position()) };
+            add(&self.bounds.entries, 1, MAX_ENTRIES, "entries")
+                .and_then(|()| add(&self.bounds.names, entry.name.len() as u64, MAX_NAMES, "bytes of names"))
+                .map_err(|error| self.fault(at, &error))?;
+            let mut content = Content { input: &mut reader, archive: self.archive, offset: self.offset };
+            visit(self.place, &entry, &mut content)?;
+        }
+    }
+
+    /// An error at a place of what the segment unpacks to.
+    fn fault(&self, position: u64, error: &io::Error) -> Error {
+        self.archive
+            .fault(self.offset, format!("byte {position} of this segment, unpacked: {}", words(error)))
+    }
+}
+
+/// An error in words; what the end of the file means in an archive is not what it means in general.
+pub fn words(error: &io::Error) -> String {
+    if error.kind() == io::ErrorKind::UnexpectedEof {
+        return "the file ends before the archive does: it is cut short".to_owned();
+    }
+    error.to_string()
+}
+
+/// Passes over bytes of a file that need not be read.
+fn seek(input: &mut BufReader<Section>, bytes: u64) -> io::Result<()> {
+    let section = input.get_ref();
+    let here = section.position - input.buffer().len() as u64;
+    if bytes > section.end.saturating_sub(here) {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    input.seek_relative(i64::try_from(bytes).expect("a file is smaller than 2^63"))
+}
+
+/// Passes over bytes of a stream.
+fn discard(input: &mut BufReader<impl Read>, mut bytes: u64) -> io::Result<()> {
+    while bytes > 0 {
+        let there = input.fill_buf()?.len();
+        if there == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let count = there.min(usize::try_from(bytes).unwrap_or(usize::MAX));
+        input.consume(count);
+        bytes -= count as u64;
+    }
+    Ok(())
+}
+
+/// Takes zero bytes; how many.
+fn zeros(input: &mut impl BufRead) -> io::Result<u64> {
+    let mut total = 0;
+    loop {
+        let buffer = input.fill_buf()?;
+        let count = buffer.iter().take_while(|byte| **byte == 0).count();
+        let more = count == buffer.len() && count > 0;
+        input.consume(count);
+        total += count as u64;
+        if !more {
+            return Ok(total);
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Where modules are compiled: in the toolroot, or with the caller's own programs. In both the same directories are at
+//! the same paths each time, so that no path of this machine gets into a module.
+
+use crate::artifacts::cache::Cache;
+use crate::common::error::{Doing, Error, Result};
+use crate::common::files::Scratch;
+use crate::programs::toolroot::{Toolroot, explain};
+use std::path::Path;
+use std::process::Command;
+
+/// `$1` is a directory to collect the binds in, then pairs of SOURCE NAME until `--`, then the program. All are bound
+/// before `/mnt` is covered, since they may lie below it.
+const ENTER: &str = r#"
+stage=$1; shift
+mount -t tmpfs tmpfs "$stage"
+while [ "$1" != -- ]; do
+    mkdir "$stage/$2"
+    mount --rbind "$1" "$stage/$2"
+    shift 2
+done
+shift
+mount --rbind "$stage" /mnt
+cd /
+exec "$@"
+"#;
+
+/// A place in the workshop where a directory of this machine can be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    /// What is worked on.
+    Work,
+    /// Kernel headers.
+    Headers,
+    /// The part of them that several kernels share, where it is elsewhere.
+    Common,
+    /// The directory of the signing key.
+    Key,
+}
+
+/// Where programs come from.
+pub enum Workshop {
+    /// A directory of locked packages.
+    Toolroot(Toolroot),
+    /// This machine.
+    Host(Host),
+}
+
+/// This machine, with fixed paths.
+pub struct Host {
+    stage: Scratch,
+    compiler: String,
+}
+
+impl Workshop {
+    /// The machine's own programs: the compiler is `$CC`, else gcc.
+    pub fn host(cache: &Cache) -> Result<Self> {
+        let compiler = std::env::var("CC").ok().filter(|text| !text.is_empty());
+        Ok(Self::Host(Host {
+            stage: cache.scratch()?,
+            compiler: compiler.unwrap_or_else(|| "gcc".to_owned()),
+        }))
+    }
+
+    /// The toolroot's directory.
+    pub fn root(&self) -> Option<&Path> {
+        match self {
+            Self::Toolroot(toolroot) => Some(toolroot.path()),
+            Self::Host(_) => None,
+        }
+    }
+
+    /// What the compiler is called.
+    pub fn compiler(&self) -> &str {
+        match self {
+            Self::Toolroot(_) => "gcc",
+            Self::Host(host) => &host.compiler,
+        }
+    }
+
+    /// Where a directory is seen by programs.
+    pub fn place(&self, room: Room) -> &'static str {
+        match (self, room) {
+            (Self::Toolroot(_), Room::Work) => "/build",
+            (Self::Toolroot(_), Room::Headers) => "/srv",
+            (Self::Toolroot(_), Room::Common) => "/mnt",
+            (Self::Toolroot(_), Room::Key) => "/opt",
+            (Self::Host(_), Room::Work) => "/mnt/build",
+            (Self::Host(_), Room::Headers) => "/mnt/headers",
+            (Self::Host(_), Room::Common) => "/mnt/common",
+            (Self::Host(_), Room::Key) => "/mnt/key",
+        }
+    }
+
+    /// A command that runs `program` with directories of this machine in their places.
+    pub fn command(&self, binds: &[(&Path, Room)], program: &str) -> Command {
+        let host = match self {
+            Self::Toolroot(toolroot) => {
+                let binds: Vec<_> = binds.iter().map(|(path, room)| (*path, self.place(*room))).collect();
+                return toolroot.command(&binds, program);
+            }
+            Self::Host(host) => host,
+        };
+        let mut command = Command::new("unshare");
+        command.arg("--mount");
+        if !nix::unistd::geteuid().is_root() {
+            command.args(["--user", "--map-root-user"]);
+        }
+        command.args(["--", "/bin/sh", "-euc", ENTER, "workshop"]).arg(host.stage.path());
+        for (path, room) in binds {
+            command.arg(path).arg(self.place(*room).trim_start_matches("/mnt/"));
+        }
+        command.args(["--", program]);
+        let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/usr/sbin:/bin:/sbin".into());
+        command.env_clear().env("PATH", path).env("LC_ALL", "C").env("HOME", "/tmp");
+        command
+    }
+
+    /// Fails where a program that compiling needs is missing.
+    pub fn check(&self) -> Result<()> {
+        for program in [self.compiler(), "make", "strip", "ld"] {
+            let output = self.command(&[], program).arg("--version").output();
+            let output = output.doing("running unshare (package util-linux) for", Path::new(program))?;
+            if output.status.success() {
+                continue;
+            }
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            let error = explain(&format!("running {program} --version"), &stderr);
+            return Err(match (self, error.remedy()) {
+                (_, Some(_)) => error,
+                (Self::Host(_), _) => missing(program, &stderr).hint(
+                    "install it (apt install gcc make), name another compiler in CC, or use --toolchain toolroot",
+                ),
+                (Self::Toolroot(_), _) => {
+                    missing(program, &stderr).hint("add it to the profile's [toolroot] packages")
+                }
+            });
+        }
+        Ok(())
+    }
+}
+
+fn missing(program: &str, found: &str) -> Error {
+    Error::new(format!("the modules' build needs {program}, which does not run: {}", found.trim()))
+}

@@ -1,0 +1,161 @@
+//! Builds NVIDIA's open kernel modules for a kernel, in the toolroot, reproducibly: fixed user, host, time and paths.
+//! The result is cached by the digest of everything that went in.
+
+pub mod compile;
+pub mod environment;
+pub mod headers;
+pub mod prebuilt;
+pub mod release_archive;
+pub mod sign;
+pub mod source;
+pub(crate) mod steps;
+
+use super::index::{Module, content, read_module};
+use crate::artifacts::cache::Cache;
+use crate::artifacts::tree::{Tree, read_json, write_json};
+use crate::common::digest::sha256;
+use crate::common::error::{Doing, Result};
+use crate::common::ui::Ui;
+use crate::pins::lock::{Lock, Set};
+use crate::pins::profile::Modules;
+use crate::programs::toolroot::Toolroot;
+use compile::compile;
+use environment::Workshop;
+use headers::{Headers, headers_names};
+use source::{apply, unpack_source};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// Changes whenever the way of building does, so that no old result is taken.
+const RECIPE: &str = "4";
+/// Changes whenever what is kept about built modules does.
+const FACTS: &str = "2";
+const ABOUT: &str = "about.json";
+
+/// Built modules, stripped of debug sections.
+pub struct Built {
+    /// Where the `.ko` files are.
+    pub dir: PathBuf,
+    /// What they say about themselves; paths are file names.
+    pub modules: Vec<Module>,
+    /// Size and SHA-256 of each file, in the same order.
+    pub contents: Vec<(u64, String)>,
+    /// Where they come from, for the manifest.
+    pub origin: String,
+}
+
+/// Where they are in the cache.
+const ROOM: &str = "modules";
+
+/// Builds the modules of the profile, or finds them in the cache. The toolroot is asked for only to build.
+pub fn build(
+    cache: &Cache,
+    lock: &Lock,
+    profile: &Modules,
+    toolroot: impl FnOnce() -> Result<Toolroot>,
+    ui: &Ui,
+) -> Result<Built> {
+    let (key, package) = key(lock, profile)?;
+    let dir = cache.derived(ROOM, &key, |out| {
+        let toolroot = toolroot()?;
+        let work = cache.scratch()?;
+        let headers = Headers::in_toolroot(&toolroot, &lock.kernel_release)?;
+        let tree = source::locked(cache, lock, profile, &headers, work.path())?;
+        compile(&Workshop::Toolroot(toolroot), &headers, work.path(), &tree, out, ui)
+    })?;
+    Built::read(cache, dir, format!("built from {package}"))
+}
+
+/// What [`build`] has made before, if it has.
+pub fn made_here(cache: &Cache, lock: &Lock, profile: &Modules) -> Result<Option<Built>> {
+    let (key, package) = key(lock, profile)?;
+    let dir = cache.kept(ROOM, &key)?;
+    dir.map(|dir| Built::read(cache, dir, format!("built from {package}"))).transpose()
+}
+
+/// The key of all that the modules are built from, and the package of their source.
+fn key(lock: &Lock, profile: &Modules) -> Result<(String, String)> {
+    let named = source::of_profile(profile, &lock.driver)?;
+    let source = format!("{} {} {:?}", named.archive.unwrap_or_default(), named.subdir, profile.patch);
+    let inputs = [
+        RECIPE,
+        &lock.kernel_release,
+        &lock.driver,
+        &lock.digest(&[Set::ModuleSource, Set::Toolroot]),
+        &source,
+    ];
+    Ok((sha256(inputs.join("\n").as_bytes()), named.package.to_owned()))
+}
+
+/// Everything that the result of [`build`] depends on, as text: [`compile::recipe`] and the digest of the toolroot's packages.
+pub fn recipe(cache: &Cache, lock: &Lock, profile: &Modules, toolroot: Toolroot) -> Result<String> {
+    let work = cache.scratch()?;
+    let headers = Headers::in_toolroot(&toolroot, &lock.kernel_release)?;
+    let tree = source::locked(cache, lock, profile, &headers, work.path())?;
+    let text = compile::recipe(&Workshop::Toolroot(toolroot), &headers, work.path(), &tree)?;
+    Ok(format!("{}\n{text}", lock.digest(&[Set::Toolroot])))
+}
+
+impl Built {
+    /// The modules in a directory of the cache.
+    pub fn read(cache: &Cache, dir: PathBuf, origin: String) -> Result<Self> {
+        let (_, key) = files(&dir)?;
+        let facts = cache.derived("module-facts", &key, |out| {
+            let facts = facts(&dir)?;
+            write_json(&out.join(ABOUT), &facts)
+        })?;
+        let facts: Vec<Fact> = read_json(&facts.join(ABOUT))?;
+        let (modules, contents) = facts.into_iter().unzip();
+        Ok(Self { dir, modules, contents, origin })
+    }
+}
+
+/// The modules in a directory, and a key of its state: another one after any change of a file.
+fn files(dir: &Path) -> Result<(Vec<String>, String)> {
+    let (mut names, mut state) = (Vec::new(), vec![FACTS.to_owned(), dir.display().to_string()]);
+    for entry in fs::read_dir(dir).doing("reading", dir)? {
+        let name = entry.doing("reading", dir)?.file_name().to_string_lossy().into_owned();
+        if name.ends_with(".ko") {
+            let metadata = fs::metadata(dir.join(&name)).doing("reading", &dir.join(&name))?;
+            let time = (metadata.mtime(), metadata.mtime_nsec());
+            state.push(format!("{name} {} {time:?}", metadata.len()));
+            names.push(name);
+        }
+    }
+    state.sort();
+    Ok((names, sha256(state.join("\n").as_bytes())))
+}
+
+/// What a module says about itself, and the size and SHA-256 of its file.
+pub type Fact = (Module, (u64, String));
+
+/// The facts of every module in a directory, sorted by name.
+pub fn facts(dir: &Path) -> Result<Vec<Fact>> {
+    let mut facts = Vec::new();
+    for name in files(dir)?.0 {
+        let bytes = content(&dir.join(&name))?;
+        facts.push((read_module(&dir.join(&name), &name)?, (bytes.len() as u64, sha256(&bytes))));
+    }
+    facts.sort_by(|(a, _), (b, _): &Fact| a.name.cmp(&b.name));
+    Ok(facts)
+}
+
+/// Whether the locked source can be built for the locked kernel, as far as that can be told without compiling it: it has the
+/// form that the profile says, and the profile's patches fit. Source and kernel headers are in the cache.
+pub fn check_source(cache: &Cache, lock: &Lock, profile: &Modules) -> Result<()> {
+    let Some(named) = profile.source(&lock.driver) else { return Ok(()) };
+    let source = Tree::of(cache, lock.package(Set::ModuleSource, named.package)?)?;
+    let work = cache.scratch()?;
+    let tree = unpack_source(&source, &named, work.path())?;
+    if profile.patch.is_empty() {
+        return Ok(());
+    }
+    let locked = lock.set(Set::Toolroot);
+    let of_release = headers_names(&lock.kernel_release);
+    let name = of_release.iter().find(|name| locked.iter().any(|artifact| artifact.name == **name));
+    let name = name.unwrap_or(&of_release[0]);
+    let headers = Tree::of(cache, lock.package(Set::Toolroot, name)?)?;
+    let headers = headers.root.join("usr/src").join(name);
+    profile.patch.iter().try_for_each(|patch| apply(patch, &tree, &headers))
+}

@@ -1,0 +1,320 @@
+//! Locks: what a profile resolved to. Name, version, source, size and SHA-256 of each artifact; TOML, stable in order,
+//! made to be reviewed and committed. An artifact that comes from an address has it here; packages have none: the
+//! machine that fetches them has an archive of its own.
+
+pub use super::artifact::{Artifact, Digest, Kind};
+pub use super::lock_diff::Changes;
+pub use super::set::Set;
+
+use crate::common::digest::sha256;
+use crate::common::error::{Doing, Error, Result};
+use crate::common::files::Staged;
+use crate::common::plain;
+use crate::initramfs::file_type;
+use serde::{Deserialize, Serialize};
+use std::cmp::Ordering;
+use std::io::{ErrorKind, Write};
+use std::path::Path;
+
+/// Version of the lock format.
+const FORMAT: u32 = 3;
+
+/// What a profile resolved to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lock {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// Name of the profile.
+    pub profile: String,
+    /// SHA-256 of the profile's text: a changed profile asks for a new lock.
+    pub profile_sha256: String,
+    /// What `{kernel}` stands for in the profile's addresses, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<String>,
+    /// Release of the kernel.
+    pub kernel_release: String,
+    /// Version of the driver. The lock decides it, not the profile.
+    pub driver: String,
+    /// Artifacts, sorted by name.
+    pub artifact: Vec<Artifact>,
+}
+
+#[derive(Deserialize)]
+struct Head {
+    format: u32,
+}
+
+impl Lock {
+    /// An empty lock of a profile.
+    pub fn new(profile: &str, profile_text: &str, kernel_release: String, driver: String) -> Self {
+        Self {
+            format: FORMAT,
+            profile: profile.into(),
+            profile_sha256: sha256(profile_text.as_bytes()),
+            kernel: None,
+            kernel_release,
+            driver,
+            artifact: Vec::new(),
+        }
+    }
+
+    /// Adds artifacts of one set; one that is there already gets the set added.
+    pub fn add(&mut self, set: Set, artifacts: Vec<Artifact>) {
+        for mut new in artifacts {
+            let same = |old: &&mut Artifact| old.sha256 == new.sha256 && old.only == new.only;
+            match self.artifact.iter_mut().find(same) {
+                Some(old) if old.sets.contains(&set) => {}
+                Some(old) => old.sets.push(set),
+                None => {
+                    new.sets = vec![set];
+                    self.artifact.push(new);
+                }
+            }
+        }
+        self.artifact.sort_by(|a, b| a.key().cmp(&b.key()));
+    }
+
+    /// Artifacts of one set, sorted by name.
+    pub fn set(&self, set: Set) -> Vec<&Artifact> {
+        self.sets(&[set])
+    }
+
+    /// Artifacts of any of these sets, each once, sorted by name.
+    pub fn sets(&self, sets: &[Set]) -> Vec<&Artifact> {
+        let wanted = |artifact: &&Artifact| artifact.sets.iter().any(|set| sets.contains(set));
+        self.artifact.iter().filter(wanted).collect()
+    }
+
+    /// The package of this name in a set.
+    pub fn package(&self, set: Set, name: &str) -> Result<&Artifact> {
+        self.set(set).into_iter().find(|artifact| artifact.name == name).ok_or_else(|| {
+            Error::new(format!("the lock has no package {name}, which the profile {} needs", self.profile))
+                .hint("resolve again: build-initrd --update-lock")
+        })
+    }
+
+    /// Digest of everything in some sets: the key of what is derived from them.
+    pub fn digest(&self, sets: &[Set]) -> String {
+        let mut text = String::new();
+        for artifact in self.sets(sets) {
+            text.push_str(&artifact.tree_key());
+            text.push('\n');
+        }
+        sha256(text.as_bytes())
+    }
+
+    /// Reads a lock, if there is one.
+    pub fn read(path: &Path) -> Result<Option<Self>> {
+        let text = match plain::given(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) if matches!(error.kind(), ErrorKind::IsADirectory | ErrorKind::InvalidData) => {
+                return Err(not_a_lock(path));
+            }
+            result => result.doing("reading the lock", path)?,
+        };
+        let remedy = "restore it, or resolve again: build-initrd --update-lock";
+        let malformed = |error: toml::de::Error| match file_type::describe(path) {
+            "a lock" => Error::new(format!("{} is damaged", path.display())).source(error).hint(remedy),
+            _ => not_a_lock(path).source(error),
+        };
+        // A lock of another format may hold anything else: that it is one is the message.
+        let head: Head = toml::from_str(&text).map_err(malformed)?;
+        if head.format != FORMAT {
+            let message = format!("{} has lock format {}, expected {FORMAT}", path.display(), head.format);
+            return Err(Error::new(message).hint(remedy));
+        }
+        let lock: Self = toml::from_str(&text).map_err(malformed)?;
+        let usable = |artifact: &Artifact| {
+            let found = artifact.url.is_some() || artifact.source == Kind::Apt;
+            is_digest(&artifact.sha256) && is_plain(&artifact.name) && found
+        };
+        if let Some(bad) = lock.artifact.iter().find(|artifact| !usable(artifact)) {
+            let message =
+                format!("{}: artifact {:?} has no usable name, sha256 and address", path.display(), bad.name);
+            return Err(Error::new(message).hint(remedy));
+        }
+        lock.check_driver(path)?;
+        Ok(Some(lock))
+    }
+
+    /// Packages of the modules' source and of the firmware carry the driver's version.
+    fn check_driver(&self, path: &Path) -> Result<()> {
+        let of_driver = self.sets(&[Set::ModuleSource, Set::Firmware]).into_iter();
+        let other = of_driver
+            .filter(|artifact| artifact.source == Kind::Apt)
+            .find(|artifact| upstream(&artifact.version) != self.driver);
+        match other {
+            None => Ok(()),
+            Some(artifact) => Err(Error::new(format!(
+                "{} is for driver {}, its package {} is of {}",
+                path.display(),
+                self.driver,
+                artifact.name,
+                upstream(&artifact.version)
+            ))
+            .hint("the lock was altered: restore it, or resolve again: build-initrd --update-lock")),
+        }
+    }
+
+    /// Fails when the lock was made from another profile, or another state of this one.
+    pub fn check_profile(&self, name: &str, text: &str, path: &Path) -> Result<()> {
+        let found = sha256(text.as_bytes());
+        if self.profile == name && self.profile_sha256 == found {
+            return Ok(());
+        }
+        Err(Error::new(format!(
+            "{} was resolved from profile {} with digest {:.12}, the profile to build is {name} with digest {found:.12}",
+            path.display(),
+            self.profile,
+            self.profile_sha256,
+        ))
+        .hint("resolve again: build-initrd --update-lock, or give the lock that belongs to the profile: --lock FILE"))
+    }
+
+    /// The lock as text.
+    pub fn to_toml(&self) -> String {
+        let body = toml::to_string(self).expect("a lock holds nothing that TOML cannot");
+        format!(
+            "# Made by host-builder. Every artifact of the image and of its build, pinned. Commit it.\n{body}"
+        )
+    }
+
+    /// The file that will be at `path`.
+    pub fn stage(&self, path: &Path) -> Result<Staged> {
+        Staged::new(path, 0o644, |file| file.write_all(self.to_toml().as_bytes()).doing("writing", path))
+    }
+}
+
+/// The publisher's part of a package version: `550.163.01` of `1:550.163.01-4~bpo13+1`.
+pub fn upstream(version: &str) -> &str {
+    let version = version.rsplit_once('-').map_or(version, |(upstream, _)| upstream);
+    version.split_once(':').map_or(version, |(_, upstream)| upstream)
+}
+
+/// The order of two versions: `550.90` comes before `550.163.01`.
+pub fn by_number(one: &str, other: &str) -> Ordering {
+    let numbers =
+        |text: &str| text.split('.').map(|part| part.parse::<u64>().unwrap_or(0)).collect::<Vec<_>>();
+    numbers(one).cmp(&numbers(other)).then_with(|| one.cmp(other))
+}
+
+/// Whether a text is a SHA-256, lower-case hex.
+pub fn is_digest(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// Whether a text can be the name of an artifact, and of a file.
+pub fn is_plain(name: &str) -> bool {
+    !name.is_empty()
+        && !name.starts_with('.')
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-._".contains(&byte))
+}
+
+fn not_a_lock(path: &Path) -> Error {
+    Error::new(format!("{}: expected a lock, found {}", path.display(), file_type::describe(path)))
+        .hint("name the lock, such as initrd.lock, or resolve again: build-initrd --update-lock")
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use image::capability::Capability;
+
+    /// A package of one byte.
+    pub(crate) fn artifact(name: &str, digit: char) -> Artifact {
+        Artifact {
+            name: name.into(),
+            version: "1".into(),
+            arch: "amd64".into(),
+            source: Kind::Apt,
+            url: None,
+            suite: "s".into(),
+            size: 1,
+            unpacked: None,
+            sha256: digit.to_string().repeat(64),
+            digest: Digest::Publisher,
+            only: vec![],
+            sets: vec![],
+        }
+    }
+
+    #[test]
+    fn versions_are_compared_by_number() {
+        assert_eq!(by_number("550.90.07", "550.163.01"), Ordering::Less);
+        assert_eq!(by_number("570.86.16", "570.86.16"), Ordering::Equal);
+    }
+
+    #[test]
+    fn order_of_adding_does_not_show() {
+        let mut one = Lock::new("p", "text", "r".into(), "d".into());
+        one.add(Set::Kernel, vec![artifact("b", 'b')]);
+        one.add(Set::Toolroot, vec![artifact("a", 'a'), artifact("b", 'b')]);
+        let mut two = Lock::new("p", "text", "r".into(), "d".into());
+        two.add(Set::Kernel, vec![artifact("b", 'b')]);
+        two.add(Set::Toolroot, vec![artifact("b", 'b'), artifact("a", 'a')]);
+        assert_eq!(one.to_toml(), two.to_toml());
+        assert_eq!(one.set(Set::Toolroot).len(), 2);
+    }
+
+    #[test]
+    fn a_lock_of_an_older_format_is_refused_by_its_format() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("initrd.lock");
+        let mut lock = Lock::new("p", "text", "r".into(), "d".into());
+        lock.add(Set::Userspace(Capability::Compute), vec![artifact("a", 'a')]);
+        let old =
+            lock.to_toml().replace("format = 3", "format = 1").replace("userspace-compute", "userspace");
+        std::fs::write(&path, old).unwrap();
+        let error = Lock::read(&path).unwrap_err();
+        assert!(error.to_string().contains("lock format 1, expected 3"), "{error}");
+        assert!(error.remedy().unwrap().contains("--update-lock"));
+    }
+
+    #[test]
+    fn a_lock_is_read_back_and_a_bad_one_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("initrd.lock");
+        assert_eq!(Lock::read(&path).unwrap(), None);
+        let mut lock = Lock::new("p", "text", "r".into(), "d".into());
+        lock.add(Set::Kernel, vec![artifact("a", 'a')]);
+        lock.stage(&path).unwrap().commit().unwrap();
+        assert_eq!(Lock::read(&path).unwrap().as_ref(), Some(&lock));
+        assert!(lock.check_profile("p", "changed", &path).is_err());
+        std::fs::write(&path, lock.to_toml().replace("aaaa", "../..")).unwrap();
+        assert!(Lock::read(&path).is_err());
+    }
+
+    #[test]
+    fn the_upstream_version_must_be_the_drivers_to_the_last_digit() {
+        for (version, expected) in [("550.163.01-2", "550.163.01"), ("1:550.163.01-4~bpo13+1", "550.163.01")]
+        {
+            assert_eq!(upstream(version), expected);
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("initrd.lock");
+        let mut lock = Lock::new("p", "text", "r".into(), "550.163.1".into());
+        let source = Artifact { version: "550.163.01-2".into(), ..artifact("source", 'a') };
+        lock.add(Set::ModuleSource, vec![source]);
+        lock.stage(&path).unwrap().commit().unwrap();
+        let error = Lock::read(&path).unwrap_err().to_string();
+        assert!(error.contains("550.163.1,") && error.contains("550.163.01"), "{error}");
+    }
+
+    #[test]
+    fn changes_name_both_values_and_count_what_stays() {
+        let mut old = Lock::new("p", "text", "r".into(), "1".into());
+        old.add(Set::Kernel, vec![artifact("a", 'a'), artifact("b", 'b'), artifact("c", 'c')]);
+        let mut new = Lock::new("p", "text", "r".into(), "2".into());
+        let other = Artifact { version: "2".into(), ..artifact("b", 'd') };
+        new.add(Set::Kernel, vec![artifact("a", 'a'), other, artifact("e", 'e')]);
+        let changes = Changes::between(Some(&old), &new);
+        let text = changes.to_string();
+        for line in ["- driver 1", "+ driver 2", "~ b:amd64 1 -> 2", "- c:amd64 1", "+ e:amd64 1"] {
+            assert!(text.contains(line), "{line:?} is not in {text}");
+        }
+        assert!(text.ends_with("1 added, 1 removed, 1 changed, 1 unchanged\n"), "{text}");
+        assert!(Changes::between(Some(&new), &new).is_empty());
+        assert_eq!(Changes::between(None, &new).added.len(), 3);
+    }
+}

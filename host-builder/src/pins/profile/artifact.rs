@@ -1,0 +1,152 @@
+//! An artifact of a profile: a name, an address with placeholders, and what it is for.
+
+use crate::common::error::{Error, Result};
+use crate::pins::lock::{Kind, Set, is_digest, is_plain};
+use serde::Deserialize;
+
+/// Something that comes from elsewhere than a package archive. What kind of file it is its content says: a tar archive in
+/// any compression, a zip archive, a Debian or RPM package, an installer of NVIDIA's, or the file itself.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Artifact {
+    /// Its name, in the lock and in manifests.
+    pub name: String,
+    /// What it is for: `kernel`, `gpu-modules`, `driver`, `firmware`, and the other words of locks.
+    pub sets: Vec<Set>,
+    /// Where it is: `https://…`, `http://…`, `host:/`, or a path relative to the profile. `{driver}`, `{kernel}`, `{arch}`
+    /// and `{name}` are replaced.
+    pub url: String,
+    /// How it is got, where the address does not say: `redist`.
+    pub source: Option<Kind>,
+    /// The component of an index of redistributables.
+    pub component: Option<String>,
+    /// Its SHA-256, where the publisher tells it in prose.
+    pub sha256: Option<String>,
+    /// Address of a list of SHA-256 digests, as sha256sum writes it.
+    pub checksums: Option<String>,
+    /// What of it is unpacked: paths as the archive spells them; empty: all.
+    #[serde(default)]
+    pub only: Vec<String>,
+    /// It unpacks to at most so many bytes when it is first seen; later the lock says how many.
+    pub max_unpacked: Option<u64>,
+}
+
+/// What placeholders stand for.
+#[derive(Debug, Clone, Copy)]
+pub struct Values<'a> {
+    /// `{driver}`.
+    pub driver: &'a str,
+    /// `{kernel}`.
+    pub kernel: Option<&'a str>,
+    /// `{arch}`.
+    pub arch: &'a str,
+}
+
+impl Artifact {
+    /// How it is got.
+    pub fn kind(&self) -> Kind {
+        self.source.unwrap_or_else(|| match &self.url {
+            url if url.starts_with("https://") || url.starts_with("http://") => Kind::Http,
+            url if url.starts_with("host:") => Kind::Host,
+            _ => Kind::File,
+        })
+    }
+
+    /// A text of it with the placeholders replaced.
+    pub fn expand(&self, text: &str, values: Values) -> Result<String> {
+        let mut out = String::new();
+        let mut rest = text;
+        while let Some((before, after)) = rest.split_once('{') {
+            let (word, behind) = after.split_once('}').unwrap_or((after, ""));
+            out.push_str(before);
+            out.push_str(match word {
+                "driver" => values.driver,
+                "arch" => values.arch,
+                "name" => &self.name,
+                "kernel" => values.kernel.ok_or_else(|| {
+                    Error::new(format!(
+                        "artifact {}: {text} has {{kernel}}, and the profile names none",
+                        self.name
+                    ))
+                    .hint("add [kernel] version to the profile")
+                })?,
+                other => {
+                    return Err(Error::new(format!("artifact {}: {text} has {{{other}}}", self.name))
+                        .hint("known: {driver}, {kernel}, {arch}, {name}"));
+                }
+            });
+            rest = behind;
+        }
+        Ok(out + rest)
+    }
+
+    /// Whether its fields go together.
+    pub fn check(&self) -> Result<()> {
+        let wrong =
+            |what: &str, hint: &str| Err(Error::new(format!("artifact {:?}: {what}", self.name)).hint(hint));
+        let unusable = |set: &Set| matches!(set, Set::Toolroot | Set::Payload | Set::Vm | Set::ModuleSource);
+        let over_the_network = self.url.starts_with("https://") || self.url.starts_with("http://");
+        if !is_plain(&self.name) {
+            return wrong("is no usable name", "letters, digits and +-._ make one");
+        }
+        if self.sets.is_empty() || self.sets.iter().any(unusable) {
+            return wrong(
+                "has no sets that artifacts can be for",
+                "name kernel, gpu-modules, driver, firmware, userspace-… or compat32-…",
+            );
+        }
+        if self.kind() == Kind::Apt {
+            return wrong(
+                "source is apt",
+                "packages are named in [kernel], [userspace], [firmware] and [modules]",
+            );
+        }
+        if (self.kind() == Kind::Redist) != self.component.is_some() {
+            return wrong("source redist and component go together", "give both, or neither");
+        }
+        if matches!(self.kind(), Kind::Http | Kind::Redist) != over_the_network {
+            return wrong(
+                "its source and its url do not go together",
+                "https:// and http:// are of sources http and redist",
+            );
+        }
+        if [Some(&self.url), self.checksums.as_ref()].into_iter().flatten().any(|url| has_credentials(url)) {
+            return wrong(
+                "its address has a user or a password in it, and a lock goes wherever an image goes",
+                "serve it without one, or fetch it by hand and give its path",
+            );
+        }
+        if self.sha256.as_deref().is_some_and(|digest| !is_digest(digest)) {
+            return wrong("sha256 is none", "64 lower-case hexadecimal digits");
+        }
+        Ok(())
+    }
+}
+
+/// Whether there is something before an `@` in the authority of an address (RFC 3986, section 3.2.1).
+fn has_credentials(url: &str) -> bool {
+    let Some((_, rest)) = url.split_once("://") else { return false };
+    rest.split(['/', '?', '#']).next().is_some_and(|authority| authority.contains('@'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_with_a_password_is_told_from_others() {
+        for url in ["https://user:secret@host/x", "http://token@host", "https://a@b@c/x?y"] {
+            assert!(has_credentials(url), "{url}");
+        }
+        for url in ["https://host/x@y", "https://host?u=a@b", "./a@b", "host:/"] {
+            assert!(!has_credentials(url), "{url}");
+        }
+        let text = "name = \"a\"\nsets = [\"driver\"]\nurl = \"https://me:secret@host/a\"\n";
+        let artifact: Artifact = toml::from_str(text).unwrap();
+        let error = artifact.check().unwrap_err();
+        assert!(
+            error.to_string().contains("a password in it") && !error.chain().contains("secret"),
+            "{error}"
+        );
+    }
+}

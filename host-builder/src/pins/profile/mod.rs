@@ -1,0 +1,396 @@
+//! Profiles: which kernel, which driver, from where. Intent only; what it resolved to is in the lock.
+
+mod apt;
+mod artifact;
+
+pub use self::apt::{Apt, Distribution};
+pub use self::artifact::{Artifact, Values};
+
+use super::lock::Set;
+use crate::common::error::{Doing, Error, Result};
+use crate::common::plain;
+use image::capability::Capability;
+use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// Profiles that the tool carries.
+pub const EMBEDDED: &[(&str, &str)] = &[
+    ("debian-13", include_str!("../../../../image/profiles/debian-13.toml")),
+    ("ubuntu-24.04", include_str!("../../../../image/profiles/ubuntu-24.04.toml")),
+    (
+        "ch-6.12.8-kernel-2-20251211",
+        include_str!("../../../../image/profiles/ch-6.12.8-kernel-2-20251211.toml"),
+    ),
+];
+/// The profile that is used when none is named.
+pub const DEFAULT: &str = "debian-13";
+/// What stands for the driver's version in names of packages and paths.
+pub const DRIVER: &str = "{driver}";
+
+/// One profile.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Profile {
+    /// Its name.
+    pub name: String,
+    /// One line for people.
+    pub description: String,
+    /// Architecture, as `uname -m` says it.
+    pub arch: String,
+    /// Driver version, to the last digit. A lock may be for another one: `pins update --driver`.
+    pub driver: String,
+    /// Day of its release, YYYY-MM-DD.
+    pub released: Option<String>,
+    /// Where packages come from.
+    pub apt: Option<Apt>,
+    /// The kernel.
+    pub kernel: Kernel,
+    /// Driver libraries and programs, by the capability that they are for.
+    #[serde(default)]
+    pub userspace: BTreeMap<Capability, Userspace>,
+    /// GSP firmware.
+    pub firmware: Option<Firmware>,
+    /// The GPU's kernel modules.
+    pub modules: Modules,
+    /// What compiles them.
+    pub toolroot: Option<Toolroot>,
+    /// What makes the payload's EROFS image.
+    pub payload: Option<Packages>,
+    /// What runs a guest here.
+    pub vm: Option<Vm>,
+    /// What comes from elsewhere than a package archive.
+    #[serde(default)]
+    pub artifact: Vec<Artifact>,
+    /// Directory that paths in it are relative to.
+    #[serde(skip)]
+    pub directory: PathBuf,
+}
+
+/// The kernel and the modules of it that every boot needs.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kernel {
+    /// Package, possibly one that depends on the real image; none where an artifact is the kernel.
+    pub package: Option<String>,
+    /// Packages with the rest of it, where its modules are packages apart; `{release}` is the image's release.
+    #[serde(default)]
+    pub more_packages: Vec<String>,
+    /// What `{kernel}` stands for in the addresses of artifacts.
+    pub version: Option<String>,
+    /// Its release, where the artifacts hold several.
+    pub release: Option<String>,
+    /// Modules by name.
+    pub modules: Vec<String>,
+    /// What is built in, for a kernel that brings no modules.builtin along.
+    #[serde(default)]
+    pub builtin: Vec<String>,
+}
+
+/// GSP firmware.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(untagged, deny_unknown_fields)]
+pub enum Firmware {
+    /// Packages that bring it.
+    Packages {
+        /// Names; `{driver}` is the driver's version.
+        packages: Vec<String>,
+    },
+    /// `firmware = "none"`: the image is to have none.
+    Word(NoFirmware),
+}
+
+/// The word that says that an image has no firmware.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NoFirmware {
+    /// None.
+    None,
+}
+
+/// Packages by name.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Packages {
+    /// Names.
+    pub packages: Vec<String>,
+}
+
+/// The packages of one capability.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Userspace {
+    /// Names.
+    pub packages: Vec<String>,
+    /// Names of the packages with its 32-bit libraries, for [`Capability::Compat32`].
+    #[serde(default)]
+    pub compat32: Vec<String>,
+}
+
+/// NVIDIA's open modules: from source, or built, when an artifact has them.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Modules {
+    /// Package with the source archive; none where they are built.
+    pub package: Option<String>,
+    /// The archive inside it; none where the package has the source as plain files.
+    pub archive: Option<String>,
+    /// The source tree inside that; `{driver}` is the driver's version.
+    pub subdir: Option<String>,
+    /// Modules in the order in which they are loaded.
+    pub load: Vec<String>,
+    /// Parameters by module.
+    #[serde(default)]
+    pub parameters: BTreeMap<String, String>,
+    /// Changes the source needs on some kernels.
+    #[serde(default)]
+    pub patch: Vec<Patch>,
+}
+
+/// One replacement in a source file, made where a kernel header asks for it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Patch {
+    /// File in the source tree.
+    pub file: String,
+    /// Text that must be there once.
+    pub find: String,
+    /// What takes its place.
+    pub replace: String,
+    /// Header of the kernel, relative to its source.
+    pub header: String,
+    /// Regular expression; the patch is applied where the header matches.
+    pub header_matches: String,
+}
+
+/// Packages that are unpacked into a directory to run programs in.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Toolroot {
+    /// Names; their dependencies come along.
+    pub packages: Vec<String>,
+    /// Links that maintainer scripts would have made.
+    pub links: BTreeMap<String, String>,
+}
+
+/// Packages for running a guest.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Vm {
+    /// Suite they come from.
+    pub suite: String,
+    /// Names; their dependencies come along.
+    pub packages: Vec<String>,
+}
+
+/// Where the source of modules is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModuleSource<'a> {
+    /// Its package.
+    pub package: &'a str,
+    /// The archive inside it, if it is not plain files.
+    pub archive: Option<&'a str>,
+    /// The source tree inside that.
+    pub subdir: String,
+}
+
+/// A package name or path with the driver's version in its place.
+pub fn with_driver(text: &str, driver: &str) -> String {
+    text.replace(DRIVER, driver)
+}
+
+impl Modules {
+    /// Where the source of a driver is; none for modules that come built.
+    pub fn source(&self, driver: &str) -> Option<ModuleSource<'_>> {
+        Some(ModuleSource {
+            package: self.package.as_deref()?,
+            archive: self.archive.as_deref(),
+            subdir: with_driver(self.subdir.as_deref()?, driver),
+        })
+    }
+}
+
+/// The profiles that the tool carries, each with its driver.
+pub fn carried() -> Vec<(&'static str, String)> {
+    let driver = |(name, text): &(&'static str, &str)| {
+        (*name, Profile::parse(text, name).expect("a test parses them all").driver)
+    };
+    EMBEDDED.iter().map(driver).collect()
+}
+
+/// How to choose one of [`carried`].
+pub fn named((name, driver): &(&str, String)) -> String {
+    format!("--profile {name} (driver {driver})")
+}
+
+impl Profile {
+    /// An embedded profile by its name, or one from a file (anything with a `/` or that ends in `.toml`).
+    pub fn load(name: &str) -> Result<(Self, String)> {
+        let path = Path::new(name);
+        let is_file = name.contains('/') || path.extension().is_some_and(|extension| extension == "toml");
+        let text = if is_file {
+            plain::given(path).doing("reading the profile", path)?
+        } else {
+            let known = EMBEDDED.iter().find(|(known, _)| *known == name);
+            let names: Vec<_> = EMBEDDED.iter().map(|(name, _)| *name).collect();
+            known.map(|(_, text)| (*text).to_owned()).ok_or_else(|| {
+                Error::new(format!("no profile named {name:?}"))
+                    .hint(format!("known: {}; or give a file: ./{name}.toml", names.join(", ")))
+            })?
+        };
+        let mut profile = Self::parse(&text, name)?;
+        if is_file {
+            path.parent().unwrap_or(Path::new("")).clone_into(&mut profile.directory);
+        }
+        Ok((profile, text))
+    }
+
+    /// Whether it has an artifact for a set.
+    pub fn has_artifact(&self, set: Set) -> bool {
+        self.artifact.iter().any(|artifact| artifact.sets.contains(&set))
+    }
+
+    /// Where packages come from; an error where it does not say and needs to.
+    pub fn apt(&self) -> Result<&Apt> {
+        self.apt.as_ref().ok_or_else(|| self.lacks("[apt]", "packages"))
+    }
+
+    fn lacks(&self, table: &str, what: &str) -> Error {
+        Error::new(format!("profile {} names {what} and has no {table}", self.name))
+            .hint(format!("add {table} to the profile, as image/profiles/debian-13.toml has it"))
+    }
+
+    /// A profile from its text; `name` is what errors call it.
+    pub fn parse(text: &str, name: &str) -> Result<Self> {
+        let profile: Self = toml::from_str(text).map_err(|error| {
+            Error::new(format!("profile {name} is not valid"))
+                .source(error)
+                .hint("compare it with image/profiles/debian-13.toml")
+        })?;
+        if profile.userspace.contains_key(&Capability::Compat32) {
+            return Err(Error::new(format!(
+                "profile {name} has [userspace.compat32], expected the 32-bit packages with what they are for"
+            ))
+            .hint("name them in the other groups: [userspace.compute] compat32 = [...]"));
+        }
+        if profile.arch != "x86_64" && profile.userspace.values().any(|group| !group.compat32.is_empty()) {
+            return Err(Error::new(format!("profile {name} has 32-bit packages for {}", profile.arch))
+                .hint("NVIDIA's 32-bit libraries are for x86_64: remove the lists `compat32`"));
+        }
+        profile.check()?;
+        Ok(profile)
+    }
+
+    /// Whether every part of an image has one place that it comes from.
+    fn check(&self) -> Result<()> {
+        let firmware = matches!(&self.firmware, Some(Firmware::Packages { .. }));
+        let tools = self.toolroot.is_some() || self.vm.is_some() || self.payload.is_some();
+        let packages = tools || self.kernel.package.is_some() || self.modules.package.is_some();
+        if self.apt.is_none() && (packages || firmware || !self.userspace.is_empty()) {
+            return Err(self.lacks("[apt]", "packages"));
+        }
+        if self.modules.package.is_some() && self.modules.subdir.is_none() {
+            return Err(self.lacks("[modules] subdir", "a package with the modules' source"));
+        }
+        if self.kernel.package.is_none() && !self.kernel.more_packages.is_empty() {
+            return Err(self.lacks("[kernel] package", "more packages of the kernel"));
+        }
+        if self.modules.package.is_some() && self.toolroot.is_none() {
+            return Err(self.lacks("[toolroot]", "the source of modules"));
+        }
+        let of_capability = |set: &Set| matches!(set, Set::Userspace(_));
+        let parts = self.artifact.iter().any(|artifact| artifact.sets.iter().any(of_capability));
+        for (set, package, key) in [
+            (Set::Kernel, self.kernel.package.is_some(), "[kernel] package"),
+            (Set::GpuModules, self.modules.package.is_some(), "[modules] package"),
+            (Set::Driver, parts || !self.userspace.is_empty(), "[userspace]"),
+        ] {
+            if !package && !self.has_artifact(set) {
+                return Err(Error::new(format!(
+                    "profile {} has no {set}: expected {key}, or an artifact of that set",
+                    self.name
+                ))
+                .hint(format!("add [[artifact]] with sets = [\"{set}\"] and a url")));
+            }
+        }
+        self.artifact.iter().try_for_each(Artifact::check)?;
+        let mut names: Vec<_> = self.artifact.iter().map(|artifact| &artifact.name).collect();
+        names.sort();
+        match names.windows(2).find(|pair| pair[0] == pair[1]) {
+            None => Ok(()),
+            Some(pair) => {
+                Err(Error::new(format!("profile {} has two artifacts named {}", self.name, pair[0]))
+                    .hint("give each its own name"))
+            }
+        }
+    }
+
+    /// Whether it has packages for these capabilities.
+    pub fn check_capabilities(&self, capabilities: &BTreeSet<Capability>) -> Result<()> {
+        // What an artifact with the whole driver has is seen when it is unpacked.
+        if self.has_artifact(Set::Driver) {
+            return Ok(());
+        }
+        let has = |capability: &Capability| match capability {
+            Capability::Compat32 => self.userspace.values().any(|group| !group.compat32.is_empty()),
+            _ => self.userspace.contains_key(capability),
+        };
+        let known: Vec<_> =
+            Capability::ALL.iter().filter(|capability| has(capability)).map(|c| c.name()).collect();
+        match capabilities.iter().find(|capability| !has(capability)) {
+            None => Ok(()),
+            Some(capability) => Err(Error::new(format!(
+                "profile {} has no packages for capability {capability}, it has some for {}",
+                self.name,
+                known.join(", ")
+            ))
+            .hint(match capability {
+                Capability::Compat32 => "choose among those with --capabilities, or add 32-bit packages to the groups of a profile of your own: [userspace.compute] compat32 = [...]".to_owned(),
+                _ => format!("choose among those with --capabilities, or add [userspace.{capability}] to a profile of your own"),
+            })),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn embedded_profiles_are_valid_and_named_as_they_are_listed() {
+        for (name, _) in EMBEDDED {
+            assert_eq!(Profile::load(name).unwrap().0.name, *name);
+        }
+        assert!(EMBEDDED.iter().any(|(name, _)| *name == DEFAULT));
+    }
+
+    #[test]
+    fn an_unknown_name_lists_the_known_ones() {
+        let error = Profile::load("nope").unwrap_err();
+        assert!(error.remedy().unwrap().contains("debian-13"));
+    }
+
+    #[test]
+    fn a_capability_without_packages_is_an_error_that_names_the_others() {
+        let mut profile = Profile::load(DEFAULT).unwrap().0;
+        let all = BTreeSet::from(Capability::ALL);
+        profile.check_capabilities(&all).unwrap();
+        profile.userspace.remove(&Capability::Ngx);
+        let error = profile.check_capabilities(&all).unwrap_err();
+        assert!(error.to_string().contains("ngx") && error.to_string().contains("graphics"), "{error}");
+    }
+
+    #[test]
+    fn packages_of_32_bits_stand_with_what_they_are_for() {
+        let text = EMBEDDED[0].1.replace("[userspace.ngx]", "[userspace.compat32]");
+        assert!(Profile::parse(&text, "x").unwrap_err().remedy().unwrap().contains("compat32 = "));
+        let text = EMBEDDED[0].1.replace("\"x86_64\"", "\"aarch64\"");
+        assert!(Profile::parse(&text, "x").unwrap_err().to_string().contains("aarch64"));
+    }
+
+    #[test]
+    fn an_unknown_key_is_an_error() {
+        let text = format!("bogus = 1\n{}", EMBEDDED[0].1);
+        assert!(Profile::parse(&text, "x").unwrap_err().chain().contains("bogus"));
+    }
+}

@@ -1,0 +1,153 @@
+//! A directory of Debian packages to run programs in, without root and without touching the machine: all packages
+//! unpacked, no maintainer scripts, entered through a user and a mount namespace.
+
+use crate::artifacts::cache::Cache;
+use crate::artifacts::compare::differences;
+use crate::artifacts::tree::Altered;
+use crate::artifacts::unpack::Unpacker;
+use crate::common::error::{Doing, Error, Result};
+use crate::common::ui::{Ui, Unit};
+use crate::pins::lock::{Artifact, Lock, Set};
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// `$1` is the root, then pairs of SOURCE TARGET until `--`, then the program. /dev is the machine's: with an empty
+/// one, `> /dev/null` makes a file and NVIDIA's configuration tests misread every probe.
+const ENTER: &str = r#"
+root=$1; shift
+mount --rbind /dev "$root/dev"
+mount --rbind /proc "$root/proc"
+mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
+while [ "$1" != -- ]; do
+    mount --rbind "$1" "$root$2"
+    shift 2
+done
+shift
+exec chroot "$root" "$@"
+"#;
+
+/// Where they are in the cache.
+const ROOM: &str = "toolroots";
+
+/// An unpacked toolroot.
+#[derive(Debug, Clone)]
+pub struct Toolroot {
+    root: PathBuf,
+}
+
+impl Toolroot {
+    /// The toolroot of one set of the lock; its packages are in the cache.
+    pub fn of(
+        cache: &Cache,
+        lock: &Lock,
+        set: Set,
+        links: &BTreeMap<String, String>,
+        ui: &Ui,
+    ) -> Result<Self> {
+        let packages = lock.set(set);
+        let root =
+            cache.derived(ROOM, &key(lock, set, links), |dir| make(cache, &packages, links, dir, ui))?;
+        Ok(Self { root })
+    }
+
+    /// How what was unpacked before differs from the packages; `None` when there is nothing of this set. Its packages are in the
+    /// cache.
+    pub fn altered(
+        cache: &Cache,
+        lock: &Lock,
+        set: Set,
+        links: &BTreeMap<String, String>,
+    ) -> Result<Option<Altered>> {
+        let Some(dir) = cache.kept(ROOM, &key(lock, set, links))? else { return Ok(None) };
+        let fresh = cache.scratch()?;
+        make(cache, &lock.set(set), links, fresh.path(), &Ui::new(true))?;
+        let differences = differences(fresh.path(), &dir)?;
+        Ok(Some(Altered { dir, differences }))
+    }
+
+    /// Where its files are on this machine.
+    pub fn path(&self) -> &Path {
+        &self.root
+    }
+
+    /// A command that runs `program` of the toolroot, with `binds` (on this machine, in the toolroot) in place. A
+    /// target is one of the mount points `/build`, `/mnt`, `/srv`, `/opt` or a path below `/dev` or `/tmp` that exists.
+    pub fn command(&self, binds: &[(&Path, &str)], program: &str) -> Command {
+        let mut command = Command::new("unshare");
+        command.arg("--mount");
+        if !nix::unistd::geteuid().is_root() {
+            command.args(["--user", "--map-root-user"]);
+        }
+        command.args(["--", "/bin/sh", "-euc", ENTER, "toolroot"]).arg(&self.root);
+        for (source, target) in binds {
+            command.arg(source).arg(target);
+        }
+        command.args(["--", program]);
+        command
+            .env_clear()
+            .env("PATH", "/usr/bin:/usr/sbin:/bin:/sbin")
+            .env("LC_ALL", "C")
+            .env("HOME", "/tmp");
+        command
+    }
+}
+
+fn key(lock: &Lock, set: Set, links: &BTreeMap<String, String>) -> String {
+    let links = crate::common::digest::sha256(format!("{links:?}").as_bytes());
+    format!("{:.24}-{links:.8}", lock.digest(&[set]))
+}
+
+fn make(
+    cache: &Cache,
+    packages: &[&Artifact],
+    links: &BTreeMap<String, String>,
+    root: &Path,
+    ui: &Ui,
+) -> Result<()> {
+    for dir in
+        ["usr/bin", "usr/sbin", "usr/lib", "usr/lib64", "dev", "proc", "tmp", "build", "mnt", "srv", "opt"]
+    {
+        let path = root.join(dir);
+        fs::create_dir_all(&path).doing("creating", &path)?;
+    }
+    for dir in ["bin", "sbin", "lib", "lib64"] {
+        symlink(format!("usr/{dir}"), root.join(dir)).doing("linking", &root.join(dir))?;
+    }
+    let bar = ui.bar(&format!("unpacking {} packages", packages.len()), packages.len() as u64, Unit::Count);
+    let next = AtomicUsize::new(0);
+    let work = || -> Result<()> {
+        while let Some(artifact) = packages.get(next.fetch_add(1, Ordering::Relaxed)) {
+            Unpacker::new(root).bound(artifact.bound()).deb(&cache.verified_blob(&artifact.sha256)?)?;
+            bar.inc(1);
+        }
+        Ok(())
+    };
+    let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get).min(8);
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().try_for_each(|worker| worker.join().expect("workers do not panic"))
+    })?;
+    drop(bar);
+    for (link, target) in links {
+        let path = root.join(link);
+        if fs::symlink_metadata(&path).is_err() {
+            symlink(target, &path).doing("linking", &path)?;
+        }
+    }
+    Ok(())
+}
+
+/// An error that explains why a namespace could not be entered, from what the command printed.
+pub fn explain(what: &str, stderr: &str) -> Error {
+    let error = Error::new(format!("{what} failed: {}", stderr.trim()));
+    if stderr.contains("unshare:") {
+        return error.hint(
+            "unprivileged user namespaces are needed: sysctl kernel.unprivileged_userns_clone=1, or run as root",
+        );
+    }
+    error
+}

@@ -1,0 +1,294 @@
+//! Which driver, and which kernel of a release page: the profile's, the lock's, or another one that somebody asks for.
+
+use super::sources::apt::{Apt, Packages, Scope};
+use super::sources::{Access, Source};
+use super::strs;
+use crate::common::error::{Error, Result};
+use crate::pins::lock::{Lock, by_number, upstream};
+use crate::pins::profile;
+use crate::pins::profile::{DRIVER, Firmware, Profile, with_driver};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What a lock is to be for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Choice {
+    /// Version of the driver.
+    pub driver: String,
+    /// What `{kernel}` stands for.
+    pub kernel: Option<String>,
+    /// Package versions, where another driver than the profile's asks for them.
+    pins: BTreeMap<String, String>,
+}
+
+impl Choice {
+    /// What the profile says.
+    pub fn of(profile: &Profile) -> Self {
+        let kernel = profile.kernel.version.clone();
+        Self { driver: profile.driver.clone(), kernel, pins: BTreeMap::new() }
+    }
+
+    /// The same choice, with versions pinned where the suite would give those of another driver: it may have several.
+    pub fn settled(&self, profile: &Profile, apt: &Apt) -> Result<Self> {
+        let names = of_driver(profile);
+        if names.is_empty() || !self.pins.is_empty() {
+            return Ok(self.clone());
+        }
+        let suite = &profile.apt()?.suite;
+        let named: Vec<_> = names.iter().map(|name| with_driver(name, &self.driver)).collect();
+        // A package that has the driver's version in its name is not there at all when it is of another.
+        let offered = apt.versions(&named.iter().map(String::as_str).collect())?;
+        if offered.values().any(Vec::is_empty) {
+            Offered::of(profile, apt)?.newest(&self.driver)?;
+        }
+        let found = apt.resolve(Packages { names: &strs(&named), scope: Scope::Exact, suite })?;
+        if found.iter().all(|artifact| upstream(&artifact.version) == self.driver) {
+            return Ok(self.clone());
+        }
+        let offered = Offered::of(profile, apt)?;
+        offered.newest(&self.driver)?;
+        Ok(Self { pins: offered.pins(&self.driver)?, ..self.clone() })
+    }
+
+    /// Package names, with the versions that the driver asks for.
+    pub fn pin(&self, names: &[String]) -> Vec<String> {
+        let pinned = |name: &String| {
+            let package = with_driver(name, &self.driver);
+            match self.pins.get(name) {
+                Some(version) => format!("{package}={version}"),
+                None => package,
+            }
+        };
+        names.iter().map(pinned).collect()
+    }
+}
+
+/// The choice of somebody who asks for a driver, exactly or as `550.x`, and for a kernel. What is not asked for stays as the
+/// lock has it, else as the profile has it.
+pub fn choose(
+    profile: &Profile,
+    driver: Option<&str>,
+    kernel: Option<&str>,
+    lock: Option<&Lock>,
+    access: Access,
+) -> Result<Choice> {
+    let lock = lock.filter(|lock| lock.profile == profile.name);
+    let mut choice = Choice::of(profile);
+    if let Some(kernel) = kernel.map(str::to_owned).or_else(|| lock.and_then(|lock| lock.kernel.clone())) {
+        if profile.kernel.version.is_none() {
+            return Err(Error::new(format!(
+                "profile {} has no [kernel] version, and its kernel is not chosen by --kernel",
+                profile.name
+            ))
+            .hint("its kernel comes from a package: `pins resolve` takes the newest"));
+        }
+        choice.kernel = Some(kernel);
+    }
+    let asked = driver.or(lock.map(|lock| lock.driver.as_str())).unwrap_or(&profile.driver);
+    if profile.modules.package.is_none() {
+        if asked.split('.').any(|part| part == "x") {
+            return Err(Error::new(format!(
+                "--driver {asked}: expected a whole version, such as {}",
+                profile.driver
+            ))
+            .hint("nobody lists what the profile's addresses offer: look at the publisher's page"));
+        }
+        asked.clone_into(&mut choice.driver);
+        return Ok(choice);
+    }
+    if asked != profile.driver {
+        // The same state as when another driver is resolved.
+        let apt = Apt::open(access, profile.apt()?, &super::suites(profile, ""), &profile.arch)?;
+        let offered = Offered::of(profile, &apt)?;
+        choice.driver = offered.newest(asked)?;
+        if choice.driver != profile.driver {
+            choice.pins = offered.pins(&choice.driver)?;
+        }
+    }
+    Ok(choice)
+}
+
+/// The packages that carry the driver's version: the modules' source first, then firmware.
+fn of_driver(profile: &Profile) -> Vec<&str> {
+    let mut names: Vec<&str> = profile.modules.package.iter().map(String::as_str).collect();
+    if let Some(Firmware::Packages { packages }) = &profile.firmware {
+        names.extend(strs(packages));
+    }
+    names
+}
+
+/// What package archives offer of the driver.
+struct Offered<'a> {
+    /// Version strings of each package, newest first.
+    packages: BTreeMap<&'a str, Vec<String>>,
+    /// The packages that must be of the driver's version: the modules' source first, then firmware.
+    of_driver: Vec<&'a str>,
+    suites: String,
+    /// Name of the profile.
+    profile: &'a str,
+}
+
+impl<'a> Offered<'a> {
+    fn of(profile: &'a Profile, apt: &Apt) -> Result<Self> {
+        let from = profile.apt()?;
+        let mut suites = vec![from.suite.as_str()];
+        suites.extend(strs(&from.base_suites));
+        suites.extend(strs(&from.more_suites));
+        let of_driver = of_driver(profile);
+        let userspace = profile.userspace.values().flat_map(|group| strs(&group.packages));
+        let names: BTreeSet<&str> = of_driver.iter().copied().chain(userspace).collect();
+        let (named, plain): (BTreeSet<_>, BTreeSet<_>) = names.iter().partition(|name| name.contains(DRIVER));
+        let packages = apt.versions(&plain)?;
+        let mut offered = Self { packages, of_driver, suites: suites.join(", "), profile: &profile.name };
+        for name in named {
+            // One package per version: those of the versions that the source is offered in.
+            let drivers = offered.upstreams(offered.of_driver.first().copied().unwrap_or_default());
+            let all: Vec<_> = drivers.iter().map(|driver| with_driver(name, driver)).collect();
+            let versions = apt.versions(&all.iter().map(String::as_str).collect())?;
+            offered.packages.insert(name, versions.into_values().flatten().collect());
+        }
+        Ok(offered)
+    }
+
+    fn upstreams(&self, package: &str) -> Vec<&str> {
+        let mut list: Vec<_> =
+            self.packages.get(package).into_iter().flatten().map(|version| upstream(version)).collect();
+        list.sort_by(|a, b| by_number(b, a));
+        list.dedup();
+        list
+    }
+
+    /// The newest version that matches, of which every package of the driver is offered.
+    fn newest(&self, asked: &str) -> Result<String> {
+        let source = self.of_driver.first().copied().unwrap_or_default();
+        let whole =
+            |version: &&str| self.of_driver.iter().all(|package| self.upstreams(package).contains(version));
+        let mut matching = self.upstreams(source).into_iter().filter(|version| matches(version, asked));
+        matching.find(whole).map(str::to_owned).ok_or_else(|| {
+            let offered = self.of_driver.iter().map(|package| format!("{package} {}", words(&self.upstreams(package))));
+            Error::new(format!(
+                "driver {asked} is not offered whole in {}: there are {}",
+                self.suites,
+                offered.collect::<Vec<_>>().join("; ")
+            ))
+            .hint(format!("{}choose a version of which all are offered: pins update --driver VERSION; or name more suites in the profile ([apt] more_suites)", self.elsewhere(asked)))
+        })
+    }
+
+    /// The version of each package for a driver. One that is versioned apart from the driver is left to the suite.
+    fn pins(&self, driver: &str) -> Result<BTreeMap<String, String>> {
+        let drivers: BTreeSet<_> =
+            self.of_driver.iter().flat_map(|package| self.upstreams(package)).collect();
+        let mut pins = BTreeMap::new();
+        let mut lacking = Vec::new();
+        for (package, versions) in &self.packages {
+            match versions.iter().find(|version| upstream(version) == driver) {
+                Some(version) => drop(pins.insert((*package).to_owned(), version.clone())),
+                None if versions.is_empty()
+                    || self.upstreams(package).iter().any(|version| drivers.contains(version)) =>
+                {
+                    lacking.push(format!("{package} {}", words(&self.upstreams(package))));
+                }
+                None => {}
+            }
+        }
+        if lacking.is_empty() {
+            return Ok(pins);
+        }
+        Err(Error::new(format!("driver {driver}: these packages of the profile are not offered in that version in {}: {}", self.suites, lacking.join("; ")))
+            .hint(format!("{}a driver of another branch has other packages: write a profile for it, with image/profiles/debian-13.toml as the example", self.elsewhere(driver))))
+    }
+
+    /// The other profiles of the tool that have the driver, as the beginning of a remedy.
+    fn elsewhere(&self, asked: &str) -> String {
+        let carried = profile::carried();
+        let others = carried.iter().filter(|(name, driver)| *name != self.profile && matches(driver, asked));
+        let others: Vec<_> = others.map(profile::named).collect();
+        if others.is_empty() {
+            String::new()
+        } else {
+            format!("the tool has it in another profile: {}; or ", others.join(" or "))
+        }
+    }
+}
+
+fn words(versions: &[&str]) -> String {
+    if versions.is_empty() { "(none)".into() } else { versions.join(" ") }
+}
+
+/// Whether a version is the one that is asked for, or begins as `550.x` says.
+fn matches(version: &str, asked: &str) -> bool {
+    match asked.split_once(".x") {
+        Some((branch, _)) => version.strip_prefix(branch).is_some_and(|rest| rest.starts_with('.')),
+        None => version == asked,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn offered() -> Offered<'static> {
+        let packages: [(&str, &[&str]); 5] = [
+            ("source", &["580.90-1", "550.163.01-4~bpo13+1", "550.163.01-2", "550.90.07-1", "535.1-1"]),
+            ("firmware", &["550.163.01-2", "550.90.07-1", "535.1-1"]),
+            ("libcuda1", &["580.90-1", "550.163.01-2", "550.90.07-1", "535.1-1"]),
+            ("libnvidia-gpucomp", &["550.163.01-2", "550.90.07-1"]),
+            ("libnvidia-egl-gbm1", &["1.1.2-1"]),
+        ];
+        let packages =
+            packages.map(|(name, list)| (name, list.iter().map(|text| (*text).to_owned()).collect()));
+        Offered {
+            packages: packages.into(),
+            of_driver: vec!["source", "firmware"],
+            suites: "trixie".into(),
+            profile: "debian-13",
+        }
+    }
+
+    #[test]
+    fn the_newest_of_a_branch_is_the_newest_that_is_offered_whole() {
+        let offered = offered();
+        assert_eq!(offered.newest("550.x").unwrap(), "550.163.01");
+        assert_eq!(offered.newest("550.90.07").unwrap(), "550.90.07");
+        let error = offered.newest("580.x").unwrap_err().to_string();
+        assert!(
+            error.contains("source 580.90 550.163.01") && error.contains("firmware 550.163.01"),
+            "{error}"
+        );
+        assert!(offered.newest("55.x").is_err() && offered.newest("550.9").is_err());
+    }
+
+    #[test]
+    fn packages_of_the_driver_are_pinned_and_others_left_alone() {
+        let offered = offered();
+        let pins = offered.pins("550.90.07").unwrap();
+        assert_eq!(pins["libcuda1"], "550.90.07-1");
+        assert!(!pins.contains_key("libnvidia-egl-gbm1"));
+        let choice = Choice { driver: "550.90.07".into(), kernel: None, pins };
+        let names = ["libcuda1", "libnvidia-egl-gbm1"].map(str::to_owned);
+        assert_eq!(choice.pin(&names), ["libcuda1=550.90.07-1", "libnvidia-egl-gbm1"]);
+    }
+
+    #[test]
+    fn a_branch_without_one_of_the_packages_is_refused_by_name() {
+        let error = offered().pins("535.1").unwrap_err().to_string();
+        assert!(
+            error.contains("libnvidia-gpucomp 550.163.01 550.90.07") && !error.contains("egl-gbm"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_driver_that_another_profile_carries_is_named_with_that() {
+        let remedy = |asked| offered().newest(asked).unwrap_err().remedy().unwrap().to_owned();
+        let found = remedy("570.x");
+        assert!(found.contains("--profile ch-6.12.8-kernel-2-20251211 (driver 570.86.16)"), "{found}");
+        assert!(
+            remedy("570.86.16").contains("ch-6.12.8") && remedy("580.x").contains("--profile ubuntu-24.04")
+        );
+        // What is not carried, or by this profile itself, changes nothing.
+        for asked in ["999.x", "570.86.15", "550.163.02"] {
+            assert!(remedy(asked).starts_with("choose a version of which all are offered"), "{asked}");
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Files and directories of this machine.
+
+use super::{Access, Source, Wanted, check};
+use crate::artifacts::directory;
+use crate::artifacts::tree::Tree;
+use crate::common::digest::sha256_file;
+use crate::common::error::{Doing, Error, Result};
+use crate::common::files::Staged;
+use crate::pins::lock::{Artifact, Digest, Kind};
+use std::fs::{self, File as StdFile};
+use std::io;
+use std::path::Path;
+
+/// Files and directories.
+pub struct File<'a> {
+    access: Access<'a>,
+    /// Relative paths begin here: the profile's directory.
+    directory: &'a Path,
+}
+
+impl<'a> File<'a> {
+    /// With relative paths below `directory`.
+    pub fn new(access: Access<'a>, directory: &'a Path) -> Self {
+        Self { access, directory }
+    }
+
+    /// Copies it into the cache: a file as it is, of a directory an archive.
+    fn take(&self, url: &str) -> Result<(u64, String)> {
+        let path = self.directory.join(url);
+        let metadata = fs::metadata(&path).doing("looking for", &path)?;
+        if metadata.is_dir() {
+            return store(self.access, |out, place| directory::pack(&directory::below(&path)?, out, place));
+        }
+        store(self.access, |out, _| {
+            let mut file = StdFile::open(&path).doing("opening", &path)?;
+            io::copy(&mut file, out).doing("copying", &path).map(drop)
+        })
+    }
+}
+
+/// Puts what `fill` writes into the cache, under its digest.
+pub fn store(access: Access, fill: impl FnOnce(&mut StdFile, &Path) -> Result<()>) -> Result<(u64, String)> {
+    let scratch = access.cache.scratch()?;
+    let path = scratch.path().join("blob");
+    Staged::new(&path, 0o644, |out| fill(out, &path))?.commit()?;
+    let (size, sha256) = (fs::metadata(&path).doing("reading", &path)?.len(), sha256_file(&path)?);
+    fs::rename(&path, access.cache.blob(&sha256)?).doing("moving into the cache", &path)?;
+    Ok((size, sha256))
+}
+
+/// What a lock says of something local.
+pub fn pinned(
+    access: Access,
+    wanted: &Wanted,
+    kind: Kind,
+    url: String,
+    found: (u64, String),
+) -> Result<Artifact> {
+    let stated = wanted.artifact.sha256.as_ref();
+    if let Some(digest) = stated.filter(|digest| **digest != found.1) {
+        return Err(Error::new(format!("{url}: expected sha256 {digest}, found {}", found.1))
+            .hint("it is another file than the profile means"));
+    }
+    let mut artifact = Artifact {
+        name: wanted.artifact.name.clone(),
+        version: wanted.version().into(),
+        arch: wanted.values.arch.into(),
+        source: kind,
+        url: Some(url),
+        suite: String::new(),
+        size: found.0,
+        unpacked: wanted.artifact.max_unpacked,
+        sha256: found.1,
+        digest: if stated.is_some() { Digest::Publisher } else { Digest::Recorded },
+        only: wanted.artifact.only.clone(),
+        sets: Vec::new(),
+    };
+    let tree = Tree::of(access.cache, &artifact)?;
+    artifact.unpacked = Some(tree.files.iter().map(|file| file.size).sum());
+    Ok(artifact)
+}
+
+impl Source for File<'_> {
+    type Wanted<'w> = Vec<Wanted<'w>>;
+
+    fn resolve(&self, wanted: Vec<Wanted>) -> Result<Vec<Artifact>> {
+        let one = |wanted: &Wanted| {
+            let url = wanted.url()?;
+            let found = self.take(&url)?;
+            pinned(self.access, wanted, Kind::File, url, found)
+        };
+        wanted.iter().map(one).collect()
+    }
+
+    fn fetch(&self, artifacts: &[&Artifact]) -> Result<()> {
+        artifacts.iter().try_for_each(|artifact| {
+            let (size, sha256) = self.take(artifact.url.as_deref().unwrap_or_default())?;
+            check(artifact, size, &sha256)
+        })
+    }
+}

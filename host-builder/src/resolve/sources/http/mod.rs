@@ -1,0 +1,306 @@
+//! Files on web servers: several at a time, resumed, tried again, every byte checked.
+
+mod client;
+mod transfer;
+
+pub use self::client::{Client, Failure, Patience};
+
+use self::client::header;
+use self::transfer::{Expected, download};
+use super::{Access, Offer, Source, Wanted, check};
+use crate::artifacts::tree::{Tree, read_json};
+use crate::common::digest::sha256;
+use crate::common::error::{Doing, Error, Result};
+use crate::common::files::write_atomically;
+use crate::common::ui::Unit;
+use crate::pins::artifact::MAX_UNPACKED;
+use crate::pins::lock::{Artifact, Digest, Kind, is_digest};
+use indicatif::ProgressBar;
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::io::Write;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use ureq::Body;
+use ureq::http::StatusCode;
+
+/// Downloads at a time.
+const PARALLEL: usize = 4;
+/// A file of which nothing is known has at most so many bytes.
+const MAX_FILE: u64 = 16 << 30;
+/// A list or an index has at most so many.
+const MAX_TEXT: usize = 32 << 20;
+
+/// Files on web servers.
+pub struct Http<'a> {
+    access: Access<'a>,
+    client: Client,
+    patience: Patience,
+}
+
+/// A file to resolve.
+pub struct File<'a> {
+    /// What the profile says of it.
+    pub wanted: Wanted<'a>,
+    /// Its address.
+    pub url: String,
+    /// Size, where the publisher says it.
+    pub size: Option<u64>,
+    /// Digest, where the publisher says it.
+    pub sha256: Option<String>,
+    /// How it was found.
+    pub kind: Kind,
+    /// Its version.
+    pub version: String,
+}
+
+/// What came from an address when it was last resolved.
+#[derive(Serialize, Deserialize)]
+struct Known {
+    url: String,
+    validator: String,
+    size: u64,
+    sha256: String,
+}
+
+impl<'a> Http<'a> {
+    /// With the usual patience.
+    pub fn new(access: Access<'a>) -> Result<Self> {
+        Self::patient(access, Patience::default())
+    }
+
+    /// With a patience of one's own.
+    pub fn patient(access: Access<'a>, patience: Patience) -> Result<Self> {
+        access.online("asking web servers")?;
+        Ok(Self { access, client: Client::new(patience), patience })
+    }
+
+    /// A text at an address.
+    pub fn text(&self, url: &str) -> Result<String> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let failure = match self.client.get(url, &[]) {
+                Ok(mut response) => match self.whole(response.body_mut(), url) {
+                    Ok(text) => return Ok(text),
+                    Err(failure) => failure,
+                },
+                Err(failure) => failure,
+            };
+            let Failure::Transient(why, pause) = failure else { return Err(failure.give_up(url, tries)) };
+            if tries >= self.patience.tries {
+                return Err(Failure::Transient(why, None).give_up(url, tries));
+            }
+            std::thread::sleep(pause.unwrap_or(self.patience.pause * 2_u32.pow(tries - 1)));
+        }
+    }
+
+    fn whole(&self, body: &mut Body, url: &str) -> std::result::Result<String, Failure> {
+        let mut bytes = Vec::new();
+        client::receive(body, self.patience, |part| {
+            bytes.extend_from_slice(part);
+            if bytes.len() <= MAX_TEXT {
+                return Ok(());
+            }
+            let what = format!("{url}: has more than {MAX_TEXT} bytes, which a list has at most");
+            Err(Failure::Final(Error::new(what).hint("check the address")))
+        })?;
+        String::from_utf8(bytes).map_err(|_| {
+            let what = format!("{url}: expected a text, found other bytes");
+            Failure::Final(Error::new(what).hint("check the address in a browser"))
+        })
+    }
+
+    /// Fetches a file, and says what it is: size, digest, how much it unpacks to.
+    pub fn pin(&self, file: &File, bar: &ProgressBar) -> Result<Artifact> {
+        let (size, sha256) = match self.unchanged(file)? {
+            Some(known) => known,
+            None => self.first(file, bar)?,
+        };
+        let declared = file.wanted.artifact.max_unpacked;
+        let mut artifact = Artifact {
+            name: file.wanted.artifact.name.clone(),
+            version: file.version.clone(),
+            arch: file.wanted.values.arch.into(),
+            source: file.kind,
+            url: Some(file.url.clone()),
+            suite: String::new(),
+            size,
+            unpacked: declared,
+            sha256,
+            digest: if file.sha256.is_some() { Digest::Publisher } else { Digest::Recorded },
+            only: file.wanted.artifact.only.clone(),
+            sets: Vec::new(),
+        };
+        let tree = Tree::of(self.access.cache, &artifact)?;
+        artifact.unpacked = Some(tree.files.iter().map(|file| file.size).sum::<u64>().min(MAX_UNPACKED));
+        Ok(artifact)
+    }
+
+    /// What we have of it, where the server says that it is still the same.
+    fn unchanged(&self, file: &File) -> Result<Option<(u64, String)>> {
+        if let (Some(size), Some(sha256)) = (file.size, &file.sha256)
+            && self.access.cache.has_blob(sha256, size)?
+        {
+            return Ok(Some((size, sha256.clone())));
+        }
+        let Ok(known) = read_json::<Known>(&self.known_path(&file.url)?) else { return Ok(None) };
+        let wanted = file.sha256.as_ref().is_none_or(|digest| *digest == known.sha256);
+        if known.url != file.url || !wanted || !self.access.cache.has_blob(&known.sha256, known.size)? {
+            return Ok(None);
+        }
+        let name = if known.validator.starts_with('"') { "If-None-Match" } else { "If-Modified-Since" };
+        match self.client.get(&file.url, &[(name, known.validator)]) {
+            Ok(response) if response.status() == StatusCode::NOT_MODIFIED => {
+                Ok(Some((known.size, known.sha256)))
+            }
+            Err(Failure::Final(error)) => Err(error),
+            Ok(_) | Err(Failure::Transient(..)) => Ok(None),
+        }
+    }
+
+    fn first(&self, file: &File, bar: &ProgressBar) -> Result<(u64, String)> {
+        let expected = Expected { size: file.size, sha256: file.sha256.as_deref(), limit: MAX_FILE };
+        let cache = self.access.cache;
+        let got = download(&self.client, self.patience, cache, &file.url, expected, bar)?;
+        fs::rename(&got.path, cache.blob(&got.sha256)?).doing("moving into the cache", &got.path)?;
+        if let Some(validator) = got.validator {
+            let known =
+                Known { url: file.url.clone(), validator, size: got.size, sha256: got.sha256.clone() };
+            let bytes = serde_json::to_vec(&known).expect("texts and numbers are JSON");
+            let path = self.known_path(&file.url)?;
+            write_atomically(&path, 0o644, |out| out.write_all(&bytes).doing("writing", &path))?;
+        }
+        Ok((got.size, got.sha256))
+    }
+
+    fn known_path(&self, url: &str) -> Result<std::path::PathBuf> {
+        Ok(self.access.cache.room("known")?.join(format!("{:.32}.json", sha256(url.as_bytes()))))
+    }
+
+    fn file<'w>(&self, wanted: Wanted<'w>) -> Result<File<'w>> {
+        let url = wanted.url()?;
+        let sha256 = match (&wanted.artifact.sha256, &wanted.artifact.checksums) {
+            (Some(digest), _) => Some(digest.clone()),
+            (None, Some(list)) => {
+                let list = wanted.artifact.expand(list, wanted.values)?;
+                Some(listed(&self.text(&list)?, &list, &url)?)
+            }
+            (None, None) => None,
+        };
+        Ok(File { url, size: None, sha256, kind: Kind::Http, version: wanted.version().into(), wanted })
+    }
+
+    fn get(&self, artifact: &Artifact, bar: &ProgressBar) -> Result<()> {
+        let url = artifact.url.as_deref().unwrap_or_default();
+        let expected =
+            Expected { size: Some(artifact.size), sha256: Some(&artifact.sha256), limit: artifact.size };
+        let cache = self.access.cache;
+        let got = download(&self.client, self.patience, cache, url, expected, bar)?;
+        check(artifact, got.size, &got.sha256)?;
+        fs::rename(&got.path, cache.blob(&got.sha256)?).doing("moving into the cache", &got.path)
+    }
+
+    fn offer(&self, artifact: &Artifact) -> Result<Offer> {
+        let url = artifact.url.as_deref().unwrap_or_default();
+        let mut tries = 0;
+        let response = loop {
+            tries += 1;
+            match self.client.head(url) {
+                Ok(response) => break response,
+                Err(Failure::Transient(_, pause)) if tries < self.patience.tries => {
+                    std::thread::sleep(pause.unwrap_or(self.patience.pause * tries));
+                }
+                // That the network is down says nothing about the file.
+                Err(failure @ Failure::Transient(..)) => return Err(failure.give_up(url, tries)),
+                Err(Failure::Final(error)) => return Ok(Offer::No(error.chain())),
+            }
+        };
+        let size = header(&response, "content-length").and_then(|text| text.parse::<u64>().ok());
+        Ok(match size {
+            Some(size) if size != artifact.size => {
+                Offer::No(format!("{url}: expected {} bytes, the server has {size}", artifact.size))
+            }
+            _ => Offer::Yes,
+        })
+    }
+}
+
+impl Source for Http<'_> {
+    type Wanted<'w> = Vec<Wanted<'w>>;
+
+    fn resolve(&self, wanted: Vec<Wanted>) -> Result<Vec<Artifact>> {
+        let files = wanted.into_iter().map(|wanted| self.file(wanted)).collect::<Result<Vec<_>>>()?;
+        self.pin_all(&files)
+    }
+
+    fn fetch(&self, artifacts: &[&Artifact]) -> Result<()> {
+        let total = artifacts.iter().map(|artifact| artifact.size).sum();
+        let label = format!("downloading {} files", artifacts.len());
+        let bar = self.access.ui.bar(&label, total, Unit::Bytes);
+        let result = parallel(artifacts, |artifact| self.get(artifact, &bar));
+        drop(bar);
+        result.map(drop)
+    }
+
+    fn offers(&self, artifacts: &[&Artifact]) -> Result<Vec<Offer>> {
+        parallel(artifacts, |artifact| self.offer(artifact))
+    }
+}
+
+impl Http<'_> {
+    /// Pins files, several at a time.
+    pub fn pin_all(&self, files: &[File]) -> Result<Vec<Artifact>> {
+        let total = files.iter().filter_map(|file| file.size).sum();
+        let bar = self.access.ui.bar(&format!("resolving {} files", files.len()), total, Unit::Bytes);
+        let result = parallel(files, |file| self.pin(file, &bar));
+        drop(bar);
+        result
+    }
+}
+
+/// Does something with each of a list, several at a time; results in order. What was begun is ended, the first error told.
+fn parallel<T: Sync, R: Send>(list: &[T], work: impl Fn(&T) -> Result<R> + Sync) -> Result<Vec<R>> {
+    let next = AtomicUsize::new(0);
+    let take = || {
+        let mut done = Vec::new();
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = list.get(at) else { return done };
+            let result = work(item);
+            if result.is_err() {
+                // Nothing more is begun.
+                next.store(list.len(), Ordering::Relaxed);
+            }
+            done.push((at, result));
+        }
+    };
+    let mut all: Vec<_> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..PARALLEL.min(list.len())).map(|_| scope.spawn(take)).collect();
+        workers.into_iter().flat_map(|worker| worker.join().expect("workers do not panic")).collect()
+    });
+    all.sort_by_key(|(at, _)| *at);
+    all.into_iter().map(|(_, result)| result).collect()
+}
+
+/// The digest of a file in a list as sha256sum writes it: `HEX  NAME` or `HEX *NAME`, a path before the name or none.
+fn listed(text: &str, list: &str, url: &str) -> Result<String> {
+    let file = url.rsplit('/').next().unwrap_or(url);
+    let line = text.lines().find_map(|line| {
+        let (digest, name) = line.trim().split_once(char::is_whitespace)?;
+        let name = name.trim_start().trim_start_matches('*');
+        (name.rsplit('/').next() == Some(file)).then(|| digest.to_ascii_lowercase())
+    });
+    let digest = line.ok_or_else(|| {
+        Error::new(format!("{list}: has no digest of {file}")).hint(
+            "name another list in the profile (`checksums`), or leave it out: the digest is recorded then",
+        )
+    })?;
+    if is_digest(&digest) {
+        return Ok(digest);
+    }
+    Err(Error::new(format!("{list}: expected a SHA-256 of {file}, found {digest:?}"))
+        .hint("only lists of SHA-256 digests are read"))
+}
+
+#[cfg(test)]
+mod tests;
