@@ -279,7 +279,7 @@ pub fn told<'a>(status: &'a Status, code: Code, severity: Severity, evidence: &s
     let found = finding(status, code);
     assert_eq!(found.severity, severity, "{found:?}");
     assert!(!found.hint.is_empty() && !found.message.is_empty() && found.at_ms > 0, "{found:?}");
-    assert_eq!(found.link, format!("README.md#{}", code.name()));
+    assert_eq!(found.link, format!("docs/findings.md#{}", code.name()));
     match evidence {
         "" => assert!(found.evidence.is_empty(), "{found:?}"),
         text => assert!(found.evidence.iter().any(|line| line.contains(text)), "no {text:?} in {found:?}"),

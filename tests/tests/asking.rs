@@ -158,7 +158,7 @@ fn a_running_guest_is_asked_in_every_way() {
     let lines: Vec<_> = screen.lines().collect();
     assert!(lines[0].starts_with("ready  phase running, up "), "{screen}");
     assert!(lines[1].starts_with("error adapter-init-failed: "), "{screen}");
-    assert!(screen.contains("    explained in README.md#adapter-init-failed\n"), "{screen}");
+    assert!(screen.contains("    explained in docs/findings.md#adapter-init-failed\n"), "{screen}");
     assert!(lines.iter().any(|line| line.starts_with("boot       start ")), "{screen}");
     let gpu = lines.iter().find(|line| line.starts_with("             0000:")).unwrap();
     assert!(gpu.ends_with(" s  failed"), "{screen}");
@@ -303,7 +303,7 @@ fn a_boot_that_fails_is_a_bad_answer_to_every_question() {
     let screen = asked(&["status", target, "--wait", "exited", "--timeout", "4m"], 1);
     assert!(screen.starts_with("failed  phase "), "{screen}");
     assert!(screen.lines().nth(1).unwrap().starts_with("error no-gpu: "), "{screen}");
-    assert!(screen.contains("    explained in README.md#no-gpu\n"), "{screen}");
+    assert!(screen.contains("    explained in docs/findings.md#no-gpu\n"), "{screen}");
     asked(&["status", target], 1);
     on_80_columns(target);
     asked(&["status", target, "--wait", "gpu"], 1);

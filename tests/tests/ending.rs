@@ -47,7 +47,7 @@ fn a_failed_boot_can_be_held_and_asked() {
     assert!(last.ends_with("exit status 1"), "{last}");
     let status = ask(&guest);
     assert_eq!(status.outcome, Outcome::Failed);
-    assert_eq!(finding(&status, Code::EntrypointNotFound).link, "README.md#entrypoint-not-found");
+    assert_eq!(finding(&status, Code::EntrypointNotFound).link, "docs/findings.md#entrypoint-not-found");
     let errors = status.findings.iter().filter(|finding| finding.severity == Severity::Error);
     assert_eq!(
         errors.map(|finding| finding.code).collect::<Vec<_>>(),

@@ -1,4 +1,4 @@
-//! Promises of the README that are numbers or shapes.
+//! Promises of the documentation that are numbers or shapes.
 
 use image::elf;
 use std::fs;

@@ -52,7 +52,11 @@ pub fn cmdline(config: &mut Config) -> Result<(), Finding> {
 }
 
 fn bad_value(error: &ConfigError) -> Finding {
-    status::error(Code::ConfigInvalid, error.to_string(), "correct the value; the README lists every key")
+    status::error(
+        Code::ConfigInvalid,
+        error.to_string(),
+        "correct the value; docs/booting.md lists every key",
+    )
 }
 
 /// Lays the config disk's file over the configuration, if there is a config disk.
@@ -102,15 +106,16 @@ pub fn config_disk(config: &mut Config) -> Result<(), Finding> {
 /// # Errors
 /// A finding when two of them cannot be had together.
 pub fn consistent(config: &Config) -> Result<(), Finding> {
-    let refused =
-        |what| status::error(Code::ConfigInvalid, what, "leave out one of them; the README lists every key");
+    let refused = |what| {
+        status::error(Code::ConfigInvalid, what, "leave out one of them; docs/booting.md lists every key")
+    };
     config.contradiction().map_or(Ok(()), |what| Err(refused(what)))
 }
 
 /// Says which keys nobody knows.
 pub fn report_unknown(config: &Config, board: &Board) {
     let say = |what: String| {
-        let hint = "correct its spelling, or leave it out; the README lists every key";
+        let hint = "correct its spelling, or leave it out; docs/booting.md lists every key";
         board.finding(status::warning(Code::ConfigUnknownKey, what, hint));
     };
     if !config.without_effect.is_empty() {

@@ -66,10 +66,10 @@ fn read_config(path: &Path) -> Result<Config> {
     let mut config = Config::default();
     config.apply_json(&bytes).map_err(|error| match describe(path) {
         "JSON" => Error::new(format!("{}: {error}", path.display()))
-            .hint("a boot with it would end there: put it right; README, section \"Config disk\""),
+            .hint("a boot with it would end there: put it right; docs/booting.md, section \"Config disk\""),
         other => {
             Error::new(format!("{}: expected a config.json or a config disk, found {other}", path.display()))
-                .hint("name the guest's config.json; README, section \"Config disk\"")
+                .hint("name the guest's config.json; docs/booting.md, section \"Config disk\"")
         }
     })?;
     Ok(config)
@@ -253,7 +253,7 @@ fn with_unknown_keys(check: Check, config: &Config) -> Check {
     Check::warn(
         check.name,
         found,
-        "correct their spelling, or leave them out; README, section \"Config disk\"",
+        "correct their spelling, or leave them out; docs/booting.md, section \"Config disk\"",
     )
 }
 

@@ -5,7 +5,7 @@ use serde::Serialize;
 /// Version of what `--json` prints. A key is added without a new one; one that goes or changes its meaning makes one.
 pub const SCHEMA: u32 = 1;
 
-/// Names and meanings of all checks, in the order of the README's table, which a test holds against this one.
+/// Names and meanings of all checks, in the order of the table in docs/booting.md. A test compares the two.
 pub const CHECKS: &[(&str, &str)] = &[
     ("gpu", "NVIDIA GPUs are on the PCI bus, or the one of `--gpu` is"),
     (

@@ -20,12 +20,12 @@ pub struct Key {
     pub name: &'static str,
     /// The form of its value.
     pub expects: &'static str,
-    /// What it does, for the README.
+    /// What it does, for docs/booting.md.
     pub help: &'static str,
     set: fn(&mut Config, &str) -> Option<()>,
 }
 
-/// Every key; the README's table is held against it by a test.
+/// Every key. A test compares this table with the one in docs/booting.md.
 pub const KEYS: &[Key] = &[
     Key {
         name: "HAS_GPU",

@@ -26,14 +26,14 @@ pub struct JsonKey {
     pub name: &'static str,
     /// The form of its value.
     pub expects: &'static str,
-    /// What it does, for the README.
+    /// What it does, for docs/booting.md.
     pub help: &'static str,
     /// The key of the kernel command line that says the same.
     same_as: Option<&'static str>,
     set: fn(&mut Config, &Value) -> Option<()>,
 }
 
-/// Every key; the README's table is held against it by a test.
+/// Every key. A test compares this table with the one in docs/booting.md.
 pub const JSON_KEYS: &[JsonKey] = &[
     JsonKey {
         name: "entrypoint",

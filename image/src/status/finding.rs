@@ -1,4 +1,5 @@
-//! What can be wrong, under names that stay: each with its proof, and its remedy from one table that the documentation is held against.
+//! Findings: what can be wrong, under names that stay. Each has its evidence, and its remedy from one table, which a test compares with
+//! docs/findings.md.
 
 use crate::text::name;
 use serde::{Deserialize, Serialize};
@@ -135,7 +136,7 @@ codes! {
         "Correct what the message names: a key of the kernel command line, `config.json` in the top directory of the config disk, or a variable `NVIDIA_…` of the environment. Where there is no command, give `entrypoint` or `cmd`, or write it after ` -- `.",
     /// A configuration key is unknown.
     ConfigUnknownKey =>
-        "Correct its spelling, or leave it out: the tables of the [kernel command line](#kernel-command-line) and the [config disk](#config-disk) have every key.",
+        "Correct its spelling, or leave it out: the tables of the [kernel command line](booting.md#kernel-command-line) and the [config disk](booting.md#config-disk) have every key.",
     /// The initrd's plan is missing or bad.
     ManifestInvalid =>
         "Build the initrd again, with one release of host-builder and guest-init: `host-builder build-initrd`.",
@@ -210,9 +211,9 @@ impl Code {
         name(self)
     }
 
-    /// Where the README explains it.
+    /// Where the documentation explains it.
     pub fn link(self) -> String {
-        format!("README.md#{}", self.name())
+        format!("docs/findings.md#{}", self.name())
     }
 }
 

@@ -7,7 +7,7 @@ use rig::{build::initrd, terminal};
 
 use super::{content::manifest_bytes, sandbox::Sandbox};
 
-/// The keys that the README documents.
+/// The keys of the JSON result.
 const KEYS: &[&str] = &[
     "capabilities",
     "compression",
@@ -32,6 +32,15 @@ const KEYS: &[&str] = &[
     "total_seconds",
     "unpacked_bytes",
 ];
+
+#[test]
+fn docs_list_the_keys_of_the_json_result() {
+    let page = include_str!("../../../docs/building.md");
+    let section = page.split_once("\n### The JSON result\n").unwrap().1;
+    let sentence = section.split_once("these keys:").unwrap().1.split_once(". `--dry-run").unwrap().0;
+    let listed: Vec<_> = sentence.split('`').skip(1).step_by(2).collect();
+    assert_eq!(listed, KEYS);
+}
 
 #[test]
 fn a_dry_run_prints_the_plan_and_writes_nothing() {

@@ -64,7 +64,8 @@ impl Given {
         if let Some(bytes) = &json {
             Config::default().apply_json(bytes).map_err(|error| {
                 let place = args.config.as_deref().unwrap_or(Path::new(CONFIG_FILE));
-                Error::new(format!("{}: {error}", place.display())).hint("README, section \"Config disk\"")
+                Error::new(format!("{}: {error}", place.display()))
+                    .hint("docs/booting.md, section \"Config disk\"")
             })?;
         }
         let volumes = args.volume.iter().enumerate().map(|(number, volume)| {
@@ -98,14 +99,16 @@ fn json_of(path: &Path) -> Result<Option<Map<String, Value>>> {
     serde_json::from_slice(&bytes).map(Some).map_err(|error| {
         Error::new(format!("{}: expected JSON", path.display()))
             .source(error)
-            .hint("README, section \"Config disk\"")
+            .hint("docs/booting.md, section \"Config disk\"")
     })
 }
 
 fn with_volumes(mut json: Map<String, Value>, volumes: &[Volume]) -> Result<Value> {
     let mounts = json.entry("volume_mounts").or_insert_with(|| json!([]));
     let Value::Array(mounts) = mounts else {
-        return Err(Error::new("volume_mounts: expected a list").hint("README, section \"Config disk\""));
+        return Err(
+            Error::new("volume_mounts: expected a list").hint("docs/booting.md, section \"Config disk\"")
+        );
     };
     mounts.extend(volumes.iter().enumerate().map(|(number, volume)| {
         let mode = if volume.read_only { "ro" } else { "rw" };

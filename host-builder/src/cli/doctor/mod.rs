@@ -132,7 +132,7 @@ fn config_file(config: &Path, programs: Programs, work: &Path) -> Result<PathBuf
         "{}: expected a config disk, found no {CONFIG_FILE} in its top directory",
         config.display()
     ))
-    .hint("README, section \"Config disk\""))
+    .hint("docs/booting.md, section \"Config disk\""))
 }
 
 fn packed(args: &Doctor, image: &Path, programs: Programs, work: &Path) -> Result<Packed> {

@@ -18,7 +18,7 @@ pub struct Family {
     pub help: &'static str,
     /// `gauge` or `counter`.
     pub kind: &'static str,
-    /// Its labels beside `target`, for the README.
+    /// Its labels beside `target`, for docs/operating.md.
     pub labels: &'static str,
 }
 

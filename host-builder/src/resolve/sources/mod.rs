@@ -110,7 +110,7 @@ pub struct Gives {
     pub network: bool,
 }
 
-/// All sources. The README has the same table.
+/// All sources. docs/building.md has the same table.
 pub const TABLE: [Gives; 5] = [
     Gives {
         kind: Kind::Apt,

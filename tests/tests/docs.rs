@@ -1,17 +1,25 @@
-//! The README against the code: every key, every finding and every option that it documents is one that exists, and
-//! none is left out.
+//! The documentation against the code: every key, finding, option and command that it names exists, and none is missing.
+//! Every link leads to a file and a heading.
 
 use clap::CommandFactory as _;
 use host_builder::cli::Cli;
 use image::config::{JSON_KEYS, KEYS};
 use image::status::finding::CODES;
 use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Component, Path, PathBuf};
 
-const README: &str = include_str!("../../README.md");
+const BOOTING: &str = include_str!("../../docs/booting.md");
+const BUILDING: &str = include_str!("../../docs/building.md");
+const FINDINGS: &str = include_str!("../../docs/findings.md");
+const OPERATING: &str = include_str!("../../docs/operating.md");
+const PROTOCOL: &str = include_str!("../../docs/protocol.md");
+const SECURITY: &str = include_str!("../../docs/security.md");
 
-/// First cells of the table below a heading, without backticks.
-fn table(heading: &str) -> Vec<Vec<String>> {
-    let section = README.split_once(heading).unwrap_or_else(|| panic!("the README has no {heading:?}")).1;
+/// The rows of the first table below a heading: their cells.
+fn table(page: &str, heading: &str) -> Vec<Vec<String>> {
+    let heading = format!("\n{heading}\n");
+    let section = page.split_once(&heading).unwrap_or_else(|| panic!("there is no heading {heading:?}")).1;
     let rows =
         section.lines().skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|'));
     rows.skip(2)
@@ -29,7 +37,7 @@ fn every_kernel_command_line_key_is_documented_as_it_is() {
         .iter()
         .map(|key| vec![format!("`{}`", key.name), key.expects.to_owned(), key.help.to_owned()])
         .collect();
-    assert_eq!(table("### Kernel command line"), expected);
+    assert_eq!(table(BOOTING, "## Kernel command line"), expected);
 }
 
 #[test]
@@ -38,7 +46,7 @@ fn every_config_key_is_documented_as_it_is() {
         .iter()
         .map(|key| vec![format!("`{}`", key.name), key.expects.to_owned(), key.help.to_owned()])
         .collect();
-    assert_eq!(table("### Config disk"), expected);
+    assert_eq!(table(BOOTING, "## Config disk"), expected);
 }
 
 /// A promise of safety has a test, by its name.
@@ -55,7 +63,8 @@ fn every_class_of_attack_names_a_test_that_is_there() {
         };
         assert!(places.iter().any(has), "no test {name}");
     };
-    let (cves, others) = (table("What was found in NVIDIA's"), table("What was found elsewhere"));
+    let cves = table(SECURITY, "### Vulnerabilities of NVIDIA's container toolkit");
+    let others = table(SECURITY, "### Other attacks");
     assert!(cves.len() >= 10 && others.len() >= 10);
     cves.iter().chain(&others).for_each(|row| is_there(row.last().unwrap()));
 }
@@ -71,7 +80,7 @@ fn every_finding_is_documented_with_the_words_of_the_code() {
             vec![anchor, row.meaning.to_owned(), row.remedy.to_owned()]
         })
         .collect();
-    assert_eq!(table("### Findings"), expected);
+    assert_eq!(table(FINDINGS, "## All findings"), expected);
 }
 
 /// What a remedy tells to give, it tells by its right name.
@@ -99,12 +108,10 @@ fn the_remedies_name_what_there_is() {
             assert!(cli.find_subcommand(command).is_some(), "{text}: {row:?}");
             checked += 1;
         }
-        for (_, anchor) in
-            row.remedy.match_indices("](#").map(|(at, mark)| row.remedy.split_at(at + mark.len()))
-        {
-            let heading = anchor.split_once(')').unwrap().0.replace('-', " ");
-            let is_it = |line: &str| line.trim_start_matches('#').trim().to_lowercase() == heading;
-            assert!(README.lines().any(|line| line.starts_with('#') && is_it(line)), "{heading}: {row:?}");
+        // The table is in docs/findings.md, and so are its links.
+        for target in links(row.remedy) {
+            leads_somewhere(&top().join("docs/findings.md"), &target)
+                .unwrap_or_else(|problem| panic!("{problem}: {row:?}"));
         }
     }
     assert!(checked > 20, "{checked}");
@@ -121,14 +128,14 @@ fn every_check_of_doctor_is_documented_with_the_words_of_the_code() {
         .iter()
         .map(|(name, meaning)| vec![format!("`{name}`"), (*meaning).to_owned()])
         .collect();
-    assert_eq!(table("## Before the boot"), expected);
+    assert_eq!(table(BOOTING, "## Check a host or a container image first"), expected);
 }
 
 #[test]
 fn a_finding_links_to_its_row() {
     let link = image::status::Code::NoGpu.link();
-    let anchor = link.strip_prefix("README.md#").unwrap();
-    assert!(README.contains(&format!("<a id=\"{anchor}\"></a>")), "{link}");
+    let anchor = link.strip_prefix("docs/findings.md#").unwrap();
+    assert!(FINDINGS.contains(&format!("<a id=\"{anchor}\"></a>")), "{link}");
 }
 
 #[test]
@@ -140,7 +147,7 @@ fn every_metric_is_documented_as_it_is() {
         vec![name, family.kind.to_owned(), labels.join(", "), family.help.to_owned()]
     };
     let expected: Vec<_> = host_builder::guest_client::metrics::FAMILIES.iter().map(row).collect();
-    assert_eq!(table("### Monitoring"), expected);
+    assert_eq!(table(OPERATING, "## Monitor guests"), expected);
 }
 
 /// The types on the wire, in the order that is on the wire, as the sources have them.
@@ -172,18 +179,18 @@ fn the_protocol_is_documented_with_the_types_as_they_are() {
         }
     }
     assert!(expected.len() > 25, "{expected:?}");
-    let section = README.split_once("### The protocol").unwrap().1;
+    let section = PROTOCOL.split_once("\n## Types\n").unwrap().1;
     let ours = section.split_once("```rust\n").unwrap().1.split_once("\n```").unwrap().0;
     let mut ours: Vec<_> = ours.lines().collect();
     ours.sort_unstable();
     expected.sort_unstable();
     assert_eq!(ours, expected);
-    assert!(README.contains(&format!("version, little-endian: {}.", image::wire::VERSION)));
+    assert!(PROTOCOL.contains(&format!("version, little-endian: {}.", image::wire::VERSION)));
 }
 
 #[test]
 fn every_option_of_build_initrd_is_documented() {
-    let cells: String = table("## Building an image").into_iter().map(|row| row[0].clone() + " ").collect();
+    let cells: String = table(BUILDING, "## Build").into_iter().map(|row| row[0].clone() + " ").collect();
     let documented: BTreeSet<_> = cells
         .split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'))
         .filter(|word| word.starts_with("--"))
@@ -198,12 +205,12 @@ fn every_option_of_build_initrd_is_documented() {
 
 #[test]
 fn every_command_in_the_help_is_explained() {
+    let text: String = pages().into_iter().map(|(_, text)| text).collect();
     for command in Cli::command().get_subcommands() {
+        let name = command.get_name();
         assert!(
-            README.contains(&format!("`{}", command.get_name()))
-                || README.contains(&format!("host-builder {}", command.get_name())),
-            "{}",
-            command.get_name()
+            text.contains(&format!("`{name}")) || text.contains(&format!("host-builder {name}")),
+            "{name}"
         );
         assert!(command.get_about().is_some(), "{} has no help", command.get_name());
         for option in command.get_arguments() {
@@ -219,7 +226,7 @@ fn the_table_of_vulnerabilities_is_that_of_the_tests() {
     let rows: Vec<_> = TESTS.lines().filter_map(|line| line.strip_prefix("//! ")).collect();
     let rows: Vec<_> = rows.into_iter().filter(|row| row.starts_with("| CVE-")).collect();
     assert!(rows.len() > 8, "{rows:?}");
-    let ours: Vec<_> = README.lines().filter(|line| line.starts_with("| CVE-")).collect();
+    let ours: Vec<_> = SECURITY.lines().filter(|line| line.starts_with("| CVE-")).collect();
     assert_eq!(ours, rows);
 }
 
@@ -231,6 +238,92 @@ fn every_source_of_artifacts_is_documented_as_it_is() {
         .iter()
         .map(|row| vec![row.kind.to_string(), word(row.resumes), word(row.versions), word(row.network)])
         .collect();
-    let ours = table("### Pins").into_iter().map(|row| [&row[..1], &row[3..]].concat());
+    let ours = table(BUILDING, "### Add artifacts that are not packages")
+        .into_iter()
+        .map(|row| [&row[..1], &row[3..]].concat());
     assert_eq!(ours.collect::<Vec<_>>(), expected);
+}
+
+fn top() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+}
+
+fn markdown_in(directory: &Path) -> Vec<(PathBuf, String)> {
+    let mut paths: Vec<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
+    paths.sort();
+    paths.into_iter().map(|path| (path.clone(), fs::read_to_string(path).unwrap())).collect()
+}
+
+/// README.md and the other pages at the top, and all of docs/.
+fn pages() -> Vec<(PathBuf, String)> {
+    let (mut pages, docs) = (markdown_in(top()), markdown_in(&top().join("docs")));
+    assert!(pages.len() >= 4 && docs.len() >= 11, "{} and {}", pages.len(), docs.len());
+    pages.extend(docs);
+    pages
+}
+
+/// Lines of a page with whether each is in a fenced block, and the language of that block.
+fn fenced(page: &str) -> impl Iterator<Item = (&str, Option<&str>)> {
+    let mut language = None;
+    page.lines().filter_map(move |line| match (line.strip_prefix("```"), language) {
+        (Some(begin), None) => {
+            language = Some(begin);
+            None
+        }
+        (Some(_), Some(_)) => {
+            language = None;
+            None
+        }
+        (None, _) => Some((line, language)),
+    })
+}
+
+/// Targets of links, outside of code.
+fn links(page: &str) -> Vec<String> {
+    let prose = fenced(page).filter(|(_, language)| language.is_none());
+    // Every second part between backticks is code.
+    let prose = prose.map(|(line, _)| line.split('`').step_by(2).collect::<Vec<_>>().join("`"));
+    let prose = prose.collect::<Vec<_>>().join("\n");
+    let ends = prose.match_indices("](").map(|(at, mark)| &prose[at + mark.len()..]);
+    ends.map(|rest| rest.split_once(')').unwrap().0.to_owned()).collect()
+}
+
+/// What a link may name after `#`: headings as GitHub writes them, and anchors of HTML.
+fn anchors(page: &str) -> BTreeSet<String> {
+    let prose = fenced(page).filter(|(_, language)| language.is_none()).map(|(line, _)| line);
+    let mut anchors = BTreeSet::new();
+    for line in prose {
+        if line.starts_with('#') {
+            let heading = line.trim_start_matches('#').trim().to_lowercase().replace(' ', "-");
+            let kept = |c: &char| c.is_alphanumeric() || matches!(c, '-' | '_');
+            anchors.insert(heading.chars().filter(kept).collect());
+        }
+        let ids = line.split("<a id=\"").skip(1).map(|rest| rest.split_once('"').unwrap().0.to_owned());
+        anchors.extend(ids);
+    }
+    anchors
+}
+
+/// Whether a link on the page at `from` leads to a file, and to an anchor in it.
+fn leads_somewhere(from: &Path, target: &str) -> Result<(), String> {
+    if target.starts_with("https://") || target.starts_with("http://") {
+        return Ok(());
+    }
+    let problem = |what: &str| Err(format!("{}: {target}: {what}", from.display()));
+    let (file, anchor) = target.split_once('#').map_or((target, None), |(file, anchor)| (file, Some(anchor)));
+    let path = if file.is_empty() { from.to_owned() } else { from.parent().unwrap().join(file) };
+    let is_inside = path.components().fold(0_i32, |depth, part| match part {
+        Component::ParentDir => depth - 1,
+        _ => depth + 1,
+    }) > i32::try_from(top().components().count()).unwrap();
+    if !is_inside || !path.is_file() {
+        return problem("there is no such file");
+    }
+    match anchor {
+        Some(anchor) if !anchors(&fs::read_to_string(&path).unwrap()).contains(anchor) => {
+            problem("there is no such heading")
+        }
+        _ => Ok(()),
+    }
 }
