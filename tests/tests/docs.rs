@@ -1,7 +1,7 @@
 //! The documentation against the code: every key, finding, option and command that it names exists, and none is missing.
 //! Every link leads to a file and a heading.
 
-use clap::CommandFactory as _;
+use clap::{CommandFactory as _, Parser as _};
 use host_builder::cli::Cli;
 use image::config::{JSON_KEYS, KEYS};
 use image::status::finding::CODES;
@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
+const README: &str = include_str!("../../README.md");
 const BOOTING: &str = include_str!("../../docs/booting.md");
 const BUILDING: &str = include_str!("../../docs/building.md");
 const FINDINGS: &str = include_str!("../../docs/findings.md");
@@ -244,6 +245,66 @@ fn every_source_of_artifacts_is_documented_as_it_is() {
     assert_eq!(ours.collect::<Vec<_>>(), expected);
 }
 
+#[test]
+fn the_readme_is_short_and_has_the_quick_start() {
+    assert!(README.lines().count() <= 150, "{} lines", README.lines().count());
+    for command in ["\ncargo run --release -- build-initrd ", "\n./tests/run "] {
+        assert!(README.contains(command), "{command:?}");
+    }
+}
+
+#[test]
+fn every_page_is_linked_from_the_readme() {
+    let linked: BTreeSet<_> = links(README).into_iter().collect();
+    for (path, _) in pages() {
+        let name = path.strip_prefix(top()).unwrap().to_str().unwrap();
+        assert!(name == "README.md" || linked.contains(name), "{name}");
+    }
+}
+
+#[test]
+fn every_link_leads_to_a_file_and_a_heading() {
+    let mut problems = Vec::new();
+    let mut checked = 0;
+    for (path, text) in pages().into_iter().chain(templates()) {
+        for target in links(&text) {
+            checked += 1;
+            problems.extend(leads_somewhere(&path, &target).err());
+        }
+    }
+    assert!(problems.is_empty() && checked > 50, "{checked} links\n{}", problems.join("\n"));
+}
+
+/// A line with the comment `# not run here` is not checked.
+#[test]
+fn every_command_in_a_block_of_sh_parses() {
+    let mut checked = 0;
+    let mut problems = Vec::new();
+    for (path, text) in pages().into_iter().chain(templates()) {
+        for line in commands(&text) {
+            // A target is checked when it is parsed; other placeholders are names as good as any.
+            let words = words(&line.replace(" TARGET", " vsock:5"));
+            checked += 1;
+            if let Err(error) = Cli::try_parse_from(&words) {
+                problems.push(format!("{}: {line}\n{error}", path.display()));
+            }
+        }
+    }
+    assert!(problems.is_empty() && checked > 50, "{checked} commands\n{}", problems.join("\n"));
+}
+
+#[test]
+fn links_headings_and_commands_are_found_in_markdown() {
+    let page = "# A `b`, c\n[x](y.md#z) `[no](no)`\n```sh\n[no](no)\nhost-builder a 'b c' \\\n    d > e   # f\n$ no\n```\n";
+    assert_eq!(links(page), ["y.md#z"]);
+    assert!(
+        anchors("## Monitor: a_b, `--c` d\n<a id=\"no-gpu\"></a>")
+            .is_superset(&["monitor-a_b---c-d", "no-gpu"].map(str::to_owned).into())
+    );
+    assert_eq!(commands(page), ["host-builder a 'b c' d"]);
+    assert_eq!(words("host-builder a 'b c' \"$(x y)\" *"), ["host-builder", "a", "b c", "$(x y)", "*"]);
+}
+
 fn top() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
@@ -261,6 +322,10 @@ fn pages() -> Vec<(PathBuf, String)> {
     assert!(pages.len() >= 4 && docs.len() >= 11, "{} and {}", pages.len(), docs.len());
     pages.extend(docs);
     pages
+}
+
+fn templates() -> Vec<(PathBuf, String)> {
+    markdown_in(&top().join(".github/ISSUE_TEMPLATE"))
 }
 
 /// Lines of a page with whether each is in a fenced block, and the language of that block.
@@ -326,4 +391,46 @@ fn leads_somewhere(from: &Path, target: &str) -> Result<(), String> {
         }
         _ => Ok(()),
     }
+}
+
+/// Command lines of host-builder in blocks of sh, each on one line, without comments, pipes and redirections.
+fn commands(page: &str) -> Vec<String> {
+    let block = fenced(page).filter(|(_, language)| *language == Some("sh")).map(|(line, _)| line);
+    let block = block.collect::<Vec<_>>().join("\n");
+    let mut commands = Vec::new();
+    for line in block.replace("\\\n", " ").lines() {
+        let (line, comment) = line.split_once(" #").unwrap_or((line, ""));
+        if comment.trim() == "not run here" {
+            continue;
+        }
+        let line = line.strip_prefix("sudo ").unwrap_or(line);
+        let line = line
+            .strip_prefix("cargo run --release -- ")
+            .map_or(line.to_owned(), |rest| format!("host-builder {rest}"));
+        if !line.starts_with("host-builder ") {
+            continue;
+        }
+        let ends = [" | ", " > ", " && ", " &"];
+        let end = ends.iter().filter_map(|mark| line.find(mark)).min().unwrap_or(line.len());
+        commands.push(line[..end].split_whitespace().collect::<Vec<_>>().join(" "));
+    }
+    commands
+}
+
+/// Words of a command line, as a shell without expansions has them.
+fn words(line: &str) -> Vec<String> {
+    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
+    for c in line.chars() {
+        match (c, quote) {
+            (c, Some(mark)) if c == mark => quote = None,
+            ('\'' | '"', None) => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            (' ', None) => words.extend(word.take()),
+            (c, _) => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    words
 }
