@@ -56,7 +56,7 @@ impl Plan {
     }
 
     /// Carries the payload in another way than as plain files. `image` is the EROFS image of it.
-    pub fn carry(&mut self, payload: Payload, image: &Path) {
+    fn carry(&mut self, payload: Payload, image: &Path) {
         if let Payload::Image { path, erofs } = &payload {
             let kind = Kind::File { size: erofs.size, sha256: erofs.sha256.clone() };
             self.contents.insert(path.clone(), Content::File(image.to_owned()));
@@ -81,6 +81,32 @@ impl Plan {
         self.manifest
             .files
             .retain(|file| file.kind != Kind::Directory || needed.contains(Path::new(&file.path)));
+    }
+}
+
+/// A plan whose driver files have no place yet: everything is listed as a plain file.
+pub struct Draft(Plan);
+
+impl Draft {
+    /// The files so far.
+    pub fn manifest(&self) -> &Manifest {
+        &self.0.manifest
+    }
+
+    /// The content of a file.
+    pub fn open(&self, path: &str) -> Result<Box<dyn Read + '_>> {
+        self.0.open(path)
+    }
+
+    /// The driver's files as plain files of the initrd.
+    pub fn with_files(self) -> Plan {
+        self.0
+    }
+
+    /// The driver's files in an EROFS image: in the initrd, or on a disk.
+    pub fn with_image(mut self, payload: Payload, image: &Path) -> Plan {
+        self.0.carry(payload, image);
+        self.0
     }
 }
 
@@ -113,8 +139,8 @@ pub struct Inputs<'a> {
 /// Directories that the guest mounts something on.
 const MOUNT_POINTS: &[&str] = &["/dev", "/proc", "/run", "/sys", "/tmp"];
 
-/// Makes and checks the plan.
-pub fn plan(inputs: &Inputs) -> Result<Plan> {
+/// Makes and checks the plan, but for the way that the driver's files are carried.
+pub fn draft(inputs: &Inputs) -> Result<Draft> {
     let mut builder = Builder::default();
     builder.bytes(layout::INIT, inputs.guest_init.to_vec(), 0o755, crate::NAME, "PID 1");
     for directory in MOUNT_POINTS {
@@ -148,7 +174,7 @@ pub fn plan(inputs: &Inputs) -> Result<Plan> {
         files: builder.files.into_values().collect(),
     };
     let Selection { needs, notes, .. } = inputs.selected;
-    Ok(Plan { manifest, contents: builder.contents, needs: needs.clone(), notes: notes.clone() })
+    Ok(Draft(Plan { manifest, contents: builder.contents, needs: needs.clone(), notes: notes.clone() }))
 }
 
 fn add_modules(builder: &mut Builder, inputs: &Inputs) -> Result<Vec<PlanModule>> {

@@ -22,7 +22,7 @@ pub mod verify;
 
 pub use self::boot::options::Boot;
 pub use self::build_initrd::options::{BuildInitrd, DEFAULT_PAYLOAD_OUTPUT};
-pub use self::build_modules::options::{BuildModules, Toolchain};
+pub use self::build_modules::options::BuildModules;
 pub use self::cat::Cat;
 pub use self::diff::Diff;
 pub use self::doctor::Doctor;

@@ -5,6 +5,7 @@ pub mod digest;
 pub mod error;
 pub mod files;
 pub mod interrupt;
+pub mod parallel;
 pub mod plain;
 pub(crate) mod progress;
 pub mod space;

@@ -34,12 +34,12 @@ pub use self::tree::{Left, Remark, Tree};
 pub use self::walk::{Content, Place};
 
 use crate::common::error::{Doing, Error, Result};
+use crate::common::parallel;
 use cpio::Entry;
 use detect::{Located, Locator};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
 use walk::{Bounds, unpack, words};
 
 /// A file with that many segments is none that a tool made.
@@ -154,10 +154,7 @@ impl Archive {
         &self,
         work: impl Fn(&Located, usize) -> Result<(Segment, T)> + Sync,
     ) -> Result<Vec<(Segment, T)>> {
-        let results = Mutex::new(Vec::new());
-        let put = |index: usize, result| {
-            results.lock().unwrap_or_else(PoisonError::into_inner).push((index, result));
-        };
+        let mut results = Vec::new();
         let mut locator = Locator::new(self);
         let mut known = Vec::new();
         let mut count = 0;
@@ -182,24 +179,15 @@ impl Archive {
             let result = work(&located, index);
             let end = result.as_ref().map(|(segment, _)| segment.offset + segment.size);
             let end = end.map_err(|_| ());
-            put(index, result);
+            results.push((index, result));
             match end {
                 Ok(end) => locator.position = end,
                 Err(()) => break,
             }
         }
-        let next = AtomicUsize::new(0);
-        let run = || {
-            while let Some((index, located)) = known.get(next.fetch_add(1, Ordering::Relaxed)) {
-                put(*index, work(located, *index));
-            }
-        };
-        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(known.len());
-        std::thread::scope(|scope| {
-            (1..threads).for_each(|_| drop(scope.spawn(run)));
-            run();
-        });
-        let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+        // Their own errors count after those of segments before them, so none ends this.
+        let finish = |(index, located): &(usize, Located)| Ok((*index, work(located, *index)));
+        results.extend(parallel::map(&known, parallel::processors(), finish)?);
         results.sort_by_key(|(index, _)| *index);
         let done: Vec<_> = results.into_iter().map(|(_, result)| result).collect::<Result<_>>()?;
         fault.map_or_else(|| self.some(done), Err)

@@ -5,13 +5,13 @@ use crate::artifacts::cache::Cache;
 use crate::artifacts::tree::{Tree, read_json, write_json};
 use crate::artifacts::unpack::decompressor;
 use crate::common::error::{Doing, Error, Result};
+use crate::common::parallel;
 use crate::common::plain;
 use image::elf::{Modinfo, modinfo, parse_modinfo};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Changes whenever the index of a kernel does, so that no old one is taken.
 const RECIPE: &str = "3";
@@ -174,28 +174,13 @@ impl Index {
 }
 
 fn read_all(dir: &Path, paths: &[String]) -> Result<Vec<Module>> {
-    let next = AtomicUsize::new(0);
-    let work = || -> Result<Vec<(usize, (Module, Symbols))>> {
-        let mut modules = Vec::new();
-        loop {
-            let at = next.fetch_add(1, Ordering::Relaxed);
-            let Some(path) = paths.get(at) else { return Ok(modules) };
-            let file = dir.join(path);
-            let bytes = content(&file)?;
-            let symbols = Symbols::of(&bytes).map_err(|error| no_module(&file, error))?;
-            modules.push((at, (parse(&bytes, &file, path)?, symbols)));
-        }
+    let read = |path: &String| {
+        let file = dir.join(path);
+        let bytes = content(&file)?;
+        let symbols = Symbols::of(&bytes).map_err(|error| no_module(&file, error))?;
+        Ok((parse(&bytes, &file, path)?, symbols))
     };
-    let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get).min(8);
-    let mut modules = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().try_fold(Vec::new(), |mut all, worker| -> Result<_> {
-            all.extend(worker.join().expect("workers do not panic")?);
-            Ok(all)
-        })
-    })?;
-    modules.sort_by_key(|(at, _)| *at);
-    let mut modules: Vec<_> = modules.into_iter().map(|(_, module)| module).collect();
+    let mut modules = parallel::map(paths, parallel::processors(), read)?;
     sort_dependencies(&mut modules);
     Ok(modules.into_iter().map(|(module, _)| module).collect())
 }

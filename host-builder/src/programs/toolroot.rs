@@ -6,6 +6,7 @@ use crate::artifacts::compare::differences;
 use crate::artifacts::tree::Altered;
 use crate::artifacts::unpack::Unpacker;
 use crate::common::error::{Doing, Error, Result};
+use crate::common::parallel;
 use crate::common::ui::{Ui, Unit};
 use crate::pins::lock::{Artifact, Lock, Set};
 use std::collections::BTreeMap;
@@ -13,7 +14,6 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// `$1` is the root, then pairs of SOURCE TARGET until `--`, then the program. /dev is the machine's: with an empty
 /// one, `> /dev/null` makes a file and NVIDIA's configuration tests misread every probe.
@@ -118,18 +118,10 @@ fn make(
         symlink(format!("usr/{dir}"), root.join(dir)).doing("linking", &root.join(dir))?;
     }
     let bar = ui.bar(&format!("unpacking {} packages", packages.len()), packages.len() as u64, Unit::Count);
-    let next = AtomicUsize::new(0);
-    let work = || -> Result<()> {
-        while let Some(artifact) = packages.get(next.fetch_add(1, Ordering::Relaxed)) {
-            Unpacker::new(root).bound(artifact.bound()).deb(&cache.verified_blob(&artifact.sha256)?)?;
-            bar.inc(1);
-        }
+    parallel::map(packages, parallel::processors(), |artifact| {
+        Unpacker::new(root).bound(artifact.bound()).deb(&cache.verified_blob(&artifact.sha256)?)?;
+        bar.inc(1);
         Ok(())
-    };
-    let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get).min(8);
-    std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().try_for_each(|worker| worker.join().expect("workers do not panic"))
     })?;
     drop(bar);
     for (link, target) in links {

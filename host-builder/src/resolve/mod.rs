@@ -13,6 +13,7 @@ pub use self::headers::with_headers;
 use crate::common::error::{Error, Result};
 use crate::pins::lock::{Artifact, Digest, Kind, Lock, Set, upstream};
 use crate::pins::profile::{Firmware, Profile, Values};
+use crate::programs::toolroot::Toolroot;
 use sources::apt::{Apt, Packages, Scope};
 use sources::file::File;
 use sources::host::Host;
@@ -20,6 +21,7 @@ use sources::http::Http;
 use sources::redist::Redist;
 use sources::{Access, Source, Wanted};
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::thread::ScopedJoinHandle;
 
 const IMAGE_PREFIX: &str = "linux-image-";
@@ -228,4 +230,33 @@ fn check_version(artifact: &Artifact, driver: &str) -> Result<()> {
     }
     Err(Error::new(format!("package {} has version {found}, the profile is for driver {driver}", artifact.name))
         .hint("the archive has moved to another driver: choose it with `pins update --driver VERSION`, or set `driver` in a profile of your own"))
+}
+/// The lock at `path`, or what the profile resolves to where there is none or another one is asked for.
+pub fn lock_of(path: &Path, update: bool, profile: &Profile, text: &str, access: Access) -> Result<Lock> {
+    let present = Lock::read(path);
+    if update {
+        // One that cannot be read is replaced.
+        let choice = choose(profile, None, None, present.ok().flatten().as_ref(), access)?;
+        return resolve(profile, text, &choice, access);
+    }
+    let Some(lock) = present? else {
+        return resolve(profile, text, &Choice::of(profile), access);
+    };
+    lock.check_profile(&profile.name, text, path)?;
+    if lock.driver != profile.driver {
+        access.ui.line(format!(
+            "driver {}, as {} says (the profile says {})",
+            lock.driver,
+            path.display(),
+            profile.driver
+        ));
+    }
+    Ok(lock)
+}
+
+/// The unpacked toolroot of a lock; the modules' source is fetched, too.
+pub fn toolroot_of(profile: &Profile, lock: &Lock, access: Access) -> Result<Toolroot> {
+    fetch(profile, lock, &[Set::Toolroot, Set::ModuleSource], access)?;
+    let links = profile.toolroot.as_ref().map(|toolroot| toolroot.links.clone()).unwrap_or_default();
+    Toolroot::of(access.cache, lock, Set::Toolroot, &links, access.ui)
 }

@@ -4,7 +4,7 @@
 use super::verity;
 use crate::artifacts::cache::Cache;
 use crate::artifacts::tree::{read_json, write_json};
-use crate::build::plan::Plan;
+use crate::build::plan::Draft;
 use crate::common::digest::{HashingReader, sha256, sha256_file};
 use crate::common::error::{Doing, Error, Result};
 use crate::common::files::Staged;
@@ -96,22 +96,22 @@ struct About {
     verity: Verity,
 }
 
-/// The image of a plan's payload. The toolroot is asked for only to make it.
+/// The image of the driver's files in a plan. The toolroot is asked for only to make it.
 pub fn make(
     cache: &Cache,
-    plan: &Plan,
+    draft: &Draft,
     compression: Compression,
     toolroot: impl FnOnce() -> Result<Toolroot>,
     ui: &Ui,
 ) -> Result<Image> {
-    let files: Vec<&Entry> = plan.manifest.files.iter().filter(|file| file.payload).collect();
+    let files: Vec<&Entry> = draft.manifest().files.iter().filter(|file| file.payload).collect();
     let key = key(&files, compression);
     let dir = cache.derived("payloads", &key, |out| {
         let toolroot = toolroot()?;
         ui.line(format!("making the driver's image ({}, {} files) …", compression.name(), files.len()));
         let work = cache.scratch()?;
         let tree = work.path().join("tree");
-        lay_out(plan, &files, &tree)?;
+        lay_out(draft, &files, &tree)?;
         let uuid = uuid(&key);
         run(&toolroot, work.path(), compression, &uuid)?;
         let image = out.join(IMAGE);
@@ -142,7 +142,7 @@ fn uuid(key: &str) -> String {
 }
 
 /// Copies the files to where mkfs.erofs reads them, each byte checked against the manifest.
-fn lay_out(plan: &Plan, files: &[&Entry], tree: &Path) -> Result<()> {
+fn lay_out(draft: &Draft, files: &[&Entry], tree: &Path) -> Result<()> {
     for file in files {
         let path = tree.join(file.path.trim_start_matches('/'));
         let parent = path.parent().unwrap_or(tree);
@@ -150,7 +150,7 @@ fn lay_out(plan: &Plan, files: &[&Entry], tree: &Path) -> Result<()> {
         match &file.kind {
             Kind::Directory => fs::create_dir_all(&path).doing("creating", &path)?,
             Kind::Link { target } => symlink(target, &path).doing("linking", &path)?,
-            Kind::File { sha256, .. } => copy(plan, &path, file, sha256)?,
+            Kind::File { sha256, .. } => copy(draft, &path, file, sha256)?,
         }
     }
     // Directories as they would be in the archive, whatever the caller's umask.
@@ -163,9 +163,9 @@ fn lay_out(plan: &Plan, files: &[&Entry], tree: &Path) -> Result<()> {
     Ok(())
 }
 
-fn copy(plan: &Plan, path: &Path, file: &Entry, expected: &str) -> Result<()> {
+fn copy(draft: &Draft, path: &Path, file: &Entry, expected: &str) -> Result<()> {
     let mut out = File::create(path).doing("creating", path)?;
-    let mut reader = HashingReader::new(plan.open(&file.path)?);
+    let mut reader = HashingReader::new(draft.open(&file.path)?);
     io::copy(&mut reader, &mut out).doing("copying to", path)?;
     let found = reader.hasher.hex();
     if found != expected {

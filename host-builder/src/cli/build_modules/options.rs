@@ -1,9 +1,10 @@
 //! The command line of `build-modules`.
 
+use crate::build::modules::Toolchain;
 use crate::cli::{AccessArgs, DEFAULT_LOCK};
 use crate::kernel_modules::make::sign::Hash;
 use crate::pins::profile;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use std::path::PathBuf;
 
 pub(crate) const BUILD_MODULES_HELP: &str = "\
@@ -65,13 +66,4 @@ pub struct BuildModules {
     /// Print nothing but errors.
     #[arg(long, short)]
     pub quiet: bool,
-}
-
-/// Where compiler, make and binutils come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Toolchain {
-    /// The lock's packages.
-    Toolroot,
-    /// This machine; the compiler is $CC, else gcc.
-    Host,
 }

@@ -12,6 +12,7 @@ use crate::artifacts::tree::{Tree, read_json};
 use crate::common::digest::sha256;
 use crate::common::error::{Doing, Error, Result};
 use crate::common::files::write_atomically;
+use crate::common::parallel;
 use crate::common::ui::Unit;
 use crate::pins::artifact::MAX_UNPACKED;
 use crate::pins::lock::{Artifact, Digest, Kind, is_digest};
@@ -19,7 +20,6 @@ use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io::Write;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use ureq::Body;
 use ureq::http::StatusCode;
 
@@ -237,13 +237,13 @@ impl Source for Http<'_> {
         let total = artifacts.iter().map(|artifact| artifact.size).sum();
         let label = format!("downloading {} files", artifacts.len());
         let bar = self.access.ui.bar(&label, total, Unit::Bytes);
-        let result = parallel(artifacts, |artifact| self.get(artifact, &bar));
+        let result = parallel::map(artifacts, PARALLEL, |artifact| self.get(artifact, &bar));
         drop(bar);
         result.map(drop)
     }
 
     fn offers(&self, artifacts: &[&Artifact]) -> Result<Vec<Offer>> {
-        parallel(artifacts, |artifact| self.offer(artifact))
+        parallel::map(artifacts, PARALLEL, |artifact| self.offer(artifact))
     }
 }
 
@@ -252,34 +252,10 @@ impl Http<'_> {
     pub fn pin_all(&self, files: &[File]) -> Result<Vec<Artifact>> {
         let total = files.iter().filter_map(|file| file.size).sum();
         let bar = self.access.ui.bar(&format!("resolving {} files", files.len()), total, Unit::Bytes);
-        let result = parallel(files, |file| self.pin(file, &bar));
+        let result = parallel::map(files, PARALLEL, |file| self.pin(file, &bar));
         drop(bar);
         result
     }
-}
-
-/// Does something with each of a list, several at a time; results in order. What was begun is ended, the first error told.
-fn parallel<T: Sync, R: Send>(list: &[T], work: impl Fn(&T) -> Result<R> + Sync) -> Result<Vec<R>> {
-    let next = AtomicUsize::new(0);
-    let take = || {
-        let mut done = Vec::new();
-        loop {
-            let at = next.fetch_add(1, Ordering::Relaxed);
-            let Some(item) = list.get(at) else { return done };
-            let result = work(item);
-            if result.is_err() {
-                // Nothing more is begun.
-                next.store(list.len(), Ordering::Relaxed);
-            }
-            done.push((at, result));
-        }
-    };
-    let mut all: Vec<_> = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..PARALLEL.min(list.len())).map(|_| scope.spawn(take)).collect();
-        workers.into_iter().flat_map(|worker| worker.join().expect("workers do not panic")).collect()
-    });
-    all.sort_by_key(|(at, _)| *at);
-    all.into_iter().map(|(_, result)| result).collect()
 }
 
 /// The digest of a file in a list as sha256sum writes it: `HEX  NAME` or `HEX *NAME`, a path before the name or none.

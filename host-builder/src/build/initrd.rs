@@ -1,0 +1,245 @@
+//! The pipeline of an initrd: resolve → fetch → modules → select → plan → payload → pack → outputs.
+
+use super::outputs::Outputs;
+use super::pack::{Compression, Packed, Segments, compress};
+use super::payload::{self, Mode};
+use super::plan::{Draft, Inputs, Plan, draft};
+use super::select::{self, Absent};
+use crate::artifacts::cache::Cache;
+use crate::artifacts::tree::Tree;
+use crate::common::error::{Error, Result};
+use crate::kernel_modules::features::Features;
+use crate::kernel_modules::gpus::{self, Asked, Chosen};
+use crate::kernel_modules::index::{Index, content};
+use crate::kernel_modules::make::prebuilt;
+use crate::kernel_modules::make::{Built, build};
+use crate::pins::artifact::Artifact;
+use crate::pins::lock::Lock;
+use crate::pins::profile::Profile;
+use crate::pins::set::Set;
+use crate::programs::toolroot::Toolroot;
+use crate::resolve;
+use crate::resolve::sources::Access;
+use image::capability::Capability;
+use image::layout;
+use image::manifest::Payload;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What an initrd is to be made of, and how.
+pub struct InitrdRequest<'a> {
+    /// The profile, and its text.
+    pub profile: (&'a Profile, &'a str),
+    /// Whether the profile is resolved again although there is a lock.
+    pub update_lock: bool,
+    /// What containers may use.
+    pub capabilities: &'a BTreeSet<Capability>,
+    /// GPUs whose firmware is packed; none: all that the driver supports.
+    pub gpus: &'a [Asked],
+    /// How the driver's files are carried, and compressed where they are an image.
+    pub payload: (payload::Wanted, Option<payload::Compression>),
+    /// How the initrd is compressed.
+    pub compression: Compression,
+    /// Memory that guests will have, MiB.
+    pub guest_memory: Option<u32>,
+    /// The program that becomes PID 1.
+    pub guest_init: &'a [u8],
+    /// Where the files go. With `is_dry` only the lock is read.
+    pub outputs: Outputs<'a>,
+    /// Whether the plan is made and nothing is written.
+    pub is_dry: bool,
+}
+
+/// An initrd that was made, or planned.
+pub struct Made {
+    /// What is in it.
+    pub plan: Plan,
+    /// Its file; `None`: nothing was written.
+    pub packed: Option<Packed>,
+    /// Why the payload is carried as it is.
+    pub why: String,
+}
+
+/// Makes an initrd with all that belongs to it.
+///
+/// # Errors
+/// What is wrong with the inputs, or cannot be had; nothing is written then.
+pub fn make(request: &InitrdRequest, access: Access) -> Result<Made> {
+    let (profile, text) = request.profile;
+    let ui = access.ui;
+    profile.check_capabilities(request.capabilities)?;
+    let lock = ui.stage("resolve", || {
+        resolve::lock_of(request.outputs.lock, request.update_lock, profile, text, access)
+    })?;
+    let sets = Set::image(request.capabilities);
+    // All at once: what cannot be had is named together.
+    ui.stage("fetch", || resolve::fetch(profile, &lock, &sets, access))?;
+    let (built, Unpacked { kernel, index }) = std::thread::scope(|scope| {
+        let built = scope.spawn(|| ui.stage("build modules", || gpu_modules(profile, &lock, access)));
+        let unpacked = unpack(profile, &lock, &sets, access);
+        let built = built.join().expect("building modules does not panic");
+        Ok::<_, Error>((built?, unpacked?))
+    })?;
+    let build = Build { request, profile, lock: &lock, access };
+    let planned = ui.stage("plan", || build.plan(&kernel, &index, &built))?;
+    let Planned { plan, disk, why, segments } = planned;
+    let packed = match segments.filter(|_| !request.is_dry) {
+        None => None,
+        Some(segments) => {
+            let write = || request.outputs.write(&segments, disk.as_ref(), &kernel, &lock, access.cache);
+            Some(ui.stage("write", write)?)
+        }
+    };
+    Ok(Made { plan, packed, why })
+}
+
+/// What the steps of one build share.
+struct Build<'a> {
+    request: &'a InitrdRequest<'a>,
+    profile: &'a Profile,
+    lock: &'a Lock,
+    access: Access<'a>,
+}
+
+/// A plan with its payload in place.
+struct Planned {
+    plan: Plan,
+    /// The disk to write, when there is one.
+    disk: Option<payload::Image>,
+    /// Why the payload is carried so.
+    why: String,
+    /// Unless nothing will be written.
+    segments: Option<Segments>,
+}
+
+impl Build<'_> {
+    /// Selects what goes in, and plans it in the first mode that fits into the guest's memory.
+    fn plan(&self, kernel: &[Tree], index: &Index, built: &Built) -> Result<Planned> {
+        let Build { request, profile, lock, access } = *self;
+        let (cache, capabilities) = (access.cache, request.capabilities);
+        let whole = trees(cache, lock, &[Set::Driver])?;
+        let absent = if whole.is_empty() { Absent::IsAnError } else { Absent::IsNoted };
+        let native = [trees(cache, lock, &Set::userspace(capabilities))?, whole.clone()].concat();
+        let compat32 = [trees32(cache, lock, &Set::compat32(capabilities))?, whole].concat();
+        let selected = select::select(&native, &compat32, capabilities, &lock.driver, absent)?;
+        let gpus = chosen_gpus(request.gpus, built, lock)?;
+        self.fit(&Inputs {
+            profile,
+            lock,
+            capabilities,
+            kernel,
+            index,
+            built,
+            firmware: &trees(cache, lock, &[Set::Firmware, Set::Driver, Set::GpuModules])?,
+            selected: &selected,
+            more_modules: &[],
+            gpus: gpus.as_ref(),
+            guest_init: request.guest_init,
+        })
+    }
+
+    /// The plan in the first mode that fits into the guest's memory.
+    fn fit(&self, inputs: &Inputs) -> Result<Planned> {
+        let features = Features::of(inputs.kernel, inputs.index);
+        let (cache, ui) = (self.access.cache, self.access.ui);
+        let memory = self.request.guest_memory.map(|mib| u64::from(mib) << 20);
+        let tools = !self.lock.set(Set::Payload).is_empty();
+        let mut needs = Vec::new();
+        for (mode, why) in payload::candidates(self.request.payload.0, memory, &features, tools)? {
+            let more_modules = mode.modules(&features);
+            let draft = draft(&Inputs { more_modules: &more_modules, ..*inputs })?;
+            let (plan, disk) = self.carry(draft, mode, &features)?;
+            let segments = if self.request.is_dry && memory.is_none() {
+                None
+            } else {
+                Some(ui.stage("pack", || compress(&plan, self.request.compression, cache, ui))?)
+            };
+            let least =
+                segments.as_ref().map_or(0, |made| payload::minimum_memory(&plan.manifest, made.bytes()));
+            if memory.is_none_or(|memory| least <= memory) {
+                return Ok(Planned { plan, disk, why, segments });
+            }
+            needs.push(format!("{} MiB with --payload {mode}", least.div_ceil(1 << 20)));
+        }
+        let memory = self.request.guest_memory.unwrap_or_default();
+        Err(Error::new(format!("--guest-memory {memory}: such a guest needs at least {}", needs.join(", ")))
+            .hint(
+                "give guests more memory, choose --payload disk, or pack less: fewer --capabilities, --gpu",
+            ))
+    }
+
+    /// Puts the payload where the mode has it, which ends the plan. Returns the disk, if it is one.
+    fn carry(&self, draft: Draft, mode: Mode, features: &Features) -> Result<(Plan, Option<payload::Image>)> {
+        if mode == Mode::Files {
+            return Ok((draft.with_files(), None));
+        }
+        let compression = self.request.payload.1.unwrap_or_else(|| mode.compression(features));
+        let (cache, ui) = (self.access.cache, self.access.ui);
+        let toolroot = || {
+            resolve::fetch(self.profile, self.lock, &[Set::Payload], self.access)?;
+            Toolroot::of(cache, self.lock, Set::Payload, &BTreeMap::new(), ui)
+        };
+        let image = payload::make(cache, &draft, compression, toolroot, ui)?;
+        let erofs = image.erofs.clone();
+        if mode == Mode::Image {
+            let payload = Payload::Image { path: layout::PAYLOAD_IMAGE.into(), erofs };
+            return Ok((draft.with_image(payload, &image.path), None));
+        }
+        let payload = Payload::Disk { erofs, verity: image.verity.clone() };
+        Ok((draft.with_image(payload, &image.path), Some(image)))
+    }
+}
+
+/// What is prepared in parallel with the GPU's modules.
+struct Unpacked {
+    kernel: Vec<Tree>,
+    index: Index,
+}
+
+/// Unpacks these sets, which are in the cache, and indexes the kernel's modules.
+fn unpack(profile: &Profile, lock: &Lock, sets: &[Set], access: Access) -> Result<Unpacked> {
+    let Access { cache, ui, .. } = access;
+    let kernel = ui.stage("unpack", || {
+        trees(cache, lock, sets)?;
+        trees(cache, lock, &[Set::Kernel])
+    })?;
+    let of_kernel = || Index::of(cache, &kernel, &lock.kernel_release, &profile.kernel.builtin);
+    let index = ui.stage("index modules", of_kernel)?;
+    Ok(Unpacked { kernel, index })
+}
+
+/// Built from source, or as an artifact has them.
+fn gpu_modules(profile: &Profile, lock: &Lock, access: Access) -> Result<Built> {
+    let prebuilt = trees(access.cache, lock, &[Set::GpuModules])?;
+    if !prebuilt.is_empty() {
+        return prebuilt::built(access.cache, &prebuilt, &lock.kernel_release);
+    }
+    let toolroot = || resolve::toolroot_of(profile, lock, access);
+    build(access.cache, lock, &profile.modules, toolroot, access.ui)
+}
+
+fn trees(cache: &Cache, lock: &Lock, sets: &[Set]) -> Result<Vec<Tree>> {
+    lock.sets(sets).into_iter().map(|artifact| Tree::of(cache, artifact)).collect()
+}
+
+/// Packages of the same name and version as others: the manifest tells them apart as apt does.
+fn trees32(cache: &Cache, lock: &Lock, sets: &[Set]) -> Result<Vec<Tree>> {
+    let named = |artifact: &Artifact, tree: Tree| Tree {
+        origin: format!("{}:{} {}", artifact.name, artifact.arch, artifact.version),
+        ..tree
+    };
+    lock.sets(sets).into_iter().map(|artifact| Ok(named(artifact, Tree::of(cache, artifact)?))).collect()
+}
+
+/// The GPUs of `--gpu`, held against the module that will drive them.
+fn chosen_gpus(asked: &[Asked], built: &Built, lock: &Lock) -> Result<Option<Chosen>> {
+    if asked.is_empty() {
+        return Ok(None);
+    }
+    let module = built.modules.iter().find(|module| module.name == "nvidia");
+    let module = module.ok_or_else(|| {
+        Error::new("--gpu: there is no module nvidia, which lists the GPUs that the driver supports")
+            .hint("build without --gpu, which packs the firmware of all GPUs")
+    })?;
+    let chips = gpus::chips(&content(&built.dir.join(&module.path))?)?;
+    gpus::choose(asked, &chips, &lock.driver)
+}

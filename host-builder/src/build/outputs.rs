@@ -1,0 +1,117 @@
+//! The files that a build leaves: all of them or none, the initrd last.
+
+use super::pack::{Packed, Segments};
+use super::payload;
+use crate::artifacts::cache::Cache;
+use crate::artifacts::tree::Tree;
+use crate::common::error::{Doing, Error, Result};
+use crate::common::files::Staged;
+use crate::pins::lock::Lock;
+use std::io::Write;
+use std::path::Path;
+
+/// Where the files of a build go.
+#[derive(Debug, Clone, Copy)]
+pub struct Outputs<'a> {
+    /// The initrd.
+    pub initrd: &'a Path,
+    /// The kernel image.
+    pub kernel: &'a Path,
+    /// The driver's disk, where there is one.
+    pub payload: &'a Path,
+    /// The lock; it stays as it is where it says the same.
+    pub lock: &'a Path,
+}
+
+impl Outputs<'_> {
+    /// Writes everything, and then makes it appear together: an initrd is of no use next to another kernel or disk.
+    ///
+    /// # Errors
+    /// What could not be read or written; then every old file is still there.
+    pub fn write(
+        &self,
+        segments: &Segments,
+        disk: Option<&payload::Image>,
+        kernel: &[Tree],
+        lock: &Lock,
+        cache: &Cache,
+    ) -> Result<Packed> {
+        let (initrd, others) = std::thread::scope(|scope| {
+            let others = scope.spawn(|| self.others(disk, kernel, lock));
+            let initrd = segments.write(self.initrd, cache);
+            (initrd, others.join().expect("writing does not panic"))
+        });
+        let ((initrd, packed), others) = (initrd?, others?);
+        appear(initrd, others)?;
+        Ok(packed)
+    }
+
+    /// The outputs besides the initrd, those that are not there already.
+    fn others(&self, disk: Option<&payload::Image>, kernel: &[Tree], lock: &Lock) -> Result<Vec<Staged>> {
+        let mut staged = Vec::new();
+        if let Some(disk) = disk {
+            staged.push(disk.stage(self.payload)?);
+        }
+        let image = kernel_image(kernel, &lock.kernel_release)?;
+        if !std::fs::read(self.kernel).is_ok_and(|present| present == image) {
+            let write = |file: &mut std::fs::File| file.write_all(&image).doing("writing", self.kernel);
+            staged.push(Staged::new(self.kernel, 0o644, write)?);
+        }
+        if Lock::read(self.lock).ok().flatten().as_ref() != Some(lock) {
+            staged.push(lock.stage(self.lock)?);
+        }
+        Ok(staged)
+    }
+}
+
+/// The initrd last: where something fails in between, the old one is there, which refuses another disk, and no new one beside an old disk.
+fn appear(initrd: Staged, others: Vec<Staged>) -> Result<()> {
+    others.into_iter().chain([initrd]).try_for_each(Staged::commit)
+}
+
+/// The kernel image: where Debian has it, or the one file that is called so.
+fn kernel_image(trees: &[Tree], release: &str) -> Result<Vec<u8>> {
+    let installed = format!("boot/vmlinuz-{release}");
+    let named = |path: &str| {
+        let file = path.rsplit('/').next().unwrap_or(path);
+        ["vmlinux", "vmlinuz", "bzImage"].iter().any(|name| file.starts_with(name))
+    };
+    let files = || trees.iter().flat_map(|tree| tree.files.iter().map(move |file| (tree, file)));
+    let mut images = files().filter(|(_, file)| file.path == installed);
+    let mut others = files().filter(|(_, file)| named(&file.path));
+    match (images.next(), others.next(), others.next()) {
+        (Some((tree, file)), _, _) | (None, Some((tree, file)), None) => tree.read(file),
+        (None, first, _) => {
+            let found = if first.is_some() { "several images" } else { "none" };
+            let origins: Vec<_> = trees.iter().map(|tree| tree.origin.as_str()).collect();
+            Err(Error::new(format!("{}: expected {installed} or one kernel image, found {found}", origins.join(", ")))
+                .hint("name the artifact with the image in the profile: sets = [\"kernel\"], a file called vmlinux…, vmlinuz… or bzImage…"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn a_failure_leaves_no_new_initrd_beside_an_old_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::write(at("initrd"), "old").unwrap();
+        let staged = |name: &str| {
+            let path = at(name);
+            Staged::new(&path, 0o644, |file| file.write_all(b"new").doing("writing", &path)).unwrap()
+        };
+        let (initrd, disk) = (staged("initrd"), staged("disk"));
+        // Somebody makes a directory where the disk is to appear.
+        fs::create_dir(at("disk")).unwrap();
+        assert!(appear(initrd, vec![disk]).is_err());
+        assert_eq!(fs::read_to_string(at("initrd")).unwrap(), "old");
+        fs::remove_dir(at("disk")).unwrap();
+        appear(staged("initrd"), vec![staged("disk")]).unwrap();
+        assert_eq!(fs::read_to_string(at("initrd")).unwrap(), "new");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+}
