@@ -434,3 +434,49 @@ fn words(line: &str) -> Vec<String> {
     words.extend(word);
     words
 }
+
+/// The rooms of the architecture are the folders and files that there are, and every place of the two flows is there.
+#[test]
+fn the_architecture_names_the_rooms_that_are_there() {
+    let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    let text = fs::read_to_string(root.join("docs/architecture.md")).unwrap();
+    for krate in ["guest-init", "host-builder"] {
+        let src = root.join(krate).join("src");
+        let (_, section) = text.split_once(&format!("| {krate}/src | content |\n|---|---|\n")).unwrap();
+        let rows = section.lines().take_while(|line| line.starts_with('|'));
+        let named: BTreeSet<String> =
+            rows.map(|row| row.split('`').nth(1).unwrap().trim_end_matches('/').to_owned()).collect();
+        let entries =
+            fs::read_dir(&src).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let there: BTreeSet<String> = entries.map(|name| name.trim_end_matches(".rs").to_owned()).collect();
+        let ours: BTreeSet<String> = there
+            .into_iter()
+            .filter(|name| !["main", "lib", "own_process"].contains(&name.as_str()))
+            .collect();
+        assert_eq!(named, ours, "{krate}");
+    }
+    let mut krate = "";
+    let mut checked = 0;
+    for line in text.lines() {
+        match line.trim() {
+            "host-builder" => krate = "host-builder",
+            "guest-init" => krate = "guest-init",
+            _ => {}
+        }
+        let Some(place) = line.trim().trim_start_matches(['├', '└', '─', '►', ' ']).split_whitespace().next()
+        else {
+            continue;
+        };
+        let place = place.trim_end_matches(',');
+        if !line.starts_with("   ") || !place.contains('/') || !place.is_ascii() {
+            continue;
+        }
+        let path = match place.strip_prefix("image/") {
+            Some(rest) => root.join("image/src").join(rest),
+            None => root.join(krate).join("src").join(place),
+        };
+        assert!(path.is_dir() || path.with_extension("rs").is_file(), "{line}");
+        checked += 1;
+    }
+    assert!(checked > 20, "{checked}");
+}
