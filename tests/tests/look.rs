@@ -182,6 +182,11 @@ fn our_image_is_listed_as_cpio_lists_it_and_good() {
     assert!(compared && !text.contains("UNCHECKED"), "{text}");
     let digest = |digest: &str| host_builder(&["verify", "--sha256", digest], &built.initrd).status.code();
     assert_eq!((digest(built.sha256()), digest(&"0".repeat(64))), (Some(0), Some(1)));
+    let dir = tempfile::tempdir().unwrap();
+    let picture = dir.path().join("initrd.svg");
+    assert!(host_builder(&["inspect", "--plot", picture.to_str().unwrap()], &built.initrd).status.success());
+    let picture = fs::read_to_string(picture).unwrap();
+    assert!(picture.starts_with("<svg ") && picture.contains("gsp_ga10x.bin"), "{picture}");
     let report = json(&["inspect", "--json"], &built.initrd);
     assert_eq!(
         (&report["driver"], &report["kernel_releases"][0]),

@@ -3,6 +3,7 @@
 use super::error::{Doing, Result};
 use super::interrupt::Guard;
 use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// A directory with a temporary name.
@@ -69,11 +70,15 @@ pub fn write_atomically(path: &Path, mode: u32, fill: impl FnOnce(&mut File) -> 
     Staged::new(path, mode, fill)?.commit()
 }
 
+/// Writes a text that appears whole or not at all.
+pub fn write_text(path: &Path, text: &str) -> Result<()> {
+    write_atomically(path, 0o644, |file| file.write_all(text.as_bytes()).doing("writing", path))
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::error::Error;
     use super::*;
-    use std::io::Write;
 
     #[test]
     fn an_output_appears_whole_or_not_at_all() {

@@ -7,6 +7,7 @@ pub mod files;
 pub mod interrupt;
 pub mod parallel;
 pub mod plain;
+pub mod plot;
 pub(crate) mod progress;
 pub mod space;
 pub mod terminal;

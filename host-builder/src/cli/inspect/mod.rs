@@ -8,11 +8,13 @@ mod text;
 pub use self::modules::releases;
 use super::list::{files, names, warn};
 use crate::common::error::Result;
-use crate::common::ui::{print_as_json, print_bytes, print_wrapped};
+use crate::common::files::write_text;
+use crate::common::plot::{self, Bar, Tone};
+use crate::common::ui::{megabytes, print_as_json, print_bytes, print_wrapped};
 use crate::initramfs::manifest::is_manifest;
 use crate::initramfs::{Archive, Want, absolute};
 use clap::Args;
-use report::Report;
+use report::{LARGEST, Report};
 use serde::Serialize;
 use std::io::IsTerminal;
 use std::path::Path;
@@ -23,6 +25,7 @@ pub(crate) const INSPECT_HELP: &str = "\
 Examples:
   host-builder inspect out/initrd.img
   host-builder inspect --files /boot/initrd.img
+  host-builder inspect out/initrd.img --plot initrd.svg
   host-builder inspect --ld-cache root/etc/ld.so.cache
 
 Exit codes: 0 shown, 2 no such file, or neither an initramfs nor a cache.";
@@ -36,6 +39,9 @@ pub struct Inspect {
     /// Print every entry too, in order.
     #[arg(long, requires = "image")]
     pub files: bool,
+    /// Draw what fills the image as an SVG picture, too: by origin, and the largest files.
+    #[arg(long, value_name = "FILE.svg", requires = "image")]
+    pub plot: Option<PathBuf>,
     /// Loader cache (`ld.so.cache`) to print instead.
     #[arg(long, value_name = "FILE", conflicts_with = "image")]
     pub ld_cache: Option<PathBuf>,
@@ -70,6 +76,9 @@ fn initramfs(args: &Inspect, path: &Path) -> Result<()> {
     let contents = archive.read(&Want { digests: false, keep: &keep })?;
     let tree = contents.tree();
     let report = Report::of(&contents, &tree, path, archive.size())?;
+    if let Some(picture) = &args.plot {
+        write_text(picture, &plot(&report)?)?;
+    }
     if args.json {
         print_as_json(&WithFiles { report, files: files(&contents, &tree) });
         return Ok(());
@@ -81,4 +90,23 @@ fn initramfs(args: &Inspect, path: &Path) -> Result<()> {
         print_bytes(&names(&contents, std::io::stdout().is_terminal()));
     }
     Ok(())
+}
+
+/// What fills an image: the bytes by origin or directory, then the largest files.
+#[allow(clippy::cast_precision_loss, reason = "a picture has no single bytes")]
+fn plot(report: &Report) -> Result<String> {
+    let bar = |label: &str, bytes: u64, tone: Tone| Bar {
+        label: label.to_owned(),
+        range: (0.0, bytes as f64 / 1e6),
+        tone,
+        note: megabytes(bytes),
+    };
+    let origins = report.sizes.iter().map(|size| bar(&size.of, size.bytes, Tone::Neutral));
+    // Of a path its end says most.
+    let file = |path: &str| path.rsplit('/').next().unwrap_or(path).to_owned();
+    let files =
+        report.largest.iter().map(|(path, bytes)| bar(&format!("  {}", file(path)), *bytes, Tone::Good));
+    let bars: Vec<_> = origins.take(LARGEST).chain(files).collect();
+    let title = format!("{}: {} unpacked", report.image, megabytes(report.unpacked_bytes));
+    plot::svg(&title, "MB", &bars)
 }

@@ -40,6 +40,9 @@ pub struct Report {
     /// Files and bytes: by origin in an image of ours, by directory in another.
     pub sizes: Vec<Size>,
     pub segments: Vec<Segment>,
+    /// The largest files with their bytes, for a picture.
+    #[serde(skip)]
+    pub largest: Vec<(String, u64)>,
 }
 
 /// A part of an image.
@@ -49,6 +52,9 @@ pub struct Size {
     pub files: usize,
     pub bytes: u64,
 }
+
+/// Files that a picture shows.
+pub const LARGEST: usize = 25;
 
 /// Files that only one tool makes, and the words for it. `{}` is the file's first line.
 const TOLD_BY: &[(&str, &str)] = &[
@@ -94,13 +100,18 @@ impl Report {
             driver_files: BTreeMap::new(),
             sizes: Vec::new(),
             segments: contents.segments.clone(),
+            largest: Vec::new(),
         };
         if let Some((manifest, _)) = manifest(whole, path)? {
             report.modules = modules::planned(&manifest, &read);
+            report.largest = largest(manifest.files.iter().map(|file| (file.path.clone(), file.size())));
             report.take(manifest);
         } else {
             report.modules = modules::found(&read);
             report.sizes = by_directory(tree);
+            let files = tree.iter().filter(|(_, left)| left.kind() == kind::FILE);
+            report.largest =
+                largest(files.map(|(path, left)| (String::from_utf8_lossy(path).into_owned(), left.bytes())));
         }
         Ok(report)
     }
@@ -187,6 +198,14 @@ fn by_directory(tree: &BTreeMap<Vec<u8>, Left>) -> Vec<Size> {
         (directory.join("/") + "/", left.bytes())
     });
     sizes(files)
+}
+
+/// The largest files, the largest first.
+fn largest(files: impl Iterator<Item = (String, u64)>) -> Vec<(String, u64)> {
+    let mut files: Vec<_> = files.filter(|(_, bytes)| *bytes > 0).collect();
+    files.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+    files.truncate(LARGEST);
+    files
 }
 
 /// The largest first.

@@ -9,7 +9,8 @@ mod watch;
 
 use crate::cli::Status as Arguments;
 use crate::common::clean::clean_json;
-use crate::common::error::Result;
+use crate::common::error::{Error, Result};
+use crate::common::files::write_text;
 use crate::common::interrupt;
 use crate::common::terminal::Look;
 use crate::common::ui::print_painted;
@@ -44,6 +45,9 @@ pub fn run(args: &Arguments) -> Result<ExitCode> {
     match single {
         Some(target) if args.watch => watch::one(args, target),
         Some(target) => one(args, target),
+        None if args.plot.is_some() => {
+            Err(Error::new("--plot draws the boot of one guest").hint("name one target, without a pattern"))
+        }
         None if args.watch => watch::many(args),
         None => Ok(ExitCode::from(several::ask_all(args, &expand(&args.targets).required()?))),
     }
@@ -65,6 +69,9 @@ fn one(args: &Arguments, target: &Target) -> Result<ExitCode> {
     match ask(args.wait, target, Instant::now() + patience(args)) {
         Ok(status) => {
             let code = code(&status, args.wait);
+            if let Some(path) = &args.plot {
+                write_text(path, &view::plot(&status)?)?;
+            }
             let text = if args.json {
                 json_line(&Answer::of(target, Ok(status)))
             } else {

@@ -6,6 +6,7 @@ use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use image::status::Phase;
 use image::wire::Until;
+use std::path::PathBuf;
 use std::time::Duration;
 
 pub(crate) const STATUS_HELP: &str = "\
@@ -49,6 +50,9 @@ pub struct Status {
     /// several guests also when one answers no more.
     #[arg(long, conflicts_with = "wait")]
     pub watch: bool,
+    /// Draw the boot's time line as an SVG picture, too; with one target.
+    #[arg(long, value_name = "FILE.svg", conflicts_with = "watch")]
+    pub plot: Option<PathBuf>,
     /// Print the JSON Schema of what --json prints, and ask nobody.
     #[arg(long, conflicts_with_all = ["targets", "wait", "watch", "json", "timeout"])]
     pub schema: bool,

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::common::terminal::Look;
-use crate::guest_client::view::{Row, screen, table};
+use crate::guest_client::view::{Row, plot, screen, table};
 use image::status::{
     Cache, Code, Container, Exit, Finding, Gpu, GpuState, Injected, Memory, Node, PhaseOutcome, PhaseTime,
     Progress, Resolved, Severity, Xid,
@@ -212,4 +212,16 @@ vsock:4:1042  failed  running  0/1   550.163.01  4.3 s
   error adapter-init-failed: did 2Jnot start (and 1 more)
 ";
     assert_eq!(narrow, expected);
+}
+
+#[test]
+fn the_plot_has_every_phase_and_gpu_and_none_of_a_guests_markup() {
+    let mut status = a_full_status();
+    status.kernel = "6.12\"/></svg><script>".into();
+    status.phases[1].end_ms = Some(u64::MAX);
+    let picture = plot(&status).unwrap();
+    for part in ["start", "gpu", "root", "0000:01:00.0", "seconds since the kernel started", "failed"] {
+        assert!(picture.contains(part), "{part}: {picture}");
+    }
+    assert!(!picture.contains("<script") && picture.matches("</svg>").count() == 1);
 }

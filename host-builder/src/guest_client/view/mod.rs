@@ -8,6 +8,7 @@ mod timeline;
 
 pub use self::lines::{event_line, log_line};
 pub use self::table::{Row, table};
+pub use timeline::plot;
 
 use crate::common::clean::clean;
 use crate::common::terminal::{BOLD, DIM, GREEN, Look, RED, YELLOW};

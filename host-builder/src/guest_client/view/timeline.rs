@@ -1,6 +1,8 @@
 //! The boot on a time line that begins with the kernel.
 
 use super::{ENTRIES, GREEN, RED, View, WORD, YELLOW, clean, exact};
+use crate::common::error::Result;
+use crate::common::plot::{self, Bar, Tone};
 use image::status::{Gpu, GpuState, Phase, PhaseOutcome, PhaseTime, Status};
 use image::text::name;
 
@@ -20,17 +22,54 @@ struct Span {
     word: String,
 }
 
+impl Span {
+    /// Its end, or now where it has none.
+    fn last(&self, status: &Status) -> u64 {
+        self.end.unwrap_or(status.uptime_ms).max(self.start)
+    }
+}
+
+/// Every phase, and below that of the GPUs each GPU.
+fn spans(status: &Status) -> Vec<Span> {
+    let mut spans = Vec::new();
+    let mut gpus = status.gpus.iter().take(ENTRIES);
+    for time in status.phases.iter().take(ENTRIES) {
+        spans.push(of_phase(time));
+        if time.phase == Phase::Gpu {
+            spans.extend(gpus.by_ref().filter_map(|gpu| of_gpu(gpu, time)));
+        }
+    }
+    spans
+}
+
+/// The boot as an SVG picture.
+///
+/// # Errors
+/// When it cannot be drawn.
+#[allow(clippy::cast_precision_loss, reason = "a picture has no milliseconds of years")]
+pub fn plot(status: &Status) -> Result<String> {
+    let second = |ms: u64| ms as f64 / 1000.0;
+    let bar = |span: Span| {
+        let last = span.last(status);
+        let tone = match span.code {
+            GREEN => Tone::Good,
+            RED => Tone::Bad,
+            _ => Tone::Open,
+        };
+        let note = format!("{} s {}", exact(last - span.start), span.word);
+        Bar { label: span.name, range: (second(span.start), second(last)), tone, note }
+    };
+    // The program runs as long as it likes: the picture is that of the boot.
+    let boot = spans(status).into_iter().filter(|span| span.name != name(Phase::Running));
+    let bars: Vec<_> = boot.map(bar).collect();
+    let title = format!("boot of kernel {}: {}", status.kernel, name(status.outcome));
+    plot::svg(&title, "seconds since the kernel started", &bars)
+}
+
 impl View {
     pub(super) fn timeline(&mut self, status: &Status) {
-        let mut spans = Vec::new();
-        let mut gpus = status.gpus.iter().take(ENTRIES);
-        for time in status.phases.iter().take(ENTRIES) {
-            spans.push(of_phase(time));
-            if time.phase == Phase::Gpu {
-                spans.extend(gpus.by_ref().filter_map(|gpu| of_gpu(gpu, time)));
-            }
-        }
-        let last = |span: &Span| span.end.unwrap_or(status.uptime_ms).max(span.start);
+        let spans = spans(status);
+        let last = |span: &Span| span.last(status);
         let whole = spans.iter().map(last).max().unwrap_or_default();
         let width = spans.iter().map(|span| span.name.chars().count()).max().unwrap_or_default();
         let room = self.look.columns.map_or(WIDTH, |columns| columns.saturating_sub(BESIDE + width));
