@@ -183,11 +183,11 @@ impl File {
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
     /// Not JSON of the manifest's shape.
-    #[error("the manifest is not readable: {0}; build the initrd again")]
+    #[error("cannot parse the manifest: {0}; rebuild the initrd")]
     Malformed(#[from] serde_json::Error),
     /// Written by a newer tool.
     #[error(
-        "the manifest has format {found}, this program reads up to {FORMAT}; use the guest-init that belongs to the builder"
+        "unsupported manifest format {found}: expected at most {FORMAT}; use guest-init and host-builder of the same release"
     )]
     TooNew {
         /// The format found.

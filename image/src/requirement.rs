@@ -1,4 +1,4 @@
-//! What an image requires of the driver: `NVIDIA_REQUIRE_CUDA` and its relatives, as NVIDIA's container tools read them.
+//! What an image requires of the driver: the `NVIDIA_REQUIRE_*` variables, as NVIDIA's container tools read them.
 //!
 //! A value is a list of alternatives separated by blanks; an alternative is a list of conditions separated by commas,
 //! all of which must hold: `cuda>=12.4 brand=tesla,driver>=535,driver<536`.
@@ -6,16 +6,16 @@
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-/// Variables that begin with it are requirements; all must be met.
+/// Prefix of the variables that are requirements. All of them must be met.
 pub const PREFIX: &str = "NVIDIA_REQUIRE_";
-/// Set to a true value, no requirement is looked at.
+/// If this variable is true, requirements are ignored.
 pub const DISABLE: &str = "NVIDIA_DISABLE_REQUIRE";
-/// Images from before `NVIDIA_REQUIRE_CUDA` say the CUDA version they hold.
+/// Images older than `NVIDIA_REQUIRE_CUDA` state their CUDA version in this variable.
 const LEGACY: &str = "CUDA_VERSION";
-/// Bytes of one value. Real ones have about 2000.
+/// Maximum length of one value in bytes. Real ones have about 2000.
 const MAX_VALUE: usize = 64 * 1024;
 
-/// Which CUDA version a driver branch brings (NVIDIA's CUDA toolkit release notes, table of driver versions).
+/// The CUDA version of each driver branch (NVIDIA's CUDA toolkit release notes, table of driver versions).
 const CUDA_OF_BRANCH: [(u32, [u32; 2]); 30] = [
     (384, [9, 0]),
     (390, [9, 1]),
@@ -49,20 +49,20 @@ const CUDA_OF_BRANCH: [(u32, [u32; 2]); 30] = [
     (615, [13, 4]),
 ];
 
-/// What is known about driver and GPUs.
+/// What is known about the driver.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Facts {
     /// Version of the driver: `550.163.01`.
     pub driver: String,
-    /// CUDA version that it brings.
+    /// CUDA version that the driver supports.
     pub cuda: Option<[u32; 2]>,
-    /// It brings that one or a newer one: its branch is newer than those known here.
+    /// Whether it may support a newer one: its branch is newer than the table.
     pub or_newer: bool,
 }
 
 impl Facts {
-    /// What is known of a driver: the CUDA version that its own files tell ([`crate::manifest::Driver::cuda`]), or what follows
-    /// from its branch.
+    /// Returns what is known about a driver. Its CUDA version comes from its own files
+    /// ([`crate::manifest::Driver::cuda`]), or else from its branch.
     pub fn of_driver(version: &str, told: Option<&str>) -> Self {
         let driver = version.to_owned();
         if let Some([major, minor, _]) = told.and_then(numbers) {
@@ -73,14 +73,14 @@ impl Facts {
         Self { driver, cuda: cuda_of_branch(version), or_newer }
     }
 
-    /// The CUDA version in words: `13.0`, `13.4 or newer`. `None`: unknown.
+    /// The CUDA version as text: `13.0`, `13.4 or newer`. `None`: unknown.
     pub fn cuda_in_words(&self) -> Option<String> {
         let [major, minor] = self.cuda?;
         Some(format!("{major}.{minor}{}", if self.or_newer { " or newer" } else { "" }))
     }
 }
 
-/// For a branch newer than those known here, the newest known: it brings at least that.
+/// For a branch newer than the table, returns the newest known version: the driver supports at least that.
 fn cuda_of_branch(version: &str) -> Option<[u32; 2]> {
     let branch = branch(version)?;
     CUDA_OF_BRANCH.iter().rev().find(|(known, _)| *known <= branch).map(|(_, cuda)| *cuda)
@@ -94,18 +94,18 @@ pub fn branch(version: &str) -> Option<u32> {
 /// Whether a requirement is met.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// An alternative holds.
+    /// An alternative is met.
     Met,
-    /// No alternative is known to fail whole: some depend on what is not known here, such as the brand of the GPU.
+    /// No alternative is known to be met, and some depend on facts that are unknown here, such as the GPU's brand.
     Unknown,
     /// Every alternative fails.
     Unmet,
 }
 
-/// A requirement that is written wrong.
+/// A requirement with a syntax error.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{condition:?} is no condition: expected cuda, driver, arch or brand, one of = != < <= > >=, and a value"
+    "invalid condition {condition:?}: expected cuda, driver, arch or brand, one of = != < <= > >=, and a value"
 )]
 pub struct Malformed {
     /// The condition.
@@ -119,7 +119,7 @@ pub fn requirements(env: &BTreeMap<String, String>) -> Vec<(String, String)> {
         return Vec::new();
     }
     let named = env.iter().filter(|(name, value)| {
-        // NVIDIA_REQUIRE_JETPACK speaks of a board's system, not of a driver.
+        // NVIDIA_REQUIRE_JETPACK is about the system of a board, not about a driver.
         name.strip_prefix(PREFIX).is_some_and(|rest| !rest.starts_with("JETPACK")) && !value.is_empty()
     });
     let mut list: Vec<(String, String)> = named.map(|(name, value)| (name.clone(), value.clone())).collect();
@@ -136,7 +136,7 @@ pub fn requirements(env: &BTreeMap<String, String>) -> Vec<(String, String)> {
 /// Evaluates one requirement.
 ///
 /// # Errors
-/// [`Malformed`] for a condition that cannot be read. An alternative that holds is enough all the same.
+/// [`Malformed`] for a condition that cannot be parsed, unless an alternative is met or undecided.
 pub fn evaluate(requirement: &str, facts: &Facts) -> Result<Verdict, Malformed> {
     let cut = requirement.get(..MAX_VALUE).unwrap_or(requirement);
     let mut verdict = Verdict::Unmet;
@@ -159,7 +159,7 @@ pub fn evaluate(requirement: &str, facts: &Facts) -> Result<Verdict, Malformed> 
     }
 }
 
-/// Whether all conditions of one alternative hold.
+/// Checks whether all conditions of one alternative are met.
 fn all(alternative: &str, facts: &Facts) -> Result<Verdict, Malformed> {
     let mut verdict = Verdict::Met;
     for text in alternative.split(',').filter(|text| !text.is_empty()) {
@@ -210,7 +210,7 @@ fn condition(text: &str, facts: &Facts) -> Result<Verdict, Malformed> {
     Ok(if holds { Verdict::Met } else { Verdict::Unmet })
 }
 
-/// Up to three numbers; those that are left out are 0.
+/// Parses up to three numbers; missing ones are 0.
 fn numbers(text: &str) -> Option<[u32; 3]> {
     let mut numbers = [0; 3];
     for (index, part) in text.split('.').enumerate() {
@@ -237,7 +237,7 @@ mod tests {
         assert!(CUDA_OF_BRANCH.is_sorted());
     }
 
-    /// What the driver's own files tell counts, whatever the table says of its branch.
+    /// The version in the driver's own files takes precedence over the table of branches.
     #[test]
     fn the_drivers_own_word_is_no_guess() {
         let verdict = |text, told| evaluate(text, &Facts::of_driver("999.1", told)).unwrap();
@@ -261,7 +261,7 @@ mod tests {
         assert_eq!(verdict("", "550.163.01"), Verdict::Met);
         assert_eq!(verdict("driver!=550.163.01", "550.163.01"), Verdict::Unmet);
         assert_eq!(verdict("driver=550.163.1,cuda<=12.4,cuda>12.3", "550.163.01"), Verdict::Met);
-        // Of a branch that is newer than the table: what it brings at least is known, and no more.
+        // A branch newer than the table: only a lower bound is known.
         assert_eq!(verdict("cuda>=13.4", "620.43.02"), Verdict::Met);
         assert_eq!(verdict("cuda>=13.5", "620.43.02"), Verdict::Unknown);
         assert_eq!(verdict("cuda>13.4", "620.43.02"), Verdict::Unknown);

@@ -1,4 +1,4 @@
-//! Which of the kernel's capabilities a container may ever have.
+//! The set of kernel capabilities that a container may have.
 
 use serde::{Deserialize, Serialize};
 
@@ -47,7 +47,7 @@ const NAMES: [&str; 41] = [
     "checkpoint_restore",
 ];
 
-/// What container engines give a container that asks for nothing (moby's and containerd's default).
+/// The default set of container engines (moby and containerd).
 const ENGINES: [&str; 14] = [
     "audit_write",
     "chown",
@@ -70,10 +70,11 @@ const ENGINES: [&str; 14] = [
 pub struct Capabilities(u64);
 
 impl Capabilities {
-    /// All that the kernel knows, whatever its version.
+    /// Every capability of the kernel, whatever its version.
     pub const ALL: Self = Self(u64::MAX);
 
-    /// `all`, `none`, `default`, or names and `default` with commas between them; `CAP_` and capitals as anybody likes.
+    /// Parses `all`, `none`, `default`, or a comma-separated list of names and `default`. Upper case and a `CAP_` prefix are
+    /// accepted.
     pub fn named(text: &str) -> Option<Self> {
         let text = text.trim().to_ascii_lowercase();
         match text.as_str() {
@@ -83,7 +84,7 @@ impl Capabilities {
         }
     }
 
-    /// All of these words, in small letters.
+    /// The union of these words, which are in lower case.
     fn together<'a>(mut words: impl Iterator<Item = &'a str>) -> Option<Self> {
         words.try_fold(Self(0), |all, word| Some(Self(all.0 | Self::word(word.trim())?.0)))
     }
@@ -96,12 +97,12 @@ impl Capabilities {
         NAMES.iter().position(|known| *known == name).map(|number| Self(1 << number))
     }
 
-    /// Whether the capability of this number is in the set.
+    /// Returns whether the capability with this number is in the set.
     pub fn has(self, number: u8) -> bool {
         1_u64.checked_shl(number.into()).is_some_and(|bit| self.0 & bit != 0)
     }
 
-    /// Whether whoever has these is kept from mounting, and so from undoing what the container's mounts confine it to.
+    /// Returns whether a program with this set cannot mount, and so cannot undo the container's read-only mounts.
     pub fn confine(self) -> bool {
         Self::word("sys_admin").is_some_and(|admin| self.0 & admin.0 == 0)
     }

@@ -8,19 +8,19 @@ use super::{
 
 const ORIGIN: &str = "kernel command line";
 const PREFIX: &str = "gpu_initrd.";
-/// The key that may stand without a value.
+/// The only key that may be written without a value.
 const FLAG: &str = "gpu_initrd.debug";
-/// How systemd's guests are given a credential: as it is, and in Base64.
+/// Keys that pass a credential to systemd in a guest: as text, and in Base64.
 const CREDENTIAL: &str = "systemd.set_credential";
 const CREDENTIAL_BINARY: &str = "systemd.set_credential_binary";
 
-/// One key of the kernel command line: how it is written, what it takes, what it does.
+/// One key of the kernel command line: its name, accepted values and effect.
 pub struct Key {
     /// Full name.
     pub name: &'static str,
-    /// The form of its value.
+    /// Accepted values.
     pub expects: &'static str,
-    /// What it does, for docs/booting.md.
+    /// Effect of the key, as in docs/booting.md.
     pub help: &'static str,
     set: fn(&mut Config, &str) -> Option<()>,
 }
@@ -30,13 +30,13 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "HAS_GPU",
         expects: "0 or 1",
-        help: "the host passed a GPU through",
+        help: "the host passes a GPU through to the guest",
         set: |config, text| value::boolean(text).map(|on| config.has_gpu = on),
     },
     Key {
         name: "gpu_initrd.gpu",
         expects: "required, optional or off",
-        help: "what a GPU failure means for the boot; default `required` when the initrd carries a driver",
+        help: "effect of a GPU failure: `required` ends the boot, `optional` starts the container anyway, `off` uses no GPU; default `required` if the initrd contains a driver",
         set: |config, text| {
             config.gpu_policy = Some(match text {
                 "required" => GpuPolicy::Required,
@@ -49,26 +49,26 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         name: "gpu_initrd.gpus",
-        expects: "a number, or PCI ids as 10de:2330,10de:27b8",
-        help: "which GPUs the host passed (any but 0: `HAS_GPU=1`, too); fewer, more or others is a finding",
+        expects: "a number, or PCI ids such as 10de:2330,10de:27b8",
+        help: "GPUs that the host passes through; any value except 0 implies `HAS_GPU=1`; a different number or type is a finding",
         set: |config, text| value::gpus(text).map(|gpus| config.gpus = gpus),
     },
     Key {
         name: "gpu_initrd.gpu_timeout",
         expects: "a duration such as 60s",
-        help: "longest initialisation of one GPU; default 60s",
+        help: "maximum time to initialise one GPU; default 60s",
         set: |config, text| value::duration(text).map(|time| config.gpu_timeout = time),
     },
     Key {
         name: "gpu_initrd.root",
         expects: "/dev/NAME, serial:NAME or virtiofs:TAG",
-        help: "the container root; default the disk with serial `root`, else /dev/vda",
+        help: "device or share of the container root; default: the disk with serial `root`, else /dev/vda",
         set: |config, text| value::source(text).map(|source| config.root = Some(source)),
     },
     Key {
         name: "gpu_initrd.upper",
         expects: "tmpfs, /dev/NAME, serial:NAME or none",
-        help: "where the container's writes go; `none`: into the root itself, which then gets copies of the driver files; default the disk with serial `upper`, /dev/vdb when the config disk is /dev/vdc, else tmpfs",
+        help: "where the container's writes go; `none` writes to the root itself, into which the driver files are copied; default: the disk with serial `upper`, or /dev/vdb if the config disk is /dev/vdc, else tmpfs",
         set: |config, text| {
             let source = value::source(text).filter(|source| !matches!(source, Source::Virtiofs(_)))?;
             config.upper = Some(source);
@@ -78,19 +78,19 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "gpu_initrd.config",
         expects: "/dev/NAME, serial:NAME or none",
-        help: "the config disk; default the disk with serial `config`, else /dev/vdc where neither root nor upper layer is named and none of /dev/vda to /dev/vdc has a serial",
+        help: "the config disk; default: the disk with serial `config`, else /dev/vdc if neither root nor upper layer is set and none of /dev/vda to /dev/vdc has a serial",
         set: |config, text| value::source(text).map(|source| config.config = Some(source)),
     },
     Key {
         name: "gpu_initrd.driver_files",
         expects: "mask, keep or refuse",
-        help: "what happens to driver files that the image brings along: hidden, left (they may win), or the boot ends; default `mask`",
+        help: "what to do with driver files in the container image: `mask` hides them, `keep` leaves them (they may take precedence), `refuse` ends the boot; default `mask`",
         set: |config, text| DriverFiles::named(text).map(|policy| config.driver_files = policy),
     },
     Key {
         name: "gpu_initrd.disk_timeout",
         expects: "a duration such as 10s",
-        help: "longest wait for a disk to appear; default 10s",
+        help: "maximum time to wait for a disk; default 10s",
         set: |config, text| value::duration(text).map(|time| config.disk_timeout = time),
     },
     Key {
@@ -102,13 +102,13 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "gpu_initrd.linger",
         expects: "a duration such as 2s",
-        help: "how long the status can still be asked for at the end; default 2s after the container ended, 30s after a boot that failed",
+        help: "how long the status server answers before the shutdown; default 2s after the container ended, 30s after a failed boot",
         set: |config, text| value::duration(text).map(|time| config.linger = Some(time)),
     },
     Key {
         name: "gpu_initrd.power",
         expects: "off or reboot",
-        help: "what happens then, when the container has ended; default `off`",
+        help: "what the guest does after that, if the container has ended; default `off`",
         set: |config, text| {
             config.power = match text {
                 "off" => PowerAction::Off,
@@ -121,19 +121,19 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "gpu_initrd.on_failure",
         expects: "poweroff, reboot or hold",
-        help: "what happens then, when the boot has failed; `hold`: the guest stays and answers; default `poweroff`",
+        help: "what the guest does after that, if the boot has failed; with `hold` it keeps running and answers status requests; default `poweroff`",
         set: |config, text| FailureAction::named(text).map(|action| config.on_failure = action),
     },
     Key {
         name: "gpu_initrd.restart",
         expects: "no, on-failure, on-failure:N or always",
-        help: "whether the command is started again when it has ended; default `no`",
+        help: "when to restart the command after it has ended; default `no`",
         set: |config, text| Restart::named(text).map(|policy| config.restart = policy),
     },
     Key {
         name: "gpu_initrd.notify",
         expects: "vsock:2:PORT",
-        help: "the guest connects to this port of the host and pushes its events there",
+        help: "port of the host to which the guest connects and sends its events",
         set: |config, text| notify(text).map(|port| config.notify = Some(port)),
     },
     Key {
@@ -145,19 +145,19 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "gpu_initrd.user",
         expects: "NAME, UID, NAME:GROUP or UID:GID",
-        help: "the user of the command; default root",
+        help: "user that runs the command; default root",
         set: |config, text| (!text.is_empty()).then(|| config.user = text.into()),
     },
     Key {
         name: "gpu_initrd.capabilities",
-        expects: "all, none, or names such as chown,setuid, of which `default` stands for a container engine's",
-        help: "the capabilities that the command and whatever it starts may have; without `sys_admin` among them, what could be changed in /proc and /sys is read-only, and device nodes that it makes have no effect; default `all`",
+        expects: "all, none, or names such as chown,setuid, where `default` stands for the default set of container engines",
+        help: "capabilities that the command and its descendants may have; without `sys_admin`, the writable parts of /proc and /sys are read-only, and device nodes that the command creates have no effect; default `all`",
         set: |config, text| Capabilities::named(text).map(|set| config.capabilities = set),
     },
     Key {
         name: "gpu_initrd.no_new_privs",
         expects: "0 or 1",
-        help: "no program gains privileges when it is started: set-user-ID bits and file capabilities have no effect; default 0",
+        help: "programs gain no privileges when they start: set-user-ID bits and file capabilities have no effect; default 0",
         set: |config, text| value::boolean(text).map(|on| config.no_new_privs = on),
     },
     Key {
@@ -175,13 +175,13 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "gpu_initrd.terminal",
         expects: "ROWSxCOLUMNS, such as 24x80",
-        help: "size of the container's terminal when it starts",
+        help: "initial size of the container's terminal",
         set: |config, text| value::size(text).map(|size| config.terminal = Some(size)),
     },
     Key {
         name: "gpu_initrd.log",
         expects: "error, warn, info, debug or trace",
-        help: "level of guest-init's own log; default info",
+        help: "log level of guest-init; default info",
         set: |config, text| {
             ["error", "warn", "info", "debug", "trace"]
                 .contains(&text)
@@ -203,7 +203,7 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "gpu_initrd.lock_modules",
         expects: "0 or 1",
-        help: "forbid further module loading before the container starts; default 1",
+        help: "disable module loading before the container starts; default 1",
         set: |config, text| value::boolean(text).map(|on| config.lock_modules = on),
     },
 ];
@@ -216,8 +216,8 @@ pub(super) fn init_mode(text: &str) -> Option<InitMode> {
     }
 }
 
-/// Splits a command line as the kernel does (lib/cmdline.c, `next_arg`): at white space, except inside double quotes. Of these a pair
-/// goes that is around a whole word, or around a whole value; others stay.
+/// Splits a command line as the kernel does (lib/cmdline.c, `next_arg`): at white space, except inside double quotes. A pair of
+/// quotes around a whole word or a whole value is removed; other quotes stay.
 pub fn words(text: &str) -> Vec<String> {
     let mut words = Vec::new();
     let (mut word, mut quoted) = (String::new(), false);
@@ -233,7 +233,7 @@ pub fn words(text: &str) -> Vec<String> {
     words
 }
 
-/// A word, or none where there is nothing.
+/// Returns the word without its quotes; `None` for an empty word.
 fn unquoted(word: &str) -> Option<String> {
     if word.is_empty() {
         return None;
@@ -250,7 +250,7 @@ fn unquoted(word: &str) -> Option<String> {
     })
 }
 
-/// Applies every word that can be; the first that cannot is the error.
+/// Applies every valid word. The error is that of the first invalid one.
 pub(super) fn apply(config: &mut Config, text: &str) -> Result<(), ConfigError> {
     let mut result = Ok(());
     let mut words = words(text).into_iter();
@@ -275,7 +275,7 @@ pub(super) fn apply(config: &mut Config, text: &str) -> Result<(), ConfigError> 
             let address = text.split_once(':').filter(|(name, _)| *name == NotifySocket::CREDENTIAL);
             config.notify_socket = address.and_then(|(_, text)| read(text)).or(config.notify_socket);
         } else if let Some((module, parameter)) = name.split_once('.') {
-            // `module.parameter=value` is how every Linux user sets one; modprobe would read it from here.
+            // `module.parameter=value` is the usual way to set one; modprobe would read it from here.
             let setting =
                 if word.contains('=') { format!("{parameter}={text}") } else { parameter.to_owned() };
             config.module_parameters.entry(module.replace('-', "_")).or_default().push(setting);
@@ -293,7 +293,7 @@ mod tests {
     #[test]
     fn words_keep_what_is_quoted() {
         assert_eq!(words("a  b=\"c d\" e=\"\" \"f g\" \n"), ["a", "b=c d", "e=", "f g"]);
-        // Around a part of a word they are the word's.
+        // Quotes around a part of a word belong to the word.
         assert_eq!(
             words(r#"x="a" y=b"c d"e -c"f g" "h=i j" k="l"m "#),
             ["x=a", "y=b\"c d\"e", "-c\"f g\"", "h=i j", "k=l\"m"]

@@ -1,4 +1,4 @@
-//! `config.json` on the config disk: our own keys, and those that hypeman writes.
+//! `config.json` on the config disk: the keys of gpu-initrd, and those that hypeman writes.
 
 use super::cmdline::init_mode;
 use super::{
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 const ORIGIN: &str = "config.json";
 
-/// Keys that hypeman writes, that tell a file of its from others, and that have no effect here.
+/// Keys that only hypeman writes. They identify its files and have no effect here.
 const OF_HYPEMAN: [&str; 8] = [
     "egress_proxy",
     "guest_cidr",
@@ -24,11 +24,11 @@ const OF_HYPEMAN: [&str; 8] = [
 pub struct JsonKey {
     /// Name.
     pub name: &'static str,
-    /// The form of its value.
+    /// Accepted values.
     pub expects: &'static str,
-    /// What it does, for docs/booting.md.
+    /// Effect of the key, as in docs/booting.md.
     pub help: &'static str,
-    /// The key of the kernel command line that says the same.
+    /// The equivalent key of the kernel command line.
     same_as: Option<&'static str>,
     set: fn(&mut Config, &Value) -> Option<()>,
 }
@@ -72,7 +72,7 @@ pub const JSON_KEYS: &[JsonKey] = &[
     JsonKey {
         name: "user",
         expects: "NAME, UID, NAME:GROUP or UID:GID, or an empty string",
-        help: "user of the command, looked up in the image; default root",
+        help: "user that runs the command, resolved in the container image; default root",
         same_as: Some("gpu_initrd.user"),
         set: |config, json| json.as_str().map(|text| config.user = text.into()),
     },
@@ -104,14 +104,14 @@ pub const JSON_KEYS: &[JsonKey] = &[
     JsonKey {
         name: "has_gpu",
         expects: "true or false",
-        help: "the host passed a GPU through; the same as `HAS_GPU`",
+        help: "the host passes a GPU through to the guest; the same as `HAS_GPU`",
         same_as: Some("HAS_GPU"),
         set: |config, json| json.as_bool().map(|on| config.has_gpu = on),
     },
     JsonKey {
         name: "gpus",
         expects: "a number, or a list of PCI ids such as \"10de:2330\"",
-        help: "which GPUs were passed; the same as `gpu_initrd.gpus`",
+        help: "GPUs that the host passes through; the same as `gpu_initrd.gpus`",
         same_as: Some("gpu_initrd.gpus"),
         set: gpus,
     },
@@ -142,7 +142,7 @@ pub const JSON_KEYS: &[JsonKey] = &[
     JsonKey {
         name: "volume_mounts",
         expects: "a list of {device, path, mode: ro|rw|overlay, overlay_device}",
-        help: "more file systems for the container; devices are `/dev/NAME` or `serial:NAME`",
+        help: "additional file systems for the container; devices are `/dev/NAME` or `serial:NAME`",
         same_as: None,
         set: |config, json| match json {
             Value::Null => Some(()),
@@ -158,7 +158,7 @@ pub const JSON_KEYS: &[JsonKey] = &[
 pub(super) fn apply(config: &mut Config, bytes: &[u8]) -> Result<(), ConfigError> {
     let json: Value = serde_json::from_slice(bytes).map_err(|error| ConfigError::Json(error.to_string()))?;
     let Value::Object(object) = json else {
-        return Err(ConfigError::Json("it holds something else".into()));
+        return Err(ConfigError::Json("found another JSON value".into()));
     };
     let command = std::mem::take(&mut config.cmd);
     config.of_hypeman = object.keys().any(|name| OF_HYPEMAN.contains(&name.as_str()));
@@ -169,7 +169,7 @@ pub(super) fn apply(config: &mut Config, bytes: &[u8]) -> Result<(), ConfigError
             list.push(name.clone());
             continue;
         };
-        // The host's word on the command line stands against the image's in the file, which must be right all the same.
+        // The command line comes from the host and overrides the file, whose value must be valid all the same.
         let mut aside = key.same_as.filter(|key| config.said.contains(key)).map(|_| config.clone());
         (key.set)(aside.as_mut().unwrap_or(config), json).ok_or_else(|| ConfigError::Value {
             origin: ORIGIN,
@@ -184,7 +184,7 @@ pub(super) fn apply(config: &mut Config, bytes: &[u8]) -> Result<(), ConfigError
     Ok(())
 }
 
-/// As JSON writes it, a long one cut.
+/// Returns the value as JSON text, truncated if it is long.
 fn excerpt(json: &Value) -> String {
     let text = json.to_string();
     let short: String = text.chars().take(60).collect();
@@ -330,7 +330,7 @@ mod tests {
         }
     }
 
-    /// Every key of both has its partner named.
+    /// Every key that the command line has too names its equivalent.
     #[test]
     fn keys_of_both_are_known_as_such() {
         for key in JSON_KEYS {

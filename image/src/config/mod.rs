@@ -1,6 +1,6 @@
-//! What one boot is told: the kernel command line first, then the config disk's `config.json`.
+//! The configuration of one boot: the kernel command line first, then `config.json` on the config disk.
 //!
-//! Unknown keys are reported, bad values are errors: a typing mistake must not become a default.
+//! An unknown key is reported and an invalid value is an error, so that a typing mistake never selects a default.
 
 mod capabilities;
 mod cmdline;
@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// What a block device, or a directory shared by the host, is called.
+/// The name of a block device or of a directory that the host shares.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Source {
     /// A device node: `/dev/vda`.
@@ -44,32 +44,32 @@ impl std::fmt::Display for Source {
     }
 }
 
-/// What a GPU failure means for the boot.
+/// Effect of a GPU failure on the boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum GpuPolicy {
-    /// The container starts only when every GPU that was expected is usable.
+    /// The container starts only if every expected GPU is usable.
     Required,
-    /// The container starts in any case; failures are findings.
+    /// The container always starts; failures are findings.
     Optional,
-    /// Nothing of NVIDIA is touched.
+    /// No GPU is used and no driver is loaded.
     Off,
 }
 
-/// What happens to driver files that an image brings along.
+/// What happens to driver files in the container image.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DriverFiles {
-    /// They are hidden: the guest's driver wins everywhere.
+    /// Hides them, so that the guest's driver takes precedence everywhere.
     #[default]
     Mask,
-    /// They stay, and may win.
+    /// Keeps them; they may take precedence.
     Keep,
-    /// They end the boot.
+    /// Ends the boot.
     Refuse,
 }
 
 impl DriverFiles {
-    /// The policy of this name.
+    /// Parses the name of a policy.
     pub fn named(text: &str) -> Option<Self> {
         match text {
             "mask" => Some(Self::Mask),
@@ -80,24 +80,24 @@ impl DriverFiles {
     }
 }
 
-/// Which GPUs the host says it passed through.
+/// The GPUs that the host passes through, according to the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ExpectedGpus {
     /// At least one.
     Any,
-    /// Exactly so many.
+    /// Exactly this number.
     Count(u32),
     /// Exactly these PCI ids (vendor, device), in any order.
     Ids(Vec<(u16, u16)>),
 }
 
 impl ExpectedGpus {
-    /// Whether the host says that there is at least one. Without a word, `HAS_GPU` tells.
+    /// Returns whether the configuration promises at least one GPU. For [`Self::Any`], `HAS_GPU` decides.
     pub fn promises(&self) -> bool {
         !matches!(self, Self::Any | Self::Count(0))
     }
 
-    /// As it was written; `None` when nothing was.
+    /// Returns the configured text; `None` if the key was not set.
     pub fn text(&self) -> Option<String> {
         match self {
             Self::Any => None,
@@ -111,7 +111,7 @@ impl ExpectedGpus {
     }
 }
 
-/// How the container's program is started.
+/// How guest-init starts the container's program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum InitMode {
     /// As a child of guest-init, in its own mount namespace.
@@ -125,16 +125,16 @@ pub enum InitMode {
 pub enum PowerAction {
     /// ACPI power off.
     Off,
-    /// Reboot (what Firecracker-like VMMs take as the end).
+    /// Reboot, on which VMMs such as Firecracker exit.
     Reboot,
 }
 
-/// Another file system of the container.
+/// An additional file system of the container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Volume {
-    /// The disk that holds it: a device or a serial number.
+    /// The disk of the file system: a device or a serial number.
     pub device: Source,
-    /// Where the container sees it.
+    /// Mount point in the container.
     pub path: String,
     /// How it is mounted.
     pub mode: VolumeMode,
@@ -147,52 +147,52 @@ pub enum VolumeMode {
     ReadOnly,
     /// Read and write.
     ReadWrite,
-    /// Read-only below, writes go to another device.
+    /// Mounted read-only; writes go to another device.
     Overlay {
         /// The disk for the writes.
         upper: Source,
     },
 }
 
-/// How long the status can be asked for after the container ended.
+/// Default time for which the status server answers after the container ended.
 pub const LINGER: Duration = Duration::from_secs(2);
-/// How long after a boot that failed.
+/// Default time for which it answers after a failed boot.
 pub const LINGER_FAILED: Duration = Duration::from_secs(30);
 
-/// Everything a boot is told.
+/// The whole configuration of a boot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// `HAS_GPU=1` or `has_gpu`: the host passed a GPU through.
     pub has_gpu: bool,
-    /// What a GPU failure means; `None`: required when the initrd carries a driver.
+    /// Effect of a GPU failure; `None`: required if the initrd contains a driver.
     pub gpu_policy: Option<GpuPolicy>,
-    /// Which GPUs were passed through.
+    /// The GPUs that the host passes through.
     pub gpus: ExpectedGpus,
-    /// How long one GPU may take to initialise.
+    /// Maximum time to initialise one GPU.
     pub gpu_timeout: Duration,
     /// The container root; `None`: the disk with serial `root`, else /dev/vda.
     pub root: Option<Source>,
-    /// Where the container's writes go; `None`: the disk with serial `upper`, else memory. [`Source::None`]: into the
+    /// Where the container's writes go; `None`: the disk with serial `upper`, else memory. [`Source::None`]: to the
     /// root itself, without an overlay.
     pub upper: Option<Source>,
     /// The config disk; `None`: the disk with serial `config`, else /dev/vdc, if there is one.
     pub config: Option<Source>,
-    /// What happens to driver files that the image brings along.
+    /// What happens to driver files in the container image.
     pub driver_files: DriverFiles,
-    /// Longest wait for a disk to appear.
+    /// Maximum time to wait for a disk.
     pub disk_timeout: Duration,
     /// Port of the status server.
     pub vsock_port: u32,
-    /// How long the status can still be asked for after the end; `None`: [`LINGER`], or [`LINGER_FAILED`] after a boot that
-    /// failed.
+    /// How long the status server answers before the shutdown; `None`: [`LINGER`], or [`LINGER_FAILED`] after a failed
+    /// boot.
     pub linger: Option<Duration>,
-    /// What happens then, when the container has ended.
+    /// What the guest does after the linger time, if the container has ended.
     pub power: PowerAction,
-    /// What happens then, when the boot has failed.
+    /// What the guest does after the linger time, if the boot has failed.
     pub on_failure: FailureAction,
-    /// Whether the program is started again when it has ended.
+    /// When to restart the program after it has ended.
     pub restart: Restart,
-    /// Port of the host to which events are pushed.
+    /// Port of the host to which the guest sends its events.
     pub notify: Option<u32>,
     /// Where systemd's notifications go, from the kernel command line.
     pub notify_socket: Option<NotifySocket>,
@@ -206,32 +206,32 @@ pub struct Config {
     pub workdir: String,
     /// Its environment.
     pub env: BTreeMap<String, String>,
-    /// `name`, `uid`, `name:group` or `uid:gid`, looked up in the image.
+    /// `name`, `uid`, `name:group` or `uid:gid`, resolved in the container image.
     pub user: String,
-    /// The capabilities that the program, and whatever it starts, may have.
+    /// Capabilities that the program and its descendants may have.
     pub capabilities: Capabilities,
-    /// No program that it starts gains privileges: set-user-ID bits and file capabilities have no effect.
+    /// Programs gain no privileges when they start: set-user-ID bits and file capabilities have no effect.
     pub no_new_privs: bool,
-    /// Rows and columns of the container's terminal; `None`: it does not say.
+    /// Rows and columns of the container's terminal; `None`: unspecified.
     pub terminal: Option<(u16, u16)>,
     /// Host name; `None`: the kernel's.
     pub hostname: Option<String>,
-    /// More file systems for the container.
+    /// Additional file systems of the container.
     pub volumes: Vec<Volume>,
     /// `MODULE.PARAMETER=VALUE` from the kernel command line, by module name with underscores.
     pub module_parameters: BTreeMap<String, Vec<String>>,
-    /// Level of guest-init's own log.
+    /// Log level of guest-init.
     pub log_level: String,
     /// Sets /proc/sys/kernel/modules_disabled once all modules are loaded.
     pub lock_modules: bool,
-    /// Keys nobody knows, for the report.
+    /// Unknown keys, which are reported.
     pub unknown: Vec<String>,
-    /// `config.json` is one that hypeman has written: as there, a volume of an unknown mode is written to, and one that cannot be used
-    /// does not end the boot.
+    /// Whether hypeman wrote `config.json`. As in hypeman, a volume with an unknown mode is then mounted read-write, and an unusable
+    /// volume does not end the boot.
     pub of_hypeman: bool,
-    /// Its keys that have no effect here.
+    /// Keys of hypeman that have no effect here.
     pub without_effect: Vec<String>,
-    /// Keys that the kernel command line has, whatever their values: there the file has no say.
+    /// Keys on the kernel command line, whatever their values; they override the file.
     pub said: BTreeSet<&'static str>,
 }
 
@@ -276,55 +276,55 @@ impl Default for Config {
     }
 }
 
-/// A value that cannot be used.
+/// An unusable configuration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
-    /// The value of one key is not of its form.
+    /// The value of a key is invalid.
     #[error("{origin}: {key} expects {expected}, found {found}")]
     Value {
         /// `kernel command line` or `config.json`.
         origin: &'static str,
         /// The key.
         key: String,
-        /// What it takes.
+        /// Accepted values.
         expected: &'static str,
-        /// What it got, quoted.
+        /// The value found, quoted.
         found: String,
     },
-    /// The file is not JSON.
+    /// The file is not a JSON object.
     #[error("config.json is not a JSON object: {0}")]
     Json(String),
 }
 
 impl Config {
-    /// What the kernel command line says.
+    /// Parses a kernel command line.
     pub fn from_cmdline(text: &str) -> Result<Self, ConfigError> {
         let mut config = Self::default();
         config.apply_cmdline(text)?;
         Ok(config)
     }
 
-    /// Lays a kernel command line over it. A bad value is an error, and every other key has its effect all the same:
-    /// the boot that ends because of it still needs to know where and how long to say so.
+    /// Applies a kernel command line. An invalid value is an error, but every other key takes effect: the boot that fails
+    /// because of it must still know where to report the failure and for how long.
     pub fn apply_cmdline(&mut self, text: &str) -> Result<(), ConfigError> {
         cmdline::apply(self, text)
     }
 
-    /// Lays `config.json` over it. The file describes the container; the command line, which only the host can
-    /// write, wins for the keys that both have.
+    /// Applies `config.json`. The file describes the container; the command line, which only the host can write,
+    /// overrides it for the keys that both have.
     pub fn apply_json(&mut self, bytes: &[u8]) -> Result<(), ConfigError> {
         json::apply(self, bytes)
     }
 
-    /// What is asked for and cannot be had together, in words.
+    /// Describes a combination of settings that contradict each other.
     pub fn contradiction(&self) -> Option<&'static str> {
         let confined = self.capabilities != Capabilities::ALL || self.no_new_privs;
         (self.init_mode == InitMode::Systemd && confined).then_some(
-            "an init of the image's own (init_mode=systemd) has every privilege, and capabilities or no_new_privs are given",
+            "init_mode=systemd gives the image's init every privilege, but capabilities or no_new_privs is set",
         )
     }
 
-    /// The whole command: entrypoint, then cmd.
+    /// Returns the whole command: entrypoint, then cmd.
     pub fn command(&self) -> Vec<String> {
         self.entrypoint.iter().chain(&self.cmd).cloned().collect()
     }

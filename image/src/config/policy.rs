@@ -1,7 +1,7 @@
-//! What is done when something ends, and who is told.
+//! What the guest does when the boot or the container ends, and where it sends notifications.
 
 use base64::prelude::{BASE64_STANDARD, Engine};
-/// What a failed boot ends in, after its lingering.
+/// What the guest does after a failed boot and the linger time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum FailureAction {
     /// ACPI power off.
@@ -9,7 +9,7 @@ pub enum FailureAction {
     PowerOff,
     /// Reboot.
     Reboot,
-    /// The guest stays and answers until the host ends it.
+    /// The guest keeps running and answers until the host stops it.
     Hold,
 }
 
@@ -24,20 +24,20 @@ impl FailureAction {
     }
 }
 
-/// Whether the container's program is started again when it has ended.
+/// When the container's program is restarted after it has ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Restart {
-    /// It is not.
+    /// Never.
     #[default]
     No,
-    /// When it failed, at most so many times.
+    /// If it failed, at most this number of times.
     OnFailure(u32),
-    /// However it ended.
+    /// Always, however it ended.
     Always,
 }
 
 impl Restart {
-    /// `no`, `always`, `on-failure` or `on-failure:N`, as container engines write it.
+    /// `no`, `always`, `on-failure` or `on-failure:N`, as container engines do.
     pub(super) fn named(text: &str) -> Option<Self> {
         match text {
             "no" => Some(Self::No),
@@ -47,7 +47,7 @@ impl Restart {
         }
     }
 
-    /// Whether a program that ended well or not is started again, after it was so many times.
+    /// Returns whether a program is restarted, after it ended (`well` if successfully) and `restarts` earlier restarts.
     pub fn applies(self, well: bool, restarts: u32) -> bool {
         match self {
             Self::No => false,
@@ -57,22 +57,22 @@ impl Restart {
     }
 }
 
-/// Where a supervisor on the host takes systemd's notifications: the value of `vmm.notify_socket`.
+/// The address of a supervisor on the host that accepts systemd's notifications: the value of `vmm.notify_socket`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NotifySocket {
-    /// Each notification is a packet (`vsock:`, `vsock-seqpacket:`) or a stream that ends (`vsock-stream:`).
+    /// Whether each notification is a packet (`vsock:`, `vsock-seqpacket:`) or a stream of its own (`vsock-stream:`).
     pub packets: bool,
-    /// The context id; only the host's, 2, is taken.
+    /// The context id; only that of the host, 2, is accepted.
     pub cid: u32,
-    /// The port there.
+    /// The port on the host.
     pub port: u32,
 }
 
 impl NotifySocket {
-    /// The credential of systemd's that names it.
+    /// The systemd credential that contains the address.
     pub const CREDENTIAL: &str = "vmm.notify_socket";
 
-    /// An address as sd_notify(3) writes it, of the kinds that virtio-vsock has.
+    /// Parses an address in the syntax of sd_notify(3), of the kinds that virtio-vsock supports.
     pub fn parse(text: &str) -> Option<Self> {
         let (kind, address) = text.trim_end_matches(['\n', '\0']).split_once(':')?;
         let packets = match kind {
@@ -83,7 +83,7 @@ impl NotifySocket {
         host_port(address).map(|port| Self { packets, cid: HOST, port })
     }
 
-    /// The same in Base64, as credentials with any bytes are passed.
+    /// Parses an address in Base64, the form of credentials with arbitrary bytes.
     pub fn parse_base64(text: &str) -> Option<Self> {
         let bytes = BASE64_STANDARD.decode(text.trim_end_matches(['\n', '\0'])).ok()?;
         Self::parse(str::from_utf8(&bytes).ok()?)

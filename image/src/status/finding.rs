@@ -1,10 +1,9 @@
-//! Findings: what can be wrong, under names that stay. Each has its evidence, and its remedy from one table, which a test compares with
-//! docs/findings.md.
+//! Findings: known problems with stable codes, evidence and a remedy. A test compares the table of codes with docs/findings.md.
 
 use crate::text::name;
 use serde::{Deserialize, Serialize};
 
-/// How bad a finding is.
+/// Severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
@@ -17,41 +16,41 @@ pub enum Severity {
     Error,
 }
 
-/// A named failure with its proof and its remedy.
+/// A problem with a stable code, its evidence and its remedy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Finding {
-    /// Its name.
+    /// Stable code of the problem.
     pub code: Code,
-    /// How bad it is.
+    /// Severity.
     pub severity: Severity,
-    /// When it was found, milliseconds since the kernel started.
+    /// Time at which it was found, in milliseconds since the kernel started.
     pub at_ms: u64,
-    /// What was expected and what was found, where.
+    /// What failed, what was found and what was expected.
     pub message: String,
-    /// Kernel-log lines, paths, errno.
+    /// Kernel log lines, paths and errno values.
     pub evidence: Vec<String>,
-    /// What to do.
+    /// Remedy for this case.
     pub hint: String,
-    /// Where it is explained.
+    /// Place in the documentation that explains the code.
     pub link: String,
 }
 
-/// What there is to know of a code.
+/// Meaning and remedy of one code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Explanation {
     /// The code.
     pub code: Code,
-    /// What it means: one sentence.
+    /// Meaning of the code, in one sentence.
     pub meaning: &'static str,
-    /// What to do: two sentences at most, as Markdown.
+    /// Remedy in at most two sentences of Markdown.
     pub remedy: &'static str,
 }
 
-/// The codes with their meanings, which the JSON Schemas have, too, and their remedies.
+/// Defines the codes with their meanings, which the JSON Schemas contain too, and their remedies.
 macro_rules! codes {
     ($(#[doc = $meaning:tt] $code:ident => $remedy:literal,)+) => {
-        /// Names of failures. Stable: scripts match on them.
+        /// Stable codes of findings. Scripts match on them.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
         #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
         #[serde(rename_all = "kebab-case")]
@@ -59,8 +58,8 @@ macro_rules! codes {
             $(#[doc = $meaning] $code,)+
         }
 
-        /// Every code, in the order of their numbers on the wire. guest-init says what to do in words of its own, about
-        /// the case at hand, and has no use for these.
+        /// Every code, in the order of their numbers on the wire. guest-init does not use these remedies: it reports
+        /// hints for the case at hand.
         pub const CODES: &[Explanation] = &[
             $(Explanation { code: Code::$code, meaning: $meaning.trim_ascii(), remedy: $remedy },)+
         ];
@@ -68,150 +67,150 @@ macro_rules! codes {
 }
 
 codes! {
-    /// The host promised a GPU and PCI shows none.
+    /// The host promised a GPU, but there is no NVIDIA GPU on the guest's PCI bus.
     NoGpu =>
-        "Bind the GPU to vfio-pci on the host, as `host-builder doctor` says, and give it to the VMM: `host-builder boot --vfio BDF`. For a guest without a GPU leave `HAS_GPU=1` out.",
-    /// The guest has other GPUs than the host promised, or another number of them.
+        "Bind the GPU to vfio-pci on the host (`host-builder doctor` says how) and pass it to the VMM: `host-builder boot --vfio BDF`. To boot without a GPU, omit `HAS_GPU=1`.",
+    /// The guest's GPUs differ in number or type from those that the host promised.
     GpuCountMismatch =>
-        "Compare `gpu_initrd.gpus`, or `gpus` in `config.json`, with the devices that the VMM was given; the evidence lists those that the guest has.",
-    /// The driver does not know the GPU.
+        "Compare `gpu_initrd.gpus`, or `gpus` in `config.json`, with the devices passed to the VMM. The evidence lists the GPUs in the guest.",
+    /// The driver does not support the GPU.
     GpuUnsupported =>
-        "Build the initrd with a driver that supports it: `host-builder pins update --driver VERSION`, then `build-initrd`; `host-builder doctor IMAGE` asks the driver's own list before the boot. NVIDIA's open modules need Turing or newer.",
-    /// The adapter did not come up.
+        "Build the initrd with a driver that supports the GPU: `host-builder pins update --driver VERSION`, then `build-initrd`; `host-builder doctor IMAGE` checks the driver's list of GPUs before the boot. NVIDIA's open modules require Turing or newer.",
+    /// The GPU adapter failed to initialise.
     AdapterInitFailed =>
-        "Reset the GPU on the host (unbind it, `echo 1 > /sys/bus/pci/devices/BDF/reset`, bind it to vfio-pci again); if it stays so, look up the Xid and the RmInitAdapter code of the evidence in NVIDIA's documentation. If the adapter is only slow, raise `gpu_initrd.gpu_timeout`.",
-    /// The driver asked for firmware that is not there.
+        "Reset the GPU on the host (unbind it, `echo 1 > /sys/bus/pci/devices/BDF/reset`, bind it to vfio-pci again); if it still fails, look up the Xid and the RmInitAdapter code from the evidence in NVIDIA's documentation. If the adapter is only slow, raise `gpu_initrd.gpu_timeout`.",
+    /// The driver requested firmware that is missing.
     FirmwareMissing =>
-        "Build the initrd again with the driver's firmware package (`[firmware]` of the profile) and with this GPU in `--gpu`, if that was given. Where the message names firmware_class, boot a kernel with CONFIG_FW_LOADER, or build with `--payload files`.",
-    /// A module of the plan is not in the image, or cannot be read.
+        "Rebuild the initrd with the driver's firmware package (`[firmware]` in the profile) and, if you use `--gpu`, with this GPU in the list. If the message names firmware_class, boot a kernel with CONFIG_FW_LOADER, or build with `--payload files`.",
+    /// A kernel module listed in the manifest is missing from the initrd or cannot be read.
     ModuleMissing =>
-        "The image is incomplete: build the initrd again; `host-builder verify IMAGE` lists what an image lacks.",
-    /// The kernel refused a module's signature.
+        "Rebuild the initrd, which is incomplete. `host-builder verify IMAGE` lists the missing files.",
+    /// The kernel rejected a module's signature.
     ModuleRejected =>
-        "Boot a kernel that does not enforce module signatures (`module.sig_enforce`, lockdown), or sign the modules with its key: `host-builder build-modules --sign-key KEY --sign-cert CERT`.",
-    /// A module was built for another kernel.
+        "Boot a kernel that does not enforce module signatures (`module.sig_enforce`, lockdown), or sign the modules with the kernel's key: `host-builder build-modules --sign-key KEY --sign-cert CERT`.",
+    /// A module was built for a different kernel.
     KernelMismatch =>
-        "Boot the kernel that `build-initrd` wrote beside the initrd (`--kernel-output`). For another kernel, `host-builder build-modules` makes modules.",
-    /// The kernel refused a module for another reason.
+        "Boot the kernel that `build-initrd` wrote next to the initrd (`--kernel-output`). To use a different kernel, build modules for it with `host-builder build-modules`.",
+    /// The kernel rejected a module for another reason.
     ModuleFailed =>
-        "Look at the kernel's lines in the evidence. A missing symbol asks for the kernel that `build-initrd` wrote beside the initrd, a bad parameter for a correct `MODULE.PARAMETER=VALUE` on the kernel command line.",
-    /// Loaded driver and plan are of different versions.
+        "Read the kernel log lines in the evidence. For a missing symbol, boot the kernel that `build-initrd` wrote next to the initrd; for a bad parameter, correct `MODULE.PARAMETER=VALUE` on the kernel command line.",
+    /// The loaded driver and the manifest have different versions.
     ModuleVersionMismatch =>
-        "Build the initrd again: modules and libraries must carry one version, to the last digit.",
-    /// NVSwitches are there, and no fabric manager: CUDA will refuse to start (error 802).
+        "Rebuild the initrd: modules and libraries must have exactly the same version.",
+    /// The guest has NVSwitches but no fabric manager, so CUDA fails to start (error 802).
     FabricNotReady =>
-        "Run NVIDIA's fabric manager of the driver's version: on the host, with the switches kept there, or in the container. Or cut single GPUs off with `nvidia.NVreg_NvLinkDisable=1` on the kernel command line.",
-    /// The GPU still runs the firmware of its last user; the host has to reset it.
+        "Run NVIDIA's fabric manager, in the driver's version, either on the host, with the switches kept there, or in the container. To use each GPU without the fabric, set `nvidia.NVreg_NvLinkDisable=1` on the kernel command line.",
+    /// The GPU still runs the firmware of its previous user; the host must reset it.
     Wpr2AlreadyUp =>
-        "Reset the GPU on the host before the guest gets it: `echo 1 > /sys/bus/pci/devices/BDF/reset`. Where it has no reset, reset the whole bus, or boot the host again.",
-    /// The driver reported an error of a GPU (Xid).
+        "Reset the GPU on the host before you pass it to the guest: `echo 1 > /sys/bus/pci/devices/BDF/reset`. If the GPU has no reset, reset the whole bus or reboot the host.",
+    /// The driver reported a GPU error (Xid).
     GpuXid =>
-        "Look the number up in NVIDIA's list of Xid errors: 13, 31 and 43 are most often the program's own, 48, 63, 64, 74, 79, 94 and 95 the hardware's. `host-builder logs TARGET --kernel` has the driver's other lines.",
-    /// A GPU that was usable is on the bus no more.
+        "Look up the number in NVIDIA's list of Xid errors: the program usually causes 13, 31 and 43, the hardware 48, 63, 64, 74, 79, 94 and 95. `host-builder logs TARGET --kernel` prints the driver's other log lines.",
+    /// A GPU that was usable is no longer on the bus.
     GpuLost =>
-        "End the guest, look at the host's kernel log (PCIe errors, power, heat), reset the GPU there, and start a new guest.",
-    /// The nvidia-uvm module, without which there is no CUDA, is not there.
+        "Stop the guest, check the host's kernel log (PCIe errors, power, temperature), reset the GPU on the host, and start a new guest.",
+    /// The nvidia-uvm module, which CUDA requires, is not loaded.
     UvmMissing =>
-        "Build the initrd again with the module nvidia-uvm. If it was there, the other findings say why it did not load.",
-    /// A device node could not be made right.
+        "Rebuild the initrd with the nvidia-uvm module. If the initrd has it, the other findings say why it did not load.",
+    /// A device node could not be created or corrected.
     NodeFailed =>
-        "Look at the path that the message names: another file may be in its place, or `/dev` may be full or read-only.",
-    /// Another file is where a device node belongs.
+        "Check the path in the message: another file may be in its place, or `/dev` may be full or read-only.",
+    /// Another file was in the place of a device node.
     NodeConflict =>
-        "The file has been replaced. Find out what made it: another driver in the guest's kernel may want that name, and does not have it now.",
+        "Find out what created the file, which guest-init has replaced. Another driver in the guest's kernel may need that name.",
     /// The container root could not be mounted.
     RootUnusable =>
-        "Attach the root as a virtio disk with serial `root`, or name it: `gpu_initrd.root=/dev/NAME`, `serial:NAME` or `virtiofs:TAG`. Where the message names the upper layer, give `gpu_initrd.upper` an ext4 disk that can be written, or `tmpfs`.",
-    /// Driver files could not be put into the root.
+        "Attach the root as a virtio disk with serial `root`, or name it: `gpu_initrd.root=/dev/NAME`, `serial:NAME` or `virtiofs:TAG`. If the message names the upper layer, set `gpu_initrd.upper` to a writable ext4 disk or to `tmpfs`.",
+    /// The driver files could not be added to the container root.
     InjectFailed =>
-        "Correct the path that the message names: a broken `/usr/lib` or `/etc` of the image, or an upper layer that hides the files and has to be made anew. Where the files cannot be a layer, boot the kernel that `build-initrd` wrote beside the initrd (Linux 6.5 or later), or build with `--payload files`.",
+        "Repair the path in the message: a broken `/usr/lib` or `/etc` in the container image, or an upper layer that hides the files and must be recreated. If the files cannot form a layer, boot the kernel that `build-initrd` wrote next to the initrd (Linux 6.5 or later), or build with `--payload files`.",
     /// The loader cache could not be written.
     CacheFailed =>
-        "Remove from the image what is in the way, at the path that the message names. Until then the container's programs may not find the driver.",
-    /// The container's loader would open another file than the injected one.
+        "Remove the obstacle at the path in the message from the container image. Until then the container's programs may not find the driver.",
+    /// The container's loader would open a different file from the injected one.
     LibraryShadowed =>
-        "Remove the image's own driver files, or `LD_LIBRARY_PATH` from its environment, or have them hidden: `gpu_initrd.driver_files=mask`.",
-    /// A configuration value is bad.
+        "Remove the image's own driver files, remove `LD_LIBRARY_PATH` from its environment, or hide the files with `gpu_initrd.driver_files=mask`.",
+    /// A configuration value is invalid.
     ConfigInvalid =>
-        "Correct what the message names: a key of the kernel command line, `config.json` in the top directory of the config disk, or a variable `NVIDIA_…` of the environment. Where there is no command, give `entrypoint` or `cmd`, or write it after ` -- `.",
+        "Correct the setting in the message: a key of the kernel command line, `config.json` in the top directory of the config disk, or an `NVIDIA_…` variable of the environment. If there is no command, set `entrypoint` or `cmd`, or write the command after ` -- `.",
     /// A configuration key is unknown.
     ConfigUnknownKey =>
-        "Correct its spelling, or leave it out: the tables of the [kernel command line](booting.md#kernel-command-line) and the [config disk](booting.md#config-disk) have every key.",
-    /// The initrd's plan is missing or bad.
+        "Correct the spelling of the key, or remove it: the tables of the [kernel command line](booting.md#kernel-command-line) and the [config disk](booting.md#config-disk) list every key.",
+    /// The initrd's manifest is missing or invalid.
     ManifestInvalid =>
-        "Build the initrd again, with one release of host-builder and guest-init: `host-builder build-initrd`.",
-    /// The initrd carries no driver.
+        "Rebuild the initrd with host-builder and guest-init of the same release: `host-builder build-initrd`.",
+    /// The initrd contains no driver.
     NoDriver =>
         "Build an initrd with a driver (`host-builder build-initrd`), or boot without `HAS_GPU=1`.",
-    /// The program is not in the image.
+    /// The program is not in the container image.
     EntrypointNotFound =>
-        "Correct `entrypoint` and `cmd`, or `PATH` in the image's environment.",
-    /// The program is there and cannot be executed.
+        "Correct `entrypoint` or `cmd`, or `PATH` in the image's environment.",
+    /// The program exists but cannot be executed.
     EntrypointNotExecutable =>
-        "Make it executable (`chmod +x`), and a program for this machine. Where its interpreter or loader is missing, use an image that has it: a glibc program does not run in an Alpine image.",
-    /// The kernel's out-of-memory killer struck in the container.
+        "Make the file executable (`chmod +x`) and check that it is built for this machine. If its interpreter or loader is missing, use an image that has it: a glibc program does not run in an Alpine image.",
+    /// The kernel's out-of-memory killer ended a process in the container.
     OomKilled =>
-        "Give the guest more memory (`host-builder boot --memory MIB`), or the program less work.",
-    /// The guest has too little memory for what it is to do.
+        "Give the guest more memory (`host-builder boot --memory MIB`), or reduce what the program uses.",
+    /// The guest has too little memory.
     LowMemory =>
-        "Give the guest more memory, or pack less: `--payload disk`, fewer `--capabilities`. `build-initrd` says how much memory a guest needs at least.",
-    /// The image has no glibc, which the driver's libraries need; it gets the device nodes only.
+        "Give the guest more memory, or build a smaller initrd: `--payload disk`, fewer `--capabilities`. `build-initrd` prints the minimum memory for a guest.",
+    /// The image has no glibc, which the driver's libraries require, so the container receives only the device nodes.
     ImageHasNoGlibc =>
         "Use an image with glibc (Debian, Ubuntu, RHEL, distroless), or add glibc to this one.",
-    /// The image is of Nix or Guix: its programs find the driver only in /run/opengl-driver/lib.
+    /// The image uses Nix or Guix, whose programs find the driver only in /run/opengl-driver/lib.
     ImageIsNix =>
-        "Nothing, where the evidence says that the program looks there. For other programs of the store set `LD_LIBRARY_PATH=/run/opengl-driver/lib`.",
-    /// The image brings driver files of its own along.
+        "Do nothing if the evidence says that the program searches that directory. For other programs in the store, set `LD_LIBRARY_PATH=/run/opengl-driver/lib`.",
+    /// The image contains its own driver files.
     ImageBundlesDriver =>
-        "Remove them from the image: it needs no driver. Or have them hidden, as they are by default: `gpu_initrd.driver_files=mask`.",
-    /// What was decided about the image's CUDA compatibility libraries.
+        "Remove the driver files from the image, which needs none. Or hide them, which is the default, with `gpu_initrd.driver_files=mask`.",
+    /// The image contains CUDA compatibility libraries, and guest-init decided whether to use them.
     CudaCompat =>
-        "Nothing: the message says whether they are used, and why.",
-    /// The container asks for a capability that the initrd does not carry.
+        "Do nothing: the message says whether they are used, and why.",
+    /// The container requests a driver capability that the initrd does not contain.
     CapabilityMissing =>
-        "Build the initrd with all that the container asks for: `build-initrd --capabilities LIST`. Or take it out of `NVIDIA_DRIVER_CAPABILITIES`.",
-    /// The image requires another driver or CUDA version than the initrd carries.
+        "Build the initrd with every capability that the container requests: `build-initrd --capabilities LIST`. Or remove the capability from `NVIDIA_DRIVER_CAPABILITIES`.",
+    /// The image requires a different driver or CUDA version from the one in the initrd.
     CudaRequirementUnmet =>
-        "Build the initrd with a newer driver (`host-builder pins update --driver VERSION`), use an image for this one, or set `NVIDIA_DISABLE_REQUIRE=1`.",
-    /// The root has no room for the driver's files.
+        "Build the initrd with a newer driver (`host-builder pins update --driver VERSION`), use an image for this driver, or set `NVIDIA_DISABLE_REQUIRE=1`.",
+    /// The container root has no space for the driver files.
     NoSpace =>
-        "Give the root's disk more room: the message has the bytes needed and free. Or boot with an overlay (`gpu_initrd.upper=tmpfs`): then nothing is copied.",
-    /// The disk with the driver's files did not appear.
+        "Enlarge the root disk: the message says how many bytes are needed and free. Or boot with an overlay (`gpu_initrd.upper=tmpfs`), which needs no copies.",
+    /// The disk with the driver files did not appear.
     PayloadDiskMissing =>
-        "Attach the disk that `build-initrd` wrote beside this very initrd (`--payload-output`), read-only.",
-    /// The driver's files are not those that the initrd was built with.
+        "Attach the disk that `build-initrd` wrote together with this initrd (`--payload-output`), read-only.",
+    /// The driver files differ from those that the initrd was built with.
     PayloadAltered =>
-        "Attach the disk that `build-initrd` wrote beside this very initrd. If it is that one, build both again.",
-    /// The kernel cannot mount the driver's files.
+        "Attach the disk that `build-initrd` wrote together with this initrd. If that disk is attached, build both again.",
+    /// The kernel cannot mount the driver files.
     PayloadUnusable =>
-        "Boot the kernel that `build-initrd` wrote beside the initrd, or build it with `--payload files`.",
+        "Boot the kernel that `build-initrd` wrote next to the initrd, or build the initrd with `--payload files`.",
     /// guest-init itself failed.
     Internal =>
-        "It is a defect of guest-init or of the guest's kernel, or the guest is out of memory: report it with `status --json` and `logs --kernel`.",
-    /// A volume of the container could not be mounted, or not where it should be.
+        "Check that the guest has enough memory. If it has, report a defect in guest-init or the guest's kernel, with the output of `status --json` and `logs --kernel`.",
+    /// A volume of the container could not be mounted, or not at its path.
     VolumeUnusable =>
-        "Attach the disk that the message names, with a file system that the guest knows, and give it a place in the image that is no file and not below /proc, /sys or /dev (but for /dev/shm).",
-    /// The driver did not take a GPU that it may well support.
+        "Attach the disk in the message, with a file system that the guest supports. Mount it on a path that is not a file and not below /proc, /sys or /dev (except /dev/shm).",
+    /// The driver did not bind a GPU that it may support.
     GpuNotBound =>
-        "The message says why, from the driver's own lines: a GPU that has fallen off the bus is reset on the host; one whose memory has no address needs larger windows for PCI memory from the VMM; one that another driver has needs a kernel without that.",
-    /// Files of the driver need a newer glibc than the image has.
+        "Read the cause in the message, which comes from the driver's log lines. If the GPU has fallen off the bus, reset it on the host; if its memory has no address, configure larger PCI memory windows in the VMM; if another driver has bound it, boot a kernel without that driver.",
+    /// Some driver files require a newer glibc than the image has.
     LibcTooOld =>
-        "Use a newer base for the image. Where the message says that they are left out, the container has not asked for them by name, and needs nothing.",
+        "Use a newer base image. If the message says that the files are left out, the container did not request them by name, and you need to do nothing.",
     /// The disk of a volume did not appear.
     VolumeMissing =>
-        "Attach the disk that the message names, with that serial number: `host-builder boot --volume DISK:PATH`. A disk that comes late is waited for as long as `gpu_initrd.disk_timeout` says.",
-    /// A program that every driver has is not among the driver's files, or is a script in its place.
+        "Attach the disk in the message, with that serial number: `host-builder boot --volume DISK:PATH`. If the disk appears late, raise `gpu_initrd.disk_timeout`.",
+    /// A program that every driver contains is missing from the driver files, or a script is in its place.
     DriverFileMissing =>
-        "Build the initrd from packages that have the driver's own programs, which the evidence names: `host-builder pins add`. The container's libraries are not concerned.",
+        "Build the initrd from packages that contain the driver's own programs, which the evidence lists: `host-builder pins add`. The container's libraries are not affected.",
 }
 
 impl Code {
-    /// The code as it is written everywhere.
+    /// Returns the code in kebab case, as it is printed and written in JSON.
     pub fn name(self) -> String {
         name(self)
     }
 
-    /// Where the documentation explains it.
+    /// Returns the place in the documentation that explains the code.
     pub fn link(self) -> String {
         format!("docs/findings.md#{}", self.name())
     }
@@ -229,7 +228,7 @@ mod tests {
         }
     }
 
-    /// No code is listed twice, and each stands where its number says.
+    /// No code is listed twice, and each is at the index of its number.
     #[test]
     fn the_table_is_in_the_order_of_the_wire() {
         for (at, row) in CODES.iter().enumerate() {
