@@ -1,5 +1,5 @@
-//! The command line, for when this program is not PID 1: the same cache writer and injector, to be tried on
-//! any directory. A parser of our own: the whole binary is smaller than a parser library.
+//! The command line, used when this program is not PID 1. It runs the same cache writer and injector on any
+//! directory. The parser is hand-written because a parser library would be larger than the whole binary.
 
 use image::text::chain;
 use std::ffi::{OsStr, OsString};
@@ -17,44 +17,44 @@ use crate::ldcache::{self, LdCacheError};
 use image::config::{Config, DriverFiles};
 use image::status::Finding;
 
-/// Bytes of a configuration.
+/// Maximum size of a configuration file in bytes.
 const MAX_CONFIG: u64 = 1 << 20;
 
 const HELP: &str = "\
-guest-init: PID 1 that gives an NVIDIA GPU to a container in a microVM
+guest-init: PID 1 that provides an NVIDIA GPU to a container in a microVM
 
-Started by the kernel as PID 1 it takes no options; it reads the kernel command line.
+As PID 1 it has no options and reads the kernel command line.
 
 Usage:
   guest-init ld-cache --root DIR [--output FILE]
-      Make the SONAME links in the library directories of the root DIR and write its loader cache, as its own
-      ldconfig would, without running anything from it.
+      Create the SONAME links in the library directories of the root DIR and write its loader cache, as the root's
+      own ldconfig would. No program from the root runs.
       --root DIR       the root directory to work on
-      --output FILE    write the cache to FILE instead of where the root's loader looks for it, which is
-                       DIR/etc/ld.so.cache in most roots (the links are made all the same)
+      --output FILE    write the cache to FILE; by default it is written where the root's loader reads it, which
+                       is DIR/etc/ld.so.cache in most roots (the links are created in both cases)
 
   guest-init inject --root DIR --driver DIR [--layer DIR]
                     [--config FILE | [--capabilities LIST] [--driver-files POLICY] [--library-path DIRS]]
-      Copy the driver's files into a root, make their links, write its loader cache, and print as JSON what was done
-      and which files the loader will open. A second run changes nothing; another driver replaces the first.
+      Copy the driver files into a root, create their links and write the loader cache. Print the changes and the
+      files that the loader will open as JSON. A second run changes nothing; a different driver replaces the first.
       --root DIR             the root directory to work on
-      --driver DIR           where the driver is: an unpacked initrd or package, the / of a machine, or a directory
-                             such as /usr/local/nvidia with lib64 and bin
-      --layer DIR            leave the root alone and build in DIR, which exists, what an overlay needs above it: hard
-                             links where DIR is on the file system of the driver
-      --capabilities LIST    all, or some of compat32,compute,display,graphics,ngx,utility,video
-                             (compute,utility)
-      --driver-files POLICY  what happens to driver files that the root brings along: mask, keep or refuse (mask)
+      --driver DIR           the directory of the driver: an unpacked initrd or package, the / of a machine, or a
+                             directory such as /usr/local/nvidia with lib64 and bin
+      --layer DIR            build an overlay layer in the existing directory DIR instead of changing the root; files
+                             are hard links if DIR is on the file system of the driver
+      --capabilities LIST    all, or a list from compat32,compute,display,graphics,ngx,utility,video
+                             (default: compute,utility)
+      --driver-files POLICY  what to do with driver files in the root: mask, keep or refuse (default: mask)
       --library-path DIRS    the LD_LIBRARY_PATH that programs in the root will have
-      --config FILE          take all of this, the program and its PATH from a config.json, as a guest does
+      --config FILE          read these settings, the program and its PATH from a config.json, as a guest does
 
   guest-init --version    print the version
   guest-init --help       print this text
 
-Exit status: 0 done, 1 done but the loader would not open the injected driver, 2 wrong usage or failure.
+Exit status: 0 success, 1 success but the loader would not open the injected driver, 2 usage error or failure.
 ";
 
-/// What a command line asks for.
+/// A parsed command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Command {
     Help,
@@ -85,7 +85,7 @@ enum CliError {
     Inject(#[from] InjectError),
     #[error("{}: {error}", path.display())]
     Config { path: PathBuf, error: String },
-    #[error("cannot print the result")]
+    #[error("cannot write to standard output")]
     Print(#[from] std::io::Error),
 }
 
@@ -94,7 +94,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> i32 {
     let done = parse(&args.into_iter().collect::<Vec<_>>()).and_then(|command| execute(&command));
     match done {
         Ok(status) => status,
-        // Whoever reads our output has seen enough.
+        // The reader of the output has closed it.
         Err(CliError::Print(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => 0,
         Err(error) => {
             eprintln!("guest-init: {}", printable(&chain(&error)));
@@ -134,7 +134,7 @@ fn inject_options(args: &[OsString]) -> Result<Command, CliError> {
         ["--root", "--driver", "--layer", "--config", "--capabilities", "--driver-files", "--library-path"];
     let [root, driver, layer, config, capabilities, policy, library_path] = options(names, args)?;
     if config.is_some() && (capabilities.is_some() || policy.is_some() || library_path.is_some()) {
-        let what = "--config says what --capabilities, --driver-files and --library-path say: expected one or the others";
+        let what = "--config cannot be combined with --capabilities, --driver-files or --library-path";
         return Err(CliError::Usage(what.into()));
     }
     let capabilities = capabilities.map(|list| list.to_string_lossy().into_owned());
@@ -249,7 +249,7 @@ fn inject(options: &Inject) -> Result<i32, CliError> {
             Ok(report)
         })
     };
-    // What a guest would report, for whoever reads the JSON; and an error for everybody else.
+    // The JSON has what a guest would report; the error goes to standard error.
     let (report, failure) = match done {
         Ok(report) => (report, None),
         Err(error) => {
@@ -270,12 +270,12 @@ fn inject(options: &Inject) -> Result<i32, CliError> {
         eprintln!("guest-init: {}", printable(&failure));
         return Ok(2);
     }
-    // Whether libcuda.so.1 exists depends on the capabilities chosen; if the loader finds one, it must be
-    // ours.
+    // Whether libcuda.so.1 exists depends on the capabilities; if the loader finds one, it must be the
+    // injected one.
     Ok(i32::from(report.resolved.iter().any(|r| r.path.is_some() && !r.expected)))
 }
 
-/// What a configuration asks for, and what of it no guest has.
+/// Returns the request of a configuration, and a finding if it requests something that no guest has.
 fn read_config(path: &Path) -> Result<(Request, Option<Finding>), CliError> {
     let failed =
         |error: &dyn std::fmt::Display| CliError::Config { path: path.into(), error: error.to_string() };
@@ -288,7 +288,7 @@ fn read_config(path: &Path) -> Result<(Request, Option<Finding>), CliError> {
     Ok((request, Visible::asked(&config.env).refused()))
 }
 
-/// File names come from the image, and a terminal obeys control characters.
+/// Replaces control characters, which a terminal would interpret: file names come from the image.
 fn printable(text: &str) -> String {
     text.replace(char::is_control, "?")
 }
@@ -350,7 +350,7 @@ mod tests {
             (&["inject", "--root", "/a", "--driver", "/b", "--driver-files", "x"], "mask, keep or refuse"),
             (
                 &["inject", "--root", "/a", "--driver", "/b", "--config", "/c", "--capabilities", "all"],
-                "one or the others",
+                "cannot be combined",
             ),
             (&["--version", "now"], "unexpected argument now"),
         ] {

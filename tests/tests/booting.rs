@@ -101,7 +101,7 @@ fn a_boot_that_failed_and_a_kernel_that_panicked_have_exit_codes_of_their_own() 
     let (stdout, stderr) = ended(failed.args(["--", "nvidia-smi"]), 250);
     let note = "nvidia-smi is a program of the driver, and a guest without a GPU is given none";
     assert!(stderr.contains(note), "{stderr}");
-    let missing = "volume serial:data on /data: waited 1 s for disk serial:data";
+    let missing = "volume serial:data on /data: disk serial:data did not appear within 1 s";
     told_on_console(&stdout, Code::VolumeMissing, missing);
     assert!(
         last_line(&stderr).starts_with(&format!("the boot failed: volume-missing: {missing}")),

@@ -134,7 +134,7 @@ fn hypemans_disks_and_config_are_understood() {
     checks.same(printed, expected, "what the program printed");
     checks.has(
         &console,
-        "config-unknown-key: keys of hypeman's that have no effect here: network_enabled",
+        "config-unknown-key: config.json has hypeman keys that have no effect here: network_enabled",
         "the console",
     );
     checks.has(&console, "volume-missing: volume /dev/vdz on /gone", "the console");

@@ -31,7 +31,7 @@ fn a_promised_gpu_that_is_absent_ends_the_boot() {
     assert_eq!(status.container, None);
     let finding = finding(&status, Code::NoGpu);
     assert_eq!(finding.severity, Severity::Error);
-    assert!(finding.message.contains("no NVIDIA GPU is on the PCI bus"), "{finding:?}");
+    assert!(finding.message.contains("there is no NVIDIA GPU on the PCI bus"), "{finding:?}");
     let gpu = status.phases.iter().find(|time| time.phase == Phase::Gpu).unwrap();
     assert_eq!(gpu.outcome, PhaseOutcome::Failed);
 }

@@ -220,7 +220,7 @@ fn links_on_a_disk_for_writes_are_not_followed() {
     };
     let status = failed(guest().drive(disk_with("upper", "upper")).cmdline("-- true"));
     let unusable = finding(&status, Code::RootUnusable);
-    assert!(unusable.message.contains("upper on") && unusable.message.contains("no link"), "{unusable:?}");
+    assert!(unusable.message.contains("upper on") && unusable.message.contains("not a link"), "{unusable:?}");
 
     let config = json!({
         "entrypoint": ["/bin/true"],
@@ -231,5 +231,5 @@ fn links_on_a_disk_for_writes_are_not_followed() {
         .drive(disk_with("writes", "work"));
     let status = failed(with_config(setup, dir.path(), &config));
     let unusable = finding(&status, Code::VolumeUnusable);
-    assert!(unusable.message.contains("work on") && unusable.message.contains("no link"), "{unusable:?}");
+    assert!(unusable.message.contains("work on") && unusable.message.contains("not a link"), "{unusable:?}");
 }

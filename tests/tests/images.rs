@@ -331,5 +331,8 @@ fn what_debian_11_could_not_load_is_left_out_and_said() {
     let told = finding(&status, Code::LibcTooOld);
     assert_eq!(told.severity, Severity::Info);
     assert!(told.message.contains("the image has glibc 2.31"), "{told:?}");
-    assert!(told.evidence.iter().any(|line| line.contains("nvidia-modprobe needs glibc 2.34")), "{told:?}");
+    assert!(
+        told.evidence.iter().any(|line| line.contains("nvidia-modprobe requires glibc 2.34")),
+        "{told:?}"
+    );
 }

@@ -204,7 +204,7 @@ fn without_dm_verity_the_guest_reads_the_whole_disk_itself() {
     guest.wait_for_console("the end", PATIENCE).unwrap();
     let (console, status) = (guest.console(), ask(&guest));
     let mut checks = Checks::of(&console);
-    checks.has(&console, "the kernel has no dm-verity: reading all of /dev/vdc", "the console");
+    checks.has(&console, "the kernel has no dm-verity: checking all of /dev/vdc", "the console");
     checks.has(&console, "/dev/vdb: the driver's disk is not as it was built", "the console");
     checks.has(&console, "No devices were found\nsmi ended with 6\n", "nvidia-smi");
     checks.same(status.outcome, Outcome::Ready, "outcome");
@@ -220,7 +220,7 @@ fn without_dm_verity_the_guest_reads_the_whole_disk_itself() {
     let refused = finding(&status, Code::PayloadAltered);
     assert!(refused.message.contains("expected") && refused.message.contains("sha256"), "{refused:?}");
     let console = guest.console();
-    assert!(console.contains("the disk can be written to: attach it read-only"), "{console}");
+    assert!(console.contains("the disk is writable: attach it read-only"), "{console}");
 }
 
 /// A kernel that cannot mount a file by itself is not at hand: the file system of the initramfs decides too, and on a tmpfs

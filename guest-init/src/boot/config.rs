@@ -17,10 +17,10 @@ use std::path::Path;
 const MAX_UNKNOWN: usize = 8;
 /// A config file is no longer than this.
 const MAX_CONFIG: u64 = 1 << 20;
-/// Disks that are told apart by their places.
+/// Disks that are identified by their positions.
 const USUAL: [&str; 3] = [DEFAULT_ROOT, DEFAULT_UPPER, DEFAULT_CONFIG];
 
-/// The plan that the host made.
+/// Reads the manifest that host-builder wrote.
 ///
 /// # Errors
 /// A finding when it is missing, unreadable or newer than this program.
@@ -29,7 +29,7 @@ pub fn manifest() -> Result<Manifest, Finding> {
         status::error(
             Code::ManifestInvalid,
             format!("{}: {what}", layout::MANIFEST),
-            "build the initrd again with host-builder",
+            "rebuild the initrd with host-builder",
         )
     };
     let size = fs::metadata(layout::MANIFEST).map_err(|error| invalid(error.to_string()))?.len();
@@ -43,7 +43,7 @@ pub fn manifest() -> Result<Manifest, Finding> {
 /// Reads the kernel command line into the configuration.
 ///
 /// # Errors
-/// A finding that names the bad value; the other keys have their effect.
+/// A finding that names the invalid value; the other keys take effect.
 pub fn cmdline(config: &mut Config) -> Result<(), Finding> {
     let text = fs::read_to_string("/proc/cmdline").map_err(|error| {
         status::error(Code::Internal, format!("/proc/cmdline: {error}"), "this is a defect of guest-init")
@@ -59,21 +59,21 @@ fn bad_value(error: &ConfigError) -> Finding {
     )
 }
 
-/// Lays the config disk's file over the configuration, if there is a config disk.
+/// Applies the config disk's file to the configuration, if there is a config disk.
 ///
 /// # Errors
-/// A finding when a disk was named and cannot be used, or its file holds a bad value.
+/// A finding if a disk was configured but cannot be used, or if its file has an invalid value.
 pub fn config_disk(config: &mut Config) -> Result<(), Finding> {
     let invalid = |what: String| {
-        let hint = "the config disk holds a file config.json in its top directory";
-        status::error(Code::ConfigInvalid, format!("the config disk cannot be used: {what}"), hint)
+        let hint = "put a file config.json into the top directory of the config disk";
+        status::error(Code::ConfigInvalid, format!("cannot use the config disk: {what}"), hint)
     };
     let (source, named) = match config.config.clone() {
         Some(Source::None) => return Ok(()),
         Some(source) => (source, true),
         None => {
             let usual = [Source::Serial("config".into()), Source::Device(DEFAULT_CONFIG.into())];
-            // A third disk is the config disk where all are told apart by their places alone.
+            // The third disk is the config disk only if the position is all that identifies the disks.
             let by_place =
                 config.root.is_none() && config.upper.is_none() && disks::are_without_serials(USUAL);
             let is_it = |source: &Source| match source {
@@ -89,9 +89,9 @@ pub fn config_disk(config: &mut Config) -> Result<(), Finding> {
     let device = disks::find(&source, config.disk_timeout).map_err(|error| invalid(chain(&error)))?;
     let bytes = match read(&device) {
         Ok(bytes) => bytes,
-        // A disk that nobody called the config disk may hold anything.
+        // A disk that was not configured as the config disk may hold anything.
         Err(error) if !named && source == Source::Device(DEFAULT_CONFIG.into()) => {
-            log::debug!("{} is no config disk: {error}", device.display());
+            log::debug!("{} is not a config disk: {error}", device.display());
             return Ok(());
         }
         Err(error) => return Err(invalid(error)),
@@ -101,35 +101,42 @@ pub fn config_disk(config: &mut Config) -> Result<(), Finding> {
     Ok(())
 }
 
-/// Holds against each other what command line and file say.
+/// Checks that the settings of command line and file are consistent.
 ///
 /// # Errors
-/// A finding when two of them cannot be had together.
+/// A finding if two settings contradict each other.
 pub fn consistent(config: &Config) -> Result<(), Finding> {
     let refused = |what| {
-        status::error(Code::ConfigInvalid, what, "leave out one of them; docs/booting.md lists every key")
+        status::error(
+            Code::ConfigInvalid,
+            what,
+            "remove one of the two settings; docs/booting.md lists every key",
+        )
     };
     config.contradiction().map_or(Ok(()), |what| Err(refused(what)))
 }
 
-/// Says which keys nobody knows.
+/// Reports unknown keys and keys without effect.
 pub fn report_unknown(config: &Config, board: &Board) {
     let say = |what: String| {
-        let hint = "correct its spelling, or leave it out; docs/booting.md lists every key";
+        let hint = "correct the spelling of the key or remove it; docs/booting.md lists every key";
         board.finding(status::warning(Code::ConfigUnknownKey, what, hint));
     };
     if !config.without_effect.is_empty() {
         let keys = config.without_effect.join(", ");
-        let message = format!("keys of hypeman's that have no effect here: {keys}");
-        let info =
-            status::warning(Code::ConfigUnknownKey, message, "nothing: hypeman writes them for its own init");
+        let message = format!("config.json has hypeman keys that have no effect here: {keys}");
+        let info = status::warning(
+            Code::ConfigUnknownKey,
+            message,
+            "do nothing: hypeman writes these keys for its own init",
+        );
         board.finding(Finding { severity: Severity::Info, ..info });
     }
     for key in config.unknown.iter().take(MAX_UNKNOWN) {
-        say(format!("the key {key} is unknown and has no effect"));
+        say(format!("unknown key {key}: it has no effect"));
     }
     if let Some(more) = config.unknown.len().checked_sub(MAX_UNKNOWN).filter(|more| *more > 0) {
-        say(format!("{more} more keys are unknown and have no effect"));
+        say(format!("{more} more unknown keys: they have no effect"));
     }
 }
 
@@ -140,7 +147,7 @@ fn read(device: &Path) -> Result<Vec<u8>, String> {
         .and_then(|root| root.read(Path::new(layout::CONFIG_FILE), MAX_CONFIG))
         .map_err(|error| chain(&error));
     if let Err(errno) = disks::unmount_disk(device, mount_point) {
-        log::warn!("unmounting the config disk: {errno}");
+        log::warn!("cannot unmount the config disk: {errno}");
     }
     result
 }

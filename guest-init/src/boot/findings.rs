@@ -9,18 +9,18 @@ impl From<LoadError> for Finding {
         let message = failed.to_string();
         let (code, hint, log) = match failed {
             LoadError::Missing { .. } => {
-                (Code::ModuleMissing, "the image is incomplete: build the initrd again", Vec::new())
+                (Code::ModuleMissing, "rebuild the initrd: it is incomplete", Vec::new())
             }
             LoadError::NoDevice { log, .. } => {
-                (Code::NoGpu, "pass a GPU through to the guest (VFIO), or boot without HAS_GPU=1", log)
+                (Code::NoGpu, "pass a GPU through to the guest (VFIO), or omit HAS_GPU=1", log)
             }
             LoadError::Rejected { log, .. } => (
                 Code::ModuleRejected,
-                "boot a kernel that does not enforce module signatures (module.sig_enforce, lockdown), or sign the modules with its key",
+                "boot a kernel that does not enforce module signatures (module.sig_enforce, lockdown), or sign the modules with the kernel's key",
                 log,
             ),
             LoadError::OtherKernel { log, .. } => {
-                (Code::KernelMismatch, "boot the kernel that build-initrd wrote beside the initrd", log)
+                (Code::KernelMismatch, "boot the kernel that build-initrd wrote next to the initrd", log)
             }
             LoadError::Refused { remedy, log, .. } => (Code::ModuleFailed, remedy, log),
         };

@@ -37,11 +37,11 @@ pub fn hand_over(
     let mut status = board.snapshot();
     status.container = Some(status::started(1, init_command(spec), 0));
     let mut keeper = keep(listener, notify).map_err(|error| {
-        let message = format!("the process that keeps answering status could not be started: {error}");
+        let message = format!("cannot start the process that keeps answering status requests: {error}");
         status::error(
             Code::Internal,
             message,
-            "this is a defect of guest-init, or the guest is out of memory",
+            "check the guest's memory; if it is sufficient, report a defect in guest-init",
         )
     })?;
     log::info!("the image's init takes over");

@@ -1,4 +1,4 @@
-//! The boot, step by step, and what ends it.
+//! Runs the boot step by step, and decides what ends it.
 
 pub mod config;
 mod findings;
@@ -22,10 +22,10 @@ use nix::unistd::{gethostname, sethostname};
 use policy::Wants;
 use std::os::fd::RawFd;
 
-/// Why a boot ended without a container. `None`: the findings on the board say it.
+/// Why a boot ended without a container. `None`: the findings on the status board say why.
 type Fatal = Option<Finding>;
 
-/// The whole life of PID 1.
+/// Runs PID 1 from the start of the guest to its end.
 pub fn run() -> ! {
     reap::block_signals();
     let board = Board::new(sysinfo::release());
@@ -41,9 +41,9 @@ fn boot(board: &Board, config: &mut Config) -> Result<Exit, Fatal> {
     panic::on_panic(board);
     monitor::start(board);
     for kind in mounted.map_err(|error| Some(internal(&error.to_string())))? {
-        log::warn!("this kernel has no {kind}: the container is started without");
+        log::warn!("this kernel does not support {kind}: starting the container without it");
     }
-    // What is wrong with the command line or the plan is told over vsock too, so both wait until it is there.
+    // Errors in the command line or the manifest are reported over vsock too, so both are kept until it is available.
     let told = config::cmdline(config);
     kmsg_writer::start_logging(&config.log_level);
     let manifest = config::manifest();
@@ -78,7 +78,7 @@ fn boot(board: &Board, config: &mut Config) -> Result<Exit, Fatal> {
     surroundings(config);
     let given = gpu_and_root(&manifest, config, board)?;
     if config.lock_modules {
-        modules::lock().unwrap_or_else(|error| log::warn!("modules can still be loaded: {error}"));
+        modules::lock().unwrap_or_else(|error| log::warn!("module loading is still enabled: {error}"));
     }
 
     board.begin(Phase::Exec);
@@ -90,15 +90,15 @@ fn boot(board: &Board, config: &mut Config) -> Result<Exit, Fatal> {
 }
 
 fn internal(what: &str) -> Finding {
-    status::error(Code::Internal, what, "this is a defect of guest-init, or of the guest's kernel")
+    status::error(Code::Internal, what, "report a defect in guest-init or in the guest's kernel")
 }
 
-/// The status server. A guest without vsock boots all the same.
+/// Starts the status server. A guest without vsock boots all the same.
 fn listen(config: &Config, board: &Board) -> Option<RawFd> {
     match server::start(config.vsock_port, board) {
         Ok(listener) => Some(listener),
         Err(error) => {
-            log::warn!("status cannot be asked for: vsock port {}: {error}", config.vsock_port);
+            log::warn!("the status server is not running: vsock port {}: {error}", config.vsock_port);
             None
         }
     }
@@ -106,33 +106,33 @@ fn listen(config: &Config, board: &Board) -> Option<RawFd> {
 
 fn surroundings(config: &Config) {
     if let Err(errno) = network::loopback_up() {
-        log::warn!("the loopback interface is down: {errno}");
+        log::warn!("cannot bring up the loopback interface: {errno}");
     }
     let name = config.hostname.clone().or_else(|| match gethostname() {
         Ok(name) if name == "(none)" => Some("localhost".into()),
         _ => None,
     });
     if let Some(Err(errno)) = name.map(sethostname) {
-        log::warn!("the host name could not be set: {errno}");
+        log::warn!("cannot set the host name: {errno}");
     }
 }
 
-/// What the container is given.
+/// What the container receives.
 #[derive(Default)]
 struct Given {
     nodes: Vec<Node>,
-    /// Programs of Nix or Guix need a link to the driver.
+    /// Whether programs of Nix or Guix need a link to the driver.
     store: bool,
 }
 
-/// GPU and root at the same time; then policy decides.
+/// Prepares the GPUs and the container root in parallel, then applies the GPU policy.
 fn gpu_and_root(manifest: &Manifest, config: &Config, board: &Board) -> Result<Given, Fatal> {
     let Wants { driver, visible, required, lacks_driver } = Wants::of(config, manifest);
     if lacks_driver {
         board.finding(policy::no_driver(config)?);
     }
     board.begin(Phase::Gpu);
-    // A number, or a list, is held against the bus even where the container is to have none of them.
+    // A number or a list is checked against the bus even if the container receives none of the GPUs.
     let is_told = config.gpus != ExpectedGpus::Any;
     let (found, as_promised) =
         if driver.is_some() || is_told { find_gpus(config, board) } else { (Vec::new(), true) };
@@ -191,10 +191,10 @@ fn gpu_and_root(manifest: &Manifest, config: &Config, board: &Board) -> Result<G
     }
 }
 
-/// The GPUs on the bus, and whether they are those that the host promised.
+/// Returns the GPUs on the bus, and whether they are those that the host promised.
 fn find_gpus(config: &Config, board: &Board) -> (Vec<PciGpu>, bool) {
     let found = gpu::pci::scan().unwrap_or_else(|error| {
-        board.finding(internal(&format!("the PCI bus could not be read: {error}")));
+        board.finding(internal(&format!("cannot read the PCI bus: {error}")));
         Vec::new()
     });
     gpu::announce(&config.gpus, &found, board);
@@ -206,7 +206,7 @@ fn find_gpus(config: &Config, board: &Board) -> (Vec<PciGpu>, bool) {
     (found, as_promised)
 }
 
-/// The driver's files are not to be had: a failure, or a container without a GPU.
+/// Handles unavailable driver files: the boot fails, or the container starts without a GPU.
 fn without_driver(finding: Finding, required: bool, config: &Config, board: &Board) -> Result<Given, Fatal> {
     if required {
         return Err(Some(finding));

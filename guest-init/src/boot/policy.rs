@@ -1,4 +1,4 @@
-//! What ends a boot: which GPUs a guest is to have, and what happens when it has others, or none that works.
+//! GPU policy: which GPUs a guest must have, and what happens if it has different ones or none that works.
 
 use crate::gpu::container_env::Visible;
 use crate::gpu::pci::PciGpu;
@@ -7,20 +7,20 @@ use image::config::{Config, ExpectedGpus, GpuPolicy};
 use image::manifest::{Driver, Manifest};
 use image::status::{Code, Finding};
 
-/// What the host and the container want of the GPUs.
+/// What the host and the container require of the GPUs.
 pub struct Wants<'a> {
-    /// The driver to load, where GPUs are wanted and there is one.
+    /// The driver to load, if GPUs are requested and the initrd contains one.
     pub driver: Option<&'a Driver>,
-    /// Which GPUs the container has.
+    /// The GPUs that the container receives.
     pub visible: Visible,
-    /// Whether the boot ends where they are not all usable.
+    /// Whether the boot fails if one of them is unusable.
     pub required: bool,
-    /// Whether GPUs are wanted and the initrd carries no driver.
+    /// Whether GPUs are requested but the initrd contains no driver.
     pub lacks_driver: bool,
 }
 
 impl<'a> Wants<'a> {
-    /// By configuration and plan.
+    /// Derives the requirements from the configuration and the manifest.
     pub fn of(config: &Config, manifest: &'a Manifest) -> Self {
         let policy = config.gpu_policy.unwrap_or(GpuPolicy::Required);
         let visible = Visible::asked(&config.env);
@@ -32,17 +32,17 @@ impl<'a> Wants<'a> {
     }
 }
 
-/// The finding of `HAS_GPU=1` with an initrd that carries no driver: an error only where the policy was asked for by name.
+/// Returns the finding for `HAS_GPU=1` with an initrd without a driver. It is an error only if `gpu=required` was set.
 pub fn no_driver(config: &Config) -> Result<Finding, Finding> {
-    let hint = "build an initrd with a driver, or boot without HAS_GPU=1";
-    let message = "HAS_GPU=1, and the initrd carries no driver";
+    let hint = "build an initrd with a driver, or omit HAS_GPU=1";
+    let message = "HAS_GPU=1 is set, but the initrd contains no driver";
     if config.gpu_policy == Some(GpuPolicy::Required) {
         return Err(status::error(Code::NoDriver, message, hint));
     }
     Ok(status::warning(Code::NoDriver, message, hint))
 }
 
-/// The GPUs that the host promised against those on the bus: the finding where they differ.
+/// Compares the GPUs that the host promised with those on the bus. Returns a finding if they differ.
 pub fn expected(promised: &ExpectedGpus, found: &[PciGpu]) -> Option<Finding> {
     let list = found.iter().map(|gpu| format!("{} {:04x}:{:04x}", gpu.bdf, gpu.vendor, gpu.device));
     let list: Vec<String> = list.collect();
@@ -53,8 +53,8 @@ pub fn expected(promised: &ExpectedGpus, found: &[PciGpu]) -> Option<Finding> {
                 promised.text().map_or("HAS_GPU=1".into(), |text| format!("gpu_initrd.gpus={text}"));
             return Some(status::error(
                 Code::NoGpu,
-                format!("{promise} promises a GPU, and no NVIDIA GPU is on the PCI bus"),
-                "pass the GPU through: bind it to vfio-pci on the host and give it to the VMM (host-builder boot --vfio BDF)",
+                format!("{promise} promises a GPU, but there is no NVIDIA GPU on the PCI bus"),
+                "bind the GPU to vfio-pci on the host and pass it to the VMM (host-builder boot --vfio BDF)",
             ));
         }
         ExpectedGpus::Any => return None,
@@ -72,8 +72,9 @@ pub fn expected(promised: &ExpectedGpus, found: &[PciGpu]) -> Option<Finding> {
             promised.text().unwrap_or_default()
         }
     };
-    let message = format!("the host promised {wanted}, the PCI bus has {}: {}", found.len(), list.join(", "));
-    let hint = "compare gpu_initrd.gpus with the devices the VMM was given";
+    let message =
+        format!("the host promised {wanted}, but the PCI bus has {}: {}", found.len(), list.join(", "));
+    let hint = "compare gpu_initrd.gpus with the devices passed to the VMM";
     Some(with_evidence(status::error(Code::GpuCountMismatch, message, hint), list))
 }
 

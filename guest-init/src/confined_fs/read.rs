@@ -96,14 +96,14 @@ impl RootDir {
 
     /// What `path` is, links followed inside the root.
     pub fn stat(&self, path: &Path) -> Result<Stat, RootError> {
-        let failed = |e| io_error("look at", path, e);
+        let failed = |e| io_error("inspect", path, e);
         let fd = self.open_inside(path, OFlag::O_PATH).map_err(failed)?;
         Ok(Stat::from(&fstat(&fd).map_err(failed)?))
     }
 
     /// What `path` is, a link at its end not followed.
     pub fn lstat(&self, path: &Path) -> Result<Stat, RootError> {
-        let failed = |e| io_error("look at", path, e);
+        let failed = |e| io_error("inspect", path, e);
         let fd = self.open_inside(path, OFlag::O_PATH | OFlag::O_NOFOLLOW).map_err(failed)?;
         Ok(Stat::from(&fstat(&fd).map_err(failed)?))
     }

@@ -34,7 +34,7 @@ impl RootDir {
     /// Copies a regular file of at most `max` bytes from the same path of `other`, with its mode and owner.
     pub fn mirror_file(&self, other: &Self, path: &Path, max: u64) -> Result<(), RootError> {
         let mut from = other.open_file(path, max)?;
-        let model = fstat(&from).map_err(|e| io_error("look at", path, e))?;
+        let model = fstat(&from).map_err(|e| io_error("inspect", path, e))?;
         let (uid, gid) = (Uid::from_raw(model.st_uid), Gid::from_raw(model.st_gid));
         let (dir, name) = self.parent(path)?;
         write_new(&dir, name, path, 0o600, |file| {
@@ -58,7 +58,7 @@ impl RootDir {
                 continue;
             }
             let (dir, name) = self.parent(&here)?;
-            let failed = |e| io_error("make the directory", &here, e);
+            let failed = |e| io_error("create the directory", &here, e);
             cut::here()
                 .and_then(|()| mkdirat(&dir, name, Mode::from_bits_truncate(0o755)))
                 .map_err(failed)?;
@@ -132,7 +132,7 @@ impl RootDir {
 
     /// Bytes that can be written to the file system of the directory `path`.
     pub fn free_bytes(&self, path: &Path) -> Result<u64, RootError> {
-        let failed = |e| io_error("measure the room of", path, e);
+        let failed = |e| io_error("measure the free space of", path, e);
         let dir = self.open_inside(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY).map_err(failed)?;
         let room = nix::sys::statvfs::fstatvfs(&dir).map_err(failed)?;
         Ok(room.blocks_available().saturating_mul(room.fragment_size()))
@@ -181,7 +181,7 @@ impl RootDir {
         match mknodat(&dir, name, SFlag::S_IFCHR, Mode::empty(), 0) {
             Ok(()) => Ok(true),
             Err(Errno::EEXIST) if self.lstat(path).is_ok_and(|s| s.kind == Kind::Other) => Ok(false),
-            Err(e) => Err(io_error("make a whiteout for", path, e)),
+            Err(e) => Err(io_error("create a whiteout for", path, e)),
         }
     }
 

@@ -42,13 +42,13 @@ pub fn create() {
     }
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     if let Err(error) = fs::write(Path::new(CONTAINER).join("cpu.weight"), weight(cpus).to_string()) {
-        log::info!("cgroup: answers to the host may have to wait for a busy container: cpu.weight: {error}");
+        log::info!("cgroup: a busy container may delay answers to the host: cannot set cpu.weight: {error}");
     }
     let meminfo = fs::read_to_string(crate::kernel::sysinfo::MEMINFO).unwrap_or_default();
     if let Some(limit) = memory_limit(&meminfo)
         && let Err(error) = fs::write(Path::new(CONTAINER).join("memory.max"), limit.to_string())
     {
-        log::warn!("cgroup: the container's memory is not limited: {error}");
+        log::warn!("cgroup: cannot limit the container's memory: {error}");
     }
 }
 

@@ -58,7 +58,7 @@ pub fn keep_little(of: Capabilities) -> Result<(), String> {
     let sets: [u32; 6] = [CAP_KILL, CAP_KILL, 0, 0, 0, 0];
     // SAFETY: capset(2) reads a header of two words and two sets of three, which these are, and keeps neither.
     let result = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), sets.as_ptr()) };
-    nix::Error::result(result).map(drop).map_err(|errno| format!("giving up capabilities: {errno}"))
+    nix::Error::result(result).map(drop).map_err(|errno| format!("cannot drop capabilities: {errno}"))
 }
 
 /// Takes every other capability out of what this process's programs can ever have; those that it has now stay until it executes
@@ -74,7 +74,7 @@ pub fn bound(keep: Capabilities) -> Result<(), String> {
             Ok(_) => {}
             // Beyond the last that this kernel has.
             Err(nix::Error::EINVAL) => return Ok(()),
-            Err(errno) => return Err(format!("taking capability {number} away: {errno}")),
+            Err(errno) => return Err(format!("cannot drop capability {number}: {errno}")),
         }
     }
     Ok(())
@@ -90,7 +90,7 @@ pub fn mounts(nodes: impl Iterator<Item = String>) -> Result<(), String> {
     // In a user namespace it would have every capability again, and all of the kernel that only they reach.
     match fs::write("/proc/sys/user/max_user_namespaces", "0") {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(format!("forbidding user namespaces: {error}"));
+            return Err(format!("cannot disable user namespaces: {error}"));
         }
         _ => {}
     }
@@ -120,5 +120,5 @@ fn bind(from: &str, to: &str) -> Result<(), String> {
 /// Gives a mount these options, and leaves its file system as it is.
 fn remount(path: &str, flags: MsFlags) -> Result<(), String> {
     let flags = flags | MsFlags::MS_REMOUNT | MsFlags::MS_BIND;
-    step(&format!("mounting {path} anew"), mount(None::<&str>, path, None::<&str>, flags, None::<&str>))
+    step(&format!("remounting {path}"), mount(None::<&str>, path, None::<&str>, flags, None::<&str>))
 }

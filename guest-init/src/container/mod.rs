@@ -164,12 +164,12 @@ pub fn start(spec: &Spec, terminal: Option<OwnedFd>) -> Result<Running, Finding>
     if spec.command.is_empty() {
         return Err(status::error(
             Code::ConfigInvalid,
-            "there is no command to run: neither entrypoint nor cmd is given",
-            "give them in config.json, or write the command on the kernel command line after ` -- `",
+            "no command to run: neither entrypoint nor cmd is set",
+            "set entrypoint or cmd in config.json, or write the command on the kernel command line after ` -- `",
         ));
     }
-    let Pipes { mut stage, report, exit } = spawn(spec, terminal)
-        .map_err(|error| internal(&format!("starting the container failed: {error}")))?;
+    let Pipes { mut stage, report, exit } =
+        spawn(spec, terminal).map_err(|error| internal(&format!("cannot start the container: {error}")))?;
     // It ends when the program runs (the pipe closes on exec), or when the stage has said why not.
     let (text, ended) = read_to_end(report, STAGE_TIMEOUT);
     if !ended {
@@ -181,7 +181,7 @@ pub fn start(spec: &Spec, terminal: Option<OwnedFd>) -> Result<Running, Finding>
         cgroup::kill_all();
         let waited = STAGE_TIMEOUT.as_secs();
         return Err(internal(&format!(
-            "waited {waited} s for the container's program to start: a mount, or the program's file, does not answer"
+            "the container's program did not start within {waited} s: a mount or the program's file does not respond"
         )));
     }
     let said = understand(&text)?;
@@ -191,7 +191,7 @@ pub fn start(spec: &Spec, terminal: Option<OwnedFd>) -> Result<Running, Finding>
     }
     let ended = nix::sys::wait::waitpid(running.first, None);
     let ended = running.exit().ok().flatten().map_or_else(|| format!("{ended:?}"), |exit| exit.to_string());
-    Err(internal(&format!("the container's first process ended before the program: {ended}")))
+    Err(internal(&format!("the container's first process ended before the program started: {ended}")))
 }
 
 /// What was said before the pipe closed; the lines of two processes come in any order.
@@ -211,7 +211,8 @@ fn understand(text: &[u8]) -> Result<Heard, Finding> {
             Ok(Said::Warned(finding)) => heard.warnings.push(finding),
             Ok(Said::Failed(finding)) => return Err(finding),
             Err(error) => {
-                let finding = internal(&format!("the container's first process failed unreadably: {error}"));
+                let finding =
+                    internal(&format!("cannot parse the report of the container's first process: {error}"));
                 return Err(with_evidence(finding, vec![String::from_utf8_lossy(line).into_owned()]));
             }
         }
@@ -241,7 +242,7 @@ fn read_to_end(pipe: File, timeout: Duration) -> (Vec<u8>, bool) {
             Ok(0) => return (text, true),
             Ok(length) => text.extend_from_slice(&part[..length]),
             Err(error) => {
-                log::warn!("container: {error}");
+                log::warn!("cannot read the report of the container's first process: {error}");
                 return (text, true);
             }
         }
@@ -298,7 +299,11 @@ pub fn inherited(args: &[OsString], at: usize) -> Option<OwnedFd> {
 }
 
 fn internal(message: &str) -> Finding {
-    status::error(Code::Internal, message, "this is a defect of guest-init, or the guest is out of memory")
+    status::error(
+        Code::Internal,
+        message,
+        "check the guest's memory; if it is sufficient, report a defect in guest-init",
+    )
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ const NOT_COPIED: [&str; 2] = ["/.containerenv", "/host"];
 /// What failed.
 pub fn stage(root: &RootDir) -> Result<File, String> {
     let place = PathBuf::from(layout::RUN_DIR).join("run");
-    let failed = |error: std::io::Error| format!("making {}: {error}", place.display());
+    let failed = |error: std::io::Error| format!("cannot create {}: {error}", place.display());
     fs::create_dir_all(&place).map_err(failed)?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     step("mounting a tmpfs for /run", mount(Some("tmpfs"), &place, Some("tmpfs"), flags, Some("mode=0755")))?;
@@ -32,10 +32,10 @@ pub fn stage(root: &RootDir) -> Result<File, String> {
     match copied {
         Ok(0) => {}
         Ok(left) => log::warn!(
-            "{left} entries of the image's /run are not copied: special files, or beyond {MAX_ENTRIES} entries and {MAX_BYTES} bytes"
+            "{left} entries of the image's /run are not copied: they are special files or exceed {MAX_ENTRIES} entries and {MAX_BYTES} bytes"
         ),
         Err(error) if error.is_not_found() => {}
-        Err(error) => log::warn!("the image's /run is not copied: {}", chain(&error)),
+        Err(error) => log::warn!("cannot copy the image's /run: {}", chain(&error)),
     }
     File::open(&place).map_err(failed)
 }

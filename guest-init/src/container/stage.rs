@@ -80,14 +80,15 @@ fn read_spec(fd: OwnedFd) -> Result<Spec, Finding> {
     let mut bytes = Vec::new();
     let read = File::from(fd).read_to_end(&mut bytes).map_err(|error| error.to_string());
     read.and_then(|_| serde_json::from_slice(&bytes).map_err(|error| error.to_string()))
-        .map_err(|error| failed(&format!("the specification is unreadable: {error}")))
+        .map_err(|error| failed(&format!("cannot parse the container specification: {error}")))
 }
 
 /// Leaves a child in a PID namespace of its own, and ends.
 fn separate(spec: &Spec, given: &mut Given) -> Result<Infallible, Finding> {
-    cgroup::join().map_err(|error| failed(&format!("joining the container's control group: {error}")))?;
-    unshare(CloneFlags::CLONE_NEWPID)
-        .map_err(|errno| failed(&format!("a PID namespace (the kernel needs CONFIG_PID_NS): {errno}")))?;
+    cgroup::join().map_err(|error| failed(&format!("cannot join the container's control group: {error}")))?;
+    unshare(CloneFlags::CLONE_NEWPID).map_err(|errno| {
+        failed(&format!("cannot create a PID namespace (the kernel needs CONFIG_PID_NS): {errno}"))
+    })?;
     match divide()? {
         ForkResult::Parent { child } => {
             given.report.say(&Said::First(child.as_raw()));
@@ -99,7 +100,7 @@ fn separate(spec: &Spec, given: &mut Given) -> Result<Infallible, Finding> {
 
 fn divide() -> Result<ForkResult, Finding> {
     // SAFETY: this process has one thread, so its child can do whatever it could.
-    unsafe { fork() }.map_err(|errno| failed(&format!("starting a process: {errno}")))
+    unsafe { fork() }.map_err(|errno| failed(&format!("cannot start a process: {errno}")))
 }
 
 /// PID 1 of the namespace: makes the world, starts the program in it, and stays until that has ended.
@@ -131,7 +132,11 @@ fn become_program(spec: &Spec, given: &mut Given) -> Result<Infallible, Finding>
     reset_signals();
     let root = RootDir::open(Path::new("/")).map_err(|error| failed(&error.to_string()))?;
     let identity = user::lookup(&root, &spec.user).map_err(|error| {
-        status::error(Code::ConfigInvalid, error, "give `user` as UID:GID, or a name the image knows")
+        status::error(
+            Code::ConfigInvalid,
+            error,
+            "set `user` to UID:GID or to a name in the image's /etc/passwd",
+        )
     })?;
     let workdir = Path::new(&spec.workdir);
     // Where it cannot be made, entering it says why.
@@ -146,11 +151,12 @@ fn become_program(spec: &Spec, given: &mut Given) -> Result<Infallible, Finding>
     let switched = setgroups(&groups)
         .and_then(|()| setgid(Gid::from_raw(identity.gid)))
         .and_then(|()| setuid(Uid::from_raw(identity.uid)));
-    switched.map_err(|errno| failed(&format!("becoming user {}: {errno}", identity.uid)))?;
+    switched.map_err(|errno| failed(&format!("cannot switch to user {}: {errno}", identity.uid)))?;
     // As that user, and through no link of /proc, which could lead out of the root.
     enter(&root, workdir)?;
     if spec.no_new_privs {
-        nix::sys::prctl::set_no_new_privs().map_err(|errno| failed(&format!("no_new_privs: {errno}")))?;
+        nix::sys::prctl::set_no_new_privs()
+            .map_err(|errno| failed(&format!("cannot set no_new_privs: {errno}")))?;
     }
     let mut env = spec.env.clone();
     if !env.iter().any(|(name, _)| name == "HOME") {
@@ -164,7 +170,7 @@ fn become_program(spec: &Spec, given: &mut Given) -> Result<Infallible, Finding>
 fn enter(root: &RootDir, workdir: &Path) -> Result<(), Finding> {
     let invalid = |what: String| {
         let message = format!("working directory {}: {what}", workdir.display());
-        status::error(Code::ConfigInvalid, message, "name a directory that the user may enter, or none")
+        status::error(Code::ConfigInvalid, message, "set a directory that the user may enter, or none")
     };
     let directory = root.open_dir(workdir).map_err(|error| invalid(image::text::chain(&error)))?;
     fchdir(&directory).map_err(|errno| invalid(errno.to_string()))
@@ -196,7 +202,9 @@ pub fn become_init(
     ready: &mut dyn FnMut() -> std::io::Result<()>,
 ) -> Result<Infallible, Finding> {
     make_world(spec, Kind::Init, None, warn)?;
-    ready().map_err(|error| failed(&format!("telling the process that keeps answering: {error}")))?;
+    ready().map_err(|error| {
+        failed(&format!("cannot notify the process that keeps answering status requests: {error}"))
+    })?;
     reset_signals();
     let command =
         if spec.command.is_empty() { vec![super::DEFAULT_INIT.to_owned()] } else { spec.command.clone() };
@@ -232,7 +240,7 @@ fn reset_signals() {
 
 fn execute(command: &[String], env: &[(String, String)]) -> Result<Infallible, Finding> {
     let text = |text: String| {
-        CString::new(text).map_err(|_| failed("a command or its environment contains a NUL byte"))
+        CString::new(text).map_err(|_| failed("the command or its environment contains a NUL byte"))
     };
     let program = &command[0];
     let arguments = command.iter().cloned().map(text).collect::<Result<Vec<_>, _>>()?;
@@ -264,44 +272,44 @@ fn not_executed(program: &str, errno: Errno, path: &str) -> Finding {
         if let Some(found) = candidates(program, path).into_iter().find(|file| Path::new(file).exists()) {
             return status::error(
                 Code::EntrypointNotExecutable,
-                format!("{found} is in the image, and the interpreter or loader that it names is not"),
-                "use an image that has it (a glibc program does not run in an Alpine image)",
+                format!("{found} is in the image, but its interpreter or loader is not"),
+                "use an image that has the interpreter or loader (a glibc program does not run in an Alpine image)",
             );
         }
         let message = if program.contains('/') {
             format!("{program} is not in the image")
         } else {
-            format!("{program} is in none of {path}")
+            format!("{program} is not in any directory of PATH: {path}")
         };
         let name = Path::new(program).file_name().unwrap_or_default();
         if is_driver_program(name) {
             return status::error(
                 Code::EntrypointNotFound,
                 format!(
-                    "{message}: it is a program of the driver, and the container was not given the driver's programs"
+                    "{message}: it is a program of the driver, and the container did not receive the driver's programs"
                 ),
-                "promise the guest a GPU (HAS_GPU=1, host-builder boot --vfio BDF), and ask for them (NVIDIA_DRIVER_CAPABILITIES has utility)",
+                "boot with a GPU (HAS_GPU=1, host-builder boot --vfio BDF), and include utility in NVIDIA_DRIVER_CAPABILITIES",
             );
         }
         return status::error(
             Code::EntrypointNotFound,
             message,
-            "correct entrypoint and cmd, or PATH in the image's environment",
+            "correct entrypoint or cmd, or PATH in the image's environment",
         );
     }
-    let message = format!("{program} cannot be executed: {errno}");
+    let message = format!("cannot execute {program}: {errno}");
     status::error(
         Code::EntrypointNotExecutable,
         message,
-        "it must be executable (chmod +x), and a program for this machine",
+        "make the file executable (chmod +x), and check that it is built for this machine",
     )
 }
 
 fn failed(what: &str) -> Finding {
     status::error(
         Code::RootUnusable,
-        format!("the container's root could not be prepared: {what}"),
-        "the message names the step and the path; an image with files in place of /proc, /sys, /dev or /run cannot be started",
+        format!("cannot prepare the container root: {what}"),
+        "check the step and the path in the message; /proc, /sys, /dev and /run must not be files in the image",
     )
 }
 

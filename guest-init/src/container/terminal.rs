@@ -47,7 +47,7 @@ impl Terminal {
             // SAFETY: the descriptor is open, and the kernel reads one structure of this type, which lives on.
             let set = unsafe { libc::ioctl(slave.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) };
             if set != 0 {
-                log::warn!("the terminal has no size: {}", io::Error::last_os_error());
+                log::warn!("cannot set the terminal size: {}", io::Error::last_os_error());
             }
         }
         Ok((Self { master: Arc::new(master), slave: kept }, slave.into()))
@@ -83,7 +83,7 @@ impl Followed {
         drop(self.slave);
         *TYPED.lock().unwrap_or_else(PoisonError::into_inner) = None;
         if self.drained.recv_timeout(DRAIN).is_err() {
-            log::warn!("waited {} s for the console to take the container's output", DRAIN.as_secs());
+            log::warn!("the console did not accept the container's output within {} s", DRAIN.as_secs());
         }
     }
 }
@@ -138,7 +138,7 @@ fn read_console() {
         }
     });
     if let Err(error) = read {
-        log::warn!("the console's input is not read: {error}");
+        log::warn!("cannot read the console's input: {error}");
     }
 }
 

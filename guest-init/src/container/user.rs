@@ -76,7 +76,7 @@ fn number(text: &str) -> Result<Option<u32>, String> {
         return Ok(None);
     }
     let id = text.parse().ok().filter(|id| *id <= MAX_ID);
-    id.map(Some).ok_or_else(|| format!("user or group id {text} is above {MAX_ID}, the highest there is"))
+    id.map(Some).ok_or_else(|| format!("user or group id {text} is above {MAX_ID}, the maximum"))
 }
 
 /// An id in a file of the image.

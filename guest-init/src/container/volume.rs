@@ -122,21 +122,21 @@ impl<'a> Staged<'a> {
         if let Some(kernels) = KERNELS.iter().find(|kernels| place.starts_with(kernels))
             && !place.starts_with(SHARED)
         {
-            return Err(format!("it would hide a part of {kernels}, which the kernel fills"));
+            return Err(format!("the path is below {kernels}, which belongs to the kernel"));
         }
         let target = root.open_dir(path).map_err(|error| chain(&error))?;
         mount(Some(&own(&self.mounted)), &own(&target), None::<&str>, MsFlags::MS_MOVE, None::<&str>)
-            .map_err(|errno| format!("moving it there: {errno}"))
+            .map_err(|errno| format!("cannot move the mount to its path: {errno}"))
     }
 }
 
 fn unusable(volume: &Volume, what: &str) -> Finding {
-    let hint = "give the disk a file system that the guest knows, and the volume a place that is no file and not the kernel's";
+    let hint = "use a disk with a file system that the guest supports, and a path that is not a file and not below /proc, /sys or /dev (except /dev/shm)";
     status::error(Code::VolumeUnusable, describe(volume, what), hint)
 }
 
 fn missing(volume: &Volume, what: &str) -> Finding {
-    let hint = "attach the disk, with that serial number: host-builder boot --volume DISK:PATH";
+    let hint = "attach the disk with that serial number: host-builder boot --volume DISK:PATH";
     status::error(Code::VolumeMissing, describe(volume, what), hint)
 }
 

@@ -132,7 +132,8 @@ pub fn find(
             Ok(entries) => entries,
             Err(error) if error.is_not_found() => continue,
             Err(error) => {
-                warnings.push(format!("driver files of the image may be left in {}: {error}", dir.display()));
+                warnings
+                    .push(format!("cannot search {} for driver files of the image: {error}", dir.display()));
                 continue;
             }
         };
@@ -148,7 +149,7 @@ pub fn find(
         }
     }
     if opened > MAX_OPENED {
-        let text = format!("more than {MAX_OPENED} libraries: of the rest, only the names were looked at");
+        let text = format!("more than {MAX_OPENED} libraries: only the names of the rest were checked");
         warnings.push(text);
     }
     found.sort_by(|a, b| a.path.cmp(&b.path));

@@ -91,16 +91,16 @@ impl Record {
                 record.entries.retain(|path, _| is_plain(path) && is_drivers(path));
                 if record.entries.len() < listed {
                     let odd = listed - record.entries.len();
-                    warnings.push(format!("{PATH}: {odd} paths are not of our making; not used"));
+                    warnings.push(format!("{PATH}: ignored {odd} paths that guest-init did not write"));
                 }
                 record
             }
             Ok(record) => {
-                warnings.push(format!("{PATH}: expected format {FORMAT}, found {}; not used", record.format));
+                warnings.push(format!("{PATH}: ignored: found format {} (expected {FORMAT})", record.format));
                 Self::default()
             }
             Err(error) => {
-                warnings.push(format!("{PATH}: {error}; not used"));
+                warnings.push(format!("{PATH}: ignored: {error}"));
                 Self::default()
             }
         }
@@ -146,14 +146,14 @@ impl Record {
             let path = PathBuf::from(name);
             if let Err(error) = root.discard(&path) {
                 // What leads there now is not what was there when it was recorded.
-                warnings.push(format!("{name}: of an earlier driver; not looked for: {error}"));
+                warnings.push(format!("{name}: cannot check the file of an earlier driver: {error}"));
                 continue;
             }
             if entry.is_at(root, &path) {
                 root.remove_file(&path)?;
                 removed.push(name.clone());
             } else if root.lstat(&path).is_ok() {
-                warnings.push(format!("{name}: of an earlier driver, but changed since; left alone"));
+                warnings.push(format!("{name}: kept the file of an earlier driver, which has changed since"));
             }
         }
         Ok(removed)

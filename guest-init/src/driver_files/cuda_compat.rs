@@ -49,7 +49,7 @@ pub fn decide(root: &RootDir, searched: &[PathBuf], driver: &str, has_cache: boo
         found.into_iter().filter_map(|dir| look_at(root, dir, driver)).collect();
     for decision in decisions.iter_mut().filter(|decision| decision.used && !has_cache) {
         decision.used = false;
-        decision.reason = "the image's loader has no cache by which it could be preferred".into();
+        decision.reason = "the image's loader has no cache, which is needed to prefer them".into();
     }
     let version = |d: &Decision| d.version.clone();
     let newest = decisions.iter().filter(|d| d.used).map(version);
@@ -58,7 +58,7 @@ pub fn decide(root: &RootDir, searched: &[PathBuf], driver: &str, has_cache: boo
     for decision in decisions.iter_mut().filter(|decision| decision.used) {
         if taken || Some(&decision.version) != newest.as_ref() {
             decision.used = false;
-            decision.reason = "another one is newer".into();
+            decision.reason = "another directory has newer ones".into();
         } else {
             taken = true;
         }
@@ -97,10 +97,10 @@ fn look_at(root: &RootDir, dir: PathBuf, driver: &str) -> Option<Decision> {
     let (version, name) = versions.max_by(|a, b| compare_names(a.0.as_bytes(), b.0.as_bytes()))?;
     let note = root.open_file(&dir.join(name), MAX_LIBRARY).ok().map(|file| elf::cuda_compat(&file));
     let (used, reason) = match note {
-        _ if !can_be_named(&dir) => (false, "ld.so.conf cannot name its directory".into()),
+        _ if !can_be_named(&dir) => (false, "ld.so.conf cannot contain the name of the directory".into()),
         Some(Ok(note)) => rule(note.as_ref(), &version, driver),
         Some(Err(error)) => (false, error.to_string()),
-        None => (false, "its libcuda cannot be read".into()),
+        None => (false, "cannot read libcuda in the directory".into()),
     };
     Some(Decision { dir, version, used, reason })
 }
@@ -114,23 +114,25 @@ fn can_be_named(dir: &Path) -> bool {
 /// NVIDIA's rule.
 fn rule(note: Option<&Compat>, version: &str, driver: &str) -> (bool, String) {
     let Some(our_branch) = branch(driver) else {
-        return (false, format!("{driver} is no driver version"));
+        return (false, format!("{driver} is not a driver version"));
     };
     if compare_names(version.as_bytes(), driver.as_bytes()).is_le() {
-        return (false, format!("it is not newer than the driver, {driver}"));
+        return (false, format!("they are not newer than the driver, {driver}"));
     }
     match note.map(|note| note.drivers.as_slice()) {
         Some(allowed) if allowed.contains(&our_branch) => {
-            (true, format!("it allows drivers of {our_branch}"))
+            (true, format!("they support drivers of branch {our_branch}"))
         }
         Some(allowed) if !allowed.is_empty() => {
             let list: Vec<String> = allowed.iter().take(16).map(u32::to_string).collect();
-            (false, format!("it allows drivers of {}, not {our_branch}", list.join(", ")))
+            (false, format!("they support drivers of branches {}, not {our_branch}", list.join(", ")))
         }
         _ if branch(version).is_some_and(|branch| branch > our_branch) => {
-            (true, format!("it is of a newer branch than {our_branch}, and names none that it allows"))
+            (true, format!("they are of a newer branch than {our_branch}, and list no supported branches"))
         }
-        _ => (false, format!("it is of the driver's branch, {our_branch}, and names none that it allows")),
+        _ => {
+            (false, format!("they are of the driver's branch, {our_branch}, and list no supported branches"))
+        }
     }
 }
 

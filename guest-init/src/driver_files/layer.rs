@@ -62,7 +62,9 @@ pub fn layer(
         report.changed += usize::from(made);
     }
     if copied > 0 {
-        let text = format!("{copied} driver files copied: the layer is not on the file system of the driver");
+        let text = format!(
+            "copied {copied} driver files, because the layer is not on the file system of the driver"
+        );
         report.warnings.push(text);
     }
     for (path, target) in &plan.links {
@@ -80,7 +82,7 @@ pub fn layer(
                 report.changed += usize::from(made);
                 report.masked.push(text(path));
             }
-            Err(error) => report.warnings.push(format!("{}: not hidden: {error}", path.display())),
+            Err(error) => report.warnings.push(format!("cannot hide {}: {error}", path.display())),
         }
     }
     let Some(upper) = upper else { return Ok(report) };
@@ -126,5 +128,5 @@ fn cannot_link(error: &RootError) -> bool {
 }
 
 fn in_layer(source: RootError) -> InjectError {
-    InjectError::Ours { place: "cannot build the driver layer", source }
+    InjectError::Ours { place: "cannot build the layer of driver files", source }
 }

@@ -126,7 +126,7 @@ pub(crate) fn mask(root: &RootDir, path: &Path, report: &mut InjectReport) {
             report.changed += 1;
             report.masked.push(text(path));
         }
-        Err(error) => report.warnings.push(format!("{}: not hidden: {error}", path.display())),
+        Err(error) => report.warnings.push(format!("cannot hide {}: {error}", path.display())),
     }
 }
 

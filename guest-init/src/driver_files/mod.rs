@@ -56,7 +56,7 @@ pub enum InjectError {
     },
     /// The container has no glibc, which the driver's libraries need.
     #[error(
-        "no glibc in the container: expected libc.so.6 for this machine in /lib64, /usr/lib64, /lib, /usr/lib or \
+        "no glibc in the container image: expected libc.so.6 for this machine in /lib64, /usr/lib64, /lib, /usr/lib or \
          their {triplet} subdirectory; use an image with glibc (not Alpine, not scratch)"
     )]
     NoGlibc {
@@ -65,7 +65,7 @@ pub enum InjectError {
     },
     /// A directory stands where a file of the driver belongs, and has something in it.
     #[error(
-        "{} in the container root: expected a place for a file of the driver, found a directory with something in it; remove it from the image",
+        "{} in the container root: found a non-empty directory where a driver file belongs; remove it from the image",
         path.display()
     )]
     DirectoryInTheWay {
@@ -88,7 +88,7 @@ pub enum InjectError {
     Manifest(#[from] ManifestError),
     /// The driver directory holds no driver.
     #[error(
-        "no driver in the driver directory: expected libcuda.so.VERSION or libnvidia-ml.so.VERSION in one of {searched}, or below nvidia in one of them{}",
+        "no driver in the driver directory: expected libcuda.so.VERSION or libnvidia-ml.so.VERSION in one of {searched}, or in an nvidia directory below one of them{}",
         link_out(outward.as_ref())
     )]
     NoDriver {
@@ -98,7 +98,7 @@ pub enum InjectError {
         outward: Option<(PathBuf, PathBuf)>,
     },
     /// The driver directory holds more than one driver.
-    #[error("the driver directory holds files of several drivers: {found}; expected one version")]
+    #[error("the driver directory contains several driver versions: {found}; expected one")]
     DriverVersions {
         /// Their versions.
         found: String,
@@ -107,7 +107,7 @@ pub enum InjectError {
     #[error("{}", .0.message)]
     Refused(Box<Finding>),
     /// The root has no room.
-    #[error("no room for the driver's files in {}: {needed} bytes needed, {found} free", dir.display())]
+    #[error("not enough space for the driver files in {}: {needed} bytes needed, {found} free", dir.display())]
     NoSpace {
         /// Where they belong.
         dir: std::path::PathBuf,
@@ -197,7 +197,7 @@ pub struct InjectReport {
 fn link_out(link: Option<&(PathBuf, PathBuf)>) -> String {
     let Some((path, target)) = link else { return String::new() };
     format!(
-        "; {} is a link to {}, which is not in the directory: name one that has both, such as /",
+        "; {} is a link to {}, which is outside the directory: use a directory that contains both, such as /",
         path.display(),
         target.display()
     )

@@ -32,7 +32,7 @@ pub(crate) fn capabilities(inventory: &Inventory, request: &Request) -> Option<F
         status::warning(
             Code::CapabilityMissing,
             format!(
-                "the container asks for the driver capabilities {}, the initrd carries {}",
+                "the container requests the driver capabilities {}, but the initrd contains {}",
                 names(&missing),
                 names(&carried)
             ),
@@ -53,18 +53,19 @@ pub(super) fn libc_too_old(found: &TooNew, (major, minor): (u32, u32), request: 
     let named = found.0.iter().filter(|(file, _)| is_named(file, request)).count();
     let evidence = found.0.iter().take(MAX_NAMED);
     let evidence =
-        evidence.map(|(file, (major, minor))| format!("{} needs glibc {major}.{minor}", text(&file.from)));
+        evidence.map(|(file, (major, minor))| format!("{} requires glibc {major}.{minor}", text(&file.from)));
     let message =
-        format!("the image has glibc {major}.{minor}, and {count} files of the driver need a newer one");
+        format!("the image has glibc {major}.{minor}, but {count} driver files require a newer one");
     let finding = if named == 0 {
         info(
             Code::LibcTooOld,
             format!("{message}: they are left out"),
-            "use a newer base for the image if they are needed",
+            "use a newer base image if these files are needed",
         )
     } else {
-        let hint = "use a newer base for the image: what it asks for by NVIDIA_DRIVER_CAPABILITIES does not start in this one";
-        status::warning(Code::LibcTooOld, format!("{message}: {named} of them were asked for by name"), hint)
+        let hint =
+            "use a newer base image: what NVIDIA_DRIVER_CAPABILITIES requests does not start in this one";
+        status::warning(Code::LibcTooOld, format!("{message}: {named} of them were requested by name"), hint)
     };
     Some(status::with_evidence(finding, evidence.collect()))
 }
@@ -94,9 +95,9 @@ pub(crate) fn programs(inventory: &Inventory, request: &Request, scripts: &[&Dri
     if found.is_empty() {
         return None;
     }
-    let message = format!("{} of the driver's programs cannot be given to the container", found.len());
+    let message = format!("{} of the driver's programs are unavailable in the container", found.len());
     let hint =
-        "build the initrd from packages that have the driver's own programs; libraries are not concerned";
+        "build the initrd from packages that contain the driver's own programs; libraries are not affected";
     let is_named = found.iter().any(|(capability, _)| request.named.contains(capability));
     let finding = if is_named {
         status::warning(Code::DriverFileMissing, message, hint)
@@ -115,7 +116,7 @@ pub(crate) fn bundled(found: &[Foreign], policy: DriverFiles, driver: Option<&st
     let versions: Vec<&str> = versions.into_iter().collect();
     let of = if versions.is_empty() { "unknown version".into() } else { versions.join(", ") };
     let what = format!(
-        "the image brings {} driver files of {of} along, the guest's driver is {}",
+        "the image contains {} driver files of its own ({of}), the guest's driver is {}",
         found.len(),
         driver.unwrap_or("unknown")
     );
@@ -123,22 +124,20 @@ pub(crate) fn bundled(found: &[Foreign], policy: DriverFiles, driver: Option<&st
     if found.len() > MAX_NAMED {
         evidence.push(format!("and {} more", found.len() - MAX_NAMED));
     }
-    let remove = "remove them from the image: it needs no driver";
+    let remove = "remove the driver files from the image, which needs none";
     let finding = match policy {
-        DriverFiles::Mask => info(
-            Code::ImageBundlesDriver,
-            format!("{what}; they are hidden, and the guest's are used"),
-            remove,
-        ),
+        DriverFiles::Mask => {
+            info(Code::ImageBundlesDriver, format!("{what}; the image's files are hidden"), remove)
+        }
         DriverFiles::Keep => status::warning(
             Code::ImageBundlesDriver,
-            format!("{what}; they are left as they are (driver_files=keep)"),
-            format!("{remove}; or have them hidden: gpu_initrd.driver_files=mask"),
+            format!("{what}; the image's files are kept (driver_files=keep)"),
+            format!("{remove}; or hide them: gpu_initrd.driver_files=mask"),
         ),
         DriverFiles::Refuse => status::error(
             Code::ImageBundlesDriver,
             format!("{what} (driver_files=refuse)"),
-            format!("{remove}; or have them hidden: gpu_initrd.driver_files=mask"),
+            format!("{remove}; or hide them: gpu_initrd.driver_files=mask"),
         ),
     };
     Some(status::with_evidence(finding, evidence))
@@ -148,7 +147,7 @@ pub(crate) fn bundled(found: &[Foreign], policy: DriverFiles, driver: Option<&st
 pub(crate) fn compat(decision: &Decision, driver: &str) -> Finding {
     let (dir, version, reason) = (decision.dir.display(), &decision.version, &decision.reason);
     let message = if decision.used {
-        format!("CUDA compatibility libraries {version} in {dir} are used above driver {driver}: {reason}")
+        format!("CUDA compatibility libraries {version} in {dir} are used with driver {driver}: {reason}")
     } else {
         format!("CUDA compatibility libraries {version} in {dir} are not used: {reason}")
     };
@@ -161,7 +160,7 @@ pub(crate) fn hidden(root: &RootDir, report: &InjectReport) -> Option<Finding> {
     let unseen = files.filter(|item| root.stat(Path::new(&item.path)).is_err());
     let unseen: Vec<String> = unseen.take(MAX_NAMED).map(|item| item.path.clone()).collect();
     (!unseen.is_empty()).then(|| {
-        let message = "driver files are not to be seen in the container: a directory on the way was removed in its upper layer";
+        let message = "driver files are not visible in the container: a parent directory was removed in its upper layer";
         let hint = "start the container with a fresh upper layer";
         status::with_evidence(status::warning(Code::InjectFailed, message, hint), unseen)
     })
@@ -174,10 +173,10 @@ pub(crate) fn shadowed(resolution: &Resolution) -> Finding {
     status::warning(
         Code::LibraryShadowed,
         format!(
-            "the container's loader opens {found}{version} for {}, not the injected driver",
+            "the container's loader opens {found}{version} for {} instead of the injected driver",
             resolution.soname
         ),
-        "remove the image's own driver files, or LD_LIBRARY_PATH from its environment, or have them hidden: gpu_initrd.driver_files=mask",
+        "remove the image's own driver files, remove LD_LIBRARY_PATH from its environment, or hide the files: gpu_initrd.driver_files=mask",
     )
 }
 
@@ -191,14 +190,14 @@ pub(crate) fn store(request: &Request, root: &RootDir, only: bool) -> Finding {
         dirs.to_string_lossy().split(':').any(|dir| dir.starts_with(super::destination::RUN_LINK))
     });
     let sees = match (built_for, in_path) {
-        (true, _) => format!("{program} is built to look there (RUNPATH)"),
-        (_, true) => "LD_LIBRARY_PATH names it, so every program looks there".into(),
-        _ => format!("{program} itself is not built to look there; libraries that it loads may be"),
+        (true, _) => format!("{program} searches this directory (RUNPATH)"),
+        (_, true) => "LD_LIBRARY_PATH contains it, so every program searches this directory".into(),
+        _ => format!("{program} itself does not search this directory; libraries that it loads may"),
     };
-    let scope = if only { "the image is of Nix or Guix" } else { "the image has a store of Nix or Guix" };
+    let scope = if only { "the image uses Nix or Guix" } else { "the image has a Nix or Guix store" };
     let message = format!(
-        "{scope}: programs of the store find the driver in {link}, if they were built to look there (addDriverRunpath)"
+        "{scope}: programs in the store find the driver in {link} if they were built to search it (addDriverRunpath)"
     );
-    let hint = format!("for other programs of the store set LD_LIBRARY_PATH={link}");
+    let hint = format!("for other programs in the store, set LD_LIBRARY_PATH={link}");
     status::with_evidence(info(Code::ImageIsNix, message, hint), vec![sees])
 }

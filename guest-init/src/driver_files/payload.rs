@@ -49,10 +49,7 @@ pub fn altered(manifest: &Manifest) -> Option<Finding> {
     matches!(manifest.payload, Payload::Disk { .. })
         .then(verity::is_corrupted)
         .filter(|corrupted| *corrupted)?;
-    Some(not_ours(
-        "a block that was read does not match the hash tree",
-        KernelLog::all_with("device-mapper: verity"),
-    ))
+    Some(not_ours("a block does not match the hash tree", KernelLog::all_with("device-mapper: verity")))
 }
 
 /// Gives back the memory of the driver's files on a boot that has no use for them.
@@ -63,7 +60,7 @@ pub fn discard(manifest: &Manifest) {
         if let Err(error) = fs::remove_file(path)
             && error.kind() != io::ErrorKind::NotFound
         {
-            log::debug!("{path} stays in memory: {error}");
+            log::debug!("cannot free the memory of {path}: {error}");
         }
     }
 }
@@ -118,11 +115,11 @@ fn attach_one(disk: &Path, erofs: &Erofs, verity: &Verity, was_read: bool) -> Re
         Err(error) if verity::is_absent(&error) => {
             // It is read once, now: what changes later is not seen.
             if disks::is_writable(disk) {
-                let what = "the kernel has no dm-verity, and the disk can be written to: attach it read-only";
+                let what = "the kernel has no dm-verity and the disk is writable: attach it read-only";
                 return Err(not_ours(&format!("{name}: {what}"), Vec::new()));
             }
             log::info!(
-                "the kernel has no dm-verity: reading all of {name}, once; what is read later is not checked"
+                "the kernel has no dm-verity: checking all of {name} once; later reads are not checked"
             );
             if !was_read {
                 read_whole(disk, erofs)?;
@@ -162,7 +159,7 @@ fn check_digest(disk: &Path, erofs: &Erofs) -> Result<(), String> {
     match read() {
         Ok((_, found)) if found == erofs.sha256 => Ok(()),
         Ok((bytes, found)) => Err(format!(
-            "expected {} bytes with sha256 {}, found {bytes} with {found}",
+            "expected {} bytes with sha256 {}, found {bytes} bytes with {found}",
             erofs.size, erofs.sha256
         )),
         Err(error) => Err(error.to_string()),
@@ -172,16 +169,16 @@ fn check_digest(disk: &Path, erofs: &Erofs) -> Result<(), String> {
 fn missing(error: &DiskError, uuid: &str) -> Finding {
     status::error(
         Code::PayloadDiskMissing,
-        format!("the driver's disk (EROFS with UUID {uuid}) is not there: {}", chain(error)),
-        "attach the disk that build-initrd wrote beside this very initrd (--payload-output), read-only",
+        format!("the disk with the driver files (EROFS with UUID {uuid}) did not appear: {}", chain(error)),
+        "attach the disk that build-initrd wrote together with this initrd (--payload-output), read-only",
     )
 }
 
 fn not_ours(what: &str, evidence: Vec<String>) -> Finding {
     let finding = status::error(
         Code::PayloadAltered,
-        format!("the driver's disk is not as it was built: {what}"),
-        "attach the disk that build-initrd wrote beside this very initrd; if it is that one, build both again",
+        format!("the disk with the driver files has changed since it was built: {what}"),
+        "attach the disk that build-initrd wrote together with this initrd; if that disk is attached, build both again",
     );
     with_evidence(finding, evidence)
 }
@@ -189,8 +186,8 @@ fn not_ours(what: &str, evidence: Vec<String>) -> Finding {
 fn unusable(what: &str, error: &str) -> Finding {
     status::error(
         Code::PayloadUnusable,
-        format!("the driver's files in {what} cannot be mounted: {error}"),
-        "boot the kernel that build-initrd wrote beside the initrd, or build it with --payload files",
+        format!("cannot mount the driver files in {what}: {error}"),
+        "boot the kernel that build-initrd wrote next to the initrd, or build the initrd with --payload files",
     )
 }
 

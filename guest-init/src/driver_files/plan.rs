@@ -322,7 +322,7 @@ fn libraries<'a>(
             Ok(_) => {
                 report
                     .warnings
-                    .push(format!("{}: no library for the container's machine", file.from.display()));
+                    .push(format!("{}: not a library for the container's machine", file.from.display()));
                 continue;
             }
             Err(ElfError::NotElf { .. }) => continue,

@@ -91,14 +91,14 @@ pub fn open_all(
         }
     }
     lines.extend(log.lines());
-    let after = if gpus.len() > 1 { ", counted from the end of the one before" } else { "" };
+    let after = if gpus.len() > 1 { " after the previous one" } else { "" };
     for bdf in &opening {
         let took = |gpu: &image::status::Gpu| Some(uptime_ms().saturating_sub(gpu.init_start_ms?));
         board.gpu(bdf, |gpu| gpu.init_ms = took(gpu));
         let finding = status::error(
             Code::AdapterInitFailed,
             format!("GPU {bdf} did not initialise within {} s{after}", timeout.as_secs()),
-            "raise gpu_initrd.gpu_timeout if the adapter is only slow; else reset the GPU on the host",
+            "raise gpu_initrd.gpu_timeout if the adapter is only slow; otherwise reset the GPU on the host",
         );
         fail(bdf, with_evidence(finding, about(&lines, bdf)), board);
     }

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 const VARIABLE: &str = "NVIDIA_VISIBLE_DEVICES";
 const HINT: &str =
-    "correct the variable in the image's or the configuration's environment, or leave it out: all GPUs";
+    "correct the variable in the environment of the image or the configuration, or remove it to use all GPUs";
 /// What comes before the name of a GPU where the Container Device Interface names it.
 const CDI: [&str; 2] = ["runtime.nvidia.com/gpu=", "nvidia.com/gpu="];
 
@@ -106,13 +106,13 @@ fn is_instance(word: &str) -> bool {
 fn unmatched(word: &str, gpus: &[Gpu]) -> Finding {
     let message = if is_instance(word) {
         format!(
-            "{VARIABLE} asks for the MIG instance {word}: expected all, none, void, indices, UUIDs or PCI addresses of whole GPUs"
+            "{VARIABLE} requests the MIG instance {word}: expected all, none, void, indices, UUIDs or PCI addresses of whole GPUs"
         )
     } else {
-        format!("{VARIABLE} asks for GPU {word}, which is none of the {} GPUs of this guest", gpus.len())
+        format!("{VARIABLE} requests GPU {word}, which is not one of the {} GPUs in this guest", gpus.len())
     };
     let list = numbered(gpus).into_iter().enumerate().map(|(index, gpu)| {
-        format!("{index}: {} {}", gpu.bdf, gpu.uuid.as_deref().unwrap_or("(UUID not known)"))
+        format!("{index}: {} {}", gpu.bdf, gpu.uuid.as_deref().unwrap_or("(UUID unknown)"))
     });
     with_evidence(status::error(Code::ConfigInvalid, message, HINT), list.collect())
 }
@@ -177,7 +177,7 @@ mod tests {
         let env = [(VARIABLE.to_owned(), "0,GPU-1,01:00.0".to_owned())].into();
         assert_eq!(Visible::asked(&env).refused(), None);
         for other in ["amd.com/gpu=0", "nvidia.com/mig=0"] {
-            assert!(chosen(Some(other)).unwrap_err().message.contains(&format!("asks for GPU {other}")));
+            assert!(chosen(Some(other)).unwrap_err().message.contains(&format!("requests GPU {other}")));
         }
     }
 }

@@ -16,34 +16,32 @@ pub fn failure(bdf: &str, error: &io::Error, evidence: &[String]) -> Finding {
     let finding = if let Some(name) = firmware {
         status::error(
             Code::FirmwareMissing,
-            format!("GPU {bdf} needs firmware /lib/firmware/{name}, which the initrd does not have"),
-            "build the initrd again with the driver's firmware package",
+            format!("GPU {bdf} requires firmware /lib/firmware/{name}, which is not in the initrd"),
+            "rebuild the initrd with the driver's firmware package",
         )
     } else if has(&["WPR2 already up"]) {
         status::error(
             Code::Wpr2AlreadyUp,
-            format!(
-                "GPU {bdf} still runs the firmware of its last user, which nothing in this guest can end"
-            ),
-            "reset the GPU on the host before the guest gets it: echo 1 > /sys/bus/pci/devices/BDF/reset, or a reset of the whole bus or machine where it has none",
+            format!("GPU {bdf} still runs the firmware of its previous user, which this guest cannot stop"),
+            "reset the GPU on the host before you pass it to the guest: echo 1 > /sys/bus/pci/devices/BDF/reset; if the GPU has no reset, reset the whole bus or reboot the host",
         )
     } else if has(&["NV_ERR_NO_MEMORY", "out of memory", "page allocation failure"]) {
         status::error(
             Code::LowMemory,
-            format!("GPU {bdf}: the driver had too little memory to initialise the adapter ({error})"),
-            "give the guest more memory; build-initrd says how much it needs, and less with --payload disk",
+            format!("GPU {bdf}: the driver ran out of memory while it initialised the adapter ({error})"),
+            "give the guest more memory (build-initrd prints the minimum), or build with --payload disk, which needs less",
         )
     } else if has(&["Cannot initialize GSP firmware RM", "RmInitAdapter failed"]) {
         status::error(
             Code::AdapterInitFailed,
-            format!("GPU {bdf}: the adapter did not initialise ({error})"),
-            "reset the GPU on the host (unbind, reset, bind to vfio-pci again); if it stays so, look up the Xid and the RmInitAdapter code in NVIDIA's documentation",
+            format!("GPU {bdf}: the adapter failed to initialise ({error})"),
+            "reset the GPU on the host (unbind, reset, bind to vfio-pci again); if it still fails, look up the Xid and the RmInitAdapter code in NVIDIA's documentation",
         )
     } else {
         status::error(
             Code::AdapterInitFailed,
-            format!("GPU {bdf}: opening its node failed: {error}"),
-            "the kernel's lines say why",
+            format!("GPU {bdf}: cannot open its device node: {error}"),
+            "read the kernel log lines in the evidence",
         )
     };
     with_evidence(finding, evidence.to_vec())
@@ -55,38 +53,38 @@ const NOT_TAKEN: [(&str, Code, &str, &str); 6] = [
     (
         "fallen off the bus",
         Code::GpuNotBound,
-        " is on the bus, and does not answer to the driver: it has fallen off the bus",
-        "look at the host's kernel log (PCIe errors, power, heat), reset the GPU there, and start a new guest",
+        " is on the bus but does not respond to the driver: it has fallen off the bus",
+        "check the host's kernel log (PCIe errors, power, temperature), reset the GPU on the host, and start a new guest",
     ),
     (
         "assigned to your NVIDIA device is invalid",
         Code::GpuNotBound,
-        " has no address for a part of its memory: the guest's PCI windows are too small for its BARs",
-        "give the VMM larger 64-bit windows for PCI memory, and the guest a firmware that uses them; host-builder doctor says how large the BARs are",
+        " has memory without an address: the guest's PCI windows are too small for its BARs",
+        "configure larger 64-bit PCI memory windows in the VMM, and guest firmware that uses them; host-builder doctor prints the size of the BARs",
     ),
     (
         "request_mem_region failed",
         Code::GpuNotBound,
-        ": another driver of the guest's kernel has its registers",
-        "boot the kernel that build-initrd wrote; a frame buffer or nouveau in the kernel can be told off on its command line (video=efifb:off, nouveau.modeset=0)",
+        ": another driver in the guest's kernel has claimed its registers",
+        "boot the kernel that build-initrd wrote, or disable the frame buffer or nouveau on the kernel command line (video=efifb:off, nouveau.modeset=0)",
     ),
     (
         "is already bound to",
         Code::GpuNotBound,
-        " was taken by another driver",
-        "leave that driver's module out of the initrd, or out of the kernel",
+        " is bound to another driver",
+        "remove that driver's module from the initrd or the kernel",
     ),
     (
         "requires use of the NVIDIA open kernel modules",
         Code::GpuUnsupported,
-        " is supported by NVIDIA's open modules alone, and others are packed",
+        " is supported only by NVIDIA's open modules, but the initrd contains other ones",
         "build the initrd with the open modules of this driver",
     ),
     (
         "not supported by",
         Code::GpuUnsupported,
         " is not supported by this driver",
-        "build the initrd with a driver that supports this GPU: the open modules need Turing or newer, and a release newer than the GPU",
+        "build the initrd with a driver that supports this GPU: the open modules require Turing or newer, and a driver released after the GPU",
     ),
 ];
 
@@ -96,8 +94,8 @@ pub fn not_taken(gpu: &PciGpu, evidence: &[String]) -> (GpuState, Finding) {
     let (_, code, what, hint) = NOT_TAKEN.into_iter().find(|(words, ..)| is_said(words)).unwrap_or((
         "",
         Code::GpuNotBound,
-        " was not taken by the driver",
-        "the driver's lines say why; host-builder doctor asks its list of GPUs",
+        " was not bound by the driver",
+        "read the driver's log lines in the evidence; host-builder doctor checks the driver's list of GPUs",
     ));
     let message = format!("GPU {} ({:04x}:{:04x}){what}", gpu.bdf, gpu.vendor, gpu.device);
     let state = if code == Code::GpuUnsupported { GpuState::Unsupported } else { GpuState::Failed };
@@ -201,18 +199,18 @@ mod tests {
             (
                 "NVRM: This PCI I/O region assigned to your NVIDIA device is invalid:\nNVRM: BAR1 is 0M @ 0x0 (PCI:0000:01:00.0)",
                 Code::GpuNotBound,
-                "no address",
+                "without an address",
             ),
             (
                 "NVRM: request_mem_region failed for 16M @ 0xfd000000. This can\nNVRM: occur when a driver such as rivatv is loaded",
                 Code::GpuNotBound,
-                "has its registers",
+                "has claimed its registers",
             ),
             ("NVRM: GPU 0000:01:00.0 is already bound to nouveau.", Code::GpuNotBound, "another driver"),
             (
                 "NVRM: The NVIDIA GPU 0000:01:00.0 (PCI ID: 10de:2330)\nNVRM: installed in this system requires use of the NVIDIA open kernel modules.",
                 Code::GpuUnsupported,
-                "open modules alone",
+                "only by NVIDIA's open modules",
             ),
             (
                 "NVRM: The NVIDIA GPU 0000:01:00.0 (PCI ID: 10de:2330)\nNVRM: installed in this system is not supported by the\nNVRM: NVIDIA 550.163.01 driver release.",
@@ -222,7 +220,7 @@ mod tests {
             (
                 "nvidia 0000:01:00.0: probe with driver nvidia failed with error -12",
                 Code::GpuNotBound,
-                "was not taken",
+                "was not bound",
             ),
         ] {
             let (_, finding) = not_taken(&gpu, &about(&lines(text), &gpu.bdf));

@@ -106,7 +106,7 @@ fn uvm_missing(manifest: &Manifest, proc: &Proc) -> Option<Finding> {
         return None;
     }
     let message = "nvidia-uvm is not in /proc/devices: CUDA cannot start (error 3 or 999)";
-    let hint = "build the initrd again with the module nvidia-uvm; if it was there, the other findings say why it did not load";
+    let hint = "rebuild the initrd with the nvidia-uvm module; if the initrd has it, the other findings say why it did not load";
     Some(status::error(Code::UvmMissing, message, hint))
 }
 
@@ -119,10 +119,10 @@ fn fabric_not_ready(config: &Config, switches: io::Result<Vec<PciGpu>>) -> Optio
         return None;
     }
     let message = format!(
-        "this guest has NVSwitches ({}), and does not run a fabric manager: unless the container does, CUDA fails with error 802 (system not yet initialized)",
+        "this guest has {} NVSwitches but runs no fabric manager: unless the container runs one, CUDA fails with error 802 (system not yet initialized)",
         switches.len()
     );
-    let hint = "run NVIDIA's fabric manager of the driver's version: on the host, with the switches kept there, or in the container; or cut single GPUs off with nvidia.NVreg_NvLinkDisable=1";
+    let hint = "run NVIDIA's fabric manager, in the driver's version, either on the host, with the switches kept there, or in the container; to use each GPU without the fabric, set nvidia.NVreg_NvLinkDisable=1";
     let list =
         switches.iter().map(|switch| format!("{} {:04x}:{:04x}", switch.bdf, switch.vendor, switch.device));
     Some(with_evidence(status::warning(Code::FabricNotReady, message, hint), list.collect()))
@@ -137,8 +137,8 @@ fn note_bound(proc: &Proc, found: &[PciGpu], log: &[String], board: &Board) -> V
     for gpu in found {
         if taken.contains(&gpu.bdf) {
             let information = proc.information(&gpu.bdf).unwrap_or_else(|error| {
-                let message = format!("/proc of the driver could not be read for GPU {}: {error}", gpu.bdf);
-                let hint = "the guest's kernel log says what became of the driver";
+                let message = format!("cannot read the driver's /proc files for GPU {}: {error}", gpu.bdf);
+                let hint = "read the guest's kernel log for the state of the driver";
                 board.finding(status::error(Code::NodeFailed, message, hint));
                 Information::default()
             });
@@ -171,21 +171,21 @@ fn check_version(manifest: &Manifest, board: &Board) -> Result<(), Finding> {
     }
     Err(status::error(
         Code::ModuleVersionMismatch,
-        format!("the loaded driver has version {loaded}, the initrd's libraries are of {planned}"),
-        "modules and libraries must carry one version, to the last digit: build the initrd again",
+        format!("the loaded driver has version {loaded}, but the initrd's libraries have version {planned}"),
+        "rebuild the initrd: modules and libraries must have exactly the same version",
     ))
 }
 
 /// Makes the driver's nodes: those that are there now, and whether all could be made.
 fn make_nodes(proc: &Proc, minors: &[u32], board: &Board) -> (Vec<Node>, bool) {
     let failed = |message: String| {
-        let hint = "another file may be in its place, or /dev may be full or read-only";
+        let hint = "check the path: another file may be in its place, or /dev may be full or read-only";
         board.finding(status::error(Code::NodeFailed, message, hint));
     };
     let wanted = match nodes::wanted(proc, minors, modules::is_loaded("nvidia_modeset")) {
         Ok(wanted) => wanted,
         Err(error) => {
-            failed(format!("/proc of the driver could not be read: {error}"));
+            failed(format!("cannot read the driver's /proc files: {error}"));
             return (Vec::new(), false);
         }
     };
@@ -195,8 +195,9 @@ fn make_nodes(proc: &Proc, minors: &[u32], board: &Board) -> (Vec<Node>, bool) {
         match nodes::make(Path::new("/"), &node) {
             Ok(conflict) => {
                 if let Some(what) = conflict {
-                    let message = format!("{} was {what}; it has been replaced", node.path);
-                    let hint = "find out what made it: another driver in the guest's kernel may want that name, and will not have it now";
+                    let message = format!("{} was {what}, which has been replaced", node.path);
+                    let hint =
+                        "find out what created it: another driver in the guest's kernel may need that name";
                     board.finding(status::warning(Code::NodeConflict, message, hint));
                 }
                 made.push(node);

@@ -74,7 +74,7 @@ pub fn make(root: &Path, node: &Node) -> io::Result<Option<String>> {
     let failed =
         |what: &str, error: io::Error| io::Error::other(format!("{what} {}: {error}", path.display()));
     if let Some(parent) = path.parent().filter(|parent| !parent.exists()) {
-        fs::create_dir_all(parent).map_err(|error| failed("making the directory of", error))?;
+        fs::create_dir_all(parent).map_err(|error| failed("cannot create the directory of", error))?;
         fs::set_permissions(parent, fs::Permissions::from_mode(0o755))
             .map_err(|error| failed("chmod", error))?;
     }
@@ -87,7 +87,7 @@ pub fn make(root: &Path, node: &Node) -> io::Result<Option<String>> {
         Ok(metadata) if is_right(&metadata) => {}
         Ok(metadata) => {
             conflict = Some(describe(&metadata));
-            fs::remove_file(&path).map_err(|error| failed("removing the stale node", error))?;
+            fs::remove_file(&path).map_err(|error| failed("cannot remove the stale node", error))?;
             create(&path, device).map_err(|error| failed("mknod", error))?;
         }
         Err(_) => create(&path, device).map_err(|error| failed("mknod", error))?,
@@ -96,7 +96,7 @@ pub fn make(root: &Path, node: &Node) -> io::Result<Option<String>> {
     chown(&path, Some(uid), Some(gid)).map_err(|errno| failed("chown", errno.into()))?;
     fs::set_permissions(&path, fs::Permissions::from_mode(node.mode))
         .map_err(|error| failed("chmod", error))?;
-    link_by_number(root, node).map_err(|error| failed("linking in /dev/char to", error))?;
+    link_by_number(root, node).map_err(|error| failed("cannot create the link in /dev/char to", error))?;
     Ok(conflict)
 }
 
@@ -105,7 +105,7 @@ fn describe(metadata: &fs::Metadata) -> String {
     match metadata.mode() & libc::S_IFMT {
         libc::S_IFCHR => format!("the character device {numbers}"),
         libc::S_IFBLK => format!("the block device {numbers}"),
-        libc::S_IFLNK => "a link".into(),
+        libc::S_IFLNK => "a symbolic link".into(),
         libc::S_IFREG => "a regular file".into(),
         _ => "another kind of file".into(),
     }

@@ -18,19 +18,19 @@ fn finding(name: &str, value: &str, facts: &Facts) -> Option<Finding> {
     let why = match requirement::evaluate(value, facts) {
         Ok(Verdict::Met) => return None,
         Ok(Verdict::Unknown) => {
-            log::info!("{name} may be met: it depends on what is not known here, and is taken to be");
+            log::info!("{name} depends on facts that are unknown here; assuming that it is met");
             return None;
         }
-        Ok(Verdict::Unmet) => "none of its alternatives holds".into(),
+        Ok(Verdict::Unmet) => "none of its alternatives is met".into(),
         Err(error) => error.to_string(),
     };
     let cuda = facts.cuda_in_words().unwrap_or_else(|| "unknown".into());
     let message = format!(
-        "the image requires {name}, the initrd carries driver {} with CUDA {cuda}: {why}",
+        "the image requires {name}, but the initrd contains driver {} with CUDA {cuda}: {why}",
         facts.driver
     );
     let hint =
-        "build the initrd with a newer driver, use an image for this one, or set NVIDIA_DISABLE_REQUIRE=1";
+        "build the initrd with a newer driver, use an image for this driver, or set NVIDIA_DISABLE_REQUIRE=1";
     let evidence = vec![format!("{name}={value}")];
     Some(with_evidence(status::error(Code::CudaRequirementUnmet, message, hint), evidence))
 }

@@ -20,7 +20,7 @@ const EROFS_MAGIC: [u8; 4] = 0xe0f5_e1e2_u32.to_le_bytes();
 #[derive(Debug, thiserror::Error)]
 pub enum DiskError {
     /// It did not appear in time.
-    #[error("waited {waited} s for disk {wanted}; the guest has {present}")]
+    #[error("disk {wanted} did not appear within {waited} s; the guest has {present}")]
     Absent {
         /// What was waited for.
         wanted: String,
@@ -30,7 +30,7 @@ pub enum DiskError {
         present: String,
     },
     /// It holds no file system we know.
-    #[error("{device} holds no file system: expected ext4, erofs or squashfs")]
+    #[error("no supported file system on {device}: expected ext4, erofs or squashfs")]
     NoFileSystem {
         /// Which device.
         device: String,
@@ -211,7 +211,7 @@ pub fn file_system(device: &Path) -> Result<&'static str, DiskError> {
 pub fn mount_disk(device: &Path, target: &Path, read_only: bool) -> Result<(), DiskError> {
     let kind = file_system(device)?;
     if let Err(error) = set_read_only(device, read_only) {
-        log::warn!("{}: file systems are not kept from writing to it: {error}", device.display());
+        log::warn!("{}: cannot set the read-only flag of the disk: {error}", device.display());
     }
     let mut flags = MsFlags::MS_NODEV;
     flags.set(MsFlags::MS_RDONLY, read_only || matches!(kind, "erofs" | "squashfs"));
@@ -277,7 +277,7 @@ impl Scratch {
             }
             openat(&top, name, flags, Mode::empty()).map_err(|errno| {
                 io::Error::other(format!(
-                    "{name} on {}: expected a directory, and no link: {errno}",
+                    "{name} on {}: expected a directory that is not a link: {errno}",
                     place.display()
                 ))
             })
@@ -347,7 +347,7 @@ mod tests {
             for target in ["../outside", "/", "nowhere"] {
                 std::os::unix::fs::symlink(target, place.join(name)).unwrap();
                 let error = Scratch::of(&place).err().unwrap().to_string();
-                assert!(error.contains(&format!("{name} on")) && error.contains("no link"), "{error}");
+                assert!(error.contains(&format!("{name} on")) && error.contains("not a link"), "{error}");
                 fs::remove_file(place.join(name)).unwrap();
             }
             fs::create_dir(place.join(name)).unwrap();

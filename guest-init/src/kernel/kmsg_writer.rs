@@ -33,7 +33,7 @@ pub fn start_logging(level: &str) {
     if level >= LevelFilter::Debug
         && let Err(error) = std::fs::write(CONSOLE_LEVEL, "8\n")
     {
-        log::warn!("debug lines are not on the console: {CONSOLE_LEVEL}: {error}");
+        log::warn!("cannot print debug lines on the console: {CONSOLE_LEVEL}: {error}");
     }
 }
 

@@ -21,7 +21,7 @@ const DRIVER: &str = "nvidia";
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// Its file cannot be read.
-    #[error("module {module} is in the plan, {path} cannot be read: {source}")]
+    #[error("cannot read module {module} of the manifest: {path}: {source}")]
     Missing {
         /// The module.
         module: String,
@@ -31,7 +31,7 @@ pub enum LoadError {
         source: io::Error,
     },
     /// A driver of GPUs found none that it drives.
-    #[error("module {module} found no device that it drives")]
+    #[error("module {module} found no device that it supports")]
     NoDevice {
         /// The module.
         module: String,
@@ -99,7 +99,8 @@ pub fn fit(manifest: &Manifest, running: &str) -> Result<(), LoadError> {
     if manifest.modules.is_empty() || manifest.kernel_release == running {
         return Ok(());
     }
-    let what = format!("this kernel is {running}, the initrd has modules for {}", manifest.kernel_release);
+    let what =
+        format!("this kernel is {running}, but the initrd has modules for {}", manifest.kernel_release);
     Err(LoadError::OtherKernel { what, log: Vec::new() })
 }
 
@@ -161,25 +162,25 @@ fn refusal(module: &Module, errno: Errno, log: Vec<String>, release: &str) -> Lo
         }
         // A module that says ENOEXEC on the very kernel it was made for is damaged, not foreign.
         Errno::ENOEXEC | Errno::EINVAL if module.vermagic.split(' ').next() == Some(&running) => {
-            let what = format!("the kernel {release} cannot use module {name}: {errno}");
-            let remedy = "correct its parameters (MODULE.PARAMETER=VALUE on the command line); the kernel's lines say more";
+            let what = format!("kernel {release} cannot load module {name}: {errno}");
+            let remedy = "correct the module's parameters (MODULE.PARAMETER=VALUE on the kernel command line); read the kernel log lines in the evidence";
             LoadError::Refused { what, remedy, log }
         }
         Errno::ENOEXEC | Errno::EINVAL => {
             let vermagic = &module.vermagic;
             let what = format!(
-                "module {name} was built for another kernel: its vermagic is {vermagic:?}, the running kernel is {running:?} ({errno})"
+                "module {name} was built for another kernel: its vermagic is {vermagic:?}, but the running kernel is {running:?} ({errno})"
             );
             LoadError::OtherKernel { what, log }
         }
         Errno::ENOENT => {
-            let what = format!("module {name} needs a symbol that the kernel does not have ({errno})");
-            let remedy = "boot the kernel that build-initrd wrote beside the initrd";
+            let what = format!("module {name} requires a symbol that the kernel does not have ({errno})");
+            let remedy = "boot the kernel that build-initrd wrote next to the initrd";
             LoadError::Refused { what, remedy, log }
         }
         _ => {
-            let what = format!("module {name} could not be loaded: {errno}");
-            LoadError::Refused { what, remedy: "the kernel's lines say why", log }
+            let what = format!("cannot load module {name}: {errno}");
+            LoadError::Refused { what, remedy: "read the kernel log lines in the evidence", log }
         }
     }
 }
@@ -201,7 +202,7 @@ pub fn lock() -> Result<(), String> {
     fs::write(LOCK, "1").map_err(|error| format!("{LOCK}: {error}"))?;
     match fs::read_to_string(LOCK) {
         Ok(text) if text.trim() == "1" => Ok(()),
-        Ok(text) => Err(format!("{LOCK}: wrote 1, it says {:?}", text.trim())),
+        Ok(text) => Err(format!("{LOCK}: wrote 1, read back {:?}", text.trim())),
         Err(error) => Err(format!("{LOCK}: {error}")),
     }
 }

@@ -45,7 +45,7 @@ pub fn early() -> io::Result<Vec<&'static str>> {
         match mounted {
             Ok(()) | Err(nix::Error::EBUSY) => {}
             Err(nix::Error::ENODEV) if OPTIONAL.contains(&kind) => absent.push(kind),
-            Err(errno) => return Err(io::Error::other(format!("mounting {kind} on {path}: {errno}"))),
+            Err(errno) => return Err(io::Error::other(format!("cannot mount {kind} on {path}: {errno}"))),
         }
     }
     for path in

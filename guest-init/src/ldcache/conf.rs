@@ -133,13 +133,15 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn file(&mut self, path: &Path) {
         if self.is_full() {
-            return self.report.warn(format!("{}: too many configuration files, not read", path.display()));
+            return self.report.warn(format!("{}: not read: too many configuration files", path.display()));
         }
         self.files += 1;
         let Ok(stat) = self.root.stat(path) else { return };
         let identity = (stat.dev, stat.ino);
         if self.open.contains(&identity) || self.open.len() == MAX_DEPTH {
-            return self.report.warn(format!("{}: included by itself or too deep, not read", path.display()));
+            return self
+                .report
+                .warn(format!("{}: not read: included by itself or nested too deeply", path.display()));
         }
         let text = match self.root.read(path, MAX_CONF.min(MAX_BYTES - self.bytes)) {
             Ok(text) => text,
@@ -158,7 +160,7 @@ impl Reader<'_> {
                 }
                 Directive::Directory(_) => {
                     let text = format!(
-                        "{}: more than {MAX_DIRECTORIES} directories, the rest ignored",
+                        "{}: ignored all but the first {MAX_DIRECTORIES} directories",
                         path.display()
                     );
                     self.report.warn(text);
@@ -176,7 +178,7 @@ impl Reader<'_> {
 
     fn hwcap(&mut self, path: &Path, text: &[u8]) {
         if !self.rules.hwcap_lines || !add_hwcap(&mut self.result.hwcaps, text) {
-            self.report.warn(format!("{}: hwcap line ignored", path.display()));
+            self.report.warn(format!("{}: ignored a hwcap line", path.display()));
         }
     }
 
@@ -189,12 +191,13 @@ impl Reader<'_> {
         }
         absolute.extend(pattern);
         if absolute.len() > MAX_PATTERN {
-            return self.report.warn(format!("{}: a pattern that is too long, ignored", file.display()));
+            return self.report.warn(format!("{}: ignored a pattern that is too long", file.display()));
         }
         let paths: Vec<PathBuf> = glob::glob(self.root, &absolute, &mut self.budget);
         if self.budget == 0 && !self.is_spent {
             self.is_spent = true;
-            let why = format!("{}: its patterns match too much, the rest match nothing", file.display());
+            let why =
+                format!("{}: ignored further matches: its patterns match too many files", file.display());
             self.report.warn(why);
         }
         for path in &paths {

@@ -37,14 +37,15 @@ pub(super) fn make(root: &RootDir, dir: &OsStr, lib: &Found, report: &mut CacheR
     if let Ok(present) = root.lstat(&path)
         && present.kind != Kind::Link
     {
-        return report.warn(format!("{}: expected a symbolic link, left alone", path.display()));
+        return report.warn(format!("{}: not replaced: expected a symbolic link", path.display()));
     }
     // A SONAME with a slash gives a link that leads nowhere. It is made, as by ldconfig, but once.
     if root.read_link(&path).is_ok_and(|target| target.as_os_str() == lib.name) {
         return;
     }
     if !is_below(&lib.soname) {
-        return report.warn(format!("{}: a SONAME that leads elsewhere, no link made", path.display()));
+        return report
+            .warn(format!("{}: no link created: the SONAME leads to another directory", path.display()));
     }
     match root.symlink(&lib.name, &path) {
         Ok(()) => report.links.push(LinkChange {

@@ -55,7 +55,7 @@ pub enum LdCacheError {
     Format(#[from] FormatError),
     /// A path that ld.so.conf cannot name.
     #[error(
-        "{} cannot be named in ld.so.conf: expected an absolute path without #, = and control characters",
+        "ld.so.conf cannot contain {}: expected an absolute path without #, = and control characters",
         path.display()
     )]
     NoDirectory {

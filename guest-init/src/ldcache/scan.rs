@@ -130,7 +130,8 @@ impl Scanner<'_> {
         };
         let Some(mut facts) = library::read(&file, name.as_bytes(), self.machine, self.rules) else {
             if is_elf(&file) {
-                report.warn(format!("{}: no library for this machine, or damaged; ignored", path.display()));
+                report
+                    .warn(format!("{}: ignored: not a library for this machine, or damaged", path.display()));
             }
             return None;
         };

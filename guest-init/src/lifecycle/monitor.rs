@@ -34,7 +34,7 @@ pub fn start(board: &Board) {
         }
     });
     if let Err(error) = followed {
-        log::warn!("the kernel's log is not followed: {error}");
+        log::warn!("cannot follow the kernel log: {error}");
     }
 }
 
@@ -107,10 +107,10 @@ fn take(sign: &Sign, line: &str, board: &Board, answers: &dyn Fn(&str) -> bool) 
             oom(line, board);
         }
         Sign::OutOfMemory => {
-            low_memory("the kernel had to end a process since the guest's memory was used up", line, board);
+            low_memory("the kernel ended a process because the guest ran out of memory", line, board);
             oom(line, board);
         }
-        Sign::NoPages => low_memory("the kernel could not get the memory that it needed", line, board),
+        Sign::NoPages => low_memory("the kernel could not allocate memory that it needed", line, board),
     }
 }
 
@@ -161,7 +161,7 @@ fn xid(named: &str, code: u32, line: &str, board: &Board, answers: &dyn Fn(&str)
         return off_the_bus(&bdf, " (Xid 79)", line, board, answers);
     }
     let message = format!("GPU {bdf} reported Xid {code}");
-    let hint = "look the number up in NVIDIA's list of Xid errors: 13, 31 and 43 are most often the program's own, 48, 63, 64, 74, 79, 94 and 95 the hardware's";
+    let hint = "look up the number in NVIDIA's list of Xid errors: the program usually causes 13, 31 and 43, the hardware 48, 63, 64, 74, 79, 94 and 95";
     board.finding(with_evidence(status::warning(Code::GpuXid, message, hint), vec![line.into()]));
 }
 
@@ -181,15 +181,15 @@ fn make_room(gpu: &mut Gpu) {
 fn off_the_bus(named: &str, how: &str, line: &str, board: &Board, answers: &dyn Fn(&str) -> bool) {
     let Some(bdf) = board.update(|status| gpu_of(status, named).map(|gpu| gpu.bdf.clone())) else { return };
     if !answers(&bdf) {
-        let why =
-            format!("the driver says that it has fallen off the bus{how}, and it does not answer there");
+        let why = format!(
+            "the driver reports that it has fallen off the bus{how}, and it does not respond on the bus"
+        );
         return lost(&bdf, &why, line, board);
     }
-    let message = format!(
-        "a line of the kernel's log says that GPU {bdf} has fallen off the bus{how}, and it answers there"
-    );
+    let message =
+        format!("the kernel log says that GPU {bdf} has fallen off the bus{how}, but it responds on the bus");
     let hint =
-        "look at what the GPU does: nvidia-smi in the container; where it works, ask who wrote that line";
+        "run nvidia-smi in the container to check the GPU; if it works, find out what wrote the log line";
     board.finding(with_evidence(status::warning(Code::GpuXid, message, hint), vec![line.into()]));
 }
 
@@ -212,7 +212,7 @@ fn lost(named: &str, why: &str, line: &str, board: &Board) {
     });
     let Some((bdf, evidence)) = lost else { return };
     let message = format!("GPU {bdf} is lost: {why}");
-    let hint = "end this guest, look at the host's kernel log (PCIe errors, power, heat), reset the GPU there, and start a new guest";
+    let hint = "stop this guest, check the host's kernel log (PCIe errors, power, temperature), reset the GPU on the host, and start a new guest";
     board.finding(with_evidence(status::error(Code::GpuLost, message, hint), evidence));
 }
 
@@ -221,7 +221,7 @@ fn look_at_bus(board: &Board) {
     for gpu in board.snapshot().gpus {
         if gpu.state != GpuState::Lost && !pci::is_there(&gpu.bdf) {
             let line = format!("{} is gone", pci::path(&gpu.bdf).display());
-            lost(&gpu.bdf, "it is on the PCI bus no more", &line, board);
+            lost(&gpu.bdf, "it is no longer on the PCI bus", &line, board);
         }
     }
 }
@@ -241,15 +241,15 @@ fn oom(line: &str, board: &Board) {
 
 /// The finding of a container that ran out of memory.
 pub fn oom_killed() -> image::status::Finding {
-    let hint = "give the guest more memory, or the program less work";
+    let hint = "give the guest more memory, or reduce what the program uses";
     let message = "the kernel's out-of-memory killer ended a process of the container";
     status::error(Code::OomKilled, message, hint)
 }
 
 fn low_memory(what: &str, line: &str, board: &Board) {
     let memory = crate::kernel::sysinfo::memory().map_or(0, |memory| memory.total >> 20);
-    let message = format!("{what} (it has {memory} MiB)");
-    let hint = "give the guest more memory, or pack less: --payload disk, fewer capabilities";
+    let message = format!("{what} (the guest has {memory} MiB)");
+    let hint = "give the guest more memory, or build a smaller initrd: --payload disk, fewer capabilities";
     board.finding(with_evidence(status::warning(Code::LowMemory, message, hint), vec![line.into()]));
 }
 
@@ -315,11 +315,7 @@ mod tests {
         let status = board.snapshot();
         assert_eq!(status.gpus[0].state, GpuState::Ready);
         assert!(status.findings.iter().all(|finding| finding.code == Code::GpuXid), "{:?}", status.findings);
-        assert!(
-            status.findings[0].message.contains("a line of the kernel's log says"),
-            "{:?}",
-            status.findings
-        );
+        assert!(status.findings[0].message.contains("the kernel log says"), "{:?}", status.findings);
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub fn on_panic(board: &Board) {
 
 /// Puts a panic on the board, whose log already has it: the kernel's, since the panic may have happened inside our own.
 fn panicked(text: String, board: &Board) {
-    let hint = "this is a defect of guest-init: report it with the kernel log";
+    let hint = "report this defect in guest-init, with the kernel log";
     board.fatal(status::error(Code::Internal, text, hint));
     board.fail();
 }

@@ -35,7 +35,7 @@ fn watched() -> SigSet {
 /// Blocks the signals that [`run`] waits for. Call it before any thread is started: threads inherit it.
 pub fn block_signals() {
     if let Err(errno) = watched().thread_block() {
-        log::error!("signals cannot be blocked: {errno}");
+        log::error!("cannot block signals: {errno}");
     }
 }
 
@@ -67,14 +67,14 @@ pub fn run(running: &Running, kills: u64) -> Ended {
     let mut asked = false;
     let heard = |signal| {
         asked |= asks_to_end(signal);
-        log::info!("{signal} is forwarded to the container");
+        log::info!("forwarding {signal} to the container");
     };
     let (mut exit, told) = wait_for_container(running, heard).unwrap_or_else(|errno| {
-        log::error!("waiting for the container: {errno}");
+        log::error!("cannot wait for the container: {errno}");
         (KILLED, false)
     });
     if !told && (exit == POWERED_OFF || exit == REBOOTED) {
-        log::info!("the container has asked for the end of its machine");
+        log::info!("the container requested a shutdown of the guest");
         (asked, exit) = (true, Exit { code: Some(0), signal: None, oom: false });
     }
     // Who outlives one of its workers, and ends well, is not out of memory.
@@ -214,7 +214,7 @@ pub fn end_the_rest() {
         }
         std::thread::sleep(Duration::from_millis(10));
     }
-    log::warn!("some processes did not end within {} s of being killed", LAST.as_secs());
+    log::warn!("some processes did not end within {} s after SIGKILL", LAST.as_secs());
 }
 
 #[cfg(test)]

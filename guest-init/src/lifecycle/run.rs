@@ -34,10 +34,13 @@ pub fn run(spec: &Spec, policy: Restart, board: &Board) -> Result<Exit, Finding>
             return Ok(exit);
         }
         restarts += 1;
-        log::info!("the container ended: {exit}; it is started again in {} s", pause.as_secs());
-        board.output(format!("--- it ended: {exit}; started again, for the {} time ---", ordinal(restarts)));
+        log::info!("the container ended: {exit}; restarting it in {} s", pause.as_secs());
+        board.output(format!(
+            "--- the program ended: {exit}; restarting it for the {} time ---",
+            ordinal(restarts)
+        ));
         if reap::pause(pause) {
-            log::info!("the guest was asked to end");
+            log::info!("shutdown requested");
             return Ok(exit);
         }
         pause = PAUSES.1.min(pause * 2);
@@ -52,7 +55,9 @@ fn once(spec: &Spec, restarts: u32, board: &Board) -> Result<Ended, Finding> {
     let (terminal, slave) = match Terminal::open(spec.terminal()) {
         Ok((terminal, slave)) => (Some(terminal), Some(slave)),
         Err(error) => {
-            log::warn!("the container writes to the console, and its output is not kept: {error}");
+            log::warn!(
+                "the container writes to the console and its output is not kept: cannot open a terminal: {error}"
+            );
             (None, None)
         }
     };
@@ -76,7 +81,7 @@ fn once(spec: &Spec, restarts: u32, board: &Board) -> Result<Ended, Finding> {
     // Our own line comes first, or it would come into the middle of the program's.
     let followed = terminal.and_then(|terminal| {
         let kept = terminal.follow(board);
-        kept.inspect_err(|error| log::error!("the container's output is not read: {error}")).ok()
+        kept.inspect_err(|error| log::error!("cannot read the container's output: {error}")).ok()
     });
     let ended = reap::run(&running, kills);
     reap::end_the_rest();
@@ -90,9 +95,12 @@ fn warn_of_low_memory(board: &Board) {
     let Some(memory) = crate::kernel::sysinfo::memory().filter(|memory| memory.available < LITTLE) else {
         return;
     };
-    let message =
-        format!("{} of {} MiB are left for the container", memory.available >> 20, memory.total >> 20);
-    let hint = "give the guest more memory, or pack less: --payload disk, fewer capabilities";
+    let message = format!(
+        "only {} of {} MiB are available to the container",
+        memory.available >> 20,
+        memory.total >> 20
+    );
+    let hint = "give the guest more memory, or build a smaller initrd: --payload disk, fewer capabilities";
     board.finding(status::warning(Code::LowMemory, message, hint));
 }
 

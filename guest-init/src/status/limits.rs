@@ -19,7 +19,7 @@ pub fn clip_lines(lines: &mut Vec<String>) {
     if let Some(left_out) = lines.len().checked_sub(MAX_EVIDENCE).filter(|more| *more > 0) {
         let end = lines.split_off(lines.len() - LAST_EVIDENCE);
         lines.truncate(MAX_EVIDENCE - LAST_EVIDENCE - 1);
-        lines.push(format!("… {} lines are left out", left_out + 1));
+        lines.push(format!("… {} lines omitted", left_out + 1));
         lines.extend(end);
     }
     lines.iter_mut().for_each(clip);
@@ -34,7 +34,7 @@ mod tests {
         let list = |range: std::ops::Range<u32>| range.map(|n| n.to_string()).collect::<Vec<_>>();
         let mut lines = list(0..60);
         clip_lines(&mut lines);
-        let expected = [list(0..8), vec!["… 41 lines are left out".into()], list(49..60)].concat();
+        let expected = [list(0..8), vec!["… 41 lines omitted".into()], list(49..60)].concat();
         assert_eq!((lines.len(), &lines), (MAX_EVIDENCE, &expected));
         clip_lines(&mut lines);
         assert_eq!(lines, expected);

@@ -31,7 +31,7 @@ fn follow(name: &str, board: &Board, tell: impl FnOnce(&Board, &Follower) + Send
     let (board, follower) = (board.clone(), board.follower());
     let spawned = std::thread::Builder::new().name(name.into()).spawn(move || tell(&board, &follower));
     if let Err(error) = spawned {
-        log::warn!("the host is not notified: {error}");
+        log::warn!("cannot start a thread to notify the host: {error}");
     }
 }
 
@@ -40,7 +40,7 @@ fn push(port: u32, mut from: u64, board: &Board, follower: &Follower) {
     loop {
         match connect(port) {
             Ok(mut stream) => {
-                log::debug!("events are pushed to port {port} of the host");
+                log::debug!("sending events to port {port} of the host");
                 let error = loop {
                     let events = board.events(from, Instant::now() + LOOK);
                     let next = events.next;
@@ -53,9 +53,9 @@ fn push(port: u32, mut from: u64, board: &Board, follower: &Follower) {
                     }
                     follower.has_sent(from);
                 };
-                log::debug!("events could not be pushed: {error}");
+                log::debug!("cannot send events: {error}");
             }
-            Err(error) => log::debug!("port {port} of the host: {error}"),
+            Err(error) => log::debug!("cannot connect to port {port} of the host: {error}"),
         }
         std::thread::sleep(PAUSE);
     }

@@ -66,7 +66,7 @@ fn serve(listener: &VsockListener, board: &Board) {
                 }
             });
             if let Err(error) = spawned {
-                log::warn!("status: no thread for connections: {error}");
+                log::warn!("status: cannot start a thread for connections: {error}");
             }
         }
     });
@@ -118,7 +118,7 @@ fn answer(stream: &VsockStream, board: &Board, waiting: &Arc<AtomicUsize>) {
         Err(error @ WireError::TooLarge { .. }) => {
             let _ = wire::write(&mut out, &Reply::Refused(error.to_string()), MAX_REPLY);
         }
-        Err(error) => log::debug!("status: a reply could not be sent: {error}"),
+        Err(error) => log::debug!("status: cannot send a reply: {error}"),
         Ok(()) => {}
     }
 }
@@ -137,7 +137,7 @@ fn reply(
     };
     let slot = (timeout_ms > 0).then(|| Slot::take(waiting, MAX_WAITING));
     if matches!(slot, Some(None)) {
-        return Ok(Reply::Refused(format!("{MAX_WAITING} others wait already; ask again later")));
+        return Ok(Reply::Refused(format!("{MAX_WAITING} clients are waiting already; try again later")));
     }
     let wait = Wait { stream, deadline: Instant::now() + Duration::from_millis(timeout_ms).min(MAX_WAIT) };
     Ok(match *request {

@@ -25,7 +25,7 @@ pub(crate) fn tell(to: NotifySocket, board: &Board, follower: &Follower) {
         for event in &events.events {
             let Some(text) = message(event, &board.snapshot()) else { continue };
             if let Err(error) = deliver(to, &text) {
-                log::debug!("the supervisor on port {} was not told: {error}", to.port);
+                log::debug!("cannot notify the supervisor on port {}: {error}", to.port);
             }
         }
         from = events.next;

@@ -68,5 +68,5 @@ fn a_gpu_that_is_required_of_an_image_without_a_driver_ends_the_boot() {
     let setup = guest_of(&image).cmdline("HAS_GPU=1 gpu_initrd.gpu=required gpu_initrd.linger=120s");
     let status = failed(setup);
     let none = told(&status, Code::NoDriver, Severity::Error, "");
-    assert!(none.message.contains("the initrd carries no driver"), "{none:?}");
+    assert!(none.message.contains("the initrd contains no driver"), "{none:?}");
 }

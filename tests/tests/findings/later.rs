@@ -58,7 +58,7 @@ fn errors_of_a_gpu_its_loss_and_a_killed_child_are_told_while_the_container_runs
     assert_eq!((said.code, said.severity), (Code::GpuXid, Severity::Warning), "{said:?}");
     assert!(
         said.message.contains("0000:02:00.0 has fallen off the bus")
-            && said.message.contains("it answers there"),
+            && said.message.contains("it responds on the bus"),
         "{said:?}"
     );
     assert!(guest.console().contains(FORGED), "the kernel has printed the name");

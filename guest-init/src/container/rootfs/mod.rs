@@ -91,8 +91,8 @@ fn writable(config: &Config) -> Result<(), Finding> {
     }
     Err(status::error(
         Code::RootUnusable,
-        "gpu_initrd.upper=none asks for a root that is written to, and its file system or disk is read-only",
-        "attach an ext4 disk that can be written, or give writes another place: gpu_initrd.upper=tmpfs",
+        "gpu_initrd.upper=none requires a writable root, but its file system or disk is read-only",
+        "attach a writable ext4 disk, or send writes elsewhere: gpu_initrd.upper=tmpfs",
     ))
 }
 
@@ -110,7 +110,7 @@ fn lower(config: &Config, target: &str, read_only: bool) -> Result<(), Finding> 
             mount(Some(tag.as_str()), target, Some("virtiofs"), flags, None::<&str>)
                 .map_err(|errno| unusable(&format!("virtiofs tag {tag}: {errno}")))
         }
-        Source::Tmpfs | Source::None => Err(unusable(&format!("a root cannot be {source}"))),
+        Source::Tmpfs | Source::None => Err(unusable(&format!("gpu_initrd.root does not support {source}"))),
         disk => {
             let device = disks::find(disk, config.disk_timeout).map_err(|error| unusable(&chain(&error)))?;
             disks::mount_disk(&device, target, read_only).map_err(|error| unusable(&chain(&error)))
@@ -147,7 +147,7 @@ fn first_present(sources: &[Source], config: &Config) -> Result<Source, Finding>
             let names: Vec<_> = sources.iter().map(ToString::to_string).collect();
             let waited = config.disk_timeout.as_secs();
             return Err(unusable(&format!(
-                "waited {waited} s for a disk: none of {} appeared",
+                "no disk after {waited} s: none of {} appeared",
                 names.join(", ")
             )));
         }
@@ -158,7 +158,7 @@ fn first_present(sources: &[Source], config: &Config) -> Result<Source, Finding>
 fn unusable(what: &str) -> Finding {
     status::error(
         Code::RootUnusable,
-        format!("the container root cannot be used: {what}"),
+        format!("cannot use the container root: {what}"),
         "attach the root as a virtio disk with serial `root`, or name it: gpu_initrd.root=/dev/NAME, serial:NAME or virtiofs:TAG",
     )
 }
@@ -172,8 +172,8 @@ fn overlay(scratch: &Scratch, driver: &[&str]) -> Result<(), Finding> {
 }
 
 fn not_assembled(what: &str) -> Finding {
-    let hint = "the upper layer must be an ext4 disk, or tmpfs; the kernel's lines say more; without overlayfs in the kernel, gpu_initrd.upper=none";
-    status::error(Code::RootUnusable, format!("the container root cannot be assembled: {what}"), hint)
+    let hint = "use an ext4 disk or tmpfs as the upper layer, and read the kernel log lines; if the kernel has no overlayfs, set gpu_initrd.upper=none";
+    status::error(Code::RootUnusable, format!("cannot assemble the container root: {what}"), hint)
 }
 
 /// Makes the layer that takes the container's writes.

@@ -23,7 +23,7 @@ use std::path::Path;
 /// The finding that names a capability that does not exist.
 pub fn request(config: &Config) -> Result<Request, Finding> {
     Request::of_config(config).map_err(|error| {
-        let hint = "correct NVIDIA_DRIVER_CAPABILITIES in the image's or the configuration's environment";
+        let hint = "correct NVIDIA_DRIVER_CAPABILITIES in the environment of the image or the configuration";
         status::error(Code::ConfigInvalid, error.to_string(), hint)
     })
 }
@@ -73,8 +73,8 @@ fn mount_files() -> Result<(), Finding> {
     let flags = MsFlags::MS_RDONLY | MsFlags::MS_NODEV;
     let mut log = KernelLog::here();
     mount(Some("overlay"), layout::DRIVER_FILES, Some("overlay"), flags, Some(options.as_str())).map_err(|errno| {
-        let message = format!("the driver's files cannot be a layer ({options}): {errno}");
-        let hint = "boot the kernel that build-initrd wrote beside the initrd (Linux 6.5 or later), or build it with --payload files";
+        let message = format!("cannot mount the driver files as a layer ({options}): {errno}");
+        let hint = "boot the kernel that build-initrd wrote next to the initrd (Linux 6.5 or later), or build the initrd with --payload files";
         with_evidence(status::error(Code::InjectFailed, message, hint), log.lines())
     })
 }
@@ -160,15 +160,15 @@ fn failed(code: Code, what: &str) -> Finding {
     let (message, hint) = match code {
         Code::NoSpace => (
             what.to_owned(),
-            "give the root's disk more room, or boot with an overlay (gpu_initrd.upper=tmpfs): then nothing is copied",
+            "enlarge the root disk, or boot with an overlay, which needs no copies (gpu_initrd.upper=tmpfs)",
         ),
         Code::CacheFailed => (
-            format!("the loader cache cannot be written: {what}"),
-            "the container's programs may not find the driver; the message names the path that is in the way",
+            format!("cannot write the loader cache: {what}"),
+            "remove the obstacle at the path in the message from the image; until then programs may not find the driver",
         ),
         _ => (
-            format!("driver files cannot be put into the container: {what}"),
-            "the message names the path; an image with a broken /usr/lib or /etc cannot be given a driver",
+            format!("cannot add the driver files to the container: {what}"),
+            "repair the path in the message; the image needs an intact /usr/lib and /etc",
         ),
     };
     status::error(code, message, hint)

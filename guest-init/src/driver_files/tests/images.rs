@@ -324,7 +324,8 @@ fn what_the_images_glibc_cannot_load_is_left_out_or_told() {
     let finding = told(&report).unwrap();
     assert!(!has_it(&report) && finding.severity == Severity::Info, "{finding:?}");
     assert!(
-        finding.message.contains("glibc 2.17") && finding.evidence[0].contains("nvidia-smi needs glibc 2."),
+        finding.message.contains("glibc 2.17")
+            && finding.evidence[0].contains("nvidia-smi requires glibc 2."),
         "{finding:?}"
     );
 
