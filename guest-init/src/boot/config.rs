@@ -1,4 +1,4 @@
-//! What this boot is told: the plan in the initramfs, the kernel command line, the config disk.
+//! Reads the configuration of a boot: the manifest in the initramfs, the kernel command line, the config disk.
 
 use crate::confined_fs::RootDir;
 use crate::container::rootfs::{DEFAULT_CONFIG, DEFAULT_ROOT, DEFAULT_UPPER};
@@ -13,9 +13,9 @@ use image::text::chain;
 use std::fs;
 use std::path::Path;
 
-/// Unknown keys that have a finding each.
+/// Maximum number of unknown keys that are reported one by one.
 const MAX_UNKNOWN: usize = 8;
-/// A config file is no longer than this.
+/// Maximum size of a config file in bytes.
 const MAX_CONFIG: u64 = 1 << 20;
 /// Disks that are identified by their positions.
 const USUAL: [&str; 3] = [DEFAULT_ROOT, DEFAULT_UPPER, DEFAULT_CONFIG];

@@ -1,4 +1,4 @@
-//! Errors as findings: the code, the severity, the evidence and the remedy of each. Nobody imports this; the traits are found.
+//! Converts errors into findings: the code, the severity, the evidence and the remedy of each. No module imports this file; the compiler finds the traits.
 
 use crate::kernel::modules::LoadError;
 use crate::status::{error, with_evidence};

@@ -1,5 +1,5 @@
-//! `init_mode=systemd`: the image's own init becomes PID 1, and a small process keeps the GPUs open and the status
-//! answered. It stays in the initramfs, where firmware is.
+//! `init_mode=systemd`: the image's own init becomes PID 1, and a small process keeps the GPUs open and answers
+//! status requests. It stays in the initramfs, which contains the firmware.
 
 use crate::container::{self, Spec, inherit, inherited};
 use crate::lifecycle::{monitor, panic};
@@ -15,15 +15,15 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-/// First argument of the process that keeps answering.
+/// First argument of the status keeper.
 pub const KEEPER: &str = "--status-keeper";
-/// systemd leaves processes alone at shutdown whose name begins so (systemd.io/ROOT_STORAGE_DAEMONS).
+/// At shutdown, systemd does not kill processes whose name begins with `@` (systemd.io/ROOT_STORAGE_DAEMONS).
 const NAME: &str = "@gpu-initrd";
 
-/// Leaves a keeper behind and becomes the image's init. Returns only when it cannot.
+/// Starts the status keeper and becomes the image's init. Returns only on failure.
 ///
-/// The keeper begins to answer when the pipe that brings its status ends, and that is when this process has become the
-/// image's init: until then the board here says what is true.
+/// The keeper begins to answer at the end of the pipe that transfers the status, which closes when this process becomes
+/// the image's init. Until then the status board of this process is authoritative.
 ///
 /// # Errors
 /// The finding that says why.
@@ -51,12 +51,12 @@ pub fn hand_over(
         keeper.write_all(&serde_json::to_vec(&status).unwrap_or_default())
     };
     let result = container::become_init(spec, &mut warn, &mut tell);
-    // It did not come to that: a status with something behind it is none, and the keeper ends.
+    // The handover failed. The trailing byte makes the status invalid, so the keeper exits.
     let _ = keeper.write_all(b"!");
     result
 }
 
-/// The image's init has been started: from now on this is true.
+/// Updates the status after the image's init has been started.
 fn taken_over(status: &mut Status, container: Option<Container>) {
     let now = crate::kernel::sysinfo::uptime_ms();
     status.container = container;
@@ -73,14 +73,14 @@ fn init_command(spec: &Spec) -> Vec<String> {
     if command.is_empty() { vec![container::DEFAULT_INIT.into()] } else { command.to_vec() }
 }
 
-/// Starts the keeper; the pipe to it closes when this process becomes something else.
+/// Starts the keeper. The pipe to it closes when this process executes another program.
 fn keep(listener: Option<RawFd>, notify: Option<u32>) -> io::Result<File> {
     let (read, write) = std::io::pipe()?;
     inherit(&read)?;
     // SAFETY: the server thread owns the listening socket for the life of this process, so it is open here.
     let listener = listener.map(|number| unsafe { BorrowedFd::borrow_raw(number) });
     listener.iter().try_for_each(inherit)?;
-    // The keeper holds the GPUs from now on; these copies go when this process becomes the image's init.
+    // The keeper holds the GPUs from now on; these descriptors close when this process becomes the image's init.
     let held = crate::gpu::adapter::held();
     held.iter().try_for_each(inherit)?;
     let number = listener.map_or("none".into(), |listener| listener.as_raw_fd().to_string());
@@ -92,7 +92,7 @@ fn keep(listener: Option<RawFd>, notify: Option<u32>) -> io::Result<File> {
         .args(notify.map(|port| port.to_string()))
         .env_clear()
         .spawn();
-    // Nothing of ours may pass into the image's init; until then the GPUs stay open here, too.
+    // The image's init must not inherit these descriptors; until then the GPUs stay open here too.
     for fd in held.iter().map(AsFd::as_fd).chain(listener) {
         nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC))?;
     }
@@ -102,7 +102,7 @@ fn keep(listener: Option<RawFd>, notify: Option<u32>) -> io::Result<File> {
     Ok(File::from(OwnedFd::from(write)))
 }
 
-/// The keeper's life. Returns only when it was started wrongly.
+/// Runs the keeper. Returns only if its arguments or its input are invalid.
 pub fn run_keeper(args: &[OsString]) -> i32 {
     let Some(status) = inherited(args, 0) else { return 2 };
     let mut bytes = Vec::new();
@@ -123,7 +123,7 @@ pub fn run_keeper(args: &[OsString]) -> i32 {
     if let Some(listener) = inherited(args, 1) {
         server::resume(listener, &board);
     }
-    // Without vsock, or a thread to answer with, there is nobody to answer, but the GPUs must stay open.
+    // Without vsock or a server thread no request arrives, but the GPUs must stay open.
     loop {
         nix::unistd::pause();
     }

@@ -1,4 +1,4 @@
-//! Looking at a container root.
+//! Reads files and directories of a container root.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -20,8 +20,8 @@ impl RootDir {
     /// Opens a regular file of at most `max` bytes for reading. Links are followed inside the root.
     ///
     /// # Errors
-    /// [`RootError::NotRegular`] for anything else: it is not opened then, since opening a device can have
-    /// effects.
+    /// [`RootError::NotRegular`] for any other kind of file, which is not opened, since opening a device can have
+    /// side effects.
     pub fn open_file(&self, path: &Path, max: u64) -> Result<File, RootError> {
         let failed = |e| io_error("open", path, e);
         let look = self.open_inside(path, OFlag::O_PATH).map_err(failed)?;
@@ -49,7 +49,7 @@ impl RootDir {
         Ok(bytes)
     }
 
-    /// The names in a directory, in the order the file system gives, without `.` and `..`.
+    /// Lists a directory in the order of the file system, without `.` and `..`.
     ///
     /// # Errors
     /// [`RootError::TooLarge`] beyond 100000 names here, or a million in all the directories listed so far.
@@ -59,7 +59,7 @@ impl RootDir {
         let mut dir = Dir::from_fd(fd).map_err(failed)?;
         let mut unknown = Vec::new();
         let mut entries = Vec::new();
-        // Shared by threads: what they take beside each other is bounded, if not to the last name.
+        // The limit is shared by threads, which may exceed it by a few names.
         let most = MAX_NAMES.min(self.names_left.load(Ordering::Relaxed));
         for entry in dir.iter() {
             let entry = entry.map_err(failed)?;
@@ -85,7 +85,7 @@ impl RootDir {
         }
         let rest = |left: usize| Some(left.saturating_sub(entries.len()));
         let _ = self.names_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, rest);
-        // Some file systems do not tell the kind while listing.
+        // Some file systems do not report the kind in a listing.
         for index in unknown {
             let entry = &mut entries[index];
             let stat = fstatat(dir.as_fd(), entry.name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW);
@@ -94,21 +94,21 @@ impl RootDir {
         Ok(entries)
     }
 
-    /// What `path` is, links followed inside the root.
+    /// Returns the metadata of `path`, following links inside the root.
     pub fn stat(&self, path: &Path) -> Result<Stat, RootError> {
         let failed = |e| io_error("inspect", path, e);
         let fd = self.open_inside(path, OFlag::O_PATH).map_err(failed)?;
         Ok(Stat::from(&fstat(&fd).map_err(failed)?))
     }
 
-    /// What `path` is, a link at its end not followed.
+    /// Returns the metadata of `path`, without following a link at its end.
     pub fn lstat(&self, path: &Path) -> Result<Stat, RootError> {
         let failed = |e| io_error("inspect", path, e);
         let fd = self.open_inside(path, OFlag::O_PATH | OFlag::O_NOFOLLOW).map_err(failed)?;
         Ok(Stat::from(&fstat(&fd).map_err(failed)?))
     }
 
-    /// A descriptor of the directory at `path`, to mount on or to act in.
+    /// Opens the directory at `path`, to mount on it or to change it.
     ///
     /// # Errors
     /// [`RootError::Io`] when there is no such directory.
@@ -116,20 +116,19 @@ impl RootDir {
         self.open_inside(path, OFlag::O_PATH | OFlag::O_DIRECTORY).map_err(|e| io_error("open", path, e))
     }
 
-    /// Whether `path` leads to something.
+    /// Returns whether `path` exists, following links.
     pub fn exists(&self, path: &Path) -> bool {
         self.stat(path).is_ok()
     }
 
-    /// Target of the link at `path`, as it stands there.
+    /// Returns the target of the link at `path`, unresolved.
     pub fn read_link(&self, path: &Path) -> Result<PathBuf, RootError> {
         let failed = |e| io_error("read the link", path, e);
         let fd = self.open_inside(path, OFlag::O_PATH | OFlag::O_NOFOLLOW).map_err(failed)?;
         Ok(readlinkat(&fd, "").map_err(failed)?.into())
     }
 
-    /// The path of `path` in the root with every link on the way replaced by what it leads to: absolute,
-    /// without `.` and `..`.
+    /// Resolves `path` inside the root: the result is absolute, without links, `.` and `..`.
     ///
     /// # Errors
     /// [`RootError::Io`] when a part does not exist, after 40 links or 512 names, or for a path longer than 4095 bytes.
@@ -171,7 +170,7 @@ impl RootDir {
 }
 
 impl RootDir {
-    /// The canonical form of `path`, as far as there is something; what is not there is added as it is written.
+    /// Resolves the existing part of `path` and appends the rest unchanged.
     pub fn canonical_as_far(&self, path: &Path) -> PathBuf {
         match (self.canonical(path), path.parent(), path.file_name()) {
             (Ok(canonical), ..) => canonical,
@@ -206,7 +205,7 @@ fn check_regular(path: &Path, stat: Stat, max: u64) -> Result<(), RootError> {
     Ok(())
 }
 
-/// Whether a file name can be used as one: not empty, no slash, not `.` or `..`, at most 255 bytes.
+/// Returns whether a string is a valid file name: not empty, no slash, not `.` or `..`, at most 255 bytes.
 pub fn is_file_name(name: &std::ffi::OsStr) -> bool {
     let bytes = name.as_bytes();
     !matches!(bytes, b"" | b"." | b"..")
@@ -215,7 +214,7 @@ pub fn is_file_name(name: &std::ffi::OsStr) -> bool {
         && !bytes.contains(&0)
 }
 
-/// Reads from `at` on until `buf` is full or the file ends. Returns how many bytes there were.
+/// Reads from offset `at` until `buf` is full or the file ends. Returns the number of bytes read.
 pub fn read_full_at(file: &File, buf: &mut [u8], at: u64) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buf.len() {

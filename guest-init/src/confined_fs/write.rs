@@ -1,5 +1,4 @@
-//! Changing a container root. A change appears whole or not at all: it is made under a temporary name and
-//! renamed.
+//! Changes a container root. Every change is atomic: it is written under a temporary name and renamed.
 
 use std::ffi::{CStr, OsStr, OsString};
 use std::fs::File;
@@ -15,18 +14,18 @@ use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, linkat, symlinkat, unlinkat};
 
 use super::{Kind, RootDir, RootError, io_error};
 
-/// Temporary names begin with this, so that no scan takes them for a library, and a leftover is recognised.
+/// Prefix of temporary names, which library scans ignore and by which leftovers are recognised.
 const TEMPORARY: &str = ".gpu-initrd-";
-/// Bytes of a name that its temporary name has in it.
+/// Maximum number of bytes of a name that its temporary name contains.
 const MAX_NAME: usize = 200;
 
 impl RootDir {
-    /// Makes `path` and its parents, mode 0755. Directories that exist, also through links, are left alone.
+    /// Creates `path` and its parents with mode 0755. Existing directories, also behind links, are not changed.
     pub fn create_dir_all(&self, path: &Path) -> Result<(), RootError> {
         self.make_dirs(None, path)
     }
 
-    /// Like [`Self::create_dir_all`], with mode and owner as the same directories have them in `other`.
+    /// Like [`Self::create_dir_all`], with the mode and owner of the same directories in `other`.
     pub fn mirror_dir_all(&self, other: &Self, path: &Path) -> Result<(), RootError> {
         self.make_dirs(Some(other), path)
     }
@@ -77,8 +76,8 @@ impl RootDir {
         Ok(())
     }
 
-    /// Makes `path` a link to `target`, replacing a file or link that is there. It is not
-    /// sure to be on the disk before [`Self::sync`].
+    /// Makes `path` a link to `target`, replacing an existing file or link. The link is durable only after
+    /// [`Self::sync`].
     pub fn symlink(&self, target: &OsStr, path: &Path) -> Result<(), RootError> {
         let (dir, name) = self.parent(path)?;
         let temporary = fresh_name(&dir, name, path)?;
@@ -88,8 +87,8 @@ impl RootDir {
         put(&dir, &temporary, name, path)
     }
 
-    /// Writes `bytes` to `path` with permissions `mode`, replacing what is there. On return they are on the
-    /// disk.
+    /// Writes `bytes` to `path` with permissions `mode`, replacing an existing file. On return the
+    /// bytes are on disk.
     pub fn write_atomic(&self, path: &Path, bytes: &[u8], mode: u32) -> Result<(), RootError> {
         let (dir, name) = self.parent(path)?;
         let temporary = fresh_name(&dir, name, path)?;
@@ -101,22 +100,22 @@ impl RootDir {
         sync(&dir, path)
     }
 
-    /// Writes a copy of `from` beside `path`, under a temporary name that no scan takes for a library. [`Self::commit`]
-    /// puts it in its place. The file system copies by itself where it can (`copy_file_range`, reflinks). Neither is
-    /// sure to be on the disk before [`Self::sync`].
+    /// Writes a copy of `from` next to `path`, under a temporary name that library scans ignore. [`Self::commit`]
+    /// renames it to `path`. The file system copies internally if it can (`copy_file_range`, reflinks). Both are
+    /// durable only after [`Self::sync`].
     pub fn stage(&self, path: &Path, from: &File, mode: u32) -> Result<(), RootError> {
         let (dir, name) = self.parent(path)?;
         let temporary = fresh_name(&dir, name, path)?;
         write_new(&dir, &temporary, path, mode, |file| io::copy(&mut &*from, file).map(drop))
     }
 
-    /// Puts what was staged for `path` in its place.
+    /// Renames the file staged for `path` to `path`.
     pub fn commit(&self, path: &Path) -> Result<(), RootError> {
         let (dir, name) = self.parent(path)?;
         put(&dir, &temporary_name(name), name, path)
     }
 
-    /// Removes what was staged for `path`, if anything was.
+    /// Removes the file staged for `path`, if there is one.
     pub fn discard(&self, path: &Path) -> Result<(), RootError> {
         match self.parent(path) {
             Ok((dir, name)) => fresh_name(&dir, name, path).map(drop),
@@ -125,12 +124,12 @@ impl RootDir {
         }
     }
 
-    /// Waits until everything written to the file system of the root is on the disk.
+    /// Waits until everything written to the file system of the root is on disk.
     pub fn sync(&self) -> Result<(), RootError> {
         nix::unistd::syncfs(&self.fd).map_err(|e| io_error("sync", Path::new("/"), e))
     }
 
-    /// Bytes that can be written to the file system of the directory `path`.
+    /// Returns the free space in bytes on the file system of the directory `path`.
     pub fn free_bytes(&self, path: &Path) -> Result<u64, RootError> {
         let failed = |e| io_error("measure the free space of", path, e);
         let dir = self.open_inside(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY).map_err(failed)?;
@@ -138,11 +137,11 @@ impl RootDir {
         Ok(room.blocks_available().saturating_mul(room.fragment_size()))
     }
 
-    /// Makes `to` in this root a hard link to the file `from` of another root. Returns whether it had to be
-    /// made.
+    /// Makes `to` in this root a hard link to the file `from` of another root. Returns whether it was
+    /// created.
     ///
     /// # Errors
-    /// [`RootError::Io`] with `EXDEV` when they are on different file systems.
+    /// [`RootError::Io`] with `EXDEV` if they are on different file systems.
     pub fn hard_link(&self, other: &Self, from: &Path, to: &Path) -> Result<bool, RootError> {
         if let (Ok(a), Ok(b)) = (other.lstat(from), self.lstat(to))
             && (a.dev, a.ino) == (b.dev, b.ino)
@@ -174,8 +173,8 @@ impl RootDir {
         put(&dir, &temporary, name, path)
     }
 
-    /// Makes `path` a whiteout: in an overlay, the same name in the layers below is gone. Returns whether it
-    /// had to be made.
+    /// Makes `path` a whiteout, which hides the same name in lower layers of an overlay. Returns whether it
+    /// was created.
     pub fn whiteout(&self, path: &Path) -> Result<bool, RootError> {
         let (dir, name) = self.parent(path)?;
         match mknodat(&dir, name, SFlag::S_IFCHR, Mode::empty(), 0) {
@@ -185,14 +184,14 @@ impl RootDir {
         }
     }
 
-    /// Renames `from` to the name `to` in the same directory, replacing what is there.
+    /// Renames `from` to the name `to` in the same directory, replacing an existing file.
     pub fn rename(&self, from: &Path, to: &OsStr) -> Result<(), RootError> {
         let (dir, name) = self.parent(from)?;
         cut::here().and_then(|()| renameat(&dir, name, &dir, to)).map_err(|e| io_error("rename", from, e))?;
         sync(&dir, from)
     }
 
-    /// Removes the directory at `path`, in which nothing is.
+    /// Removes the empty directory at `path`.
     pub fn remove_empty_dir(&self, path: &Path) -> Result<(), RootError> {
         let (dir, name) = self.parent(path)?;
         cut::here()
@@ -217,10 +216,10 @@ fn set_attribute(file: &File, name: &CStr, value: &[u8]) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// What `name` is called while it is being written.
+/// Returns the temporary name of `name`.
 fn temporary_name(name: &OsStr) -> OsString {
     let mut temporary = OsString::from(TEMPORARY);
-    // File names end at 255 bytes; what is cut off must not make two of them one.
+    // File names have at most 255 bytes. Truncation must not make two names equal.
     if name.len() <= MAX_NAME {
         temporary.push(name);
     } else {
@@ -230,7 +229,7 @@ fn temporary_name(name: &OsStr) -> OsString {
     temporary
 }
 
-/// The same for the same name in every run: what one leaves behind, the next one finds.
+/// Digest that is the same in every run, so that the next run finds a leftover.
 fn digest_of(name: &OsStr) -> u64 {
     use std::hash::{DefaultHasher, Hasher};
     let mut hasher = DefaultHasher::new();
@@ -238,7 +237,7 @@ fn digest_of(name: &OsStr) -> u64 {
     hasher.finish()
 }
 
-/// A name in `dir` that is free. What an earlier run left under it is removed.
+/// Returns a free temporary name in `dir`, after removing the leftover of an earlier run.
 fn fresh_name(dir: &OwnedFd, name: &OsStr, path: &Path) -> Result<OsString, RootError> {
     let temporary = temporary_name(name);
     match cut::here().and_then(|()| unlinkat(dir, temporary.as_os_str(), UnlinkatFlags::NoRemoveDir)) {
@@ -247,7 +246,7 @@ fn fresh_name(dir: &OwnedFd, name: &OsStr, path: &Path) -> Result<OsString, Root
     }
 }
 
-/// Makes the file `name` and fills it. When that fails, there is none.
+/// Creates and fills the file `name`. On failure the file is removed.
 fn write_new(
     dir: &OwnedFd,
     name: &OsStr,
@@ -263,7 +262,7 @@ fn write_new(
     // open obeys the umask.
     let written = fchmod(file.as_fd(), Mode::from_bits_truncate(mode)).map_err(io::Error::from);
     if let Err(source) = written.and_then(|()| fill(&mut file)) {
-        // The write has failed; a leftover that cannot be removed either changes nothing about that.
+        // The write has failed already; a failure to remove the leftover does not matter.
         let _ = cut::here().and_then(|()| unlinkat(dir, name, UnlinkatFlags::NoRemoveDir));
         return Err(RootError::Io { action: "write", path: path.to_owned(), source });
     }

@@ -1,5 +1,5 @@
-//! The container's control group: leaves the kernel and PID 1 what they need, counts out-of-memory kills, and ends everything
-//! the container left running.
+//! The container's control group: reserves resources for the kernel and PID 1, counts out-of-memory kills, and kills the
+//! processes that the container left running.
 
 use std::fs;
 use std::io;
@@ -9,29 +9,29 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 const ROOT: &str = "/sys/fs/cgroup";
 const CONTAINER: &str = "/sys/fs/cgroup/container";
 
-/// Memory that the container cannot take, in bytes: PID 1, the kernel's own needs, an answer to the host. Of a small guest
-/// less: a quarter of what is available.
+/// Memory in bytes that is reserved for PID 1, the kernel and answers to the host. In a small guest it is a quarter of the
+/// available memory.
 const RESERVE: u64 = 32 << 20;
 
-/// Groups within groups that a container may have left, as deep as that.
+/// Maximum depth of nested groups that are removed.
 const MAX_DEPTH: usize = 64;
 
-/// The container's share of each processor against the kernel's own threads, which have 100 (cpu.weight). A thread of the
-/// kernel that brings a packet for the host should not wait for the end of a busy program's slice, some milliseconds each time.
+/// The container's cpu.weight per processor; kernel threads have 100. A kernel thread with a packet for the host should not
+/// wait some milliseconds for the time slice of a busy program to end.
 const WEIGHT_PER_CPU: usize = 3;
-/// What a group has by itself, the kernel's default. With many processors a group needs it, or its load becomes too small a
-/// number to be balanced between them.
+/// The kernel's default weight of a group. With many processors a lower weight makes the load of the group too small to be
+/// balanced between them.
 const DEFAULT_WEIGHT: usize = 100;
 
-/// How often [`end_at_limit`] has ended it.
+/// How often [`end_at_limit`] has killed the group.
 static ENDED: AtomicU64 = AtomicU64::new(0);
-/// Whether it has in this run.
+/// Whether it has done so in this run.
 static IS_ENDED: AtomicBool = AtomicBool::new(false);
-/// A group with so many of 100 parts of its memory taken is at its limit.
+/// Memory use in percent of the limit at which a group counts as full.
 const AT_LIMIT: u64 = 95;
 
-/// Makes the group. Controllers the kernel lacks are done without. Without a limit of its own, a container that takes
-/// all memory would drag the whole guest into reclaim for minutes before the kernel kills anything.
+/// Creates the group, without controllers that the kernel does not support. Without a memory limit, a container that uses
+/// all memory would force the whole guest into reclaim for minutes before the kernel kills a process.
 pub fn create() {
     for controller in ["+memory", "+pids", "+cpu", "+io"] {
         let _ = fs::write(Path::new(ROOT).join("cgroup.subtree_control"), controller);
@@ -52,25 +52,25 @@ pub fn create() {
     }
 }
 
-/// What is available now, less the reserve.
+/// Returns the available memory minus the reserve.
 fn memory_limit(meminfo: &str) -> Option<u64> {
     let available = crate::kernel::sysinfo::meminfo(meminfo, "MemAvailable:")?;
     Some(available - RESERVE.min(available / 4)).filter(|limit| *limit > 0)
 }
 
-/// The group's weight in a guest of so many processors, which a group's share is spread over.
+/// Returns the group's weight for this number of processors, over which its share is spread.
 fn weight(cpus: usize) -> usize {
     cpus.saturating_mul(WEIGHT_PER_CPU).min(DEFAULT_WEIGHT)
 }
 
-/// Takes back what an earlier run has done with it: groups of its own below, which would keep the next one from joining. Nothing runs in it.
+/// Removes the nested groups of an earlier run, which would prevent the next run from joining. No process is in the group.
 pub fn reset() {
     IS_ENDED.store(false, Ordering::Relaxed);
     let _ = fs::write(Path::new(CONTAINER).join("cgroup.subtree_control"), "-memory -pids -cpu -io");
     remove_groups(Path::new(CONTAINER), MAX_DEPTH);
 }
 
-/// Removes the groups below one, the deepest first.
+/// Removes the groups below `group`, the deepest first.
 fn remove_groups(group: &Path, depth: usize) {
     for entry in fs::read_dir(group).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
@@ -82,10 +82,10 @@ fn remove_groups(group: &Path, depth: usize) {
     }
 }
 
-/// Moves the calling process into it. Without control groups in the kernel there is none to join.
+/// Moves the calling process into the group, if the kernel supports control groups.
 ///
 /// # Errors
-/// When it is there and cannot be joined: outside of it nothing would be bounded.
+/// If the group exists but cannot be joined: outside of it the process would have no limits.
 pub(super) fn join() -> io::Result<()> {
     match fs::write(Path::new(CONTAINER).join("cgroup.procs"), "0") {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -93,14 +93,14 @@ pub(super) fn join() -> io::Result<()> {
     }
 }
 
-/// How many processes of it the out-of-memory killer has ended; all of them, where it could not and we did, count as one.
+/// Returns the number of out-of-memory kills in the group. A kill of the whole group by [`end_at_limit`] counts as one.
 pub fn oom_kills() -> u64 {
     let text = fs::read_to_string(Path::new(CONTAINER).join("memory.events")).unwrap_or_default();
     parse_oom_kills(&text) + ENDED.load(Ordering::Relaxed)
 }
 
-/// Ends a group that is at its limit and has nobody whom the kernel may kill: it would neither go on nor end.
-/// A group below it may be at a limit of its own, which is the container's matter.
+/// Kills a group that is at its limit and has no process that the kernel may kill, and which would hang otherwise.
+/// A nested group at a limit of its own is the container's responsibility.
 pub fn end_at_limit() {
     let read =
         |name: &str| fs::read_to_string(Path::new(CONTAINER).join(name)).ok()?.trim().parse::<u64>().ok();
@@ -117,7 +117,7 @@ fn parse_oom_kills(events: &str) -> u64 {
     events.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok()).unwrap_or(0)
 }
 
-/// Kills every process in it.
+/// Kills every process in the group.
 pub fn kill_all() {
     let _ = fs::write(Path::new(CONTAINER).join("cgroup.kill"), "1");
 }

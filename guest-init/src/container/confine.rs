@@ -1,4 +1,4 @@
-//! What the container's processes cannot do, and cannot see of ours.
+//! Restricts what the container's processes can do and see.
 
 use super::step::step;
 use image::config::Capabilities;
@@ -7,13 +7,13 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-/// The kernel keeps a set of them in so many bits.
+/// Number of bits in a capability set of the kernel.
 const MAX_CAPABILITIES: u8 = 64;
 
-/// Files of /proc that set up the whole guest, and directories of such, as far as the kernel has them.
+/// Files and directories in /proc that configure the whole guest, if the kernel has them.
 const READ_ONLY: [&str; 6] =
     ["/proc/bus", "/proc/dynamic_debug", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
-/// What tells more of the guest than a container's matters: its memory, keys, timers, firmware.
+/// Files that expose the guest outside of the container: its memory, keys, timers, firmware.
 const MASKED: [&str; 18] = [
     "/proc/acpi",
     "/proc/asound",
@@ -39,18 +39,18 @@ const MASKED: [&str; 18] = [
 const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
 const CAP_KILL: u32 = 1 << 5;
 
-/// The PID 1 of the container is ours: what it holds, and the file that it runs, are nobody's to look at or to trace. (Whoever
-/// has `CAP_SYS_PTRACE` can.)
+/// Makes this process, the container's PID 1, undumpable, so that the container can neither inspect nor trace it (except
+/// with `CAP_SYS_PTRACE`).
 pub fn hide() {
     let _ = nix::sys::prctl::set_dumpable(false);
     let _ = nix::sys::prctl::set_name(c"gpu-initrd");
 }
 
-/// Leaves the reaper what it needs: to signal programs of other users. It is as little as a container of any capabilities has, so that
-/// who may trace it gains nothing.
+/// Drops all capabilities of the reaper except the one to signal programs of other users, so that a process that can trace
+/// it gains nothing.
 ///
 /// # Errors
-/// What could not be given up, and why.
+/// The capabilities that could not be dropped, and why.
 pub fn keep_little(of: Capabilities) -> Result<(), String> {
     bound(of)?;
     let header = [CAPABILITY_VERSION_3, 0];
@@ -61,18 +61,18 @@ pub fn keep_little(of: Capabilities) -> Result<(), String> {
     nix::Error::result(result).map(drop).map_err(|errno| format!("cannot drop capabilities: {errno}"))
 }
 
-/// Takes every other capability out of what this process's programs can ever have; those that it has now stay until it executes
-/// one.
+/// Drops every other capability from the bounding set. The current capabilities of this process stay until it executes a
+/// program.
 ///
 /// # Errors
-/// The capability that could not be taken, and why.
+/// The capability that could not be dropped, and why.
 pub fn bound(keep: Capabilities) -> Result<(), String> {
     for number in (0..MAX_CAPABILITIES).filter(|number| !keep.has(*number)) {
         // SAFETY: the arguments are integers; prctl(2) touches no memory for this option.
         let result = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(number), 0, 0, 0) };
         match nix::Error::result(result) {
             Ok(_) => {}
-            // Beyond the last that this kernel has.
+            // Beyond the last capability of this kernel.
             Err(nix::Error::EINVAL) => return Ok(()),
             Err(errno) => return Err(format!("cannot drop capability {number}: {errno}")),
         }
@@ -80,14 +80,14 @@ pub fn bound(keep: Capabilities) -> Result<(), String> {
     Ok(())
 }
 
-/// What a container engine's default does for containers without `CAP_SYS_ADMIN`, who cannot undo it: the owner of a file may
-/// write to it without any capability, and root owns all of them. These device nodes stay, and those that it makes have no effect.
+/// Masks and remounts files as container engines do by default. A container without `CAP_SYS_ADMIN` cannot undo it, but root
+/// could otherwise write to these files as their owner. `nodes` stay usable; device nodes that the container creates do not work.
 ///
 /// # Errors
 /// What failed, and where.
 pub fn mounts(nodes: impl Iterator<Item = String>) -> Result<(), String> {
     let read_only = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    // In a user namespace it would have every capability again, and all of the kernel that only they reach.
+    // In a user namespace the container would regain every capability.
     match fs::write("/proc/sys/user/max_user_namespaces", "0") {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             return Err(format!("cannot disable user namespaces: {error}"));
@@ -117,7 +117,7 @@ fn bind(from: &str, to: &str) -> Result<(), String> {
     step(&format!("mounting {from} on {to}"), bound)
 }
 
-/// Gives a mount these options, and leaves its file system as it is.
+/// Changes the options of a mount, but not of its file system.
 fn remount(path: &str, flags: MsFlags) -> Result<(), String> {
     let flags = flags | MsFlags::MS_REMOUNT | MsFlags::MS_BIND;
     step(&format!("remounting {path}"), mount(None::<&str>, path, None::<&str>, flags, None::<&str>))

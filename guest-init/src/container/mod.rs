@@ -1,9 +1,9 @@
-//! The container: what it is started with, and starting it.
+//! Specifies and starts the container.
 //!
-//! PID 1 has threads, so it does not fork and go on in the child. It starts this same program again with a
-//! specification in a pipe. That process, which has one thread, enters the container's control group and leaves a child in a
-//! PID namespace of its own, whose PID 1 makes the container's world, starts the program and stays as its reaper (`stage`).
-//! Three pipes go there: the specification, what became of the start, and how the program ended.
+//! PID 1 has threads, so it does not continue in a forked child. It executes this program again, with a specification in a
+//! pipe. That process has one thread. It enters the container's control group and forks a child into a new PID namespace,
+//! which sets up the namespaces, starts the program and stays as its reaper (`stage`). Three pipes lead there: the
+//! specification, the result of the start, and the exit status of the program.
 
 pub mod cgroup;
 mod confine;
@@ -35,29 +35,29 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-/// First argument of the process that becomes the container.
+/// First argument of the stage process.
 pub const STAGE: &str = "--container-stage";
-/// What `ps` in the container calls its PID 1.
+/// Name of the container's PID 1 in `ps`.
 const NAME: &str = "gpu-initrd";
-/// The image's init, when no command is given.
+/// The image's init, used if no command is set.
 pub const DEFAULT_INIT: &str = "/sbin/init";
-/// Longest time from starting the stage to running the program.
+/// Maximum time from the start of the stage to the start of the program.
 const STAGE_TIMEOUT: Duration = Duration::from_mins(1);
-/// What comes back is no longer than this.
+/// Maximum size of the report in bytes.
 const MAX_REPORT: u64 = 64 << 10;
-/// An [`Exit`] in JSON is shorter.
+/// Maximum size of an [`Exit`] in JSON, in bytes.
 const MAX_EXIT: u64 = 256;
 
-/// What the stage says on its pipe, a line of JSON each.
+/// A message of the stage on its pipe: one line of JSON.
 #[derive(Debug, Serialize, Deserialize)]
 enum Said {
-    /// The container's PID 1 has been started, as this process of the guest.
+    /// The container's PID 1 has been started, with this process id in the guest.
     First(i32),
-    /// The program takes the place of the process that says so: closing the pipe on exec is how PID 1 learns of success.
+    /// The sender is about to execute the program. The pipe closes on exec, which signals success to PID 1.
     AboutToExec,
-    /// What the container is started without.
+    /// The container starts without something.
     Warned(Finding),
-    /// Why there is no program.
+    /// The start failed.
     Failed(Finding),
 }
 
@@ -74,16 +74,16 @@ pub struct Spec {
     volumes: Vec<Volume>,
     /// Rows and columns of its terminal.
     terminal: Option<(u16, u16)>,
-    /// How long a volume's disk is waited for.
+    /// Maximum time to wait for a volume's disk.
     disk_timeout: Duration,
-    /// A volume that cannot be used does not end the boot.
+    /// Whether an unusable volume does not end the boot.
     lenient: bool,
-    /// The driver is linked to where programs of Nix and Guix look.
+    /// Whether the driver is linked to where programs of Nix and Guix search it.
     store: bool,
 }
 
 impl Spec {
-    /// From the configuration, the GPU's nodes, and whether programs of Nix or Guix look for the driver.
+    /// Creates the specification from the configuration, the device nodes, and whether Nix or Guix programs need the link.
     pub fn new(config: &Config, nodes: Vec<Node>, store: bool) -> Self {
         let mut env: Vec<(String, String)> = config.env.clone().into_iter().collect();
         for (name, value) in [("PATH", crate::driver_files::DEFAULT_PATH), ("TERM", "linux")] {
@@ -107,7 +107,7 @@ impl Spec {
         }
     }
 
-    /// Whether the container is kept from mounting, and so from undoing what its mounts take away.
+    /// Returns whether the container cannot mount, and so cannot undo its restrictions.
     fn confined(&self) -> bool {
         self.capabilities.confine()
     }
@@ -123,25 +123,25 @@ impl Spec {
     }
 }
 
-/// A container whose program runs.
+/// A running container.
 pub struct Running {
-    /// The PID 1 of its namespace, which ends when the program has, and with it all the rest.
+    /// The PID 1 of its namespace, which exits after the program; the kernel then kills the other processes.
     pub first: Pid,
-    /// What it was started without.
+    /// Findings about what it was started without.
     pub warnings: Vec<Finding>,
-    /// Where that process says how the program ended.
+    /// The pipe on which that process reports how the program ended.
     exit: File,
 }
 
 impl Running {
-    /// How the program ended; `None` when nobody has said so.
+    /// Returns how the program ended; `None` if the pipe was closed without a report.
     ///
     /// # Errors
-    /// `WouldBlock` when it may still be said.
+    /// `WouldBlock` while the report may still come.
     pub fn exit(&self) -> io::Result<Option<Exit>> {
         let mut text = Vec::new();
         match (&self.exit).take(MAX_EXIT).read_to_end(&mut text) {
-            // Somebody has the other end and says nothing more.
+            // Another process holds the other end open and writes no more.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && !text.is_empty() => {}
             result => drop(result?),
         }
@@ -150,16 +150,16 @@ impl Running {
 }
 
 impl AsFd for Running {
-    /// Becomes readable when there is an [`Running::exit`].
+    /// Becomes readable when [`Running::exit`] has a result.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.exit.as_fd()
     }
 }
 
-/// Starts the container, on this terminal or on the console, and returns once its program runs.
+/// Starts the container on this terminal, or on the console, and returns when its program runs.
 ///
 /// # Errors
-/// The finding that says why it does not run.
+/// The finding that explains the failure.
 pub fn start(spec: &Spec, terminal: Option<OwnedFd>) -> Result<Running, Finding> {
     if spec.command.is_empty() {
         return Err(status::error(
@@ -170,11 +170,11 @@ pub fn start(spec: &Spec, terminal: Option<OwnedFd>) -> Result<Running, Finding>
     }
     let Pipes { mut stage, report, exit } =
         spawn(spec, terminal).map_err(|error| internal(&format!("cannot start the container: {error}")))?;
-    // It ends when the program runs (the pipe closes on exec), or when the stage has said why not.
+    // The pipe closes when the program runs (on exec), or after the stage has reported a failure.
     let (text, ended) = read_to_end(report, STAGE_TIMEOUT);
     if !ended {
         let _ = stage.kill();
-        // As the PID 1 of its namespace it takes the rest along.
+        // With the PID 1 of the namespace, all its processes end.
         if let Ok(Heard { first: Some(first), .. }) = understand(&text) {
             let _ = nix::sys::signal::kill(first, nix::sys::signal::Signal::SIGKILL);
         }
@@ -194,7 +194,7 @@ pub fn start(spec: &Spec, terminal: Option<OwnedFd>) -> Result<Running, Finding>
     Err(internal(&format!("the container's first process ended before the program started: {ended}")))
 }
 
-/// What was said before the pipe closed; the lines of two processes come in any order.
+/// The messages received before the pipe closed. The lines of two processes come in any order.
 #[derive(Default)]
 struct Heard {
     first: Option<Pid>,
@@ -224,7 +224,7 @@ fn process(child: &Child) -> Pid {
     Pid::from_raw(child.id().cast_signed())
 }
 
-/// What a pipe has until its end, and whether that has come in time.
+/// Reads a pipe to its end. Returns the bytes, and whether the end came in time.
 fn read_to_end(pipe: File, timeout: Duration) -> (Vec<u8>, bool) {
     let deadline = Instant::now() + timeout;
     let mut pipe = pipe.take(MAX_REPORT);
@@ -285,13 +285,13 @@ fn spawn(spec: &Spec, terminal: Option<OwnedFd>) -> io::Result<Pipes> {
     })
 }
 
-/// Lets a descriptor pass through exec.
+/// Lets a descriptor be inherited through exec.
 pub fn inherit(fd: &impl std::os::fd::AsFd) -> io::Result<()> {
     fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty()))?;
     Ok(())
 }
 
-/// Takes the descriptor whose number is argument `at`: what [`inherit`] let through, on the other side.
+/// Returns the inherited descriptor (see [`inherit`]) whose number is argument `at`.
 pub fn inherited(args: &[OsString], at: usize) -> Option<OwnedFd> {
     let number = args.get(at)?.to_str()?.parse().ok().filter(|number| *number > 2)?;
     // SAFETY: PID 1 opened this descriptor for us, passed its number, and each number is taken once.

@@ -1,6 +1,6 @@
 //! The container's view of the system: its root, its kernel file systems, its device nodes.
 //!
-//! Before the root is entered, nothing is looked up in it but through [`RootDir`]; afterwards every path is inside.
+//! Before this process enters the root, it resolves paths there only through [`RootDir`]; afterwards every path is inside.
 
 use super::step::step;
 use super::{Spec, confine, run_dir};
@@ -22,13 +22,13 @@ use std::path::{Path, PathBuf};
 /// How /dev and the control groups are set up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Nodes of our choosing, the container's own control group.
+    /// Selected device nodes, and the container's own control group.
     Program,
-    /// Everything the kernel shows: the image's init manages it.
+    /// Everything that the kernel provides, managed by the image's init.
     Init,
 }
 
-/// Nodes that every Linux program may expect: name, major, minor.
+/// Standard device nodes: name, major, minor.
 const NODES: [(&str, u32, u32); 7] = [
     ("null", 1, 3),
     ("zero", 1, 5),
@@ -39,17 +39,17 @@ const NODES: [(&str, u32, u32); 7] = [
     ("console", 5, 1),
 ];
 
-/// The world while it is made: [`World::new`], [`World::enter`], [`World::finish`].
+/// The container's namespaces under construction: [`World::new`], [`World::enter`], [`World::finish`].
 pub struct World {
     kind: Kind,
-    /// The container's root, also once it is this process's.
+    /// The container root, also after this process has entered it.
     pub root: RootDir,
     terminal: Option<File>,
     left_behind: Vec<File>,
 }
 
 impl World {
-    /// A mount namespace of this process's own. The terminal becomes its console.
+    /// Creates a mount namespace for this process. The terminal becomes its console.
     ///
     /// # Errors
     /// What failed, and where.
@@ -61,13 +61,13 @@ impl World {
         step("unsharing the mount namespace", unshare(flags))?;
         let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
         step("making mounts private", mount(None::<&str>, "/", None::<&str>, private, None::<&str>))?;
-        // Looked up here: it can be mounted from this namespace only, and later its path is out of sight.
+        // Resolved here: the terminal can be mounted only from this namespace, and its path is not visible later.
         let terminal = terminal.and_then(|fd| File::open(fs::read_link(own(fd)).ok()?).ok());
         let root = RootDir::open(Path::new(layout::ROOT_MERGED)).map_err(|error| chain(&error))?;
         Ok(Self { kind, root, terminal, left_behind: Vec::new() })
     }
 
-    /// Makes the container's root the root of this process, with the kernel's file systems in it.
+    /// Makes the container root the root of this process, with the kernel's file systems mounted.
     ///
     /// # Errors
     /// What failed, and where.
@@ -75,7 +75,7 @@ impl World {
         let run = run_dir::stage(&self.root)?;
         step("entering the root", nix::unistd::chdir(layout::ROOT_MERGED))?;
         step("moving the root", mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>))?;
-        // Paths still begin in the initramfs.
+        // Paths still resolve in the initramfs.
         for path in ["/dev", "/proc", "/run", "/sys"] {
             self.left_behind.push(File::open(path).map_err(|error| format!("opening {path}: {error}"))?);
         }
@@ -89,7 +89,7 @@ impl World {
         )
     }
 
-    /// The device nodes, the console, and what is taken away from a confined container.
+    /// Creates the device nodes and the console, and applies the restrictions of a confined container.
     ///
     /// # Errors
     /// What failed, and where.
@@ -116,7 +116,7 @@ impl World {
     }
 }
 
-/// What the image has there is replaced where it is a link, too. A volume that is mounted on /run decides for itself.
+/// Creates the link to the driver. A link of the image in its place is replaced; a volume mounted on /run takes precedence.
 fn link_store() -> io::Result<()> {
     let link = Path::new(driver_files::RUN_LINK);
     if link.is_symlink() {
@@ -132,15 +132,15 @@ fn link_store() -> io::Result<()> {
     }
 }
 
-/// Takes mounts of the initramfs out of this namespace. A second /proc, without what the container's own is masked with, would let a user
-/// namespace mount one more.
+/// Unmounts the initramfs's mounts from this namespace. A second, unmasked /proc would allow a user namespace to mount
+/// another one.
 fn leave(mounts: &[File]) -> Result<(), String> {
     mounts.iter().try_for_each(|mount| {
         step("leaving the initramfs's mounts", umount2(&own(mount), MntFlags::MNT_DETACH))
     })
 }
 
-/// The path under which a process finds its own descriptor.
+/// Returns the path of an own descriptor in /proc.
 pub(super) fn own(fd: &impl AsRawFd) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
 }
@@ -169,7 +169,7 @@ fn kernel_file_systems(root: &RootDir, kind: Kind, confined: bool) -> Result<(),
         }
         let optional = OPTIONAL.contains(&kind_of);
         match make_directory(root, path) {
-            // Without control groups there is no place for them either.
+            // Without control groups in the kernel the mount point does not exist either.
             Err(_) if optional => continue,
             result => result?,
         }
@@ -181,7 +181,7 @@ fn kernel_file_systems(root: &RootDir, kind: Kind, confined: bool) -> Result<(),
     Ok(())
 }
 
-/// A directory to mount on. A link of the image that leads through /proc, and so out of the root, is an error.
+/// Creates a mount point. A link of the image through /proc, which would lead out of the root, is an error.
 fn make_directory(root: &RootDir, path: &str) -> Result<(), String> {
     let made = root.create_dir_all(Path::new(path)).and_then(|()| root.open_dir(Path::new(path)));
     made.map(drop).map_err(|error| format!("making {path}: {}", chain(&error)))
@@ -207,7 +207,7 @@ fn device_nodes(gpu: &[Node]) -> Result<(), String> {
     Ok(())
 }
 
-/// The kernel's /dev has the nodes of every GPU, since PID 1 made them there; the container has asked for these.
+/// Removes the GPU nodes that the container did not request: the kernel's /dev has those of every GPU.
 fn hide_gpus(dev: &Path, visible: &[Node]) -> Result<(), String> {
     let failed = |error: io::Error| format!("hiding GPUs in {}: {error}", dev.display());
     for entry in fs::read_dir(dev).map_err(failed)? {

@@ -1,5 +1,5 @@
-//! /run: memory, as everywhere, with what the image has there. Services expect the directories that their packages have made: /run/sshd,
-//! /run/lock, a database's place for its socket.
+//! /run: a tmpfs with a copy of the image's /run. Services expect directories that their packages created there, such as
+//! /run/sshd, /run/lock, or a database's socket directory.
 
 use super::step::step;
 use crate::confined_fs::{Kind, RootDir, RootError};
@@ -10,15 +10,15 @@ use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-/// Bounds on what is copied: an image has some directories there, and a pid file or two that should not be.
+/// Limits of the copy. An image usually has a few directories there, and perhaps a stale pid file.
 const MAX_ENTRIES: usize = 1024;
 const MAX_FILE: u64 = 64 << 10;
 const MAX_BYTES: u64 = 1 << 20;
 
-/// What tells programs that they run in another kind of container.
+/// Files that mark other kinds of containers.
 const NOT_COPIED: [&str; 2] = ["/.containerenv", "/host"];
 
-/// Mounts it where only PID 1's processes see it, and copies what the image has. It is moved to its place later.
+/// Mounts the tmpfs where only PID 1's processes see it, and copies the image's /run. It is moved to /run later.
 ///
 /// # Errors
 /// What failed.
@@ -40,7 +40,7 @@ pub fn stage(root: &RootDir) -> Result<File, String> {
     File::open(&place).map_err(failed)
 }
 
-/// Copies directories, links and small files, with modes and owners. Returns how many entries were left out.
+/// Copies directories, links and small files, with modes and owners. Returns the number of entries that were not copied.
 fn copy(from: &RootDir, to: &RootDir) -> Result<usize, RootError> {
     let (mut entries, mut bytes, mut left) = (0, 0, 0);
     let mut directories = VecDeque::from([PathBuf::from("/")]);

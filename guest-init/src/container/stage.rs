@@ -1,8 +1,8 @@
 //! From PID 1 to the container's program, in three processes.
 //!
-//! The stage enters the control group and leaves a child in a new PID namespace; the parent ends, and PID 1 of the guest is the
-//! parent of that child. The child, PID 1 of the namespace, makes the container's world, starts the program, and stays as its
-//! reaper. The program is a process like any other: signals have on it the effect that they have by default.
+//! The stage enters the control group, forks a child into a new PID namespace and exits, so that PID 1 of the guest becomes
+//! the parent of the child. The child, PID 1 of the namespace, sets up the container's namespaces, starts the program, and
+//! stays as its reaper. The program is not PID 1, so signals have their default effects on it.
 
 use super::namespace::{Kind, World};
 use super::volume::Volumes;
@@ -25,22 +25,22 @@ use std::path::Path;
 
 nix::ioctl_write_int_bad!(set_controlling_terminal, libc::TIOCSCTTY);
 
-/// What the stage was given, beside the specification.
+/// The descriptors that the stage inherited, apart from the specification.
 struct Given {
-    /// Where it says what becomes of the start.
+    /// Pipe for the result of the start.
     report: Report,
-    /// Where it says how the program ended.
+    /// Pipe for the exit status of the program.
     exit: File,
-    /// The container's own terminal, where it has one.
+    /// The container's own terminal, if it has one.
     terminal: Option<OwnedFd>,
     reaper: &'static Reaper,
 }
 
-/// What the PID 1 of the container's namespace does: the same as that of the guest, which knows how.
+/// The functions of the container's PID 1, which are implemented with those of the guest's PID 1.
 pub struct Reaper {
-    /// Blocks the signals that it waits for.
+    /// Blocks the signals that the reaper waits for.
     pub block_signals: fn(),
-    /// Reaps until the program has ended, says in the file how it ended, and ends.
+    /// Reaps until the program has ended, writes its exit status to the file, and exits.
     pub run: fn(Pid, &mut File) -> !,
 }
 
@@ -51,14 +51,14 @@ impl Report {
     fn say(&mut self, said: &Said) {
         let mut line = serde_json::to_vec(said).unwrap_or_default();
         line.push(b'\n');
-        // In one write, so that two processes do not write into each other's lines. Nobody can be told of a failure.
+        // In one write, so that the lines of two processes do not mix. A failure cannot be reported.
         let _ = self.0.write_all(&line);
     }
 }
 
-/// Runs the stage: `args` are the numbers of the pipe with the specification, of the pipe for what becomes of the start, of that
-/// for how the program ended, and of the terminal where the container has one of its own.
-/// Returns only when it fails.
+/// Runs the stage. `args` are the descriptor numbers of the pipes for the specification, the result of the start and the exit
+/// status of the program, and of the terminal if the container has its own.
+/// Returns only on failure.
 pub fn run(args: &[OsString], reaper: &'static Reaper) -> i32 {
     let (Some(spec), Some(report), Some(exit)) = (inherited(args, 0), inherited(args, 1), inherited(args, 2))
     else {
@@ -83,7 +83,7 @@ fn read_spec(fd: OwnedFd) -> Result<Spec, Finding> {
         .map_err(|error| failed(&format!("cannot parse the container specification: {error}")))
 }
 
-/// Leaves a child in a PID namespace of its own, and ends.
+/// Forks a child into a new PID namespace, and exits.
 fn separate(spec: &Spec, given: &mut Given) -> Result<Infallible, Finding> {
     cgroup::join().map_err(|error| failed(&format!("cannot join the container's control group: {error}")))?;
     unshare(CloneFlags::CLONE_NEWPID).map_err(|errno| {
@@ -103,7 +103,7 @@ fn divide() -> Result<ForkResult, Finding> {
     unsafe { fork() }.map_err(|errno| failed(&format!("cannot start a process: {errno}")))
 }
 
-/// PID 1 of the namespace: makes the world, starts the program in it, and stays until that has ended.
+/// Runs PID 1 of the namespace: sets up the namespaces, starts the program, and stays until it has ended.
 fn be_first(spec: &Spec, given: &mut Given) -> Result<Infallible, Finding> {
     (given.reaper.block_signals)();
     confine::hide();
@@ -113,11 +113,11 @@ fn be_first(spec: &Spec, given: &mut Given) -> Result<Infallible, Finding> {
     let null = null.map_err(|error| failed(&format!("/dev/null: {error}")))?;
     match divide()? {
         ForkResult::Parent { child } => {
-            // The program alone has its terminal, and with its exec the report ends.
+            // Only the program has the terminal, and its exec closes the report pipe.
             become_standard(&null);
             given.terminal = None;
             given.report = Report(null);
-            // A container that could have more than it is given must not run.
+            // A container must not run with more capabilities than configured.
             if confine::keep_little(spec.capabilities).is_err() {
                 std::process::exit(127);
             }
@@ -139,9 +139,9 @@ fn become_program(spec: &Spec, given: &mut Given) -> Result<Infallible, Finding>
         )
     })?;
     let workdir = Path::new(&spec.workdir);
-    // Where it cannot be made, entering it says why.
+    // If it cannot be created, entering it reports why.
     let _ = root.create_dir_all(workdir);
-    // /dev/stdout leads to the terminal, which only its owner may open anew.
+    // /dev/stdout leads to the terminal, which only its owner may reopen.
     for standard in 0..3 {
         // SAFETY: the numbers are those of this process's own standard descriptors; a closed one only gives an error.
         let _ = unsafe { libc::fchown(standard, identity.uid, libc::gid_t::MAX) };
@@ -152,7 +152,7 @@ fn become_program(spec: &Spec, given: &mut Given) -> Result<Infallible, Finding>
         .and_then(|()| setgid(Gid::from_raw(identity.gid)))
         .and_then(|()| setuid(Uid::from_raw(identity.uid)));
     switched.map_err(|errno| failed(&format!("cannot switch to user {}: {errno}", identity.uid)))?;
-    // As that user, and through no link of /proc, which could lead out of the root.
+    // As that user, and not through a link of /proc, which could lead out of the root.
     enter(&root, workdir)?;
     if spec.no_new_privs {
         nix::sys::prctl::set_no_new_privs()
@@ -162,7 +162,7 @@ fn become_program(spec: &Spec, given: &mut Given) -> Result<Infallible, Finding>
     if !env.iter().any(|(name, _)| name == "HOME") {
         env.push(("HOME".into(), identity.home));
     }
-    // Without this word, the end of the pipe is ours and not the program's beginning.
+    // Without this message, the end of the pipe means that this process ended before the program started.
     given.report.say(&Said::AboutToExec);
     execute(&spec.command, &env)
 }
@@ -176,7 +176,7 @@ fn enter(root: &RootDir, workdir: &Path) -> Result<(), Finding> {
     fchdir(&directory).map_err(|errno| invalid(errno.to_string()))
 }
 
-/// Makes the container's root, volumes and kernel file systems what this process sees.
+/// Sets up the container root, its volumes and the kernel's file systems for this process.
 fn make_world(
     spec: &Spec,
     kind: Kind,
@@ -191,8 +191,8 @@ fn make_world(
     step(world.finish(spec))
 }
 
-/// PID 1 itself becomes the image's init; `warn` hears of what it is started without, and `ready` when all that can be known is. Returns
-/// only when it cannot.
+/// PID 1 itself becomes the image's init. `warn` receives findings about what it starts without; `ready` is called right
+/// before the exec. Returns only on failure.
 ///
 /// # Errors
 /// The finding that says why.
@@ -211,7 +211,7 @@ pub fn become_init(
     execute(&command, &spec.env)
 }
 
-/// A session of its own on its terminal, or on the console, so that job control and Ctrl-C work.
+/// Starts a session on the terminal or the console, so that job control and Ctrl-C work.
 fn own_terminal(terminal: Option<OwnedFd>) {
     if setsid().is_err() {
         return;
@@ -223,7 +223,7 @@ fn own_terminal(terminal: Option<OwnedFd>) {
     become_standard(&console);
 }
 
-/// Makes it standard input, output and error.
+/// Makes a descriptor standard input, output and error.
 fn become_standard(fd: &impl AsRawFd) {
     for standard in 0..3 {
         // SAFETY: both numbers are open descriptors of this process; dup2 has no other requirement.
@@ -249,7 +249,7 @@ fn execute(command: &[String], env: &[(String, String)]) -> Result<Infallible, F
     let mut worst = Errno::ENOENT;
     for candidate in candidates(program, path) {
         let Err(errno) = execve(&text(candidate)?, &arguments, &environment);
-        // As execvp does: go on, but remember that there was something.
+        // Like execvp: continue, but remember that a file exists.
         if !matches!(errno, Errno::ENOENT | Errno::ENOTDIR) {
             worst = errno;
         }
@@ -268,7 +268,7 @@ fn candidates(program: &str, path: &str) -> Vec<String> {
 
 fn not_executed(program: &str, errno: Errno, path: &str) -> Finding {
     if errno == Errno::ENOENT {
-        // A script whose interpreter is missing, or a program whose loader is, gives the same errno.
+        // A missing interpreter or loader returns the same errno.
         if let Some(found) = candidates(program, path).into_iter().find(|file| Path::new(file).exists()) {
             return status::error(
                 Code::EntrypointNotExecutable,

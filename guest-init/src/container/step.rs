@@ -1,6 +1,6 @@
-//! Steps of preparing the container's namespaces, whose errors name them.
+//! Names the failed step in errors of system calls.
 
-/// The result of a system call; its error says what it was for.
+/// Converts the result of a system call; the error begins with `what`.
 pub(super) fn step<T>(what: &str, result: nix::Result<T>) -> Result<T, String> {
     result.map_err(|errno| format!("{what}: {errno}"))
 }

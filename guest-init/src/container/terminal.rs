@@ -1,5 +1,5 @@
-//! The container's terminal: a pseudo-terminal of its own. What the program writes goes to the console and is kept for the
-//! host; what is typed on the console goes to the program.
+//! The container's pseudo-terminal. The program's output goes to the console and is kept for the host; input on the console
+//! goes to the program.
 
 use crate::status::Board;
 use nix::fcntl::OFlag;
@@ -14,27 +14,27 @@ use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::Duration;
 
 const CONSOLE: &str = "/dev/console";
-/// A line is cut where it is longer, bytes.
+/// Maximum length of a line in bytes; longer lines are split.
 const MAX_LINE: usize = 4096;
-/// Longest wait for the last of the output to reach the console.
+/// Maximum time to wait until the last output has reached the console.
 const DRAIN: Duration = Duration::from_secs(2);
 
-/// Where typing goes: the terminal of the program that runs now.
+/// The terminal of the running program, which receives console input.
 static TYPED: Mutex<Option<Arc<PtyMaster>>> = Mutex::new(None);
 static CONSOLE_IS_READ: Once = Once::new();
 
-/// One run's terminal, PID 1's side.
+/// PID 1's side of the terminal of one run.
 pub struct Terminal {
     master: Arc<PtyMaster>,
-    /// Keeps it from hanging up while the container has it closed: who closes its output may open the console later.
+    /// Prevents a hangup while the container has the terminal closed: a program may close its output and open it later.
     slave: OwnedFd,
 }
 
 impl Terminal {
-    /// A new one of this size, rows and columns, and the container's side of it. Nothing is read from it yet.
+    /// Opens a terminal of this size (rows, columns). Returns PID 1's and the container's side. Nothing is read from it yet.
     ///
     /// # Errors
-    /// When the kernel has no pseudo-terminals.
+    /// If the kernel does not support pseudo-terminals.
     pub fn open(size: Option<(u16, u16)>) -> io::Result<(Self, OwnedFd)> {
         let master = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC)?;
         grantpt(&master)?;
@@ -53,16 +53,16 @@ impl Terminal {
         Ok((Self { master: Arc::new(master), slave: kept }, slave.into()))
     }
 
-    /// Begins to copy: output to the console and the board, typing to the program.
+    /// Starts copying: output to the console and the board, console input to the program.
     ///
     /// # Errors
-    /// When there is no thread for it.
+    /// If the thread cannot be started.
     pub fn follow(self, board: &Board) -> io::Result<Followed> {
         let (sender, drained) = channel();
         let (board, output) = (board.clone(), self.master.clone());
         std::thread::Builder::new().name("output".into()).spawn(move || {
             copy_output(&output, &board);
-            // Whoever waited for it may have given up.
+            // The receiver may have timed out.
             let _ = sender.send(());
         })?;
         *TYPED.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.master);
@@ -78,7 +78,7 @@ pub struct Followed {
 }
 
 impl Followed {
-    /// Waits until all that was written has reached the console; the container's processes have ended.
+    /// Waits until all output has reached the console. The container's processes have ended already.
     pub fn finish(self) {
         drop(self.slave);
         *TYPED.lock().unwrap_or_else(PoisonError::into_inner) = None;
@@ -88,7 +88,7 @@ impl Followed {
     }
 }
 
-/// Until nobody has the container's side open any more: the kernel says EIO then.
+/// Copies until no process has the container's side open any longer, when the kernel returns EIO.
 fn copy_output(mut master: &PtyMaster, board: &Board) {
     let mut console = File::options().write(true).open(CONSOLE).ok();
     let mut lines = Lines::default();
@@ -97,7 +97,7 @@ fn copy_output(mut master: &PtyMaster, board: &Board) {
         match master.read(&mut buffer) {
             Ok(0) => break,
             Ok(length) => {
-                // The board first: a slow console must not hold it up.
+                // The board first, so that a slow console does not delay it.
                 lines.take(&buffer[..length], |line| board.output(line));
                 if let Some(console) = &mut console {
                     let _ = console.write_all(&buffer[..length]);
@@ -108,13 +108,13 @@ fn copy_output(mut master: &PtyMaster, board: &Board) {
         }
     }
     lines.end(|line| board.output(line));
-    // Or the kernel's next line would come into the middle of the last one.
+    // Otherwise the kernel's next line would continue the last one.
     if let Some(console) = &console {
         let _ = tcdrain(console);
     }
 }
 
-/// Starts to pass on what is typed. The console becomes raw: the container's terminal does the editing and the signals.
+/// Starts to forward console input. The console becomes raw: the container's terminal handles line editing and signals.
 fn read_console() {
     let Ok(mut console) = File::options().read(true).open(CONSOLE) else { return };
     if let Ok(mut settings) = tcgetattr(&console) {
@@ -142,7 +142,7 @@ fn read_console() {
     }
 }
 
-/// Bytes into lines.
+/// Splits bytes into lines.
 #[derive(Default)]
 struct Lines {
     begun: Vec<u8>,
@@ -158,7 +158,7 @@ impl Lines {
         }
     }
 
-    /// What has no line end is a line, too.
+    /// Emits the rest without a line end as a line.
     fn end(&mut self, mut line: impl FnMut(String)) {
         let bytes = std::mem::take(&mut self.begun);
         if bytes.is_empty() {

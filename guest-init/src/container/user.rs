@@ -1,28 +1,28 @@
-//! Users and groups by the image's own /etc/passwd and /etc/group.
+//! Resolves users and groups with the image's /etc/passwd and /etc/group.
 
 use crate::confined_fs::RootDir;
 use std::path::Path;
 
-/// Databases longer than this are not read.
+/// Maximum size of a database in bytes.
 const MAX_DATABASE: u64 = 1 << 20;
 
-/// The largest id that container engines take; the kernel's own largest means "leave it as it is".
+/// The largest id that container engines accept. The kernel's largest id means "unchanged".
 const MAX_ID: u32 = i32::MAX as u32;
 
-/// Who a program runs as.
+/// The user that a program runs as.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     /// User id.
     pub uid: u32,
     /// Group id.
     pub gid: u32,
-    /// Further groups.
+    /// Supplementary groups.
     pub groups: Vec<u32>,
     /// Home directory.
     pub home: String,
 }
 
-/// Looks up `NAME`, `UID`, `NAME:GROUP` or `UID:GID`; empty is root.
+/// Resolves `NAME`, `UID`, `NAME:GROUP` or `UID:GID`; empty is root.
 ///
 /// # Errors
 /// What was expected, and in which file.
@@ -52,7 +52,7 @@ fn resolve(user: &str, passwd: &str, group: &str) -> Result<Identity, String> {
         let gid = row.as_ref().and_then(|fields| of_file(fields[3])).unwrap_or(0);
         (gid, row.as_ref().map(|fields| supplementary(fields[0], group)).unwrap_or_default())
     } else {
-        // Who names a group gets that one and no other.
+        // An explicit group replaces the supplementary groups.
         (group_id(group_name, group)?, Vec::new())
     };
     Ok(Identity { uid, gid, groups, home: home.into() })
@@ -70,7 +70,7 @@ fn group_id(name: &str, group: &str) -> Result<u32, String> {
         .ok_or_else(|| format!("group {name:?} is not in the image's /etc/group"))
 }
 
-/// Digits are an id, whatever the image calls its users: one named `1000` with the id 0 is not meant.
+/// Digits are always an id, even if the image has a user with that name, such as `1000` with the id 0.
 fn number(text: &str) -> Result<Option<u32>, String> {
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Ok(None);
@@ -79,7 +79,7 @@ fn number(text: &str) -> Result<Option<u32>, String> {
     id.map(Some).ok_or_else(|| format!("user or group id {text} is above {MAX_ID}, the maximum"))
 }
 
-/// An id in a file of the image.
+/// Parses an id in a file of the image.
 fn of_file(text: &str) -> Option<u32> {
     number(text).ok().flatten()
 }

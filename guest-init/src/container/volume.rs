@@ -1,5 +1,5 @@
-//! Volumes: mounted from the guest's disks before the container's root is entered, and put in their places when all of its kernel file
-//! systems are there.
+//! Volumes: mounted from the guest's disks before the container root is entered, and moved to their paths after the kernel's
+//! file systems have been mounted.
 
 use super::Spec;
 use super::namespace::own;
@@ -16,22 +16,22 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Where nothing is mounted over what the kernel shows.
+/// Directories of the kernel, on which no volume is mounted.
 const KERNELS: [&str; 3] = ["/dev", "/proc", "/sys"];
-/// But for this, which is memory that programs share.
+/// Exception to [`KERNELS`]: shared memory of programs.
 const SHARED: &str = "/dev/shm";
-/// So long a disk is waited for that the container can do without.
+/// Maximum time to wait for an optional disk.
 const SHORT: Duration = Duration::from_secs(1);
 
-/// All of a container's, which are mounted, and not yet where the container will see them.
+/// The container's volumes, mounted but not yet at their paths.
 pub struct Volumes<'a> {
     staged: Vec<Staged<'a>>,
-    /// One that cannot be used does not end the boot.
+    /// Whether an unusable volume does not end the boot.
     lenient: bool,
 }
 
 impl<'a> Volumes<'a> {
-    /// Mounts them where only PID 1's processes see them. `warn` hears of those that the container is started without.
+    /// Mounts the volumes where only PID 1's processes see them. `warn` receives findings about unusable volumes.
     ///
     /// # Errors
     /// The finding that names the volume.
@@ -47,7 +47,7 @@ impl<'a> Volumes<'a> {
         Ok(volumes)
     }
 
-    /// Moves them to their places in the root, which this process has entered.
+    /// Moves the volumes to their paths in the root, which this process has entered.
     ///
     /// # Errors
     /// The finding that names the volume.
@@ -67,7 +67,7 @@ impl<'a> Volumes<'a> {
     }
 }
 
-/// A volume that is mounted, and not yet where the container will see it.
+/// A volume that is mounted but not yet at its path.
 struct Staged<'a> {
     volume: &'a Volume,
     mounted: File,
@@ -114,7 +114,7 @@ impl<'a> Staged<'a> {
         Ok(Self { volume, mounted })
     }
 
-    /// The place is looked up inside the hostile root.
+    /// Moves the mount to its path, which is resolved inside the untrusted root.
     fn place(&self, root: &RootDir) -> Result<(), String> {
         let path = Path::new(&self.volume.path);
         root.create_dir_all(path).map_err(|error| chain(&error))?;

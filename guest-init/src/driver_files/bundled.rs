@@ -1,7 +1,7 @@
-//! Driver files that the image brings along: of another version, left over, or stubs.
+//! Driver files in the image: of another version, leftovers, or stubs.
 //!
-//! They are told by the names that the driver gives its libraries and by SONAME, and looked for wherever the
-//! container's loader would look.
+//! They are identified by the driver's library names and by SONAME, in every directory that the container's loader
+//! would search.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::ffi::{OsStr, OsString};
@@ -19,40 +19,40 @@ use super::request::Request;
 use super::{InjectError, cuda_compat, icd, notice};
 use crate::confined_fs::{DirEntry, Kind, RootDir};
 
-/// Files found. A hostile image could have one per name.
+/// Maximum number of files found. A hostile image could have one per name.
 const MAX_FOUND: usize = 4096;
-/// Libraries that are opened for their SONAME. The largest images have about 6000.
+/// Maximum number of libraries that are opened for their SONAME. The largest images have about 6000.
 const MAX_OPENED: usize = 16_384;
-/// Subdirectories for better processors that are looked into, in one directory. glibc knows four.
+/// Maximum number of glibc-hwcaps subdirectories searched per directory. glibc knows four.
 const MAX_HWCAPS: usize = 64;
-/// Bytes of a library. Only its headers are read.
+/// Maximum size of a library in bytes. Only its headers are read.
 const MAX_LIBRARY: u64 = 1 << 40;
 
 /// A driver file of the image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Foreign {
-    /// Where it is.
+    /// Its path.
     pub path: PathBuf,
     /// The driver version in its name, or in that of the file that it leads to.
     pub version: Option<String>,
 }
 
-/// What was decided about the image's own driver files.
+/// The decision about the image's own driver files.
 #[derive(Debug, Default)]
 pub struct Decided {
-    /// Those that are to be hidden.
+    /// Files to hide.
     pub masks: Vec<PathBuf>,
-    /// The compatibility libraries that are to be used.
+    /// Directory of the compatibility libraries to use.
     pub compat_dir: Option<PathBuf>,
-    /// What there is to say.
+    /// Findings to report.
     pub findings: Vec<Finding>,
 }
 
-/// Looks for driver files of the image, and decides by policy. Ours are the paths that an earlier injection made, and
-/// those that this one will: what the image has there is reported, and replaced anyway.
+/// Searches the image for driver files and applies the policy. `ours` are the paths that an earlier injection created and
+/// those that this one will create: files of the image there are reported, and replaced in any case.
 ///
 /// # Errors
-/// [`InjectError::Refused`] when there are some and the policy refuses them.
+/// [`InjectError::Refused`] if there are any and the policy refuses them.
 pub fn decide(
     root: &RootDir,
     places: &Places,
@@ -76,7 +76,7 @@ pub fn decide(
     }
     let mut found = find(root, &dirs, earlier, decided.compat_dir.as_slice(), warnings);
     found.extend(beside(root, request, icds, &earlier.union(planned).cloned().collect()));
-    // The very driver, where it belongs.
+    // The same driver, in its place.
     found.retain(|file| !planned.contains(&file.path) || file.version.as_deref() != driver);
     match (notice::bundled(&found, request.driver_files, driver), request.driver_files) {
         (Some(finding), DriverFiles::Refuse) => return Err(InjectError::Refused(Box::new(finding))),
@@ -98,7 +98,7 @@ pub fn beside(root: &RootDir, request: &Request, icds: &icd::Ours, ours: &BTreeS
     let names: BTreeSet<&OsStr> = names.collect();
     let dirs: BTreeSet<PathBuf> = request.program_dirs().filter_map(|dir| root.canonical(dir).ok()).collect();
     let paths = dirs.iter().flat_map(|dir| names.iter().map(move |name| dir.join(name)));
-    // A script of that name is somebody's own.
+    // A script of that name is not the driver's.
     let is_program =
         |path: &PathBuf| root.open_file(path, MAX_LIBRARY).is_ok_and(|file| elf::read(&file).is_ok());
     let programs = paths.filter(|path| !ours.contains(path)).filter(is_program);
@@ -118,7 +118,7 @@ pub fn find(
     let mut seen = BTreeSet::new();
     let mut found = Vec::new();
     let mut opened = 0;
-    // The subdirectories come last.
+    // Subdirectories are searched last.
     let mut dirs: VecDeque<(PathBuf, bool)> = dirs.iter().map(|dir| (dir.clone(), true)).collect();
     while let Some((dir, is_base)) = dirs.pop_front() {
         let Ok(dir) = root.canonical(&dir) else { continue };

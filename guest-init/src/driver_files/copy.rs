@@ -1,9 +1,8 @@
-//! The driver as copies in a plain writable root: for roots that are no overlay, and for a root prepared by
-//! hand.
+//! Copies the driver into a plain writable root, without an overlay.
 //!
-//! In two steps, so that a cut at any point leaves the old files or the new ones: every new file is written under a
-//! temporary name first, then all are renamed. A record (`copy_record`) in the root says what is ours and whether a
-//! boot was cut off; the next one repairs it.
+//! The copy has two steps, so that an interruption leaves either the old or the new files: every new file is first written
+//! under a temporary name, then all are renamed. A record (`copy_record`) in the root lists the copied files and whether
+//! a boot was interrupted; the next boot then repairs the root.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -16,16 +15,16 @@ use super::plan::{MAX_FILE, in_driver};
 use super::{InjectError, InjectReport, Inventory, Plan, PlannedFile, Request, plan, text};
 use crate::confined_fs::{Kind, RootDir, RootError, read_full_at};
 
-/// File systems give space in blocks of this many bytes.
+/// Block size of file systems in bytes.
 const BLOCK: u64 = 4096;
-/// For links, directories, the record and the loader cache.
+/// Space in bytes for links, directories, the record and the loader cache.
 const SLACK: u64 = 1 << 20;
 
-/// Copies the driver's files into the container `root` and makes their links. What is in place already is left alone: a
-/// second run changes nothing. What an earlier driver left is removed.
+/// Copies the driver files into the container `root` and creates their links. Files that are in place are not changed, so
+/// a second run changes nothing. The files of an earlier driver are removed.
 ///
 /// # Errors
-/// [`InjectError`]. Up to the renaming, nothing has changed then.
+/// [`InjectError`]. Before the renames, nothing has changed.
 pub fn copy(
     root: &RootDir,
     driver: &RootDir,
@@ -42,7 +41,7 @@ pub fn copy(
         return Ok(plan.report);
     }
     if !old.complete && !old.entries.is_empty() {
-        // What a cut left half-written takes room.
+        // Partly written files of an interrupted boot use space.
         let left = old.entries.keys().map(PathBuf::from).chain(missing.iter().map(|file| file.to.clone()));
         for path in left {
             let _ = root.discard(&path);
@@ -56,7 +55,7 @@ pub fn copy(
     both.entries.extend(new.entries.clone());
     both.write(root).map_err(|error| no_room(root, error, &plan, &missing))?;
     if let Err(error) = stage(root, driver, &missing) {
-        // What was written is of no use; the failure itself is what counts.
+        // The written files are useless now; only the first failure is reported.
         for file in &missing {
             let _ = root.discard(&file.to);
         }
@@ -70,7 +69,7 @@ pub fn copy(
         report.changed += 1;
     }
     for (path, target) in plan.links.iter().filter(|(path, target)| !is_link(root, path, target)) {
-        // A directory in its place, say: the check of what is opened tells whether it matters.
+        // For example a directory in its place; the check of opened libraries shows whether it matters.
         match make_parent(root, path)
             .and_then(|()| Ok(clear(root, path).and_then(|()| root.symlink(target, path))?))
         {
@@ -89,7 +88,7 @@ pub fn copy(
     Ok(report)
 }
 
-/// The planned files that are not in place.
+/// Returns the planned files that are not in place.
 fn missing(
     root: &RootDir,
     driver: &RootDir,
@@ -123,7 +122,7 @@ fn target(plan: &Plan, old: &Record, root: &RootDir, missing: &[PlannedFile]) ->
     Record { version: plan.report.version.clone(), entries, ..Record::default() }
 }
 
-/// Whether there is nothing to do.
+/// Returns whether there is nothing to do.
 fn is_done(root: &RootDir, plan: &Plan, old: &Record, missing: &[PlannedFile], new: &Record) -> bool {
     missing.is_empty()
         && plan.masks.is_empty()
@@ -153,12 +152,12 @@ fn is_in_place(root: &RootDir, driver: &RootDir, file: &PlannedFile) -> Result<b
     Ok(root.open_file(&file.to, MAX_FILE).is_ok_and(|theirs| same_content(&ours, &theirs).unwrap_or(false)))
 }
 
-/// Bytes that the missing files take, and what goes with them.
+/// Returns the space in bytes for the missing files and for links, record and cache.
 fn needed(missing: &[PlannedFile]) -> u64 {
     SLACK + missing.iter().map(|file| file.size.next_multiple_of(BLOCK)).sum::<u64>()
 }
 
-/// Nothing is begun that cannot be finished.
+/// Checks that there is enough space before anything is written.
 fn check_room(root: &RootDir, plan: &Plan, missing: &[PlannedFile]) -> Result<(), InjectError> {
     if missing.is_empty() {
         return Ok(());
@@ -168,7 +167,7 @@ fn check_room(root: &RootDir, plan: &Plan, missing: &[PlannedFile]) -> Result<()
     if found < needed { Err(InjectError::NoSpace { dir, needed, found }) } else { Ok(()) }
 }
 
-/// Nor what a directory is in the way of: a bind mount of a file that was not there leaves an empty one, which goes.
+/// Checks for directories in place of files. An empty one, which a bind mount of a missing file leaves behind, is removed.
 fn check_places(root: &RootDir, missing: &[PlannedFile]) -> Result<(), InjectError> {
     for file in missing.iter().filter(|file| is_directory(root, &file.to)) {
         if !root.list(&file.to)?.is_empty() {
@@ -182,12 +181,12 @@ fn is_directory(root: &RootDir, path: &Path) -> bool {
     root.lstat(path).is_ok_and(|stat| stat.kind == Kind::Directory)
 }
 
-/// Takes an empty directory out of a file's place.
+/// Removes an empty directory in place of a file.
 fn clear(root: &RootDir, path: &Path) -> Result<(), RootError> {
     if is_directory(root, path) { root.remove_empty_dir(path) } else { Ok(()) }
 }
 
-/// The error for a disk that was full after all: a quota, another file system. What was written is gone again.
+/// Returns the error for a disk that was full in spite of the check (quota, another file system). Written files are removed.
 fn no_room(root: &RootDir, error: InjectError, plan: &Plan, missing: &[PlannedFile]) -> InjectError {
     let is_full = |error: &RootError| matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT));
     match error {
@@ -207,7 +206,7 @@ fn stage(root: &RootDir, driver: &RootDir, missing: &[PlannedFile]) -> Result<()
         let source = driver.open_file(&file.from, MAX_FILE).map_err(in_driver)?;
         root.stage(&file.to, &source, file.mode)?;
     }
-    // Delayed allocation: that there is no room may only be told here.
+    // With delayed allocation, a full disk may be reported only here.
     Ok(root.sync()?)
 }
 

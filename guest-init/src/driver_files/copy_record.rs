@@ -1,5 +1,5 @@
-//! The record that copy mode keeps in the root: what there is ours. The next boot knows by it what is in place, what
-//! an earlier driver left, and where a boot was cut off.
+//! The record of copied files in the root. It tells the next boot which files are in place, which ones an earlier driver
+//! left, and where a boot was interrupted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
@@ -10,29 +10,29 @@ use super::InjectError;
 use super::inventory::is_driver_name;
 use crate::confined_fs::{Kind, RootDir, RootError, Stat};
 
-/// Where it is, in the container root.
+/// Path in the container root.
 pub const PATH: &str = "/var/lib/gpu-initrd/record.json";
 const FORMAT: u32 = 1;
-/// Bytes of a record: a driver has about 100 files.
+/// Maximum size of a record in bytes. A driver has about 100 files.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// What was done, or is being done, to a root.
+/// The changes to a root, complete or in progress.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     pub(crate) format: u32,
     /// Version of the driver.
     pub version: Option<String>,
-    /// Whether everything was done that it lists. While not, it lists the old and the new.
+    /// Whether all changes are done. Until then the record lists the old and the new files.
     pub complete: bool,
     /// By path.
     pub entries: BTreeMap<String, Entry>,
 }
 
-/// One name of ours.
+/// One recorded name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Entry {
-    /// A file, by what tells that nobody has changed it since.
+    /// A file, with the attributes that show whether it has changed.
     File {
         /// Bytes.
         size: u64,
@@ -43,23 +43,23 @@ pub enum Entry {
     },
     /// A link.
     Link {
-        /// What it says.
+        /// Its target.
         target: String,
     },
 }
 
 impl Entry {
-    /// A file that is about to be written.
+    /// Entry of a file that is about to be written.
     pub fn pending(size: u64) -> Self {
         Self::File { size, inode: 0, modified_ns: 0 }
     }
 
-    /// A file as it is.
+    /// Entry of an existing file.
     pub fn of(stat: &Stat) -> Self {
         Self::File { size: stat.size, inode: stat.ino, modified_ns: stat.modified_ns }
     }
 
-    /// Whether what is at `path` is what was recorded, or what was being written.
+    /// Returns whether the file at `path` is the recorded one, or the one that was being written.
     fn is_at(&self, root: &RootDir, path: &Path) -> bool {
         match self {
             Self::File { size, inode: 0, .. } => {
@@ -74,8 +74,8 @@ impl Entry {
 }
 
 impl Record {
-    /// The record of `root`. A root without one has an empty one; so has a root whose record cannot be read, with a
-    /// warning: what it lists is then found by its content.
+    /// Reads the record of `root`. Without a record, or with an unreadable one (which is a warning), it is empty; files are
+    /// then identified by their content.
     pub fn read(root: &RootDir, warnings: &mut Vec<String>) -> Self {
         let bytes = match root.read(Path::new(PATH), MAX_BYTES) {
             Ok(bytes) => bytes,
@@ -106,10 +106,10 @@ impl Record {
         }
     }
 
-    /// Writes it, whole and on the disk.
+    /// Writes the record atomically and durably.
     ///
     /// # Errors
-    /// [`InjectError::Root`] when that fails.
+    /// [`InjectError::Root`] if the write fails.
     pub fn write(&mut self, root: &RootDir) -> Result<(), InjectError> {
         self.format = FORMAT;
         let mut bytes = serde_json::to_vec_pretty(self).expect("a record holds nothing that JSON cannot");
@@ -118,19 +118,19 @@ impl Record {
         Ok(root.write_atomic(Path::new(PATH), &bytes, 0o644)?)
     }
 
-    /// The paths of what it lists, as far as it is still there and as it was left.
+    /// Returns the recorded paths that exist and are unchanged.
     pub fn ours(&self, root: &RootDir) -> BTreeSet<PathBuf> {
         let ours = self.entries.iter().filter(|(path, entry)| entry.is_at(root, Path::new(path)));
         ours.map(|(path, _)| path.into()).collect()
     }
 
-    /// Whether the record says that the file at `path` is in place: ours, whole, and not changed since.
+    /// Returns whether the file at `path` is recorded, complete and unchanged.
     pub fn has(&self, root: &RootDir, path: &Path) -> bool {
         let entry = path.to_str().and_then(|path| self.entries.get(path));
         entry.is_some_and(|entry| !matches!(entry, Entry::File { inode: 0, .. }) && entry.is_at(root, path))
     }
 
-    /// Removes what it lists and `keep` does not, as far as it is still ours. Returns the paths removed.
+    /// Removes unchanged recorded files that are not in `keep`. Returns the removed paths.
     ///
     /// # Errors
     /// [`RootError`] when something cannot be removed.
@@ -145,7 +145,7 @@ impl Record {
         for (name, entry) in stale {
             let path = PathBuf::from(name);
             if let Err(error) = root.discard(&path) {
-                // What leads there now is not what was there when it was recorded.
+                // The path has changed since it was recorded.
                 warnings.push(format!("{name}: cannot check the file of an earlier driver: {error}"));
                 continue;
             }
@@ -160,12 +160,12 @@ impl Record {
     }
 }
 
-/// Whether a driver has a file of this name: nothing else was ever put there by us.
+/// Returns whether a driver has a file of this name; guest-init never writes others.
 fn is_drivers(path: &str) -> bool {
     Path::new(path).file_name().is_some_and(is_driver_name)
 }
 
-/// Whether a path is of the form that is recorded: absolute, and nothing but names.
+/// Returns whether a path is in recorded form: absolute, with only plain names.
 fn is_plain(path: &str) -> bool {
     let mut parts = Path::new(path).components();
     path.len() < 4096

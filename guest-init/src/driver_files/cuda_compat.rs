@@ -1,7 +1,7 @@
-//! CUDA's forward compatibility: newer user-space libraries that an image brings along for older drivers.
+//! CUDA's forward compatibility: newer user-space libraries in an image, for older drivers.
 //!
-//! They are another version of driver files, on purpose. NVIDIA's rule decides: they are used when they are newer than
-//! the driver and allow its branch, by the note in their libcuda; one without a note is used when its branch is newer.
+//! They differ from the driver's version on purpose. They are used according to NVIDIA's rule: if they are newer than the
+//! driver and the note in their libcuda lists the driver's branch; without a note, if their branch is newer.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -17,32 +17,32 @@ use std::os::unix::ffi::OsStrExt;
 
 /// CUDA's directories are below these: `/usr/local/cuda`, `/usr/local/cuda-12.8`, `/opt/cuda`.
 const PARENTS: [&str; 2] = ["/usr/local", "/opt"];
-/// In a directory of compatibility libraries, images keep them one deeper: those of NGC make the link `lib` to `lib.real` when they start.
+/// Subdirectories with the libraries. NGC images create the link `lib` to `lib.real` when they start.
 const DEEPER: [&str; 3] = ["", "lib", "lib.real"];
-/// Where environments of conda have the package cuda-compat.
+/// Directories of the package cuda-compat in conda.
 const CONDA: [&str; 2] = ["/opt/conda/cuda-compat", "/opt/conda/envs"];
-/// Environments of conda that are looked at.
+/// Maximum number of conda environments searched.
 const MAX_ENVIRONMENTS: usize = 32;
-/// Bytes of a libcuda. Only headers and the note are read.
+/// Maximum size of a libcuda in bytes. Only headers and the note are read.
 const MAX_LIBRARY: u64 = 4 << 30;
-/// Compatibility directories looked at.
+/// Maximum number of compatibility directories.
 const MAX_DIRS: usize = 32;
 
-/// What was decided about one directory of compatibility libraries.
+/// The decision about one directory of compatibility libraries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
-    /// The directory, without links on the way.
+    /// The canonical path of the directory.
     pub dir: PathBuf,
     /// Driver version of its libcuda.
     pub version: String,
-    /// Whether its libraries are to be used.
+    /// Whether its libraries are used.
     pub used: bool,
     /// Why.
     pub reason: String,
 }
 
-/// Decides about every directory of compatibility libraries, wherever CUDA has them and among `searched`, the directories that the
-/// container's loader searches. At most one is used: the newest. None is, where the loader has no cache that could prefer it.
+/// Decides about every directory of compatibility libraries, in CUDA's locations and in `searched`, the search path of the
+/// container's loader. At most one is used, the newest; none is used if the loader has no cache that could prefer it.
 pub fn decide(root: &RootDir, searched: &[PathBuf], driver: &str, has_cache: bool) -> Vec<Decision> {
     let found = directories(root, searched);
     let mut decisions: Vec<Decision> =
@@ -66,7 +66,7 @@ pub fn decide(root: &RootDir, searched: &[PathBuf], driver: &str, has_cache: boo
     decisions
 }
 
-/// `/usr/local/cuda*/compat*` and their like, each once.
+/// Returns the directories of compatibility libraries, such as `/usr/local/cuda*/compat*`, each once.
 fn directories(root: &RootDir, searched: &[PathBuf]) -> BTreeSet<PathBuf> {
     let named = |parent: &Path, start: &[u8]| -> Vec<PathBuf> {
         let entries = root.list(parent).unwrap_or_default().into_iter();
@@ -85,7 +85,7 @@ fn directories(root: &RootDir, searched: &[PathBuf]) -> BTreeSet<PathBuf> {
     searched.chain(dirs).filter_map(|dir| root.canonical(&dir).ok()).take(MAX_DIRS).collect()
 }
 
-/// Whether a name in the path says that the libraries are compatibility libraries.
+/// Returns whether a component of the path marks compatibility libraries.
 fn is_of_compat(dir: &Path) -> bool {
     dir.iter().any(|name| name == "compat" || name == "cuda-compat")
 }
@@ -105,13 +105,13 @@ fn look_at(root: &RootDir, dir: PathBuf, driver: &str) -> Option<Decision> {
     Some(Decision { dir, version, used, reason })
 }
 
-/// Whether a line of any glibc's ld.so.conf can hold the path.
+/// Returns whether ld.so.conf of every glibc version can contain the path.
 fn can_be_named(dir: &Path) -> bool {
     let fits = |c: char| !c.is_control() && !c.is_whitespace() && !matches!(c, '#' | '=');
     dir.to_str().is_some_and(|text| text.chars().all(fits))
 }
 
-/// NVIDIA's rule.
+/// Applies NVIDIA's rule.
 fn rule(note: Option<&Compat>, version: &str, driver: &str) -> (bool, String) {
     let Some(our_branch) = branch(driver) else {
         return (false, format!("{driver} is not a driver version"));

@@ -1,39 +1,38 @@
-//! Where in a container the driver's files go: told by the loaders that are there, never by a distribution's name.
+//! Chooses where the driver files go in a container, according to its loaders and never to the name of its distribution.
 
 use std::path::{Path, PathBuf};
 
 use crate::confined_fs::{Kind, RootDir};
 use crate::ldcache::{Machine, Platform};
 
-/// Where programs go.
+/// Directory of programs.
 const BIN_DIR: &str = "/usr/bin";
-/// Stores of Nix and Guix: their loaders read no cache of the system, and look into [`RUN_LINK`] where the program
-/// was built to.
+/// Stores of Nix and Guix. Their loaders read no system cache; programs search [`RUN_LINK`] if they were built to do so.
 const STORES: [&str; 2] = ["/nix/store", "/gnu/store"];
-/// Where programs of Nix look for a driver.
+/// Path at which programs of Nix search for a driver.
 pub const RUN_LINK: &str = "/run/opengl-driver";
-/// What [`RUN_LINK`] points to: a directory with nothing but the driver, since one with the container's other
-/// libraries would mix two glibcs.
+/// Target of [`RUN_LINK`]: a directory that contains only the driver, since the container's other libraries would mix
+/// two versions of glibc.
 pub const STORE_DIR: &str = "/var/lib/gpu-initrd/opengl-driver";
 /// The library of gcompat, which lets musl's loader run programs of glibc.
 const GCOMPAT: [&str; 2] = ["/lib/libgcompat.so.0", "/usr/lib/libgcompat.so.0"];
 
-/// The places of one container.
+/// The destinations in one container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Places {
     /// Directories of libraries, the one of the container's main loader first.
     pub libraries: Vec<PathBuf>,
-    /// Directory of 32-bit libraries, where there is a loader for them.
+    /// Directory of 32-bit libraries, if there is a loader for them.
     pub libraries32: Option<PathBuf>,
     /// Directory of programs.
     pub programs: PathBuf,
-    /// Who loads the libraries in the first of the directories.
+    /// The loader of the first directory.
     pub loader: Loader,
-    /// Whether programs of Nix or Guix are there.
+    /// Whether the container has programs of Nix or Guix.
     pub store: bool,
 }
 
-/// Who loads libraries.
+/// The kind of loader.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Loader {
     /// glibc's, with its cache.
@@ -45,7 +44,7 @@ pub enum Loader {
 }
 
 impl Places {
-    /// The version of glibc that loads the libraries, where it is known.
+    /// Returns the version of the glibc that loads the libraries, if known.
     pub fn glibc(&self) -> Option<(u32, u32)> {
         match &self.loader {
             Loader::Glibc(platform) => platform.glibc,
@@ -53,7 +52,7 @@ impl Places {
         }
     }
 
-    /// Looks for the loaders of `root`. `None`: there is none that could load the driver's libraries.
+    /// Detects the loaders of `root`. Returns `None` if none can load the driver's libraries.
     pub fn of(root: &RootDir) -> Option<Self> {
         let store = STORES.iter().any(|dir| is_directory(root, dir));
         // Canonical, as everything that is compared with what is found in the root.
@@ -88,7 +87,7 @@ impl Places {
     }
 }
 
-/// What loads the libraries of a container, in words.
+/// Describes the C library of a container.
 pub fn libc(root: &RootDir) -> String {
     libc_at(root, Places::of(root).as_ref())
 }

@@ -1,5 +1,5 @@
-//! The container's root: what the host gave (disk or virtiofs) below, the driver's files above it, a writable layer on
-//! top. Or, where the host wants no overlay, the disk itself with copies of the driver's files.
+//! The container root: the host's disk or virtiofs share as the lowest layer, the driver files above it, a writable layer
+//! on top. Without an overlay it is the disk itself, with copies of the driver files.
 
 pub mod overlay;
 
@@ -17,25 +17,25 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::statvfs::{FsFlags, statvfs};
 use std::path::{Path, PathBuf};
 
-/// Where hypeman and others put root, upper layer and config when nothing is said.
+/// Default device of the container root; hypeman attaches its disks in this order.
 pub const DEFAULT_ROOT: &str = "/dev/vda";
-/// See [`DEFAULT_ROOT`].
+/// Default device of the upper layer, see [`DEFAULT_ROOT`].
 pub const DEFAULT_UPPER: &str = "/dev/vdb";
-/// See [`DEFAULT_ROOT`].
+/// Default device of the config disk, see [`DEFAULT_ROOT`].
 pub const DEFAULT_CONFIG: &str = "/dev/vdc";
 
-/// The driver that a container gets.
+/// The driver for a container.
 pub struct Driver<'a> {
-    /// What the container asks for.
+    /// The container's request.
     pub request: Request,
-    /// The plan of the initrd.
+    /// The manifest of the initrd.
     pub manifest: &'a Manifest,
-    /// Whether a container that cannot be given its driver is not started.
+    /// Whether the boot fails if the driver is unavailable.
     pub required: bool,
 }
 
-/// Mounts the root; with a driver, puts it in and writes the loader cache. Returns whether programs of Nix or Guix
-/// need the link to it below /run.
+/// Mounts the root. With a driver, adds its files and writes the loader cache. Returns whether programs of Nix or Guix
+/// need a link to the driver below /run.
 ///
 /// # Errors
 /// The finding that ends the boot.
@@ -66,7 +66,7 @@ pub fn prepare(config: &Config, driver: Option<&Driver>, board: &Board) -> Resul
 }
 
 impl Driver<'_> {
-    /// A failure ends the boot only where the driver is required.
+    /// Turns a failure into a warning if the driver is optional.
     fn unless_optional<T>(
         &self,
         board: &Board,
@@ -82,7 +82,7 @@ impl Driver<'_> {
     }
 }
 
-/// The root itself, to be written to.
+/// Mounts the root itself, writable.
 fn writable(config: &Config) -> Result<(), Finding> {
     lower(config, layout::ROOT_MERGED, false)?;
     let read_only = statvfs(layout::ROOT_MERGED).is_ok_and(|stat| stat.flags().contains(FsFlags::ST_RDONLY));
@@ -96,7 +96,7 @@ fn writable(config: &Config) -> Result<(), Finding> {
     ))
 }
 
-/// The image as it came, on `target`.
+/// Mounts the container image on `target`.
 fn lower(config: &Config, target: &str, read_only: bool) -> Result<(), Finding> {
     let target = Path::new(target);
     let source = match &config.root {
@@ -118,12 +118,12 @@ fn lower(config: &Config, target: &str, read_only: bool) -> Result<(), Finding> 
     }
 }
 
-/// Where the root is when nothing is said, the likeliest first.
+/// Default sources of the root, in order of preference.
 fn usual_roots() -> [Source; 2] {
     [Source::Serial("root".into()), Source::Device(DEFAULT_ROOT.into())]
 }
 
-/// Disks that are the container's root, its upper layer or its configuration, as far as they are there.
+/// Returns the present disks among container root, upper layer and config disk.
 pub fn disks_of_the_container(config: &Config) -> Vec<PathBuf> {
     let sources = [
         config.upper.clone().unwrap_or_else(|| default_upper(config)),
@@ -136,7 +136,7 @@ pub fn disks_of_the_container(config: &Config) -> Vec<PathBuf> {
     root.into_iter().chain(sources.iter().filter_map(disks::look)).collect()
 }
 
-/// The first of several that is there, looked for until the deadline.
+/// Waits until one of the sources is present, and returns the first one.
 fn first_present(sources: &[Source], config: &Config) -> Result<Source, Finding> {
     let deadline = std::time::Instant::now() + config.disk_timeout;
     loop {
@@ -163,7 +163,7 @@ fn unusable(what: &str) -> Finding {
     )
 }
 
-/// One overlay: writes on top, the driver, the image.
+/// Mounts the overlay: the upper layer on top, then the driver, then the image.
 fn overlay(scratch: &Scratch, driver: &[&str]) -> Result<(), Finding> {
     let options = scratch.overlay(&[driver, &[layout::ROOT_LOWER]].concat().join(":"));
     let mut log = crate::kernel::kmsg_writer::KernelLog::here();
@@ -176,13 +176,13 @@ fn not_assembled(what: &str) -> Finding {
     status::error(Code::RootUnusable, format!("cannot assemble the container root: {what}"), hint)
 }
 
-/// Makes the layer that takes the container's writes.
+/// Prepares the layer for the container's writes.
 fn upper(config: &Config) -> Result<Scratch, Finding> {
     mount_scratch(config).map_err(|error| not_assembled(&chain(&error)))?;
     Scratch::of(Path::new(layout::ROOT_SCRATCH)).map_err(|error| not_assembled(&error.to_string()))
 }
 
-/// Mounts what holds it.
+/// Mounts the file system of the upper layer.
 fn mount_scratch(config: &Config) -> Result<(), DiskError> {
     let target = Path::new(layout::ROOT_SCRATCH);
     let source = config.upper.clone().unwrap_or_else(|| default_upper(config));

@@ -1,5 +1,5 @@
-//! The driver in the container's root: puts it in, by the plan of the initrd and the container's request, and says on
-//! the board what came of it.
+//! Adds the driver to the container root, according to the manifest and the container's request, and reports the result
+//! on the status board.
 
 use crate::confined_fs::{RootDir, RootError};
 use crate::driver_files;
@@ -17,7 +17,7 @@ use nix::mount::{MsFlags, mount};
 use std::fs;
 use std::path::Path;
 
-/// What the container asks for.
+/// Returns the container's request.
 ///
 /// # Errors
 /// The finding that names a capability that does not exist.
@@ -28,8 +28,8 @@ pub fn request(config: &Config) -> Result<Request, Finding> {
     })
 }
 
-/// Builds the layer of driver files that goes above the image. `None` when the image cannot use them; the board says
-/// why.
+/// Builds the layer of driver files above the image. Returns `None` if the image cannot use them; a finding on the board
+/// says why.
 ///
 /// # Errors
 /// The finding that says why it cannot be built.
@@ -57,7 +57,7 @@ pub fn layer(manifest: &Manifest, request: &Request, board: &Board) -> Result<Op
     Ok(report)
 }
 
-/// The lower layers of a container's overlay that hold the driver, highest first.
+/// Returns the lower layers of the container's overlay that contain the driver, highest first.
 pub fn layers(manifest: &Manifest) -> Vec<&'static str> {
     if manifest.payload == Payload::Files {
         vec![layout::DRIVER_LAYER]
@@ -66,8 +66,8 @@ pub fn layers(manifest: &Manifest) -> Vec<&'static str> {
     }
 }
 
-/// Gives the names their content. An overlay of its own: what the image's file system says of itself is not asked for
-/// content in other layers, as it would be in one with the image.
+/// Mounts an overlay that provides the content of the metadata-only files. It is separate from the overlay with the image,
+/// because in that one the kernel would also honour metacopy attributes in the image's file system.
 fn mount_files() -> Result<(), Finding> {
     let options = format!("lowerdir={}::{},metacopy=on", layout::DRIVER_NAMES, layout::PAYLOAD_MOUNT);
     let flags = MsFlags::MS_RDONLY | MsFlags::MS_NODEV;
@@ -79,7 +79,7 @@ fn mount_files() -> Result<(), Finding> {
     })
 }
 
-/// Copies the driver's files into a root that is written to. `None` as with [`layer`].
+/// Copies the driver files into a writable root. Returns `None` as [`layer`] does.
 ///
 /// # Errors
 /// The finding that says why it cannot be done.
@@ -88,7 +88,7 @@ pub fn copy(manifest: &Manifest, request: &Request, board: &Board) -> Result<Opt
     told(driver_files::copy::copy(&root, &driver, &Inventory::of_manifest(manifest), request), board)
 }
 
-/// The loader cache of the assembled root, and what the loader will find.
+/// Writes the loader cache of the assembled root, and reports which files the loader will find.
 ///
 /// # Errors
 /// The finding that says what cannot be written.
@@ -116,7 +116,7 @@ pub fn complete(request: &Request, report: &mut InjectReport, board: &Board) -> 
     Ok(())
 }
 
-/// A failed injection as a finding; that the image cannot use the driver's files is a warning.
+/// Converts a failed injection into a finding. An image that cannot use the driver files is a warning.
 pub fn finding(error: InjectError) -> Finding {
     match error {
         InjectError::Refused(finding) => *finding,
@@ -129,7 +129,7 @@ pub fn finding(error: InjectError) -> Finding {
     }
 }
 
-/// Puts the outcome of an injection on the board.
+/// Reports the outcome of an injection on the board.
 fn told(result: Result<InjectReport, InjectError>, board: &Board) -> Result<Option<InjectReport>, Finding> {
     let mut report = match result {
         Ok(report) => report,
