@@ -1,6 +1,6 @@
-//! What a directory without a manifest has of a driver: an unpacked driver, a host's own installation, the `/usr/local/nvidia` of a
-//! cluster node, links into a store. It is searched where installations have their files, and the table of capabilities tells
-//! what the files are.
+//! Finds the driver files in a directory without a manifest: an unpacked driver, an installation on a host, the
+//! `/usr/local/nvidia` of a cluster node, links into a store. It searches the usual directories of installations and
+//! identifies files with the table of capabilities.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
@@ -20,15 +20,15 @@ use crate::ldcache::Machine;
 
 /// Subdirectory of a library directory.
 const VDPAU: &str = "vdpau";
-/// Bytes of an ICD or JSON file; that of ray tracing is about 60 MB.
+/// Maximum size of a data file in bytes; that of ray tracing has about 60 MB.
 const MAX_DATA: u64 = 1 << 30;
 
 impl Inventory {
-    /// What a directory holds: by its manifest, if it has one, else by the names of its files.
+    /// Reads the inventory of a directory: from its manifest if it has one, otherwise from the names of its files.
     ///
     /// # Errors
-    /// [`InjectError::Manifest`] when its manifest is damaged, [`InjectError::NoDriver`] when there is no driver,
-    /// [`InjectError::DriverVersions`] when there are several.
+    /// [`InjectError::Manifest`] if its manifest is damaged, [`InjectError::NoDriver`] if there is no driver,
+    /// [`InjectError::DriverVersions`] if there are several.
     pub fn of_directory(driver: &RootDir) -> Result<Self, InjectError> {
         match driver.read(Path::new(layout::MANIFEST), manifest::MAX_BYTES) {
             Ok(bytes) => return Ok(Self::of_manifest(&Manifest::from_json(&bytes)?)),
@@ -58,14 +58,14 @@ fn subdirectories(driver: &RootDir, dir: &str) -> Vec<String> {
     entries.filter_map(|entry| entry.name.into_string().ok()).collect()
 }
 
-/// A file of a directory, by the name that it has there.
+/// A file in a directory, with its name there.
 struct Entry {
     name: String,
-    /// Where it is: what a link leads to.
+    /// Path of the file, with links resolved.
     from: PathBuf,
 }
 
-/// The regular files of a directory, by name, and links to such. One that is not there has none.
+/// Returns the regular files of a directory, by name, and links to regular files. A missing directory has none.
 fn files_in(driver: &RootDir, dir: &Path) -> Vec<Entry> {
     let dir = Path::new("/").join(dir);
     let mut entries = driver.list(&dir).unwrap_or_default();
@@ -74,7 +74,7 @@ fn files_in(driver: &RootDir, dir: &Path) -> Vec<Entry> {
         let path = dir.join(&name);
         let from = match kind {
             Kind::File => path,
-            // One that is no driver's need not be followed.
+            // Other links need not be followed.
             Kind::Link if is_driver_name(&name) => driver.canonical(&path).ok()?,
             _ => return None,
         };
@@ -84,8 +84,7 @@ fn files_in(driver: &RootDir, dir: &Path) -> Vec<Entry> {
     entries.into_iter().filter_map(|found| entry(found.name, found.kind)).collect()
 }
 
-/// The one version that the driver's files in a directory have. The first group of directories that has a driver is the one that
-/// is used.
+/// Returns the only version of the driver files in a directory. The first group of directories with a driver is used.
 fn version_in(driver: &RootDir, directories: &Directories) -> Result<String, InjectError> {
     let told = |name: &str| {
         let (stem, version) = capability::version_of(name)?;
@@ -107,7 +106,7 @@ fn version_in(driver: &RootDir, directories: &Directories) -> Result<String, Inj
     }
 }
 
-/// The first link of the driver's name that leads out of the directory, with what it says.
+/// Returns the first link with a driver's name that leads out of the directory, and its target.
 fn leads_out(driver: &RootDir, directories: &Directories) -> Option<(PathBuf, PathBuf)> {
     directories.of_libraries().find_map(|dir| {
         let dir = Path::new("/").join(dir);
@@ -121,10 +120,10 @@ fn leads_out(driver: &RootDir, directories: &Directories) -> Option<(PathBuf, Pa
     })
 }
 
-/// The libraries, each in the place that its own machine gives it. A directory says nothing of that.
+/// Returns the libraries. The ELF header of each determines its place, since the name of a directory does not.
 fn libraries_in(driver: &RootDir, directories: &Directories, version: &str) -> BTreeMap<Place, DriverFile> {
     let mut found = BTreeMap::new();
-    // Of another machine; only what nothing else is found for.
+    // Libraries for another machine, used only if there is no better one.
     let mut others = BTreeMap::new();
     for dir in directories.of_libraries() {
         for sub in ["", VDPAU] {
@@ -169,7 +168,7 @@ fn programs_in(driver: &RootDir, directories: &Directories, version: &str) -> BT
         let Some(row) = row.filter(|row| matches!(row.kind, Table::Program(_))) else { continue };
         let place = Place::Program(entry.name.into());
         let file = DriverFile::of_row(row, entry.from, place.clone(), None);
-        // A script of a program's name stands for it where there is nothing better.
+        // A script with a program's name is used only if there is no program.
         let old = found.get(&place).map(|old| is_elf(driver, &old.from));
         if old.is_none() || old == Some(false) && is_elf(driver, &file.from) {
             found.insert(place, file);
@@ -182,8 +181,8 @@ fn is_elf(driver: &RootDir, path: &Path) -> bool {
     driver.open_file(path, MAX_FILE).is_ok_and(|file| elf::read(&file).is_ok())
 }
 
-/// ICD, JSON and the like, which stand where a container will have them or where an installer puts them; modules of the X
-/// server also among the libraries.
+/// Returns the data files, such as ICD and JSON files, from their path in a container or an installer's directory. Modules
+/// of the X server may also be among the libraries.
 fn data_in(driver: &RootDir, directories: &Directories, version: &str) -> BTreeMap<Place, DriverFile> {
     let rows = TABLE.iter().filter_map(|row| match row.kind {
         Table::Data(path) => Some((row, path.replace(capability::VERSION, version))),
@@ -206,7 +205,7 @@ fn data_in(driver: &RootDir, directories: &Directories, version: &str) -> BTreeM
     rows.filter_map(there).collect()
 }
 
-/// The links of the table whose targets were found.
+/// Returns the links in the table whose targets were found.
 fn links_among(found: &BTreeMap<Place, DriverFile>, version: &str) -> Vec<DriverFile> {
     let rows = TABLE.iter().filter_map(|row| match row.kind {
         Table::Link { dir, name, target } => {

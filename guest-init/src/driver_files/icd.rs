@@ -1,8 +1,8 @@
-//! Files by which the loaders of Vulkan, EGL and OpenCL find drivers: a file for each driver, which names its library.
+//! ICD files, with which the loaders of Vulkan, EGL and OpenCL find drivers: one file per driver, which names its library.
 //!
-//! The loaders read all files of several directories. One that an image has for the very library that it is given would have them open
-//! that library twice: each GPU shows twice. Where loaders look is read from their sources: Vulkan-Loader, libglvnd, egl-wayland's
-//! and NVIDIA's EGL, OpenCL-ICD-Loader and ocl-icd.
+//! The loaders read all files of several directories. If the image has a file for the same library, they open the library
+//! twice and show every GPU twice. The search paths are taken from the sources of Vulkan-Loader, libglvnd, egl-wayland's and
+//! NVIDIA's EGL, OpenCL-ICD-Loader and ocl-icd.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -20,7 +20,7 @@ const KINDS: [&str; 5] = [
     "OpenCL/vendors",
 ];
 const BASES: [&str; 5] = ["/etc", "/etc/xdg", "/usr/local/etc", "/usr/local/share", "/usr/share"];
-/// Variables by which a program is told files, or directories of files, instead of these.
+/// Variables that replace these directories with other files or directories.
 const VARIABLES: [&str; 9] = [
     "VK_DRIVER_FILES",
     "VK_ICD_FILENAMES",
@@ -32,18 +32,18 @@ const VARIABLES: [&str; 9] = [
     "OCL_ICD_VENDORS",
     "OPENCL_VENDOR_PATH",
 ];
-/// Bytes of such a file; real ones have 200 to 2000.
+/// Maximum size of an ICD file in bytes; real ones have 200 to 2000.
 const MAX_FILE: u64 = 64 << 10;
-/// Paths of an environment that are looked at: it is the image's.
+/// Maximum number of paths from the environment, which the image controls.
 const MAX_NAMED: usize = 64;
-/// Files of one directory that are read.
+/// Maximum number of files read per directory.
 const MAX_FILES: usize = 256;
 
-/// What the environment names: the value of each of the variables, split.
+/// Returns the paths in the variables of the environment.
 pub fn named_by(variable: &dyn Fn(&str) -> Option<String>) -> Vec<PathBuf> {
     let values: Vec<String> = VARIABLES.iter().filter_map(|name| variable(name)).collect();
     let paths = values.iter().flat_map(|value| value.split(':')).map(Path::new);
-    // A path that climbs may be another one before it is there than after.
+    // A path with `..` may resolve differently before and after the injection.
     let is_plain = |path: &&Path| {
         let mut parts = path.components();
         parts.next() == Some(Component::RootDir) && parts.all(|part| matches!(part, Component::Normal(_)))
@@ -51,13 +51,13 @@ pub fn named_by(variable: &dyn Fn(&str) -> Option<String>) -> Vec<PathBuf> {
     paths.filter(is_plain).take(MAX_NAMED).map(Path::to_owned).collect()
 }
 
-/// The kind of directory that a file is in.
+/// Returns the kind of directory that contains a file.
 pub fn kind_of(path: &Path) -> Option<&'static str> {
     let parent = path.parent()?;
     KINDS.into_iter().find(|kind| parent.ends_with(kind))
 }
 
-/// The libraries that such a file names, as it writes them. Of anything that cannot be read, none.
+/// Returns the libraries named in an ICD file, unchanged; none if it cannot be read.
 pub fn libraries(root: &RootDir, path: &Path) -> Vec<String> {
     let Ok(bytes) = root.read(path, MAX_FILE) else { return Vec::new() };
     if path.extension() == Some(OsStr::new("icd")) {
@@ -87,19 +87,19 @@ fn library_paths(value: &serde_json::Value, names: &mut Vec<String>) {
     }
 }
 
-/// What the driver's own files of this sort name: kind of directory and library, without its version.
+/// The libraries named in the driver's own ICD files: kind of directory, and library without version.
 #[derive(Debug, Default)]
 pub struct Ours(BTreeSet<(&'static str, String)>);
 
 impl Ours {
-    /// Of files that a container gets: where it has each, and where it can be read.
+    /// Collects them from the files for a container: the path there, and where the file can be read.
     pub fn of<'a>(files: impl Iterator<Item = (&'a Path, &'a RootDir, &'a Path)>) -> Self {
         let kinds = files.filter_map(|(to, root, from)| Some((kind_of(to)?, root, from)));
         Self(kinds.flat_map(|(kind, root, from)| stems(root, from).map(move |stem| (kind, stem))).collect())
     }
 
-    /// Files of the image for libraries that the driver's own files are for. What the environment names is left: then nothing else
-    /// is read.
+    /// Returns the image's ICD files for the same libraries. Files named in the environment are kept, because then the loaders
+    /// read no others.
     pub fn doubled(&self, root: &RootDir, ours: &BTreeSet<PathBuf>, named: &[PathBuf]) -> Vec<Foreign> {
         let named: Vec<PathBuf> = named.iter().map(|path| root.canonical_as_far(path)).collect();
         let is_named = |path: &Path| named.iter().any(|named| path.starts_with(named));
@@ -120,13 +120,13 @@ impl Ours {
     }
 }
 
-/// Whether the loader reads a file of this name there.
+/// Returns whether the loader reads a file with this name in such a directory.
 fn is_read(kind: &str, path: &Path) -> bool {
     let extension = if kind.starts_with("OpenCL") { "icd" } else { "json" };
     path.extension() == Some(OsStr::new(extension))
 }
 
-/// The libraries that a file names, without path and version: `libGLX_nvidia`.
+/// Returns the libraries named in a file, without path and version: `libGLX_nvidia`.
 fn stems(root: &RootDir, path: &Path) -> impl Iterator<Item = String> {
     libraries(root, path).into_iter().filter_map(|name| {
         let name = name.rsplit('/').next()?.split(".so").next()?.to_owned();

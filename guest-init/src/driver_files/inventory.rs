@@ -1,6 +1,6 @@
-//! What there is to give to a container: the driver's files, each with the capabilities it belongs to.
+//! The inventory of driver files, each with its capabilities.
 //!
-//! In a guest the manifest says it; a directory without one is searched ([`super::directory`]).
+//! In a guest it comes from the manifest; a directory without a manifest is searched ([`super::directory`]).
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -10,7 +10,7 @@ use image::capability::{self, Capability, Kind as Table};
 use image::layout::{DRIVER_BIN_DIR, DRIVER_DATA_DIR, DRIVER_LIB_DIR, DRIVER_LIB32_DIR};
 use image::manifest::{self, Manifest};
 
-/// Where in a container a driver file belongs.
+/// The place of a driver file in a container.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
     /// Below the directory of libraries.
@@ -28,11 +28,11 @@ pub enum Place {
 pub struct DriverFile {
     /// Path in the driver directory.
     pub from: PathBuf,
-    /// Where it goes.
+    /// Its place in the container.
     pub place: Place,
-    /// For a link, what it says.
+    /// For a link, its target.
     pub link: Option<OsString>,
-    /// What it belongs to.
+    /// Its capabilities.
     pub capabilities: Vec<Capability>,
 }
 
@@ -47,7 +47,7 @@ impl DriverFile {
     }
 }
 
-/// All of them.
+/// All files of a driver.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Inventory {
     /// Version of the driver.
@@ -57,7 +57,7 @@ pub struct Inventory {
 }
 
 impl Inventory {
-    /// What the manifest of an initrd says.
+    /// Reads the inventory from the manifest of an initrd.
     pub fn of_manifest(manifest: &Manifest) -> Self {
         let files = manifest.files.iter().filter(|file| !file.capabilities.is_empty());
         let files = files.filter_map(|file| {
@@ -75,7 +75,7 @@ impl Inventory {
         }
     }
 
-    /// The files of some capabilities.
+    /// Returns the files of some capabilities.
     pub fn chosen<'a>(&'a self, wanted: &'a BTreeSet<Capability>) -> impl Iterator<Item = &'a DriverFile> {
         self.files.iter().filter(move |file| {
             let is_32 = matches!(file.place, Place::Library32(_));
@@ -84,7 +84,7 @@ impl Inventory {
         })
     }
 
-    /// The capabilities that its files belong to.
+    /// Returns the capabilities of all files.
     pub fn capabilities(&self) -> BTreeSet<Capability> {
         let mut all: BTreeSet<Capability> =
             self.files.iter().flat_map(|file| file.capabilities.iter().copied()).collect();
@@ -95,7 +95,7 @@ impl Inventory {
     }
 }
 
-/// Where a path of the initrd goes.
+/// Returns the place in the container for a path in the initrd.
 fn place_of(path: &Path) -> Option<Place> {
     let below = |dir: &str| path.strip_prefix(dir).ok().map(Path::to_owned);
     if let Some(rest) = below(DRIVER_LIB_DIR) {
@@ -110,9 +110,9 @@ fn place_of(path: &Path) -> Option<Place> {
     below(DRIVER_BIN_DIR).map(|rest| Place::Program(rest.into_os_string()))
 }
 
-/// Whether `name` is a name that a driver of any version gives a library: `libcuda.so`, `libcuda.so.1`,
-/// `libcuda.so.535.54.03`. Told by the table, so libcudart, libnvidia-container and the like are none; nor are the
-/// projects that are versioned apart from the driver, as egl-wayland.
+/// Returns whether `name` is a library name of a driver of any version: `libcuda.so`, `libcuda.so.1`,
+/// `libcuda.so.535.54.03`. It is looked up in the table, which excludes libcudart and libnvidia-container, for example, and
+/// projects with their own versions, such as egl-wayland.
 pub fn is_driver_library(name: &OsStr) -> bool {
     let Some((stem, rest)) = name.to_str().and_then(|name| name.split_once(".so")) else { return false };
     let numbers =
@@ -126,13 +126,13 @@ pub fn is_driver_library(name: &OsStr) -> bool {
     versioned && capability::TABLE.iter().any(is_stem)
 }
 
-/// Whether `name` is that of a program of the driver.
+/// Returns whether `name` is a program of the driver.
 pub fn is_driver_program(name: &OsStr) -> bool {
     let is_it = |row: &capability::DriverFile| matches!(row.kind, Table::Program(known) if name == known);
     capability::TABLE.iter().any(is_it)
 }
 
-/// Whether `name` is one that a driver of any version gives anything that containers get.
+/// Returns whether `name` is a file name in a driver of any version, for any file that containers receive.
 pub fn is_driver_name(name: &OsStr) -> bool {
     let Some(text) = name.to_str() else { return false };
     let base = |path: &'static str| path.rsplit('/').next().unwrap_or(path);
@@ -149,7 +149,7 @@ pub fn is_driver_name(name: &OsStr) -> bool {
     is_driver_library(name) || capability::TABLE.iter().any(is_of)
 }
 
-/// The driver version in a library's name. `None` for names without one.
+/// Returns the driver version in a library's name, `None` if it has none.
 pub fn version_of(name: &OsStr) -> Option<String> {
     capability::version_of(name.to_str()?).map(|(_, version)| version.to_owned())
 }

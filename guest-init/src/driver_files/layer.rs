@@ -1,5 +1,5 @@
-//! The driver as a lower layer, laid out as the container needs it: hard links beside the driver's plain files, or, for a
-//! driver on a file system of its own, files without content that stand for its own.
+//! Builds the lower layer with the driver, in the container's layout: hard links on the file system of the driver files, or,
+//! for a driver on a separate file system, metadata-only files that refer to it.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -9,27 +9,27 @@ use super::plan::{MAX_FILE, in_driver};
 use super::{InjectError, InjectReport, Inventory, PlannedFile, Request, plan, text};
 use crate::confined_fs::{Kind, RootDir, RootError};
 
-/// Where a layer is built. The directories are empty or hold an earlier layer.
+/// Where a layer is built. The directories are empty or contain an earlier layer.
 #[derive(Debug, Clone, Copy)]
 pub enum Place<'a> {
-    /// One tree, on the file system of the driver: its files are hard links. On another one they are copied, with a
-    /// warning: in a guest that is memory.
+    /// One tree. On the file system of the driver its files are hard links; on another one they are copied, with a warning,
+    /// since in a guest the copies use memory.
     Links(&'a Path),
-    /// For a driver on a file system of its own.
+    /// For a driver on a separate file system.
     Names {
-        /// Files that stand for the driver's ([`RootDir::stand_in`]). With the driver as a data-only layer below it, this
-        /// tree becomes one overlay.
+        /// Metadata-only files that refer to the driver's ([`RootDir::stand_in`]). This tree becomes an overlay with the
+        /// driver as a data-only layer below it.
         names: &'a Path,
-        /// The whiteouts, for a layer of their own above that overlay, which would swallow them.
+        /// The whiteouts. They need a separate layer above that overlay, which would consume them.
         masks: &'a Path,
     },
 }
 
 /// Builds the layer for the container `root`.
 ///
-/// The caller puts the layer **above** the container's image in the overlay: it also holds whiteouts that
-/// hide other versions of the same files. `upper`, if there is one, is the overlay's upper layer from an earlier boot:
-/// what stands there at the place of a driver's file is hidden, since it would win.
+/// The caller puts the layer **above** the container image in the overlay: it also contains whiteouts that hide other
+/// versions of the same files. `upper` is the overlay's upper layer from an earlier boot, if there is one: files there in
+/// place of driver files are hidden, since they would take precedence.
 ///
 /// # Errors
 /// [`InjectError`]; the layer is then incomplete and must not be mounted.
@@ -88,7 +88,7 @@ pub fn layer(
     let Some(upper) = upper else { return Ok(report) };
     for path in paths {
         match upper.lstat(&path) {
-            // A whiteout: the container removed it.
+            // A whiteout: the container removed the file.
             Ok(stat) if stat.kind == Kind::Other => drop(upper.remove_file(&path)),
             Ok(stat) if stat.kind != Kind::Directory => mask(upper, &path, &mut report),
             _ => {}
@@ -97,7 +97,7 @@ pub fn layer(
     Ok(report)
 }
 
-/// A hard link, or a copy where there can be none. Returns whether anything had to be made.
+/// Creates a hard link, or a copy if that is not possible. Returns whether anything was created.
 fn link(
     layer: &RootDir,
     driver: &RootDir,
@@ -117,12 +117,12 @@ fn link(
     }
 }
 
-/// In an overlay the owner and mode of a directory are those of the highest layer that has it.
+/// Creates the parent directory. In an overlay, a directory has the owner and mode of the highest layer that contains it.
 fn make_parent(layer: &RootDir, root: &RootDir, path: &Path) -> Result<(), InjectError> {
     layer.mirror_dir_all(root, path.parent().unwrap_or(Path::new("/"))).map_err(in_layer)
 }
 
-/// Another file system, or one that has no hard links.
+/// Returns whether hard links are impossible: another file system, or one without hard links.
 fn cannot_link(error: &RootError) -> bool {
     matches!(error.raw_os_error(), Some(libc::EXDEV | libc::EPERM | libc::EMLINK | libc::EOPNOTSUPP))
 }

@@ -1,4 +1,4 @@
-//! The last step: the loader's configuration and cache in the container as its programs will see it, and the proof.
+//! The last step: writes the loader's configuration and cache in the assembled container root, and checks the result.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -16,21 +16,21 @@ use super::{InjectError, InjectReport, Item, ItemKind, Resolution, bundled, icd,
 use crate::confined_fs::RootDir;
 use crate::ldcache::{self, Machine, Resolved};
 
-/// The names that CUDA programs ask for. `libcuda.so` is what Triton and numba open.
+/// The names that CUDA programs open. `libcuda.so` is what Triton and numba open.
 const CHECKED: [&str; 3] = ["libcuda.so.1", "libcuda.so", "libnvidia-ml.so.1"];
-/// Other versions of a driver file get this before their name, so that neither loader nor `ldconfig` takes
-/// them for a library. They can be renamed back.
+/// Prefix of hidden driver files of another version, so that neither loader nor `ldconfig` treats them as libraries. They
+/// can be renamed back.
 const MASKED: &str = ".gpu-initrd-masked.";
-/// Bytes of a file name, less those that number it.
+/// Maximum length of a file name in bytes, without its number.
 const MAX_NAME: usize = 250;
-/// Files that one name may have hidden over the boots.
+/// Maximum number of hidden files per name over all boots.
 const MAX_HIDDEN: usize = 100;
 
-/// Puts the links right that something above the driver's files hides, makes sure that the directory of libraries is
-/// searched, writes the loader cache of `root`, and asks which files its loader opens.
+/// Repairs links that a higher layer hides, makes sure that the directory of libraries is searched, writes the loader
+/// cache of `root`, and checks which files its loader opens.
 ///
 /// # Errors
-/// [`InjectError`] when the cache, or what it is made from, cannot be written.
+/// [`InjectError`] if the cache or its sources cannot be written.
 pub fn complete(root: &RootDir, request: &Request, report: &mut InjectReport) -> Result<(), InjectError> {
     let Some(places) = Places::of(root) else { return Ok(()) };
     if request.driver_files != DriverFiles::Keep {
@@ -41,7 +41,7 @@ pub fn complete(root: &RootDir, request: &Request, report: &mut InjectReport) ->
     let dir = PathBuf::from(&report.lib_dir);
     match &places.loader {
         Loader::Glibc(platform) => {
-            // What is to be used above the driver stands before it.
+            // Libraries that take precedence over the driver come first.
             let mut keep: Vec<PathBuf> = report.compat_dir.iter().map(PathBuf::from).collect();
             keep.extend((!platform.is_default_dir(root, &dir)).then_some(dir));
             report.changed += usize::from(ldcache::keep_directories(root, platform, &keep)?);
@@ -68,7 +68,7 @@ pub fn complete(root: &RootDir, request: &Request, report: &mut InjectReport) ->
     Ok(())
 }
 
-/// Links that `ldconfig` made for another version in a container of an earlier boot.
+/// Repairs links that `ldconfig` created for another version during an earlier boot.
 fn repair_links(root: &RootDir, report: &mut InjectReport) {
     for item in report.items.iter().filter(|item| item.kind == ItemKind::Link) {
         let (path, target) = (Path::new(&item.path), Path::new(&item.target));
@@ -77,13 +77,13 @@ fn repair_links(root: &RootDir, report: &mut InjectReport) {
         }
         match root.symlink(target.as_os_str(), path) {
             Ok(()) => report.changed += 1,
-            // A directory under a driver's name, say; the check of what is opened tells whether it matters.
+            // For example a directory with a driver's name; the check of opened libraries shows whether it matters.
             Err(error) => report.warnings.push(error.to_string()),
         }
     }
 }
 
-/// A driver that a container of an earlier boot installed above the image.
+/// Handles a driver that the container installed in its upper layer during an earlier boot.
 fn later_driver(
     root: &RootDir,
     places: &Places,
@@ -112,8 +112,8 @@ fn later_driver(
     Ok(())
 }
 
-/// Hides a file by another name, which neither the loader nor `ldconfig` takes for a library. What is hidden by that name
-/// already stays.
+/// Hides a file under a name that neither the loader nor `ldconfig` treats as a library. Files that are hidden already are
+/// kept.
 pub(crate) fn mask(root: &RootDir, path: &Path, report: &mut InjectReport) {
     let hidden = hidden_name(path);
     let names = (0..MAX_HIDDEN).map(|number| match number {
@@ -130,16 +130,16 @@ pub(crate) fn mask(root: &RootDir, path: &Path, report: &mut InjectReport) {
     }
 }
 
-/// The name by which the file at `path` is hidden.
+/// Returns the name under which the file at `path` is hidden.
 fn hidden_name(path: &Path) -> OsString {
     let name = path.file_name().unwrap_or_default();
     let mut hidden = OsString::from(MASKED);
-    // Loaders of graphics read whatever ends in the right letters.
+    // Graphics loaders read every file with the right extension.
     let end = if icd::kind_of(path).is_some() { ".hidden" } else { "" };
     if MASKED.len() + name.len() + end.len() <= MAX_NAME {
         hidden.push(name);
     } else {
-        // No room for the whole name: its start, and what tells it from others that start alike.
+        // The name is too long: use its start and a hash that distinguishes it from others.
         let mut hasher = DefaultHasher::new();
         name.hash(&mut hasher);
         hidden.push(OsStr::from_bytes(&name.as_bytes()[..MAX_NAME - MASKED.len() - end.len() - 17]));
@@ -172,7 +172,7 @@ fn check(
         report.compat_dir.as_ref().is_some_and(|dir| Path::new(file).parent() == Some(Path::new(dir)))
     };
     let file = found.as_ref().map(|f| text(&f.file));
-    // On a better processor, the loader would take another copy.
+    // On a newer processor, the loader would open another copy.
     let variants = found.iter().flat_map(|found| &found.variants).map(|variant| text(&variant.file));
     let all_ours = file.iter().cloned().chain(variants).all(|file| is_ours(&file) || is_compat(&file));
     Resolution {
@@ -185,7 +185,7 @@ fn check(
     }
 }
 
-/// Whether the container was given the library that should answer to this name.
+/// Returns whether the container received the library with this SONAME.
 fn is_injected(soname: &str, report: &InjectReport) -> bool {
     let stem = soname.split_inclusive(".so").next().unwrap_or(soname);
     let is_it = |item: &Item| item.path.rsplit('/').next().is_some_and(|name| name.starts_with(stem));

@@ -1,10 +1,10 @@
-//! Gives a container the driver's user-space files: the same version as the kernel modules, where its loader
-//! looks.
+//! Adds the driver's user-space files to a container, in the version of the kernel modules and where the container's
+//! loader searches.
 //!
-//! What there is ([`Inventory`]) and what the container asks for ([`Request`]) make a plan, which is carried out in one
-//! of two ways. A [`layer`](layer::layer) is a tree of hard links that becomes a lower layer of the container's
-//! overlay: nothing is copied and the image is not touched. A [`copy`](copy::copy) goes into a plain writable root. In
-//! both cases [`complete`] then writes the loader cache and asks which files the loader will open.
+//! A plan is derived from the [`Inventory`] and the container's [`Request`], and applied in one of two ways. A
+//! [`layer`](layer::layer) is a tree of hard links that becomes a lower layer of the container's overlay: nothing is copied
+//! and the image does not change. A [`copy`](copy::copy) goes into a plain writable root. In both cases [`complete`] then
+//! writes the loader cache and checks which files the loader will open.
 
 pub(crate) mod bundled;
 pub mod copy;
@@ -39,7 +39,7 @@ pub use self::loader_setup::complete;
 pub use self::plan::{Plan, PlannedFile, plan};
 pub use self::request::{DEFAULT_PATH, Request};
 
-/// Why the driver's files could not be given to the container.
+/// Why the driver files could not be added to the container.
 #[derive(Debug, thiserror::Error)]
 pub enum InjectError {
     /// Something in the container root failed.
@@ -48,13 +48,13 @@ pub enum InjectError {
     /// Something in the driver directory or in the layer failed.
     #[error("{place}")]
     Ours {
-        /// Which of our own trees.
+        /// Which directory, as an error message.
         place: &'static str,
-        /// What failed. Its path is seen from that tree.
+        /// What failed. Its path is relative to that directory.
         #[source]
         source: RootError,
     },
-    /// The container has no glibc, which the driver's libraries need.
+    /// The container has no glibc, which the driver's libraries require.
     #[error(
         "no glibc in the container image: expected libc.so.6 for this machine in /lib64, /usr/lib64, /lib, /usr/lib or \
          their {triplet} subdirectory; use an image with glibc (not Alpine, not scratch)"
@@ -63,7 +63,7 @@ pub enum InjectError {
         /// Debian's name of this machine.
         triplet: &'static str,
     },
-    /// A directory stands where a file of the driver belongs, and has something in it.
+    /// A non-empty directory is in place of a driver file.
     #[error(
         "{} in the container root: found a non-empty directory where a driver file belongs; remove it from the image",
         path.display()
@@ -80,7 +80,7 @@ pub enum InjectError {
     NoLibraries {
         /// Which directory.
         dir: &'static str,
-        /// How many files were there.
+        /// Number of files found.
         found: usize,
     },
     /// The driver directory has a manifest that cannot be read.
@@ -92,9 +92,9 @@ pub enum InjectError {
         link_out(outward.as_ref())
     )]
     NoDriver {
-        /// Where it was looked for.
+        /// The directories searched.
         searched: String,
-        /// A link of the driver's name that leads out of the directory, and what it says.
+        /// A link with a driver's name that leads out of the directory, and its target.
         outward: Option<(PathBuf, PathBuf)>,
     },
     /// The driver directory holds more than one driver.
@@ -103,17 +103,17 @@ pub enum InjectError {
         /// Their versions.
         found: String,
     },
-    /// The container brings driver files along, and the policy refuses them.
+    /// The container contains driver files, which the policy refuses.
     #[error("{}", .0.message)]
     Refused(Box<Finding>),
-    /// The root has no room.
+    /// The root has too little space.
     #[error("not enough space for the driver files in {}: {needed} bytes needed, {found} free", dir.display())]
     NoSpace {
-        /// Where they belong.
+        /// The destination directory.
         dir: std::path::PathBuf,
-        /// Bytes that they take.
+        /// Bytes needed.
         needed: u64,
-        /// Bytes that are free.
+        /// Bytes free.
         found: u64,
     },
     /// The loader cache could not be written.
@@ -127,18 +127,18 @@ pub enum InjectError {
 pub enum ItemKind {
     /// A file of the driver.
     File,
-    /// A link that the driver's files need.
+    /// A link that the driver files need.
     Link,
 }
 
-/// One name that the container gets.
+/// One name added to the container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Item {
     /// Path in the container.
     pub path: String,
     /// What it is.
     pub kind: ItemKind,
-    /// For a file its path in the driver directory, for a link what it points to.
+    /// For a file its path in the driver directory, for a link its target.
     pub target: String,
     /// SONAME of a library.
     pub soname: Option<String>,
@@ -147,50 +147,50 @@ pub struct Item {
 /// Which file the container's loader opens for a name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Resolution {
-    /// The name asked for.
+    /// The requested name.
     pub soname: String,
-    /// The path that the loader opens; nothing when it finds none.
+    /// The path that the loader opens; `None` if it finds none.
     pub path: Option<String>,
     /// The file behind it.
     pub file: Option<String>,
     /// The driver version in the name of that file.
     pub version: Option<String>,
-    /// How the loader gets there.
+    /// How the loader finds it.
     pub via: Option<Via>,
-    /// Whether it is the file that it should be: an injected one, or one of the compatibility libraries that were
-    /// chosen. If not, the container brings its own driver along.
+    /// Whether it is the expected file: an injected one, or one of the selected compatibility libraries. Otherwise the
+    /// container has its own driver.
     pub expected: bool,
 }
 
-/// What the container got. Names are text, with what is not UTF-8 replaced: the report travels.
+/// Report of an injection. Names are text, in which invalid UTF-8 is replaced, since the report is sent as JSON.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct InjectReport {
     /// Version of the driver.
     pub version: Option<String>,
-    /// What loads the container's libraries: `glibc 2.36`, `musl with gcompat`, `store of Nix or Guix`; where nothing can
-    /// load the driver's, `musl` or `none`.
+    /// What loads the container's libraries: `glibc 2.36`, `musl with gcompat`, `store of Nix or Guix`; `musl` or `none` if
+    /// nothing can load the driver's libraries.
     pub libc: String,
     /// Directory of the container's libraries.
     pub lib_dir: String,
     /// Whether the container has a store of Nix or Guix, and so needs the link [`RUN_LINK`].
     pub store: bool,
-    /// Everything that the container gets, whether it had to be made or was there.
+    /// Everything that the container receives, whether created or present already.
     pub items: Vec<Item>,
-    /// Driver files of the image that are hidden.
+    /// Hidden driver files of the image.
     pub masked: Vec<String>,
     /// Files of an earlier driver that were removed.
     pub removed: Vec<String>,
     /// Directory of the CUDA compatibility libraries that are used.
     pub compat_dir: Option<String>,
-    /// How many names were made or changed. 0 when everything was in place.
+    /// Number of names created or changed. 0 if everything was in place.
     pub changed: usize,
-    /// The loader cache, once [`complete`] has run.
+    /// The loader cache, after [`complete`].
     pub cache: Option<CacheReport>,
-    /// What the loader finds, once [`complete`] has run.
+    /// What the loader finds, after [`complete`].
     pub resolved: Vec<Resolution>,
-    /// What the operator should know.
+    /// Findings for the operator.
     pub findings: Vec<Finding>,
-    /// What was passed over and why.
+    /// What was skipped, and why.
     pub warnings: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! musl's loader with gcompat: no cache, a list of directories in one file.
+//! The loader of musl with gcompat. It has no cache, but a file with a list of directories.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -7,27 +7,27 @@ use std::path::{Path, PathBuf};
 use crate::confined_fs::{Kind, RootDir, RootError};
 use crate::ldcache::{Resolved, Via};
 
-/// What the loader searches when the file is not there (musl, ldso/dynlink.c).
+/// Search path of the loader if the file is missing (musl, ldso/dynlink.c).
 const DEFAULT: &str = "/lib:/usr/local/lib:/usr/lib";
-/// Bytes of the file.
+/// Maximum size of the file in bytes.
 const MAX_FILE: u64 = 64 * 1024;
-/// Directories in it that are looked at.
+/// Maximum number of directories in it.
 const MAX_DIRS: usize = 256;
 
-/// The file that **replaces** the default directories.
+/// Returns the path of the file that **replaces** the default directories.
 fn path_file() -> PathBuf {
     format!("/etc/ld-musl-{}.path", std::env::consts::ARCH).into()
 }
 
-/// The directories that the loader searches.
+/// Returns the directories that the loader searches.
 pub fn search_path(root: &RootDir) -> Vec<PathBuf> {
     let text = root.read(&path_file(), MAX_FILE).unwrap_or_else(|_| DEFAULT.into());
     let dirs = text.split(|b| matches!(b, b':' | b'\n')).filter(|dir| !dir.is_empty());
     dirs.take(MAX_DIRS).map(|dir| OsStr::from_bytes(dir).into()).collect()
 }
 
-/// Makes sure that `dir` is searched. Returns whether something had to be written: nothing, where it is searched
-/// already, as a default directory is in most images.
+/// Makes sure that `dir` is searched. Returns whether the file was written, which is not needed if `dir` is searched
+/// already, as default directories are in most images.
 ///
 /// # Errors
 /// [`RootError`] when the file cannot be written.
@@ -49,7 +49,7 @@ pub fn keep_directory(root: &RootDir, dir: &Path) -> Result<bool, RootError> {
     Ok(true)
 }
 
-/// The file that a program gets for `soname`.
+/// Returns the file that a program opens for `soname`.
 pub fn resolve(root: &RootDir, soname: &str, library_path: Option<&OsStr>) -> Option<Resolved> {
     let listed = library_path.map(OsStr::as_bytes).unwrap_or_default();
     let listed = listed.split(|b| matches!(b, b':' | b'\n')).filter(|dir| !dir.is_empty());

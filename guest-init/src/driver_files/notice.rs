@@ -1,4 +1,4 @@
-//! What an injection has to say, as findings.
+//! Findings of an injection.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -16,14 +16,14 @@ use super::{InjectReport, ItemKind, Resolution, text};
 use crate::confined_fs::RootDir;
 use crate::status;
 
-/// Paths named in one finding.
+/// Maximum number of paths in one finding.
 const MAX_NAMED: usize = 12;
 
 fn info(code: Code, message: impl Into<String>, hint: impl Into<String>) -> Finding {
     Finding { severity: Severity::Info, ..status::warning(code, message, hint) }
 }
 
-/// Capabilities that the container names and the initrd does not carry.
+/// Reports capabilities that the container names but the initrd does not contain.
 pub(crate) fn capabilities(inventory: &Inventory, request: &Request) -> Option<Finding> {
     let carried = inventory.capabilities();
     let missing: BTreeSet<Capability> = request.named.difference(&carried).copied().collect();
@@ -44,7 +44,7 @@ pub(crate) fn capabilities(inventory: &Inventory, request: &Request) -> Option<F
     })
 }
 
-/// Driver files that the image's C library cannot load.
+/// Reports driver files that the image's C library cannot load.
 pub(super) fn libc_too_old(found: &TooNew, (major, minor): (u32, u32), request: &Request) -> Option<Finding> {
     let count = found.0.len();
     if count == 0 {
@@ -70,7 +70,7 @@ pub(super) fn libc_too_old(found: &TooNew, (major, minor): (u32, u32), request: 
     Some(status::with_evidence(finding, evidence.collect()))
 }
 
-/// Programs that every driver has for a capability, and this one not; and scripts in their place, which are left out.
+/// Reports programs of a capability that this driver lacks, and scripts in their place, which are left out.
 pub(crate) fn programs(inventory: &Inventory, request: &Request, scripts: &[&DriverFile]) -> Option<Finding> {
     let carried = inventory.capabilities();
     let is_asked =
@@ -107,7 +107,7 @@ pub(crate) fn programs(inventory: &Inventory, request: &Request, scripts: &[&Dri
     Some(status::with_evidence(finding, found.into_iter().map(|(_, line)| line).collect()))
 }
 
-/// Driver files of the image.
+/// Reports driver files of the image.
 pub(crate) fn bundled(found: &[Foreign], policy: DriverFiles, driver: Option<&str>) -> Option<Finding> {
     if found.is_empty() {
         return None;
@@ -143,7 +143,7 @@ pub(crate) fn bundled(found: &[Foreign], policy: DriverFiles, driver: Option<&st
     Some(status::with_evidence(finding, evidence))
 }
 
-/// What was decided about a directory of compatibility libraries.
+/// Reports the decision about a directory of compatibility libraries.
 pub(crate) fn compat(decision: &Decision, driver: &str) -> Finding {
     let (dir, version, reason) = (decision.dir.display(), &decision.version, &decision.reason);
     let message = if decision.used {
@@ -154,7 +154,7 @@ pub(crate) fn compat(decision: &Decision, driver: &str) -> Finding {
     info(Code::CudaCompat, message, "")
 }
 
-/// Driver files that the container does not see: an overlay's upper layer can have removed the directory they are in.
+/// Reports driver files that are not visible in the container: an upper layer may have removed their directory.
 pub(crate) fn hidden(root: &RootDir, report: &InjectReport) -> Option<Finding> {
     let files = report.items.iter().filter(|item| item.kind == ItemKind::File);
     let unseen = files.filter(|item| root.stat(Path::new(&item.path)).is_err());
@@ -166,7 +166,7 @@ pub(crate) fn hidden(root: &RootDir, report: &InjectReport) -> Option<Finding> {
     })
 }
 
-/// A library that the loader takes from elsewhere.
+/// Reports a library that the loader opens from elsewhere.
 pub(crate) fn shadowed(resolution: &Resolution) -> Finding {
     let found = resolution.path.as_deref().unwrap_or("nothing");
     let version = resolution.version.as_deref().map(|version| format!(" ({version})")).unwrap_or_default();
@@ -180,7 +180,7 @@ pub(crate) fn shadowed(resolution: &Resolution) -> Finding {
     )
 }
 
-/// A store of Nix or Guix, and which programs find the driver there.
+/// Reports a store of Nix or Guix, and whether the program finds the driver.
 pub(crate) fn store(request: &Request, root: &RootDir, only: bool) -> Finding {
     let link = Path::new(super::destination::RUN_LINK).join("lib");
     let link = link.display();

@@ -1,5 +1,5 @@
-//! The driver's files, wherever the initrd has them: plain files of the archive, one EROFS image in it, or an EROFS image
-//! on a disk that many guests share. After [`attach`] they are in one directory, [`Manifest::payload_root`].
+//! Makes the driver files available: plain files in the initramfs, one EROFS image in it, or an EROFS image on a disk that
+//! guests share. After [`attach`] they are in one directory, [`Manifest::payload_root`].
 
 use crate::kernel::disks;
 use crate::kernel::disks::DiskError;
@@ -19,12 +19,12 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-/// Tells the kernel where to look for firmware first. Without a newline: it would become part of the path.
+/// The directory that the kernel searches first for firmware. Written without a newline, which would become part of it.
 const FIRMWARE_PATH: &str = "/sys/module/firmware_class/parameters/path";
-/// So much of a disk is read at a time where the guest itself has to check it.
+/// Bytes read at a time when the guest itself checks a disk.
 const CHUNK: usize = 256 << 10;
 
-/// Makes the driver's files available, checked where they are on a disk, which is none of `others`.
+/// Makes the driver files available. A disk is verified, and is never one of `others`.
 ///
 /// # Errors
 /// The finding that says which disk is missing, or what is wrong with it.
@@ -44,7 +44,7 @@ pub fn attach(manifest: &Manifest, config: &Config, others: &[PathBuf]) -> Resul
     })
 }
 
-/// Whether the kernel has met a block of the driver's disk that is not what the initrd was built with.
+/// Returns a finding if the kernel has read a block of the driver's disk that differs from the build.
 pub fn altered(manifest: &Manifest) -> Option<Finding> {
     matches!(manifest.payload, Payload::Disk { .. })
         .then(verity::is_corrupted)
@@ -52,7 +52,7 @@ pub fn altered(manifest: &Manifest) -> Option<Finding> {
     Some(not_ours("a block does not match the hash tree", KernelLog::all_with("device-mapper: verity")))
 }
 
-/// Gives back the memory of the driver's files on a boot that has no use for them.
+/// Frees the memory of the driver files in a boot that does not need them.
 pub fn discard(manifest: &Manifest) {
     let image = if let Payload::Image { path, .. } = &manifest.payload { Some(path.as_str()) } else { None };
     let plain = manifest.archived().filter(|file| file.payload).map(|file| file.path.as_str());
@@ -65,7 +65,7 @@ pub fn discard(manifest: &Manifest) {
     }
 }
 
-/// By the file itself where the kernel can (6.12 and later), else by a loop device.
+/// Mounts the image file directly if the kernel can (6.12 or later), otherwise through a loop device.
 fn mount_file(image: &Path) -> io::Result<()> {
     let direct = mount_erofs(image);
     match direct {
@@ -84,15 +84,15 @@ fn mount_erofs(device: &Path) -> nix::Result<()> {
     mount(Some(device), layout::PAYLOAD_MOUNT, Some("erofs"), flags, None::<&str>)
 }
 
-/// Finds the disk. Anyone can give a disk any UUID, an image's own root too: those of the container are left out, and of the others
-/// the first that holds what is pinned is taken.
+/// Finds the disk. A disk can have any UUID, and so can the container root: disks of the container are excluded, and the
+/// first other disk with the pinned content is used.
 fn attach_disk(erofs: &Erofs, verity: &Verity, config: &Config, others: &[PathBuf]) -> Result<(), Finding> {
     let found = disks::find_erofs(&erofs.uuid, others, config.disk_timeout);
     let found = found.map_err(|error| missing(&error, &erofs.uuid))?;
     let several = found.len() > 1;
     let mut first = None;
     for disk in found {
-        // Blocks that are wrong would show when they are read; of several disks the right one is to be taken now.
+        // dm-verity detects a wrong block only when it is read, but with several disks the right one must be chosen now.
         let is_it = if several { read_whole(&disk, erofs) } else { Ok(()) };
         match is_it.and_then(|()| attach_one(&disk, erofs, verity, several)) {
             Ok(()) => return Ok(()),
@@ -106,14 +106,14 @@ fn attach_disk(erofs: &Erofs, verity: &Verity, config: &Config, others: &[PathBu
     Err(first.expect("at least one disk was found"))
 }
 
-/// Lets the kernel check each block as it is read, or reads all of it where the kernel cannot and that was not done before.
+/// Lets the kernel check each block when it is read. If the kernel cannot, reads and checks the whole disk once.
 fn attach_one(disk: &Path, erofs: &Erofs, verity: &Verity, was_read: bool) -> Result<(), Finding> {
     let name = disk.display().to_string();
     let mut log = KernelLog::here();
     let device = match verity::open(disk, erofs, verity) {
         Ok(device) => device,
         Err(error) if verity::is_absent(&error) => {
-            // It is read once, now: what changes later is not seen.
+            // The disk is checked once, now: later changes are not detected.
             if disks::is_writable(disk) {
                 let what = "the kernel has no dm-verity and the disk is writable: attach it read-only";
                 return Err(not_ours(&format!("{name}: {what}"), Vec::new()));

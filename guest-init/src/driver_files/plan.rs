@@ -1,4 +1,4 @@
-//! What goes where: the driver's files, the container's directories, the links between them, and what is in the way.
+//! Plans an injection: the destinations of driver files, links, and what must be hidden.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
@@ -16,14 +16,14 @@ use super::{InjectError, InjectReport, Item, ItemKind, bundled, icd, notice, tex
 use crate::confined_fs::{Kind, RootDir, RootError, is_file_name, read_full_at};
 use crate::ldcache::{self, Machine, compare_names};
 
-/// The links for the linker that NVIDIA's installer makes. Programs open them too.
+/// The development links that NVIDIA's installer creates. Programs open them too.
 const DEVELOPMENT_LINKS: [&str; 4] =
     ["libcuda.so", "libnvidia-ml.so", "libnvcuvid.so", "libnvidia-encode.so"];
-/// Bytes of one driver file.
+/// Maximum size of one driver file in bytes.
 pub(super) const MAX_FILE: u64 = 4 << 30;
-/// Where the device plugins of clusters put a node's driver, and images that expect it look.
+/// Where device plugins of clusters put a node's driver, and where some images search for it.
 const CLUSTER_DIRS: [&str; 2] = ["/usr/local/nvidia/lib", "/usr/local/nvidia/lib64"];
-/// Where X servers have their modules: Debian's and the driver's own place, then those of other distributions.
+/// Module directories of X servers: that of Debian and the driver, then those of other distributions.
 const XORG_MODULES: [&str; 3] =
     ["/usr/lib/xorg/modules", "/usr/lib64/xorg/modules", "/usr/lib/x86_64-linux-gnu/xorg/modules"];
 /// `e_type` of a shared object.
@@ -33,33 +33,33 @@ const PLAIN: u32 = 0o644;
 /// Permission bits of programs, without set-user-id: in a guest the nodes exist before the container does.
 const EXECUTABLE: u32 = 0o755;
 
-/// A file that the container is to get.
+/// A file to add to the container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlannedFile {
     /// Path in the driver directory.
     pub from: PathBuf,
     /// Path in the container.
     pub to: PathBuf,
-    /// Permission bits, for places where it is copied.
+    /// Permission bits, used for copies.
     pub mode: u32,
     /// Its size in bytes.
     pub size: u64,
 }
 
-/// Everything that the container is to get, and what is in the way.
+/// Everything to add to the container, and what must be hidden.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     /// Files.
     pub files: Vec<PlannedFile>,
-    /// Links: path in the container, what they say.
+    /// Links: path in the container, and target.
     pub links: Vec<(PathBuf, OsString)>,
-    /// Driver files of the container that are to be hidden.
+    /// Driver files of the container to hide.
     pub masks: Vec<PathBuf>,
     /// The beginning of the report.
     pub report: InjectReport,
 }
 
-/// A library of the driver that suits one of the container's loaders.
+/// A library of the driver that one of the container's loaders can open.
 struct Library<'a> {
     file: &'a DriverFile,
     /// Path below the directory of libraries.
@@ -67,12 +67,11 @@ struct Library<'a> {
     soname: OsString,
 }
 
-/// Plans the injection of `inventory`, the files of `driver`, into the container `root`. `earlier` are paths in it that
-/// an earlier injection made: they are not the image's.
+/// Plans the injection of `inventory`, the files of `driver`, into the container `root`. `earlier` are paths in it that an
+/// earlier injection created and that do not belong to the image.
 ///
 /// # Errors
-/// [`InjectError::NoGlibc`], [`InjectError::NoLibraries`], [`InjectError::Refused`], or something of the driver that
-/// cannot be read.
+/// [`InjectError::NoGlibc`], [`InjectError::NoLibraries`], [`InjectError::Refused`], or an unreadable file of the driver.
 pub fn plan(
     root: &RootDir,
     driver: &RootDir,
@@ -123,7 +122,7 @@ pub fn plan(
     Ok(plan)
 }
 
-/// Files of the driver that an image's C library cannot load, and which version each needs.
+/// Driver files that the image's C library cannot load, with the version that each requires.
 pub(super) struct TooNew<'a>(pub(super) Vec<(&'a DriverFile, (u32, u32))>);
 
 impl<'a> TooNew<'a> {
@@ -136,19 +135,19 @@ impl<'a> TooNew<'a> {
         Self(files.filter_map(|file| Some((*file, needed(file)?))).collect())
     }
 
-    /// What the container has not asked for by name is of no use to it then.
+    /// Returns whether a file is left out: the container cannot load it and did not request it by name.
     fn is_left_out(&self, file: &DriverFile, request: &Request) -> bool {
         !is_named(file, request) && self.0.iter().any(|(found, _)| found.from == file.from)
     }
 }
 
-/// Whether the container asks for a file by the name of its capability.
+/// Returns whether the container requests a file by the name of its capability.
 pub(super) fn is_named(file: &DriverFile, request: &Request) -> bool {
     file.capabilities.iter().any(|capability| request.named.contains(capability))
 }
 
 impl Plan {
-    /// Libraries with their SONAME and development links, and the links of the table.
+    /// Adds libraries with their SONAME and development links, and the links of the table.
     fn add_libraries<'a>(
         &mut self,
         driver: &RootDir,
@@ -171,7 +170,7 @@ impl Plan {
         Ok(())
     }
 
-    /// Programs and data. Returns what is called as a program of the driver and is a script: whatever it starts is not there.
+    /// Adds programs and data. Returns scripts with a name of a driver program: what they start is not in the container.
     fn add_the_rest<'a>(
         &mut self,
         root: &RootDir,
@@ -198,8 +197,8 @@ impl Plan {
         Ok(scripts)
     }
 
-    /// Links for the loaders of Vulkan, EGL and OpenCL: where the driver's files for them name a library by a path of another system
-    /// (packages for RPM do), and where the container's environment names such a file that is not there.
+    /// Adds links for the loaders of Vulkan, EGL and OpenCL: where the driver's ICD files name a library by a path of another
+    /// system (as RPM packages do), and where the container's environment names a missing ICD file.
     fn add_icd_links(
         &mut self,
         root: &RootDir,
@@ -264,7 +263,7 @@ impl Plan {
         self.links.push((path, target));
     }
 
-    /// Every path that the container is given.
+    /// Returns every path added to the container.
     pub fn paths(&self) -> BTreeSet<PathBuf> {
         self.files
             .iter()
@@ -274,7 +273,7 @@ impl Plan {
             .collect()
     }
 
-    /// Decides about the driver files that the container brings along.
+    /// Decides about driver files in the container image.
     fn hide(
         &mut self,
         root: &RootDir,
@@ -297,7 +296,7 @@ impl Plan {
         Ok(())
     }
 
-    /// Leaves out what would replace something of the image's.
+    /// Omits what would replace a file of the image.
     fn leave(&mut self, root: &RootDir, earlier: &BTreeSet<PathBuf>) {
         let is_free = |path: &Path| earlier.contains(path) || root.lstat(path).is_err();
         self.files.retain(|file| is_free(&file.to));
@@ -307,7 +306,7 @@ impl Plan {
     }
 }
 
-/// Those of the chosen libraries that this machine's loader takes.
+/// Returns the chosen libraries that this machine's loader opens.
 fn libraries<'a>(
     driver: &RootDir,
     chosen: impl Iterator<Item = (&'a DriverFile, &'a Path)>,
@@ -332,14 +331,14 @@ fn libraries<'a>(
             }
         };
         let name = rest.file_name().unwrap_or_default();
-        // The driver is ours, but its SONAME becomes a path in the container.
+        // The driver is trusted, but its SONAME becomes a path in the container.
         let soname = elf.soname.map(OsString::from_vec).filter(|s| is_file_name(s));
         libraries.push(Library { file, rest, soname: soname.unwrap_or_else(|| name.to_owned()) });
     }
     Ok(libraries)
 }
 
-/// The links of `libraries`: SONAMEs, told by the files themselves, then development links.
+/// Returns the links for `libraries`: SONAMEs, read from the files, then development links.
 fn links(libraries: &[Library]) -> BTreeMap<PathBuf, OsString> {
     let names: BTreeSet<&Path> = libraries.iter().map(|library| library.rest).collect();
     let mut links: BTreeMap<PathBuf, OsString> = BTreeMap::new();
@@ -366,14 +365,14 @@ fn links(libraries: &[Library]) -> BTreeMap<PathBuf, OsString> {
     links
 }
 
-/// Whether a file is text for an interpreter.
+/// Returns whether a file is a script.
 fn is_script(driver: &RootDir, file: &DriverFile) -> bool {
     let mut start = [0; 2];
     let opened = driver.open_file(&file.from, MAX_FILE);
     opened.is_ok_and(|file| read_full_at(&file, &mut start, 0).is_ok() && start == *b"#!")
 }
 
-/// Where a file of this path is, the links on the way to its name followed. Modules of the X server go where the image has such.
+/// Resolves the parent directories of a data file's path. Modules of the X server go to the image's module directory.
 fn data_path(root: &RootDir, path: &Path) -> PathBuf {
     if let Some((dir, rest)) = xorg_modules(root, path) {
         return root.canonical_as_far(&dir).join(rest);
@@ -382,7 +381,7 @@ fn data_path(root: &RootDir, path: &Path) -> PathBuf {
     parent.join(path.file_name().unwrap_or_default())
 }
 
-/// The image's directory of the X server's modules, where it is another than Debian's, and the rest of the path.
+/// Returns the image's module directory of the X server, if it differs from Debian's, and the rest of the path.
 fn xorg_modules<'a>(root: &RootDir, path: &'a Path) -> Option<(PathBuf, &'a Path)> {
     let (usual, others) = XORG_MODULES.split_first()?;
     let rest = path.strip_prefix(usual).ok()?;
@@ -397,8 +396,7 @@ pub(super) fn in_driver(source: RootError) -> InjectError {
     InjectError::Ours { place: "cannot read the driver directory of the initrd", source }
 }
 
-/// The directories in which a container's loader may find libraries, each also with subdirectories for better
-/// processors.
+/// Returns the directories in which a container's loader may find libraries, each with its glibc-hwcaps subdirectories.
 pub(super) fn searched(root: &RootDir, places: &Places, request: &Request) -> Vec<PathBuf> {
     let library_path = request.library_path.as_deref().unwrap_or_default().as_bytes();
     let listed = library_path.split(|b| matches!(b, b':' | b';')).filter(|dir| dir.starts_with(b"/"));

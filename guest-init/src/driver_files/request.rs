@@ -1,4 +1,4 @@
-//! What one container asks for, told by its environment as with NVIDIA's container toolkit.
+//! The request of one container, read from its environment as NVIDIA's container toolkit does.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -12,25 +12,25 @@ use image::elf::{self, Elf};
 use super::icd;
 use crate::confined_fs::{RootDir, read_full_at};
 
-/// Bytes of a program whose RUNPATH is read. Only its headers are.
+/// Maximum size in bytes of a program whose RUNPATH is read. Only its headers are read.
 const MAX_PROGRAM: u64 = 16 << 30;
-/// Bytes of a script's first line that the kernel reads (`BINPRM_BUF_SIZE`).
+/// Number of bytes of a script's first line that the kernel reads (`BINPRM_BUF_SIZE`).
 const MAX_LINE: usize = 256;
-/// Scripts may be interpreted by scripts, so many times (fs/exec.c).
+/// Maximum depth of scripts interpreted by scripts (fs/exec.c).
 const MAX_INTERPRETERS: usize = 4;
-/// Directories of a PATH that are looked into: it is the image's.
+/// Maximum number of directories of PATH, which the image controls.
 const MAX_PATH_DIRS: usize = 256;
-/// Where a program without a slash in its name is looked for, when the environment says nothing.
+/// Default `PATH` for programs without a slash in their name.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The request of one container.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Request {
-    /// Capabilities that it asks for. Empty: it gets no driver files.
+    /// Requested capabilities. Empty: the container receives no driver files.
     pub capabilities: BTreeSet<Capability>,
-    /// Those that it names itself: that one of them is missing is worth a finding.
+    /// Capabilities requested by name; a missing one is a finding.
     pub named: BTreeSet<Capability>,
-    /// What happens to driver files that it brings along.
+    /// What happens to driver files in the image.
     pub driver_files: DriverFiles,
     /// Its `LD_LIBRARY_PATH`.
     pub library_path: Option<OsString>,
@@ -38,15 +38,15 @@ pub struct Request {
     pub program: Option<String>,
     /// Its `PATH`.
     pub path: Option<String>,
-    /// Files of Vulkan's, EGL's and OpenCL's loaders, and directories of such, that its environment names.
+    /// ICD files and directories for Vulkan, EGL and OpenCL that the environment names.
     pub named_files: Vec<PathBuf>,
 }
 
 impl Request {
-    /// What the configuration of a boot says.
+    /// Reads the request from the configuration of a boot.
     ///
     /// # Errors
-    /// [`UnknownCapability`] when `NVIDIA_DRIVER_CAPABILITIES` names one that does not exist.
+    /// [`UnknownCapability`] if `NVIDIA_DRIVER_CAPABILITIES` has an unknown name.
     pub fn of_config(config: &Config) -> Result<Self, UnknownCapability> {
         let value = config.env.get(capability::VARIABLE).map(String::as_str);
         Ok(Self {
@@ -60,10 +60,10 @@ impl Request {
         })
     }
 
-    /// What a list of capabilities says, as `NVIDIA_DRIVER_CAPABILITIES` has it.
+    /// Parses a list of capabilities in the syntax of `NVIDIA_DRIVER_CAPABILITIES`.
     ///
     /// # Errors
-    /// [`UnknownCapability`] when it names one that does not exist.
+    /// [`UnknownCapability`] if it has an unknown name.
     pub fn of_capabilities(list: Option<&str>) -> Result<Self, UnknownCapability> {
         let capabilities = capability::requested(list)?;
         let words: Vec<_> = list.unwrap_or_default().split(',').map(str::trim).collect();
@@ -71,19 +71,19 @@ impl Request {
         Ok(Self { capabilities, named, ..Self::default() })
     }
 
-    /// The directories in which programs without a slash in their name are looked for.
+    /// Returns the directories in which programs without a slash in their name are searched.
     pub fn program_dirs(&self) -> impl Iterator<Item = &Path> {
         let dirs = self.path.as_deref().unwrap_or(DEFAULT_PATH).split(':');
         dirs.filter(|dir| dir.starts_with('/')).take(MAX_PATH_DIRS).map(Path::new)
     }
 
-    /// The directories of the program's RUNPATH, with `$ORIGIN` filled in. Empty when there is none or the program is
-    /// not to be found: that is reported by whoever starts it.
+    /// Returns the directories of the program's RUNPATH, with `$ORIGIN` expanded. Empty if there is none, or if the program is
+    /// not found, which is reported when it is started.
     pub fn runpath(&self, root: &RootDir) -> Vec<PathBuf> {
         self.directories(root, |elf| elf.runpath)
     }
 
-    /// The directories of the program's RPATH, which the loader searches only where there is no RUNPATH.
+    /// Returns the directories of the program's RPATH, which the loader searches only if there is no RUNPATH.
     pub fn rpath(&self, root: &RootDir) -> Vec<PathBuf> {
         self.directories(root, |elf| elf.rpath.filter(|_| elf.runpath.is_none()))
     }
@@ -96,7 +96,7 @@ impl Request {
         dirs.map(|dir| dir.replace("${ORIGIN}", &origin).replace("$ORIGIN", &origin).into()).collect()
     }
 
-    /// The program's file: the first of its name, as whoever starts it takes it, or what interprets it.
+    /// Returns the program's file, the first of its name in PATH, or its interpreter.
     fn program(&self, root: &RootDir) -> Option<(PathBuf, Elf)> {
         let mut name = self.program.clone()?;
         for _ in 0..=MAX_INTERPRETERS {
@@ -122,8 +122,8 @@ impl Request {
     }
 }
 
-/// What a script names in its first line, as the kernel reads it (fs/binfmt_script.c): a path, and perhaps one argument. Of `env` the
-/// argument is the program that counts.
+/// Returns the interpreter in a script's first line, as the kernel parses it (fs/binfmt_script.c): a path, and optionally an
+/// argument. For `env` it is the argument.
 fn interpreter(script: &File) -> Option<String> {
     let mut line = [0; MAX_LINE];
     let length = read_full_at(script, &mut line, 0).ok()?;

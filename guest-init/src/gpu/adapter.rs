@@ -1,5 +1,5 @@
-//! Opens every GPU and keeps it open. The first open starts the GSP and asks for its firmware; the last close would
-//! tear all of it down again. Each GPU has its own thread, deadline and outcome.
+//! Opens every GPU and keeps it open. The first open starts the GSP and requests its firmware; the last close would shut
+//! it down again. Each GPU has its own thread, deadline and outcome.
 
 use super::driver_log::{about, failure};
 use super::procfs::{Information, Proc};
@@ -16,17 +16,17 @@ use std::sync::mpsc;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Descriptors that keep adapters up for the guest's whole life.
+/// Descriptors that keep adapters initialised until the guest ends.
 static HELD: Mutex<Vec<OwnedFd>> = Mutex::new(Vec::new());
 
-/// The descriptors that keep adapters up, to hand them to another process.
+/// Takes the descriptors that keep adapters initialised, to hand them to another process.
 pub fn held() -> Vec<OwnedFd> {
     std::mem::take(&mut *HELD.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// What the thread of one GPU reports.
 enum Message {
-    /// The first open has ended; `took` is in milliseconds.
+    /// The first open has returned; `took` is in milliseconds.
     Opened { bdf: String, result: io::Result<File>, took: u64 },
     /// What the driver reports about a GPU that is open.
     Known { bdf: String, information: Information },
@@ -37,7 +37,7 @@ fn open(bdf: String, minor: u32, sender: &mpsc::Sender<Message>) {
     let start = uptime_ms();
     let result = OpenOptions::new().read(true).write(true).open(format!("/dev/nvidia{minor}"));
     let opened = result.is_ok();
-    // Nobody listens any more when the deadline is over.
+    // After the deadline nothing receives the message.
     let _ = sender.send(Message::Opened { bdf: bdf.clone(), result, took: uptime_ms() - start });
     if opened {
         let information = Proc::default().information(&bdf).unwrap_or_default();
@@ -45,8 +45,8 @@ fn open(bdf: String, minor: u32, sender: &mpsc::Sender<Message>) {
     }
 }
 
-/// Opens GPUs (address, minor) at the same time: the driver initialises one after the other, so the time of each counts from the end of the
-/// one before. Returns what the driver says of those that came up, by address, and whether all did.
+/// Opens GPUs (address, minor) in parallel. The driver initialises them one after the other, so the timeout of each starts when
+/// the previous one has ended. Returns the driver's information about initialised GPUs, by address, and whether all succeeded.
 pub fn open_all(
     gpus: &[(String, u32)],
     timeout: Duration,
@@ -67,7 +67,7 @@ pub fn open_all(
         let (bdf, minor, sender) = (bdf.clone(), *minor, sender.clone());
         std::thread::spawn(move || open(bdf, minor, &sender));
     }
-    // The last thread to end ends the wait.
+    // The wait ends when the last thread has ended.
     drop(sender);
     let mut opening: Vec<&str> = gpus.iter().map(|(bdf, _)| bdf.as_str()).collect();
     let (mut known, mut good) = (BTreeMap::new(), true);

@@ -1,6 +1,6 @@
-//! Which GPUs the container asks for: `NVIDIA_VISIBLE_DEVICES`, as NVIDIA's container toolkit reads it.
+//! The GPUs that the container requests: `NVIDIA_VISIBLE_DEVICES`, as NVIDIA's container toolkit reads it.
 //!
-//! This chooses, it does not confine: the whole guest belongs to one container.
+//! This is a selection, not a restriction: the whole guest belongs to one container.
 
 use crate::status;
 use crate::status::with_evidence;
@@ -11,24 +11,24 @@ use std::collections::{BTreeMap, BTreeSet};
 const VARIABLE: &str = "NVIDIA_VISIBLE_DEVICES";
 const HINT: &str =
     "correct the variable in the environment of the image or the configuration, or remove it to use all GPUs";
-/// What comes before the name of a GPU where the Container Device Interface names it.
+/// Prefixes of GPU names in the Container Device Interface.
 const CDI: [&str; 2] = ["runtime.nvidia.com/gpu=", "nvidia.com/gpu="];
 
-/// What is asked for.
+/// The requested GPUs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Visible {
-    /// Every GPU; also when nothing is said, since the host gave them to this container.
+    /// Every GPU. This is the default, since the host passed them to this container.
     All,
-    /// No GPU, but the driver.
+    /// The driver, but no GPU.
     None,
-    /// Nothing of NVIDIA.
+    /// Neither GPU nor driver.
     Void,
-    /// These: indices in PCI order, or UUIDs.
+    /// These GPUs: indices in PCI order, UUIDs or PCI addresses.
     List(Vec<String>),
 }
 
 impl Visible {
-    /// What an environment asks for.
+    /// Reads the request from an environment.
     pub fn asked(env: &BTreeMap<String, String>) -> Self {
         match env.get(VARIABLE).map(|value| value.trim()) {
             None => Self::All,
@@ -41,13 +41,13 @@ impl Visible {
         }
     }
 
-    /// What no guest has, whatever its GPUs: an instance of MIG.
+    /// Returns a finding for MIG instances, which no guest has.
     pub fn refused(&self) -> Option<Finding> {
         let Self::List(words) = self else { return None };
         words.iter().find(|word| is_instance(word)).map(|word| unmatched(word, &[]))
     }
 
-    /// The nodes for the container: those of its GPUs, and those that belong to no GPU.
+    /// Selects the container's nodes: those of its GPUs, and those that belong to no GPU.
     ///
     /// # Errors
     /// The finding that says which word matches no GPU.
@@ -70,8 +70,8 @@ impl Visible {
     }
 }
 
-/// The words of a list, each as it is or in the form of the Container Device Interface: `nvidia.com/gpu=0`, and `runtime.nvidia.com/gpu=0`,
-/// which NVIDIA's toolkit makes of it.
+/// Splits a list into words, without prefixes of the Container Device Interface: `nvidia.com/gpu=0`, or
+/// `runtime.nvidia.com/gpu=0` as NVIDIA's toolkit writes it.
 fn words(list: &str) -> impl Iterator<Item = &str> {
     list.split(',').map(|word| {
         let word = word.trim();
@@ -79,14 +79,14 @@ fn words(list: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// The GPUs that have nodes, in the order in which they are numbered: that of PCI, as with NVML, not of minors.
+/// Returns the GPUs with nodes in the order of their indices: by PCI address, as in NVML, not by minor.
 fn numbered(gpus: &[Gpu]) -> Vec<&Gpu> {
     let mut bound: Vec<&Gpu> = gpus.iter().filter(|gpu| gpu.minor.is_some()).collect();
     bound.sort_by(|a, b| a.bdf.cmp(&b.bdf));
     bound
 }
 
-/// The minor of the GPU that a word means.
+/// Returns the minor of the GPU that a word refers to.
 fn minor(word: &str, gpus: &[Gpu]) -> Option<u32> {
     let found = match word.parse::<usize>() {
         Ok(index) => numbered(gpus).get(index).copied(),
@@ -98,7 +98,7 @@ fn minor(word: &str, gpus: &[Gpu]) -> Option<u32> {
     found.and_then(|gpu| gpu.minor)
 }
 
-/// Whether a word names a MIG instance: `MIG-UUID`, `0:1`, and `mig1:0` of the Container Device Interface.
+/// Returns whether a word is a MIG instance: `MIG-UUID`, `0:1`, and `mig1:0` of the Container Device Interface.
 fn is_instance(word: &str) -> bool {
     word.starts_with("MIG-") || word.contains(':') && pci::address(word).is_none()
 }

@@ -1,4 +1,4 @@
-//! What the driver's lines in the kernel log mean.
+//! Interprets the driver's lines in the kernel log.
 
 use super::pci::PciGpu;
 use crate::status;
@@ -6,7 +6,7 @@ use crate::status::with_evidence;
 use image::status::{Code, Finding, GpuState};
 use std::io;
 
-/// What a failed open means, from the kernel's lines.
+/// Returns the finding for a failed open, according to the kernel's lines.
 pub fn failure(bdf: &str, error: &io::Error, evidence: &[String]) -> Finding {
     let has = |words: &[&str]| evidence.iter().any(|line| words.iter().any(|word| line.contains(word)));
     let firmware = evidence.iter().find_map(|line| {
@@ -47,8 +47,8 @@ pub fn failure(bdf: &str, error: &io::Error, evidence: &[String]) -> Finding {
     with_evidence(finding, evidence.to_vec())
 }
 
-/// What the driver's lines say of a GPU that it does not take: words of theirs, and of ours, which follow the GPU's name. The first that is
-/// found counts.
+/// Reasons for which the driver does not bind a GPU: text in its log lines, code, message after the GPU's name, and hint. The
+/// first match is used.
 const NOT_TAKEN: [(&str, Code, &str, &str); 6] = [
     (
         "fallen off the bus",
@@ -88,7 +88,7 @@ const NOT_TAKEN: [(&str, Code, &str, &str); 6] = [
     ),
 ];
 
-/// Why the driver did not take a GPU that is on the bus: only its own word makes it an unsupported one.
+/// Explains why the driver did not bind a GPU on the bus. A GPU is unsupported only if the driver says so.
 pub fn not_taken(gpu: &PciGpu, evidence: &[String]) -> (GpuState, Finding) {
     let is_said = |words: &str| evidence.iter().any(|line| line.contains(words));
     let (_, code, what, hint) = NOT_TAKEN.into_iter().find(|(words, ..)| is_said(words)).unwrap_or((
@@ -102,7 +102,7 @@ pub fn not_taken(gpu: &PciGpu, evidence: &[String]) -> (GpuState, Finding) {
     (state, with_evidence(status::error(code, message, hint), evidence.to_vec()))
 }
 
-/// What the driver says of itself at every load.
+/// Lines that the driver prints at every load.
 const CHATTER: [&str; 6] = [
     "NVRM: loading NVIDIA UNIX",
     "loading out-of-tree module",
@@ -112,8 +112,8 @@ const CHATTER: [&str; 6] = [
     "nvidia-modeset: Loading NVIDIA",
 ];
 
-/// The driver's lines about one GPU. It names the address in the first line of a message and sometimes only there, and
-/// some lines name none: those are kept when they follow one that does.
+/// Returns the driver's lines about one GPU. The address is often only in the first line of a message; lines without an
+/// address are kept if they follow one with this address.
 pub fn about(lines: &[String], bdf: &str) -> Vec<String> {
     let mut ours = true;
     let mut list = Vec::new();
@@ -126,7 +126,7 @@ pub fn about(lines: &[String], bdf: &str) -> Vec<String> {
         if names_a_gpu(line) {
             ours = names(line, bdf);
         } else if line.ends_with(':') {
-            // Which GPU it is about, the next one says.
+            // The next line names the GPU.
             heading = Some(line);
             continue;
         }
@@ -139,12 +139,12 @@ pub fn about(lines: &[String], bdf: &str) -> Vec<String> {
     list
 }
 
-/// Whether a line of the driver's names a GPU: it writes 0000:01:00.0, and 0000:01:00 in Xid lines.
+/// Returns whether a line of the driver names a GPU: as 0000:01:00.0, or 0000:01:00 in Xid lines.
 pub fn names(line: &str, bdf: &str) -> bool {
     line.contains(bdf.rsplit_once('.').map_or(bdf, |(short, _)| short))
 }
 
-/// Whether a line contains a PCI address.
+/// Returns whether a line contains a PCI address.
 fn names_a_gpu(line: &str) -> bool {
     line.split(|c: char| !c.is_ascii_hexdigit() && c != ':').any(|word| {
         let parts: Vec<_> = word.trim_matches(':').split(':').collect();

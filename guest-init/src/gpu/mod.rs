@@ -21,10 +21,10 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-/// What a boot knows of its GPUs when the driver is up.
+/// What a boot knows about its GPUs after the driver was loaded.
 #[derive(Debug, Default)]
 pub struct GpuFacts {
-    /// The GPUs that the driver took: address, minor and, of those that came up, UUID.
+    /// The GPUs bound to the driver: address, minor and, if initialised, UUID.
     pub gpus: Vec<Gpu>,
     /// The driver's device nodes.
     pub nodes: Vec<Node>,
@@ -32,7 +32,7 @@ pub struct GpuFacts {
     pub usable: bool,
 }
 
-/// Puts the GPUs of the bus on the board; nothing is loaded yet.
+/// Adds the GPUs on the bus to the status board, before modules are loaded.
 pub fn announce(expected: &ExpectedGpus, found: &[PciGpu], board: &Board) {
     let gpu =
         |gpu: &PciGpu| Gpu { bdf: gpu.bdf.clone(), vendor: gpu.vendor, device: gpu.device, ..Gpu::default() };
@@ -42,10 +42,10 @@ pub fn announce(expected: &ExpectedGpus, found: &[PciGpu], board: &Board) {
     });
 }
 
-/// Loads the driver, makes the nodes, opens every GPU.
+/// Loads the driver, creates the nodes and opens every GPU.
 ///
 /// # Errors
-/// The finding that made it stop before there was a driver; later failures are on the board.
+/// The finding for a failure before the driver was usable; later failures are on the board.
 pub fn bring_up(
     manifest: &Manifest,
     config: &Config,
@@ -58,7 +58,7 @@ pub fn bring_up(
     let lines = log.lines();
     let proc = Proc::default();
     let mut good = match loaded {
-        // With devices on the bus it means that the driver took none of them.
+        // There are devices on the bus, so the driver bound none of them.
         Err(LoadError::NoDevice { .. }) => {
             note_bound(&proc, found, &lines, board);
             return Ok(GpuFacts::default());
@@ -89,7 +89,7 @@ pub fn bring_up(
     }
     good &= make_nodes(&proc, &minors, board).1;
     let (opened, came_up) = adapter::open_all(&bound, config.gpu_timeout, board);
-    // MIG and other capabilities appear when an adapter is up.
+    // MIG and other capabilities appear when an adapter is initialised.
     let (nodes, made) = make_nodes(&proc, &minors, board);
     let gpu = |(bdf, minor): (String, u32)| {
         let uuid = opened.get(&bdf).and_then(|information| information.uuid.clone());
@@ -99,7 +99,7 @@ pub fn bring_up(
     Ok(GpuFacts { gpus: bound.into_iter().map(gpu).collect(), nodes, usable })
 }
 
-/// CUDA does nothing without nvidia-uvm, whatever else there is.
+/// Returns a finding if nvidia-uvm, which CUDA requires, is missing.
 fn uvm_missing(manifest: &Manifest, proc: &Proc) -> Option<Finding> {
     let is_needed = manifest.capabilities.iter().any(|name| name == "compute");
     if !is_needed || !matches!(proc.major("nvidia-uvm"), Ok(None)) {
@@ -110,11 +110,11 @@ fn uvm_missing(manifest: &Manifest, proc: &Proc) -> Option<Finding> {
     Some(status::error(Code::UvmMissing, message, hint))
 }
 
-/// NVSwitches need a fabric manager, and an initrd carries none.
+/// Returns a finding if there are NVSwitches, which require a fabric manager; an initrd contains none.
 fn fabric_not_ready(config: &Config, switches: io::Result<Vec<PciGpu>>) -> Option<Finding> {
     let switches = switches.ok().filter(|switches| !switches.is_empty())?;
     let mut parameters = config.module_parameters.get("nvidia").into_iter().flatten();
-    // Each GPU by itself needs no fabric.
+    // Without NVLink, GPUs need no fabric.
     if parameters.any(|setting| setting == "NVreg_NvLinkDisable=1") {
         return None;
     }
@@ -128,7 +128,7 @@ fn fabric_not_ready(config: &Config, switches: io::Result<Vec<PciGpu>>) -> Optio
     Some(with_evidence(status::warning(Code::FabricNotReady, message, hint), list.collect()))
 }
 
-/// Which GPUs the driver took, by address and minor; why not the others, in its own words.
+/// Returns the bound GPUs, by address and minor, and reports for the others why the driver did not bind them.
 ///
 /// Each GPU's minor is read here, once: while an adapter initialises, the driver blocks every reader of these files.
 fn note_bound(proc: &Proc, found: &[PciGpu], log: &[String], board: &Board) -> Vec<(String, u32)> {
@@ -176,7 +176,7 @@ fn check_version(manifest: &Manifest, board: &Board) -> Result<(), Finding> {
     ))
 }
 
-/// Makes the driver's nodes: those that are there now, and whether all could be made.
+/// Creates the driver's nodes. Returns the existing nodes, and whether all could be created.
 fn make_nodes(proc: &Proc, minors: &[u32], board: &Board) -> (Vec<Node>, bool) {
     let failed = |message: String| {
         let hint = "check the path: another file may be in its place, or /dev may be full or read-only";

@@ -1,4 +1,4 @@
-//! Device nodes: which there must be, from what the driver says, and making them so, whatever was there before.
+//! Determines the device nodes from the driver's /proc files, and creates or corrects them.
 
 use super::procfs::Proc;
 use image::status::Node;
@@ -12,13 +12,13 @@ use std::path::Path;
 /// Fixed minors of the driver's major (nvidia-modprobe-utils.h in the driver's source).
 const MODESET_MINOR: u32 = 254;
 const CONTROL_MINOR: u32 = 255;
-/// nvidia-uvm takes no mode from the driver's parameters.
+/// nvidia-uvm ignores the mode in the driver's parameters.
 const UVM_MODE: u32 = 0o666;
 
-/// Every node the driver should have, by path, with GPUs of these minors.
+/// Returns every node that the driver needs, by path, for GPUs with these minors.
 ///
 /// # Errors
-/// When /proc/devices cannot be read.
+/// If /proc/devices cannot be read.
 pub fn wanted(proc: &Proc, minors: &[u32], modeset: bool) -> io::Result<Vec<Node>> {
     let params = proc.params();
     let mut nodes = Vec::new();
@@ -64,11 +64,11 @@ pub fn wanted(proc: &Proc, minors: &[u32], modeset: bool) -> io::Result<Vec<Node
     Ok(nodes)
 }
 
-/// Makes one node below `root` (`/` in a guest). A node of other numbers is replaced; mode and owner are set in any
-/// case, since `mknod` obeys the umask. Returns what was there instead, if something else was.
+/// Creates one node below `root` (`/` in a guest). A node with other numbers is replaced; mode and owner are always set,
+/// since `mknod` applies the umask. Returns a description of another file that was there, if any.
 ///
 /// # Errors
-/// With the path and what failed.
+/// The failed operation and the path.
 pub fn make(root: &Path, node: &Node) -> io::Result<Option<String>> {
     let path = root.join(node.path.trim_start_matches('/'));
     let failed =
@@ -111,8 +111,8 @@ fn describe(metadata: &fs::Metadata) -> String {
     }
 }
 
-/// `/dev/char/MAJOR:MINOR`, as udev makes it. nvidia-modprobe, and the driver's libraries with it, fail where the
-/// directory is missing.
+/// Creates `/dev/char/MAJOR:MINOR`, as udev does. Without the directory, nvidia-modprobe fails, and the driver's libraries
+/// with it.
 fn link_by_number(root: &Path, node: &Node) -> io::Result<()> {
     let directory = root.join("dev/char");
     fs::create_dir_all(&directory)?;

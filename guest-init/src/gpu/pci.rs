@@ -1,4 +1,4 @@
-//! NVIDIA GPUs on the PCI bus, from sysfs, before there is any driver.
+//! Finds NVIDIA GPUs on the PCI bus with sysfs, before a driver is loaded.
 
 use image::pci::{self, DEVICES};
 use std::fs;
@@ -16,10 +16,10 @@ pub struct PciGpu {
     pub device: u16,
 }
 
-/// Every NVIDIA GPU, by address.
+/// Returns every NVIDIA GPU, by address.
 ///
 /// # Errors
-/// When sysfs cannot be read: unreadable is not absent.
+/// If sysfs cannot be read, which does not mean that there are no GPUs.
 pub fn scan() -> io::Result<Vec<PciGpu>> {
     scan_from(Path::new(DEVICES))
 }
@@ -29,10 +29,10 @@ pub fn scan_from(devices: &Path) -> io::Result<Vec<PciGpu>> {
     of_kind(devices, pci::is_gpu)
 }
 
-/// Every NVSwitch, by address.
+/// Returns every NVSwitch, by address.
 ///
 /// # Errors
-/// When sysfs cannot be read.
+/// If sysfs cannot be read.
 pub fn switches() -> io::Result<Vec<PciGpu>> {
     switches_from(Path::new(DEVICES))
 }
@@ -42,17 +42,17 @@ pub fn switches_from(devices: &Path) -> io::Result<Vec<PciGpu>> {
     of_kind(devices, pci::is_switch)
 }
 
-/// Where sysfs has a device.
+/// Returns the sysfs path of a device.
 pub fn path(bdf: &str) -> PathBuf {
     Path::new(DEVICES).join(bdf)
 }
 
-/// Whether a device is on the bus.
+/// Returns whether a device is on the bus.
 pub fn is_there(bdf: &str) -> bool {
     path(bdf).exists()
 }
 
-/// Whether a device answers on the bus: what is off it reads as all ones.
+/// Returns whether a device responds on the bus: a device off the bus reads as all ones.
 pub fn answers(bdf: &str) -> bool {
     answers_in(Path::new(DEVICES), bdf)
 }

@@ -1,11 +1,11 @@
-//! What the loaded driver says of itself under /proc.
+//! Reads the /proc files of the loaded driver.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The driver's view of one GPU.
+/// The driver's information about one GPU.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Information {
     /// `NVIDIA H100 80GB HBM3`.
@@ -18,18 +18,18 @@ pub struct Information {
     pub firmware: Option<String>,
 }
 
-/// A node that the driver asks for below /dev/nvidia-caps.
+/// A node that the driver requests below /dev/nvidia-caps.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Capability {
     /// Its minor number.
     pub minor: u32,
     /// Its permission bits.
     pub mode: u32,
-    /// Whether it may be made at all.
+    /// Whether it may be created.
     pub modify: bool,
 }
 
-/// Mode and owner that the driver wants its nodes to have.
+/// Mode and owner of the driver's nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Params {
     /// Permission bits.
@@ -38,11 +38,11 @@ pub struct Params {
     pub uid: u32,
     /// Group.
     pub gid: u32,
-    /// Whether nodes may be made at all.
+    /// Whether nodes may be created.
     pub modify: bool,
 }
 
-/// `/proc`, or a directory that stands for it in a test.
+/// `/proc`, or a directory in its place in tests.
 #[derive(Debug, Clone)]
 pub struct Proc(PathBuf);
 
@@ -58,7 +58,7 @@ impl Proc {
         Self(path.to_owned())
     }
 
-    /// Addresses of the GPUs the driver is bound to.
+    /// Returns the addresses of the GPUs bound to the driver.
     pub fn bound(&self) -> Vec<String> {
         let entries = fs::read_dir(self.0.join("driver/nvidia/gpus")).into_iter().flatten();
         let mut list: Vec<_> = entries
@@ -68,10 +68,10 @@ impl Proc {
         list
     }
 
-    /// What the driver says of one GPU.
+    /// Reads the driver's information about one GPU.
     pub fn information(&self, bdf: &str) -> io::Result<Information> {
         let fields = self.fields(&self.0.join("driver/nvidia/gpus").join(bdf).join("information"))?;
-        // Unknown yet is written as question marks or N/A.
+        // Unknown values are written as question marks or N/A.
         let known =
             |key: &str| fields.get(key).filter(|v| !v.contains('?') && *v != "N/A" && !v.is_empty()).cloned();
         Ok(Information {
@@ -82,7 +82,7 @@ impl Proc {
         })
     }
 
-    /// Mode and owner of nodes. Without the file, the driver's own defaults.
+    /// Reads mode and owner of nodes. Without the file, returns the driver's defaults.
     pub fn params(&self) -> Params {
         let fields = self.fields(&self.0.join("driver/nvidia/params")).unwrap_or_default();
         let number =
@@ -95,7 +95,7 @@ impl Proc {
         }
     }
 
-    /// Major number of a character driver, by its exact name in /proc/devices.
+    /// Returns the major number of a character device driver, by its exact name in /proc/devices.
     pub fn major(&self, name: &str) -> io::Result<Option<u32>> {
         let text = fs::read_to_string(self.0.join("devices"))?;
         let character = text.split("Block devices:").next().unwrap_or_default();
@@ -105,7 +105,7 @@ impl Proc {
         }))
     }
 
-    /// Every capability file, by minor.
+    /// Reads every capability file, by minor.
     pub fn capabilities(&self) -> Vec<Capability> {
         let mut files = Vec::new();
         collect(&self.0.join("driver/nvidia/capabilities"), 6, &mut files);

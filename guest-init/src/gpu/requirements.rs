@@ -1,4 +1,4 @@
-//! What the image requires of the driver, before anything is started.
+//! Checks what the image requires of the driver, before anything is started.
 
 use crate::status;
 use crate::status::with_evidence;
@@ -7,7 +7,7 @@ use image::manifest::Driver;
 use image::requirement::{self, Facts, Verdict};
 use image::status::{Code, Finding};
 
-/// The requirements of the container's environment that `driver` does not meet, as findings.
+/// Returns findings for the requirements in the container's environment that `driver` does not meet.
 pub fn unmet(config: &Config, driver: &Driver) -> Vec<Finding> {
     let facts = Facts::of_driver(&driver.version, driver.cuda.as_deref());
     let list = requirement::requirements(&config.env);
