@@ -1,4 +1,4 @@
-//! Which process this is: PID 1, the container's first process, the status keeper, or a command line.
+//! Entry point: runs PID 1, the container's first process, the status keeper, or the command line.
 
 use guest_init::boot::{self, handover};
 use guest_init::lifecycle::reap;

@@ -1,4 +1,4 @@
-//! The loopback interface, which programs take for granted. Other networking is the image's business.
+//! Brings up the loopback interface, which programs expect. The image configures other interfaces.
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use std::os::fd::AsRawFd;

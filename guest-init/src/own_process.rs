@@ -1,9 +1,9 @@
-//! Runs tests that change the state of a whole process, such as its mounts or its umask: each in a process of its own, so that no other test
-//! sees the change, as root of a user namespace, so that an ordinary user can run it.
+//! Runs tests that change the state of a whole process, such as mounts or umask. Each runs in a separate process, so that other tests
+//! do not see the change, and as root of a user namespace, so that an unprivileged user can run it.
 
 use std::process::Command;
 
-/// Set in the process of its own, to the name of the test.
+/// Set in the separate process, to the name of the test.
 const INSIDE: &str = "GPU_INITRD_TEST_INSIDE";
 
 /// Runs `body` as root of a user and a mount namespace, in a process that runs nothing but this test. `module` is its `module_path!()`.

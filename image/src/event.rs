@@ -1,5 +1,5 @@
-//! What a guest tells one after the other: events and lines of its logs. Each has a number, so that whoever asks again goes on
-//! where the last answer ended, and learns what it has missed.
+//! Events and log lines of a guest. Each has a number, so that a client can continue where the last answer ended, and learns what
+//! it has missed.
 
 use crate::status::{Code, Exit, GpuState, Outcome, Phase, PhaseOutcome, Severity};
 use serde::{Deserialize, Serialize};
@@ -10,102 +10,102 @@ use serde::{Deserialize, Serialize};
 pub struct Event {
     /// Its number; the first is 1.
     pub sequence: u64,
-    /// When, milliseconds since the kernel started.
+    /// Time in milliseconds since the kernel started.
     pub at_ms: u64,
-    /// What.
+    /// The subject of the event.
     pub what: Happening,
 }
 
-/// What an [`Event`] is about.
+/// The subject of an [`Event`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Happening {
-    /// A phase has begun, or is over.
+    /// A phase has begun or ended.
     Phase {
-        /// Which.
+        /// The phase.
         phase: Phase,
-        /// How it goes.
+        /// Its outcome.
         outcome: PhaseOutcome,
     },
-    /// A GPU has another state.
+    /// The state of a GPU has changed.
     Gpu {
         /// Its PCI address.
         bdf: String,
-        /// Its state now.
+        /// Its new state.
         state: GpuState,
     },
-    /// The driver has reported an error of a GPU.
+    /// The driver has reported a GPU error.
     Xid {
         /// The GPU's PCI address, as the driver wrote it.
         bdf: String,
-        /// NVIDIA's number of the error.
+        /// NVIDIA's number for the error.
         code: u32,
-        /// The driver's line.
+        /// The driver's log line.
         line: String,
     },
-    /// Something is wrong.
+    /// A finding was added.
     Finding {
-        /// Its name.
+        /// Its code.
         code: Code,
-        /// How bad it is.
+        /// Its severity.
         severity: Severity,
-        /// What was expected and what was found.
+        /// What failed, what was found and what was expected.
         message: String,
     },
     /// The container's program was started.
     Started {
         /// Its process id.
         pid: u32,
-        /// How often it had been started before.
+        /// Number of restarts so far.
         restarts: u32,
     },
     /// The container's program has ended.
     Exited(Exit),
-    /// The boot has an outcome.
+    /// The outcome of the boot has changed.
     Outcome(Outcome),
 }
 
 /// A part of the events.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Events {
-    /// In their order.
+    /// The events, in order.
     pub events: Vec<Event>,
-    /// The number to ask from the next time.
+    /// The number to continue from.
     pub next: u64,
-    /// How many came before these and are kept no more.
+    /// Number of earlier items that are no longer kept.
     pub lost: u64,
 }
 
-/// Whose lines are asked for.
+/// Source of the requested lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LogSource {
-    /// The kernel's log, with guest-init's own lines in it.
+    /// The kernel log, which includes guest-init's lines.
     Kernel,
-    /// What the container's program wrote.
+    /// The output of the container's program.
     Container,
 }
 
 /// A line of a log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogLine {
-    /// Its number. The kernel's may skip some.
+    /// Its number. Numbers in the kernel log may have gaps.
     pub sequence: u64,
-    /// When, milliseconds since the kernel started.
+    /// Time in milliseconds since the kernel started.
     pub at_ms: u64,
-    /// Severity as in syslog, 0 (emergency) to 7 (debug), where the log has one.
+    /// Severity as in syslog, 0 (emergency) to 7 (debug), if the log has one.
     pub level: Option<u8>,
-    /// The line, without its end.
+    /// The line, without the newline.
     pub text: String,
 }
 
 /// A part of a log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Logs {
-    /// In their order.
+    /// The lines, in order.
     pub lines: Vec<LogLine>,
-    /// The number to ask from the next time.
+    /// The number to continue from.
     pub next: u64,
-    /// How many lines came before these and are kept no more.
+    /// Number of earlier lines that are no longer kept.
     pub lost: u64,
 }

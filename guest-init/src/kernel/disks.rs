@@ -1,4 +1,4 @@
-//! Finds disks by name or serial number and file systems by their superblock, each wait with a deadline.
+//! Finds disks by name or serial number, and file systems by their superblock. Every wait has a deadline.
 
 use image::config::Source;
 use nix::errno::Errno;
@@ -12,24 +12,24 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Where the superblock of an EROFS is, and how it begins.
+/// Offset of the superblock of an EROFS, and its magic.
 const EROFS_AT: u64 = 1024;
 const EROFS_MAGIC: [u8; 4] = 0xe0f5_e1e2_u32.to_le_bytes();
 
-/// A disk that was named did not appear, or cannot be used.
+/// A configured disk did not appear, or cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DiskError {
     /// It did not appear in time.
     #[error("disk {wanted} did not appear within {waited} s; the guest has {present}")]
     Absent {
-        /// What was waited for.
+        /// The configured disk.
         wanted: String,
         /// Seconds.
         waited: u64,
-        /// What there is instead.
+        /// The disks in the guest.
         present: String,
     },
-    /// It holds no file system we know.
+    /// It has no supported file system.
     #[error("no supported file system on {device}: expected ext4, erofs or squashfs")]
     NoFileSystem {
         /// Which device.
@@ -38,15 +38,15 @@ pub enum DiskError {
     /// The kernel refused.
     #[error("{what}")]
     Refused {
-        /// What was being done.
+        /// The operation that failed.
         what: String,
-        /// What it said.
+        /// The kernel's error.
         #[source]
         source: io::Error,
     },
 }
 
-/// The device node of a disk, once it is there.
+/// Waits for a disk, and returns its device node.
 ///
 /// # Errors
 /// [`DiskError::Absent`] after `timeout`.
@@ -66,8 +66,8 @@ pub fn find(source: &Source, timeout: Duration) -> Result<PathBuf, DiskError> {
     )
 }
 
-/// The disks, but for these, whose EROFS has this UUID (lower-case, with hyphens), once there is one. Whoever made a disk can
-/// have given it any UUID: what it holds is to be checked.
+/// Waits for disks, except these, with an EROFS of this UUID (lower-case, with hyphens). A disk can have any UUID: the caller
+/// must check its content.
 ///
 /// # Errors
 /// [`DiskError::Absent`] after `timeout`.
@@ -96,7 +96,7 @@ pub fn find_erofs(uuid: &str, but: &[PathBuf], timeout: Duration) -> Result<Vec<
     )
 }
 
-/// The UUID in the EROFS superblock of a device, if it has one.
+/// Reads the UUID in the EROFS superblock of a device, if it has one.
 ///
 /// Source: `struct erofs_super_block` in the kernel's fs/erofs/erofs_fs.h.
 fn erofs_uuid(device: &Path) -> Option<String> {
@@ -113,7 +113,7 @@ fn erofs_uuid(device: &Path) -> Option<String> {
     Some(text)
 }
 
-/// Looks again and again until the deadline.
+/// Polls until the deadline.
 fn wait_for<T>(
     timeout: Duration,
     look: impl Fn() -> Option<T>,
@@ -136,7 +136,7 @@ fn listed(disks: impl Iterator<Item = String>) -> String {
     if text.is_empty() { "no disk".into() } else { text }
 }
 
-/// The device node of a disk, when it is there now.
+/// Returns the device node of a disk if it is present now.
 pub fn look(source: &Source) -> Option<PathBuf> {
     match source {
         Source::Device(path) => Path::new(path).exists().then(|| PathBuf::from(path)),
@@ -148,7 +148,7 @@ pub fn look(source: &Source) -> Option<PathBuf> {
     }
 }
 
-/// Whether all of these device nodes are there, and none of their disks has a serial number.
+/// Returns whether all of these device nodes exist and none of their disks has a serial number.
 pub fn are_without_serials(devices: [&str; 3]) -> bool {
     let disks = list();
     devices.iter().all(|device| {
@@ -157,13 +157,13 @@ pub fn are_without_serials(devices: [&str; 3]) -> bool {
     })
 }
 
-/// Whether a disk can be written to.
+/// Returns whether a disk is writable.
 pub fn is_writable(device: &Path) -> bool {
     let name = device.file_name().unwrap_or_default();
     fs::read_to_string(Path::new("/sys/block").join(name).join("ro")).is_ok_and(|text| text.trim() == "0")
 }
 
-/// Names and serial numbers of all disks.
+/// Returns the names and serial numbers of all disks.
 fn list() -> Vec<(String, Option<String>)> {
     list_from(Path::new("/sys/block"))
 }
@@ -182,10 +182,10 @@ fn list_from(block: &Path) -> Vec<(String, Option<String>)> {
     disks
 }
 
-/// The file system of a device, by its superblock.
+/// Detects the file system of a device from its superblock.
 ///
 /// # Errors
-/// When it cannot be read, or is none we know.
+/// If the device cannot be read or has no supported file system.
 pub fn file_system(device: &Path) -> Result<&'static str, DiskError> {
     let refused = |source| DiskError::Refused { what: format!("reading {}", device.display()), source };
     let file = File::open(device).map_err(refused)?;
@@ -204,10 +204,10 @@ pub fn file_system(device: &Path) -> Result<&'static str, DiskError> {
     Err(DiskError::NoFileSystem { device: device.display().to_string() })
 }
 
-/// Mounts a disk. Whatever it holds, its device nodes are not ours.
+/// Mounts a disk. Device nodes on it have no effect.
 ///
 /// # Errors
-/// When it holds no file system we know, or the kernel refuses it.
+/// If it has no supported file system, or the kernel refuses it.
 pub fn mount_disk(device: &Path, target: &Path, read_only: bool) -> Result<(), DiskError> {
     let kind = file_system(device)?;
     if let Err(error) = set_read_only(device, read_only) {
@@ -222,10 +222,10 @@ pub fn mount_disk(device: &Path, target: &Path, read_only: bool) -> Result<(), D
 
 /// `_IO(0x12, 93)` of linux/fs.h.
 const BLKROSET: libc::c_int = 0x125d;
-/// Takes a disk's file system away again, and lets others write to it as before.
+/// Unmounts a disk, and clears the read-only flag.
 pub fn unmount_disk(device: &Path, target: &Path) -> nix::Result<()> {
     let done = nix::mount::umount(target);
-    // One that its host has made read-only stays so.
+    // A disk that the host attached read-only stays read-only.
     let _ = set_read_only(device, false);
     done
 }
@@ -237,7 +237,7 @@ nix::ioctl_write_ptr_bad!(
     libc::c_int
 );
 
-/// Whether file systems may write to a disk. One that is mounted to be read writes down the errors that it meets, too.
+/// Sets or clears the read-only flag of a disk. Without it, even a read-only mount writes errors to the disk.
 fn set_read_only(device: &Path, read_only: bool) -> io::Result<()> {
     let disk = File::open(device)?;
     // SAFETY: the descriptor is open, and the argument is an integer of ours that lives during the call.
@@ -245,8 +245,8 @@ fn set_read_only(device: &Path, read_only: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// A file system may ask for a panic of the kernel when it is damaged, and says itself whether it is. What is mounted to be
-/// read is not written to, not even by replaying its journal.
+/// Returns mount options. A damaged file system must not make the kernel panic, although its superblock can request that. A
+/// read-only mount must not write, not even to replay the journal.
 fn options(kind: &str, read_only: bool) -> Option<&'static str> {
     match (kind, read_only) {
         ("ext4", true) => Some("errors=remount-ro,noload"),
@@ -255,18 +255,18 @@ fn options(kind: &str, read_only: bool) -> Option<&'static str> {
     }
 }
 
-/// The two directories on a disk, or in memory, that take an overlay's writes.
+/// The two directories for an overlay's writes, on a disk or in memory.
 pub struct Scratch {
     upper: OwnedFd,
     work: OwnedFd,
 }
 
 impl Scratch {
-    /// Opens them in the file system that is mounted on `place`, and makes them where they are not there. What the disk holds may be
-    /// another guest's work: a link is not followed.
+    /// Opens the directories in the file system mounted on `place`, and creates missing ones. Another guest may have written the
+    /// disk, so links are not followed.
     ///
     /// # Errors
-    /// When one is no directory.
+    /// If one is not a directory.
     pub fn of(place: &Path) -> io::Result<Self> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let top = open(place, flags, Mode::empty())?;
@@ -285,14 +285,14 @@ impl Scratch {
         Ok(Self { upper: directory("upper")?, work: directory("work")? })
     }
 
-    /// Options of an overlay over these layers that writes here. Whoever mounts it holds this until it is mounted.
+    /// Returns the options of an overlay over these layers that writes here. The caller keeps `self` until it is mounted.
     pub fn overlay(&self, lower: &str) -> String {
         let place = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
         format!("lowerdir={lower},upperdir={},workdir={}", place(&self.upper), place(&self.work))
     }
 }
 
-/// A device node by its number, as devtmpfs names it.
+/// Returns the path of a numbered device node, as in devtmpfs.
 pub(super) fn node(prefix: &str, number: u32) -> PathBuf {
     PathBuf::from(format!("/dev/{prefix}{number}"))
 }

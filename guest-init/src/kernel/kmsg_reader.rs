@@ -1,4 +1,4 @@
-//! Reading the kernel's log: lines as evidence, records for the host, all that is new for whoever watches.
+//! Reads the kernel log: lines as evidence, records for the host, new lines for the kernel log monitor.
 
 use super::kmsg_writer::DEVICE;
 use image::event::{LogLine, Logs};
@@ -9,33 +9,33 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::time::Instant;
 
-/// The kernel refuses reads into less than one record.
+/// Buffer size in bytes. The kernel refuses reads shorter than a record.
 const RECORD: usize = 8192;
-/// Lines that one reading returns at most.
+/// Maximum number of lines per read.
 const MAX_LINES: usize = 400;
 
 /// Facility of the kernel's own records. Programs cannot write into the log under it (devkmsg_write in kernel/printk/printk.c).
 const KERNEL: u64 = 0;
 
-/// A line of the kernel.
+/// A line of the kernel log.
 #[derive(Debug)]
 pub struct Line {
-    /// Whether its record begins with it. The kernel prints names that programs choose, and one with a newline in it begins another line.
+    /// Whether it is the first line of its record. The kernel prints names that programs choose, which may contain newlines.
     pub first: bool,
     /// Its text.
     pub text: String,
 }
 
-/// A position in the kernel log: gives the lines that came after it.
+/// A position in the kernel log, which returns the lines after it.
 pub struct KernelLog(Option<File>);
 
 impl KernelLog {
-    /// From now on.
+    /// Begins at the end of the log.
     pub fn here() -> Self {
         Self(open().and_then(|mut file| file.seek(SeekFrom::End(0)).map(|_| file)).ok())
     }
 
-    /// Waits until there are lines, at most until `deadline`.
+    /// Waits for lines, at most until `deadline`.
     pub fn wait(&self, deadline: Instant) {
         match &self.0 {
             Some(file) => drop(wait(file, deadline)),
@@ -43,7 +43,7 @@ impl KernelLog {
         }
     }
 
-    /// The first lines of the whole log that contain `text`.
+    /// Returns the first lines of the whole log that contain `text`.
     pub fn all_with(text: &str) -> Vec<String> {
         let mut log = Self(open().ok());
         let mut found = Vec::new();
@@ -57,12 +57,12 @@ impl KernelLog {
         }
     }
 
-    /// Lines of the kernel that are new since the last call; text only.
+    /// Returns the text of kernel lines since the last call.
     pub fn lines(&mut self) -> Vec<String> {
         self.new_lines().into_iter().map(|line| line.text).collect()
     }
 
-    /// Lines of the kernel that are new since the last call. What programs write into the log is no line of the kernel.
+    /// Returns the kernel's lines since the last call, without lines that programs wrote to the log.
     pub fn new_lines(&mut self) -> Vec<Line> {
         let mut lines = Vec::new();
         let Some(file) = &mut self.0 else { return lines };
@@ -77,7 +77,7 @@ impl KernelLog {
     }
 }
 
-/// The kernel log from a record on, for the host. The kernel's own bounded buffer is what is kept.
+/// The kernel log from a record on, for the host. Only the kernel's bounded buffer stores it.
 pub struct Records {
     file: Option<File>,
     next: u64,
@@ -86,12 +86,12 @@ pub struct Records {
 }
 
 impl Records {
-    /// From this number on.
+    /// Begins at the record with this number.
     pub fn from(number: u64) -> Self {
         Self { file: open().ok(), next: number, lost: 0, begun: false }
     }
 
-    /// What is new; waits for it until `deadline`.
+    /// Returns new records; waits for them until `deadline`.
     pub fn read(&mut self, deadline: Instant) -> Logs {
         let mut lines = Vec::new();
         loop {
@@ -116,7 +116,7 @@ impl Records {
     }
 }
 
-/// Waits until there is something to read.
+/// Waits until the file is readable.
 fn wait(file: &File, deadline: Instant) -> bool {
     let left = deadline.saturating_duration_since(Instant::now());
     let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
@@ -127,14 +127,14 @@ fn open() -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(DEVICE)
 }
 
-/// The next record, if there is one.
+/// Reads the next record, if there is one.
 fn next(file: &mut File) -> Option<Record> {
     let mut buffer = vec![0; RECORD];
     loop {
         match file.read(&mut buffer) {
             Ok(0) => return None,
             Ok(length) => return Some(Record::parse(&buffer[..length])),
-            // EPIPE: older records were overwritten; the next read goes on behind them.
+            // EPIPE: older records were overwritten; the next read continues after them.
             Err(error) if error.raw_os_error() == Some(libc::EPIPE) => {}
             Err(_) => return None,
         }
@@ -162,8 +162,7 @@ impl Record {
         Self { level: (priority & 7) as u8, facility: priority >> 3, sequence, at_ms: at_us / 1000, text }
     }
 
-    /// A record may hold several lines: the kernel writes the ends between them as `\x0a`, as it does with every other byte
-    /// that is no text.
+    /// Returns the lines of the record. The kernel escapes newlines as `\x0a`, like every other non-printable byte.
     fn lines(&self) -> impl Iterator<Item = String> {
         let lines = self.text.split("\\x0a").map(|line| line.replace("\\x5c", "\\"));
         lines.filter(|line| !line.is_empty())

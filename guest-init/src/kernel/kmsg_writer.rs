@@ -1,4 +1,4 @@
-//! The kernel's log: ours goes into it, and the driver's lines in it are the evidence of most failures.
+//! Writes guest-init's log to the kernel log. The driver's lines there are the evidence for most failures.
 
 pub use super::kmsg_reader::{KernelLog, Line, Records};
 
@@ -7,15 +7,15 @@ use std::fs::OpenOptions;
 use std::io::{self, LineWriter, Write};
 
 pub(super) const DEVICE: &str = "/dev/kmsg";
-/// What our own lines begin with.
+/// Prefix of guest-init's lines.
 const NAME: &str = "gpu-initrd";
-/// Lines of lower priority than this number do not reach the console, and of debug lines the kernel shows none by default.
+/// Console log level of the kernel, which hides debug lines by default.
 const CONSOLE_LEVEL: &str = "/proc/sys/kernel/printk";
-/// A record with its priority, name and newline is not longer, bytes; the kernel's own bound is about 1 KB.
+/// Maximum length of a record in bytes, with priority, name and newline; the kernel's limit is about 1 KB.
 const MAX_RECORD: usize = 899;
-/// A message is written in parts, and only one that is longer than this reaches us in parts, too, bytes.
+/// Maximum length of a message in bytes that arrives as a whole; the logger writes longer ones in parts.
 const MAX_LINE: usize = 64 << 10;
-/// Where a line was cut.
+/// Marks a truncated line.
 const CUT: &str = "…";
 
 /// Sends the `log` crate's messages to the kernel log, and so to the console.
@@ -27,7 +27,7 @@ pub fn start_logging(level: &str) {
         .set_target_level(LevelFilter::Off)
         .set_location_level(LevelFilter::Off)
         .build();
-    // A second call fails and changes nothing but the level.
+    // A second call fails and changes only the level.
     let _ = WriteLogger::init(LevelFilter::Trace, config, LineWriter::with_capacity(MAX_LINE, Kmsg));
     log::set_max_level(level);
     if level >= LevelFilter::Debug
@@ -37,13 +37,13 @@ pub fn start_logging(level: &str) {
     }
 }
 
-/// One line to the kernel log, past the `log` crate: for a panic, which may happen inside it.
+/// Writes one line to the kernel log without the `log` crate, for a panic, which may have happened inside it.
 pub fn emergency(text: &str) {
     write(&record(&format!("[ERROR] {text}")));
 }
 
-/// One write is one record. A full log is no reason to stop. The device is opened for each: the kernel drops what comes faster
-/// than ten lines in five seconds through one opening, and lifting that for us would lift it for the container, too.
+/// Writes one record; errors are ignored. The device is opened for each record: the kernel limits each open file to ten lines
+/// in five seconds, and disabling that limit would disable it for the container too.
 fn write(record: &str) {
     if let Ok(mut device) = OpenOptions::new().write(true).open(DEVICE) {
         let _ = device.write_all(record.as_bytes());
@@ -65,7 +65,7 @@ impl Write for Kmsg {
     }
 }
 
-/// `<priority>gpu-initrd: text`, from simplelog's `[LEVEL] text`.
+/// Converts simplelog's `[LEVEL] text` to `<priority>gpu-initrd: text`.
 fn record(line: &str) -> String {
     let (level, text) =
         line.strip_prefix('[').and_then(|rest| rest.split_once("] ")).unwrap_or(("INFO", line));

@@ -1,4 +1,4 @@
-//! A loop device over a file, for kernels that cannot mount a file itself.
+//! Attaches a loop device to a file, for kernels that cannot mount a file directly.
 //!
 //! Source: include/uapi/linux/loop.h (`LOOP_CONFIGURE`, Linux 5.8).
 
@@ -16,7 +16,7 @@ const CONFIG_BYTES: usize = 304;
 const FLAGS_AT: usize = 60;
 const READ_ONLY: u32 = 1;
 
-/// The device of a free loop device that shows `file`, read-only.
+/// Attaches a free loop device to `file`, read-only, and returns its device node.
 pub(crate) fn attach(file: &Path) -> io::Result<PathBuf> {
     let named = |what: &str, error: io::Error| io::Error::new(error.kind(), format!("{what}: {error}"));
     let control = File::open(CONTROL).map_err(|error| named(CONTROL, error))?;

@@ -1,4 +1,4 @@
-//! What the kernel has: modules, its log, mounts, disks.
+//! Interfaces of the kernel: modules, log, mounts, disks.
 
 pub mod disks;
 pub(crate) mod kmsg_reader;

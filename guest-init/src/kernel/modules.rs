@@ -1,4 +1,4 @@
-//! Loads kernel modules in the order of the plan, and says what each refusal means.
+//! Loads kernel modules in the order of the manifest, and explains failures.
 
 use super::kmsg_writer::KernelLog;
 use image::manifest::{Manifest, Module, Purpose};
@@ -11,13 +11,13 @@ use std::io;
 
 /// `MODULE_INIT_COMPRESSED_FILE` of linux/module.h: the kernel unpacks the module itself.
 const COMPRESSED: u32 = 4;
-/// Writing 1 here forbids loading until the next boot.
+/// Writing 1 here disables module loading until the next boot.
 const LOCK: &str = "/proc/sys/kernel/modules_disabled";
 
-/// The module without which nothing of the driver works.
+/// The module that the rest of the driver requires.
 const DRIVER: &str = "nvidia";
 
-/// Why a module is not loaded. With the kernel's lines of the attempt, where there are any.
+/// Why a module was not loaded, with the kernel's log lines of the attempt.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// Its file cannot be read.
@@ -27,10 +27,10 @@ pub enum LoadError {
         module: String,
         /// Its file.
         path: String,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
-    /// A driver of GPUs found none that it drives.
+    /// A GPU driver found no device that it supports.
     #[error("module {module} found no device that it supports")]
     NoDevice {
         /// The module.
@@ -43,12 +43,12 @@ pub enum LoadError {
     Rejected {
         /// The module.
         module: String,
-        /// The kernel's answer.
+        /// The kernel's error.
         errno: Errno,
         /// Lines of the kernel's log.
         log: Vec<String>,
     },
-    /// The module, or the whole plan, is for another kernel.
+    /// The module, or every module of the manifest, is for a different kernel.
     #[error("{what}")]
     OtherKernel {
         /// Both kernels.
@@ -68,11 +68,11 @@ pub enum LoadError {
     },
 }
 
-/// Loads the driver's modules, and tells `progress` of the number of those that are done and of all. What comes after the driver itself may fail:
-/// the errors are returned.
+/// Loads the driver's modules. `progress` receives the number of loaded modules and of all modules. Modules after the driver
+/// itself may fail; their errors are returned.
 ///
 /// # Errors
-/// Why there is no driver.
+/// Why the driver itself was not loaded.
 pub fn load_driver(
     manifest: &Manifest,
     parameters: &BTreeMap<String, Vec<String>>,
@@ -91,10 +91,10 @@ pub fn load_driver(
     Ok(failed)
 }
 
-/// Whether the modules of the plan are for the kernel that runs: the first thing that is asked, since nothing else can go well then.
+/// Checks first of all whether the modules in the manifest are for the running kernel.
 ///
 /// # Errors
-/// [`LoadError::OtherKernel`] with both.
+/// [`LoadError::OtherKernel`] with both releases.
 pub fn fit(manifest: &Manifest, running: &str) -> Result<(), LoadError> {
     if manifest.modules.is_empty() || manifest.kernel_release == running {
         return Ok(());
@@ -104,7 +104,7 @@ pub fn fit(manifest: &Manifest, running: &str) -> Result<(), LoadError> {
     Err(LoadError::OtherKernel { what, log: Vec::new() })
 }
 
-/// Loads every module of one purpose, going on after failures, which are returned.
+/// Loads every module of one purpose. Continues after failures, which are returned.
 pub fn load_what_can(
     manifest: &Manifest,
     purpose: Purpose,
@@ -128,7 +128,7 @@ fn load(
     let c_parameters = CString::new(parameters.trim()).unwrap_or_default();
     let file = match File::open(path) {
         Ok(file) => file,
-        // It was loaded, and its file removed, before.
+        // It was loaded before, and its file was removed.
         Err(_) if is_loaded(&module.name) => return Ok(()),
         Err(source) => {
             return Err(LoadError::Missing { module: module.name.clone(), path: path.into(), source });
@@ -142,7 +142,7 @@ fn load(
     match finit_module(&file, &c_parameters, flags) {
         Ok(()) => {
             log::debug!("loaded {} {}", module.name, parameters.trim());
-            // The initramfs is memory, and what is loaded needs its file no more.
+            // The initramfs is memory, and a loaded module no longer needs its file.
             let _ = fs::remove_file(path);
             Ok(())
         }
@@ -151,7 +151,7 @@ fn load(
     }
 }
 
-/// What an errno of `finit_module` means (kernel/module/main.c).
+/// Explains an errno of `finit_module` (kernel/module/main.c).
 fn refusal(module: &Module, errno: Errno, log: Vec<String>, release: &str) -> LoadError {
     let name = module.name.clone();
     let running = running_release();
@@ -160,7 +160,7 @@ fn refusal(module: &Module, errno: Errno, log: Vec<String>, release: &str) -> Lo
         Errno::EKEYREJECTED | Errno::ENOKEY | Errno::EPERM => {
             LoadError::Rejected { module: name, errno, log }
         }
-        // A module that says ENOEXEC on the very kernel it was made for is damaged, not foreign.
+        // A module that fails with ENOEXEC on the kernel it was built for is damaged.
         Errno::ENOEXEC | Errno::EINVAL if module.vermagic.split(' ').next() == Some(&running) => {
             let what = format!("kernel {release} cannot load module {name}: {errno}");
             let remedy = "correct the module's parameters (MODULE.PARAMETER=VALUE on the kernel command line); read the kernel log lines in the evidence";
@@ -189,15 +189,15 @@ fn running_release() -> String {
     fs::read_to_string("/proc/sys/kernel/osrelease").map(|text| text.trim().to_owned()).unwrap_or_default()
 }
 
-/// Whether the kernel has a module.
+/// Returns whether a module is loaded.
 pub fn is_loaded(name: &str) -> bool {
     fs::exists(format!("/sys/module/{name}")).unwrap_or(false)
 }
 
-/// Forbids loading any further module, and reads back that it is so.
+/// Disables module loading, and reads the setting back.
 ///
 /// # Errors
-/// What the file says instead.
+/// Why module loading is still enabled.
 pub fn lock() -> Result<(), String> {
     fs::write(LOCK, "1").map_err(|error| format!("{LOCK}: {error}"))?;
     match fs::read_to_string(LOCK) {

@@ -6,13 +6,14 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-/// What a kernel may lack, and a container can do without: terminals of its own, a group of its own, message queues.
+/// File systems that a kernel may lack and that a container can run without.
 pub const OPTIONAL: [&str; 3] = ["devpts", "cgroup2", "mqueue"];
 
-/// Mounts /proc, /sys, /dev, /dev/pts, /run and cgroup2, and makes our directories. What is mounted already stays. Returns what this kernel lacks.
+/// Mounts /proc, /sys, /dev, /dev/pts, /run and cgroup2, and creates guest-init's directories. Existing mounts are kept. Returns
+/// the file systems that this kernel lacks.
 ///
 /// # Errors
-/// The first that fails, with its path.
+/// The first failure, with its path.
 pub fn early() -> io::Result<Vec<&'static str>> {
     let mut absent = Vec::new();
     let nothing = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
@@ -22,13 +23,13 @@ pub fn early() -> io::Result<Vec<&'static str>> {
         ("devtmpfs", "/dev", MsFlags::MS_NOSUID, "mode=0755"),
         ("devpts", "/dev/pts", MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC, "ptmxmode=0666,mode=0620,gid=5"),
         ("tmpfs", "/run", MsFlags::MS_NOSUID | MsFlags::MS_NODEV, "mode=0755"),
-        // A container's group has a limit that the container must not lift. The kernel takes the option only here, not in a
-        // namespace of the container.
+        // The container must not lift the limit of its group. The kernel accepts the option only here, not in the container's
+        // namespace.
         ("cgroup2", "/sys/fs/cgroup", nothing, "nsdelegate"),
     ] {
         match fs::create_dir_all(path) {
             Err(_) if Path::new(path).is_dir() => {}
-            // Without control groups there is no place for them either.
+            // Without control groups in the kernel the mount point does not exist either.
             Err(_) if OPTIONAL.contains(&kind) => {
                 absent.push(kind);
                 continue;

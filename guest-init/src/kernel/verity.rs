@@ -1,4 +1,4 @@
-//! dm-verity over the driver's disk: the kernel checks each block as it is read, against the root hash in the manifest.
+//! dm-verity for the driver's disk: the kernel checks each block when it is read, against the root hash in the manifest.
 //!
 //! Source: include/uapi/linux/dm-ioctl.h, Documentation/admin-guide/device-mapper/verity.rst.
 
@@ -9,7 +9,7 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 const CONTROL: &str = "/dev/mapper/control";
-/// Name of our device-mapper device.
+/// Name of the device-mapper device.
 const NAME: &[u8] = b"gpu-initrd-payload";
 /// `sizeof(struct dm_ioctl)` and the places of its fields.
 const HEADER: usize = 312;
@@ -36,10 +36,10 @@ enum Request {
     Status = 12,
 }
 
-/// A checked view of the first bytes of `disk`, read-only.
+/// Opens a verified, read-only view of the first bytes of `disk`.
 ///
 /// # Errors
-/// See [`is_absent`]; anything else is a disk or a tree that the kernel refuses.
+/// See [`is_absent`]; with any other error the kernel refuses the disk or the hash tree.
 pub(crate) fn open(disk: &Path, erofs: &Erofs, verity: &Verity) -> io::Result<PathBuf> {
     let control = OpenOptions::new().read(true).write(true).open(CONTROL)?;
     let created = call(&control, Request::Create, &[])?;
@@ -47,7 +47,7 @@ pub(crate) fn open(disk: &Path, erofs: &Erofs, verity: &Verity) -> io::Result<Pa
     let started = call(&control, Request::Load, &target(disk, erofs, verity))
         .and_then(|_| call(&control, Request::Suspend, &[]));
     if let Err(error) = started {
-        // Another attempt must find the name free.
+        // The next attempt needs the name.
         let _ = call(&control, Request::Remove, &[]);
         return Err(error);
     }
@@ -56,26 +56,25 @@ pub(crate) fn open(disk: &Path, erofs: &Erofs, verity: &Verity) -> io::Result<Pa
     Ok(super::disks::node("dm-", u32::try_from(minor).map_err(io::Error::other)?))
 }
 
-/// Takes the view away, if there is one: another disk may be tried.
+/// Removes the view, if there is one, so that another disk can be tried.
 pub(crate) fn close() {
     if let Ok(control) = OpenOptions::new().read(true).write(true).open(CONTROL) {
         let _ = call(&control, Request::Remove, &[]);
     }
 }
 
-/// Whether the kernel has no dm-verity, rather than something against this disk: no device-mapper at all, or no such
-/// target.
+/// Returns whether the kernel has no dm-verity (no device-mapper, or no such target), as opposed to refusing this disk.
 pub(crate) fn is_absent(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENXIO | libc::ENODEV)) || unknown_target(error)
 }
 
-/// Loading a table with a target type that the kernel does not know is EINVAL; so is a bad table, so the target is
-/// asked for.
+/// Returns whether the kernel does not know the target. EINVAL is also the error for an invalid table, so this checks
+/// whether dm_verity is loaded.
 fn unknown_target(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::EINVAL) && !crate::kernel::modules::is_loaded("dm_verity")
 }
 
-/// Whether a block that was read did not match the tree.
+/// Returns whether a block that was read did not match the hash tree.
 pub(crate) fn is_corrupted() -> bool {
     let Ok(control) = OpenOptions::new().read(true).write(true).open(CONTROL) else { return false };
     let Ok(reply) = call(&control, Request::Status, &[]) else { return false };
@@ -83,7 +82,7 @@ pub(crate) fn is_corrupted() -> bool {
     reply.get(at) == Some(&b'C')
 }
 
-/// One line of a table: a target over the whole image.
+/// Returns the only line of the table: a target for the whole image.
 fn target(disk: &Path, erofs: &Erofs, verity: &Verity) -> Vec<u8> {
     let blocks = erofs.size / Verity::BLOCK;
     let parameters = format!(
@@ -101,7 +100,7 @@ fn target(disk: &Path, erofs: &Erofs, verity: &Verity) -> Vec<u8> {
     bytes
 }
 
-/// One request about our device; `data` follows the header.
+/// Sends one request about the device; `data` follows the header.
 fn call(control: &File, request: Request, data: &[u8]) -> io::Result<Vec<u8>> {
     let mut buffer = vec![0_u8; BUFFER];
     let mut put = |at: usize, bytes: &[u8]| buffer[at..at + bytes.len()].copy_from_slice(bytes);

@@ -1,12 +1,12 @@
-//! Defects on demand, for the tests that show what a defect of this program looks like from outside. Only in a build with the feature
+//! Injects faults for tests that check how a defect of this program appears from outside. Only in a build with the feature
 //! `fault-injection`.
 
 use crate::status::Board;
 
-/// What asks for one on the kernel command line: `gpu_initrd_fault=panic`, or `=panic-at-the-board`.
+/// Key of the kernel command line: `gpu_initrd_fault=panic`, or `=panic-at-the-board`.
 const KEY: &str = "gpu_initrd_fault=";
 
-/// Panics in a thread of its own where the kernel command line says so: plainly, or while it holds the board's lock.
+/// Panics in a separate thread if the kernel command line requests it: plainly, or while it holds the lock of the board.
 pub fn inject(board: &Board) {
     let text = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
     let board = board.clone();

@@ -1,4 +1,4 @@
-//! The container's life and the guest's end: start, wait, restart, stop, shut down.
+//! Starts, awaits, restarts and stops the container, and shuts down the guest.
 
 #[cfg(feature = "fault-injection")]
 pub mod fault;

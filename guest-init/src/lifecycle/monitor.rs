@@ -1,4 +1,4 @@
-//! Follows the kernel's log for the guest's whole life: a GPU that fails after an hour is news, and so is memory that ends.
+//! The kernel log monitor: reports GPU failures and out-of-memory conditions until the guest ends.
 
 use crate::container::cgroup;
 use crate::gpu::{driver_log, pci};
@@ -11,14 +11,14 @@ use image::event::Happening;
 use image::status::{Code, Gpu, GpuState, Status, Xid};
 use std::time::{Duration, Instant};
 
-/// Xid of a GPU that does not answer on the bus any more.
+/// Xid of a GPU that no longer responds on the bus.
 const OFF_THE_BUS: u32 = 79;
-/// Xids of one GPU that are counted one by one.
+/// Maximum number of different Xids that are counted per GPU.
 const MAX_XIDS: usize = 32;
-/// How often the bus is looked at while the log is quiet.
+/// Interval of bus checks while the log is quiet.
 const LOOK: Duration = Duration::from_secs(10);
 
-/// Starts to follow. Without the kernel's log the guest goes on, and says so.
+/// Starts the monitor. Without access to the kernel log, the guest continues with a warning.
 pub fn start(board: &Board) {
     let (board, mut log) = (board.clone(), KernelLog::here());
     let followed = std::thread::Builder::new().name("watch".into()).spawn(move || {
@@ -38,30 +38,30 @@ pub fn start(board: &Board) {
     }
 }
 
-/// What a line of the kernel's log may say.
+/// The meaning of a line in the kernel log.
 #[derive(Debug, PartialEq, Eq)]
 enum Sign<'a> {
-    /// The driver reports an error of a GPU.
+    /// The driver reports a GPU error.
     Xid { bdf: &'a str, code: u32 },
     /// A GPU has fallen off the bus.
     OffTheBus { bdf: &'a str },
     /// A process of a control group was killed.
     GroupOutOfMemory,
-    /// None could be, since all of its processes have said that they must not be.
+    /// No process could be killed, since all of them are exempt.
     GroupStuck,
-    /// A process was killed because all of the memory was taken.
+    /// A process was killed because all memory was used.
     OutOfMemory,
-    /// The kernel itself got no memory.
+    /// An allocation of the kernel itself failed.
     NoPages,
 }
 
-/// `NVRM: Xid (PCI:0000:01:00): 79, pid=…` and `NVRM: GPU 0000:01:00.0: GPU has fallen off the bus.` are the driver's (nv.c,
-/// osapi.c), the others mm/oom_kill.c's and mm/page_alloc.c's. The kernel prints names that programs choose in many of its lines: a
-/// sign is at a line's start, and whole.
+/// `NVRM: Xid (PCI:0000:01:00): 79, pid=…` and `NVRM: GPU 0000:01:00.0: GPU has fallen off the bus.` come from the driver
+/// (nv.c, osapi.c), the others from mm/oom_kill.c and mm/page_alloc.c. Many kernel lines contain names that programs choose, so
+/// only complete text at the start of a line is matched.
 fn sign(line: &str) -> Option<Sign<'_>> {
     if let Some(rest) = line.strip_prefix("NVRM: Xid (PCI:") {
         let (place, rest) = rest.split_once("): ")?;
-        // Of a GPU in MIG mode the instance follows: `GPU-I:05`, `GPU-CI:02`.
+        // In MIG mode the instance follows: `GPU-I:05`, `GPU-CI:02`.
         let (bdf, instance) = place.split_once(' ').unwrap_or((place, ""));
         let is_instance =
             |text: &str| text.is_empty() || text.starts_with("GPU-I:") || text.starts_with("GPU-CI:");
@@ -79,24 +79,24 @@ fn sign(line: &str) -> Option<Sign<'_>> {
     if line.starts_with("Memory cgroup out of memory: Killed process") {
         return Some(Sign::GroupOutOfMemory);
     }
-    // Of all memory, the kernel's next line would be a panic.
+    // Without the cgroup prefix, the kernel's next line would be a panic.
     if line.starts_with("Out of memory and no killable processes") {
         return Some(Sign::GroupStuck);
     }
     if line.starts_with("Out of memory: Killed process") {
         return Some(Sign::OutOfMemory);
     }
-    // The name of the process comes first, of 15 bytes at most.
+    // The name of the process comes first, with at most 15 bytes.
     let (name, _) = line.split_once(": page allocation failure: order:")?;
     (name.len() <= 15).then_some(Sign::NoPages)
 }
 
-/// `0000:01:00`, or with a function behind it.
+/// Returns whether the text looks like a PCI address: `0000:01:00`, or with a function.
 fn is_address(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.'))
 }
 
-/// `answers` says whether a GPU answers on the bus.
+/// Handles a sign. `answers` returns whether a GPU responds on the bus.
 fn take(sign: &Sign, line: &str, board: &Board, answers: &dyn Fn(&str) -> bool) {
     match sign {
         Sign::Xid { bdf, code } => xid(bdf, *code, line, board, answers),
@@ -114,7 +114,8 @@ fn take(sign: &Sign, line: &str, board: &Board, answers: &dyn Fn(&str) -> bool) 
     }
 }
 
-/// What else the driver says of a GPU that works is evidence if it fails later. Until then, its initialisation keeps its own.
+/// Keeps other lines of the driver about a working GPU as evidence for a later failure. During the initialisation, the
+/// adapter code collects them.
 fn keep(line: &str, board: &Board) {
     if !line.starts_with("NVRM: ") {
         return;
@@ -129,7 +130,7 @@ fn keep(line: &str, board: &Board) {
     }
 }
 
-/// The GPU that a line names: with its function, or without, as in Xid lines.
+/// Returns the GPU that a line names, with its function, or without it as in Xid lines.
 fn gpu_of<'a>(status: &'a mut Status, named: &str) -> Option<&'a mut Gpu> {
     let is_it = |gpu: &&mut Gpu| {
         gpu.bdf == named || gpu.bdf.rsplit_once('.').is_some_and(|(short, _)| short == named)
@@ -155,7 +156,7 @@ fn xid(named: &str, code: u32, line: &str, board: &Board, answers: &dyn Fn(&str)
     });
     let bdf = image::pci::address(named).unwrap_or_else(|| named.to_owned());
     board.happened(Happening::Xid { bdf, code, line: line.into() });
-    // While an adapter initialises, its failure is the finding.
+    // During the initialisation, the failure of the adapter is the finding.
     let Some(bdf) = was_ready else { return };
     if code == OFF_THE_BUS {
         return off_the_bus(&bdf, " (Xid 79)", line, board, answers);
@@ -165,7 +166,7 @@ fn xid(named: &str, code: u32, line: &str, board: &Board, answers: &dyn Fn(&str)
     board.finding(with_evidence(status::warning(Code::GpuXid, message, hint), vec![line.into()]));
 }
 
-/// The newest are kept.
+/// Drops the oldest Xid if there are too many.
 fn make_room(gpu: &mut Gpu) {
     if gpu.xids.len() < MAX_XIDS {
         return;
@@ -177,7 +178,7 @@ fn make_room(gpu: &mut Gpu) {
     }
 }
 
-/// A line says that a GPU has fallen off the bus. The bus itself knows better.
+/// Handles a line that says that a GPU has fallen off the bus. The bus itself decides whether it is true.
 fn off_the_bus(named: &str, how: &str, line: &str, board: &Board, answers: &dyn Fn(&str) -> bool) {
     let Some(bdf) = board.update(|status| gpu_of(status, named).map(|gpu| gpu.bdf.clone())) else { return };
     if !answers(&bdf) {
@@ -200,7 +201,7 @@ fn note(gpu: &mut Gpu, line: &str) {
     gpu.evidence.push(line.into());
 }
 
-/// A GPU is gone; `line` says so. What the driver said before is evidence only of a GPU that worked until then.
+/// Reports a lost GPU, with `line` as evidence. Earlier lines of the driver are evidence only if the GPU worked until then.
 fn lost(named: &str, why: &str, line: &str, board: &Board) {
     let lost = board.update(|status| {
         let gpu = gpu_of(status, named).filter(|gpu| gpu.state != GpuState::Lost)?;
@@ -216,7 +217,7 @@ fn lost(named: &str, why: &str, line: &str, board: &Board) {
     board.finding(with_evidence(status::error(Code::GpuLost, message, hint), evidence));
 }
 
-/// A GPU that the host takes away leaves the bus, whatever the driver says.
+/// Reports GPUs that the host has removed: they leave the bus, whatever the driver logs.
 fn look_at_bus(board: &Board) {
     for gpu in board.snapshot().gpus {
         if gpu.state != GpuState::Lost && !pci::is_there(&gpu.bdf) {
@@ -230,7 +231,7 @@ fn oom(line: &str, board: &Board) {
     let kills = cgroup::oom_kills();
     let is_ours = board.update(|status| {
         let Some(container) = &mut status.container else { return false };
-        // Under an init of the image's own, all there is belongs to the container, and this is the only count.
+        // With the image's init as PID 1, every process belongs to the container, and this is the only count.
         container.oom_kills = if container.pid == 1 { container.oom_kills + 1 } else { kills };
         container.oom_kills > 0
     });
@@ -239,7 +240,7 @@ fn oom(line: &str, board: &Board) {
     }
 }
 
-/// The finding of a container that ran out of memory.
+/// Returns the finding of a container that ran out of memory.
 pub fn oom_killed() -> image::status::Finding {
     let hint = "give the guest more memory, or reduce what the program uses";
     let message = "the kernel's out-of-memory killer ended a process of the container";

@@ -1,4 +1,4 @@
-//! A panic of PID 1: said everywhere, and the machine ends in order.
+//! Handles a panic of PID 1: reports it everywhere, and shuts the guest down in order.
 
 use super::shutdown::end_machine;
 use crate::kernel::kmsg_writer;
@@ -8,26 +8,26 @@ use image::status::Code;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// How long the status of a panic can be asked for.
+/// How long the status server answers after a panic.
 const PANIC_LINGER: Duration = Duration::from_secs(10);
 
 static PANICKED: AtomicBool = AtomicBool::new(false);
 
-/// Comes back only while no thread has panicked: what would start now would be ended in the middle.
+/// Returns only if no thread has panicked, since the shutdown would interrupt whatever starts now.
 pub fn only_if_sound() {
     while PANICKED.load(Ordering::Relaxed) {
         std::thread::sleep(PANIC_LINGER);
     }
 }
 
-/// Makes a panic of any thread say why, in the log and on the board, and end the machine in order.
+/// Makes a panic of any thread report itself in the log and on the board, and shut the guest down in order.
 pub fn on_panic(board: &Board) {
     let board = board.clone();
     std::panic::set_hook(Box::new(move |info| {
         PANICKED.store(true, Ordering::Relaxed);
         let text = format!("guest-init panicked: {info}").replace('\n', " ");
         kmsg_writer::emergency(&format!("{}: {text}", Code::Internal.name()));
-        // In a thread of its own: the panicking one may hold the board's lock.
+        // In a separate thread: the panicking one may hold the lock of the board.
         let (board, told) = (board.clone(), text.clone());
         let _ = std::thread::Builder::new().spawn(move || panicked(told, &board));
         std::thread::sleep(PANIC_LINGER);
@@ -36,7 +36,8 @@ pub fn on_panic(board: &Board) {
     }));
 }
 
-/// Puts a panic on the board, whose log already has it: the kernel's, since the panic may have happened inside our own.
+/// Reports a panic on the board. The kernel log has it already, written directly, since the panic may have happened in the
+/// logger.
 fn panicked(text: String, board: &Board) {
     let hint = "report this defect in guest-init, with the kernel log";
     board.fatal(status::error(Code::Internal, text, hint));

@@ -1,5 +1,4 @@
-//! The duties of a PID 1 while the container runs, of the guest's and of the container's own: reap every child, forward signals, know
-//! how the program ended.
+//! Duties of a PID 1, for the guest and for the container: reap every child, forward signals, record how the program ended.
 
 use crate::container::{Reaper, Running, cgroup};
 use image::status::Exit;
@@ -15,7 +14,7 @@ use std::io::Write;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-/// Signals that are passed on to the container's program.
+/// Signals that are forwarded to the container's program.
 const FORWARDED: [Signal; 7] = [
     Signal::SIGTERM,
     Signal::SIGINT,
@@ -32,37 +31,37 @@ fn watched() -> SigSet {
     set
 }
 
-/// Blocks the signals that [`run`] waits for. Call it before any thread is started: threads inherit it.
+/// Blocks the signals that [`run`] waits for. Call it before any thread starts, since threads inherit the mask.
 pub fn block_signals() {
     if let Err(errno) = watched().thread_block() {
         log::error!("cannot block signals: {errno}");
     }
 }
 
-/// Undoes [`block_signals`], in a process that goes its own way.
+/// Undoes [`block_signals`], in a process that does not wait for signals.
 pub fn unblock_signals() {
     let _ = watched().thread_unblock();
 }
 
-/// How a container has ended that could not say it.
+/// Exit of a container that could not report it.
 const KILLED: Exit = Exit { code: None, signal: Some(Signal::SIGKILL as i32), oom: false };
-/// What becomes of a namespace's PID 1 when somebody in it calls reboot(2) (kernel/pid_namespace.c). Nobody else sends it these: signals
-/// that are sent to it wait until it asks for them.
+/// Exit of a namespace's PID 1 after a process in it has called reboot(2) to power off (kernel/pid_namespace.c). The signal has
+/// no other source: PID 1 blocks signals and reads them.
 const POWERED_OFF: Exit = Exit { code: None, signal: Some(Signal::SIGINT as i32), oom: false };
-/// The same for a restart.
+/// Exit after a call of reboot(2) to restart.
 const REBOOTED: Exit = Exit { code: None, signal: Some(Signal::SIGHUP as i32), oom: false };
-/// Longest wait for processes that were killed.
+/// Maximum time to wait for killed processes.
 const LAST: Duration = Duration::from_secs(2);
 
 /// How a program ended.
 pub struct Ended {
-    /// What the kernel said.
+    /// The exit status.
     pub exit: Exit,
-    /// The guest had been asked to end it.
+    /// Whether the guest was asked to shut down.
     pub asked: bool,
 }
 
-/// Waits until the container's program has ended. Before it was started, the out-of-memory killer had ended `kills` processes.
+/// Waits until the container's program has ended. `kills` is the number of out-of-memory kills before its start.
 pub fn run(running: &Running, kills: u64) -> Ended {
     let mut asked = false;
     let heard = |signal| {
@@ -77,13 +76,14 @@ pub fn run(running: &Running, kills: u64) -> Ended {
         log::info!("the container requested a shutdown of the guest");
         (asked, exit) = (true, Exit { code: Some(0), signal: None, oom: false });
     }
-    // Who outlives one of its workers, and ends well, is not out of memory.
+    // A program that survives the kill of a worker and succeeds is not out of memory.
     let oom = cgroup::oom_kills() > kills && !exit.is_success();
     Ended { exit: Exit { oom, ..exit }, asked }
 }
 
-/// The container's PID 1 says how the program ended, and then the kernel ends the rest of the namespace, for which that process
-/// waits. One that hangs in a driver would keep it for ever: its word is enough. Returns whether there was one, too.
+/// Waits for the container's PID 1. It reports how the program ended, and then waits until the kernel has killed the rest of the
+/// namespace. A process stuck in a driver would block that for ever, so the report is sufficient. Also returns whether there was
+/// a report.
 fn wait_for_container(running: &Running, mut heard: impl FnMut(Signal)) -> nix::Result<(Exit, bool)> {
     let signals = SignalFd::with_flags(&watched(), SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
     let mut deadline = None;
@@ -91,7 +91,7 @@ fn wait_for_container(running: &Running, mut heard: impl FnMut(Signal)) -> nix::
         let ended = reap(Some(running.first));
         match running.exit() {
             Ok(Some(exit)) => return Ok((exit, true)),
-            // It was killed before it could say anything, and is about to be reaped.
+            // It was killed before it could report, and is about to be reaped.
             Ok(None) => drop(deadline.get_or_insert_with(|| Instant::now() + LAST)),
             Err(_) => {}
         }
@@ -103,7 +103,7 @@ fn wait_for_container(running: &Running, mut heard: impl FnMut(Signal)) -> nix::
             return Ok((KILLED, false));
         }
         let mut fds = vec![PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
-        // At its end it would be readable for ever.
+        // At its end the pipe stays readable.
         if deadline.is_none() {
             fds.push(PollFd::new(running.as_fd(), PollFlags::POLLIN));
         }
@@ -122,11 +122,11 @@ fn wait_for_container(running: &Running, mut heard: impl FnMut(Signal)) -> nix::
     }
 }
 
-/// What the container's PID 1 does.
+/// The functions of the container's PID 1.
 pub const REAPER: Reaper = Reaper { block_signals, run: run_first };
 
-/// The life of the container's PID 1: reaps, passes signals on, and says at the end how the program ended. The kernel ends the
-/// rest of the namespace when its PID 1 ends.
+/// Runs the container's PID 1: reaps, forwards signals, and finally reports how the program ended. When it exits, the kernel
+/// kills the rest of the namespace.
 fn run_first(program: Pid, told: &mut File) -> ! {
     let signals = watched();
     let exit = loop {
@@ -139,7 +139,7 @@ fn run_first(program: Pid, told: &mut File) -> ! {
             let _ = kill(program, signal);
         }
     };
-    // Whom it could be told to has gone.
+    // The reader of the pipe has gone.
     let _ = told.write_all(&serde_json::to_vec(&exit).unwrap_or_default());
     std::process::exit(0)
 }
@@ -148,7 +148,7 @@ fn asks_to_end(signal: Signal) -> bool {
     matches!(signal, Signal::SIGTERM | Signal::SIGINT | Signal::SIGQUIT)
 }
 
-/// Waits while no program runs, reaping what ends meanwhile. Returns early, and true, when the guest is asked to end.
+/// Waits while no program runs, and reaps children. Returns true, and early, if the guest is asked to shut down.
 pub fn pause(length: Duration) -> bool {
     let signals = watched();
     let end = Instant::now() + length;
@@ -160,22 +160,22 @@ pub fn pause(length: Duration) -> bool {
         match next_signal(&signals, left) {
             Some(Signal::SIGCHLD) => drop(reap(None)),
             Some(signal) if asks_to_end(signal) => return true,
-            // For a program that is not there.
+            // A signal for the program, which is not running.
             Some(_) | None => {}
         }
     }
 }
 
-/// The next of these signals, or none within `longest`.
+/// Returns the next of these signals, or `None` after `longest`.
 fn next_signal(signals: &SigSet, longest: Duration) -> Option<Signal> {
     let longest = TimeSpec::from_duration(longest);
-    // SAFETY: both point to whole structures that live during the call, and sigtimedwait(2) may be told no siginfo.
+    // SAFETY: both point to whole structures that live during the call, and sigtimedwait(2) accepts a null siginfo.
     let number = unsafe { libc::sigtimedwait(signals.as_ref(), std::ptr::null_mut(), longest.as_ref()) };
     Signal::try_from(number).ok()
 }
 
-/// Reaps every child that has ended; tells how `program` did, if it is among them. By the numbers: signals from 32 on, which end a
-/// program, too, have no names.
+/// Reaps every child that has ended, and returns the exit of `program` if it is among them. Uses signal numbers, since real-time
+/// signals (32 and above) have no names.
 fn reap(program: Option<Pid>) -> Option<Exit> {
     let mut exit = None;
     loop {
@@ -194,7 +194,7 @@ fn reap(program: Option<Pid>) -> Option<Exit> {
     }
 }
 
-/// What a status of waitpid(2) says of a process that has ended.
+/// Converts the status of waitpid(2) for a process that has ended.
 fn how_it_ended(status: libc::c_int) -> Option<Exit> {
     let exit = |code, signal| Some(Exit { code, signal, oom: false });
     if libc::WIFEXITED(status) {
@@ -203,7 +203,7 @@ fn how_it_ended(status: libc::c_int) -> Option<Exit> {
     if libc::WIFSIGNALED(status) { exit(None, Some(libc::WTERMSIG(status))) } else { None }
 }
 
-/// Ends what the container left running, and reaps it.
+/// Kills and reaps the processes that the container left running.
 pub fn end_the_rest() {
     cgroup::kill_all();
     let deadline = Instant::now() + LAST;

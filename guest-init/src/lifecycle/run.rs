@@ -1,4 +1,4 @@
-//! The container's life: started, waited for, and started again where the policy says so.
+//! Runs the container: starts it, waits for it, and restarts it according to the policy.
 
 use super::panic;
 use super::reap;
@@ -10,15 +10,15 @@ use image::config::Restart;
 use image::status::{Code, Container, Exit, Finding, Outcome, Phase, PhaseOutcome};
 use std::time::Duration;
 
-/// Pauses before a program is started again: the first, and the longest. Each is twice the one before.
+/// Pauses before a restart: the first and the longest. Each pause is twice the previous one.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
-/// A container that begins with less than this will hardly do anything, bytes.
+/// Available memory in bytes below which a container start is a finding.
 const LITTLE: u64 = 16 << 20;
 
-/// Runs the container until it has ended for good; the phase [`Phase::Exec`] has begun.
+/// Runs the container until it has ended and is not restarted. The phase [`Phase::Exec`] has begun.
 ///
 /// # Errors
-/// The finding that says why it could not be started.
+/// The finding that explains why it could not be started.
 pub fn run(spec: &Spec, policy: Restart, board: &Board) -> Result<Exit, Finding> {
     cgroup::create();
     warn_of_low_memory(board);
@@ -47,7 +47,7 @@ pub fn run(spec: &Spec, policy: Restart, board: &Board) -> Result<Exit, Finding>
     }
 }
 
-/// One run: from the start to the last line of output.
+/// Runs the container once, from the start to the last line of output.
 fn once(spec: &Spec, restarts: u32, board: &Board) -> Result<Ended, Finding> {
     panic::only_if_sound();
     cgroup::reset();
@@ -78,7 +78,7 @@ fn once(spec: &Spec, restarts: u32, board: &Board) -> Result<Ended, Finding> {
         status.container =
             Some(Container { last_exit, oom_kills: kept.map_or(0, |kept| kept.oom_kills), ..started });
     });
-    // Our own line comes first, or it would come into the middle of the program's.
+    // Log before following: otherwise this line could appear in the middle of the program's output.
     let followed = terminal.and_then(|terminal| {
         let kept = terminal.follow(board);
         kept.inspect_err(|error| log::error!("cannot read the container's output: {error}")).ok()

@@ -1,5 +1,5 @@
-//! The status board: every part of the boot writes what it knows, the server reads it. What changes on it becomes
-//! an event, in one place, so that status and events never tell two stories.
+//! The status board: every part of the boot writes to it, and the server reads it. Changes become events in one place, so
+//! that status and events are always consistent.
 
 use super::events::Seen;
 use super::followers::{Follower, Followers};
@@ -11,20 +11,20 @@ use image::status::{Finding, Outcome, Phase, PhaseOutcome, PhaseTime, Progress, 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// More findings than this are not kept: a hostile root must not fill the memory.
+/// Maximum number of findings, so that a hostile root cannot fill the memory.
 const MAX_FINDINGS: usize = 64;
-/// Events that are kept.
+/// Number of events kept.
 const MAX_EVENTS: usize = 512;
-/// Bytes of the container's output that are kept, and that one answer has.
+/// Bytes of the container's output that are kept, and maximum size of one answer.
 const MAX_OUTPUT: usize = 128 << 10;
-/// Bytes that a line takes beside its text.
+/// Bytes that a line uses in addition to its text.
 const LINE_OVERHEAD: usize = 64;
-/// Lines of output in the status.
+/// Number of output lines in the status.
 const LAST_LINES: usize = 10;
-/// What one answer has of events.
+/// Maximum number of events in one answer.
 const EVENTS_AT_ONCE: usize = 256;
 
-/// A handle to the board; clones show the same board.
+/// A handle to the board; clones refer to the same board.
 #[derive(Clone)]
 pub struct Board(Arc<Shared>);
 
@@ -41,12 +41,12 @@ struct State {
 }
 
 impl Board {
-    /// A board at the start of a boot.
+    /// Creates a board at the start of a boot.
     pub fn new(kernel: String) -> Self {
         Self::resumed(Status { version: env!("CARGO_PKG_VERSION").into(), kernel, ..Status::default() })
     }
 
-    /// A board that goes on from a status another process left.
+    /// Creates a board that continues from the status of another process.
     pub fn resumed(status: Status) -> Self {
         let events = Ring::new(MAX_EVENTS, status.events + 1);
         let state = State { status, events, output: Ring::new(MAX_OUTPUT, 1) };
@@ -61,7 +61,7 @@ impl Board {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the status and wakes whoever waits for a change. A boot that has failed stays so.
+    /// Changes the status and wakes threads that wait for a change. A failed boot stays failed.
     pub fn update<T>(&self, change: impl FnOnce(&mut Status) -> T) -> T {
         let mut state = self.lock();
         let before = Seen::of(&state.status);
@@ -78,18 +78,18 @@ impl Board {
         result
     }
 
-    /// Looks at the status, and changes nothing.
+    /// Reads the status.
     pub fn look<T>(&self, look: impl FnOnce(&Status) -> T) -> T {
         look(&self.lock().status)
     }
 
-    /// Something happened that changes nothing in the status by itself.
+    /// Records an event that does not change the status.
     pub fn happened(&self, what: Happening) {
         self.lock().happened(what);
         self.0.changed.notify_all();
     }
 
-    /// The container wrote a line.
+    /// Records a line of the container's output.
     pub fn output(&self, mut text: String) {
         clip(&mut text);
         let weight = text.len() + LINE_OVERHEAD;
@@ -98,41 +98,41 @@ impl Board {
         self.0.changed.notify_all();
     }
 
-    /// Reports an error: what it says to operators is its [`Finding`].
+    /// Reports an error as its [`Finding`].
     pub fn report(&self, error: impl Into<Finding>) {
         self.finding(error.into());
     }
 
-    /// The status now.
+    /// Returns the status now.
     pub fn snapshot(&self) -> Status {
         self.lock().snapshot()
     }
 
-    /// Waits until `reached`, at most until `deadline`, and returns the status then.
+    /// Waits until `reached` is true, at most until `deadline`, and returns the status.
     pub fn wait(&self, reached: impl Fn(&Status) -> bool, deadline: Instant) -> Status {
         self.until(deadline, |state| reached(&state.status)).snapshot()
     }
 
-    /// Events from a number on; waits for one until `deadline`.
+    /// Returns the events from a number on; waits for one until `deadline`.
     pub fn events(&self, from: u64, deadline: Instant) -> Events {
         let state = self.until(deadline, |state| state.events.next() > from.max(1));
         let (events, next, lost) = state.events.since(from, EVENTS_AT_ONCE);
         Events { events, next, lost }
     }
 
-    /// Lines of the container's output from a number on; waits for one until `deadline`.
+    /// Returns the container's output from a line number on; waits for a line until `deadline`.
     pub fn lines(&self, from: u64, deadline: Instant) -> Logs {
         let state = self.until(deadline, |state| state.output.next() > from.max(1));
         let (lines, next, lost) = state.output.since(from, MAX_OUTPUT);
         Logs { lines, next, lost }
     }
 
-    /// A new follower of the events, which says how far it has come.
+    /// Registers a follower of the events, which records what it has sent.
     pub fn follower(&self) -> Follower {
         self.0.followers.add()
     }
 
-    /// Waits until every follower has sent all there is, at most for `patience`.
+    /// Waits until every follower has sent all events, at most for `patience`.
     pub fn wait_until_sent(&self, patience: Duration) {
         let last = self.lock().status.events;
         let deadline = Instant::now() + patience;
@@ -148,14 +148,14 @@ impl Board {
             if left.is_zero() {
                 break;
             }
-            // Bounded, so that a missed wake-up costs a moment and never a hang.
+            // Bounded, so that a missed wake-up causes a short delay and never a hang.
             let wait = left.min(Duration::from_secs(1));
             state = self.0.changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
         }
         state
     }
 
-    /// A phase begins; none does after a failure.
+    /// Begins a phase, unless the boot has failed.
     pub fn begin(&self, phase: Phase) {
         log::debug!("{} begins", image::text::name(phase));
         self.update(|status| {
@@ -174,7 +174,7 @@ impl Board {
         });
     }
 
-    /// A phase has come so far.
+    /// Updates the progress of a phase.
     pub fn progress(&self, phase: Phase, done: usize, total: usize) {
         let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         self.update(|status| {
@@ -184,7 +184,7 @@ impl Board {
         });
     }
 
-    /// A phase ends.
+    /// Ends a phase.
     pub fn end(&self, phase: Phase, outcome: PhaseOutcome) {
         let took = self.update(|status| {
             let time = running(status, phase)?;
@@ -197,7 +197,7 @@ impl Board {
         }
     }
 
-    /// Whatever runs has failed, and so has the boot.
+    /// Marks the running phases and the boot as failed.
     pub fn fail(&self) {
         let ended = self.update(|status| {
             let now = uptime_ms();
@@ -222,12 +222,12 @@ impl Board {
         result
     }
 
-    /// Adds a finding, and says it in the log. The same again changes nothing.
+    /// Adds a finding and logs it. A duplicate has no effect.
     pub fn finding(&self, finding: Finding) {
         self.place(finding, false);
     }
 
-    /// Adds the finding that ends the boot: before every other error, since the first is what went wrong.
+    /// Adds the finding that ends the boot, before every other error, since the first error is reported as the reason.
     pub fn fatal(&self, finding: Finding) {
         self.place(finding, true);
     }
@@ -263,7 +263,7 @@ impl Board {
     }
 }
 
-/// Puts a finding among the others. On a full board the oldest of what matters least gives way, or the new one itself.
+/// Inserts a finding. If the board is full, the oldest finding of the lowest severity is dropped, which may be the new one.
 fn keep(findings: &mut Vec<Finding>, finding: &Finding, is_fatal: bool) -> bool {
     if findings.len() >= MAX_FINDINGS {
         let least = findings.iter().map(|known| known.severity).min();

@@ -1,9 +1,9 @@
-//! What of a change on the board is told as events; findings are told where they are added.
+//! Derives events from changes on the board, except findings, whose events are recorded when they are added.
 
 use image::event::Happening;
 use image::status::{GpuState, Outcome, PhaseOutcome, Status};
 
-/// What of a status is told as events when it changes.
+/// The parts of a status whose changes become events.
 pub(crate) struct Seen {
     outcome: Outcome,
     phases: Vec<PhaseOutcome>,

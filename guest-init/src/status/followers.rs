@@ -1,4 +1,4 @@
-//! Those who are told every event, and how far they have come: the machine does not end before they know.
+//! Followers that receive every event. The guest does not shut down before they have sent the last one.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 #[derive(Default)]
 pub(super) struct Followers(Mutex<Vec<Arc<AtomicU64>>>);
 
-/// One of them. What is dropped follows no longer.
+/// One follower, until it is dropped.
 pub struct Follower(Arc<AtomicU64>);
 
 impl Followers {
@@ -17,7 +17,7 @@ impl Followers {
         Follower(next)
     }
 
-    /// Whether all have sent the event with this number.
+    /// Returns whether all have sent the event with this number.
     pub(super) fn have_sent(&self, last: u64) -> bool {
         let followers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         followers.iter().all(|next| next.load(Ordering::Relaxed) > last)
@@ -25,7 +25,7 @@ impl Followers {
 }
 
 impl Follower {
-    /// It has sent all events before `next`.
+    /// Records that all events before `next` were sent.
     pub fn has_sent(&self, next: u64) {
         self.0.store(next, Ordering::Relaxed);
     }

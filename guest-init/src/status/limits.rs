@@ -1,10 +1,10 @@
-//! How much of a text and of a list a status holds.
+//! Limits of texts and lists in a status.
 
-/// Evidence lines per finding, and per GPU.
+/// Maximum number of evidence lines per finding and per GPU.
 pub const MAX_EVIDENCE: usize = 20;
-/// Of them, those that are kept from the end, where a driver says what became of what it tried.
+/// Number of lines kept from the end, where a driver reports the result.
 const LAST_EVIDENCE: usize = 11;
-/// Characters of one text on the board. With the bounds on their numbers, a status stays far below the largest reply.
+/// Maximum number of characters of one text. With the limits on their number, a status is much smaller than the largest reply.
 const MAX_TEXT: usize = 400;
 
 pub(super) fn clip(text: &mut String) {
@@ -14,7 +14,7 @@ pub(super) fn clip(text: &mut String) {
     }
 }
 
-/// Bounds a list of texts that come from elsewhere: kernel log, configuration.
+/// Limits a list of external texts: kernel log, configuration.
 pub fn clip_lines(lines: &mut Vec<String>) {
     if let Some(left_out) = lines.len().checked_sub(MAX_EVIDENCE).filter(|more| *more > 0) {
         let end = lines.split_off(lines.len() - LAST_EVIDENCE);

@@ -1,4 +1,4 @@
-//! What a guest knows about itself: the board that the boot writes, its changes as events, and the bounds of both.
+//! The status of the guest: the board that the boot writes, its changes as events, and the limits of both.
 
 mod board;
 pub(crate) mod events;
@@ -13,7 +13,7 @@ use crate::kernel::sysinfo::uptime_ms;
 use image::status::{Code, Container, Finding, Severity};
 use limits::clip_lines;
 
-/// A container that has been started just now.
+/// Returns the status of a container that was just started.
 pub fn started(pid: u32, mut command: Vec<String>, restarts: u32) -> Container {
     clip_lines(&mut command);
     let start_ms = uptime_ms();
@@ -29,7 +29,7 @@ pub fn started(pid: u32, mut command: Vec<String>, restarts: u32) -> Container {
     }
 }
 
-/// A finding of severity error.
+/// Creates a finding of severity error.
 pub fn error(code: Code, message: impl Into<String>, hint: impl Into<String>) -> Finding {
     Finding {
         code,
@@ -42,7 +42,7 @@ pub fn error(code: Code, message: impl Into<String>, hint: impl Into<String>) ->
     }
 }
 
-/// A finding of severity warning.
+/// Creates a finding of severity warning.
 pub fn warning(code: Code, message: impl Into<String>, hint: impl Into<String>) -> Finding {
     Finding { severity: Severity::Warning, ..error(code, message, hint) }
 }

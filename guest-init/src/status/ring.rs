@@ -1,8 +1,8 @@
-//! A bounded row of numbered things: the newest stay, and whoever asks learns how many are gone.
+//! A bounded queue of numbered items: the newest are kept, and readers learn how many they have missed.
 
 use std::collections::VecDeque;
 
-/// What is kept, oldest first. Numbers begin at 1 and never repeat.
+/// The items kept, oldest first. Numbers begin at 1 and never repeat.
 pub struct Ring<T> {
     items: VecDeque<(usize, T)>,
     next: u64,
@@ -11,17 +11,17 @@ pub struct Ring<T> {
 }
 
 impl<T: Clone> Ring<T> {
-    /// An empty one that keeps things of at most this weight together; the first will have number `next`.
+    /// Creates an empty queue with this maximum total weight; the first item will have number `next`.
     pub fn new(most: usize, next: u64) -> Self {
         Self { items: VecDeque::new(), next, weight: 0, most }
     }
 
-    /// The number of the next thing.
+    /// Returns the number of the next item.
     pub fn next(&self) -> u64 {
         self.next
     }
 
-    /// Adds a thing, made with its number, and drops the oldest where there is no room.
+    /// Adds an item, created with its number, and drops the oldest items if there is no space.
     pub fn push(&mut self, weight: usize, make: impl FnOnce(u64) -> T) {
         self.items.push_back((weight, make(self.next)));
         self.next += 1;
@@ -32,8 +32,8 @@ impl<T: Clone> Ring<T> {
         }
     }
 
-    /// What is kept from number `from` on, of at most this weight together but at least one thing; the number to go on
-    /// from; and how many from `from` on are kept no more.
+    /// Returns the items from number `from` on, with at most this total weight but at least one item; the number to continue
+    /// from; and the number of items from `from` on that were dropped.
     pub fn since(&self, from: u64, most: usize) -> (Vec<T>, u64, u64) {
         let from = from.max(1);
         let first = self.next - self.items.len() as u64;
@@ -51,7 +51,7 @@ impl<T: Clone> Ring<T> {
         (items, next, start.saturating_sub(from))
     }
 
-    /// The newest things, at most so many, oldest first.
+    /// Returns the newest `count` items, oldest first.
     pub fn last(&self, count: usize) -> Vec<T> {
         let skipped = self.items.len().saturating_sub(count);
         self.items.iter().skip(skipped).map(|(_, item)| item.clone()).collect()

@@ -8,15 +8,15 @@ use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd};
 use std::time::Duration;
 use vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockAddr, VsockStream};
 
-/// A notification must have gone within this time.
+/// Timeout for sending a notification.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
-/// Longest sleep of a thread that has nothing to send.
+/// Maximum sleep of a thread that has nothing to send.
 pub(super) const LOOK: Duration = Duration::from_secs(10);
-/// Ports that are not for everybody.
+/// Privileged source ports.
 const PRIVILEGED: Range<u32> = 512..1024;
 
-/// From a port that only who may bind such ports can have (`CAP_NET_BIND_SERVICE`): the host refuses others, so that not any process of
-/// the container can speak as the guest.
+/// Connects from a port that requires `CAP_NET_BIND_SERVICE`. The host refuses other ports, so that an unprivileged process of the
+/// container cannot impersonate guest-init.
 pub(super) fn connect(port: u32) -> io::Result<VsockStream> {
     let socket = socket(AddressFamily::Vsock, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     let mut taken = Err(Errno::EADDRINUSE);

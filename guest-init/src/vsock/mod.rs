@@ -1,4 +1,4 @@
-//! The host's access to a guest: questions, events, and what a supervisor is told.
+//! The host's access to a guest: status requests, events, and notifications for a supervisor.
 
 mod connection;
 pub mod push;

@@ -1,5 +1,4 @@
-//! Tells the host without being asked: our own events on a connection that the guest opens, and systemd's notifications for
-//! supervisors that know them.
+//! Sends events to the host on a connection that the guest opens, and systemd's notifications to supervisors that support them.
 
 use super::connection::{LOOK, connect};
 use crate::status::{Board, Follower};
@@ -7,10 +6,10 @@ use image::config::Config;
 use image::wire::{self, MAX_REPLY, Reply};
 use std::time::{Duration, Instant};
 
-/// Between two attempts to connect.
+/// Pause between two attempts to connect.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Starts telling those who want to be told.
+/// Starts the configured notifications.
 pub fn start(config: &Config, board: &Board) {
     if let Some(port) = config.notify {
         follow("push", board, move |board, follower| push(port, 0, board, follower));
@@ -20,8 +19,8 @@ pub fn start(config: &Config, board: &Board) {
     }
 }
 
-/// Goes on pushing events in another process, to which PID 1 has left a status. (The supervisor hears the rest from the
-/// image's own init, which knows systemd's notifications or does not.)
+/// Continues to send events in another process, to which PID 1 has transferred its status. (Further notifications to the
+/// supervisor are up to the image's init.)
 pub fn resume(port: u32, board: &Board) {
     let from = board.snapshot().events + 1;
     follow("push", board, move |board, follower| push(port, from, board, follower));
@@ -35,7 +34,7 @@ fn follow(name: &str, board: &Board, tell: impl FnOnce(&Board, &Follower) + Send
     }
 }
 
-/// Frames with events on one connection, as [`Reply::Events`]; a new connection goes on where the last one ended.
+/// Sends frames with events on one connection, as [`Reply::Events`]; a new connection continues where the last one ended.
 fn push(port: u32, mut from: u64, board: &Board, follower: &Follower) {
     loop {
         match connect(port) {

@@ -1,5 +1,5 @@
-//! Answers the host over vsock: one request, one reply, read-only. Only the host is answered, every step has a
-//! deadline, and the number of connections is bounded, so that no peer can cost the guest more than a little.
+//! The status server on vsock: one request, one reply, read-only. It answers only the host. Every step has a deadline and
+//! the number of connections is limited, so that no client can exhaust the guest's resources.
 
 use crate::kernel::kmsg_writer::Records;
 use crate::status::Board;
@@ -18,19 +18,19 @@ use vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockListener, VsockStream};
 
 /// Connections served at the same time; more wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 16;
-/// Of them, those that may wait for something: the others are left to whoever wants an answer now.
+/// Maximum number of connections that wait for something; the others are reserved for immediate answers.
 const MAX_WAITING: usize = 12;
-/// A request must have come, and a reply have gone, within this time.
+/// Timeout for receiving a request and for sending a reply.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Longest wait that a request can ask for.
+/// Maximum wait that a request can specify.
 const MAX_WAIT: Duration = Duration::from_hours(1);
-/// How often a waiting connection looks whether its peer is still there.
+/// Interval at which a waiting connection checks whether its client is still connected.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// Starts answering on a port.
 ///
 /// # Errors
-/// When there is no vsock device, or the port is taken.
+/// If there is no vsock device, or the port is in use.
 pub fn start(port: u32, board: &Board) -> io::Result<RawFd> {
     let listener = VsockListener::bind_with_cid_port(VMADDR_CID_ANY, port)?;
     let number = listener.as_raw_fd();
@@ -39,7 +39,7 @@ pub fn start(port: u32, board: &Board) -> io::Result<RawFd> {
     Ok(number)
 }
 
-/// Answers on a listening socket that another process left, until the end.
+/// Serves a listening socket inherited from another process.
 pub fn resume(listener: OwnedFd, board: &Board) {
     use std::os::fd::IntoRawFd;
     // SAFETY: the descriptor is owned, and given up here; VsockListener closes it once.
@@ -47,7 +47,7 @@ pub fn resume(listener: OwnedFd, board: &Board) {
     serve(&listener, board);
 }
 
-/// Each connection has a thread of its own from the first moment: none waits for another, and none has to be made.
+/// Serves connections with a fixed number of threads, so that no connection waits for another or for a new thread.
 fn serve(listener: &VsockListener, board: &Board) {
     let waiting = Arc::new(AtomicUsize::new(0));
     std::thread::scope(|scope| {
@@ -60,7 +60,7 @@ fn serve(listener: &VsockListener, board: &Board) {
                             answer(&stream, board, &waiting);
                         }
                         Ok(_) => {}
-                        // Out of descriptors, say: let others finish first.
+                        // For example out of descriptors: let other connections finish first.
                         Err(_) => std::thread::sleep(LOOK),
                     }
                 }
@@ -72,14 +72,14 @@ fn serve(listener: &VsockListener, board: &Board) {
     });
 }
 
-/// Another guest, where a host lets guests reach each other, is nobody's operator.
+/// Returns whether the client is the host; some hosts let guests reach each other.
 fn is_host(cid: u32) -> bool {
     cid == VMADDR_CID_HOST
 }
 
-/// The scheduler lets a busy container finish its slice, some milliseconds, before another thread has its turn; not before one
-/// of this class. (The kernel threads that carry the packets come first by the weight of the container's group.) An answer takes
-/// well below a millisecond. Without the privilege the answers come later, and that is all.
+/// Gives this thread a real-time scheduling class, so that it need not wait some milliseconds for a busy container's time slice.
+/// (The weight of the container's group gives precedence to the kernel threads for packets.) An answer takes well below a
+/// millisecond. Without the privilege, answers are only later.
 fn come_first() {
     // SAFETY: the structure is integers (more of them in musl), for which zero is a value.
     let mut lowest: libc::sched_param = unsafe { std::mem::zeroed() };
@@ -88,7 +88,7 @@ fn come_first() {
     let _ = unsafe { libc::pthread_setschedparam(libc::pthread_self(), libc::SCHED_RR, &raw const lowest) };
 }
 
-/// One of a bounded number of places, given back however its holder ends.
+/// One of a limited number of slots, released on drop.
 struct Slot(Arc<AtomicUsize>);
 
 impl Slot {
@@ -165,18 +165,18 @@ fn reply(
     })
 }
 
-/// The peer does not wait for its answer any more.
+/// The client no longer waits for its answer.
 struct Gone;
 
-/// A wait for something that a peer asked for, given up when the peer has gone.
+/// A wait on behalf of a client, which ends when the client has disconnected.
 struct Wait<'a> {
     stream: &'a VsockStream,
     deadline: Instant,
 }
 
 impl Wait<'_> {
-    /// Looks until there is something or the time is over (`None`). `look` waits by itself, until the moment that it is
-    /// given.
+    /// Polls until there is a result or the deadline has passed (`None`). `look` itself waits until the instant that it
+    /// receives.
     fn look<T>(&self, mut look: impl FnMut(Instant) -> Option<T>) -> Result<Option<T>, Gone> {
         loop {
             let found = look(self.deadline.min(Instant::now() + LOOK));
@@ -190,8 +190,8 @@ impl Wait<'_> {
     }
 }
 
-/// Whether nobody waits for an answer any more: the peer has closed the connection, or says what the protocol does not know. One that has closed
-/// only its own direction has said all that it will, and waits.
+/// Returns whether the client no longer waits for an answer: it has closed the connection, or sends unexpected data. A client
+/// that has closed only its sending direction still waits.
 fn has_gone(stream: &(impl AsFd + AsRawFd)) -> bool {
     let mut fds = [PollFd::new(stream.as_fd(), PollFlags::POLLIN)];
     if !poll(&mut fds, PollTimeout::ZERO).is_ok_and(|count| count > 0) {
@@ -206,7 +206,7 @@ fn has_gone(stream: &(impl AsFd + AsRawFd)) -> bool {
     }
 }
 
-/// Reads, or writes, with one deadline for everything, so that a peer cannot stretch it byte by byte.
+/// Reads or writes with one deadline for the whole message, so that a client cannot prolong it byte by byte.
 struct Patient<'a> {
     stream: &'a VsockStream,
     deadline: Instant,

@@ -6,14 +6,14 @@ use std::fs::File;
 use std::io::Read;
 
 const TABLES: &str = "/sys/firmware/dmi/tables/DMI";
-/// Tables are not longer than this, bytes.
+/// Maximum size of the tables in bytes.
 const MAX_TABLES: u64 = 1 << 20;
-/// SMBIOS: the type of OEM strings.
+/// SMBIOS structure type of OEM strings.
 const OEM_STRINGS: u8 = 11;
 const PREFIX: &str = "io.systemd.credential:";
 const PREFIX_BINARY: &str = "io.systemd.credential.binary:";
 
-/// The address that `vmm.notify_socket` has, if the VMM passed one.
+/// Returns the address in `vmm.notify_socket`, if the VMM passed one.
 pub fn notify_socket() -> Option<NotifySocket> {
     let mut tables = Vec::new();
     File::open(TABLES).ok()?.take(MAX_TABLES).read_to_end(&mut tables).ok()?;
@@ -29,7 +29,7 @@ pub fn notify_socket() -> Option<NotifySocket> {
     socket
 }
 
-/// A credential in the structures of SMBIOS tables. Each structure is type, length, handle, fields up to that length, then
+/// Finds a credential in the structures of SMBIOS tables. Each structure is type, length, handle, fields up to that length, then
 /// strings, each ended by a zero, and one more zero.
 fn credential(mut tables: &[u8], prefix: &str, name: &str) -> Option<String> {
     while let [kind, length, ..] = *tables {

@@ -1,5 +1,5 @@
-//! Notifications as sd_notify(3) and systemd's virtual machines send them: `READY=1`, `STATUS=`, and at the end `EXIT_STATUS=`
-//! and `ERRNO=`. Each is a packet, or a connection of its own.
+//! Sends notifications as sd_notify(3) and systemd's virtual machines do: `READY=1`, `STATUS=`, and at the end `EXIT_STATUS=`
+//! and `ERRNO=`. Each is a packet or a separate connection.
 
 use super::connection::{LOOK, PATIENCE, connect};
 use crate::status::{Board, Follower};
@@ -17,7 +17,7 @@ use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::time::Instant;
 
-/// Tells a supervisor what it needs to know of each event.
+/// Sends a notification to a supervisor for each relevant event.
 pub(crate) fn tell(to: NotifySocket, board: &Board, follower: &Follower) {
     let mut from = 0;
     loop {
@@ -33,11 +33,11 @@ pub(crate) fn tell(to: NotifySocket, board: &Board, follower: &Follower) {
     }
 }
 
-/// What is sent for an event, if anything is.
+/// Returns the notification for an event, if there is one.
 fn message(event: &Event, status: &Status) -> Option<String> {
     let line = |text: &str| text.replace(['\n', '\r'], " ");
     match &event.what {
-        // With a restart ahead, the program's end is not the guest's.
+        // If the program is restarted, its end is not the end of the guest.
         Happening::Phase { phase: Phase::Exited, .. } | Happening::Outcome(Outcome::Failed) => {
             Some(end(status))
         }
@@ -64,7 +64,7 @@ fn end(status: &Status) -> String {
         status.reason().replace(['\n', '\r'], " "),
         status.exit_status()
     );
-    // A program that ended by itself says why with its exit status, whatever else there was to tell.
+    // If the program ended by itself, its exit status is the reason, whatever the findings are.
     let is_oom = status.container.as_ref().and_then(|container| container.exit).is_some_and(|exit| exit.oom);
     let code = match status.fatal().filter(|_| status.outcome == Outcome::Failed) {
         Some(finding) => Some(finding.code),
@@ -76,7 +76,7 @@ fn end(status: &Status) -> String {
     text
 }
 
-/// The errno that says best what a finding is about.
+/// Returns the errno that matches a finding best.
 fn errno(code: Code) -> Errno {
     match code {
         Code::NoGpu | Code::GpuCountMismatch | Code::GpuUnsupported | Code::GpuLost => Errno::ENODEV,

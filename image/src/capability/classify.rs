@@ -1,13 +1,13 @@
-//! From the name of a file to its row of the table.
+//! Finds the row of the table for a file name.
 
 use super::installed::of_this_machine;
 use super::table::{DriverFile, Kind, TABLE, VERSION};
 
-/// Drivers of a lower major version are older than anything that is supported; the versions of other projects are low.
+/// Lowest major version of a driver. Older drivers are not supported, and other projects have lower versions.
 const LOWEST_MAJOR: u32 = 300;
 
 impl DriverFile {
-    /// Its file name for a driver of this version; none where the driver's version does not give it
+    /// Returns its file name in a driver of this version; `None` if the name does not depend on it
     /// ([`Kind::Separate`]).
     pub fn file_name(&self, version: &str) -> Option<String> {
         match self.kind {
@@ -18,7 +18,7 @@ impl DriverFile {
         }
     }
 
-    /// Whether a file of this name, of a driver of this version, is the one that the row means.
+    /// Returns whether the row describes a file with this name in a driver of this version.
     pub fn is(&self, file_name: &str, version: &str) -> bool {
         match self.kind {
             Kind::Separate(stem) => versioned(file_name, stem).is_some_and(is_dotted),
@@ -29,7 +29,7 @@ impl DriverFile {
         }
     }
 
-    /// The stem before `.so.<driver version>`, where the name ends in one.
+    /// Returns the stem before `.so.<driver version>`, if the name ends so.
     fn stem(&self) -> Option<&'static str> {
         match self.kind {
             Kind::Library(stem) | Kind::Sub(_, stem) => Some(stem),
@@ -39,22 +39,23 @@ impl DriverFile {
     }
 }
 
-/// The row of a library, program or data file of this name, of a driver of this version to the last digit. Links have
-/// none: they are made, not found.
+/// Returns the row of a library, program or data file with this name in a driver of exactly this version. Links have no
+/// row, since they are created, not found.
 pub fn classify(file_name: &str, version: &str) -> Option<&'static DriverFile> {
     let files = TABLE.iter().filter(|file| !matches!(file.kind, Kind::Link { .. }));
     files.into_iter().find(|file| file.is(file_name, version))
 }
 
-/// Stem and driver version of a library of the table, whichever driver it is of: `libcuda.so.535.54.03`. Other
-/// projects' libraries, and those of the driver that carry no driver version, are none.
+/// Returns stem and driver version of a library in the table, for any driver: `libcuda.so.535.54.03`. Returns `None` for
+/// libraries of other projects and for those without a driver version.
 pub fn version_of(file_name: &str) -> Option<(&str, &str)> {
     let (stem, version) = file_name.split_once(".so.")?;
     let known = TABLE.iter().any(|file| file.stem() == Some(stem));
     (known && is_driver_version(version)).then_some((stem, version))
 }
 
-/// `535.54.03`, `550.163.01`, `580.142`: two to four numbers, the first of which no SONAME has.
+/// Returns whether the text is a driver version: `535.54.03`, `550.163.01`, `580.142`. It has two to four numbers, the first of
+/// which is too large for a SONAME.
 fn is_driver_version(text: &str) -> bool {
     let major = text.split('.').next().and_then(|number| number.parse::<u32>().ok());
     is_dotted(text)
@@ -62,7 +63,7 @@ fn is_driver_version(text: &str) -> bool {
         && major.is_some_and(|major| major >= LOWEST_MAJOR)
 }
 
-/// Numbers with dots between them, two at least.
+/// Returns whether the text is at least two numbers separated by dots.
 fn is_dotted(text: &str) -> bool {
     let number = |part: &str| (1..=5).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit());
     text.contains('.') && text.split('.').all(number)

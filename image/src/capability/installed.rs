@@ -1,8 +1,8 @@
-//! Where an installation of the driver has its files, whoever made it: Debian's packages (`nvidia/current`, `nvidia/tesla-535`), Ubuntu's, those
+//! Directories of driver installations: Debian's packages (`nvidia/current`, `nvidia/tesla-535`), Ubuntu's, those
 //! for RPM, NVIDIA's own installer, Bottlerocket (`nvidia/tesla`, by version on some), Talos (a glibc of its own), NixOS (links into the store), the
 //! directories that cluster nodes share. Paths are below the root of the installation, without a slash in front.
 //!
-//! A directory says nothing of the width of what is in it: 32-bit files are in `usr/lib` beside `usr/lib64`. The files say it.
+//! The directory does not determine whether a file is 32-bit: such files are in `usr/lib` next to `usr/lib64`. The ELF header does.
 
 use super::VERSION;
 use std::env::consts::ARCH;
@@ -14,7 +14,7 @@ const ROOTS: [&str; 4] = [
     "aarch64-bottlerocket-linux-gnu/sys-root/",
     "run/nvidia/driver/",
 ];
-/// Directories of libraries. The last is the root itself, for `/usr/local/nvidia/lib64` and the like.
+/// Directories of libraries. The last is the root itself, for directories such as `/usr/local/nvidia/lib64`.
 pub const LIBRARIES: [&str; 17] = [
     "usr/lib/x86_64-linux-gnu",
     "usr/lib/aarch64-linux-gnu",
@@ -48,29 +48,29 @@ const PROGRAMS: [&str; 11] = [
     "run/current-system/sw/bin",
     "",
 ];
-/// Below them, in directories of the driver's name, packages keep programs of their own.
+/// Parents of directories with the driver's name in which packages keep programs.
 const PROGRAM_PARENTS: [&str; 2] = ["usr/lib", "usr/libexec"];
-/// Directories of the driver's name are looked into so deep: `nvidia/tesla/bin/535.161.07`.
+/// Maximum depth searched in directories with the driver's name: `nvidia/tesla/bin/535.161.07`.
 const DEPTH: usize = 4;
-/// Subdirectories of one directory that are looked into.
+/// Maximum number of subdirectories searched per directory.
 const MAX_SUBDIRECTORIES: usize = 64;
-/// Where the bases of data files may be instead of `/usr/share`; the last is that of GKE's nodes, `vulkan/icd.d` in the driver's own directory.
+/// Alternatives to `/usr/share` for data files; the last one is for GKE's nodes, `vulkan/icd.d` in the driver's own directory.
 const DATA_BASES: [&str; 5] = ["usr/share/", "etc/", "usr/local/share/", "usr/local/etc/", ""];
-/// Modules of the X server, likewise.
+/// Alternative directories of X server modules.
 const XORG_BASES: [&str; 3] =
     ["usr/lib/xorg/modules/", "usr/lib64/xorg/modules/", "usr/lib/x86_64-linux-gnu/xorg/modules/"];
 
-/// Directories of an installation in which the driver's files may be, whether they exist or not; those that are asked for first win.
+/// Directories of an installation that may contain driver files, existing or not; earlier ones take precedence.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Directories {
-    /// Of libraries, in groups: directories of the driver's name, and then the one that they are in. One group has one driver.
+    /// Directories of libraries, in groups: directories with the driver's name, then their parent. One group has one driver.
     pub libraries: Vec<Vec<String>>,
-    /// Of programs.
+    /// Directories of programs.
     pub programs: Vec<String>,
 }
 
 impl Directories {
-    /// Those of an installation whose directories have the subdirectories that `subdirectories` names.
+    /// Returns the directories of an installation. `subdirectories` lists the subdirectories of a directory.
     pub fn of(subdirectories: &dyn Fn(&str) -> Vec<String>) -> Self {
         let mut found = Self::default();
         for root in ROOTS {
@@ -87,15 +87,15 @@ impl Directories {
         found
     }
 
-    /// Of libraries, all of them.
+    /// Returns all directories of libraries.
     pub fn of_libraries(&self) -> impl Iterator<Item = &String> {
         self.libraries.iter().flatten()
     }
 }
 
-/// The directories of the driver's name in a directory, and what is in them: those with a longer path come after the others.
+/// Returns the directories with the driver's name in a directory, and their subdirectories, ordered by depth.
 fn of_the_driver(base: &str, subdirectories: &dyn Fn(&str) -> Vec<String>) -> Vec<String> {
-    // The root has everything.
+    // The root contains every directory.
     if base.is_empty() || base.ends_with('/') {
         return Vec::new();
     }
@@ -125,7 +125,7 @@ fn of_the_driver(base: &str, subdirectories: &dyn Fn(&str) -> Vec<String>) -> Ve
     all
 }
 
-/// Where an installation may have the file that containers have at `path`, a [`super::Kind::Data`], for a driver of this version.
+/// Returns the paths at which an installation may have the [`super::Kind::Data`] file for `path`, in a driver of this version.
 pub fn data_paths(path: &str, version: &str) -> Vec<String> {
     let path = path.replace(VERSION, version);
     let path = path.trim_start_matches('/');
@@ -139,7 +139,7 @@ pub fn data_paths(path: &str, version: &str) -> Vec<String> {
     ROOTS.iter().flat_map(|root| paths.iter().map(move |path| format!("{root}{path}"))).collect()
 }
 
-/// `nvidia_icd.x86_64.json` of `nvidia_icd.json`: what packages for RPM call it.
+/// Returns `nvidia_icd.x86_64.json` for `nvidia_icd.json`, as RPM packages name it.
 pub(super) fn of_this_machine(name: &str) -> Option<String> {
     Some(format!("{}.{ARCH}.json", name.strip_suffix(".json")?))
 }

@@ -1,5 +1,4 @@
-//! Driver capabilities: what a container may ask of a driver, in the words of `NVIDIA_DRIVER_CAPABILITIES`, and which
-//! driver files each of them needs.
+//! Driver capabilities, with the names in `NVIDIA_DRIVER_CAPABILITIES`, and the driver files that each of them needs.
 
 mod classify;
 pub mod installed;
@@ -11,17 +10,17 @@ pub use self::table::{DriverFile, Kind, TABLE, VERSION};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The variable by which an image or its user asks for capabilities.
+/// The variable with which an image or its user requests capabilities.
 pub const VARIABLE: &str = "NVIDIA_DRIVER_CAPABILITIES";
-/// Images of CUDA from before that variable say their version in the first of these, and not in the second. The toolkit gives
-/// them everything.
+/// CUDA images that are older than that variable have the first of these variables but not the second. The toolkit gives them
+/// every capability.
 const LEGACY: (&str, &str) = ("CUDA_VERSION", "NVIDIA_REQUIRE_CUDA");
 
 /// One capability. The names are those of NVIDIA's container toolkit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Capability {
-    /// 32-bit libraries beside the 64-bit ones.
+    /// 32-bit libraries in addition to the 64-bit ones.
     Compat32,
     /// CUDA and OpenCL.
     Compute,
@@ -29,7 +28,7 @@ pub enum Capability {
     Display,
     /// OpenGL, EGL and Vulkan.
     Graphics,
-    /// DLSS and its relatives.
+    /// NGX, for example DLSS.
     Ngx,
     /// nvidia-smi and NVML.
     Utility,
@@ -37,7 +36,7 @@ pub enum Capability {
     Video,
 }
 
-/// A word that is no capability.
+/// An unknown capability.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown driver capability {word:?}: expected all, or a list of {}", Capability::names())]
 pub struct UnknownCapability {
@@ -46,13 +45,13 @@ pub struct UnknownCapability {
 }
 
 impl Capability {
-    /// All of them, by name.
+    /// All capabilities, ordered by name.
     pub const ALL: [Self; 7] =
         [Self::Compat32, Self::Compute, Self::Display, Self::Graphics, Self::Ngx, Self::Utility, Self::Video];
-    /// What a container gets that asks for nothing, as with NVIDIA's container toolkit.
+    /// Default of NVIDIA's container toolkit if a container requests nothing.
     pub const DEFAULT: [Self; 2] = [Self::Compute, Self::Utility];
 
-    /// Its name.
+    /// Returns the name.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Compat32 => "compat32",
@@ -85,11 +84,11 @@ impl std::str::FromStr for Capability {
     }
 }
 
-/// What an environment asks for, as the toolkit reads it: by [`VARIABLE`]; without it, an image of CUDA from before that variable
-/// gets everything.
+/// Returns the capabilities that an environment requests with [`VARIABLE`], as the toolkit reads it. Without the variable, an
+/// older CUDA image gets every capability.
 ///
 /// # Errors
-/// [`UnknownCapability`] for a word that is none.
+/// [`UnknownCapability`] for an unknown name.
 pub fn requested_by(env: &BTreeMap<String, String>) -> Result<BTreeSet<Capability>, UnknownCapability> {
     let says = |name: &str| env.get(name).is_some_and(|value| !value.is_empty());
     match env.get(VARIABLE) {
@@ -98,11 +97,11 @@ pub fn requested_by(env: &BTreeMap<String, String>) -> Result<BTreeSet<Capabilit
     }
 }
 
-/// What the value of [`VARIABLE`] asks for, as the toolkit reads it: unset or empty is [`Capability::DEFAULT`], `all`
-/// is everything, else names separated by commas.
+/// Parses the value of [`VARIABLE`] as the toolkit does: unset or empty is [`Capability::DEFAULT`], `all` is every
+/// capability, otherwise names separated by commas.
 ///
 /// # Errors
-/// [`UnknownCapability`] for a word that is none.
+/// [`UnknownCapability`] for an unknown name.
 pub fn requested(value: Option<&str>) -> Result<BTreeSet<Capability>, UnknownCapability> {
     let words = value.unwrap_or_default().split(',').map(str::trim).filter(|word| !word.is_empty());
     let mut set = BTreeSet::new();
@@ -119,9 +118,9 @@ pub fn requested(value: Option<&str>) -> Result<BTreeSet<Capability>, UnknownCap
     Ok(set)
 }
 
-/// Whether a container that asked for `asked` gets a driver file that belongs to `belongs`
-/// ([`crate::manifest::File::capabilities`]). A 32-bit file belongs to [`Capability::Compat32`] and to what it is for,
-/// and must be asked for by both.
+/// Returns whether a container that requested `asked` gets a driver file of the capabilities `belongs`
+/// ([`crate::manifest::File::capabilities`]). A 32-bit file has [`Capability::Compat32`] and its other capabilities; both
+/// must be requested.
 pub fn wanted(belongs: &[Capability], asked: &BTreeSet<Capability>) -> bool {
     let compat32 = Capability::Compat32;
     (!belongs.contains(&compat32) || asked.contains(&compat32))

@@ -1,39 +1,39 @@
-//! Every file of a driver that a container may get, and for what. The host selects by it; the guest does where a
-//! directory of driver files comes without a manifest.
+//! The table of driver files that a container may receive, with their capabilities. The host selects files with it; the
+//! guest does if a directory of driver files has no manifest.
 //!
 //! The lists are those of NVIDIA's container toolkit (`nvc_info.c` of libnvidia-container, the graphics mounts of
-//! nvidia-container-toolkit), with two additions: a file that others cannot do without belongs to their capabilities
-//! too (a decoder without libcuda decodes nothing), and `display` has all that `graphics` has, as in the toolkit.
+//! nvidia-container-toolkit), with two additions: a file that other files require also has their
+//! capabilities (a decoder requires libcuda), and `display` has all files of `graphics`, as in the toolkit.
 
 use super::Capability;
 use super::Capability::{Compute, Display, Graphics, Ngx, Utility, Video};
 
-/// Stands for the driver's version in paths and link targets of [`Kind`].
+/// Placeholder for the driver's version in paths and link targets of [`Kind`].
 pub const VERSION: &str = "{version}";
 
-/// What a driver file is, which says what it is called and where a container has it.
+/// Kind of a driver file, which determines its name and its path in a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// `STEM.so.<driver version>` in the library directory.
     Library(&'static str),
     /// A library in the library directory whose name has no driver version.
     Exact(&'static str),
-    /// `STEM.so.<its own version>` in the library directory: NVIDIA ships these projects with the driver, versioned
-    /// apart from it.
+    /// `STEM.so.<its own version>` in the library directory: NVIDIA ships these projects with the driver, with their own
+    /// versions.
     Separate(&'static str),
     /// `STEM.so.<driver version>` in a subdirectory of the library directory.
     Sub(&'static str, &'static str),
     /// A program.
     Program(&'static str),
-    /// A file at this path in every container, [`VERSION`] replaced.
+    /// A file at this path in every container, with [`VERSION`] replaced.
     Data(&'static str),
-    /// A symbolic link that no SONAME asks for.
+    /// A symbolic link that is not derived from a SONAME.
     Link {
-        /// Subdirectory of the library directory; or an absolute path in the container.
+        /// Subdirectory of the library directory, or an absolute path in the container.
         dir: &'static str,
         /// Name of the link.
         name: &'static str,
-        /// What it says, [`VERSION`] replaced.
+        /// Its target, with [`VERSION`] replaced.
         target: &'static str,
     },
 }
@@ -41,12 +41,12 @@ pub enum Kind {
 /// One row of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DriverFile {
-    /// What it is.
+    /// Kind of the file.
     pub kind: Kind,
-    /// The capabilities that it belongs to. [`Capability::Compat32`] is never one of them: it is asked for beside
-    /// others, and adds the 32-bit form of their libraries.
+    /// Its capabilities, never [`Capability::Compat32`], which is requested in addition to others and adds the 32-bit form of
+    /// their libraries.
     pub capabilities: &'static [Capability],
-    /// Whether every driver has it. Others came or went with some version, or are packaged apart.
+    /// Whether every driver has it. Other files exist only in some versions, or are packaged separately.
     pub required: bool,
 }
 
@@ -58,14 +58,14 @@ const fn optional(kind: Kind, capabilities: &'static [Capability]) -> DriverFile
     DriverFile { kind, capabilities, required: false }
 }
 
-/// What draws: the toolkit gives both capabilities the same.
+/// Graphics files, which are the same for both capabilities in the toolkit.
 const DRAWS: &[Capability] = &[Display, Graphics];
-/// What computes and what draws.
+/// Files for compute and graphics.
 const SHARED: &[Capability] = &[Compute, Display, Graphics];
-/// Where an X server looks for modules, whatever the library directory is called.
+/// Module directory of X servers, whatever the library directory is.
 const XORG: &str = "/usr/lib/xorg/modules/extensions";
 
-/// All of them.
+/// All driver files.
 pub const TABLE: &[DriverFile] = &[
     // CUDA. The encoder, the decoder and ray tracing open libcuda.
     required(Kind::Library("libcuda"), &[Compute, Display, Graphics, Video]),

@@ -1,4 +1,4 @@
-//! How a program ended, whether that is well, and the words for it.
+//! How a program ended, whether it succeeded, and how this is printed.
 
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
@@ -8,21 +8,21 @@ use std::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Exit {
-    /// Exit code, when it exited.
+    /// Exit code, if it exited.
     pub code: Option<i32>,
-    /// Signal, when one killed it.
+    /// Signal, if one killed it.
     pub signal: Option<i32>,
-    /// It ended badly after the kernel's out-of-memory killer ended it, or a part of it.
+    /// Whether it failed after the kernel's out-of-memory killer ended it or one of its processes.
     pub oom: bool,
 }
 
 impl Exit {
-    /// Whether the program ended well: the one place that decides it.
+    /// Returns whether the program succeeded. No other code decides this.
     pub fn is_success(self) -> bool {
         self.code == Some(0) && !self.oom
     }
 
-    /// As a shell has it in `$?`: the exit code, or 128 and the signal; 1 where neither is known.
+    /// Returns the status as in a shell's `$?`: the exit code, or 128 plus the signal; 1 if neither is known.
     pub fn shell_status(self) -> i32 {
         match (self.code, self.signal) {
             (Some(code), _) => code,
@@ -31,7 +31,7 @@ impl Exit {
         }
     }
 
-    /// In as few words as a column of a table has room for: `exited 1`, `killed SIGKILL`, `killed (out of memory)`.
+    /// Returns a short form for tables: `exited 1`, `killed SIGKILL`, `killed (out of memory)`.
     pub fn brief(self) -> String {
         match (self.code, self.signal, self.oom) {
             (Some(code), _, false) => format!("exited {code}"),

@@ -1,4 +1,4 @@
-//! What a guest reports about itself. `status --json` prints exactly these types.
+//! The status of a guest. `status --json` prints exactly these types.
 
 mod exit;
 pub mod finding;
@@ -8,7 +8,7 @@ pub use exit::Exit;
 
 use serde::{Deserialize, Serialize};
 
-/// Steps of a boot, in the order they are reached. The GPU and the root are worked on at the same time.
+/// Phases of a boot, in the order in which they begin. The GPU and the root are prepared in parallel.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
@@ -20,13 +20,13 @@ pub enum Phase {
     Modules,
     /// The config disk.
     Config,
-    /// The driver's files become available: an image of the initrd or a disk of its own is mounted.
+    /// The driver files are made available: an image in the initrd or a separate disk is mounted.
     Payload,
     /// Driver modules, nodes, adapter initialisation.
     Gpu,
     /// The container root is mounted.
     Root,
-    /// Driver files go into the root.
+    /// Driver files are added to the root.
     Inject,
     /// The loader cache is written.
     Cache,
@@ -38,7 +38,7 @@ pub enum Phase {
     Exited,
 }
 
-/// How the whole boot stands.
+/// Outcome of the boot.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
@@ -46,50 +46,50 @@ pub enum Outcome {
     /// Still booting.
     #[default]
     Pending,
-    /// The container was started: with every GPU, or with `gpu=optional`, and then the findings say what is missing.
+    /// The container was started, with every GPU; with `gpu=optional`, the findings say what is missing.
     Ready,
     /// The boot ended without a container; the findings say why.
     Failed,
 }
 
-/// How one phase went.
+/// Outcome of one phase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum PhaseOutcome {
-    /// It is under way.
+    /// In progress.
     Running,
-    /// Good.
+    /// Successful.
     Done,
     /// There was nothing to do.
     Skipped,
-    /// Bad; a finding says why.
+    /// Failed; a finding says why.
     Failed,
 }
 
-/// How far a phase has come, in steps of its own: modules loaded, GPUs initialised.
+/// Progress of a phase in its own steps: modules loaded, GPUs initialised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Progress {
-    /// Steps that are over.
+    /// Completed steps.
     pub done: u32,
     /// All steps.
     pub total: u32,
 }
 
-/// Times of one phase, milliseconds since the kernel started.
+/// Times of one phase, in milliseconds since the kernel started.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PhaseTime {
-    /// Which.
+    /// The phase.
     pub phase: Phase,
     /// When it began.
     pub start_ms: u64,
     /// When it ended.
     pub end_ms: Option<u64>,
-    /// How it went.
+    /// Its outcome.
     pub outcome: PhaseOutcome,
-    /// How far it has come, where that is known.
+    /// Its progress, if known.
     pub progress: Option<Progress>,
 }
 
@@ -98,12 +98,12 @@ pub struct PhaseTime {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum GpuState {
-    /// On the PCI bus; no driver yet.
+    /// On the PCI bus, not bound to a driver yet.
     #[default]
     Found,
-    /// The driver refused it.
+    /// The driver does not support it.
     Unsupported,
-    /// The driver is bound, nothing was opened yet.
+    /// Bound to the driver, not opened yet.
     Bound,
     /// The adapter is being initialised.
     Initialising,
@@ -111,19 +111,19 @@ pub enum GpuState {
     Ready,
     /// Initialisation failed.
     Failed,
-    /// It was usable, and is on the bus no more.
+    /// It was usable, but is no longer on the bus.
     Lost,
 }
 
-/// An error that the driver reported of a GPU, by NVIDIA's number for it.
+/// A GPU error that the driver reported, with NVIDIA's number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Xid {
     /// NVIDIA's number.
     pub code: u32,
-    /// How often it came.
+    /// Number of occurrences.
     pub count: u32,
-    /// When it came last, milliseconds since the kernel started.
+    /// Time of the last occurrence, in milliseconds since the kernel started.
     pub last_ms: u64,
 }
 
@@ -141,27 +141,27 @@ pub struct Gpu {
     pub model: Option<String>,
     /// `N` of /dev/nvidiaN.
     pub minor: Option<u32>,
-    /// UUID, once the driver knows it.
+    /// UUID, when the driver knows it.
     pub uuid: Option<String>,
-    /// Version of the GSP firmware, once it runs.
+    /// Version of the GSP firmware, when it runs.
     pub firmware: Option<String>,
     /// State.
     pub state: GpuState,
-    /// What is waited for, while something is.
+    /// What the initialisation waits for, while it does.
     pub waits_for: Option<String>,
-    /// When its initialisation began, milliseconds since the kernel started.
+    /// Start of its initialisation, in milliseconds since the kernel started.
     pub init_start_ms: Option<u64>,
-    /// What its initialisation took, milliseconds.
+    /// Duration of its initialisation in milliseconds.
     pub init_ms: Option<u64>,
     /// Errors that the driver reported since the boot.
     pub xids: Vec<Xid>,
-    /// Numbers that made room for newer ones.
+    /// Number of older Xids that were dropped for newer ones.
     pub xids_left_out: u32,
-    /// Kernel-log lines about it.
+    /// Kernel log lines about it.
     pub evidence: Vec<String>,
 }
 
-/// A device node that was made.
+/// A device node that was created.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Node {
@@ -185,7 +185,7 @@ pub struct Node {
 pub struct Injected {
     /// Path in the container.
     pub path: String,
-    /// What the link says; `None` for a file.
+    /// Target of the link; `None` for a file.
     pub link: Option<String>,
 }
 
@@ -197,7 +197,7 @@ pub struct Cache {
     pub entries: u32,
     /// Its size in bytes.
     pub bytes: u64,
-    /// Links that were made or changed on the way.
+    /// Links created or changed for it.
     pub links: u32,
 }
 
@@ -207,7 +207,7 @@ pub struct Cache {
 pub struct Resolved {
     /// `libcuda.so.1`.
     pub name: String,
-    /// The file, links followed; `None`: it would not be found.
+    /// The file, with links resolved; `None`: it is not found.
     pub path: Option<String>,
     /// The driver version in that file's name.
     pub version: Option<String>,
@@ -219,37 +219,37 @@ pub struct Resolved {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Container {
-    /// Its process id in the guest: of the PID 1 of its namespace, or 1, where the image's init is the guest's.
+    /// Process id in the guest: that of its namespace's PID 1, or 1 if the image's init is PID 1 of the guest.
     pub pid: u32,
     /// Its command.
     pub command: Vec<String>,
-    /// When it was started, the last time, milliseconds since the kernel started.
+    /// Time of its last start, in milliseconds since the kernel started.
     pub start_ms: u64,
-    /// How often it was started again.
+    /// Number of restarts.
     pub restarts: u32,
-    /// How it ended, once it has; nothing while it has been started again.
+    /// How it ended; `None` while it runs, also after a restart.
     pub exit: Option<Exit>,
-    /// How its run before this one ended, where it was started again.
+    /// How its previous run ended, after a restart.
     pub last_exit: Option<Exit>,
-    /// Processes of it that the kernel's out-of-memory killer has ended.
+    /// Number of its processes that the kernel's out-of-memory killer has ended.
     pub oom_kills: u64,
     /// The last lines of its output.
     pub output: Vec<String>,
 }
 
-/// Memory of the guest, bytes.
+/// Memory of the guest in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Memory {
-    /// What the kernel manages.
+    /// Memory that the kernel manages.
     pub total: u64,
-    /// What programs can still have without swapping.
+    /// Memory that programs can still use without swapping.
     pub available: u64,
-    /// The most that guest-init itself has had resident.
+    /// Maximum resident memory of guest-init itself.
     pub init: u64,
 }
 
-/// Everything a guest knows about itself.
+/// The status of a guest.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Status {
@@ -257,13 +257,13 @@ pub struct Status {
     pub version: String,
     /// Kernel release.
     pub kernel: String,
-    /// Version of the driver in the plan.
+    /// Version of the driver in the manifest.
     pub driver_planned: Option<String>,
-    /// Version of the driver that is loaded.
+    /// Version of the loaded driver.
     pub driver_loaded: Option<String>,
-    /// Where the boot is.
+    /// Current phase of the boot.
     pub phase: Phase,
-    /// How it stands.
+    /// Outcome of the boot.
     pub outcome: Outcome,
     /// Milliseconds since the kernel started.
     pub uptime_ms: u64,
@@ -273,7 +273,7 @@ pub struct Status {
     pub events: u64,
     /// Times of the phases so far.
     pub phases: Vec<PhaseTime>,
-    /// The GPUs that the host promised: a number, or PCI ids; `None`: at least one, or none were asked for.
+    /// The GPUs that the host promised: a number or PCI ids; `None`: at least one, or no GPU was requested.
     pub gpus_expected: Option<String>,
     /// GPUs by PCI address.
     pub gpus: Vec<Gpu>,
@@ -287,12 +287,12 @@ pub struct Status {
     pub resolved: Vec<Resolved>,
     /// The container.
     pub container: Option<Container>,
-    /// What is wrong.
+    /// The findings.
     pub findings: Vec<Finding>,
 }
 
 impl Status {
-    /// Why the guest ends, in one line.
+    /// Returns why the guest shuts down, in one line.
     pub fn reason(&self) -> String {
         if let Some(exit) = self.exit() {
             return format!("the container ended: {exit}");
@@ -303,12 +303,12 @@ impl Status {
         }
     }
 
-    /// What went wrong: the first error. What ended the boot is put before what it survived.
+    /// Returns the first error. The finding that ended the boot comes before other errors.
     pub fn fatal(&self) -> Option<&Finding> {
         self.findings.iter().find(|finding| finding.severity == Severity::Error)
     }
 
-    /// As a shell would say it: the program's, or 1 for a boot that failed.
+    /// Returns the exit status as in a shell: that of the program, or 1 for a failed boot.
     pub fn exit_status(&self) -> i32 {
         self.exit().map_or(1, Exit::shell_status)
     }
