@@ -1,7 +1,7 @@
-//! The container root, behind one directory descriptor.
+//! Access to the container root through one directory descriptor.
 //!
 //! The root is hostile: its links may be absolute, climb with `..`, or point into /proc to reach PID 1's own
-//! root. So no path of the container is ever handed to the kernel as a plain path. Every lookup is an
+//! root. So no path of the container is ever passed to the kernel as a plain path. Every lookup is an
 //! `openat2` that resolves inside the root and follows no magic links, and every change acts on a name in an
 //! opened directory.
 
@@ -24,42 +24,42 @@ pub use self::read::{is_file_name, read_full_at};
 #[cfg(test)]
 pub(crate) use self::write::cut;
 
-/// Names in one directory. Large images have about 5000 in /usr/lib/x86_64-linux-gnu.
+/// Maximum number of names in one directory. Large images have about 5000 in /usr/lib/x86_64-linux-gnu.
 const MAX_NAMES: usize = 100_000;
-/// Names in all the directories that are listed through one [`RootDir`]: far more than the directories of libraries of any image have, and
-/// a bound on what many directories at the limit cost.
+/// Maximum number of names in all directories listed through one [`RootDir`]. It is far above the library directories of any
+/// image, and limits the cost of many directories at the limit.
 const MAX_NAMES_IN_ALL: usize = 1_000_000;
-/// The kernel takes no longer path, bytes; nor does any loader.
+/// Maximum length of a path in bytes, for the kernel and for loaders.
 const MAX_PATH: usize = 4095;
-/// Links followed for one path, as in the kernel.
+/// Maximum number of links followed for one path, as in the kernel.
 const MAX_LINKS: usize = 40;
-/// Names walked for one path that is made canonical, those in links included.
+/// Maximum number of names resolved for one canonical path, including those in links.
 const MAX_STEPS: usize = 512;
 
-/// Why something in the container root could not be done.
+/// Why an operation in the container root failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RootError {
     /// The directory itself cannot be opened.
     #[error("cannot open the root directory {}", path.display())]
     Open {
-        /// Which directory of our own root.
+        /// The directory, in guest-init's root.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         #[source]
         source: io::Error,
     },
-    /// The system refused.
+    /// A system call failed.
     #[error("cannot {action} {} in the container root", path.display())]
     Io {
-        /// What was being done.
+        /// The operation.
         action: &'static str,
-        /// To which path, seen from the container root.
+        /// The path in the container root.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         #[source]
         source: io::Error,
     },
-    /// Something that should be a regular file is none.
+    /// A file is not a regular file.
     #[error("{} in the container root: expected a regular file, found {found}", path.display())]
     NotRegular {
         /// Which path.
@@ -67,19 +67,19 @@ pub enum RootError {
         /// What it is.
         found: &'static str,
     },
-    /// More bytes or names than we take from a root we do not trust.
+    /// More bytes or names than are accepted from an untrusted root.
     #[error("{} in the container root has {found} {unit}, expected at most {limit}", path.display())]
     TooLarge {
         /// Which path.
         path: PathBuf,
-        /// How many.
+        /// The number found.
         found: u64,
-        /// Of what.
+        /// The unit.
         unit: &'static str,
-        /// What we accept.
+        /// The maximum.
         limit: u64,
     },
-    /// The path has no last name to act on (it is `/`, or ends in `..`).
+    /// The path does not end in a name (it is `/`, or ends in `..`).
     #[error("{}: expected a path that ends in a name", path.display())]
     NoName {
         /// Which path.
@@ -88,12 +88,12 @@ pub enum RootError {
 }
 
 impl RootError {
-    /// Whether the path, or a directory on the way to it, does not exist.
+    /// Returns whether the path or a parent directory does not exist.
     pub fn is_not_found(&self) -> bool {
         matches!(self.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR))
     }
 
-    /// The errno, when the system refused.
+    /// Returns the errno of a failed system call.
     pub fn raw_os_error(&self) -> Option<i32> {
         match self {
             Self::Open { source, .. } | Self::Io { source, .. } => source.raw_os_error(),
@@ -102,7 +102,7 @@ impl RootError {
     }
 }
 
-/// What a name in a directory stands for.
+/// Kind of a directory entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Regular file.
@@ -135,19 +135,19 @@ impl Kind {
     }
 }
 
-/// One name in a directory.
+/// One directory entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DirEntry {
     /// The name, without a slash.
     pub name: OsString,
-    /// What it stands for, links not followed.
+    /// Its kind; links are not followed.
     pub kind: Kind,
 }
 
-/// What `stat` says, as far as it matters here.
+/// The part of `stat` that is used here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stat {
-    /// Device that holds the file.
+    /// Device of the file.
     pub dev: u64,
     /// Inode: with `dev`, the identity of the file.
     pub ino: u64,
@@ -157,7 +157,7 @@ pub struct Stat {
     pub size: u64,
     /// Permission bits.
     pub mode: u32,
-    /// When its content was last changed, nanoseconds since 1970.
+    /// Time of the last change of its content, in nanoseconds since 1970.
     pub modified_ns: i64,
 }
 
@@ -174,20 +174,20 @@ impl From<&FileStat> for Stat {
     }
 }
 
-/// The root directory of a container. All paths given to its methods are seen from there, with or without a
-/// leading slash.
+/// The root directory of a container. All paths are relative to it, with or without a leading
+/// slash.
 #[derive(Debug)]
 pub struct RootDir {
     fd: OwnedFd,
-    /// Names that may still be listed.
+    /// Number of names that may still be listed.
     names_left: AtomicUsize,
 }
 
 impl RootDir {
-    /// Opens `path`, a directory of our own root that holds a container.
+    /// Opens `path`, a directory in guest-init's root that contains a container root.
     ///
     /// # Errors
-    /// [`RootError::Open`] when it cannot be opened or is no directory.
+    /// [`RootError::Open`] if it cannot be opened or is not a directory.
     pub fn open(path: &Path) -> Result<Self, RootError> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let fd = nix::fcntl::open(path, flags, nix::sys::stat::Mode::empty())
@@ -195,17 +195,17 @@ impl RootDir {
         Ok(Self { fd, names_left: AtomicUsize::new(MAX_NAMES_IN_ALL) })
     }
 
-    /// A directory of this root as a root of its own: no path given to it leads out.
+    /// Opens a directory of this root as a root, which no path can leave.
     ///
     /// # Errors
-    /// [`RootError::Io`] when there is no such directory.
+    /// [`RootError::Io`] if there is no such directory.
     pub fn below(&self, path: &Path) -> Result<Self, RootError> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
         let fd = self.open_inside(path, flags).map_err(|e| io_error("open", path, e))?;
         Ok(Self { fd, names_left: AtomicUsize::new(MAX_NAMES_IN_ALL) })
     }
 
-    /// The one way in: opens `path` inside the root.
+    /// Opens `path` inside the root. Every access uses this function.
     fn open_inside(&self, path: &Path, flags: OFlag) -> nix::Result<OwnedFd> {
         let how = OpenHow::new()
             .flags(flags | OFlag::O_CLOEXEC)
@@ -221,7 +221,7 @@ impl RootDir {
         Err(Errno::EAGAIN)
     }
 
-    /// Opens the directory that holds the last name of `path`, to act on that name.
+    /// Opens the parent directory of `path`, to operate on the last name.
     fn parent<'a>(&self, path: &'a Path) -> Result<(OwnedFd, &'a OsStr), RootError> {
         let Some(Component::Normal(name)) = path.components().next_back() else {
             return Err(RootError::NoName { path: path.to_owned() });

@@ -1,5 +1,5 @@
-//! What the programs of a root say about themselves: texts in its loader, its libc and its `ldconfig`. They are
-//! read, never executed, and only so many bytes of them.
+//! Facts from the strings in a root's loader, libc and `ldconfig`. The programs are read, never executed, and only up to a
+//! limit.
 
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
@@ -9,27 +9,27 @@ use memchr::memmem;
 use super::machine::Machine;
 use crate::confined_fs::{Kind, RootDir, read_full_at};
 
-/// Bytes of a loader or an `ldconfig`. They have about 200 KB and 1 MB.
+/// Maximum size of a loader or an `ldconfig` in bytes. They have about 200 KB and 1 MB.
 const MAX_PROGRAM: u64 = 8 << 20;
-/// Bytes of a libc that are searched for its version. It has about 2 MB, with debugging information 20 MB.
+/// Maximum number of bytes of a libc searched for its version. It has about 2 MB, with debugging information 20 MB.
 const MAX_LIBC: u64 = 32 << 20;
-/// Directories built into a loader. Debian's has four.
+/// Maximum number of directories built into a loader. Debian's has four.
 const MAX_DIRS: usize = 16;
-/// File name of the cache, whose whole path every loader carries.
+/// File name of the cache, whose full path is in every loader.
 const CACHE_NAME: &[u8] = b"/ld.so.cache";
 
-/// What a loader was built with.
+/// Settings that a loader was built with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Loader {
-    /// Where it searches at last, in its order.
+    /// The default directories, in its order.
     pub dirs: Vec<PathBuf>,
     /// Its cache.
     pub cache: PathBuf,
-    /// Its version, which it tells since glibc 2.33.
+    /// Its version, which it contains since glibc 2.33.
     pub glibc: Option<(u32, u32)>,
 }
 
-/// Reads a loader. `None` where it is none of glibc's, or for another machine: musl's has no cache.
+/// Reads a loader. Returns `None` if it is not glibc's (musl's has no cache), or for another machine.
 pub(super) fn loader(root: &RootDir, path: &Path, machine: Machine) -> Option<Loader> {
     let bytes = root.read(path, MAX_PROGRAM).ok()?;
     if !machine.opens(&bytes) {
@@ -43,7 +43,7 @@ pub(super) fn loader(root: &RootDir, path: &Path, machine: Machine) -> Option<Lo
             run.push(string);
             continue;
         }
-        // The list is longer than what the compiler has of its single directories elsewhere.
+        // The list is longer than other occurrences of its single directories.
         if run.len() > dirs.len() && run.len() <= MAX_DIRS {
             dirs.clone_from(&run);
         }
@@ -57,7 +57,7 @@ pub(super) fn loader(root: &RootDir, path: &Path, machine: Machine) -> Option<Lo
     if dirs.is_empty() { None } else { Some(Loader { dirs, cache: cache?, glibc }) }
 }
 
-/// What stands between the NULs of a program.
+/// Returns the byte strings between the NULs of a program.
 fn strings(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = Some(bytes);
     std::iter::from_fn(move || {
@@ -86,7 +86,7 @@ fn path_of(bytes: &[u8]) -> PathBuf {
     PathBuf::from(std::ffi::OsString::from_vec(bytes.to_vec()))
 }
 
-/// The version in `GNU C Library (Debian GLIBC 2.36-9) stable release version 2.36.`
+/// Parses the version in `GNU C Library (Debian GLIBC 2.36-9) stable release version 2.36.`
 fn version(banner: &[u8]) -> Option<(u32, u32)> {
     const BEFORE: &[u8] = b"release version ";
     let at = memmem::find(banner, BEFORE)?;
@@ -96,11 +96,11 @@ fn version(banner: &[u8]) -> Option<(u32, u32)> {
     Some((number()?, number()?))
 }
 
-/// The version of the libc at `path`, from its banner.
+/// Returns the version of the libc at `path`, from its banner.
 pub(super) fn libc_version(root: &RootDir, path: &Path) -> Option<(u32, u32)> {
     const BANNER: &[u8] = b"GNU C Library (";
     const BLOCK: usize = 256 * 1024;
-    /// The longest banner line.
+    /// Maximum length of a banner line in bytes.
     const OVERLAP: usize = 256;
     let file = root.open_file(path, u64::MAX).ok()?;
     let mut block = vec![0; BLOCK + OVERLAP];
@@ -120,7 +120,7 @@ pub(super) fn libc_version(root: &RootDir, path: &Path) -> Option<(u32, u32)> {
     None
 }
 
-/// The `ldconfig` that keeps `cache`: the program itself, not Ubuntu's script in front of it.
+/// Reads the `ldconfig` that writes `cache`: the program itself, not Ubuntu's wrapper script.
 pub(super) fn ldconfig(root: &RootDir, cache: &Path) -> Option<Vec<u8>> {
     // /etc/ld.so.cache belongs to /sbin, /opt/glibc/etc/ld.so.cache to /opt/glibc/sbin.
     let prefix = cache.parent().and_then(Path::parent).unwrap_or(Path::new("/"));
@@ -132,7 +132,7 @@ pub(super) fn ldconfig(root: &RootDir, cache: &Path) -> Option<Vec<u8>> {
     })
 }
 
-/// Whether the file at `path` begins like a library that the loader of `machine` opens.
+/// Returns whether the header of the file at `path` is that of a library that the loader of `machine` opens.
 pub(super) fn is_for(root: &RootDir, path: &Path, machine: Machine) -> bool {
     let mut head = [0; 64];
     let file = root.open_file(path, u64::MAX).ok();
@@ -141,8 +141,8 @@ pub(super) fn is_for(root: &RootDir, path: &Path, machine: Machine) -> bool {
     })
 }
 
-/// Whether a loader of `machine` that finds `path` on its way goes no further: it opens the library, or fails because it
-/// is none.
+/// Returns whether the search of a loader of `machine` ends at `path`: it opens the library, or fails because the file is
+/// not one.
 pub(super) fn is_taken(root: &RootDir, path: &Path, machine: Machine) -> bool {
     let Ok(stat) = root.stat(path) else { return false };
     let mut head = [0; 64];
@@ -150,7 +150,7 @@ pub(super) fn is_taken(root: &RootDir, path: &Path, machine: Machine) -> bool {
     match read {
         Some(len) if len == head.len() && head.starts_with(b"\x7fELF") => machine.opens(&head),
         Some(_) => true,
-        // A directory cannot be read, which ends it too; a FIFO is waited for.
+        // A directory cannot be read, which ends the search too; a FIFO blocks it.
         None => stat.kind != Kind::File,
     }
 }

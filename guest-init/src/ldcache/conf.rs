@@ -1,4 +1,4 @@
-//! /etc/ld.so.conf: which directories hold libraries.
+//! Reads /etc/ld.so.conf, the list of library directories.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -9,27 +9,27 @@ use super::rules::Rules;
 use super::{CacheReport, glob};
 use crate::confined_fs::RootDir;
 
-/// Bytes of one configuration file.
+/// Maximum size of one configuration file in bytes.
 const MAX_CONF: u64 = 1024 * 1024;
-/// Bytes of configuration files, over all. A file counts as often as it is included.
+/// Maximum total size of configuration files in bytes. A file counts each time it is included.
 const MAX_BYTES: u64 = 2 * MAX_CONF;
-/// Configuration files named, over all.
+/// Maximum number of configuration files named.
 const MAX_FILES: usize = 1000;
-/// Bytes of one pattern: `PATH_MAX`.
+/// Maximum length of one pattern in bytes: `PATH_MAX`.
 const MAX_PATTERN: usize = 4096;
-/// What the patterns of all files may cost: enough for fifty of them, and real roots have about three.
+/// Maximum cost of the patterns of all files: enough for about fifty; real roots have about three.
 const MAX_EFFORT: usize = 1 << 18;
-/// How deep they may include each other. `ldconfig` has no limit, and dies on a cycle.
+/// Maximum nesting of includes. `ldconfig` has no limit, and crashes on a cycle.
 const MAX_DEPTH: usize = 16;
-/// Directories named.
+/// Maximum number of directories named.
 const MAX_DIRECTORIES: usize = 4096;
 
 /// One line of a configuration file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Directive {
-    /// A directory, as it is written.
+    /// A directory, unchanged.
     Directory(Vec<u8>),
-    /// More configuration files: patterns.
+    /// Patterns of more configuration files.
     Include(Vec<Vec<u8>>),
     /// `hwcap NUMBER NAME`: a directory name that stands for hardware. Without effect since glibc 2.32.
     Hwcap(Vec<u8>),
@@ -45,7 +45,7 @@ fn lines(text: &[u8]) -> impl Iterator<Item = Directive> {
 }
 
 fn parse_line(line: &[u8]) -> Option<Directive> {
-    // A NUL ends a string in C, a # the line: there is no quoting.
+    // A NUL ends a string in C, and # ends the line: there is no quoting.
     let line = line.split(|b| matches!(b, b'#' | 0)).next().unwrap_or_default();
     let start = line.iter().position(|b| !is_space(*b))?;
     let line = &line[start..];
@@ -72,25 +72,25 @@ fn trim_end(text: &[u8], unwanted: impl Fn(u8) -> bool) -> &[u8] {
     &text[..end]
 }
 
-/// What the configuration says.
+/// The parsed configuration.
 #[derive(Debug)]
 pub(super) struct Conf {
     /// The directories, in order, duplicates and missing ones included.
     pub directories: Vec<ConfDir>,
-    /// The directory names that stand for hardware.
+    /// Names of hardware directories.
     pub hwcaps: LegacyHwcaps,
 }
 
 /// A directory of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ConfDir {
-    /// As it is written.
+    /// Its path, unchanged.
     pub path: OsString,
-    /// Until glibc 2.36, the kind of library that it is declared to hold: `libc5` is 2, `libc6` is 3.
+    /// Declared kind of its libraries, until glibc 2.36: `libc5` is 2, `libc6` is 3.
     pub kind: Option<i32>,
 }
 
-/// Reads `conf` of `root` and all that it includes.
+/// Reads `conf` in `root` and all included files.
 pub(super) fn read(
     root: &RootDir,
     conf: &Path,
@@ -119,14 +119,14 @@ struct Reader<'a> {
     rules: &'a Rules,
     report: &'a mut CacheReport,
     result: Conf,
-    /// The files being read, by device and inode: those that include each other.
+    /// The files being read, by device and inode, to detect cycles.
     open: Vec<(u64, u64)>,
-    /// How many were named, and what those that were read hold.
+    /// Number of files named, and total size of those read.
     files: usize,
     bytes: u64,
-    /// What patterns may still cost.
+    /// Remaining budget of patterns.
     budget: usize,
-    /// That none is left has been said.
+    /// Whether the exhausted budget was reported.
     is_spent: bool,
 }
 
@@ -149,7 +149,7 @@ impl Reader<'_> {
         };
         self.bytes += text.len() as u64;
         self.open.push(identity);
-        // One line after the other: all of them at once would be many times the file.
+        // One line at a time: all directives together would be many times the size of the file.
         for directive in lines(&text) {
             match directive {
                 Directive::Include(_) if self.is_full() => {}
@@ -171,7 +171,7 @@ impl Reader<'_> {
         self.open.pop();
     }
 
-    /// Whether no other file is to be read.
+    /// Returns whether the limit of files is reached.
     fn is_full(&self) -> bool {
         self.files == MAX_FILES || self.bytes == MAX_BYTES
     }
@@ -182,7 +182,7 @@ impl Reader<'_> {
         }
     }
 
-    /// A relative pattern is relative to the file that it stands in.
+    /// Includes the files of a pattern, which is relative to the including file.
     fn include(&mut self, file: &Path, pattern: &[u8]) {
         let mut absolute = Vec::new();
         if !pattern.starts_with(b"/") {
@@ -205,7 +205,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Until glibc 2.36, `directory=libc6` was a directory with a type.
+    /// Adds a directory. Until glibc 2.36 it may have a type: `directory=libc6`.
     fn directory(&mut self, dir: Vec<u8>) {
         let sign = dir.iter().position(|byte| *byte == b'=').filter(|_| self.rules.types);
         let (path, kind) = match sign {
@@ -226,7 +226,7 @@ impl Reader<'_> {
     }
 }
 
-/// Takes the rest of a `hwcap` line in: a number and one name.
+/// Parses the rest of a `hwcap` line: a number and one name.
 fn add_hwcap(hwcaps: &mut LegacyHwcaps, text: &[u8]) -> bool {
     let mut words = text.split(|b| matches!(b, b' ' | b'\t')).filter(|word| !word.is_empty());
     let (number, name, more) = (words.next(), words.next(), words.next());
@@ -237,7 +237,7 @@ fn add_hwcap(hwcaps: &mut LegacyHwcaps, text: &[u8]) -> bool {
     }
 }
 
-/// A number as C writes it: `0x10` and `010` too.
+/// Parses a number in C syntax: `0x10` and `010` too.
 fn parse_number(text: &str) -> Option<u32> {
     match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
         Some(hex) => u32::from_str_radix(hex, 16).ok(),

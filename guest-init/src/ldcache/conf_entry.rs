@@ -1,4 +1,4 @@
-//! Keeps a directory in the cache when somebody runs `ldconfig` in the container later.
+//! Adds directories to ld.so.conf, so that they stay in the cache when `ldconfig` runs in the container later.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -10,16 +10,16 @@ use super::rules::Rules;
 use super::{CacheReport, LdCacheError, conf};
 use crate::confined_fs::{RootDir, RootError};
 
-/// The folder of configuration files beside ld.so.conf, and our file in it. It comes first: the driver of the
-/// guest beats one of the image.
+/// The directory of configuration files next to ld.so.conf, and guest-init's file in it. It comes first, so that the
+/// guest's driver takes precedence over one in the image.
 const FOLDER: &str = "ld.so.conf.d";
 const FILE: &str = "00-gpu-initrd.conf";
-/// Bytes of ld.so.conf.
+/// Maximum size of ld.so.conf in bytes.
 const MAX_CONF: u64 = 1024 * 1024;
 
 const HEAD: &str = "# Written by gpu-initrd: the GPU driver, for the next run of ldconfig.\n";
 
-/// Makes sure that ld.so.conf of `root` names `dir`, an absolute path, beside those named by an earlier call.
+/// Adds `dir`, an absolute path, to ld.so.conf of `root`, in addition to the directories of earlier calls.
 ///
 /// # Errors
 /// As [`keep_directories`].
@@ -36,13 +36,12 @@ pub fn keep_directory(root: &RootDir, dir: &Path) -> Result<bool, LdCacheError> 
     keep_directories(root, &platform, &dirs)
 }
 
-/// Makes ld.so.conf of `root` name these directories, absolute paths, in this order, and none that an earlier
-/// call named: in a file of its own, included by ld.so.conf, both written whole or not at all. Returns whether
-/// anything changed.
+/// Adds these directories, absolute paths, to ld.so.conf of `root` in this order, in place of those of an earlier call. They
+/// are in a separate file, included by ld.so.conf; both are written atomically. Returns whether anything changed.
 ///
 /// # Errors
-/// [`LdCacheError::Root`] when the configuration cannot be read or written; [`LdCacheError::NoDirectory`] when
-/// a path cannot stand in a line of it.
+/// [`LdCacheError::Root`] if the configuration cannot be read or written; [`LdCacheError::NoDirectory`] if it cannot
+/// contain a path.
 pub fn keep_directories<P: AsRef<Path>>(
     root: &RootDir,
     platform: &Platform,
@@ -70,8 +69,8 @@ pub fn keep_directories<P: AsRef<Path>>(
     Ok(true)
 }
 
-/// The directories where the root's libraries are looked for: those of ld.so.conf, as they are written there,
-/// then those built in. They need not exist.
+/// Returns the library directories of the root: those in ld.so.conf, unchanged, then the built-in ones. They need not
+/// exist.
 pub fn search_directories(root: &RootDir, platform: &Platform) -> Vec<PathBuf> {
     let rules = Rules::of(root, platform);
     let hwcaps = LegacyHwcaps::of(platform.machine);
@@ -84,7 +83,7 @@ fn file_of(platform: &Platform) -> PathBuf {
     platform.conf().with_file_name(FOLDER).join(FILE)
 }
 
-/// `dir` as a line. ld.so.conf knows no quoting.
+/// Returns `dir` as a line of ld.so.conf, which has no quoting.
 fn line_of(dir: &Path, rules: &Rules) -> Result<String, LdCacheError> {
     let refused = || LdCacheError::NoDirectory { path: dir.to_owned() };
     let text = dir.to_str().filter(|text| text.len() > 1 && text.starts_with('/')).ok_or_else(refused)?;
@@ -108,7 +107,7 @@ fn write(root: &RootDir, path: &Path, bytes: &[u8]) -> Result<bool, RootError> {
     if root.read(path, MAX_CONF).is_ok_and(|old| old == bytes) {
         return Ok(false);
     }
-    // Through a link: ld.so.conf may be one, and what it points to is what is read.
+    // ld.so.conf may be a link; its target is read and written.
     let target = root.canonical(path).unwrap_or_else(|_| path.to_owned());
     root.write_atomic(&target, bytes, 0o644)?;
     Ok(true)

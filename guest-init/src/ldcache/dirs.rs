@@ -1,5 +1,6 @@
 //! The directories to scan: those of ld.so.conf, then those built in, each once, each followed by its
-//! glibc-hwcaps subdirectories. Subdirectories for special hardware come last, as they are met.
+//! glibc-hwcaps subdirectories. Subdirectories for special hardware come last, in the order in which
+//! they are found.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -13,33 +14,33 @@ use super::rules::Rules;
 use super::{CacheReport, join};
 use crate::confined_fs::{Kind, RootDir};
 
-/// glibc-hwcaps subdirectories over all. glibc knows four.
+/// Maximum number of glibc-hwcaps subdirectories. glibc knows four.
 const MAX_HWCAPS: usize = 256;
-/// Directories over all.
+/// Maximum number of directories.
 const MAX_DIRS: usize = 8192;
 
 /// A directory to scan.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct ScanDir {
-    /// As it is written in the configuration: so it becomes part of the cache.
+    /// Path as written in the configuration, which becomes part of the cache.
     pub path: OsString,
     /// For a glibc-hwcaps subdirectory, its name.
     pub hwcaps: Option<Vec<u8>>,
-    /// The kind of library that it is declared to hold.
+    /// The declared kind of its libraries.
     pub kind: Option<i32>,
 }
 
-/// What there is to scan.
+/// The directories to scan.
 #[derive(Debug)]
 pub(super) struct Directories {
-    /// In the order in which the loader shall find them.
+    /// In the search order of the loader.
     pub list: Vec<ScanDir>,
-    /// The glibc-hwcaps subdirectories seen, also those that are another one by a second name. `ldconfig`
-    /// leaves all of these names in the cache.
+    /// The glibc-hwcaps subdirectories seen, including second names of the same directory. `ldconfig` keeps all of these names
+    /// in the cache.
     pub hwcaps: Vec<Vec<u8>>,
-    /// The names that stand for special hardware.
+    /// The names of subdirectories for special hardware.
     pub legacy: LegacyHwcaps,
-    /// By device and inode: a directory with two names is scanned once, under the first.
+    /// Directories seen, by device and inode: a directory with two names is scanned once, under the first.
     seen: HashMap<(u64, u64), usize>,
 }
 
@@ -65,14 +66,14 @@ pub(super) fn collect(
 }
 
 impl Directories {
-    /// Adds a directory unless it is there under another name. Returns whether it was added.
+    /// Adds a directory unless it is present under another name. Returns whether it was added.
     fn add(&mut self, root: &RootDir, dir: ScanDir) -> bool {
         let Ok(stat) = root.stat(Path::new(&dir.path)) else { return false };
         if stat.kind != Kind::Directory || self.list.len() == MAX_DIRS {
             return false;
         }
         if let Some(&index) = self.seen.get(&(stat.dev, stat.ino)) {
-            // The later line declares what the directory holds.
+            // The later line declares the kind of libraries.
             self.list[index].kind = dir.kind;
             return false;
         }
@@ -86,7 +87,7 @@ impl Directories {
         let Ok(entries) = root.list(Path::new(&base)) else { return };
         for entry in entries {
             let name = entry.name.as_bytes();
-            // The loader takes a list of names separated by colons.
+            // The loader uses a list of names separated by colons.
             if name.starts_with(b".") || name.contains(&b':') || entry.kind == Kind::File {
                 continue;
             }

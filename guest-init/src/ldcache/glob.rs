@@ -6,16 +6,16 @@ use std::path::{Path, PathBuf};
 
 use crate::confined_fs::{Kind, RootDir};
 
-/// Paths that one pattern may stand for.
+/// Maximum number of paths per pattern.
 const MAX_PATHS: usize = 1000;
-/// What looking into one more directory costs, of a budget.
+/// Cost of reading one directory.
 const DIRECTORY: usize = 4096;
 
-/// The paths that match `pattern`, in C order. A pattern without wildcards stands for itself, whether it
-/// exists or not. What cannot be listed matches nothing.
+/// Returns the paths that match `pattern`, in C order. A pattern without wildcards matches itself, whether it exists or not.
+/// A directory that cannot be listed has no matches.
 ///
-/// `budget` is what may still be spent: each name costs as many as its pattern has bytes, and each directory
-/// something more. Without any left, nothing matches.
+/// `budget` is the remaining budget: each name costs the length of its pattern in bytes, and each directory a fixed amount.
+/// With no budget left, nothing matches.
 pub(super) fn glob(root: &RootDir, pattern: &[u8], budget: &mut usize) -> Vec<PathBuf> {
     let start = if pattern.starts_with(b"/") { "/" } else { "" };
     let mut paths = vec![PathBuf::from(start)];
@@ -46,7 +46,7 @@ fn matches(root: &RootDir, dir: &Path, pattern: &[u8], last: bool, budget: &mut 
         .filter(|e| last || matches!(e.kind, Kind::Directory | Kind::Link))
         .filter(|e| {
             let name = e.name.as_bytes();
-            // A dot at the start must be given.
+            // A leading dot must be explicit in the pattern.
             (!name.starts_with(b".") || pattern.starts_with(b".")) && matches_name(pattern, name)
         })
         .map(|e| dir.join(e.name))
@@ -66,11 +66,11 @@ fn unescape(pattern: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Whether `name` matches `pattern` with `*`, `?`, `[a-z]`, `[!a-z]` and `\x`. Takes at most the product of
+/// Returns whether `name` matches `pattern` with `*`, `?`, `[a-z]`, `[!a-z]` and `\x`. Takes at most the product of
 /// their lengths in steps.
 pub(super) fn matches_name(pattern: &[u8], name: &[u8]) -> bool {
     let (mut p, mut n) = (0, 0);
-    // Where to go on after the last star when a later part does not fit.
+    // Where to continue after the last star if a later part does not match.
     let mut star: Option<(usize, usize)> = None;
     while n < name.len() || p < pattern.len() {
         let step = match pattern.get(p) {
@@ -93,14 +93,14 @@ pub(super) fn matches_name(pattern: &[u8], name: &[u8]) -> bool {
     true
 }
 
-/// Matches one character; returns how long that part of the pattern is.
+/// Matches one character, and returns the length of that part of the pattern.
 fn one(pattern: &[u8], byte: u8) -> Option<usize> {
     match pattern {
         [b'?', ..] => Some(1),
         [b'\\', escaped, ..] => (*escaped == byte).then_some(2),
         [b'[', rest @ ..] => match bracket(rest, byte) {
             Some((len, hit)) => hit.then_some(len + 1),
-            // Without its end, a bracket is a character.
+            // An unclosed bracket is an ordinary character.
             None => (byte == b'[').then_some(1),
         },
         [literal, ..] => (*literal == byte).then_some(1),
@@ -108,7 +108,7 @@ fn one(pattern: &[u8], byte: u8) -> Option<usize> {
     }
 }
 
-/// What follows `[`: its length with the closing bracket, and whether `byte` is in the set.
+/// Parses the set after `[`: returns its length with the closing bracket, and whether `byte` is in it.
 fn bracket(set: &[u8], byte: u8) -> Option<(usize, bool)> {
     let negated = matches!(set.first(), Some(b'!' | b'^'));
     let start = usize::from(negated);

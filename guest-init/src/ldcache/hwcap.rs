@@ -1,28 +1,28 @@
-//! Subdirectories for special hardware, as glibc knew them until 2.36: `haswell`, `tls`, `atomics`. Since 2.33
-//! there are glibc-hwcaps subdirectories, which are another matter.
+//! Subdirectories for special hardware until glibc 2.36: `haswell`, `tls`, `atomics`. The glibc-hwcaps subdirectories since 2.33
+//! are different and not handled here.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
 use super::machine::Machine;
 
-/// The bit of `tls`, which every glibc in question has.
+/// The bit of `tls`, which all of these glibc versions have.
 const TLS: u32 = 63;
 /// The first bit of platforms on x86.
 const FIRST_PLATFORM: u32 = 48;
 
-/// The names that an `ldconfig` knows, with their bits in the cache.
+/// The names known to an `ldconfig`, with their bits in the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct LegacyHwcaps {
     bits: Vec<(Vec<u8>, u32)>,
-    /// Of those, the ones whose directories it looks for.
+    /// The names whose directories it scans.
     searched: Vec<Vec<u8>>,
     /// The first bit for names from `hwcap` lines.
     first_extra: u32,
 }
 
 impl LegacyHwcaps {
-    /// Those of `machine` (`dl-procinfo.c` of each). x86 has one list for both word sizes.
+    /// Returns the names of `machine` (its `dl-procinfo.c`). x86 has one list for both word sizes.
     pub fn of(machine: Machine) -> Self {
         let (names, platforms, searched, first_extra): (&[&str], &[&str], &[&str], u32) = match machine {
             Machine::X86_64 | Machine::I386 => (
@@ -39,7 +39,7 @@ impl LegacyHwcaps {
         Self { bits, searched: searched.iter().map(|name| name.as_bytes().to_vec()).collect(), first_extra }
     }
 
-    /// Takes the name of a `hwcap` line in. Returns whether it was accepted.
+    /// Adds the name of a `hwcap` line. Returns whether it was accepted.
     pub fn add(&mut self, index: u32, name: &[u8]) -> bool {
         let Some(bit) = self.first_extra.checked_add(index).filter(|bit| *bit < 64) else { return false };
         if self
@@ -57,15 +57,15 @@ impl LegacyHwcaps {
         true
     }
 
-    /// Whether a subdirectory of this name is scanned.
+    /// Returns whether a subdirectory with this name is scanned.
     pub fn is_searched(&self, name: &OsStr) -> bool {
         self.searched.iter().any(|known| known == name.as_bytes())
     }
 
-    /// The bits that the last names of `path` stand for, wherever the path comes from.
+    /// Returns the bits of the last names of `path`.
     pub fn of_path(&self, path: &OsStr) -> u64 {
         let mut bits = 0_u64;
-        // Only what follows a slash counts.
+        // Only names after a slash count.
         for name in path.as_bytes().split(|byte| *byte == b'/').skip(1).collect::<Vec<_>>().into_iter().rev()
         {
             let Some((_, bit)) = self.bits.iter().find(|(known, _)| known == name) else { break };

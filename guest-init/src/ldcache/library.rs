@@ -1,8 +1,8 @@
-//! What `ldconfig` takes from a library file, in its own way (glibc, `elf/readlib.c` and `elf/readelflib.c`).
+//! Reads a library file exactly as `ldconfig` does (glibc, `elf/readlib.c` and `elf/readelflib.c`).
 //!
-//! The cache is to be the same for damaged and hostile files too, so this follows `ldconfig` where a proper ELF
-//! reader would be stricter: section headers and entry sizes do not matter, what lies behind the end of the
-//! file reads as zeros, and numbers are in this machine's byte order.
+//! The cache must be the same for damaged and hostile files too, so this follows `ldconfig` where a correct ELF reader would be
+//! stricter: section headers and entry sizes are ignored, bytes after the end of the file read as zeros, and numbers are in
+//! this machine's byte order.
 
 use std::fs::File;
 
@@ -10,13 +10,13 @@ use super::machine::{EM_386, EM_X86_64, Machine};
 use super::rules::Rules;
 use crate::confined_fs::read_full_at;
 
-/// Program headers. Real libraries have about ten; `ldconfig` has no limit.
+/// Maximum number of program headers. Real libraries have about ten; `ldconfig` has no limit.
 const MAX_SEGMENTS: u64 = 256;
-/// Entries of the dynamic section. Real libraries have about 40.
+/// Maximum number of entries in the dynamic section. Real libraries have about 40.
 const MAX_DYNAMIC: usize = 1024;
-/// Bytes of all note segments.
+/// Maximum size of all note segments in bytes.
 const MAX_NOTES: u64 = 16 * 1024;
-/// Bytes of one name: `PATH_MAX`.
+/// Maximum length of one name in bytes: `PATH_MAX`.
 const MAX_NAME: usize = 4096;
 
 const PT_LOAD: u64 = 1;
@@ -33,17 +33,17 @@ pub(super) const ELF: i32 = 1;
 const LIBC5: i32 = 2;
 const LIBC6: i32 = 3;
 
-/// What the cache needs to know of a library.
+/// Facts about a library that the cache needs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Facts {
     pub flags: i32,
-    /// `DT_SONAME`, as it is: it may be empty, or hold slashes.
+    /// `DT_SONAME`, unchanged: it may be empty or contain slashes.
     pub soname: Option<Vec<u8>>,
     pub osversion: u32,
     pub isa_level: u32,
 }
 
-/// Reads the library `file`, called `name`. `None` where `ldconfig` passes it over, and where reading fails.
+/// Reads the library `file` with this `name`. Returns `None` if `ldconfig` skips it, or if it cannot be read.
 pub(super) fn read(file: &File, name: &[u8], machine: Machine, rules: &Rules) -> Option<Facts> {
     let size = file.metadata().ok()?.len();
     let header = if machine == Machine::I386 { 52 } else { 64 };
@@ -80,7 +80,7 @@ pub(super) fn read(file: &File, name: &[u8], machine: Machine, rules: &Rules) ->
     Some(facts)
 }
 
-/// A library of the a.out days has no SONAME: its name as far as the major number is taken.
+/// Returns the SONAME of an a.out library, which has none: its name up to the major number.
 fn aout_soname(head: &[u8], name: &[u8]) -> Option<Vec<u8>> {
     const ZMAGIC: u16 = 0o413;
     const QMAGIC: u16 = 0o314;
@@ -93,7 +93,7 @@ fn aout_soname(head: &[u8], name: &[u8]) -> Option<Vec<u8>> {
     Some(name[..dot.unwrap_or(name.len())].to_vec())
 }
 
-/// The float ABI of a 32-bit ARM library. `None`: an old ABI without such marks.
+/// Returns the float ABI of a 32-bit ARM library; `None` for an old ABI without this flag.
 fn arm_flags(head: &[u8]) -> Option<i32> {
     let flags = u32::from_ne_bytes(head[36..40].try_into().ok()?);
     match flags {
@@ -117,7 +117,7 @@ impl Contents<'_> {
         Some(bytes)
     }
 
-    /// `check_ptr` of `ldconfig`: a place in the file, or just behind it.
+    /// `check_ptr` of `ldconfig`: accepts an offset in the file, or at its end.
     fn check(&self, offset: u64) -> Option<u64> {
         (offset <= self.size).then_some(offset)
     }
@@ -216,7 +216,7 @@ impl Reader<'_> {
         Some(segments.collect())
     }
 
-    /// The dynamic section as far as its end mark, wherever the segment ends.
+    /// Reads the dynamic section up to its end mark, wherever the segment ends.
     fn dynamic(&self, offset: u64) -> Option<Vec<(u64, u64)>> {
         const BLOCK: usize = 64;
         let word = if self.wide { 8 } else { 4 };
@@ -237,7 +237,7 @@ impl Reader<'_> {
         None
     }
 
-    /// SONAME, and until glibc 2.36 the libc that the library needs. The order of the entries matters.
+    /// Reads the SONAME, and until glibc 2.36 the libc that the library needs. The order of the entries matters.
     fn names(&self, dynamic: &[(u64, u64)], strings: u64, facts: &mut Facts) -> Option<()> {
         for (tag, value) in dynamic {
             let is_needed = *tag == DT_NEEDED && self.rules.types;
@@ -281,7 +281,7 @@ impl Reader<'_> {
         }
     }
 
-    /// The oldest kernel, from the ABI note in the first `len` bytes; 0 where there is none.
+    /// Returns the oldest kernel, from the ABI note in the first `len` bytes; 0 if there is none.
     fn osversion(&self, segment: &Segment, len: u64) -> Option<u32> {
         if len < 32 || !matches!(segment.align, 4 | 8) {
             return Some(0);
@@ -304,7 +304,7 @@ impl Reader<'_> {
         }
     }
 
-    /// The x86-64 level that the first property note asks for: its highest bit.
+    /// Returns the x86-64 level that the first property note requires: its highest bit.
     fn isa_level(&self, segment: &Segment, len: u64) -> Option<u32> {
         let word = if self.wide { 8 } else { 4 };
         if segment.align != word || self.machine == Machine::Aarch64 {
@@ -350,14 +350,14 @@ fn note_size(name: u64, desc: u64, align: u64) -> u64 {
     ((12 + name).next_multiple_of(align) + desc).next_multiple_of(align)
 }
 
-/// Where in the file the byte lies that would be mapped at `address`; the address itself where nothing would.
+/// Returns the file offset of the byte mapped at `address`; the address itself if nothing is mapped there.
 fn file_offset(segments: &[Segment], address: u64) -> u64 {
     let mut loaded = segments.iter().filter(|segment| segment.kind == PT_LOAD);
     let segment = loaded.find(|s| address >= s.address && address - s.address < s.size);
     segment.map_or(address, |s| address.wrapping_sub(s.address).wrapping_add(s.offset))
 }
 
-/// The number of `len` bytes at `at`; zero where there are none.
+/// Reads a number of `len` bytes at `at`; zero after the end.
 fn number(bytes: &[u8], at: usize, len: usize) -> u64 {
     let part = at.checked_add(len).and_then(|end| bytes.get(at..end)).unwrap_or_default();
     let mut bytes = [0; 8];

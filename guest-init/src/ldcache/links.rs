@@ -1,4 +1,4 @@
-//! The links that stand for SONAMEs.
+//! Creates the SONAME links.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -8,8 +8,8 @@ use super::scan::Found;
 use super::{CacheReport, LinkChange, join};
 use crate::confined_fs::{Kind, RootDir};
 
-/// The loaders that Debian's `ldconfig` never points elsewhere: a wrong link here and no program starts any
-/// more. Upstream's would; that no loader is changed by us matters more.
+/// Loaders whose links Debian's `ldconfig` never changes: with a wrong link, no program starts. Upstream's would change them,
+/// but it is more important that guest-init never changes a loader.
 const LOADERS: [&str; 8] = [
     "ld-linux-aarch64.so.1",
     "ld-linux-armhf.so.3",
@@ -21,8 +21,8 @@ const LOADERS: [&str; 8] = [
     "ld64.so.2",
 ];
 
-/// Makes the SONAME link of a library in `dir`, or points it to this file, when `ldconfig` would. A link that
-/// cannot be made is no reason to leave the library out: the next one in the search order might be worse.
+/// Creates or changes the SONAME link of a library in `dir` if `ldconfig` would. A library whose link cannot be created is
+/// kept: the next one in the search order might be worse.
 pub(super) fn make(root: &RootDir, dir: &OsStr, lib: &Found, report: &mut CacheReport) {
     if lib.is_link || lib.name == lib.soname {
         return;
@@ -39,7 +39,7 @@ pub(super) fn make(root: &RootDir, dir: &OsStr, lib: &Found, report: &mut CacheR
     {
         return report.warn(format!("{}: not replaced: expected a symbolic link", path.display()));
     }
-    // A SONAME with a slash gives a link that leads nowhere. It is made, as by ldconfig, but once.
+    // A SONAME with a slash results in a dangling link. It is created, as by ldconfig, but only once.
     if root.read_link(&path).is_ok_and(|target| target.as_os_str() == lib.name) {
         return;
     }
@@ -56,7 +56,7 @@ pub(super) fn make(root: &RootDir, dir: &OsStr, lib: &Found, report: &mut CacheR
     }
 }
 
-/// Whether a link of this name stays below its directory. `ldconfig` would also make those that do not.
+/// Returns whether a link with this name stays below its directory. `ldconfig` also creates others.
 fn is_below(soname: &OsStr) -> bool {
     let parts = || Path::new(soname).components();
     parts().next().is_some()

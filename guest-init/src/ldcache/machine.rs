@@ -1,4 +1,4 @@
-//! What differs by machine: names, directories, flags in the cache.
+//! Machine-dependent names, directories and cache flags.
 
 use std::path::{Path, PathBuf};
 
@@ -30,7 +30,7 @@ impl Machine {
     /// The machine of this program, and so of the container.
     pub const NATIVE: Self = if cfg!(target_arch = "aarch64") { Self::Aarch64 } else { Self::X86_64 };
 
-    /// Debian's name of this machine, for directories.
+    /// Returns Debian's name of this machine in directories.
     pub fn triplet(self) -> &'static str {
         match self {
             Self::X86_64 => "x86_64-linux-gnu",
@@ -39,7 +39,7 @@ impl Machine {
         }
     }
 
-    /// File name of glibc's loader.
+    /// Returns the file name of glibc's loader.
     pub(super) fn loader_name(self) -> &'static str {
         match self {
             Self::X86_64 => "ld-linux-x86-64.so.2",
@@ -48,7 +48,7 @@ impl Machine {
         }
     }
 
-    /// Directories where distributions have libc and the loader, most specific first.
+    /// Returns the directories in which distributions have libc and the loader, most specific first.
     pub(super) fn known_dirs(self) -> Vec<PathBuf> {
         let multiarch = ["/lib", "/usr/lib"].map(|dir| Path::new(dir).join(self.triplet()));
         let plain: &[&str] = match self {
@@ -81,7 +81,7 @@ impl Machine {
         dirs
     }
 
-    /// The glibc-hwcaps subdirectories that loaders of this machine know, the most demanding first.
+    /// Returns the glibc-hwcaps subdirectories known to loaders of this machine, the most demanding first.
     pub(super) fn hwcaps(self) -> &'static [&'static str] {
         match self {
             Self::X86_64 => &["x86-64-v4", "x86-64-v3", "x86-64-v2"],
@@ -89,7 +89,7 @@ impl Machine {
         }
     }
 
-    /// The flags that this machine's `ldconfig` gives a library; `None` for one it does not know.
+    /// Returns the flags that this machine's `ldconfig` assigns to a library; `None` for an unknown one.
     pub fn flags(self, elf: &Elf) -> Option<i32> {
         const ARM_EABI5: u32 = 0x0500_0000;
         let arm = matches!(self, Self::Aarch64);
@@ -106,7 +106,7 @@ impl Machine {
         }
     }
 
-    /// The flags of libraries that this machine's loader opens.
+    /// Returns the flags of libraries that this machine's loader opens.
     pub fn native_flags(self) -> i32 {
         match self {
             Self::X86_64 => 0x303,
@@ -115,13 +115,13 @@ impl Machine {
         }
     }
 
-    /// Whether the loader takes a cache entry with these flags. Until glibc 2.36 `ldconfig` gave 1 to 32-bit
-    /// x86 libraries of which it could not tell which libc they need.
+    /// Returns whether the loader accepts a cache entry with these flags. Until glibc 2.36 `ldconfig` assigned 1 to 32-bit x86
+    /// libraries for which it could not determine the libc.
     pub(super) fn takes(self, flags: i32) -> bool {
         flags == self.native_flags() || (self == Self::I386 && flags == 1)
     }
 
-    /// Whether a file with this ELF header is a library that the loader opens.
+    /// Returns whether a file with this ELF header is a library that the loader opens.
     pub(super) fn opens(self, head: &[u8]) -> bool {
         let class: u8 = if self == Self::I386 { 1 } else { 2 };
         let machine = match self {

@@ -1,9 +1,9 @@
-//! What `ldconfig` does, without running it: nothing from the container root is ever executed by PID 1, and a
-//! slim image may have no `ldconfig` at all.
+//! Does the work of `ldconfig` without running it: PID 1 never executes anything from the container root, and a slim image
+//! may have no `ldconfig` at all.
 //!
-//! The loader finds libraries through /etc/ld.so.cache. The driver's libraries are not in the one that came
-//! with the image, so it is written anew: read ld.so.conf, scan the directories, make the SONAME links, sort,
-//! write. The result is the same, byte for byte but for the name of its maker, as that of the image's own
+//! The loader finds libraries through /etc/ld.so.cache. The image's cache does not contain the driver's libraries, so it is
+//! rebuilt: read ld.so.conf, scan the directories, create the SONAME links, sort,
+//! write. Except for the name of the generator, the result is byte for byte the same as that of the image's own
 //! `ldconfig`, from glibc 2.31 on.
 
 mod conf;
@@ -36,24 +36,24 @@ pub use self::platform::Platform;
 pub use self::resolve::{Request, Resolved, Variant, Via, resolve};
 pub use image::ldcache::{CacheContent, Entry, FormatError, Library, compare_names, read};
 
-/// Where nearly every loader looks for its cache.
+/// Path of the cache for nearly every loader.
 pub const CACHE: &str = "/etc/ld.so.cache";
-/// Written into the cache as its maker.
+/// Generator string written into the cache.
 pub const GENERATOR: &str = concat!("gpu-initrd ", env!("CARGO_PKG_VERSION"));
 
-/// Warnings kept: a hostile root could cause one per file.
+/// Maximum number of warnings: a hostile root could cause one per file.
 const MAX_WARNINGS: usize = 100;
 
-/// Why no cache could be made.
+/// Why no cache could be built.
 #[derive(Debug, thiserror::Error)]
 pub enum LdCacheError {
-    /// Something that must work in the root did not.
+    /// A required operation in the root failed.
     #[error(transparent)]
     Root(#[from] RootError),
-    /// The root is beyond every bound.
+    /// The root exceeds the limits of the format.
     #[error(transparent)]
     Format(#[from] FormatError),
-    /// A path that ld.so.conf cannot name.
+    /// A path that ld.so.conf cannot contain.
     #[error(
         "ld.so.conf cannot contain {}: expected an absolute path without #, = and control characters",
         path.display()
@@ -64,16 +64,16 @@ pub enum LdCacheError {
     },
 }
 
-/// A link that was made or changed.
+/// A link that was created or changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LinkChange {
     /// Path of the link in the root.
     pub path: String,
-    /// What it points to.
+    /// Its target.
     pub target: String,
 }
 
-/// What was done, for the status report.
+/// Summary for the status report.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct CacheReport {
     /// Size of the cache in bytes.
@@ -82,9 +82,9 @@ pub struct CacheReport {
     pub entries: usize,
     /// Directories scanned.
     pub directories: usize,
-    /// SONAME links made or changed.
+    /// SONAME links created or changed.
     pub links: Vec<LinkChange>,
-    /// What was passed over and why, 100 at most.
+    /// What was skipped and why, at most 100 entries.
     pub warnings: Vec<String>,
 }
 
@@ -96,22 +96,22 @@ impl CacheReport {
     }
 }
 
-/// A cache that is ready to be written.
+/// A cache ready to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cache {
-    /// Where it goes.
+    /// Its path.
     pub path: PathBuf,
     /// Content of the file.
     pub bytes: Vec<u8>,
-    /// What was done to get there.
+    /// Summary of the work.
     pub report: CacheReport,
 }
 
-/// Makes the SONAME links in `root` and the content of its cache.
+/// Creates the SONAME links in `root` and builds its cache.
 ///
 /// # Errors
-/// [`LdCacheError`] only where no useful cache can be made. A library or directory that cannot be read is
-/// passed over, with a warning, as `ldconfig` does.
+/// [`LdCacheError`] only if no useful cache can be built. An unreadable library or directory is skipped with a warning, as
+/// `ldconfig` does.
 pub fn build(root: &RootDir) -> Result<Cache, LdCacheError> {
     build_for(root, &Platform::detect(root).unwrap_or_default())
 }
@@ -181,10 +181,10 @@ fn layout<'a>(rules: &Rules, names: &'a [&'a [u8]]) -> Layout<'a> {
 }
 
 impl Cache {
-    /// Puts the cache in its place, whole or not at all, mode 0644. Returns whether anything changed.
+    /// Writes the cache atomically, with mode 0644. Returns whether anything changed.
     ///
     /// # Errors
-    /// [`LdCacheError::Root`] when its directory in the root cannot be written.
+    /// [`LdCacheError::Root`] if its directory in the root cannot be written.
     pub fn write(&self, root: &RootDir) -> Result<bool, LdCacheError> {
         let path = &self.path;
         if root.read(path, MAX_CACHE).is_ok_and(|old| old == self.bytes)

@@ -1,7 +1,7 @@
-//! Which loader the container has, told by the loader itself, never by the name of the distribution.
+//! Detects the container's loader from the loader itself, never from the name of the distribution.
 //!
-//! Every glibc loader carries the directories that it searches at last and the path of its cache. Where no
-//! loader can be found, the place of libc.so.6 has to do.
+//! Every glibc loader contains its default directories and the path of its cache. If no loader is found, the location of
+//! libc.so.6 is used instead.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -17,29 +17,29 @@ use crate::confined_fs::{Kind, RootDir};
 
 /// The cache of nearly every loader.
 const CACHE: &str = "/etc/ld.so.cache";
-/// Programs that are asked for their loader, where it is not in its usual place.
+/// Maximum number of programs whose loader is read, if it is not in a usual place.
 const MAX_PROGRAMS: usize = 512;
-/// Loaders that they may name before it is given up: each is read whole.
+/// Maximum number of loaders tried, each of which is read completely.
 const MAX_LOADERS: usize = 4;
-/// Where programs are.
+/// Directories of programs.
 const PROGRAM_DIRS: [&str; 6] = ["/usr/bin", "/bin", "/usr/local/bin", "/usr/sbin", "/sbin", "/app"];
 
-/// What the container's glibc was built with.
+/// Settings that the container's glibc was built with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Platform {
     /// Machine of its libc.
     pub machine: Machine,
-    /// Directory that holds libc.so.6, without links on the way.
+    /// Canonical path of the directory with libc.so.6.
     pub lib_dir: PathBuf,
     /// The directories built into its `ldconfig`, in the order of `ldconfig`.
     pub system_dirs: Vec<PathBuf>,
     /// The directories built into the loader, in the order in which it searches them after the cache.
     pub loader_dirs: Vec<PathBuf>,
-    /// The loader, without links on the way.
+    /// Canonical path of the loader.
     pub loader: Option<PathBuf>,
-    /// Version of glibc, where a banner tells it.
+    /// Version of glibc, if a banner contains it.
     pub glibc: Option<(u32, u32)>,
-    /// The loader's cache. `ld.so.conf` is beside it.
+    /// The loader's cache. `ld.so.conf` is next to it.
     pub cache: PathBuf,
 }
 
@@ -53,18 +53,18 @@ impl Default for Platform {
 }
 
 impl Platform {
-    /// The platform of this program's machine, or of 32-bit x86 where the root has nothing else. `None` where
-    /// there is no glibc (musl, static programs).
+    /// Detects the platform of this program's machine, or of 32-bit x86 if the root has no other. Returns `None` if there is no
+    /// glibc (musl, static programs).
     pub fn detect(root: &RootDir) -> Option<Self> {
         [Machine::NATIVE, Machine::I386].into_iter().find_map(|machine| Self::detect_for(root, machine))
     }
 
-    /// The platform of `machine`: of i386 beside amd64, say.
+    /// Detects the platform of `machine`, for example i386 in addition to amd64.
     pub fn detect_for(root: &RootDir, machine: Machine) -> Option<Self> {
         let loader = known_loader(root, machine).or_else(|| loader_of_programs(root, machine));
         let beside = loader.as_ref().and_then(|(path, _)| path.parent().map(Path::to_owned));
         let told = loader.iter().flat_map(|(_, loader)| loader.dirs.clone());
-        // A loader in a prefix of its own has its libc there, whatever else lies around.
+        // A loader in its own prefix has its libc there, whatever other libcs exist.
         let mut dirs = told.chain(beside).chain(machine.known_dirs());
         let lib_dir = dirs.find_map(|dir| libc_dir(root, &dir, machine))?;
         let loader = loader.or_else(|| loader_of(root, &lib_dir.join("libc.so.6"), machine));
@@ -86,14 +86,13 @@ impl Platform {
         Self { machine, lib_dir, system_dirs, loader_dirs: built.dirs, loader, glibc, cache: built.cache }
     }
 
-    /// The configuration that belongs to the cache.
+    /// Returns the path of the configuration that belongs to the cache.
     pub fn conf(&self) -> PathBuf {
         self.cache.with_file_name("ld.so.conf")
     }
 
-    /// Whether `dir` is one of the directories that both `ldconfig` and the loader know without being told: no
-    /// line of ld.so.conf is needed to keep its libraries in the cache. Directories are the same whose device
-    /// and inode are.
+    /// Returns whether `dir` is a built-in directory of both `ldconfig` and the loader, so that ld.so.conf need not contain it
+    /// to keep its libraries in the cache. Directories are compared by device and inode.
     pub fn is_default_dir(&self, root: &RootDir, dir: &Path) -> bool {
         let identity = |dir: &Path| root.stat(dir).ok().map(|stat| (stat.dev, stat.ino));
         let Some(wanted) = identity(dir) else { return false };
@@ -101,8 +100,8 @@ impl Platform {
     }
 }
 
-/// The directories of `ldconfig`. Debian's has the loader's list as it is; upstream's was built with the two
-/// directories that are the loader's whole list, and takes their siblings along.
+/// Returns the directories of `ldconfig`. Debian's has the loader's list unchanged; upstream's was built with the loader's
+/// two directories, and adds their siblings.
 fn system_dirs(machine: Machine, loader_dirs: &[PathBuf], glibc: Option<(u32, u32)>) -> Vec<PathBuf> {
     let multiarch = |dir: &PathBuf| dir.ends_with(machine.triplet());
     if loader_dirs.len() > 2 || loader_dirs.iter().any(multiarch) {
@@ -117,7 +116,7 @@ fn system_dirs(machine: Machine, loader_dirs: &[PathBuf], glibc: Option<(u32, u3
     dirs
 }
 
-/// What a loader was most likely built with, by where libc is.
+/// Guesses the settings of a loader from the location of libc.
 fn guess(machine: Machine, lib_dir: &Path) -> Loader {
     let dirs: Vec<PathBuf> = if lib_dir.ends_with(machine.triplet()) {
         let multiarch = ["/lib", "/usr/lib"].map(|dir| Path::new(dir).join(machine.triplet()));
@@ -135,14 +134,14 @@ fn guess(machine: Machine, lib_dir: &Path) -> Loader {
     Loader { dirs, cache: CACHE.into(), glibc: None }
 }
 
-/// The loader under the names that programs are linked with.
+/// Finds the loader under the names that programs are linked with.
 fn known_loader(root: &RootDir, machine: Machine) -> Option<(PathBuf, Loader)> {
     let usual = ["/lib64", "/lib"].map(PathBuf::from);
     let mut dirs = usual.into_iter().chain(machine.known_dirs());
     dirs.find_map(|dir| read_loader(root, &dir.join(machine.loader_name()), machine))
 }
 
-/// The loader that a program of the root names, for a glibc in a prefix of its own.
+/// Finds the loader that a program of the root names, for a glibc in its own prefix.
 fn loader_of_programs(root: &RootDir, machine: Machine) -> Option<(PathBuf, Loader)> {
     let dirs = PROGRAM_DIRS.iter().map(Path::new);
     let names = dirs.flat_map(|dir| {
@@ -157,12 +156,12 @@ fn loader_of_programs(root: &RootDir, machine: Machine) -> Option<(PathBuf, Load
         .find_map(|path| read_loader(root, &path, machine))
 }
 
-/// The loader that the file at `path` names: libc.so.6 does so too.
+/// Returns the loader that the file at `path` names; libc.so.6 names one too.
 fn loader_of(root: &RootDir, path: &Path, machine: Machine) -> Option<(PathBuf, Loader)> {
     read_loader(root, &interp(root, path, machine)?, machine)
 }
 
-/// What the file at `path` is to be started by.
+/// Returns the ELF interpreter of the file at `path`.
 fn interp(root: &RootDir, path: &Path, machine: Machine) -> Option<PathBuf> {
     if !binary_strings::is_for(root, path, machine) {
         return None;
@@ -176,10 +175,10 @@ fn read_loader(root: &RootDir, path: &Path, machine: Machine) -> Option<(PathBuf
     Some((root.canonical(path).ok()?, loader))
 }
 
-/// The canonical form of `dir` if it holds a libc of this machine.
+/// Returns the canonical form of `dir` if it contains a libc of this machine.
 fn libc_dir(root: &RootDir, dir: &Path, machine: Machine) -> Option<PathBuf> {
     let path = dir.join("libc.so.6");
-    // Older Alpine has musl under this name too.
+    // Older Alpine versions have musl under this name too.
     let is_glibc = |soname: Vec<u8>| soname == b"libc.so.6";
     let file =
         root.open_file(&path, u64::MAX).ok().filter(|_| binary_strings::is_for(root, &path, machine))?;

@@ -1,10 +1,10 @@
-//! Which file the loader of a root would open for a SONAME. Asked after the driver's files are in place: a
-//! stale copy of libcuda.so.1 that comes first is the most common reason why CUDA does not start.
+//! Finds the file that the loader of a root would open for a SONAME, after the driver files are in place: a stale copy of
+//! libcuda.so.1 that comes first is the most common reason why CUDA does not start.
 //!
-//! The loader looks in LD_LIBRARY_PATH, in the RUNPATH of what asks, in the cache, and in the directories built
-//! into it. In each of these, copies for better processors (glibc-hwcaps) come before the plain one, and which
-//! of them it takes depends on the processor. So the answer is what the plainest processor gets, with every copy
-//! on the way there that another one would get instead.
+//! The loader searches LD_LIBRARY_PATH, the RUNPATH of the requesting program, the cache, and its built-in directories. In
+//! each of these, copies for newer processors (glibc-hwcaps) come before the plain one, and the choice depends on the
+//! processor. So the result is the file for the most basic processor, with every copy that another processor would use
+//! instead.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -18,22 +18,22 @@ use super::platform::Platform;
 use super::{MAX_CACHE, binary_strings, compare_names, join, read};
 use crate::confined_fs::RootDir;
 
-/// Copies that are noted.
+/// Maximum number of copies recorded.
 const MAX_VARIANTS: usize = 64;
 /// Set in `hwcap` of a glibc-hwcaps entry.
 const HWCAP_EXTENSION: u64 = 1 << 62;
-/// The bits of `tls` and `x86_64`: every processor of that machine has them.
+/// The bits of `tls` and `x86_64`, which every processor of that machine has.
 const ON_ANY: u64 = 1 << 63 | 1 << 1;
 
 /// How a library was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Via {
-    /// The name has a slash: it is a path, and nothing is searched.
+    /// The name has a slash, so it is a path and no directory is searched.
     Path,
     /// A directory of `LD_LIBRARY_PATH`.
     LibraryPath,
-    /// A directory of the RPATH of old, which comes before all others.
+    /// A directory of the obsolete RPATH, which comes before all others.
     Rpath,
     /// A directory of the RUNPATH.
     Runpath,
@@ -43,48 +43,47 @@ pub enum Via {
     DefaultDirectory,
 }
 
-/// What a program asks with.
+/// The search settings of a program.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Request<'a> {
     /// The value of its `LD_LIBRARY_PATH`.
     pub library_path: Option<&'a OsStr>,
-    /// The directories of the RPATH of a program that has no RUNPATH, expanded as those.
+    /// The directories of the RPATH of a program without RUNPATH, expanded like those.
     pub rpath: &'a [PathBuf],
-    /// The directories of the RUNPATH, `$ORIGIN` and the like already expanded.
+    /// The directories of the RUNPATH, with `$ORIGIN` and other tokens expanded.
     pub runpath: &'a [PathBuf],
     /// The machine of the program.
     pub machine: Machine,
-    /// The platform of that machine, where it is known already.
+    /// The platform of that machine, if known already.
     pub platform: Option<&'a Platform>,
 }
 
-/// A copy of the library for better processors.
+/// A copy of the library for newer processors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Variant {
     /// The path that is opened.
     pub path: PathBuf,
-    /// The file behind it, without links.
+    /// The file, with links resolved.
     pub file: PathBuf,
-    /// What it is for: the glibc-hwcaps subdirectory, such as `x86-64-v3`, or until glibc 2.36 one such as
-    /// `haswell`.
+    /// Its hardware: the glibc-hwcaps subdirectory, such as `x86-64-v3`, or until glibc 2.36 one such as `haswell`.
     pub hwcaps: String,
 }
 
-/// What the loader would open.
+/// The file that the loader would open.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resolved {
-    /// The path that it opens, on the plainest processor.
+    /// The path that it opens on the most basic processor.
     pub path: PathBuf,
-    /// The file behind it, without links.
+    /// The file, with links resolved.
     pub file: PathBuf,
-    /// How it gets there.
+    /// How it finds the path.
     pub via: Via,
-    /// Copies that better processors would get instead, in the order in which the loader meets them.
+    /// Copies that newer processors would use instead, in the order of the loader.
     pub variants: Vec<Variant>,
 }
 
-/// Finds the file that a program in `root` gets for `soname`. `None` also where only a copy for better
-/// processors exists: then it depends on the processor whether there is one.
+/// Finds the file that a program in `root` opens for `soname`. Returns `None` also if only a copy for newer processors
+/// exists, since the result then depends on the processor.
 pub fn resolve(root: &RootDir, soname: &str, request: &Request<'_>) -> Option<Resolved> {
     let known = request.platform.cloned();
     let platform = known.or_else(|| Platform::detect_for(root, request.machine));
@@ -124,10 +123,10 @@ impl Search<'_> {
         dirs.iter().find_map(|dir| self.in_directory(dir)).map(|path| (path, Via::DefaultDirectory))
     }
 
-    /// The plain copy in `dir`; the others are noted.
+    /// Returns the plain copy in `dir`, and records the others.
     fn in_directory(&mut self, dir: &Path) -> Option<PathBuf> {
         for (subdirectory, on_any) in subdirectories(self.platform) {
-            // Joining nothing would leave a slash at the end.
+            // Joining an empty name would leave a trailing slash.
             let base = if subdirectory.is_empty() { dir.to_owned() } else { dir.join(&subdirectory) };
             let path = join(base.as_os_str(), OsStr::new(self.soname));
             if !on_any {
@@ -172,8 +171,8 @@ impl Search<'_> {
         }
     }
 
-    /// Whether the loader takes this file. It passes over libraries for other machines; a file that is no library at all
-    /// it takes, and dies of it.
+    /// Returns whether the loader opens this file. It skips libraries for other machines, but opens a file that is not a library,
+    /// and fails.
     fn opens(&self, path: &Path) -> bool {
         binary_strings::is_taken(self.root, path, self.platform.machine)
     }
@@ -183,18 +182,18 @@ fn path_of(entry: &Entry) -> PathBuf {
     PathBuf::from(OsStr::from_bytes(entry.value))
 }
 
-/// Loaders before glibc 2.33 know no glibc-hwcaps directories.
+/// Returns whether the loader knows glibc-hwcaps directories, as since glibc 2.33.
 fn knows_hwcaps(platform: &Platform) -> bool {
     platform.glibc.is_none_or(|version| version >= (2, 33))
 }
 
-/// Until 2.36, loaders knew directories named after hardware.
+/// Returns whether the loader knows directories named after hardware, as until glibc 2.36.
 fn knows_legacy(platform: &Platform) -> bool {
     platform.machine == Machine::X86_64 && platform.glibc.is_some_and(|version| version < (2, 37))
 }
 
-/// The subdirectories that the loader tries in each directory, in its order, the directory itself last, and
-/// whether it does so on any processor.
+/// Returns the subdirectories that the loader tries in each directory, in its order, the directory itself last, and whether
+/// it does so on any processor.
 fn subdirectories(platform: &Platform) -> Vec<(String, bool)> {
     let hwcaps = platform.machine.hwcaps().iter().filter(|_| knows_hwcaps(platform));
     let mut all: Vec<_> = hwcaps.map(|name| (format!("glibc-hwcaps/{name}"), false)).collect();
@@ -215,8 +214,8 @@ fn subdirectories(platform: &Platform) -> Vec<(String, bool)> {
     all
 }
 
-/// The directories of `LD_LIBRARY_PATH`. `$LIB` is what the loader makes of it; what depends on the program or
-/// on its working directory cannot be told from here and is left out.
+/// Returns the directories of `LD_LIBRARY_PATH`, with `$LIB` expanded. Directories that depend on the program or its working
+/// directory are unknown here and left out.
 fn library_path(value: &OsStr, platform: &Platform) -> Vec<PathBuf> {
     let own = platform.loader_dirs.first();
     let lib = own.map(|dir| match dir.parent().filter(|_| dir.ends_with(platform.machine.triplet())) {
@@ -237,8 +236,8 @@ fn library_path(value: &OsStr, platform: &Platform) -> Vec<PathBuf> {
         .collect()
 }
 
-/// All entries for `name` that `wanted` takes, found by the loader's binary search, not by a scan: entries in a
-/// wrong order are missed here too.
+/// Returns all entries for `name` that `wanted` accepts. Uses the loader's binary search, so that entries in a wrong order
+/// are missed here too.
 fn search<'a>(
     cache: &'a CacheContent<'a>,
     name: &[u8],

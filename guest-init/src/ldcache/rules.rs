@@ -1,8 +1,8 @@
-//! What the `ldconfig`s of different glibcs do differently.
+//! Differences between the `ldconfig` programs of glibc versions.
 //!
-//! A table: each row is one behaviour, the versions that have it, and a text that only an `ldconfig` with it
-//! carries. Where the root has an `ldconfig`, the texts decide, since distributions take behaviours from later
-//! versions into theirs (Debian's 2.31 writes the format of 2.32); else the version does.
+//! Each row of the table is one behaviour, with the versions that have it and a string that only an `ldconfig` with it
+//! contains. If the root has an `ldconfig`, the strings decide, since distributions backport behaviours (Debian's 2.31 writes
+//! the format of 2.32); otherwise the version does.
 
 use std::ops::Range;
 
@@ -14,13 +14,13 @@ use crate::confined_fs::RootDir;
 
 type Version = (u32, u32);
 
-/// How the cache of a root is to be made.
+/// How to build the cache of a root.
 // Each of these came or went by itself.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Rules {
-    /// The default format is `compat`: the table of the libc5 days stands in front.
+    /// The default format is `compat`: the old table of libc5 comes first.
     pub old_table: bool,
-    /// The header tells the byte order.
+    /// The header contains the byte order.
     pub byte_order: bool,
     /// Strings share their ends; the generator's name follows them.
     pub extensions: bool,
@@ -34,7 +34,7 @@ pub(super) struct Rules {
     pub hwcap_lines: bool,
     /// `directory=libc5` in ld.so.conf; the libc that a 32-bit x86 library needs is recorded.
     pub types: bool,
-    /// Files that rpm and dpkg are in the middle of writing are passed over.
+    /// Temporary files of rpm and dpkg are skipped.
     pub skip_temporary: bool,
     /// `ld.so.*` and `ld64.so.*` are libraries.
     pub loader_names: bool,
@@ -79,8 +79,8 @@ const BEHAVIOURS: [Behaviour; 10] = [
 ];
 
 impl Rules {
-    /// The rules of the root's own `ldconfig`, or of the one that belongs to its glibc. A root without a glibc
-    /// gets those of the newest.
+    /// Returns the rules of the root's own `ldconfig`, or of its glibc version. For a root without glibc, returns those of the
+    /// newest version.
     pub fn of(root: &RootDir, platform: &Platform) -> Self {
         let version = platform.glibc.unwrap_or((2, u32::MAX));
         match binary_strings::ldconfig(root, &platform.cache) {
@@ -89,7 +89,7 @@ impl Rules {
         }
     }
 
-    /// By version alone.
+    /// Returns the rules of a version.
     pub fn by_version(version: Version) -> Self {
         let mut rules = Self::default();
         for behaviour in &BEHAVIOURS {
@@ -98,7 +98,7 @@ impl Rules {
         rules
     }
 
-    /// By the texts in the `ldconfig` program.
+    /// Returns the rules of an `ldconfig` program, from its strings.
     fn by_texts(program: &[u8], version: Version) -> Self {
         let mut rules = Self::by_version(version);
         for behaviour in &BEHAVIOURS {

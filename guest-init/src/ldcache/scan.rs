@@ -1,4 +1,4 @@
-//! One directory: which files are libraries, and under which name each is known.
+//! Scans one directory for libraries and their names.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -13,7 +13,7 @@ use super::rules::Rules;
 use super::{CacheReport, compare_names, join};
 use crate::confined_fs::{DirEntry, Kind, RootDir};
 
-/// Bytes of a library file. The largest of the driver are about 300 MB.
+/// Maximum size of a library in bytes. The largest of the driver have about 300 MB.
 const MAX_LIBRARY: u64 = 4 << 30;
 
 /// A library of one directory.
@@ -21,23 +21,23 @@ const MAX_LIBRARY: u64 = 4 << 30;
 pub(super) struct Found {
     /// File name.
     pub name: OsString,
-    /// The name that programs ask for, and what else the file says.
+    /// The name that programs request.
     pub soname: OsString,
     pub facts: Facts,
-    /// The file is a link that already stands for `soname`.
+    /// Whether the file is a link that already represents `soname`.
     pub is_link: bool,
 }
 
-/// What a directory holds.
+/// The libraries in a directory.
 #[derive(Debug, Default)]
 pub(super) struct Scanned {
-    /// Of the libraries with the same SONAME only the newest, a file rather than a link.
+    /// For each SONAME only the newest library, preferring a file over a link.
     pub libraries: Vec<Found>,
     /// Subdirectories for special hardware.
     pub legacy: Vec<OsString>,
 }
 
-/// How to look at the files of a root.
+/// Scans the files of a root.
 pub(super) struct Scanner<'a> {
     pub root: &'a RootDir,
     pub machine: Machine,
@@ -46,7 +46,7 @@ pub(super) struct Scanner<'a> {
 }
 
 impl Scanner<'_> {
-    /// Looks through `dir`.
+    /// Scans `dir`.
     pub fn scan(&self, dir: &ScanDir, report: &mut CacheReport) -> Scanned {
         let entries = match self.root.list(Path::new(&dir.path)) {
             Ok(entries) => entries,
@@ -74,7 +74,7 @@ impl Scanner<'_> {
         }
         self.is_library_name(name)
             || (entry.kind != Kind::File && self.is_legacy_name(&entry.name, dir))
-            // In a glibc-hwcaps directory, ldconfig does not look at the names of links.
+            // In a glibc-hwcaps directory, ldconfig ignores the names of links.
             || (entry.kind == Kind::Link && dir.hwcaps.is_some())
     }
 
@@ -86,7 +86,7 @@ impl Scanner<'_> {
             || (self.rules.loader_names && is_loader)
     }
 
-    /// Files that prelink, rpm and dpkg are in the middle of writing.
+    /// Returns whether a file is a temporary file of prelink, rpm or dpkg.
     fn is_temporary(&self, name: &[u8]) -> bool {
         const PRELINK: &[u8] = b".#prelink#";
         let random =
@@ -145,7 +145,7 @@ impl Scanner<'_> {
     }
 }
 
-/// Adds a library, unless a better one of the same SONAME is there.
+/// Adds a library, unless there is a better one with the same SONAME.
 fn add(found: &mut Vec<Found>, by_soname: &mut HashMap<OsString, usize>, lib: Found) {
     let Some(&index) = by_soname.get(&lib.soname) else {
         by_soname.insert(lib.soname.clone(), found.len());
@@ -163,14 +163,14 @@ fn add(found: &mut Vec<Found>, by_soname: &mut HashMap<OsString, usize>, lib: Fo
     }
 }
 
-/// Whether a link of this name is the SONAME link, or the development link `libx.so` for the linker. Any
-/// other link counts as one more file with that SONAME.
+/// Returns whether a link with this name is the SONAME link, or the development link `libx.so`. Any other link counts as one
+/// more file with that SONAME.
 fn stands_for(name: &OsStr, soname: &OsStr) -> bool {
     let (name, soname) = (name.as_bytes(), soname.as_bytes());
     name == soname || (name.ends_with(b".so") && soname.starts_with(name))
 }
 
-/// Whether it is worth a warning that a file was passed over: linker scripts and the like are not.
+/// Returns whether a skipped file deserves a warning; linker scripts, for example, do not.
 fn is_elf(file: &std::fs::File) -> bool {
     let mut magic = [0; 4];
     std::os::unix::fs::FileExt::read_exact_at(file, &mut magic, 0).is_ok() && magic == *b"\x7fELF"
