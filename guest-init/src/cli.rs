@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use crate::confined_fs::{RootDir, RootError};
 use crate::container::rootfs::overlay;
 use crate::driver_files;
-use crate::driver_files::layer::Place;
-use crate::driver_files::{InjectError, InjectReport, Inventory, Request};
+use crate::driver_files::layer::LayerPlace;
+use crate::driver_files::{ContainerRequest, InjectError, InjectReport, Inventory};
 use crate::gpu::container_env::Visible;
 use crate::ldcache::{self, LdCacheError};
 use image::config::{Config, DriverFiles};
@@ -69,7 +69,7 @@ struct Inject {
     driver: PathBuf,
     layer: Option<PathBuf>,
     config: Option<PathBuf>,
-    request: Request,
+    request: ContainerRequest,
 }
 
 /// Why a command failed.
@@ -138,7 +138,7 @@ fn inject_options(args: &[OsString]) -> Result<Command, CliError> {
         return Err(CliError::Usage(what.into()));
     }
     let capabilities = capabilities.map(|list| list.to_string_lossy().into_owned());
-    let asked = Request::of_capabilities(capabilities.as_deref())
+    let asked = ContainerRequest::of_capabilities(capabilities.as_deref())
         .map_err(|error| CliError::Usage(format!("--capabilities: {error}")))?;
     let driver_files = match policy.as_ref().map(|policy| policy.to_string_lossy()) {
         None => DriverFiles::default(),
@@ -146,7 +146,7 @@ fn inject_options(args: &[OsString]) -> Result<Command, CliError> {
             CliError::Usage(format!("--driver-files {name}: expected mask, keep or refuse"))
         })?,
     };
-    let request = Request { driver_files, library_path, ..asked };
+    let request = ContainerRequest { driver_files, library_path, ..asked };
     Ok(Command::Inject(Box::new(Inject {
         root: required(root, "--root", "inject")?,
         driver: required(driver, "--driver", "inject")?,
@@ -242,7 +242,7 @@ fn inject(options: &Inject) -> Result<i32, CliError> {
         None => (&options.request, None),
     };
     let done = if let Some(layer) = &options.layer {
-        driver_files::layer::layer(&root, &driver, &inventory, request, Place::Links(layer), None)
+        driver_files::layer::layer(&root, &driver, &inventory, request, LayerPlace::Links(layer), None)
     } else {
         driver_files::copy::copy(&root, &driver, &inventory, request).and_then(|mut report| {
             driver_files::complete(&root, request, &mut report)?;
@@ -276,7 +276,7 @@ fn inject(options: &Inject) -> Result<i32, CliError> {
 }
 
 /// Returns the request of a configuration, and a finding if it requests something that no guest has.
-fn read_config(path: &Path) -> Result<(Request, Option<Finding>), CliError> {
+fn read_config(path: &Path) -> Result<(ContainerRequest, Option<Finding>), CliError> {
     let failed =
         |error: &dyn std::fmt::Display| CliError::Config { path: path.into(), error: error.to_string() };
     let mut bytes = Vec::new();
@@ -284,7 +284,7 @@ fn read_config(path: &Path) -> Result<(Request, Option<Finding>), CliError> {
     file.take(MAX_CONFIG).read_to_end(&mut bytes).map_err(|error| failed(&error))?;
     let mut config = Config::default();
     config.apply_json(&bytes).map_err(|error| failed(&error))?;
-    let request = Request::of_config(&config).map_err(|error| failed(&error))?;
+    let request = ContainerRequest::of_config(&config).map_err(|error| failed(&error))?;
     Ok((request, Visible::asked(&config.env).refused()))
 }
 
@@ -311,16 +311,19 @@ mod tests {
 
     #[test]
     fn options_in_any_order_and_form() {
-        let request = Request { capabilities: capability::requested(None).unwrap(), ..Request::default() };
+        let request = ContainerRequest {
+            capabilities: capability::requested(None).unwrap(),
+            ..ContainerRequest::default()
+        };
         let plain = Inject { root: "/r".into(), driver: "/d".into(), layer: None, config: None, request };
         let expected = Command::Inject(Box::new(plain.clone()));
         assert_eq!(parsed(&["inject", "--root", "/r", "--driver", "/d"]), Ok(expected.clone()));
         assert_eq!(parsed(&["inject", "--driver=/d", "--root=/r"]), Ok(expected));
-        let request = Request {
+        let request = ContainerRequest {
             capabilities: capability::requested(Some("all")).unwrap(),
             driver_files: DriverFiles::Keep,
             library_path: Some("/a:/b".into()),
-            ..Request::default()
+            ..ContainerRequest::default()
         };
         let args = ["inject", "--root=/r", "--driver=/d", "--layer=/l", "--capabilities", "all"];
         let more = ["--driver-files=keep", "--library-path", "/a:/b"];

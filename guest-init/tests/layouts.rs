@@ -232,6 +232,6 @@ fn a_glibc_in_its_own_prefix() {
     assert_eq!(platform.cache, Path::new("/usr/glibc-compat/etc/ld.so.cache"));
     let cache = ldcache::build(&dir).unwrap();
     assert!(cache.write(&dir).unwrap() && at("usr/glibc-compat/etc/ld.so.cache").exists());
-    let found = ldcache::resolve(&dir, "liba.so.1", &ldcache::Request::default()).unwrap();
+    let found = ldcache::resolve(&dir, "liba.so.1", &ldcache::SearchSettings::default()).unwrap();
     assert_eq!((found.via, found.path.as_path()), (ldcache::Via::Cache, Path::new("/opt/x/liba.so.1")));
 }

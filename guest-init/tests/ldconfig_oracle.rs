@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::Command;
 
 use guest_init::confined_fs::RootDir;
-use guest_init::ldcache::{self, Request};
+use guest_init::ldcache::{self, SearchSettings};
 
 use self::oracle::random::{Pool, compare_roots};
 use self::oracle::{Glibc, compare};
@@ -48,8 +48,8 @@ fn root_with(conf: &str) -> tempfile::TempDir {
 }
 
 /// A question with this `LD_LIBRARY_PATH`.
-fn with_path(library_path: &str) -> Request<'_> {
-    Request { library_path: Some(library_path.as_ref()), ..Request::default() }
+fn with_path(library_path: &str) -> SearchSettings<'_> {
+    SearchSettings { library_path: Some(library_path.as_ref()), ..SearchSettings::default() }
 }
 
 #[test]
@@ -149,11 +149,11 @@ fn the_loader_finds_what_we_resolve() {
     compile(&dir.path().join("opt/a/libcuda.so.550"), &["-Wl,-soname,libcuda.so.1"]);
     compile(&dir.path().join("opt/b/libcuda.so.1"), &["-Wl,-soname,libcuda.so.1"]);
     assert!(
-        ldcache::resolve(&root, "libcuda.so.1", &Request::default()).is_none(),
+        ldcache::resolve(&root, "libcuda.so.1", &SearchSettings::default()).is_none(),
         "no link and no cache yet"
     );
     ldcache::build(&root).unwrap().write(&root).unwrap();
-    let found = ldcache::resolve(&root, "libcuda.so.1", &Request::default()).unwrap();
+    let found = ldcache::resolve(&root, "libcuda.so.1", &SearchSettings::default()).unwrap();
     assert_eq!(found.path, Path::new("/opt/a/libcuda.so.1"));
     assert_eq!(found.file, Path::new("/opt/a/libcuda.so.550"));
     let found = ldcache::resolve(&root, "libcuda.so.1", &with_path("/none:/opt/b")).unwrap();

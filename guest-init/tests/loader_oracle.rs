@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use guest_init::confined_fs::RootDir;
-use guest_init::ldcache::{self, Machine, Request, Via};
+use guest_init::ldcache::{self, Machine, SearchSettings, Via};
 
 use self::oracle::Glibc;
 use self::oracle::random::Pool;
@@ -105,7 +105,7 @@ fn the_loader_opens_what_we_say() {
         }
         let library_path = if chance(2) { "/opt/path:/opt/$UNKNOWN" } else { "" };
         let listed = RUNPATH.map(PathBuf::from);
-        let request = Request {
+        let request = SearchSettings {
             library_path: Some(library_path.as_ref()),
             rpath: if old { &listed } else { &[] },
             runpath: if old { &[] } else { &listed },
@@ -148,16 +148,16 @@ fn paths_and_other_machines() {
     fs::write(at("etc/ld.so.conf"), "/usr/lib/i386-linux-gnu\n").unwrap();
     let root = RootDir::open(tmp.path()).unwrap();
     ldcache::build(&root).unwrap().write(&root).unwrap();
-    let find = |name: &str, request: &Request| {
+    let find = |name: &str, request: &SearchSettings| {
         ldcache::resolve(&root, name, request).map(|found| (found.via, found.path.display().to_string()))
     };
-    let native = Request::default();
+    let native = SearchSettings::default();
     assert_eq!(find("/opt/x/liba.so.1", &native), Some((Via::Path, "/opt/x/liba.so.1".into())));
     assert_eq!(find("/opt/x/none", &native), None);
     assert_eq!(find("liba.so.1", &native), None, "the cache has it for i386 only");
-    let i386 = Request { machine: Machine::I386, ..native };
+    let i386 = SearchSettings { machine: Machine::I386, ..native };
     assert_eq!(find("liba.so.1", &i386), Some((Via::Cache, "/usr/lib/i386-linux-gnu/liba.so.1".into())));
-    let with_lib = Request { library_path: Some("$ORIGIN/a:/opt/x/$LIB".as_ref()), ..native };
+    let with_lib = SearchSettings { library_path: Some("$ORIGIN/a:/opt/x/$LIB".as_ref()), ..native };
     let expected = "/opt/x/lib/x86_64-linux-gnu/liba.so.1".to_owned();
     assert_eq!(find("liba.so.1", &with_lib), Some((Via::LibraryPath, expected)));
 }

@@ -102,9 +102,9 @@ impl RootError {
     }
 }
 
-/// Kind of a directory entry.
+/// EntryType of a directory entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum EntryType {
     /// Regular file.
     File,
     /// Directory.
@@ -115,7 +115,7 @@ pub enum Kind {
     Other,
 }
 
-impl Kind {
+impl EntryType {
     fn of(stat: &FileStat) -> Self {
         match SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) {
             SFlag::S_IFREG => Self::File,
@@ -141,7 +141,7 @@ pub struct DirEntry {
     /// The name, without a slash.
     pub name: OsString,
     /// Its kind; links are not followed.
-    pub kind: Kind,
+    pub kind: EntryType,
 }
 
 /// The part of `stat` that is used here.
@@ -152,7 +152,7 @@ pub struct Stat {
     /// Inode: with `dev`, the identity of the file.
     pub ino: u64,
     /// What it is.
-    pub kind: Kind,
+    pub kind: EntryType,
     /// Size in bytes.
     pub size: u64,
     /// Permission bits.
@@ -166,7 +166,7 @@ impl From<&FileStat> for Stat {
         Self {
             dev: stat.st_dev,
             ino: stat.st_ino,
-            kind: Kind::of(stat),
+            kind: EntryType::of(stat),
             size: u64::try_from(stat.st_size).unwrap_or_default(),
             mode: stat.st_mode & 0o7777,
             modified_ns: stat.st_mtime.saturating_mul(1_000_000_000).saturating_add(stat.st_mtime_nsec),

@@ -14,7 +14,9 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, readlinkat};
 use nix::sys::stat::{fstat, fstatat};
 
-use super::{DirEntry, Kind, MAX_LINKS, MAX_NAMES, MAX_PATH, MAX_STEPS, RootDir, RootError, Stat, io_error};
+use super::{
+    DirEntry, EntryType, MAX_LINKS, MAX_NAMES, MAX_PATH, MAX_STEPS, RootDir, RootError, Stat, io_error,
+};
 
 impl RootDir {
     /// Opens a regular file of at most `max` bytes for reading. Links are followed inside the root.
@@ -72,13 +74,13 @@ impl RootDir {
                 return Err(RootError::TooLarge { path: path.to_owned(), found, unit: "names", limit });
             }
             let kind = match entry.file_type() {
-                Some(Type::File) => Kind::File,
-                Some(Type::Directory) => Kind::Directory,
-                Some(Type::Symlink) => Kind::Link,
-                Some(_) => Kind::Other,
+                Some(Type::File) => EntryType::File,
+                Some(Type::Directory) => EntryType::Directory,
+                Some(Type::Symlink) => EntryType::Link,
+                Some(_) => EntryType::Other,
                 None => {
                     unknown.push(entries.len());
-                    Kind::Other
+                    EntryType::Other
                 }
             };
             entries.push(DirEntry { name: std::ffi::OsString::from_vec(name.to_vec()), kind });
@@ -89,7 +91,7 @@ impl RootDir {
         for index in unknown {
             let entry = &mut entries[index];
             let stat = fstatat(dir.as_fd(), entry.name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW);
-            entry.kind = stat.map_or(Kind::Other, |s| Kind::of(&s));
+            entry.kind = stat.map_or(EntryType::Other, |s| EntryType::of(&s));
         }
         Ok(entries)
     }
@@ -151,7 +153,7 @@ impl RootDir {
             if here.as_os_str().len() > MAX_PATH {
                 return Err(io_error("resolve", path, Errno::ENAMETOOLONG));
             }
-            if self.lstat(&here)?.kind != Kind::Link {
+            if self.lstat(&here)?.kind != EntryType::Link {
                 done = here;
                 continue;
             }
@@ -191,7 +193,7 @@ fn push_components(todo: &mut Vec<std::ffi::OsString>, path: &Path) {
 }
 
 fn check_regular(path: &Path, stat: Stat, max: u64) -> Result<(), RootError> {
-    if stat.kind != Kind::File {
+    if stat.kind != EntryType::File {
         return Err(RootError::NotRegular { path: path.to_owned(), found: stat.kind.describe() });
     }
     if stat.size > max {

@@ -146,6 +146,6 @@ fn lists_names_and_kinds() {
     symlink("file", dir.path().join("root/usr/lib/link")).unwrap();
     let mut entries = root.list(Path::new("usr/lib")).unwrap();
     entries.sort_by(|a, b| a.name.cmp(&b.name));
-    let expected = [("file", Kind::File), ("link", Kind::Link)];
+    let expected = [("file", EntryType::File), ("link", EntryType::Link)];
     assert_eq!(entries, expected.map(|(name, kind)| DirEntry { name: name.into(), kind }));
 }

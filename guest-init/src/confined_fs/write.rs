@@ -12,7 +12,7 @@ use nix::fcntl::{AtFlags, OFlag, openat, renameat};
 use nix::sys::stat::{Mode, SFlag, fchmod, fstat, mkdirat, mknodat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, linkat, symlinkat, unlinkat};
 
-use super::{Kind, RootDir, RootError, io_error};
+use super::{EntryType, RootDir, RootError, io_error};
 
 /// Prefix of temporary names, which library scans ignore and by which leftovers are recognised.
 const TEMPORARY: &str = ".gpu-initrd-";
@@ -53,7 +53,7 @@ impl RootDir {
                 Component::ParentDir => here.push(".."),
                 _ => continue,
             }
-            if self.stat(&here).is_ok_and(|s| s.kind == Kind::Directory) {
+            if self.stat(&here).is_ok_and(|s| s.kind == EntryType::Directory) {
                 continue;
             }
             let (dir, name) = self.parent(&here)?;
@@ -179,7 +179,7 @@ impl RootDir {
         let (dir, name) = self.parent(path)?;
         match mknodat(&dir, name, SFlag::S_IFCHR, Mode::empty(), 0) {
             Ok(()) => Ok(true),
-            Err(Errno::EEXIST) if self.lstat(path).is_ok_and(|s| s.kind == Kind::Other) => Ok(false),
+            Err(Errno::EEXIST) if self.lstat(path).is_ok_and(|s| s.kind == EntryType::Other) => Ok(false),
             Err(e) => Err(io_error("create a whiteout for", path, e)),
         }
     }

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 
 /// How /dev and the control groups are set up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum ContainerKind {
     /// Selected device nodes, and the container's own control group.
     Program,
     /// Everything that the kernel provides, managed by the image's init.
@@ -41,7 +41,7 @@ const NODES: [(&str, u32, u32); 7] = [
 
 /// The container's namespaces under construction: [`World::new`], [`World::enter`], [`World::finish`].
 pub struct World {
-    kind: Kind,
+    kind: ContainerKind,
     /// The container root, also after this process has entered it.
     pub root: RootDir,
     terminal: Option<File>,
@@ -53,9 +53,9 @@ impl World {
     ///
     /// # Errors
     /// What failed, and where.
-    pub fn new(kind: Kind, terminal: Option<&OwnedFd>) -> Result<Self, String> {
+    pub fn new(kind: ContainerKind, terminal: Option<&OwnedFd>) -> Result<Self, String> {
         let mut flags = CloneFlags::CLONE_NEWNS;
-        if kind == Kind::Program {
+        if kind == ContainerKind::Program {
             flags |= CloneFlags::CLONE_NEWCGROUP;
         }
         step("unsharing the mount namespace", unshare(flags))?;
@@ -97,7 +97,7 @@ impl World {
         if spec.store {
             link_store().map_err(|error| format!("linking {}: {error}", driver_files::RUN_LINK))?;
         }
-        if self.kind == Kind::Init {
+        if self.kind == ContainerKind::Init {
             leave(&self.left_behind)?;
             return hide_gpus(Path::new("/dev"), &spec.nodes);
         }
@@ -145,10 +145,10 @@ pub(super) fn own(fd: &impl AsRawFd) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
 }
 
-fn kernel_file_systems(root: &RootDir, kind: Kind, confined: bool) -> Result<(), String> {
+fn kernel_file_systems(root: &RootDir, kind: ContainerKind, confined: bool) -> Result<(), String> {
     let quiet = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     let sysfs = if confined { quiet | MsFlags::MS_RDONLY } else { quiet };
-    let dev = if kind == Kind::Init { "devtmpfs" } else { "tmpfs" };
+    let dev = if kind == ContainerKind::Init { "devtmpfs" } else { "tmpfs" };
     let mounts = [
         ("proc", "/proc", quiet, ""),
         ("sysfs", "/sys", sysfs, ""),
@@ -164,7 +164,7 @@ fn kernel_file_systems(root: &RootDir, kind: Kind, confined: bool) -> Result<(),
         ("cgroup2", "/sys/fs/cgroup", quiet, ""),
     ];
     for (kind_of, path, flags, options) in mounts {
-        if kind == Kind::Init && kind_of == "cgroup2" {
+        if kind == ContainerKind::Init && kind_of == "cgroup2" {
             continue;
         }
         let optional = OPTIONAL.contains(&kind_of);

@@ -2,7 +2,7 @@
 //! /run/sshd, /run/lock, or a database's socket directory.
 
 use super::step::step;
-use crate::confined_fs::{Kind, RootDir, RootError};
+use crate::confined_fs::{EntryType, RootDir, RootError};
 use image::layout;
 use image::text::chain;
 use nix::mount::{MsFlags, mount};
@@ -52,17 +52,17 @@ fn copy(from: &RootDir, to: &RootDir) -> Result<usize, RootError> {
             }
             let size = from.lstat(&path)?.size;
             let fits = entries < MAX_ENTRIES
-                && (entry.kind != Kind::File || size <= MAX_FILE.min(MAX_BYTES - bytes));
+                && (entry.kind != EntryType::File || size <= MAX_FILE.min(MAX_BYTES - bytes));
             match entry.kind {
-                Kind::Directory if fits => {
+                EntryType::Directory if fits => {
                     to.mirror_dir_all(from, &path)?;
                     directories.push_back(path);
                 }
-                Kind::File if fits => {
+                EntryType::File if fits => {
                     to.mirror_file(from, &path, MAX_FILE)?;
                     bytes += size;
                 }
-                Kind::Link if fits => to.symlink(from.read_link(&path)?.as_os_str(), &path)?,
+                EntryType::Link if fits => to.symlink(from.read_link(&path)?.as_os_str(), &path)?,
                 _ => left += 1,
             }
             entries += 1;

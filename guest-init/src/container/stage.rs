@@ -4,7 +4,7 @@
 //! the parent of the child. The child, PID 1 of the namespace, sets up the container's namespaces, starts the program, and
 //! stays as its reaper. The program is not PID 1, so signals have their default effects on it.
 
-use super::namespace::{Kind, World};
+use super::namespace::{ContainerKind, World};
 use super::volume::Volumes;
 use super::{Said, Spec, cgroup, confine, inherited, user};
 use crate::confined_fs::RootDir;
@@ -108,7 +108,9 @@ fn be_first(spec: &Spec, given: &mut Given) -> Result<Infallible, Finding> {
     (given.reaper.block_signals)();
     confine::hide();
     let Given { report, terminal, .. } = given;
-    make_world(spec, Kind::Program, terminal.as_ref(), &mut |finding| report.say(&Said::Warned(finding)))?;
+    make_world(spec, ContainerKind::Program, terminal.as_ref(), &mut |finding| {
+        report.say(&Said::Warned(finding));
+    })?;
     let null = File::options().read(true).write(true).open("/dev/null");
     let null = null.map_err(|error| failed(&format!("/dev/null: {error}")))?;
     match divide()? {
@@ -179,14 +181,14 @@ fn enter(root: &RootDir, workdir: &Path) -> Result<(), Finding> {
 /// Sets up the container root, its volumes and the kernel's file systems for this process.
 fn make_world(
     spec: &Spec,
-    kind: Kind,
+    kind: ContainerKind,
     terminal: Option<&OwnedFd>,
     warn: &mut dyn FnMut(Finding),
 ) -> Result<(), Finding> {
     let step = |result: Result<(), String>| result.map_err(|error| failed(&error));
     let mut world = World::new(kind, terminal).map_err(|error| failed(&error))?;
     let volumes = Volumes::stage(spec, warn)?;
-    step(world.enter(kind == Kind::Program && spec.confined()))?;
+    step(world.enter(kind == ContainerKind::Program && spec.confined()))?;
     volumes.place(&world.root, warn)?;
     step(world.finish(spec))
 }
@@ -201,7 +203,7 @@ pub fn become_init(
     warn: &mut dyn FnMut(Finding),
     ready: &mut dyn FnMut() -> std::io::Result<()>,
 ) -> Result<Infallible, Finding> {
-    make_world(spec, Kind::Init, None, warn)?;
+    make_world(spec, ContainerKind::Init, None, warn)?;
     ready().map_err(|error| {
         failed(&format!("cannot notify the process that keeps answering status requests: {error}"))
     })?;

@@ -15,9 +15,9 @@ use image::status::Finding;
 use super::destination::{Loader, Places};
 use super::inventory::{Inventory, is_driver_library, is_driver_program, version_of};
 use super::plan::searched;
-use super::request::Request;
+use super::request::ContainerRequest;
 use super::{InjectError, cuda_compat, icd, notice};
-use crate::confined_fs::{DirEntry, Kind, RootDir};
+use crate::confined_fs::{DirEntry, EntryType, RootDir};
 
 /// Maximum number of files found. A hostile image could have one per name.
 const MAX_FOUND: usize = 4096;
@@ -57,7 +57,7 @@ pub fn decide(
     root: &RootDir,
     places: &Places,
     inventory: &Inventory,
-    request: &Request,
+    request: &ContainerRequest,
     (earlier, planned): (&BTreeSet<PathBuf>, &BTreeSet<PathBuf>),
     icds: &icd::Ours,
     warnings: &mut Vec<String>,
@@ -92,7 +92,12 @@ pub fn decide(
 
 /// What would be taken beside, or instead of, what the container gets: files of graphics loaders for the same libraries, and programs of
 /// the same names. `ours` are the paths of what it gets.
-pub fn beside(root: &RootDir, request: &Request, icds: &icd::Ours, ours: &BTreeSet<PathBuf>) -> Vec<Foreign> {
+pub fn beside(
+    root: &RootDir,
+    request: &ContainerRequest,
+    icds: &icd::Ours,
+    ours: &BTreeSet<PathBuf>,
+) -> Vec<Foreign> {
     let mut found = icds.doubled(root, ours, &request.named_files);
     let names = ours.iter().filter_map(|path| path.file_name()).filter(|name| is_driver_program(name));
     let names: BTreeSet<&OsStr> = names.collect();
@@ -166,7 +171,7 @@ fn hwcaps_of(root: &RootDir, dir: &Path) -> Vec<PathBuf> {
 /// Anything under a driver's name, and libraries under another name with a driver's SONAME: `ldconfig` would make the
 /// link that programs ask for.
 fn is_drivers(root: &RootDir, path: &Path, entry: &DirEntry, opened: &mut usize) -> bool {
-    if entry.kind == Kind::Directory {
+    if entry.kind == EntryType::Directory {
         return false;
     }
     if is_driver_library(&entry.name) {
@@ -174,7 +179,7 @@ fn is_drivers(root: &RootDir, path: &Path, entry: &DirEntry, opened: &mut usize)
     }
     let name = entry.name.as_bytes();
     let library =
-        entry.kind == Kind::File && name.starts_with(b"lib") && name.windows(3).any(|w| w == b".so");
+        entry.kind == EntryType::File && name.starts_with(b"lib") && name.windows(3).any(|w| w == b".so");
     if !library {
         return false;
     }

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use super::copy_record::{Entry, Record};
 use super::loader_setup::mask;
 use super::plan::{MAX_FILE, in_driver};
-use super::{InjectError, InjectReport, Inventory, Plan, PlannedFile, Request, plan, text};
-use crate::confined_fs::{Kind, RootDir, RootError, read_full_at};
+use super::{ContainerRequest, InjectError, InjectReport, Inventory, Plan, PlannedFile, plan, text};
+use crate::confined_fs::{EntryType, RootDir, RootError, read_full_at};
 
 /// Block size of file systems in bytes.
 const BLOCK: u64 = 4096;
@@ -29,7 +29,7 @@ pub fn copy(
     root: &RootDir,
     driver: &RootDir,
     inventory: &Inventory,
-    request: &Request,
+    request: &ContainerRequest,
 ) -> Result<InjectReport, InjectError> {
     let mut warnings = Vec::new();
     let old = Record::read(root, &mut warnings);
@@ -138,7 +138,7 @@ fn is_link(root: &RootDir, path: &Path, target: &std::ffi::OsStr) -> bool {
 /// Whether the file at its place has the size and the mode that it should have.
 fn is_like(root: &RootDir, file: &PlannedFile) -> bool {
     let is_it = |stat: crate::confined_fs::Stat| {
-        stat.kind == Kind::File && stat.mode == file.mode && stat.size == file.size
+        stat.kind == EntryType::File && stat.mode == file.mode && stat.size == file.size
     };
     root.lstat(&file.to).is_ok_and(is_it)
 }
@@ -178,7 +178,7 @@ fn check_places(root: &RootDir, missing: &[PlannedFile]) -> Result<(), InjectErr
 }
 
 fn is_directory(root: &RootDir, path: &Path) -> bool {
-    root.lstat(path).is_ok_and(|stat| stat.kind == Kind::Directory)
+    root.lstat(path).is_ok_and(|stat| stat.kind == EntryType::Directory)
 }
 
 /// Removes an empty directory in place of a file.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::InjectError;
 use super::inventory::is_driver_name;
-use crate::confined_fs::{Kind, RootDir, RootError, Stat};
+use crate::confined_fs::{EntryType, RootDir, RootError, Stat};
 
 /// Path in the container root.
 pub const PATH: &str = "/var/lib/gpu-initrd/record.json";
@@ -63,10 +63,10 @@ impl Entry {
     fn is_at(&self, root: &RootDir, path: &Path) -> bool {
         match self {
             Self::File { size, inode: 0, .. } => {
-                root.lstat(path).is_ok_and(|stat| stat.kind == Kind::File && stat.size == *size)
+                root.lstat(path).is_ok_and(|stat| stat.kind == EntryType::File && stat.size == *size)
             }
             Self::File { .. } => {
-                root.lstat(path).is_ok_and(|stat| stat.kind == Kind::File && *self == Self::of(&stat))
+                root.lstat(path).is_ok_and(|stat| stat.kind == EntryType::File && *self == Self::of(&stat))
             }
             Self::Link { target } => root.read_link(path).is_ok_and(|old| old == Path::new(target)),
         }

@@ -11,7 +11,7 @@ use image::elf::{self, Compat};
 use image::requirement::branch;
 
 use super::inventory::version_of;
-use crate::confined_fs::{Kind, RootDir};
+use crate::confined_fs::{EntryType, RootDir};
 use crate::ldcache::compare_names;
 use std::os::unix::ffi::OsStrExt;
 
@@ -70,7 +70,7 @@ pub fn decide(root: &RootDir, searched: &[PathBuf], driver: &str, has_cache: boo
 fn directories(root: &RootDir, searched: &[PathBuf]) -> BTreeSet<PathBuf> {
     let named = |parent: &Path, start: &[u8]| -> Vec<PathBuf> {
         let entries = root.list(parent).unwrap_or_default().into_iter();
-        let dirs = entries.filter(|entry| matches!(entry.kind, Kind::Directory | Kind::Link));
+        let dirs = entries.filter(|entry| matches!(entry.kind, EntryType::Directory | EntryType::Link));
         dirs.filter(|entry| entry.name.as_bytes().starts_with(start))
             .map(|entry| parent.join(entry.name))
             .collect()
@@ -91,7 +91,7 @@ fn is_of_compat(dir: &Path) -> bool {
 }
 
 fn look_at(root: &RootDir, dir: PathBuf, driver: &str) -> Option<Decision> {
-    let names = root.list(&dir).ok()?.into_iter().filter(|entry| entry.kind == Kind::File);
+    let names = root.list(&dir).ok()?.into_iter().filter(|entry| entry.kind == EntryType::File);
     let is_cuda = |name: &OsString| name.as_bytes().starts_with(b"libcuda.so.");
     let versions = names.filter(|e| is_cuda(&e.name)).filter_map(|e| Some((version_of(&e.name)?, e.name)));
     let (version, name) = versions.max_by(|a, b| compare_names(a.0.as_bytes(), b.0.as_bytes()))?;

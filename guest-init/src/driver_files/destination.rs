@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::confined_fs::{Kind, RootDir};
+use crate::confined_fs::{EntryType, RootDir};
 use crate::ldcache::{Machine, Platform};
 
 /// Directory of programs.
@@ -107,9 +107,9 @@ pub(crate) fn libc_at(root: &RootDir, places: Option<&Places>) -> String {
 }
 
 fn is_directory(root: &RootDir, path: &str) -> bool {
-    root.stat(Path::new(path)).is_ok_and(|stat| stat.kind == Kind::Directory)
+    root.stat(Path::new(path)).is_ok_and(|stat| stat.kind == EntryType::Directory)
 }
 
 fn is_file(root: &RootDir, path: &str) -> bool {
-    root.stat(Path::new(path)).is_ok_and(|stat| stat.kind == Kind::File)
+    root.stat(Path::new(path)).is_ok_and(|stat| stat.kind == EntryType::File)
 }

@@ -13,9 +13,9 @@ use image::layout::{self, DRIVER_DATA_DIR};
 use image::manifest::{self, Manifest};
 
 use super::InjectError;
-use super::inventory::{DriverFile, Inventory, Place, is_driver_name};
+use super::inventory::{DriverFile, Inventory, Placement, is_driver_name};
 use super::plan::{MAX_FILE, in_driver};
-use crate::confined_fs::{Kind, RootDir};
+use crate::confined_fs::{EntryType, RootDir};
 use crate::ldcache::Machine;
 
 /// Subdirectory of a library directory.
@@ -49,11 +49,11 @@ impl Inventory {
 fn subdirectories(driver: &RootDir, dir: &str) -> Vec<String> {
     let entries = driver.list(&Path::new("/").join(dir)).unwrap_or_default();
     let entries = entries.into_iter().filter(|entry| match entry.kind {
-        Kind::Directory => true,
-        Kind::Link => driver
+        EntryType::Directory => true,
+        EntryType::Link => driver
             .stat(&Path::new("/").join(dir).join(&entry.name))
-            .is_ok_and(|stat| stat.kind == Kind::Directory),
-        Kind::File | Kind::Other => false,
+            .is_ok_and(|stat| stat.kind == EntryType::Directory),
+        EntryType::File | EntryType::Other => false,
     });
     entries.filter_map(|entry| entry.name.into_string().ok()).collect()
 }
@@ -70,15 +70,15 @@ fn files_in(driver: &RootDir, dir: &Path) -> Vec<Entry> {
     let dir = Path::new("/").join(dir);
     let mut entries = driver.list(&dir).unwrap_or_default();
     entries.sort_by(|a, b| a.name.cmp(&b.name));
-    let entry = |name: OsString, kind: Kind| {
+    let entry = |name: OsString, kind: EntryType| {
         let path = dir.join(&name);
         let from = match kind {
-            Kind::File => path,
+            EntryType::File => path,
             // Other links need not be followed.
-            Kind::Link if is_driver_name(&name) => driver.canonical(&path).ok()?,
+            EntryType::Link if is_driver_name(&name) => driver.canonical(&path).ok()?,
             _ => return None,
         };
-        let is_file = driver.lstat(&from).is_ok_and(|stat| stat.kind == Kind::File);
+        let is_file = driver.lstat(&from).is_ok_and(|stat| stat.kind == EntryType::File);
         is_file.then_some(Entry { name: name.into_string().ok()?, from })
     };
     entries.into_iter().filter_map(|found| entry(found.name, found.kind)).collect()
@@ -110,7 +110,7 @@ fn version_in(driver: &RootDir, directories: &Directories) -> Result<String, Inj
 fn leads_out(driver: &RootDir, directories: &Directories) -> Option<(PathBuf, PathBuf)> {
     directories.of_libraries().find_map(|dir| {
         let dir = Path::new("/").join(dir);
-        let links = driver.list(&dir).ok()?.into_iter().filter(|entry| entry.kind == Kind::Link);
+        let links = driver.list(&dir).ok()?.into_iter().filter(|entry| entry.kind == EntryType::Link);
         let ours = links
             .filter(|entry| entry.name.to_str().is_some_and(|name| capability::version_of(name).is_some()));
         ours.map(|entry| dir.join(entry.name)).find_map(|path| {
@@ -121,7 +121,11 @@ fn leads_out(driver: &RootDir, directories: &Directories) -> Option<(PathBuf, Pa
 }
 
 /// Returns the libraries. The ELF header of each determines its place, since the name of a directory does not.
-fn libraries_in(driver: &RootDir, directories: &Directories, version: &str) -> BTreeMap<Place, DriverFile> {
+fn libraries_in(
+    driver: &RootDir,
+    directories: &Directories,
+    version: &str,
+) -> BTreeMap<Placement, DriverFile> {
     let mut found = BTreeMap::new();
     // Libraries for another machine, used only if there is no better one.
     let mut others = BTreeMap::new();
@@ -139,9 +143,9 @@ fn libraries_in(driver: &RootDir, directories: &Directories, version: &str) -> B
                 }
                 let rest = Path::new(sub).join(&entry.name);
                 let (place, into) = match machine_of(driver, &entry.from) {
-                    Some(machine) if machine == Machine::NATIVE => (Place::Library(rest), &mut found),
-                    Some(Machine::I386) => (Place::Library32(rest), &mut found),
-                    _ => (Place::Library(rest), &mut others),
+                    Some(machine) if machine == Machine::NATIVE => (Placement::Library(rest), &mut found),
+                    Some(Machine::I386) => (Placement::Library32(rest), &mut found),
+                    _ => (Placement::Library(rest), &mut others),
                 };
                 let file = DriverFile::of_row(row, entry.from, place.clone(), None);
                 into.entry(place).or_insert(file);
@@ -161,12 +165,16 @@ fn machine_of(driver: &RootDir, path: &Path) -> Option<Machine> {
         .find(|machine| machine.flags(&elf) == Some(machine.native_flags()))
 }
 
-fn programs_in(driver: &RootDir, directories: &Directories, version: &str) -> BTreeMap<Place, DriverFile> {
-    let mut found: BTreeMap<Place, DriverFile> = BTreeMap::new();
+fn programs_in(
+    driver: &RootDir,
+    directories: &Directories,
+    version: &str,
+) -> BTreeMap<Placement, DriverFile> {
+    let mut found: BTreeMap<Placement, DriverFile> = BTreeMap::new();
     for entry in directories.programs.iter().flat_map(|dir| files_in(driver, Path::new(dir))) {
         let row = capability::classify(&entry.name, version);
         let Some(row) = row.filter(|row| matches!(row.kind, Table::Program(_))) else { continue };
-        let place = Place::Program(entry.name.into());
+        let place = Placement::Program(entry.name.into());
         let file = DriverFile::of_row(row, entry.from, place.clone(), None);
         // A script with a program's name is used only if there is no program.
         let old = found.get(&place).map(|old| is_elf(driver, &old.from));
@@ -183,7 +191,7 @@ fn is_elf(driver: &RootDir, path: &Path) -> bool {
 
 /// Returns the data files, such as ICD and JSON files, from their path in a container or an installer's directory. Modules
 /// of the X server may also be among the libraries.
-fn data_in(driver: &RootDir, directories: &Directories, version: &str) -> BTreeMap<Place, DriverFile> {
+fn data_in(driver: &RootDir, directories: &Directories, version: &str) -> BTreeMap<Placement, DriverFile> {
     let rows = TABLE.iter().filter_map(|row| match row.kind {
         Table::Data(path) => Some((row, path.replace(capability::VERSION, version))),
         _ => None,
@@ -199,14 +207,14 @@ fn data_in(driver: &RootDir, directories: &Directories, version: &str) -> BTreeM
             driver.open_file(&from, MAX_DATA).ok()?;
             driver.canonical(&from).ok()
         })?;
-        let place = Place::Data(path.into());
+        let place = Placement::Data(path.into());
         Some((place.clone(), DriverFile::of_row(row, from, place, None)))
     };
     rows.filter_map(there).collect()
 }
 
 /// Returns the links in the table whose targets were found.
-fn links_among(found: &BTreeMap<Place, DriverFile>, version: &str) -> Vec<DriverFile> {
+fn links_among(found: &BTreeMap<Placement, DriverFile>, version: &str) -> Vec<DriverFile> {
     let rows = TABLE.iter().filter_map(|row| match row.kind {
         Table::Link { dir, name, target } => {
             Some((row, Path::new(dir).join(name), target.replace(capability::VERSION, version)))
@@ -218,7 +226,7 @@ fn links_among(found: &BTreeMap<Place, DriverFile>, version: &str) -> Vec<Driver
         let wanted = stem(Path::new(&target).file_name()?);
         let is_it = |file: &DriverFile| file.from.file_name().and_then(stem) == wanted;
         found.values().any(is_it).then(|| {
-            let place = if path.is_absolute() { Place::Data(path) } else { Place::Library(path) };
+            let place = if path.is_absolute() { Placement::Data(path) } else { Placement::Library(path) };
             DriverFile::of_row(row, PathBuf::new(), place, Some(target.into()))
         })
     };

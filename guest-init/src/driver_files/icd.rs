@@ -9,7 +9,7 @@ use std::ffi::OsStr;
 use std::path::{Component, Path, PathBuf};
 
 use super::bundled::Foreign;
-use crate::confined_fs::{Kind, RootDir};
+use crate::confined_fs::{EntryType, RootDir};
 
 /// Directories of such files, below each of [`BASES`].
 const KINDS: [&str; 5] = [
@@ -108,7 +108,9 @@ impl Ours {
             for base in BASES {
                 let Ok(dir) = root.canonical(&Path::new(base).join(kind)) else { continue };
                 let entries = root.list(&dir).unwrap_or_default();
-                let files = entries.into_iter().filter(|entry| matches!(entry.kind, Kind::File | Kind::Link));
+                let files = entries
+                    .into_iter()
+                    .filter(|entry| matches!(entry.kind, EntryType::File | EntryType::Link));
                 let paths = files.map(|entry| dir.join(entry.name)).filter(|path| is_read(kind, path));
                 let paths = paths.filter(|path| !ours.contains(path) && !is_named(path)).take(MAX_FILES);
                 found.extend(

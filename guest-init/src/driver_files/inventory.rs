@@ -12,7 +12,7 @@ use image::manifest::{self, Manifest};
 
 /// The place of a driver file in a container.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Place {
+pub enum Placement {
     /// Below the directory of libraries.
     Library(PathBuf),
     /// Below the directory of 32-bit libraries.
@@ -29,7 +29,7 @@ pub struct DriverFile {
     /// Path in the driver directory.
     pub from: PathBuf,
     /// Its place in the container.
-    pub place: Place,
+    pub place: Placement,
     /// For a link, its target.
     pub link: Option<OsString>,
     /// Its capabilities.
@@ -40,7 +40,7 @@ impl DriverFile {
     pub(super) fn of_row(
         row: &capability::DriverFile,
         from: PathBuf,
-        place: Place,
+        place: Placement,
         link: Option<OsString>,
     ) -> Self {
         Self { from, place, link, capabilities: row.capabilities.to_vec() }
@@ -78,7 +78,7 @@ impl Inventory {
     /// Returns the files of some capabilities.
     pub fn chosen<'a>(&'a self, wanted: &'a BTreeSet<Capability>) -> impl Iterator<Item = &'a DriverFile> {
         self.files.iter().filter(move |file| {
-            let is_32 = matches!(file.place, Place::Library32(_));
+            let is_32 = matches!(file.place, Placement::Library32(_));
             capability::wanted(&file.capabilities, wanted)
                 && (!is_32 || wanted.contains(&Capability::Compat32))
         })
@@ -88,7 +88,7 @@ impl Inventory {
     pub fn capabilities(&self) -> BTreeSet<Capability> {
         let mut all: BTreeSet<Capability> =
             self.files.iter().flat_map(|file| file.capabilities.iter().copied()).collect();
-        if self.files.iter().any(|file| matches!(file.place, Place::Library32(_))) {
+        if self.files.iter().any(|file| matches!(file.place, Placement::Library32(_))) {
             all.insert(Capability::Compat32);
         }
         all
@@ -96,18 +96,18 @@ impl Inventory {
 }
 
 /// Returns the place in the container for a path in the initrd.
-fn place_of(path: &Path) -> Option<Place> {
+fn place_of(path: &Path) -> Option<Placement> {
     let below = |dir: &str| path.strip_prefix(dir).ok().map(Path::to_owned);
     if let Some(rest) = below(DRIVER_LIB_DIR) {
-        return Some(Place::Library(rest));
+        return Some(Placement::Library(rest));
     }
     if let Some(rest) = below(DRIVER_LIB32_DIR) {
-        return Some(Place::Library32(rest));
+        return Some(Placement::Library32(rest));
     }
     if let Some(rest) = below(DRIVER_DATA_DIR) {
-        return Some(Place::Data(Path::new("/").join(rest)));
+        return Some(Placement::Data(Path::new("/").join(rest)));
     }
-    below(DRIVER_BIN_DIR).map(|rest| Place::Program(rest.into_os_string()))
+    below(DRIVER_BIN_DIR).map(|rest| Placement::Program(rest.into_os_string()))
 }
 
 /// Returns whether `name` is a library name of a driver of any version: `libcuda.so`, `libcuda.so.1`,

@@ -6,12 +6,12 @@ use std::path::Path;
 
 use super::loader_setup::mask;
 use super::plan::{MAX_FILE, in_driver};
-use super::{InjectError, InjectReport, Inventory, PlannedFile, Request, plan, text};
-use crate::confined_fs::{Kind, RootDir, RootError};
+use super::{ContainerRequest, InjectError, InjectReport, Inventory, PlannedFile, plan, text};
+use crate::confined_fs::{EntryType, RootDir, RootError};
 
 /// Where a layer is built. The directories are empty or contain an earlier layer.
 #[derive(Debug, Clone, Copy)]
-pub enum Place<'a> {
+pub enum LayerPlace<'a> {
     /// One tree. On the file system of the driver its files are hard links; on another one they are copied, with a warning,
     /// since in a guest the copies use memory.
     Links(&'a Path),
@@ -37,24 +37,24 @@ pub fn layer(
     root: &RootDir,
     driver: &RootDir,
     inventory: &Inventory,
-    request: &Request,
-    place: Place,
+    request: &ContainerRequest,
+    place: LayerPlace,
     upper: Option<&RootDir>,
 ) -> Result<InjectReport, InjectError> {
     let plan = plan(root, driver, inventory, request, &BTreeSet::new())?;
     let paths = plan.paths();
     let mut report = plan.report;
     let (names, masks) = match place {
-        Place::Links(tree) => (tree, tree),
-        Place::Names { names, masks } => (names, masks),
+        LayerPlace::Links(tree) => (tree, tree),
+        LayerPlace::Names { names, masks } => (names, masks),
     };
     let (layer, masks) = (RootDir::open(names).map_err(in_layer)?, RootDir::open(masks).map_err(in_layer)?);
     let mut copied = 0_usize;
     for file in &plan.files {
         make_parent(&layer, root, &file.to)?;
         let made = match place {
-            Place::Links(_) => link(&layer, driver, file, &mut copied)?,
-            Place::Names { .. } => {
+            LayerPlace::Links(_) => link(&layer, driver, file, &mut copied)?,
+            LayerPlace::Names { .. } => {
                 layer.stand_in(&file.to, &file.from, file.size, file.mode).map_err(in_layer)?;
                 true
             }
@@ -89,8 +89,8 @@ pub fn layer(
     for path in paths {
         match upper.lstat(&path) {
             // A whiteout: the container removed the file.
-            Ok(stat) if stat.kind == Kind::Other => drop(upper.remove_file(&path)),
-            Ok(stat) if stat.kind != Kind::Directory => mask(upper, &path, &mut report),
+            Ok(stat) if stat.kind == EntryType::Other => drop(upper.remove_file(&path)),
+            Ok(stat) if stat.kind != EntryType::Directory => mask(upper, &path, &mut report),
             _ => {}
         }
     }

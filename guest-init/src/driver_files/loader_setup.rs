@@ -11,7 +11,7 @@ use image::config::DriverFiles;
 use super::destination::{Loader, Places};
 use super::inventory::version_of;
 use super::plan::searched;
-use super::request::Request;
+use super::request::ContainerRequest;
 use super::{InjectError, InjectReport, Item, ItemKind, Resolution, bundled, icd, musl, notice, text};
 use crate::confined_fs::RootDir;
 use crate::ldcache::{self, Machine, Resolved};
@@ -31,7 +31,11 @@ const MAX_HIDDEN: usize = 100;
 ///
 /// # Errors
 /// [`InjectError`] if the cache or its sources cannot be written.
-pub fn complete(root: &RootDir, request: &Request, report: &mut InjectReport) -> Result<(), InjectError> {
+pub fn complete(
+    root: &RootDir,
+    request: &ContainerRequest,
+    report: &mut InjectReport,
+) -> Result<(), InjectError> {
     let Some(places) = Places::of(root) else { return Ok(()) };
     if request.driver_files != DriverFiles::Keep {
         repair_links(root, report);
@@ -87,7 +91,7 @@ fn repair_links(root: &RootDir, report: &mut InjectReport) {
 fn later_driver(
     root: &RootDir,
     places: &Places,
-    request: &Request,
+    request: &ContainerRequest,
     report: &mut InjectReport,
 ) -> Result<(), InjectError> {
     if request.driver_files == DriverFiles::Keep {
@@ -153,7 +157,7 @@ fn check(
     root: &RootDir,
     soname: &str,
     places: &Places,
-    request: &Request,
+    request: &ContainerRequest,
     (rpath, runpath): &(Vec<PathBuf>, Vec<PathBuf>),
     report: &InjectReport,
 ) -> Resolution {
@@ -162,7 +166,7 @@ fn check(
         Loader::Glibc(platform) => {
             let platform = Some(&**platform);
             let request =
-                ldcache::Request { library_path, rpath, runpath, machine: Machine::NATIVE, platform };
+                ldcache::SearchSettings { library_path, rpath, runpath, machine: Machine::NATIVE, platform };
             ldcache::resolve(root, soname, &request)
         }
         _ => musl::resolve(root, soname, library_path),

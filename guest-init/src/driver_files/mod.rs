@@ -1,7 +1,7 @@
 //! Adds the driver's user-space files to a container, in the version of the kernel modules and where the container's
 //! loader searches.
 //!
-//! A plan is derived from the [`Inventory`] and the container's [`Request`], and applied in one of two ways. A
+//! A plan is derived from the [`Inventory`] and the container's [`ContainerRequest`], and applied in one of two ways. A
 //! [`layer`](layer::layer) is a tree of hard links that becomes a lower layer of the container's overlay: nothing is copied
 //! and the image does not change. A [`copy`](copy::copy) goes into a plain writable root. In both cases [`complete`] then
 //! writes the loader cache and checks which files the loader will open.
@@ -37,7 +37,7 @@ pub use self::destination::{RUN_LINK, STORE_DIR, libc};
 pub use self::inventory::{Inventory, is_driver_program};
 pub use self::loader_setup::complete;
 pub use self::plan::{Plan, PlannedFile, plan};
-pub use self::request::{DEFAULT_PATH, Request};
+pub use self::request::{ContainerRequest, DEFAULT_PATH};
 
 /// Why the driver files could not be added to the container.
 #[derive(Debug, thiserror::Error)]

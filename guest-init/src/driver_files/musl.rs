@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::confined_fs::{Kind, RootDir, RootError};
+use crate::confined_fs::{EntryType, RootDir, RootError};
 use crate::ldcache::{Resolved, Via};
 
 /// Search path of the loader if the file is missing (musl, ldso/dynlink.c).
@@ -57,7 +57,7 @@ pub fn resolve(root: &RootDir, soname: &str, library_path: Option<&OsStr>) -> Op
     let default = search_path(root).into_iter().map(|dir| (dir, Via::DefaultDirectory));
     listed.chain(default).find_map(|(dir, via)| {
         let path = dir.join(soname);
-        let is_file = root.stat(&path).is_ok_and(|stat| stat.kind == Kind::File);
+        let is_file = root.stat(&path).is_ok_and(|stat| stat.kind == EntryType::File);
         Some(Resolved {
             file: root.canonical(&path).ok().filter(|_| is_file)?,
             path,

@@ -9,9 +9,9 @@ use image::status::{Code, Finding, Severity};
 
 use super::bundled::Foreign;
 use super::cuda_compat::Decision;
-use super::inventory::{DriverFile, Inventory, Place};
+use super::inventory::{DriverFile, Inventory, Placement};
 use super::plan::{TooNew, is_named};
-use super::request::Request;
+use super::request::ContainerRequest;
 use super::{InjectReport, ItemKind, Resolution, text};
 use crate::confined_fs::RootDir;
 use crate::status;
@@ -24,7 +24,7 @@ fn info(code: Code, message: impl Into<String>, hint: impl Into<String>) -> Find
 }
 
 /// Reports capabilities that the container names but the initrd does not contain.
-pub(crate) fn capabilities(inventory: &Inventory, request: &Request) -> Option<Finding> {
+pub(crate) fn capabilities(inventory: &Inventory, request: &ContainerRequest) -> Option<Finding> {
     let carried = inventory.capabilities();
     let missing: BTreeSet<Capability> = request.named.difference(&carried).copied().collect();
     let names = |set: &BTreeSet<Capability>| set.iter().map(|c| c.name()).collect::<Vec<_>>().join(", ");
@@ -45,7 +45,11 @@ pub(crate) fn capabilities(inventory: &Inventory, request: &Request) -> Option<F
 }
 
 /// Reports driver files that the image's C library cannot load.
-pub(super) fn libc_too_old(found: &TooNew, (major, minor): (u32, u32), request: &Request) -> Option<Finding> {
+pub(super) fn libc_too_old(
+    found: &TooNew,
+    (major, minor): (u32, u32),
+    request: &ContainerRequest,
+) -> Option<Finding> {
     let count = found.0.len();
     if count == 0 {
         return None;
@@ -71,7 +75,11 @@ pub(super) fn libc_too_old(found: &TooNew, (major, minor): (u32, u32), request: 
 }
 
 /// Reports programs of a capability that this driver lacks, and scripts in their place, which are left out.
-pub(crate) fn programs(inventory: &Inventory, request: &Request, scripts: &[&DriverFile]) -> Option<Finding> {
+pub(crate) fn programs(
+    inventory: &Inventory,
+    request: &ContainerRequest,
+    scripts: &[&DriverFile],
+) -> Option<Finding> {
     let carried = inventory.capabilities();
     let is_asked =
         |capability: &&Capability| request.capabilities.contains(capability) && carried.contains(capability);
@@ -80,7 +88,7 @@ pub(crate) fn programs(inventory: &Inventory, request: &Request, scripts: &[&Dri
         else {
             return None;
         };
-        let is_it = |file: &DriverFile| matches!(&file.place, Place::Program(found) if found == name);
+        let is_it = |file: &DriverFile| matches!(&file.place, Placement::Program(found) if found == name);
         (!inventory.files.iter().any(is_it))
             .then(|| (capability, format!("{name} is missing (capability {capability})")))
     });
@@ -181,7 +189,7 @@ pub(crate) fn shadowed(resolution: &Resolution) -> Finding {
 }
 
 /// Reports a store of Nix or Guix, and whether the program finds the driver.
-pub(crate) fn store(request: &Request, root: &RootDir, only: bool) -> Finding {
+pub(crate) fn store(request: &ContainerRequest, root: &RootDir, only: bool) -> Finding {
     let link = Path::new(super::destination::RUN_LINK).join("lib");
     let link = link.display();
     let program = request.program.as_deref().unwrap_or("the container's program");

@@ -10,10 +10,10 @@ use image::elf::{self, ElfError};
 use image::layout::DRIVER_LIB_DIR;
 
 use super::destination::{Loader, Places, libc_at};
-use super::inventory::{DriverFile, Inventory, Place};
-use super::request::Request;
+use super::inventory::{DriverFile, Inventory, Placement};
+use super::request::ContainerRequest;
 use super::{InjectError, InjectReport, Item, ItemKind, bundled, icd, notice, text};
-use crate::confined_fs::{Kind, RootDir, RootError, is_file_name, read_full_at};
+use crate::confined_fs::{EntryType, RootDir, RootError, is_file_name, read_full_at};
 use crate::ldcache::{self, Machine, compare_names};
 
 /// The development links that NVIDIA's installer creates. Programs open them too.
@@ -76,7 +76,7 @@ pub fn plan(
     root: &RootDir,
     driver: &RootDir,
     inventory: &Inventory,
-    request: &Request,
+    request: &ContainerRequest,
     earlier: &BTreeSet<PathBuf>,
 ) -> Result<Plan, InjectError> {
     let places = Places::of(root).ok_or(InjectError::NoGlibc { triplet: Machine::NATIVE.triplet() })?;
@@ -97,8 +97,8 @@ pub fn plan(
     let wanted = |is_32: bool| {
         let chosen = chosen.iter().copied();
         chosen.filter_map(move |file| match &file.place {
-            Place::Library(rest) if !is_32 => Some((file, rest.as_path())),
-            Place::Library32(rest) if is_32 => Some((file, rest.as_path())),
+            Placement::Library(rest) if !is_32 => Some((file, rest.as_path())),
+            Placement::Library32(rest) if is_32 => Some((file, rest.as_path())),
             _ => None,
         })
     };
@@ -136,13 +136,13 @@ impl<'a> TooNew<'a> {
     }
 
     /// Returns whether a file is left out: the container cannot load it and did not request it by name.
-    fn is_left_out(&self, file: &DriverFile, request: &Request) -> bool {
+    fn is_left_out(&self, file: &DriverFile, request: &ContainerRequest) -> bool {
         !is_named(file, request) && self.0.iter().any(|(found, _)| found.from == file.from)
     }
 }
 
 /// Returns whether the container requests a file by the name of its capability.
-pub(super) fn is_named(file: &DriverFile, request: &Request) -> bool {
+pub(super) fn is_named(file: &DriverFile, request: &ContainerRequest) -> bool {
     file.capabilities.iter().any(|capability| request.named.contains(capability))
 }
 
@@ -181,13 +181,13 @@ impl Plan {
         let mut scripts = Vec::new();
         for file in chosen {
             let (to, mode) = match &file.place {
-                Place::Program(_) if is_script(driver, file) => {
+                Placement::Program(_) if is_script(driver, file) => {
                     scripts.push(*file);
                     continue;
                 }
-                Place::Program(name) => (places.programs.join(name), EXECUTABLE),
-                Place::Data(path) => (data_path(root, path), PLAIN),
-                Place::Library(_) | Place::Library32(_) => continue,
+                Placement::Program(name) => (places.programs.join(name), EXECUTABLE),
+                Placement::Data(path) => (data_path(root, path), PLAIN),
+                Placement::Library(_) | Placement::Library32(_) => continue,
             };
             match &file.link {
                 Some(target) => self.add_link(to, target.clone()),
@@ -203,7 +203,7 @@ impl Plan {
         &mut self,
         root: &RootDir,
         driver: &RootDir,
-        request: &Request,
+        request: &ContainerRequest,
         earlier: &BTreeSet<PathBuf>,
     ) {
         let paths = self.paths();
@@ -280,7 +280,7 @@ impl Plan {
         driver: &RootDir,
         places: &Places,
         inventory: &Inventory,
-        request: &Request,
+        request: &ContainerRequest,
         earlier: &BTreeSet<PathBuf>,
     ) -> Result<(), InjectError> {
         let ours = self.paths();
@@ -385,7 +385,8 @@ fn data_path(root: &RootDir, path: &Path) -> PathBuf {
 fn xorg_modules<'a>(root: &RootDir, path: &'a Path) -> Option<(PathBuf, &'a Path)> {
     let (usual, others) = XORG_MODULES.split_first()?;
     let rest = path.strip_prefix(usual).ok()?;
-    let is_there = |dir: &&&str| root.stat(Path::new(dir)).is_ok_and(|stat| stat.kind == Kind::Directory);
+    let is_there =
+        |dir: &&&str| root.stat(Path::new(dir)).is_ok_and(|stat| stat.kind == EntryType::Directory);
     if is_there(&usual) {
         return None;
     }
@@ -397,7 +398,7 @@ pub(super) fn in_driver(source: RootError) -> InjectError {
 }
 
 /// Returns the directories in which a container's loader may find libraries, each with its glibc-hwcaps subdirectories.
-pub(super) fn searched(root: &RootDir, places: &Places, request: &Request) -> Vec<PathBuf> {
+pub(super) fn searched(root: &RootDir, places: &Places, request: &ContainerRequest) -> Vec<PathBuf> {
     let library_path = request.library_path.as_deref().unwrap_or_default().as_bytes();
     let listed = library_path.split(|b| matches!(b, b':' | b';')).filter(|dir| dir.starts_with(b"/"));
     let mut dirs: Vec<PathBuf> = listed.map(|dir| OsStr::from_bytes(dir).into()).collect();

@@ -25,7 +25,7 @@ pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bi
 
 /// The request of one container.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Request {
+pub struct ContainerRequest {
     /// Requested capabilities. Empty: the container receives no driver files.
     pub capabilities: BTreeSet<Capability>,
     /// Capabilities requested by name; a missing one is a finding.
@@ -42,7 +42,7 @@ pub struct Request {
     pub named_files: Vec<PathBuf>,
 }
 
-impl Request {
+impl ContainerRequest {
     /// Reads the request from the configuration of a boot.
     ///
     /// # Errors
@@ -152,7 +152,8 @@ mod tests {
         let found = |text: &str| {
             std::fs::write(dir.path().join("script"), text).unwrap();
             let path = Some("/none:/opt/conda/bin".to_owned());
-            let request = Request { program: Some("/script".into()), path, ..Request::default() };
+            let request =
+                ContainerRequest { program: Some("/script".into()), path, ..ContainerRequest::default() };
             request.program(&root).map(|(path, _)| path)
         };
         let python = Some(PathBuf::from("/opt/conda/bin/python"));
@@ -174,20 +175,20 @@ mod tests {
     #[test]
     fn the_environment_is_the_request() {
         let mut config = Config::default();
-        let request = Request::of_config(&config).unwrap();
+        let request = ContainerRequest::of_config(&config).unwrap();
         assert_eq!(request.capabilities, BTreeSet::from(Capability::DEFAULT));
         assert!(request.named.is_empty());
         config.env.insert("CUDA_VERSION".into(), "8.0.61".into());
-        let request = Request::of_config(&config).unwrap();
+        let request = ContainerRequest::of_config(&config).unwrap();
         assert_eq!(request.capabilities.len(), Capability::ALL.len(), "an image of before the variable");
         assert!(request.named.is_empty());
         config.env.insert("NVIDIA_DRIVER_CAPABILITIES".into(), "video,all".into());
         config.cmd = vec!["python3".into()];
-        let request = Request::of_config(&config).unwrap();
+        let request = ContainerRequest::of_config(&config).unwrap();
         assert_eq!(request.capabilities.len(), Capability::ALL.len());
         assert_eq!(request.named, BTreeSet::from([Capability::Video]));
         assert_eq!(request.program.as_deref(), Some("python3"));
         config.env.insert("NVIDIA_DRIVER_CAPABILITIES".into(), "vidoe".into());
-        assert!(Request::of_config(&config).is_err());
+        assert!(ContainerRequest::of_config(&config).is_err());
     }
 }

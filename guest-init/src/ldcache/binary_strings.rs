@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use memchr::memmem;
 
 use super::machine::Machine;
-use crate::confined_fs::{Kind, RootDir, read_full_at};
+use crate::confined_fs::{EntryType, RootDir, read_full_at};
 
 /// Maximum size of a loader or an `ldconfig` in bytes. They have about 200 KB and 1 MB.
 const MAX_PROGRAM: u64 = 8 << 20;
@@ -151,7 +151,7 @@ pub(super) fn is_taken(root: &RootDir, path: &Path, machine: Machine) -> bool {
         Some(len) if len == head.len() && head.starts_with(b"\x7fELF") => machine.opens(&head),
         Some(_) => true,
         // A directory cannot be read, which ends the search too; a FIFO blocks it.
-        None => stat.kind != Kind::File,
+        None => stat.kind != EntryType::File,
     }
 }
 

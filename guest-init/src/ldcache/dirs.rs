@@ -12,7 +12,7 @@ use super::hwcap::LegacyHwcaps;
 use super::platform::Platform;
 use super::rules::Rules;
 use super::{CacheReport, join};
-use crate::confined_fs::{Kind, RootDir};
+use crate::confined_fs::{EntryType, RootDir};
 
 /// Maximum number of glibc-hwcaps subdirectories. glibc knows four.
 const MAX_HWCAPS: usize = 256;
@@ -69,7 +69,7 @@ impl Directories {
     /// Adds a directory unless it is present under another name. Returns whether it was added.
     fn add(&mut self, root: &RootDir, dir: ScanDir) -> bool {
         let Ok(stat) = root.stat(Path::new(&dir.path)) else { return false };
-        if stat.kind != Kind::Directory || self.list.len() == MAX_DIRS {
+        if stat.kind != EntryType::Directory || self.list.len() == MAX_DIRS {
             return false;
         }
         if let Some(&index) = self.seen.get(&(stat.dev, stat.ino)) {
@@ -88,11 +88,11 @@ impl Directories {
         for entry in entries {
             let name = entry.name.as_bytes();
             // The loader uses a list of names separated by colons.
-            if name.starts_with(b".") || name.contains(&b':') || entry.kind == Kind::File {
+            if name.starts_with(b".") || name.contains(&b':') || entry.kind == EntryType::File {
                 continue;
             }
             let path = join(&base, &entry.name);
-            let is_dir = root.stat(&path).is_ok_and(|stat| stat.kind == Kind::Directory);
+            let is_dir = root.stat(&path).is_ok_and(|stat| stat.kind == EntryType::Directory);
             if !is_dir || self.hwcaps.len() == MAX_HWCAPS {
                 continue;
             }

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::confined_fs::{Kind, RootDir};
+use crate::confined_fs::{EntryType, RootDir};
 
 /// Maximum number of paths per pattern.
 const MAX_PATHS: usize = 1000;
@@ -43,7 +43,7 @@ fn matches(root: &RootDir, dir: &Path, pattern: &[u8], last: bool, budget: &mut 
     let entries = if *budget == 0 { Vec::new() } else { entries };
     entries
         .into_iter()
-        .filter(|e| last || matches!(e.kind, Kind::Directory | Kind::Link))
+        .filter(|e| last || matches!(e.kind, EntryType::Directory | EntryType::Link))
         .filter(|e| {
             let name = e.name.as_bytes();
             // A leading dot must be explicit in the pattern.

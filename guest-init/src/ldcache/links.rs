@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::scan::Found;
 use super::{CacheReport, LinkChange, join};
-use crate::confined_fs::{Kind, RootDir};
+use crate::confined_fs::{EntryType, RootDir};
 
 /// Loaders whose links Debian's `ldconfig` never changes: with a wrong link, no program starts. Upstream's would change them,
 /// but it is more important that guest-init never changes a loader.
@@ -35,7 +35,7 @@ pub(super) fn make(root: &RootDir, dir: &OsStr, lib: &Found, report: &mut CacheR
         _ => {}
     }
     if let Ok(present) = root.lstat(&path)
-        && present.kind != Kind::Link
+        && present.kind != EntryType::Link
     {
         return report.warn(format!("{}: not replaced: expected a symbolic link", path.display()));
     }

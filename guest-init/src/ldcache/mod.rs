@@ -33,7 +33,7 @@ pub use self::conf::{Directive, parse_conf};
 pub use self::conf_entry::{keep_directories, keep_directory, search_directories};
 pub use self::machine::Machine;
 pub use self::platform::Platform;
-pub use self::resolve::{Request, Resolved, Variant, Via, resolve};
+pub use self::resolve::{Resolved, SearchSettings, Variant, Via, resolve};
 pub use image::ldcache::{CacheContent, Entry, FormatError, Library, compare_names, read};
 
 /// Path of the cache for nearly every loader.

@@ -13,7 +13,7 @@ use image::elf;
 use super::binary_strings;
 use super::binary_strings::Loader;
 use super::machine::Machine;
-use crate::confined_fs::{Kind, RootDir};
+use crate::confined_fs::{EntryType, RootDir};
 
 /// The cache of nearly every loader.
 const CACHE: &str = "/etc/ld.so.cache";
@@ -146,7 +146,7 @@ fn loader_of_programs(root: &RootDir, machine: Machine) -> Option<(PathBuf, Load
     let dirs = PROGRAM_DIRS.iter().map(Path::new);
     let names = dirs.flat_map(|dir| {
         let entries = root.list(dir).unwrap_or_default().into_iter();
-        entries.filter(|e| matches!(e.kind, Kind::File | Kind::Link)).map(|e| dir.join(e.name))
+        entries.filter(|e| matches!(e.kind, EntryType::File | EntryType::Link)).map(|e| dir.join(e.name))
     });
     let mut seen = BTreeSet::new();
     let named = names.take(MAX_PROGRAMS).filter_map(|path| interp(root, &path, machine));

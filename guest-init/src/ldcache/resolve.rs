@@ -45,7 +45,7 @@ pub enum Via {
 
 /// The search settings of a program.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Request<'a> {
+pub struct SearchSettings<'a> {
     /// The value of its `LD_LIBRARY_PATH`.
     pub library_path: Option<&'a OsStr>,
     /// The directories of the RPATH of a program without RUNPATH, expanded like those.
@@ -84,7 +84,7 @@ pub struct Resolved {
 
 /// Finds the file that a program in `root` opens for `soname`. Returns `None` also if only a copy for newer processors
 /// exists, since the result then depends on the processor.
-pub fn resolve(root: &RootDir, soname: &str, request: &Request<'_>) -> Option<Resolved> {
+pub fn resolve(root: &RootDir, soname: &str, request: &SearchSettings<'_>) -> Option<Resolved> {
     let known = request.platform.cloned();
     let platform = known.or_else(|| Platform::detect_for(root, request.machine));
     let platform = platform.unwrap_or_else(|| Platform { machine: request.machine, ..Platform::default() });
@@ -102,7 +102,7 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    fn run(&mut self, request: &Request<'_>) -> Option<(PathBuf, Via)> {
+    fn run(&mut self, request: &SearchSettings<'_>) -> Option<(PathBuf, Via)> {
         if self.soname.contains('/') {
             let path = PathBuf::from(self.soname);
             return self.opens(&path).then_some((path, Via::Path));

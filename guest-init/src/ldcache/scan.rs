@@ -11,7 +11,7 @@ use super::library::{self, Facts};
 use super::machine::Machine;
 use super::rules::Rules;
 use super::{CacheReport, compare_names, join};
-use crate::confined_fs::{DirEntry, Kind, RootDir};
+use crate::confined_fs::{DirEntry, EntryType, RootDir};
 
 /// Maximum size of a library in bytes. The largest of the driver have about 300 MB.
 const MAX_LIBRARY: u64 = 4 << 30;
@@ -69,13 +69,13 @@ impl Scanner<'_> {
 
     fn is_candidate(&self, entry: &DirEntry, dir: &ScanDir) -> bool {
         let name = entry.name.as_bytes();
-        if entry.kind == Kind::Other || self.is_temporary(name) {
+        if entry.kind == EntryType::Other || self.is_temporary(name) {
             return false;
         }
         self.is_library_name(name)
-            || (entry.kind != Kind::File && self.is_legacy_name(&entry.name, dir))
+            || (entry.kind != EntryType::File && self.is_legacy_name(&entry.name, dir))
             // In a glibc-hwcaps directory, ldconfig ignores the names of links.
-            || (entry.kind == Kind::Link && dir.hwcaps.is_some())
+            || (entry.kind == EntryType::Link && dir.hwcaps.is_some())
     }
 
     /// `lib*.so*` and `ld-*.so*`, since glibc 2.34 `ld.so.*` and `ld64.so.*` too.
@@ -104,18 +104,18 @@ impl Scanner<'_> {
     fn is_legacy_dir(&self, entry: &DirEntry, dir: &ScanDir) -> bool {
         self.is_legacy_name(&entry.name, dir)
             && match entry.kind {
-                Kind::Directory => true,
-                Kind::Link => {
+                EntryType::Directory => true,
+                EntryType::Link => {
                     let path = join(&dir.path, &entry.name);
-                    self.root.stat(&path).is_ok_and(|stat| stat.kind == Kind::Directory)
+                    self.root.stat(&path).is_ok_and(|stat| stat.kind == EntryType::Directory)
                 }
-                Kind::File | Kind::Other => false,
+                EntryType::File | EntryType::Other => false,
             }
     }
 
     fn look_at(&self, dir: &ScanDir, entry: DirEntry, report: &mut CacheReport) -> Option<Found> {
         let DirEntry { name, kind } = entry;
-        if kind == Kind::Directory {
+        if kind == EntryType::Directory {
             return None;
         }
         let path = join(&dir.path, &name);
@@ -139,7 +139,7 @@ impl Scanner<'_> {
             facts.flags = kind;
         }
         let soname = facts.soname.take().map_or_else(|| name.clone(), OsString::from_vec);
-        let is_link = kind == Kind::Link && stands_for(&name, &soname);
+        let is_link = kind == EntryType::Link && stands_for(&name, &soname);
         let soname = if is_link { name.clone() } else { soname };
         Some(Found { name, soname, facts, is_link })
     }

@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::Command;
 
 use guest_init::driver_files;
-use guest_init::driver_files::{InjectReport, Inventory, Request};
+use guest_init::driver_files::{ContainerRequest, InjectReport, Inventory};
 use image::config::Config;
 
 use crate::elf::library;
@@ -112,14 +112,14 @@ fn tempting() -> (Scene, Config) {
 fn inject_both(scene: &Scene, config: &Config) -> [InjectReport; 2] {
     let (root, driver) = (open(&scene.root("")), open(&scene.dir.path().join("driver")));
     let inventory = Inventory::of_directory(&driver).unwrap();
-    let request = Request::of_config(config).unwrap();
+    let request = ContainerRequest::of_config(config).unwrap();
     let layer = scene.dir.path().join("layer");
     let layered = driver_files::layer::layer(
         &root,
         &driver,
         &inventory,
         &request,
-        driver_files::layer::Place::Links(&layer),
+        driver_files::layer::LayerPlace::Links(&layer),
         None,
     )
     .unwrap();

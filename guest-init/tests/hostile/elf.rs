@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use guest_init::ldcache::{self, Machine, Platform, Request};
+use guest_init::ldcache::{self, Machine, Platform, SearchSettings};
 use image::elf;
 
 use crate::scene::{Scene, in_time, lib, open};
@@ -145,7 +145,7 @@ fn any_field_of_libc_loader_and_compatibility_library_may_be_wrong() {
                     fs::write(path, &mutant).unwrap();
                 }
                 let _ = Platform::detect(&root);
-                let _ = ldcache::resolve(&root, "libcuda.so.1", &Request::default());
+                let _ = ldcache::resolve(&root, "libcuda.so.1", &SearchSettings::default());
             }
         }
     });

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use guest_init::driver_files;
-use guest_init::driver_files::{Inventory, Request};
+use guest_init::driver_files::{ContainerRequest, Inventory};
 use image::capability::Capability;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
@@ -73,8 +73,8 @@ fn swap(one: &Path, other: &Path) {
 }
 
 /// What a container gets that asks for nothing.
-fn request() -> Request {
-    Request { capabilities: Capability::DEFAULT.into(), ..Request::default() }
+fn request() -> ContainerRequest {
+    ContainerRequest { capabilities: Capability::DEFAULT.into(), ..ContainerRequest::default() }
 }
 
 /// Copies from scratch; it may fail, since what it needs is gone half of the time.
@@ -109,7 +109,7 @@ fn a_layer_is_built_from_nothing_outside() {
             &driver,
             &inventory,
             &request(),
-            driver_files::layer::Place::Links(&layer),
+            driver_files::layer::LayerPlace::Links(&layer),
             None,
         )
         .is_ok()

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::path::Path;
 
-use guest_init::ldcache::{Request, read, resolve};
+use guest_init::ldcache::{SearchSettings, read, resolve};
 
 use crate::elf::library;
 use crate::scene::{Scene, in_time, lib, open};
@@ -134,7 +134,7 @@ fn a_cache_of_the_image_is_read_within_bounds() {
         let root = open(&root);
         let ask = |bytes: &[u8]| {
             fs::write(&path, bytes).unwrap();
-            resolve(&root, "libcuda.so.1", &Request::default())
+            resolve(&root, "libcuda.so.1", &SearchSettings::default())
         };
         for at in 0..good.len() {
             let mut bad = good.clone();

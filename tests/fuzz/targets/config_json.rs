@@ -1,7 +1,7 @@
 //! config.json, and what a container's environment asks for.
 #![no_main]
 
-use guest_init::driver_files::Request;
+use guest_init::driver_files::ContainerRequest;
 use image::config::{Config, Source};
 use image::requirement::{Facts, evaluate, requirements};
 use libfuzzer_sys::fuzz_target;
@@ -21,7 +21,7 @@ fuzz_target!(|data: &[u8]| {
         _ => false,
     };
     assert!(config.volumes.iter().all(|v| v.path.starts_with('/') && is_disk(&v.device)));
-    let _ = Request::of_config(&config);
+    let _ = ContainerRequest::of_config(&config);
     for (_, value) in requirements(&config.env) {
         let _ = evaluate(&value, &Facts::of_driver("550.163.01", None));
     }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use guest_init::confined_fs::RootDir;
-use guest_init::driver_files::{InjectReport, Inventory, Request};
+use guest_init::driver_files::{ContainerRequest, InjectReport, Inventory};
 use guest_init::{driver_files, ldcache};
 use image::capability::{Capability, requested};
 use rig::{
@@ -45,7 +45,7 @@ impl Ground {
     }
 
     fn inject(&self, capabilities: BTreeSet<Capability>) -> InjectReport {
-        let request = Request { capabilities, ..Request::default() };
+        let request = ContainerRequest { capabilities, ..ContainerRequest::default() };
         let inventory = Inventory::of_directory(&self.driver).unwrap();
         let mut report = driver_files::copy::copy(&self.root, &self.driver, &inventory, &request).unwrap();
         driver_files::complete(&self.root, &request, &mut report).unwrap();

@@ -3,7 +3,7 @@
 
 pub mod overlay;
 
-use crate::driver_files::Request;
+use crate::driver_files::ContainerRequest;
 use crate::kernel::disks;
 use crate::kernel::disks::{DiskError, Scratch};
 use crate::status;
@@ -27,7 +27,7 @@ pub const DEFAULT_CONFIG: &str = "/dev/vdc";
 /// The driver for a container.
 pub struct Driver<'a> {
     /// The container's request.
-    pub request: Request,
+    pub request: ContainerRequest,
     /// The manifest of the initrd.
     pub manifest: &'a Manifest,
     /// Whether the boot fails if the driver is unavailable.

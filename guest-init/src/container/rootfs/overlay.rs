@@ -3,8 +3,8 @@
 
 use crate::confined_fs::{RootDir, RootError};
 use crate::driver_files;
-use crate::driver_files::layer::Place;
-use crate::driver_files::{InjectError, InjectReport, Inventory, Request};
+use crate::driver_files::layer::LayerPlace;
+use crate::driver_files::{ContainerRequest, InjectError, InjectReport, Inventory};
 use crate::kernel::kmsg_writer::KernelLog;
 use crate::status;
 use crate::status::{Board, with_evidence};
@@ -21,8 +21,8 @@ use std::path::Path;
 ///
 /// # Errors
 /// The finding that names a capability that does not exist.
-pub fn request(config: &Config) -> Result<Request, Finding> {
-    Request::of_config(config).map_err(|error| {
+pub fn request(config: &Config) -> Result<ContainerRequest, Finding> {
+    ContainerRequest::of_config(config).map_err(|error| {
         let hint = "correct NVIDIA_DRIVER_CAPABILITIES in the environment of the image or the configuration";
         status::error(Code::ConfigInvalid, error.to_string(), hint)
     })
@@ -33,7 +33,11 @@ pub fn request(config: &Config) -> Result<Request, Finding> {
 ///
 /// # Errors
 /// The finding that says why it cannot be built.
-pub fn layer(manifest: &Manifest, request: &Request, board: &Board) -> Result<Option<InjectReport>, Finding> {
+pub fn layer(
+    manifest: &Manifest,
+    request: &ContainerRequest,
+    board: &Board,
+) -> Result<Option<InjectReport>, Finding> {
     let upper = Path::new(layout::ROOT_SCRATCH).join("upper");
     let directories =
         [layout::DRIVER_LAYER, layout::DRIVER_NAMES, layout::DRIVER_MASKS, layout::DRIVER_FILES];
@@ -45,9 +49,9 @@ pub fn layer(manifest: &Manifest, request: &Request, board: &Board) -> Result<Op
     let inventory = Inventory::of_manifest(manifest);
     let plain = manifest.payload == Payload::Files;
     let place = if plain {
-        Place::Links(Path::new(layout::DRIVER_LAYER))
+        LayerPlace::Links(Path::new(layout::DRIVER_LAYER))
     } else {
-        Place::Names { names: Path::new(layout::DRIVER_NAMES), masks: Path::new(layout::DRIVER_MASKS) }
+        LayerPlace::Names { names: Path::new(layout::DRIVER_NAMES), masks: Path::new(layout::DRIVER_MASKS) }
     };
     let made = driver_files::layer::layer(&root, &driver, &inventory, request, place, Some(&upper));
     let report = told(made, board)?;
@@ -83,7 +87,11 @@ fn mount_files() -> Result<(), Finding> {
 ///
 /// # Errors
 /// The finding that says why it cannot be done.
-pub fn copy(manifest: &Manifest, request: &Request, board: &Board) -> Result<Option<InjectReport>, Finding> {
+pub fn copy(
+    manifest: &Manifest,
+    request: &ContainerRequest,
+    board: &Board,
+) -> Result<Option<InjectReport>, Finding> {
     let (root, driver) = (open(layout::ROOT_MERGED)?, open(manifest.payload_root())?);
     told(driver_files::copy::copy(&root, &driver, &Inventory::of_manifest(manifest), request), board)
 }
@@ -92,7 +100,7 @@ pub fn copy(manifest: &Manifest, request: &Request, board: &Board) -> Result<Opt
 ///
 /// # Errors
 /// The finding that says what cannot be written.
-pub fn complete(request: &Request, report: &mut InjectReport, board: &Board) -> Result<(), Finding> {
+pub fn complete(request: &ContainerRequest, report: &mut InjectReport, board: &Board) -> Result<(), Finding> {
     let root = open(layout::ROOT_MERGED)?;
     driver_files::complete(&root, request, report)
         .map_err(|error| failed(Code::CacheFailed, &chain(&error)))?;

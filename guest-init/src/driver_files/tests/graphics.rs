@@ -14,7 +14,7 @@ fn write(f: &Fixture, path: &str, content: &str) {
 }
 
 /// A container, and a driver that draws.
-fn drawing() -> (Fixture, Request) {
+fn drawing() -> (Fixture, ContainerRequest) {
     let f = fixture();
     let lib = f.at("driver/usr/lib/nvidia");
     for (stem, soname) in [
@@ -29,7 +29,7 @@ fn drawing() -> (Fixture, Request) {
     write(&f, "driver/usr/share/glvnd/egl_vendor.d/10_nvidia.json", EGL);
     write(&f, "driver/etc/OpenCL/vendors/nvidia.icd", "libnvidia-opencl.so.1\n");
     let capabilities = BTreeSet::from([Capability::Graphics, Capability::Compute]);
-    (f, Request { capabilities, ..request() })
+    (f, ContainerRequest { capabilities, ..request() })
 }
 
 #[test]
@@ -82,9 +82,9 @@ fn files_of_an_image_for_the_drivers_libraries_are_hidden_and_others_stay() {
 fn nothing_is_hidden_for_what_the_container_does_not_get() {
     let (f, _) = drawing();
     write(&f, "root/etc/vulkan/icd.d/nvidia_icd.json", VULKAN);
-    let compute = Request { capabilities: BTreeSet::from([Capability::Compute]), ..request() };
+    let compute = ContainerRequest { capabilities: BTreeSet::from([Capability::Compute]), ..request() };
     assert!(f.layer(&compute).unwrap().masked.is_empty());
-    let keep = Request { driver_files: DriverFiles::Keep, ..drawing().1 };
+    let keep = ContainerRequest { driver_files: DriverFiles::Keep, ..drawing().1 };
     assert!(f.layer(&keep).unwrap().masked.is_empty());
 }
 
@@ -95,7 +95,7 @@ fn a_file_that_the_environment_names_stays_or_leads_to_the_drivers() {
         let mut config = image::config::Config::default();
         config.env.insert(variable.into(), value.into());
         config.env.insert("NVIDIA_DRIVER_CAPABILITIES".into(), "graphics".into());
-        Request::of_config(&config).unwrap()
+        ContainerRequest::of_config(&config).unwrap()
     };
     let path = "/etc/vulkan/icd.d/nvidia_icd.json";
     for (variable, value) in
@@ -158,7 +158,7 @@ fn modules_of_the_x_server_go_where_the_image_has_its_own() {
         if let Some(dir) = there {
             fs::create_dir_all(f.at("root").join(dir)).unwrap();
         }
-        let asked = Request { capabilities: BTreeSet::from([Capability::Display]), ..request() };
+        let asked = ContainerRequest { capabilities: BTreeSet::from([Capability::Display]), ..request() };
         f.copy(&asked).unwrap();
         assert!(f.at("root").join(expected).join("nvidia_drv.so").exists(), "{there:?}");
     }

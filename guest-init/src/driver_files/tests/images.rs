@@ -46,7 +46,7 @@ fn driver_files_of_the_image_are_hidden_by_a_layer_wherever_the_loader_looks() {
 fn the_policy_can_keep_or_refuse_them() {
     let f = fixture();
     bundle(&f);
-    let keep = Request { driver_files: DriverFiles::Keep, ..request() };
+    let keep = ContainerRequest { driver_files: DriverFiles::Keep, ..request() };
     let report = f.copy(&keep).unwrap();
     assert!(report.masked.is_empty() && f.at("root/opt/driver/libcuda-renamed.so").exists());
     let codes: Vec<_> = report.findings.iter().map(|finding| finding.code).collect();
@@ -54,7 +54,7 @@ fn the_policy_can_keep_or_refuse_them() {
     let f = fixture();
     bundle(&f);
     let before = snapshot(&f.at("root"));
-    let refuse = Request { driver_files: DriverFiles::Refuse, ..request() };
+    let refuse = ContainerRequest { driver_files: DriverFiles::Refuse, ..request() };
     assert!(matches!(f.copy(&refuse), Err(InjectError::Refused(_))));
     assert_eq!(snapshot(&f.at("root")), before);
 }
@@ -64,11 +64,12 @@ fn a_library_path_that_beats_us_is_reported() {
     let f = fixture();
     fs::create_dir_all(f.at("root/opt")).unwrap();
     fs::write(f.at("root/opt/libcuda.so.1"), library("libcuda.so.1")).unwrap();
-    let asked = Request { library_path: Some("/opt".into()), driver_files: DriverFiles::Keep, ..request() };
+    let asked =
+        ContainerRequest { library_path: Some("/opt".into()), driver_files: DriverFiles::Keep, ..request() };
     let report = f.copy(&asked).unwrap();
     let cuda = &report.resolved[0];
     assert_eq!((cuda.expected, cuda.via), (false, Some(ldcache::Via::LibraryPath)));
-    let masking = Request { driver_files: DriverFiles::Mask, ..asked };
+    let masking = ContainerRequest { driver_files: DriverFiles::Mask, ..asked };
     assert!(f.copy(&masking).unwrap().resolved.iter().all(|found| found.expected));
 }
 
@@ -91,7 +92,7 @@ fn compatibility_libraries_are_used_when_they_are_newer_and_allow_the_driver() {
     fs::rename(compat.join("libcuda.so.590.44.01"), compat.join("libcuda.so.535.54.03")).unwrap();
     fs::remove_file(compat.join("libcuda.so.1")).unwrap();
     symlink("libcuda.so.535.54.03", compat.join("libcuda.so.1")).unwrap();
-    let asked = Request { library_path: Some("/usr/local/cuda/compat".into()), ..request() };
+    let asked = ContainerRequest { library_path: Some("/usr/local/cuda/compat".into()), ..request() };
     let report = f.copy(&asked).unwrap();
     assert_eq!(report.compat_dir, None);
     assert_eq!(report.masked.len(), 2, "{:?}", report.masked);
@@ -116,7 +117,7 @@ fn compatibility_libraries_are_found_however_an_image_lays_them_out() {
         fs::create_dir_all(&compat).unwrap();
         fs::write(compat.join("libcuda.so.590.44.01"), library("libcuda.so.1")).unwrap();
         symlink("libcuda.so.590.44.01", compat.join("libcuda.so.1")).unwrap();
-        let asked = Request { library_path: library_path.map(Into::into), ..request() };
+        let asked = ContainerRequest { library_path: library_path.map(Into::into), ..request() };
         let report = f.copy(&asked).unwrap();
         assert_eq!(report.compat_dir, Some(format!("/{dir}")));
         assert_eq!(report.resolved[0].version.as_deref(), Some("590.44.01"), "{dir}");
@@ -182,7 +183,7 @@ fn programs_of_another_driver_are_hidden_where_programs_are_looked_for() {
     fs::write(f.at("root/opt/bin/nvidia-modprobe"), "#!/bin/sh\n").unwrap();
     fs::write(f.at("root/opt/bin/other"), library("x")).unwrap();
     fs::write(f.at("root/opt/bin/nv-fabricmanager"), library("x")).unwrap();
-    let asked = Request { path: Some("/usr/local/bin:/opt/bin:/usr/bin".into()), ..request() };
+    let asked = ContainerRequest { path: Some("/usr/local/bin:/opt/bin:/usr/bin".into()), ..request() };
     let report = f.layer(&asked).unwrap();
     assert_eq!(report.masked, ["/opt/bin/nvidia-smi", "/usr/local/bin/nvidia-smi"]);
     let report = f.copy(&asked).unwrap();
@@ -251,7 +252,7 @@ fn a_capability_that_is_not_carried_is_a_finding_and_no_failure() {
     let mut inventory = Inventory::of_directory(&f.driver).unwrap();
     inventory.files.retain(|file| file.capabilities.contains(&Capability::Utility));
     let named = BTreeSet::from([Capability::Ngx]);
-    let asked = Request { capabilities: named.clone(), named, ..request() };
+    let asked = ContainerRequest { capabilities: named.clone(), named, ..request() };
     let report = copy_in(&f.root, &f.driver, &inventory, &asked).unwrap();
     assert_eq!(report.items, []);
     assert!(report.findings[0].message.contains("ngx"), "{:?}", report.findings);
@@ -263,7 +264,7 @@ fn keeping_leaves_what_the_image_has_and_stays_so() {
     bundle(&f);
     fs::create_dir_all(f.at("root/usr/bin")).unwrap();
     fs::write(f.at("root/usr/bin/nvidia-smi"), "the image's").unwrap();
-    let keep = Request { driver_files: DriverFiles::Keep, ..request() };
+    let keep = ContainerRequest { driver_files: DriverFiles::Keep, ..request() };
     f.copy(&keep).unwrap();
     assert_eq!(fs::read_to_string(f.at("root/usr/bin/nvidia-smi")).unwrap(), "the image's");
     let before = snapshot(&f.at("root"));
@@ -276,7 +277,7 @@ fn keeping_leaves_what_the_image_has_and_stays_so() {
 fn empty_leftovers_at_our_own_places_are_named_and_refused() {
     let f = fixture();
     fs::write(f.lib.join("libcuda.so.1"), "").unwrap();
-    let refuse = Request { driver_files: DriverFiles::Refuse, ..request() };
+    let refuse = ContainerRequest { driver_files: DriverFiles::Refuse, ..request() };
     assert!(matches!(f.copy(&refuse), Err(InjectError::Refused(_))));
     let report = f.copy(&request()).unwrap();
     assert!(report.findings.iter().any(|finding| finding.code == Code::ImageBundlesDriver));
@@ -289,7 +290,8 @@ fn an_empty_file_on_the_library_path_is_what_the_loader_meets() {
     let f = fixture();
     fs::create_dir_all(f.at("root/opt")).unwrap();
     fs::write(f.at("root/opt/libcuda.so.1"), "").unwrap();
-    let asked = Request { library_path: Some("/opt".into()), driver_files: DriverFiles::Keep, ..request() };
+    let asked =
+        ContainerRequest { library_path: Some("/opt".into()), driver_files: DriverFiles::Keep, ..request() };
     let report = f.copy(&asked).unwrap();
     assert!(!report.resolved[0].expected, "{:?}", report.resolved[0]);
     assert!(report.findings.iter().any(|finding| finding.code == Code::LibraryShadowed));
@@ -319,7 +321,7 @@ fn what_the_images_glibc_cannot_load_is_left_out_or_told() {
         report.findings.iter().find(|finding| finding.code == Code::LibcTooOld).cloned()
     };
 
-    let all = Request { named: BTreeSet::new(), ..request() };
+    let all = ContainerRequest { named: BTreeSet::new(), ..request() };
     let report = f.copy(&all).unwrap();
     let finding = told(&report).unwrap();
     assert!(!has_it(&report) && finding.severity == Severity::Info, "{finding:?}");
@@ -329,7 +331,7 @@ fn what_the_images_glibc_cannot_load_is_left_out_or_told() {
         "{finding:?}"
     );
 
-    let named = Request { named: BTreeSet::from([Capability::Utility]), ..request() };
+    let named = ContainerRequest { named: BTreeSet::from([Capability::Utility]), ..request() };
     let report = f.copy(&named).unwrap();
     assert!(has_it(&report) && told(&report).unwrap().severity == Severity::Warning);
 }

@@ -14,7 +14,7 @@ use image::config::DriverFiles;
 use image::status::{Code, Severity};
 
 use super::copy::copy as copy_in;
-use super::layer::{Place, layer as layer_of};
+use super::layer::{LayerPlace, layer as layer_of};
 use super::*;
 use crate::confined_fs::RootDir;
 use crate::ldcache;
@@ -59,21 +59,21 @@ impl Fixture {
         self.dir.path().join(name)
     }
 
-    fn copy(&self, request: &Request) -> Result<InjectReport, InjectError> {
+    fn copy(&self, request: &ContainerRequest) -> Result<InjectReport, InjectError> {
         let mut report = copy_in(&self.root, &self.driver, &Inventory::of_directory(&self.driver)?, request)?;
         complete(&self.root, request, &mut report)?;
         Ok(report)
     }
 
-    fn layer(&self, request: &Request) -> Result<InjectReport, InjectError> {
+    fn layer(&self, request: &ContainerRequest) -> Result<InjectReport, InjectError> {
         let inventory = Inventory::of_directory(&self.driver)?;
-        layer_of(&self.root, &self.driver, &inventory, request, Place::Links(&self.at("layer")), None)
+        layer_of(&self.root, &self.driver, &inventory, request, LayerPlace::Links(&self.at("layer")), None)
     }
 }
 
 /// What a container gets that asks for nothing.
-fn request() -> Request {
-    Request { capabilities: BTreeSet::from(Capability::DEFAULT), ..Request::default() }
+fn request() -> ContainerRequest {
+    ContainerRequest { capabilities: BTreeSet::from(Capability::DEFAULT), ..ContainerRequest::default() }
 }
 
 /// Fills a directory with a driver.

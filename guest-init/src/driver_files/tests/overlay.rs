@@ -86,7 +86,7 @@ fn old_upper_layer() {
     let inventory = Inventory::of_directory(&f.driver).unwrap();
     let old = RootDir::open(&f.at("upper")).unwrap();
     let mut report =
-        layer_of(&f.root, &f.driver, &inventory, &request(), Place::Links(&f.at("layer")), Some(&old))
+        layer_of(&f.root, &f.driver, &inventory, &request(), LayerPlace::Links(&f.at("layer")), Some(&old))
             .unwrap();
     let merged = mount_overlay(&f);
     complete(&merged, &request(), &mut report).unwrap();

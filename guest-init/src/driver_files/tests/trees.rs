@@ -157,7 +157,7 @@ fn a_program_that_is_missing_or_a_script_is_a_finding() {
         ]
     );
     assert!(!f.at("root/usr/bin/nvidia-smi").exists());
-    let named = Request { named: BTreeSet::from([Capability::Utility]), ..request() };
+    let named = ContainerRequest { named: BTreeSet::from([Capability::Utility]), ..request() };
     assert_eq!(f.layer(&named).unwrap().findings[0].severity, Severity::Warning);
 
     // The program itself is elsewhere.
@@ -167,7 +167,7 @@ fn a_program_that_is_missing_or_a_script_is_a_finding() {
         ("usr/lib/nvidia/current/nvidia-modprobe", library("x")),
         ("usr/local/bin/nvidia-smi", library("x")),
     ]);
-    let compute = Request { capabilities: BTreeSet::from([Capability::Compute]), ..request() };
+    let compute = ContainerRequest { capabilities: BTreeSet::from([Capability::Compute]), ..request() };
     let report = f.layer(&compute).unwrap();
     assert!(report.findings.is_empty(), "{:?}", report.findings);
     let report = f.copy(&request()).unwrap();
