@@ -201,7 +201,7 @@ fn a_running_guest_is_asked_in_every_way() {
     drop(guest);
     let (code, lines, errors) = events.end();
     assert_eq!(code, Some(0), "{errors}");
-    assert!(errors.contains("the guest has gone: "), "{errors}");
+    assert!(errors.contains("the guest is gone: "), "{errors}");
     assert!(valid("events", &lines) > 10, "{lines}");
     let sequence = |line: &str| serde_json::from_str::<Value>(line).unwrap()["event"]["sequence"].as_u64();
     let numbers: Vec<_> = lines.lines().map(sequence).collect();
@@ -214,7 +214,7 @@ fn a_running_guest_is_asked_in_every_way() {
     assert!(valid("events", &pushed.text("out")) > 10);
     let (code, lines, errors) = watch.end();
     assert_eq!(code, Some(0), "{errors}");
-    assert!(errors.contains("the guest has gone: ") && valid("status", &lines) > 2, "{errors}{lines}");
+    assert!(errors.contains("the guest is gone: ") && valid("status", &lines) > 2, "{errors}{lines}");
     let (code, ..) = log.end();
     assert_eq!(code, Some(0));
     let json = asked(&["status", target, "--json"], 2);
@@ -269,7 +269,7 @@ fn metrics_are_as_others_read_them(target: &str) {
     check(&asked(&["metrics", target], 0));
 
     let mut server = Running::start(&["metrics", "--listen", "127.0.0.1:0", target]);
-    let line = server.wait_for("err", "metrics are at http://");
+    let line = server.wait_for("err", "serving metrics at http://");
     let address = line.split_once("http://").unwrap().1.strip_suffix("/metrics").unwrap();
     let fetch = |request: &str| {
         let mut stream = TcpStream::connect(address).unwrap();
@@ -312,7 +312,7 @@ fn a_boot_that_fails_is_a_bad_answer_to_every_question() {
     assert!(code == Some(0) && lines.contains("gpu-initrd: "), "{lines}{errors}");
     // Its boot has failed: that it goes then is no broken connection.
     let (code, lines, errors) = events.end();
-    assert_eq!((code, errors.as_str()), (Some(0), "the guest has gone\n"));
+    assert_eq!((code, errors.as_str()), (Some(0), "the guest is gone\n"));
     assert!(lines.contains(r#""code":"no-gpu""#) && lines.contains(r#"{"outcome":"failed"}"#), "{lines}");
 }
 

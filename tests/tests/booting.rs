@@ -99,7 +99,7 @@ fn a_boot_that_failed_and_a_kernel_that_panicked_have_exit_codes_of_their_own() 
     let mut failed = boot(dir.path(), &initrd().initrd);
     failed.args(["--append", "gpu_initrd.disk_timeout=1s gpu_initrd.linger=1s", "--config", "config.json"]);
     let (stdout, stderr) = ended(failed.args(["--", "nvidia-smi"]), 250);
-    let note = "nvidia-smi is a program of the driver, and a guest without a GPU is given none";
+    let note = "nvidia-smi belongs to the driver, and a guest without a GPU gets no driver files";
     assert!(stderr.contains(note), "{stderr}");
     let missing = "volume serial:data on /data: disk serial:data did not appear within 1 s";
     told_on_console(&stdout, Code::VolumeMissing, missing);
@@ -107,13 +107,13 @@ fn a_boot_that_failed_and_a_kernel_that_panicked_have_exit_codes_of_their_own() 
         last_line(&stderr).starts_with(&format!("the boot failed: volume-missing: {missing}")),
         "{stderr}"
     );
-    let end = "; the whole console is in out/console.log (exit code 250)";
+    let end = "; complete console output: out/console.log (exit code 250)";
     assert!(last_line(&stderr).ends_with(end), "{stderr}");
     assert!(stdout.contains("status is answered for 1 s more; gpu_initrd.linger=TIME"), "{stdout}");
 
     let mut panics = boot(dir.path(), &initrd().initrd);
     let (_, stderr) = ended(panics.args(["--append", "rdinit=/nothing", "--quiet"]), 251);
-    assert!(stderr.contains("the console's last lines:\n"), "{stderr}");
+    assert!(stderr.contains("last lines of the console:\n"), "{stderr}");
     assert!(last_line(&stderr).starts_with("the guest's kernel panicked: "), "{stderr}");
 }
 
@@ -157,7 +157,7 @@ fn what_cannot_go_well_is_refused_before_anything_starts() {
     refused(&["--memory", "64"], &["--memory 64: the guest needs at least", "--payload disk, which needs"]);
     let superblock = [vec![0; 1024 + 56], vec![0x53, 0xef], vec![0; 4096]].concat();
     fs::write(dir.path().join("disk"), superblock).unwrap();
-    refused(&["--config", "disk", "--volume", "x:/y"], &["--volume and a config disk"]);
+    refused(&["--config", "disk", "--volume", "x:/y"], &["--volume cannot be used with a config disk"]);
     refused(&["--config", "/etc/passwd"], &["expected a config.json or a disk image, found a text"]);
     let (_, stderr) = ended(&mut boot_with(dir.path(), &initrd().initrd, Path::new("/etc/passwd")), 125);
     assert!(stderr.contains("--kernel /etc/passwd: expected a kernel, found a text"), "{stderr}");
@@ -208,5 +208,5 @@ fn a_terminal_is_the_programs_with_its_size_and_its_keys() {
     python.arg(command.get_program()).args(command.get_args());
     let (screen, _) = ended(&mut python, 254);
     assert!(screen.ends_with("left: []\n"), "{screen}");
-    assert!(screen.contains("the guest was ended from here"), "{screen}");
+    assert!(screen.contains("the guest was ended from this terminal"), "{screen}");
 }

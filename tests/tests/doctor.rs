@@ -90,7 +90,7 @@ fn a_debian_root_is_told_alike_from_a_directory_and_from_every_disk_and_stays_as
         "pass",
         &[&format!("{lib}.1 -> {}", "libcuda.so"), &format!("{lib}.{}", initrd().driver())],
     );
-    is(&expected, "container-driver-files", "pass", &["brings none"]);
+    is(&expected, "container-driver-files", "pass", &["the image has none"]);
     is(&expected, "container-cuda", "pass", &["no CUDA runtime"]);
     is(&expected, "container-requires", "warn", &["--config"]);
     for kind in [FileSystem::Ext4, FileSystem::Erofs, FileSystem::Squashfs] {
@@ -135,9 +135,9 @@ fn an_image_without_glibc_is_told_that_it_gets_nodes_only() {
         &checks,
         "container-libc",
         "warn",
-        &["musl, without glibc", "device nodes only", "use an image with glibc"],
+        &["musl, without glibc", "only the device nodes", "use an image with glibc"],
     );
-    is(&checks, "container-files", "pass", &["no driver files go into it"]);
+    is(&checks, "container-files", "pass", &["no driver files are injected"]);
 }
 
 /// A hostile name and an old driver, a CUDA that is too new, and a requirement that is not met.

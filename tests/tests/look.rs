@@ -175,10 +175,10 @@ fn our_image_is_listed_as_cpio_lists_it_and_good() {
     assert_eq!(verified.status.code(), Some(0), "{verified:?}");
     let text = String::from_utf8(verified.stdout).unwrap();
     assert!(
-        text.contains(&format!("\nsha256 {}\n", built.sha256())) && text.contains("no attacker"),
+        text.contains(&format!("\nsha256 {}\n", built.sha256())) && text.contains("not an attacker"),
         "{text}"
     );
-    let compared = text.lines().any(|line| line.ends_with("files are those of their packages"));
+    let compared = text.lines().any(|line| line.ends_with("files match those of their packages"));
     assert!(compared && !text.contains("UNCHECKED"), "{text}");
     let digest = |digest: &str| host_builder(&["verify", "--sha256", digest], &built.initrd).status.code();
     assert_eq!((digest(built.sha256()), digest(&"0".repeat(64))), (Some(0), Some(1)));
@@ -197,14 +197,17 @@ fn our_image_is_listed_as_cpio_lists_it_and_good() {
         modules.iter().find(|module| module["name"] == name).unwrap()["why"].as_str().unwrap().to_owned()
     };
     assert!(why("nvidia").starts_with("needed by nvidia_uvm"), "{}", why("nvidia"));
-    assert!(why("nvidia_uvm").starts_with("wanted by the profile"), "{}", why("nvidia_uvm"));
+    assert!(why("nvidia_uvm").starts_with("requested by the profile"), "{}", why("nvidia_uvm"));
     // Without the packages nothing is said of their files but that.
     let empty = tempfile::tempdir().unwrap();
     let mut command = Command::new(program());
     command.args(["verify", "--lock", lock]).arg(&built.initrd).env("GPU_INITRD_CACHE", empty.path());
     let verified = command.output().unwrap();
     let text = String::from_utf8(verified.stdout).unwrap();
-    assert!(verified.status.success() && text.contains("\n0 files are those of their packages\n"), "{text}");
+    assert!(
+        verified.status.success() && text.contains("\n0 files match those of their packages\n"),
+        "{text}"
+    );
     assert!(text.contains(" UNCHECKED: it is neither in the cache nor in a mirror"), "{text}");
     // Half a document is none.
     let full = fs::File::options().write(true).open("/dev/full").unwrap();

@@ -77,7 +77,7 @@ fn a_program_that_is_too_old_is_named_with_its_version_and_the_remedy() {
     assert_eq!(output.status.code(), Some(2), "{said}");
     lacks
         .iter()
-        .chain(&["there is no lock initrd.lock"])
+        .chain(&["initrd.lock: no such lock"])
         .for_each(|word| assert!(said.contains(word), "{said}"));
     let paths = [("--root", root.as_path()), ("--lock", &built.lock)];
     let output = doctor_on_debian_12(dir.path(), &["--offline"], &paths);

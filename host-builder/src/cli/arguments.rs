@@ -1,4 +1,4 @@
-//! What several commands have in common: where artifacts come from, times, the usual lock.
+//! Arguments that several commands share: where artifacts come from, durations, the default lock.
 
 use crate::artifacts::cache::Cache;
 use crate::common::ui::Ui;
@@ -7,34 +7,34 @@ use clap::Args;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// The lock of a directory, unless another is named.
+/// The default lock, in the current directory.
 pub const DEFAULT_LOCK: &str = "initrd.lock";
 
 /// Where artifacts may come from.
 #[derive(Debug, Clone, Default, Args)]
 pub struct AccessArgs {
-    /// Open no socket: everything is in the cache or in the mirror, or it is an error.
+    /// Do not use the network. It is an error if an artifact is neither in the cache nor in the mirror.
     #[arg(long)]
     pub offline: bool,
-    /// Directory that `pins vendor` filled: artifacts are taken from there before anything is asked for over the network.
+    /// Directory written by `pins vendor`. Artifacts found there are not fetched over the network.
     #[arg(long, value_name = "DIR")]
     pub mirror: Option<PathBuf>,
 }
 
 impl AccessArgs {
-    /// What sources get.
+    /// The access that sources receive.
     pub fn of<'a>(&'a self, cache: &'a Cache, ui: &'a Ui) -> Access<'a> {
         Access { cache, ui, offline: self.offline, mirror: self.mirror.as_deref() }
     }
 }
 
-/// `90`, `90s`, `1500ms`, `2m`.
+/// Parses a duration: `90`, `90s`, `1500ms` or `2m`.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let time = image::config::duration(text).filter(|time| !time.is_zero());
-    time.ok_or_else(|| "expected a time above 0 such as 60s, 1500ms or 2m".into())
+    time.ok_or_else(|| "expected a time greater than 0, such as 60s, 1500ms or 2m".into())
 }
 
-/// How long a guest is given to answer: as it was said, or longer where it is waited for.
+/// How long a guest may take to answer: as stated, else 10 s, or 60 s where it is waited for.
 pub fn patience(said: Option<Duration>, wait: bool) -> Duration {
     said.unwrap_or(Duration::from_secs(if wait { 60 } else { 10 }))
 }

@@ -1,4 +1,4 @@
-//! `cat`: files of an initramfs on standard output.
+//! `cat`: prints files of an initramfs to standard output.
 
 use super::list::{kind_name, warn};
 use crate::common::clean::clean;
@@ -19,7 +19,7 @@ Examples:
   host-builder cat out/initrd.img /usr/share/gpu-initrd/manifest.json
   host-builder cat /boot/initrd.img etc/fstab scripts/functions
 
-Exit codes: 0 printed, 2 no such file, one that is no regular file, or not an initramfs.";
+Exit codes: 0 success, 2 a file does not exist or is not a regular file, or the input is not an initramfs.";
 
 /// Arguments of `cat`.
 #[derive(Debug, Args)]
@@ -29,15 +29,15 @@ pub struct Cat {
     /// Files in it, with or without a leading slash. Links are not followed.
     #[arg(required = true)]
     pub paths: Vec<String>,
-    /// Print an array of {path, size, sha256, text} instead, text only where the content is UTF-8 and at most 1 MiB.
+    /// Print a JSON array of {path, size, sha256, text} instead; text only if the content is UTF-8 and at most 1 MiB.
     #[arg(long)]
     pub json: bool,
 }
 
-/// Bytes of a text that `--json` has in it.
+/// Most bytes of a text in the output of `--json`.
 const MAX_TEXT: u64 = 1 << 20;
 
-/// Content of a file, and its size.
+/// The content of a file, and its size.
 type Found = BTreeMap<Vec<u8>, (File, u64)>;
 
 /// Runs the command.
@@ -68,7 +68,7 @@ pub fn run(args: &Cat) -> Result<()> {
     Ok(())
 }
 
-/// The content of a file that is a text and no longer than [`MAX_TEXT`].
+/// Returns the content of a file if it is UTF-8 and at most [`MAX_TEXT`] long.
 fn text(file: &mut File, size: u64) -> std::io::Result<Option<String>> {
     if size > MAX_TEXT {
         return Ok(None);
@@ -86,16 +86,17 @@ fn positions(tree: &Tree, paths: &[Vec<u8>], image: &Path) -> Result<BTreeMap<us
         let name = clean(&String::from_utf8_lossy(path), 4096);
         let left = tree.paths.get(path).ok_or_else(|| {
             Error::new(format!("{} has no file {name}", image.display()))
-                .hint("host-builder list shows what it has")
+                .hint("list its files: host-builder list")
         })?;
         if left.kind() != kind::FILE {
             let what = kind_name(left.kind());
             let error = Error::new(format!("{name}: expected a regular file, found a {what}"));
             return Err(match &left.item.target {
-                Some(target) => {
-                    error.hint(format!("it points to {}", clean(&String::from_utf8_lossy(target), 4096)))
-                }
-                None => error.hint("host-builder extract unpacks everything"),
+                Some(target) => error.hint(format!(
+                    "print its target instead: {}",
+                    clean(&String::from_utf8_lossy(target), 4096)
+                )),
+                None => error.hint("unpack everything: host-builder extract"),
             });
         }
         positions.entry(left.number).or_default().push(path.clone());
@@ -103,7 +104,7 @@ fn positions(tree: &Tree, paths: &[Vec<u8>], image: &Path) -> Result<BTreeMap<us
     Ok(positions)
 }
 
-/// Contents as temporary files: the order in the image is not the one that was asked for.
+/// Contents as temporary files, because the order in the image is not the requested one.
 fn read(archive: &Archive, positions: &BTreeMap<usize, Vec<Vec<u8>>>) -> Result<Found> {
     let mut found = Found::new();
     let mut at = 0;

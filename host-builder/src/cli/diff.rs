@@ -1,5 +1,5 @@
-//! `diff`: what changed between two images. The driver's files are compared by the manifests, which have the digest of each, wherever the
-//! images carry them: in an image of their own or on a disk; as plain files they are compared as they are.
+//! `diff`: what changed between two images. Driver files in a payload image or on a payload disk are compared by their
+//! digests in the manifests. Driver files that are plain files of the archive are compared directly.
 
 use super::list::{kind_name, warn};
 use crate::common::clean::clean;
@@ -22,23 +22,23 @@ Examples:
   host-builder diff old/initrd.img out/initrd.img
   host-builder diff --json a.img b.img | jq .driver
 
-The driver's files in an image or on a disk of their own are compared by the manifests, which have their digests.
+Driver files in a payload image or on a payload disk are compared by the digests in the manifests.
 
-Exit codes: 0 the same files with the same attributes, 1 they differ, 2 one of them could not be read.";
+Exit codes: 0 the same files with the same attributes, 1 the initrds differ, 2 one of them could not be read.";
 
 /// Arguments of `diff`.
 #[derive(Debug, Args)]
 pub struct Diff {
-    /// The image before.
+    /// The old initrd.
     pub a: PathBuf,
-    /// The image after.
+    /// The new initrd.
     pub b: PathBuf,
-    /// Print the differences as JSON on standard output.
+    /// Print the differences as JSON to standard output.
     #[arg(long)]
     pub json: bool,
 }
 
-/// Something before and after.
+/// A value before and after.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 struct Change<T> {
     a: T,
@@ -46,7 +46,7 @@ struct Change<T> {
 }
 
 impl<T: PartialEq> Change<T> {
-    /// None when it is the same.
+    /// Returns `None` if both are the same.
     fn of(a: T, b: T) -> Option<Self> {
         (a != b).then_some(Self { a, b })
     }
@@ -60,11 +60,11 @@ struct Only {
     size: u64,
 }
 
-/// A path that is in both, and not the same.
+/// A path that is in both images and differs.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 struct Changed {
     path: String,
-    /// What of it: kind, mode, owner, content, target, device.
+    /// What differs: kind, mode, owner, content, target, device.
     what: Vec<&'static str>,
     size: Change<u64>,
 }
@@ -98,7 +98,7 @@ struct DriverFiles {
     changed: Vec<Changed>,
 }
 
-/// What is said of an image as a whole.
+/// Facts about an image as a whole.
 struct Facts {
     builder: String,
     profile: String,
@@ -149,7 +149,7 @@ fn facts(path: &Path) -> Result<Facts> {
     Ok(Facts { builder, profile, kernel, driver, capabilities, payload, driver_files, size, contents })
 }
 
-/// A file that the archive itself has: what is there counts, not what the manifest says of it.
+/// A file in the archive itself: its content counts, not its entry in the manifest.
 fn as_it_is(file: File, left: &Left) -> File {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let kind = match (left.kind(), &left.item.target) {
@@ -170,7 +170,7 @@ fn carried(payload: &Payload) -> &'static str {
     }
 }
 
-/// The entries of an archive, less the driver's files.
+/// The entries of an archive, without the driver's files.
 fn others(facts: &Facts) -> BTreeMap<Vec<u8>, Left<'_>> {
     let mut paths = facts.contents.tree().paths;
     paths.retain(|path, _| {
@@ -248,7 +248,7 @@ fn name(path: &[u8]) -> String {
     String::from_utf8_lossy(path).into_owned()
 }
 
-/// What of an entry is not the same. Times and inode numbers are not looked at.
+/// What differs between two entries. Times and inode numbers are not compared.
 fn differences(a: &Left, b: &Left) -> Vec<&'static str> {
     let owner = |left: &Left| (left.entry.uid, left.entry.gid);
     let device = |left: &Left| match left.kind() {
@@ -269,7 +269,7 @@ fn differences(a: &Left, b: &Left) -> Vec<&'static str> {
 }
 
 impl Differences {
-    /// Whether both unpack to the same.
+    /// Whether both images unpack to the same files.
     fn none(&self) -> bool {
         let of_driver = &self.driver_files;
         let came_or_went = [&self.added, &self.removed, &of_driver.added, &of_driver.removed];
@@ -310,7 +310,7 @@ fn text(of: &Differences) -> String {
     text
 }
 
-/// What went, came and changed; `whose` comes before what each is.
+/// Removed, added and changed paths; `whose` is printed before the kind of each.
 fn lists(text: &mut String, whose: &str, [removed, added]: [&Vec<Only>; 2], changed: &[Changed]) {
     let safe = |text: &str| clean(text, 4096);
     for (sign, list) in [("-", removed), ("+", added)] {

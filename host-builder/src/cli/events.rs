@@ -1,4 +1,4 @@
-//! `events`: what happens in a guest, as it happens.
+//! `events`: the events of a guest as they occur.
 
 use super::status::json_line;
 use crate::cli::arguments::duration;
@@ -25,18 +25,18 @@ Examples:
   host-builder events vsock:5
   host-builder events unix:out/vsock.sock --no-follow | jq .event
   host-builder events --listen vsock:9000                      # gpu_initrd.notify=vsock:2:9000
-  host-builder events --listen unix:/run/vms/1/vsock.sock:9000 # the same behind a hybrid socket
+  host-builder events --listen unix:/run/vms/1/vsock.sock:9000 # the same with a hybrid socket
 
-A terminal gets text. Anything else gets lines of JSON, as a terminal does with --json: each is an object with `schema`,
-`target`, and `event` or `lost`, as --schema describes.
+Output to a terminal is text. Any other output, and with --json also a terminal, is one JSON object per line with
+`schema`, `target`, and `event` or `lost`; --schema prints the JSON Schema.
 
-With --listen up to 1024 connections are open at a time: 4 of one guest, and no more than 256 beyond the first one of each, so
-that every guest finds a place. Who is turned away is warned of on standard error, once a minute.
+With --listen, up to 1024 connections are open at a time: up to 4 per guest, and up to 256 beyond the first connection
+of each guest, so that every guest can connect. Refused connections are reported on standard error once a minute.
 
 Exit codes:
-  0  the guest has gone after its boot had an outcome, or its program had exited; --no-follow: printed; Ctrl-C
-  1  the guest has gone before that
-  2  could not be asked, and the message says why; --listen: could not listen";
+  0  the guest ended after its boot had an outcome or its program had exited; --no-follow: success; Ctrl-C
+  1  the guest ended before that
+  2  the guest could not be queried, and the message says why; --listen: could not listen";
 
 /// Arguments of `events`.
 #[derive(Debug, Args)]
@@ -44,14 +44,14 @@ pub struct Events {
     /// The guest: unix:PATH[:PORT] or vsock:CID[:PORT]. Default port 1042.
     #[arg(value_name = "TARGET", required_unless_present_any = ["listen", "schema"])]
     pub target: Option<Target>,
-    /// Wait for more, until the guest has gone; this is the default.
+    /// Wait for more events until the guest is gone. This is the default.
     #[arg(long)]
     pub follow: bool,
-    /// Print what has happened so far, and end.
+    /// Print the events so far, then exit.
     #[arg(long, conflicts_with = "follow")]
     pub no_follow: bool,
-    /// Let guests connect to this machine and push their events: vsock:PORT, or unix:PATH:PORT behind a hybrid socket
-    /// (listens on PATH_PORT). May be given more than once.
+    /// Accept connections from guests that push their events: vsock:PORT, or unix:PATH:PORT for a hybrid socket (listens
+    /// on PATH_PORT). May be given more than once.
     #[arg(long, value_name = "ADDR", conflicts_with_all = ["target", "follow", "no_follow", "timeout"])]
     pub listen: Vec<Address>,
     /// Wait for a guest that does not answer yet.
@@ -60,10 +60,10 @@ pub struct Events {
     /// Longest time until the guest answers, such as 60s, 1500ms or 2m [default: 60s with --wait, else 10s].
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub timeout: Option<Duration>,
-    /// Print each event as a line of JSON on a terminal, too.
+    /// Print each event as a line of JSON, also to a terminal.
     #[arg(long)]
     pub json: bool,
-    /// Print the JSON Schema of a line of --json, and ask nobody.
+    /// Print the JSON Schema of a line of --json, then exit.
     #[arg(long, exclusive = true)]
     pub schema: bool,
 }
@@ -108,7 +108,7 @@ fn ask(args: &Events, target: &Target) -> Result<ExitCode> {
         End::Gone(error) => {
             // After its end nothing is wrong with the connection.
             let why = if over { String::new() } else { format!(": {}", error.chain()) };
-            ui::say(&format!("the guest has gone{why}"));
+            ui::say(&format!("the guest is gone{why}"));
             Ok(ExitCode::from(u8::from(!decided)))
         }
     }
@@ -124,19 +124,19 @@ fn listen(args: &Events) -> Result<ExitCode> {
                     let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGTERM);
                 }
             }
-            News::Ended(error) => ui::say(&format!("{guest} has gone: {}", error.chain())),
+            News::Ended(error) => ui::say(&format!("{guest} disconnected: {}", error.chain())),
         }
     };
     guest_client::listen(&args.listen, each)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// A program reads JSON, a person at a terminal text.
+/// JSON for programs, text for a person at a terminal.
 fn is_json(args: &Events) -> bool {
     args.json || !std::io::stdout().is_terminal()
 }
 
-/// The lines of a part; `prefix` stands before each that is for people.
+/// The lines of a part; `prefix` is put before each line of text.
 fn text(args: &Events, name: &str, prefix: &str, part: Part<Event>) -> String {
     let mut out = String::new();
     let line = |news| json_line(&EventLine { schema: SCHEMA, target: name.to_owned(), news });
@@ -144,7 +144,7 @@ fn text(args: &Events, name: &str, prefix: &str, part: Part<Event>) -> String {
         if is_json(args) {
             out.push_str(&line(EventNews::Lost(part.lost)));
         } else {
-            let _ = writeln!(out, "{prefix}… {} events are lost", part.lost);
+            let _ = writeln!(out, "{prefix}… {} events lost", part.lost);
         }
     }
     for event in part.items {

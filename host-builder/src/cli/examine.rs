@@ -12,14 +12,14 @@ Examples:
   host-builder examine /boot/initrd.img
   dd if=initrd.img iflag=skip_bytes,count_bytes skip=OFFSET count=SIZE | zstd -d | cpio -t
 
-Exit codes: 0 shown, 2 no such file, or not an initramfs.";
+Exit codes: 0 success, 2 the file does not exist or is not an initramfs.";
 
 /// Arguments of `examine`.
 #[derive(Debug, Args)]
 pub struct Examine {
     /// The initramfs.
     pub image: PathBuf,
-    /// Print the segments as JSON on standard output.
+    /// Print the segments as JSON to standard output.
     #[arg(long)]
     pub json: bool,
 }
@@ -37,7 +37,7 @@ pub fn run(args: &Examine) -> Result<()> {
     Ok(())
 }
 
-/// A line for each segment.
+/// One line per segment.
 pub fn table(segments: &[Segment]) -> String {
     let mut text = format!("{:>12} {:>12} {:>12}  compression\n", "offset", "size", "unpacked");
     for Segment { offset, size, compression, unpacked } in segments {

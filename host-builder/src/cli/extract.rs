@@ -14,23 +14,24 @@ Examples:
   host-builder extract out/initrd.img --to /tmp/initrd
   sudo host-builder extract /boot/initrd.img --to /tmp/initrd --devices
 
-Exit codes: 0 unpacked, 2 not an initramfs, or the directory could not be made; then there is none.";
+Exit codes: 0 success, 2 the input is not an initramfs or the directory could not be written. After a failure there is
+no directory.";
 
 /// Arguments of `extract`.
 #[derive(Debug, Args)]
 pub struct Extract {
     /// The initramfs.
     pub image: PathBuf,
-    /// Directory to make; it must not be there, or be empty.
+    /// Directory to create. It must not exist, or must be empty.
     #[arg(long, value_name = "DIR")]
     pub to: PathBuf,
-    /// Make device nodes, named pipes and sockets too, instead of saying how many there are.
+    /// Also create device nodes, named pipes and sockets, instead of reporting how many were skipped.
     #[arg(long)]
     pub devices: bool,
-    /// Keep set-user-ID and set-group-ID bits, as root, instead of saying how many there are.
+    /// Keep set-user-ID and set-group-ID bits (as root), instead of reporting how many were removed.
     #[arg(long)]
     pub set_ids: bool,
-    /// Print what was unpacked as JSON on standard output.
+    /// Print what was unpacked as JSON to standard output.
     #[arg(long)]
     pub json: bool,
 }
@@ -61,13 +62,13 @@ pub fn run(args: &Extract) -> Result<()> {
     if done.devices_left_out > 0 {
         let left_out = done.devices_left_out;
         text.push_str(&format!(
-            "left out: {left_out} device nodes, named pipes or sockets; --devices makes them\n"
+            "skipped: {left_out} device nodes, named pipes or sockets; --devices creates them\n"
         ));
     }
     if done.set_ids_left_out > 0 {
         let left_out = done.set_ids_left_out;
         text.push_str(&format!(
-            "left out: set-user-ID and set-group-ID bits of {left_out}; --set-ids keeps them, as root\n"
+            "removed: set-user-ID and set-group-ID bits of {left_out} files; --set-ids keeps them, as root\n"
         ));
     }
     print_wrapped(&text);

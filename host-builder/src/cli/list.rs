@@ -18,21 +18,21 @@ Examples:
   host-builder list out/initrd.img
   host-builder list --json /boot/initrd.img | jq -r '.files[] | select(.size > 1000000) | .name'
 
-Exit codes: 0 listed, 2 no such file, or not an initramfs.";
+Exit codes: 0 success, 2 the file does not exist or is not an initramfs.";
 
 /// Arguments of `list`.
 #[derive(Debug, Args)]
 pub struct List {
     /// The initramfs.
     pub image: PathBuf,
-    /// Print every entry's header as JSON on standard output.
+    /// Print the header of every entry as JSON to standard output.
     #[arg(long)]
     pub json: bool,
 }
 
-/// Characters of a name at most.
+/// Most characters of a name.
 const MAX_NAME: usize = 4096;
-/// Warnings of one image.
+/// Most warnings for one image.
 const MAX_WARNINGS: usize = 100;
 
 /// Runs the command.
@@ -57,23 +57,23 @@ struct Listed<'a, F> {
     files: F,
 }
 
-/// What is to be said of an image beside its entries: on standard error, so that the list stays one.
+/// Prints warnings about an image to standard error, so that standard output has only the list.
 pub fn warn(image: &Path, contents: &Contents, tree: &Tree) {
     let say = |what: &str| ui::say(&clean(&format!("warning: {}: {what}", image.display()), MAX_NAME));
     for remark in tree.remarks.iter().take(MAX_WARNINGS) {
         let name = contents.items[remark.item].entry.text();
-        say(&format!("{name}: the kernel does not unpack it as it says: it {}", remark.what));
+        say(&format!("{name}: the kernel does not unpack it as stored: it {}", remark.what));
     }
     if let Some(more) = tree.remarks.len().checked_sub(MAX_WARNINGS).filter(|more| *more > 0) {
-        say(&format!("{more} more entries are not unpacked as they say; list --json shows all"));
+        say(&format!("{more} more entries are not unpacked as stored; list --json shows all"));
     }
     if let Some(BootConfig { offset, size }) = contents.boot_config {
-        let what = "kernels that know it cut it off, and add it to their command line when that says so; others try to unpack it";
+        let what = "kernels with CONFIG_BOOT_CONFIG strip it, and apply it if their command line has bootconfig; others try to unpack it";
         say(&format!("boot configuration of {size} bytes at offset {offset}: {what}"));
     }
 }
 
-/// One name on each line: as it is, or harmless where a terminal shows it.
+/// One name per line: the raw bytes, or without control characters for a terminal (`harmless`).
 pub fn names(contents: &Contents, harmless: bool) -> Vec<u8> {
     let mut out = Vec::new();
     for item in &contents.items {
@@ -91,7 +91,7 @@ pub fn names(contents: &Contents, harmless: bool) -> Vec<u8> {
 #[derive(Serialize)]
 pub struct File<'a> {
     name: String,
-    /// The name's bytes in hexadecimal, where they are no UTF-8.
+    /// The bytes of the name in hexadecimal, if they are not UTF-8.
     #[serde(skip_serializing_if = "Option::is_none")]
     name_hex: Option<String>,
     segment: usize,
@@ -111,12 +111,12 @@ pub struct File<'a> {
     device: Option<(u32, u32)>,
     #[serde(skip_serializing_if = "Option::is_none")]
     sha256: Option<&'a str>,
-    /// What the kernel makes of it, where that is not what it says.
+    /// What the kernel does with the entry, if it does not unpack it as stored.
     #[serde(skip_serializing_if = "Option::is_none")]
     kernel: Option<&'a str>,
 }
 
-/// The entries for `--json`, in order, each made when it is written.
+/// The entries for `--json`, in order. Each is created when it is written.
 pub fn files<'a>(contents: &'a Contents, tree: &'a Tree) -> impl Serialize {
     Files { contents, tree }
 }
@@ -160,7 +160,7 @@ fn file<'a>(item: &'a Item, kernel: Option<&'a str>) -> File<'a> {
     }
 }
 
-/// What an entry is, in a word.
+/// The kind of an entry, as one word.
 pub fn kind_name(of: u32) -> &'static str {
     match of {
         kind::DIRECTORY => "directory",

@@ -1,4 +1,4 @@
-//! `logs`: what the container of a guest, or its kernel, has written.
+//! `logs`: the output of a guest's container, or its kernel log.
 
 use super::status::json_line;
 use crate::cli::arguments::duration;
@@ -24,24 +24,24 @@ Examples:
   host-builder logs vsock:5 --follow
   host-builder logs unix:out/vsock.sock --kernel | grep NVRM
 
-The guest keeps the last 128 KiB of the container's output, and of the kernel's log what the kernel keeps; what is lost is
-said. Control characters and escape sequences are left out. With --json each line is an object with `schema`, `target`, and
-`line` (`sequence`, `at_ms`, `level`, `text`) or `lost`.
+The guest keeps the last 128 KiB of the container's output. Of the kernel log it has what the kernel's ring buffer keeps.
+The number of lost lines is reported. Control characters and escape sequences are removed. With --json each line is an
+object with `schema`, `target`, and `line` (`sequence`, `at_ms`, `level`, `text`) or `lost`.
 
-Exit codes: 0 printed, or with --follow: the guest has gone; 2 could not be asked, and the message says why.";
+Exit codes: 0 success; with --follow: the guest is gone; 2 the guest could not be queried, and the message says why.";
 
 /// Arguments of `logs`.
 #[derive(Debug, Args)]
 pub struct Logs {
     /// The guest: unix:PATH[:PORT] or vsock:CID[:PORT]. Default port 1042.
     pub target: Target,
-    /// The kernel's log, with guest-init's own lines in it.
+    /// Show the kernel log, which includes the lines of guest-init.
     #[arg(long, conflicts_with = "container")]
     pub kernel: bool,
-    /// What the container's program writes; this is the default.
+    /// Show the output of the container's program. This is the default.
     #[arg(long)]
     pub container: bool,
-    /// Wait for more, until the guest has gone.
+    /// Wait for more lines until the guest is gone.
     #[arg(long, short)]
     pub follow: bool,
     /// Wait for a guest that does not answer yet.
@@ -67,10 +67,10 @@ pub fn run(args: &Logs) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     interrupt::is_the_end();
-    // That a guest goes is how its log ends.
+    // The log ends with the guest.
     if let End::Gone(_) = guest_client::follow(&args.target, source, patience(args.timeout, args.wait), each)?
     {
-        ui::say("the guest has gone");
+        ui::say("the guest is gone");
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -82,7 +82,7 @@ fn text(args: &Logs, part: &Part<LogLine>) -> String {
         if args.json {
             out.push_str(&json_line(&json!({ "schema": SCHEMA, "target": target, "lost": part.lost })));
         } else {
-            let _ = writeln!(out, "… {} lines are lost", part.lost);
+            let _ = writeln!(out, "… {} lines lost", part.lost);
         }
     }
     for line in &part.items {

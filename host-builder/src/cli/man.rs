@@ -1,4 +1,4 @@
-//! `man` and `completions`: from the very definitions that `--help` shows.
+//! `man` and `completions`, generated from the definitions that `--help` shows.
 
 use crate::cli::Cli;
 use crate::common::error::{Doing, Result};
@@ -13,18 +13,18 @@ pub(crate) const MAN_HELP: &str = "\
 Examples:
   host-builder man ~/.local/share/man/man1 && man host-builder-status
 
-Exit codes: 0 written, 2 failure.";
+Exit codes: 0 success, 2 failure.";
 
 pub(crate) const COMPLETIONS_HELP: &str = "\
 Examples:
   host-builder completions bash > ~/.local/share/bash-completion/completions/host-builder
 
-Exit codes: 0 printed, 2 usage.";
+Exit codes: 0 success, 2 usage error.";
 
 /// Arguments of `man`.
 #[derive(Debug, Args)]
 pub struct Man {
-    /// Directory for the pages; made where it is not there.
+    /// Directory for the pages. It is created if it does not exist.
     pub dir: PathBuf,
 }
 
@@ -46,7 +46,8 @@ pub fn pages(args: &Man) -> Result<()> {
     with_values(&cli, PROGRAM, &args.dir)
 }
 
-/// The synopsis of clap_mangen (0.3) names options without their values. Puts them in, on the pages of a command and of all below it.
+/// Adds the values of options to the synopsis, which clap_mangen (0.3) leaves out, on the pages of a command and its
+/// subcommands.
 fn with_values(command: &Command, name: &str, dir: &Path) -> Result<()> {
     let path = dir.join(format!("{name}.1"));
     let page = fs::read_to_string(&path).doing("reading", &path)?;
@@ -71,7 +72,7 @@ fn with_values(command: &Command, name: &str, dir: &Path) -> Result<()> {
     below.into_iter().try_for_each(|inner| with_values(inner, &format!("{name}-{}", inner.get_name()), dir))
 }
 
-/// Prints the completions of a shell.
+/// Prints the completion script of a shell.
 pub fn completions(args: &Completions) {
     crate::common::ui::print_bytes(script(args.shell).as_bytes());
 }
@@ -84,9 +85,9 @@ fn script(shell: Shell) -> String {
 }
 
 /// clap_complete (4.6.11 is the newest) follows the words to `host__builder__subcmd__logs` and labels that case
-/// `host__subcmd__builder__subcmd__logs`, since it takes the hyphen in the program's name for one between commands: then
-/// nothing is completed after a command. This gives the labels the name that the words lead to. It changes nothing once
-/// clap_complete writes both the same.
+/// `host__subcmd__builder__subcmd__logs`, because it mistakes the hyphen in the program's name for one between commands.
+/// Without a correction nothing is completed after a command. This function changes the labels to the name that the
+/// words lead to. It changes nothing once clap_complete writes both the same.
 fn with_right_labels(script: &str) -> String {
     script.replace(&PROGRAM.replace('-', "__subcmd__"), &PROGRAM.replace('-', "__"))
 }

@@ -1,4 +1,4 @@
-//! `metrics`: what guests say, for Prometheus.
+//! `metrics`: metrics of guests for Prometheus.
 
 use crate::cli::arguments::duration;
 use crate::common::error::Result;
@@ -18,28 +18,28 @@ Examples:
   host-builder metrics vsock:5 > /var/lib/node_exporter/gpu-guests.prom
   host-builder metrics --listen 127.0.0.1:9400 'unix:/run/vms/*/vsock.sock'
 
-With --listen, patterns are looked up anew for each scrape: guests come and go. A guest that cannot be asked, or
-does not answer within --timeout, has gpu_initrd_up 0, and nothing else.
+With --listen, patterns are expanded again for each scrape, so new guests appear. For a guest that cannot be queried, or
+does not answer within --timeout, only gpu_initrd_up 0 is reported.
 
-Exit codes: 0 printed, or ended by Ctrl-C; 1 printed, and a guest could not be asked; 2 usage, no guest matches, or could not
-listen.";
+Exit codes: 0 success, or ended by Ctrl-C; 1 printed, but a guest could not be queried; 2 usage error, no guest matches, or
+could not listen.";
 
 /// Arguments of `metrics`.
 #[derive(Debug, Args)]
 pub struct Metrics {
-    /// Guests: unix:PATH[:PORT] (* ? [] in PATH stand for many) or vsock:CID[:PORT]. Default port 1042.
+    /// Guests: unix:PATH[:PORT] (* ? [] in PATH are wildcards) or vsock:CID[:PORT]. Default port 1042.
     #[arg(value_name = "TARGET", required = true)]
     pub targets: Vec<Guests>,
-    /// Answer GET /metrics over HTTP here, such as 127.0.0.1:9400, [::]:9400, or a port (of 127.0.0.1).
+    /// Serve GET /metrics over HTTP on this address, such as 127.0.0.1:9400 or [::]:9400; a port alone means 127.0.0.1.
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<String>,
-    /// Longest time for the answers of all guests together, such as 5s or 1500ms; with --listen: of one scrape, which
-    /// should be less than the scraper's own (of Prometheus: 10s).
+    /// Longest time for the answers of all guests together, such as 5s or 1500ms. With --listen this is the time of one
+    /// scrape; keep it below the scraper's own timeout (Prometheus: 10s).
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "5s")]
     pub timeout: Duration,
 }
 
-/// A page that is younger is given to whoever asks meanwhile: many scrapers cost a guest no more than one.
+/// Longest age of a page that is served again: several scrapers cost a guest no more than one.
 const FRESH: Duration = Duration::from_secs(1);
 
 /// Runs the command.
@@ -58,7 +58,7 @@ fn listen(args: &Metrics, address: &str) -> Result<ExitCode> {
     let listener = serve::bind(address)?;
     interrupt::is_the_end();
     if let Ok(address) = listener.local_addr() {
-        ui::say(&format!("metrics are at http://{address}/metrics"));
+        ui::say(&format!("serving metrics at http://{address}/metrics"));
     }
     let (targets, timeout) = (args.targets.clone(), args.timeout);
     let last: Mutex<(Collector, Option<(Instant, String)>)> = Mutex::default();
@@ -70,7 +70,7 @@ fn listen(args: &Metrics, address: &str) -> Result<ExitCode> {
         {
             return text.clone();
         }
-        // Guests come and go: no match is no error here.
+        // Guests come and go: no match is not an error here.
         let text = collector.scrape(&expand(&targets).targets, timeout).text;
         *page = Some((Instant::now(), text.clone()));
         text

@@ -42,10 +42,12 @@ pub use arguments::{AccessArgs, DEFAULT_LOCK, patience};
 use clap::{CommandFactory, Parser, Subcommand};
 use std::ffi::OsString;
 
-/// Gives a GPU to a container in a microVM: builds the initrd with the NVIDIA driver, and asks guests how they are.
+/// Runs containers with NVIDIA GPUs in microVMs: builds the initrd with the driver, checks hosts, and queries guests.
 #[derive(Debug, Parser)]
 #[command(name = "host-builder", version, max_term_width = 110)]
-#[command(after_help = "Exit codes: 0 good, 1 the answer is no, 2 usage or failure.")]
+#[command(
+    after_help = "Exit codes: 0 success, 1 a check failed or a guest is not ready, 2 usage error or failure."
+)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -55,101 +57,102 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Pack an initrd from the pinned artifacts of a profile.
+    /// Build an initrd from the pinned artifacts of a profile.
     ///
-    /// Resolves the profile into a lock file where there is none, fetches what the lock names, checks every byte,
-    /// builds NVIDIA's open kernel modules for the locked kernel, and writes initrd, kernel and lock.
+    /// Resolves the profile into a lock file if there is none, fetches the artifacts in the lock, checks their digests,
+    /// builds NVIDIA's open kernel modules for the locked kernel, and writes the initrd, the kernel and the lock.
     BuildInitrd(BuildInitrd),
-    /// Build NVIDIA's open kernel modules for a kernel whose headers are at hand.
+    /// Build NVIDIA's open kernel modules for a kernel, from its headers.
     ///
-    /// The result is an archive as release pages have it, which a profile takes as an artifact for `gpu-modules`. The
-    /// same inputs give the same bytes, anywhere and at any time.
+    /// The result is an archive like those on release pages. A profile can use it as the artifact for `gpu-modules`.
+    /// Builds are reproducible: the same inputs produce the same bytes.
     #[command(after_help = build_modules::options::BUILD_MODULES_HELP)]
     BuildModules(BuildModules),
-    /// Show, choose and check what images are made from: profiles and locks.
+    /// Show, choose and check what initrds are built from: profiles and locks.
     ///
-    /// A profile is intent: which kernel, which driver, from where. A lock is what it resolved to: name, version, source,
-    /// size and SHA-256 of every artifact.
+    /// A profile states the intent: which kernel, which driver, and where they come from. A lock records what the profile
+    /// resolved to: name, version, source, size and SHA-256 of every artifact.
     #[command(after_help = pins::options::PINS_HELP)]
     Pins(Pins),
-    /// Show what an initramfs is: what is in it, which versions, and why.
+    /// Show what an initramfs contains: which versions, and why each part is there.
     ///
-    /// Of an image of this tool: profile, kernel, driver, capabilities, modules in load order with what needs them,
-    /// firmware, libraries by capability, and sizes by origin. Of any other: kernel releases, modules, PID 1, and the
-    /// tool that made it where that can be told. With --ld-cache it prints a loader cache as the `ldconfig -p` prints
-    /// it that wrote the cache, of any glibc since 2.2. Control characters are left out: nothing here is trusted.
+    /// For an initrd built by this tool: profile, kernel, driver, capabilities, modules in load order with what needs
+    /// them, firmware, libraries by capability, and sizes by origin. For any other initramfs: kernel releases, modules,
+    /// PID 1, and the tool that made it if it can be detected. With --ld-cache, prints a loader cache in the format of
+    /// `ldconfig -p` of the glibc that wrote it (2.2 or newer). Control characters are removed: the input is not trusted.
     #[command(after_help = inspect::INSPECT_HELP)]
     Inspect(Inspect),
-    /// List the entries of an initramfs, as `cpio -t` does for each archive in it.
+    /// List the entries of an initramfs, like `cpio -t` for each archive in it.
     ///
-    /// Works on anyone's initramfs: archives after each other, each as it is or in gzip, xz, zstd, lz4 or bzip2. On a
-    /// terminal, control characters of names are left out.
+    /// Works on any initramfs: one or more concatenated archives, each uncompressed or compressed with gzip, xz, zstd, lz4
+    /// or bzip2. On a terminal, control characters in names are removed.
     #[command(after_help = list::LIST_HELP)]
     List(List),
-    /// Print files of an initramfs on standard output.
+    /// Print files of an initramfs to standard output.
     ///
-    /// Where a path comes more than once, the last one is printed, as it is the one that the kernel leaves.
+    /// If a path occurs more than once, the last one is printed, because the kernel keeps that one.
     #[command(after_help = cat::CAT_HELP)]
     Cat(Cat),
     /// Unpack an initramfs into a new directory.
     ///
-    /// Nothing gets outside of the directory, whatever paths and links the image holds. Modes are restored, and owners
-    /// when run as root; set-user-ID bits only then.
+    /// Nothing is written outside the directory, whatever paths and links the initramfs contains. Modes are restored.
+    /// Owners are restored only as root; set-user-ID and set-group-ID bits only as root with --set-ids.
     #[command(after_help = extract::EXTRACT_HELP)]
     Extract(Extract),
-    /// Show the segments of an initramfs: offset, size, compression, unpacked size.
+    /// Show the segments of an initramfs: offset, size, compression and unpacked size.
     #[command(after_help = examine::EXAMINE_HELP)]
     Examine(Examine),
-    /// Show what changed between two images: driver, kernel, files, bytes.
+    /// Show what changed between two initrds: driver, kernel, files and sizes.
     #[command(after_help = diff::DIFF_HELP)]
     Diff(Diff),
-    /// Hold every file of an image against its manifest, and the manifest against a lock.
+    /// Check every file of an initrd against its manifest, and the manifest against a lock.
     #[command(after_help = verify::VERIFY_HELP)]
     Verify(Verify),
-    /// Print a bill of materials of an image: CycloneDX or SPDX, as JSON.
+    /// Print a software bill of materials (SBOM) of an initrd: CycloneDX or SPDX, as JSON.
     ///
-    /// Packages with versions and purl, every file with its digest. The same image gives the same document.
+    /// Lists packages with versions and purl, and every file with its digest. The same initrd produces the same document.
     #[command(after_help = sbom::SBOM_HELP)]
     Sbom(Sbom),
-    /// Look at a host, or at a container image, before the boot: what is wrong, and what to do.
+    /// Check a host or a container root before the boot: what is wrong, and how to fix it.
     ///
-    /// A host: IOMMU, VFIO, the GPUs and what has them, memory, KVM, vsock; with IMAGE, whether its driver knows the GPUs.
-    /// With IMAGE and --root, a container: its libc, where the driver's files would go, which it brings along, what its
-    /// CUDA needs. Nothing is changed, nothing is fetched.
+    /// Checks of a host: IOMMU, VFIO, the GPUs and what uses them, memory, KVM and vsock; with IMAGE also whether its driver
+    /// supports the GPUs. With IMAGE and --root, doctor checks a container root instead: its libc, where the driver's files
+    /// would go, which driver files it has itself, and what its CUDA needs. Nothing on the host or in the root is changed.
+    /// With IMAGE, doctor may fetch packages of the lock that read disk images; --offline forbids this.
     #[command(after_help = doctor::DOCTOR_HELP)]
     Doctor(Doctor),
-    /// Ask running guests how they are.
+    /// Show the status of running guests.
     ///
-    /// Shows what is wrong first, then the boot on its time line, GPUs, nodes, injected files, loader cache, container and
-    /// memory; of several guests a table. A guest answers from before the GPU is touched until power-off.
+    /// Shows findings first, then the boot timeline, GPUs, device nodes, injected files, loader cache, container and
+    /// memory. With several guests, shows a table. A guest answers from before it touches the GPU until power-off.
     #[command(after_help = status::options::STATUS_HELP)]
     Status(Status),
-    /// Show what happens in a guest: phases, GPUs, Xids, findings, the container's start and end.
+    /// Show the events of a guest: phases, GPUs, Xids, findings, start and exit of the container.
     ///
-    /// A guest keeps its last 512 events; how many are lost is said.
+    /// A guest keeps its last 512 events. The number of lost events is reported.
     #[command(after_help = events::EVENTS_HELP)]
     Events(Events),
-    /// Show what the container of a guest, or its kernel, has written.
+    /// Show the output of a guest's container, or its kernel log.
     #[command(after_help = logs::LOGS_HELP)]
     Logs(Logs),
-    /// Print what guests say as metrics in the text format of Prometheus, or serve them over HTTP.
+    /// Print metrics of guests in the Prometheus text format, or serve them over HTTP.
     #[command(after_help = metrics::METRICS_HELP)]
     Metrics(Metrics),
-    /// Start a guest on this machine, for trying an image.
+    /// Start a guest on this machine to try an initrd.
     ///
-    /// QEMU, from the lock's packages, boots the image just built with a container root and, when asked, with GPUs. Its
-    /// console is on the terminal, where all keys are the program's and Ctrl-] ends the guest. Nothing of the root is written to.
+    /// QEMU from the lock's packages boots the initrd with a container root and, optionally, with GPUs. The guest's console
+    /// is shown on the terminal. Ctrl-] ends the guest; all other keys go to the program. The root is never written to.
     #[command(after_help = boot::options::BOOT_HELP)]
     Boot(Boot),
-    /// Write manual pages, one for each command.
+    /// Write manual pages, one per command.
     #[command(after_help = man::MAN_HELP)]
     Man(Man),
-    /// Print completions for a shell.
+    /// Print a completion script for a shell.
     #[command(after_help = man::COMPLETIONS_HELP)]
     Completions(Completions),
 }
 
-/// The first example in the help of the command that `words` begin with.
+/// Returns the first example in the help of the command that `words` begin with.
 pub fn example(words: impl IntoIterator<Item = OsString>) -> Option<String> {
     let mut command = Cli::command();
     for word in words {

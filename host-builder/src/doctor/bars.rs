@@ -1,4 +1,4 @@
-//! The GPUs' BARs: an H200 has one of 256 GiB. They must have addresses on the host, and room in a guest.
+//! The GPUs' BARs: an H200 has one of 256 GiB. They need addresses on the host, and address space in a guest.
 
 use super::device::{Bar, Device};
 use super::host::Host;
@@ -6,12 +6,12 @@ use super::report::Check;
 
 const NAME: &str = "gpu-bars";
 const GIB: u64 = 1 << 30;
-/// Address bits of a guest whose VMM was told nothing: QEMU's default processor.
+/// Address bits of a guest by default: those of QEMU's default processor.
 const DEFAULT_BITS: u32 = 40;
-/// Memory of a guest where none was stated.
+/// Memory of a guest if none was given.
 const DEFAULT_MEMORY: u64 = 4;
 
-/// All BARs of all GPUs against the address space.
+/// Compares all BARs of all GPUs with the address space.
 pub fn check(host: &Host, gpus: &[Device], guest_memory: Option<u64>) -> Check {
     let high = |gpu: &Device| gpu.bars.iter().filter(|bar| bar.high).map(|bar| bar.size).collect::<Vec<_>>();
     let line = |gpu: &Device| {
@@ -25,17 +25,13 @@ pub fn check(host: &Host, gpus: &[Device], guest_memory: Option<u64>) -> Check {
         return Check::fail(
             NAME,
             format!("{}: {} without an address", gpu.bdf, bars.collect::<Vec<_>>().join(", ")),
-            "turn on \"Above 4G decoding\" and \"Resizable BAR\" in the firmware's settings; else add pci=realloc to the kernel command line",
+            "enable \"Above 4G decoding\" and \"Resizable BAR\" in the firmware settings; if that does not help, add pci=realloc to the kernel command line",
         )
         .evidence(evidence);
     }
     if gpus.iter().any(|gpu| gpu.bars.is_empty()) {
-        return Check::warn(
-            NAME,
-            "a GPU shows no BARs",
-            "wake it, or boot the host again; look at lspci -vv",
-        )
-        .evidence(evidence);
+        return Check::warn(NAME, "a GPU has no BARs", "wake the GPU or reboot the host; check lspci -vv")
+            .evidence(evidence);
     }
     let memory = guest_memory.map_or(DEFAULT_MEMORY * GIB, |mib| mib.saturating_mul(1 << 20));
     let end = end(memory, &gpus.iter().flat_map(high).collect::<Vec<_>>());
@@ -43,23 +39,23 @@ pub fn check(host: &Host, gpus: &[Device], guest_memory: Option<u64>) -> Check {
     let Some(host_bits) = host_bits(host) else {
         return Check::warn(
             NAME,
-            format!("a guest needs {needed} address bits; how many the processor has is unknown"),
-            "compare with /proc/cpuinfo: address sizes",
+            format!("a guest needs {needed} address bits; the number of the processor is unknown"),
+            "compare it with \"address sizes\" in /proc/cpuinfo",
         )
         .evidence(evidence);
     };
-    let what = format!("a guest with them needs {needed} address bits, the processor has {host_bits}");
+    let what = format!("a guest with these GPUs needs {needed} address bits, the processor has {host_bits}");
     let check = if needed > host_bits {
         Check::fail(
             NAME,
             what,
-            "give a guest fewer GPUs; in a virtual machine, have its processor show the host's address bits",
+            "use fewer GPUs per guest; in a virtual machine, configure its processor with the host's address bits",
         )
     } else if needed > DEFAULT_BITS {
         Check::warn(
             NAME,
             format!("{what}; QEMU's default is {DEFAULT_BITS}"),
-            "give the guest the host's: QEMU -cpu host,host-phys-bits=on; Cloud Hypervisor does so by itself",
+            "use the host's address bits: QEMU -cpu host,host-phys-bits=on; Cloud Hypervisor does this by default",
         )
     } else {
         Check::pass(NAME, what)
@@ -67,8 +63,8 @@ pub fn check(host: &Host, gpus: &[Device], guest_memory: Option<u64>) -> Check {
     check.evidence(evidence)
 }
 
-/// The first address behind memory and BARs: each aligned to its size, the largest first, as firmware and VMMs place
-/// them.
+/// The first address after memory and BARs. BARs are aligned to their size, the largest first, as firmware and VMMs
+/// place them.
 fn end(memory: u64, bars: &[u64]) -> u64 {
     let mut sizes: Vec<u64> =
         bars.iter().map(|bar| bar.checked_next_power_of_two().unwrap_or(u64::MAX)).collect();
@@ -79,12 +75,12 @@ fn end(memory: u64, bars: &[u64]) -> u64 {
     sizes.iter().fold(start, |address, size| align(address, *size).saturating_add(*size))
 }
 
-/// Bits of the addresses below `end`.
+/// Number of bits of the addresses below `end`.
 fn bits(end: u64) -> u32 {
     u64::BITS - end.saturating_sub(1).leading_zeros()
 }
 
-/// `address sizes   : 46 bits physical, 48 bits virtual`.
+/// Parses `address sizes   : 46 bits physical, 48 bits virtual`.
 fn host_bits(host: &Host) -> Option<u32> {
     host.cpu("address sizes")?.split_whitespace().next()?.parse().ok()
 }

@@ -1,5 +1,5 @@
-//! A container image before it ever boots: which libc, where files would go, which driver files it brings, what its CUDA
-//! needs.
+//! Checks a container root before it boots: its libc, where driver files would go, which driver files it has itself, and
+//! what its CUDA needs.
 
 use super::cuda;
 use super::guest::{self, Answer};
@@ -15,29 +15,29 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-/// Bytes of a `config.json`.
+/// Most bytes of a `config.json`.
 const MAX_CONFIG: u64 = 1 << 20;
-/// Directories that are named.
+/// Most directories in a message.
 const SHOWN: usize = 6;
 
 /// Findings that have a check of their own.
 const SHOWN_ELSEWHERE: [Code; 3] = [Code::ImageHasNoGlibc, Code::ImageBundlesDriver, Code::ConfigInvalid];
 
-/// What is looked at.
+/// The container to check.
 pub struct Container<'a> {
     /// Its root, a directory.
     pub root: &'a Path,
-    /// What could not be read of the disk that the directory was made from; `None`: it was a directory.
+    /// What could not be read from the disk that the directory was unpacked from; `None` if the root is a directory.
     pub unread: Option<Vec<String>>,
     /// The `config.json` of its config disk.
     pub config: Option<&'a Path>,
-    /// What the initrd carries.
+    /// The driver in the initrd.
     pub packed: &'a Packed,
     /// An empty directory, on the file system of the packed driver's files.
     pub work: &'a Path,
 }
 
-/// Every check of a container.
+/// Runs all checks of a container.
 pub fn check(container: Container) -> Result<Vec<Check>> {
     let Container { root, unread, config: file, packed, work } = container;
     let config = file.map(read_config).transpose()?;
@@ -66,10 +66,10 @@ fn read_config(path: &Path) -> Result<Config> {
     let mut config = Config::default();
     config.apply_json(&bytes).map_err(|error| match describe(path) {
         "JSON" => Error::new(format!("{}: {error}", path.display()))
-            .hint("a boot with it would end there: put it right; docs/booting.md, section \"Config disk\""),
+            .hint("correct it, because a boot with it would fail; docs/booting.md, section \"Config disk\""),
         other => {
             Error::new(format!("{}: expected a config.json or a config disk, found {other}", path.display()))
-                .hint("name the guest's config.json; docs/booting.md, section \"Config disk\"")
+                .hint("pass the guest's config.json; docs/booting.md, section \"Config disk\"")
         }
     })?;
     Ok(config)
@@ -83,12 +83,12 @@ fn read(unread: Option<Vec<String>>, answer: &Answer) -> Check {
     const NAME: &str = "container-read";
     let lines: Vec<String> = unread.into_iter().flatten().chain(answer.warnings.iter().cloned()).collect();
     if lines.is_empty() {
-        return Check::pass(NAME, "the root was read to the end");
+        return Check::pass(NAME, "the root was read completely");
     }
     Check::warn(
         NAME,
-        "not all of the root could be read, or is as it should be",
-        "what follows may miss something: check the disk (fsck), or run this as a user who may read all of the directory",
+        "part of the root could not be read, or is damaged",
+        "the other checks may be incomplete: check the disk (fsck), or run doctor as a user who can read the whole directory",
     )
     .evidence(lines)
 }
@@ -99,11 +99,11 @@ fn libc(answer: &Answer) -> Check {
         let libc = if answer.libc == "musl" {
             "musl, without glibc"
         } else {
-            "none: neither glibc nor musl's loader"
+            "none: found neither glibc nor the loader of musl"
         };
         return Check::warn(
             NAME,
-            format!("{libc}; NVIDIA's libraries need glibc: the container gets the device nodes only"),
+            format!("{libc}; NVIDIA's libraries need glibc, so the container gets only the device nodes"),
             &found.hint,
         )
         .evidence([found.message.clone()]);
@@ -112,10 +112,10 @@ fn libc(answer: &Answer) -> Check {
         return Check::warn(
             NAME,
             format!(
-                "{}; a store of Nix or Guix: its programs find the driver only if they were built to look in /run/opengl-driver/lib",
+                "{}; the root has a Nix or Guix store: its programs find the driver only if they were built to search /run/opengl-driver/lib",
                 answer.libc
             ),
-            "for others set LD_LIBRARY_PATH=/run/opengl-driver/lib",
+            "set LD_LIBRARY_PATH=/run/opengl-driver/lib for other programs",
         );
     }
     Check::pass(NAME, answer.libc.clone())
@@ -133,20 +133,20 @@ fn files(answer: &Answer) -> Check {
     let is_file = |item: &&guest::Item| item.kind == "file";
     let count = answer.items.iter().filter(is_file).count();
     let what = if answer.items.is_empty() {
-        "no driver files go into it".to_owned()
+        "no driver files are injected".to_owned()
     } else {
         let parent = |item: &guest::Item| Path::new(&item.path).parent().map(|dir| dir.display().to_string());
         let dirs: BTreeSet<String> = answer.items.iter().filter_map(parent).collect();
         let dirs = dirs.into_iter().take(SHOWN).collect::<Vec<_>>().join(", ");
         format!(
-            "{count} files and {} links, into {dirs}; the image itself is not changed",
+            "{count} files and {} links, in {dirs}; the image itself is not changed",
             answer.items.len() - count
         )
     };
     let line = |item: &guest::Item| {
         if item.kind == "file" { item.path.clone() } else { format!("{} -> {}", item.path, item.target) }
     };
-    // Whatever guest-init warns of and no check of its own shows.
+    // Warnings of guest-init without a check of their own.
     let warned: Vec<_> = answer
         .findings
         .iter()
@@ -166,7 +166,7 @@ fn files(answer: &Answer) -> Check {
 fn driver_files(answer: &Answer) -> Check {
     const NAME: &str = "container-driver-files";
     let Some(found) = finding(answer, Code::ImageBundlesDriver) else {
-        return Check::pass(NAME, "the image brings none");
+        return Check::pass(NAME, "the image has none");
     };
     let evidence = if answer.masked.is_empty() { found.evidence.clone() } else { answer.masked.clone() };
     let check = match found.severity {
@@ -177,7 +177,7 @@ fn driver_files(answer: &Answer) -> Check {
     check.evidence(evidence)
 }
 
-/// What was decided about CUDA's compatibility libraries, and whether any are used.
+/// The decisions about CUDA's compatibility libraries, and whether any of them are used.
 fn compat(answer: &Answer) -> (Vec<String>, bool) {
     let said: Vec<String> = answer
         .findings
@@ -194,7 +194,7 @@ fn requires(config: Option<&Config>, facts: &Facts) -> Check {
         return Check::warn(
             NAME,
             "unknown: no config.json was given",
-            "name the one of the config disk: --config FILE; CUDA images say what they need in NVIDIA_REQUIRE_CUDA of their environment",
+            "pass the config.json of the config disk: --config FILE; CUDA images state their requirements in the environment variable NVIDIA_REQUIRE_CUDA",
         );
     };
     let driver = &facts.driver;
@@ -211,28 +211,28 @@ fn requires(config: Option<&Config>, facts: &Facts) -> Check {
     }
     let evidence: Vec<_> = list.iter().map(|(name, value)| format!("{name}={value}")).collect();
     let check = if list.is_empty() {
-        Check::pass(NAME, "nothing is required")
+        Check::pass(NAME, "no requirements")
     } else if unmet.is_empty() && unsure > 0 && facts.cuda.is_none() {
         Check::warn(
             NAME,
-            format!("unknown: which CUDA version driver {driver} brings"),
+            format!("unknown: the CUDA version of driver {driver}"),
             "compare the conditions with NVIDIA's table of driver versions",
         )
     } else if unmet.is_empty() {
         let unsure =
-            if unsure > 0 { "; conditions on brand and arch of the GPU are taken to hold" } else { "" };
+            if unsure > 0 { "; conditions on brand and arch of the GPU are assumed to be met" } else { "" };
         Check::pass(NAME, format!("met by driver {driver} with {cuda}{unsure}"))
     } else {
         Check::fail(
             NAME,
-            format!("driver {driver} with {cuda} does not meet {}: the boot ends there", unmet.join(", ")),
-            "build the initrd with a newer driver, use an image for this one, or set NVIDIA_DISABLE_REQUIRE=1",
+            format!("driver {driver} with {cuda} does not meet {}: the boot will fail", unmet.join(", ")),
+            "build the initrd with a newer driver, use an image for this driver, or set NVIDIA_DISABLE_REQUIRE=1",
         )
     };
     with_unknown_keys(check, config).evidence(evidence)
 }
 
-/// Which GPUs the container asks for, as far as that can be said before there are any.
+/// Which GPUs the container requests, as far as this is known before the boot.
 fn devices(config: Option<&Config>, answer: &Answer) -> Check {
     const NAME: &str = "container-gpus";
     const VARIABLE: &str = "NVIDIA_VISIBLE_DEVICES";
@@ -243,18 +243,14 @@ fn devices(config: Option<&Config>, answer: &Answer) -> Check {
     Check::pass(NAME, asked.map_or_else(|| "all".to_owned(), |value| format!("{VARIABLE}={value}")))
 }
 
-/// A key that nobody knows is a finding of the boot.
+/// Unknown keys of the configuration, which are a finding at boot.
 fn with_unknown_keys(check: Check, config: &Config) -> Check {
     if config.unknown.is_empty() || check.verdict != Outcome::Pass {
         return check
             .evidence(config.unknown.iter().map(|key| format!("unknown key in the configuration: {key}")));
     }
     let found = format!("{}; unknown keys in the configuration: {}", check.found, config.unknown.join(", "));
-    Check::warn(
-        check.name,
-        found,
-        "correct their spelling, or leave them out; docs/booting.md, section \"Config disk\"",
-    )
+    Check::warn(check.name, found, "correct or remove them; docs/booting.md, section \"Config disk\"")
 }
 
 #[cfg(test)]

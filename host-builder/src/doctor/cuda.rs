@@ -1,5 +1,5 @@
-//! What an image says of its CUDA: the runtimes in it, by name and by NVIDIA's own version files, against the version that
-//! the packed driver brings.
+//! Compares the CUDA runtimes of an image, detected from file names and NVIDIA's version files, with the CUDA version of
+//! the packed driver.
 
 use super::report::{Check, Verdict};
 use image::requirement::Facts;
@@ -11,14 +11,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 const NAME: &str = "container-cuda";
-/// Files that are looked at, and how long that may take.
+/// Limits of the search: number of files and time.
 const MAX_FILES: usize = 4_000_000;
 const DEADLINE: Duration = Duration::from_mins(2);
-/// Runtimes that are kept.
+/// Most runtimes that are kept.
 const MAX_FOUND: usize = 256;
-/// Bytes of a version file.
+/// Most bytes of a version file.
 const MAX_VERSION: u64 = 256 << 10;
-/// What is none of the image's.
+/// Directories that do not belong to the image.
 const SKIPPED: [&str; 3] = ["proc", "sys", "dev"];
 
 /// A runtime in an image.
@@ -28,11 +28,11 @@ pub struct Runtime {
     pub path: PathBuf,
     /// Major version.
     pub major: u32,
-    /// Minor version, where it is told.
+    /// Minor version, if it is known.
     pub minor: Option<u32>,
 }
 
-/// All runtimes of a root, and whether the search came to its end. Names are read, links are not followed.
+/// Finds all runtimes of a root, and returns whether the search was complete. Links are not followed.
 pub fn runtimes(root: &Path) -> (Vec<Runtime>, bool) {
     let start = Instant::now();
     let mut found = BTreeSet::new();
@@ -101,7 +101,7 @@ fn version_of(text: &str) -> Option<(u32, Option<u32>)> {
     Some((major, numbers.next().transpose().ok()?))
 }
 
-/// `libcudart.so.12` beside `libcudart.so.12.4.127` is a link to it.
+/// Removes `libcudart.so.12` next to `libcudart.so.12.4.127`: it is a link to it.
 fn distinct(found: &BTreeSet<Runtime>) -> Vec<Runtime> {
     let told = |runtime: &Runtime| {
         found.iter().any(|other| {
@@ -113,21 +113,20 @@ fn distinct(found: &BTreeSet<Runtime>) -> Vec<Runtime> {
     found.iter().filter(|runtime| runtime.minor.is_some() || !told(runtime)).cloned().collect()
 }
 
-/// The runtimes against the driver. `facts` are what is known of it, `compat` are decisions about CUDA's compatibility libraries, `used` whether some are
-/// used above the driver.
+/// Compares the runtimes with the driver. `facts` is what is known about the driver, `compat` the decisions about CUDA's
+/// compatibility libraries, and `used` whether some of them replace the driver's.
 pub fn check(runtimes: &[Runtime], whole: bool, facts: &Facts, compat: Vec<String>, used: bool) -> Check {
     let lines =
         runtimes.iter().map(|runtime| format!("{}: CUDA {}", runtime.path.display(), version(runtime)));
     let evidence: Vec<_> = compat.into_iter().chain(lines).collect();
     let driver = &facts.driver;
     let check = match facts.cuda {
-        _ if runtimes.is_empty() => Check::pass(
-            NAME,
-            "no CUDA runtime was found; one that is linked into a program cannot be told from outside",
-        ),
+        _ if runtimes.is_empty() => {
+            Check::pass(NAME, "no CUDA runtime was found; statically linked runtimes cannot be detected")
+        }
         None => Check::warn(
             NAME,
-            format!("which CUDA version driver {driver} brings is unknown"),
+            format!("the CUDA version of driver {driver} is unknown"),
             "compare with NVIDIA's table of driver versions",
         ),
         Some([major, minor])
@@ -136,7 +135,7 @@ pub fn check(runtimes: &[Runtime], whole: bool, facts: &Facts, compat: Vec<Strin
         {
             Check::warn(
                 NAME,
-                format!("driver {driver} is newer than this tool: it brings CUDA {major}.{minor} at least"),
+                format!("driver {driver} is newer than this tool: it supports at least CUDA {major}.{minor}"),
                 "compare with NVIDIA's table of driver versions",
             )
         }
@@ -145,8 +144,8 @@ pub fn check(runtimes: &[Runtime], whole: bool, facts: &Facts, compat: Vec<Strin
     let check = if !whole && check.verdict == Verdict::Pass {
         Check::warn(
             NAME,
-            format!("{}; not all of the root could be looked at", check.found),
-            "look at a root whose directories can all be read",
+            format!("{}; part of the root could not be searched", check.found),
+            "check a root whose directories can all be read",
         )
     } else {
         check
@@ -155,15 +154,15 @@ pub fn check(runtimes: &[Runtime], whole: bool, facts: &Facts, compat: Vec<Strin
 }
 
 fn against(runtimes: &[Runtime], driver: &str, [major, minor]: [u32; 2], used: bool) -> Check {
-    let brings = format!("driver {driver} brings CUDA {major}.{minor}");
+    let brings = format!("driver {driver} supports CUDA {major}.{minor}");
     let newest =
         runtimes.iter().max_by_key(|runtime| (runtime.major, runtime.minor)).map(version).unwrap_or_default();
-    let newer = "build the initrd with a newer driver: host-builder pins update --driver VERSION; or use an image for this one";
+    let newer = "build the initrd with a newer driver: host-builder pins update --driver VERSION; or use an image for this driver";
     if used {
         return Check::pass(
             NAME,
             format!(
-                "the image's newest is CUDA {newest}, {brings}; the image's compatibility libraries are used above it"
+                "the newest CUDA of the image is {newest}, {brings}; the image's compatibility libraries replace the driver's"
             ),
         );
     }
@@ -171,7 +170,7 @@ fn against(runtimes: &[Runtime], driver: &str, [major, minor]: [u32; 2], used: b
         return Check::fail(
             NAME,
             format!(
-                "the image's newest is CUDA {newest}, {brings}: programs of a later major version do not start"
+                "the newest CUDA of the image is {newest}, {brings}: programs for a later major version do not start"
             ),
             newer,
         );
@@ -183,14 +182,14 @@ fn against(runtimes: &[Runtime], driver: &str, [major, minor]: [u32; 2], used: b
         return Check::warn(
             NAME,
             format!(
-                "the image's newest is CUDA {newest}, {brings}: within a major version programs start, but PTX of a later one is not compiled, and new functions are missing"
+                "the newest CUDA of the image is {newest}, {brings}: programs for the same major version start, but PTX of a later minor version is not compiled, and new functions are missing"
             ),
             newer,
         );
     }
     let unsure = runtimes.iter().any(|runtime| runtime.major == major && runtime.minor.is_none());
-    let unsure = if unsure { "; the minor version of some is not told by their names" } else { "" };
-    Check::pass(NAME, format!("the image's newest is CUDA {newest}, {brings}{unsure}"))
+    let unsure = if unsure { "; the minor version of some runtimes is unknown" } else { "" };
+    Check::pass(NAME, format!("the newest CUDA of the image is {newest}, {brings}{unsure}"))
 }
 
 fn version(runtime: &Runtime) -> String {

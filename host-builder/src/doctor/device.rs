@@ -1,9 +1,9 @@
-//! PCI devices as the kernel shows them (Documentation/ABI/testing/sysfs-bus-pci).
+//! PCI devices in sysfs (Documentation/ABI/testing/sysfs-bus-pci).
 
 use super::host::Host;
 use image::pci::{self, DEVICES};
 
-/// Lines of `resource` that are BARs; the ones behind them are the ROM and the windows of bridges.
+/// Number of lines of `resource` that are BARs. The lines after them are the ROM and the windows of bridges.
 const BARS: usize = 6;
 /// `IORESOURCE_MEM`, `IORESOURCE_PREFETCH`, `IORESOURCE_MEM_64`, `IORESOURCE_UNSET` (include/linux/ioport.h).
 const MEMORY: u64 = 0x200;
@@ -11,7 +11,7 @@ const PREFETCH: u64 = 0x2000;
 const WIDE: u64 = 0x10_0000;
 const UNSET: u64 = 0x2000_0000;
 
-/// Drivers that give a device to user space: VFIO's own, and that of Grace's GPUs.
+/// Drivers that pass a device to user space: VFIO's own, and the one for GPUs of Grace.
 const VFIO: [&str; 2] = ["vfio-pci", "nvgrace_gpu_vfio_pci"];
 
 /// One device.
@@ -40,14 +40,14 @@ pub struct Bar {
     pub number: usize,
     /// Bytes.
     pub size: u64,
-    /// Whether it goes above 4 GiB: 64-bit and prefetchable.
+    /// Whether it is placed above 4 GiB: 64-bit and prefetchable.
     pub high: bool,
     /// Whether it has an address.
     pub assigned: bool,
 }
 
 impl Device {
-    /// The device at an address; `None` where there is none.
+    /// The device at an address; `None` if there is none.
     pub fn read(host: &Host, bdf: &str) -> Option<Self> {
         let at = |name: &str| format!("{DEVICES}/{bdf}/{name}");
         let number = |name: &str| pci::number(&host.hint(&at(name))?);
@@ -67,17 +67,18 @@ impl Device {
         format!("{DEVICES}/{}/{name}", self.bdf)
     }
 
-    /// A display controller of NVIDIA.
+    /// Whether it is a display controller of NVIDIA.
     pub fn is_gpu(&self) -> bool {
         pci::is_gpu(self.vendor, self.class)
     }
 
-    /// An NVSwitch: NVIDIA's, class "other bridge".
+    /// Whether it is an NVSwitch: vendor NVIDIA, class "other bridge".
     pub fn is_switch(&self) -> bool {
         pci::is_switch(self.vendor, self.class)
     }
 
-    /// A bridge: without a driver, or with that of PCIe ports, it does not go to the guest and is not in the way.
+    /// Whether it is a bridge. Without a driver, or with the one for PCIe ports, a bridge stays on the host and does not
+    /// prevent passthrough.
     pub fn is_bridge(&self) -> bool {
         matches!(self.class, 0x0600 | 0x0604 | 0x0609)
     }
@@ -93,7 +94,7 @@ pub fn is_vfio(driver: &str) -> bool {
     VFIO.contains(&driver)
 }
 
-/// The BARs of a `resource` file: lines of start, end and flags. None at all, where a line is something else.
+/// Parses the BARs of a `resource` file: lines of start, end and flags. Returns none if a line is malformed.
 fn bars(text: &str) -> Vec<Bar> {
     let number = |word: &str| u64::from_str_radix(word.trim_start_matches("0x"), 16).ok();
     let line = |(at, line): (usize, &str)| {

@@ -1,4 +1,4 @@
-//! A container root that is a disk image: told by its superblock, unpacked by a confined program.
+//! A container root that is a disk image: detected from its superblock, unpacked by a sandboxed program.
 
 use crate::common::error::{Doing, Error, Result};
 use crate::common::space;
@@ -11,7 +11,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// A file system that a root may come on.
+/// A file system for container roots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// ext2, ext3 and ext4.
@@ -30,7 +30,7 @@ const MAGICS: &[(u64, &[u8], Kind)] = &[
 ];
 
 impl Kind {
-    /// What a disk image holds.
+    /// Detects the file system of a disk image.
     pub fn of(path: &Path) -> Result<Self> {
         let metadata = fs::metadata(path).doing("reading", path)?;
         if !metadata.is_file() && !metadata.file_type().is_block_device() {
@@ -39,7 +39,7 @@ impl Kind {
                 path.display(),
                 describe(path)
             ))
-            .hint("name a container root: a disk image (ext4, EROFS or SquashFS) or a directory"));
+            .hint("pass a container root: a disk image (ext4, EROFS or SquashFS) or a directory"));
         }
         let file = File::open(path).doing("opening", path)?;
         let is = |(offset, magic, _): &&(u64, &[u8], Kind)| {
@@ -53,7 +53,7 @@ impl Kind {
                 describe(path)
             ))
             .hint(
-                "name the file system itself, without a partition table; or unpack it and name the directory",
+                "pass the file system itself, without a partition table; or unpack it and pass the directory",
             )
         })
     }
@@ -67,7 +67,7 @@ impl Kind {
         }
     }
 
-    /// Where the program is from, on Debian.
+    /// The Debian package of the program.
     pub fn package(self) -> &'static str {
         match self {
             Self::Ext => "e2fsprogs",
@@ -95,7 +95,7 @@ impl Kind {
     }
 }
 
-/// Unpacks `image` below `work` (two empty directories in it are made): the directory, and what could not be read.
+/// Unpacks `image` below `work`, where it creates two directories. Returns the directory, and what could not be read.
 pub fn unpack(tools: &Tools, kind: Kind, image: &Path, work: &Path) -> Result<(PathBuf, Vec<String>)> {
     let (out, place) = (work.join("out"), work.join("confined"));
     let root = out.join("root");
@@ -109,7 +109,8 @@ pub fn unpack(tools: &Tools, kind: Kind, image: &Path, work: &Path) -> Result<(P
     Ok((root, complaints))
 }
 
-/// The image as a regular file: a program that parses what an attacker has written is given no device of this machine.
+/// Returns the image as a regular file, because a program that parses untrusted data must not get a device of this
+/// machine.
 fn plain_file<'a>(image: &'a Path, work: &Path) -> Result<Cow<'a, Path>> {
     if !fs::metadata(image).doing("reading", image)?.file_type().is_block_device() {
         return Ok(Cow::Borrowed(image));
@@ -119,11 +120,11 @@ fn plain_file<'a>(image: &'a Path, work: &Path) -> Result<Cow<'a, Path>> {
     copy(image, size, space::half(work)?, work).map(Cow::Owned)
 }
 
-/// `most`: bytes that may be taken there.
+/// `most`: bytes that may be used there.
 fn copy(image: &Path, size: u64, most: u64, work: &Path) -> Result<PathBuf> {
     if size > most {
         let disk = format!("{}: a disk of {}", image.display(), megabytes(size));
-        return Err(space::short(&format!("{disk} is copied before it is looked into"), work, most));
+        return Err(space::short(&format!("{disk} must be copied before it is read"), work, most));
     }
     let place = work.join("copy");
     let mut out = File::create(&place).doing("creating", &place)?;
@@ -132,7 +133,7 @@ fn copy(image: &Path, size: u64, most: u64, work: &Path) -> Result<PathBuf> {
     Ok(place)
 }
 
-/// Directories may be closed to their owner: they could be neither looked into nor removed.
+/// Makes directories accessible to their owner, so that they can be read and removed.
 fn open_up(directory: &Path) {
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
@@ -141,15 +142,15 @@ fn open_up(directory: &Path) {
         let path = entry.path();
         if let Ok(metadata) = entry.metadata() {
             let mode = metadata.permissions().mode() | 0o700;
-            // One that stays closed is told by whoever cannot read it.
+            // A directory that stays inaccessible is reported when it is read.
             let _ = fs::set_permissions(&path, fs::Permissions::from_mode(mode));
         }
         open_up(&path);
     }
 }
 
-/// Lines that say that something is missing. Owners cannot be kept, and are of no use here; debugfs ends with success
-/// whatever happened.
+/// Whether a line reports that something is missing. Owners cannot be kept, and are not needed. debugfs always exits
+/// with success.
 fn is_complaint(kind: Kind, line: &str) -> bool {
     let usual = [
         "while changing ownership of",

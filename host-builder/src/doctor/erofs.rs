@@ -1,5 +1,5 @@
-//! How the files of an EROFS image are compressed, and whether a `fsck.erofs` can undo that: Debian 12 has 1.5, which knows lz4
-//! alone, and the driver's image of the default build is zstd.
+//! How an EROFS image is compressed, and whether a `fsck.erofs` can decompress it. Debian 12 has 1.5, which supports only
+//! lz4; the driver's image of the default build uses zstd.
 
 use crate::common::error::{Doing, Result};
 use crate::programs::sandbox::Tools;
@@ -11,30 +11,31 @@ use std::path::Path;
 /// fs/erofs/erofs_fs.h of Linux).
 const FEATURES_AT: u64 = 1024 + 80;
 const ALGORITHMS_AT: u64 = 1024 + 84;
-/// The features by which an image has a list of algorithms (`COMPR_CFGS`), or is compressed with lz4 (`LZ4_0PADDING`).
+/// The features of an image with a list of algorithms (`COMPR_CFGS`), or with lz4 (`LZ4_0PADDING`).
 const HAS_LIST: u32 = 2;
 const HAS_LZ4: u32 = 1;
-/// The algorithms by their bits, and the release of erofs-utils since which `fsck.erofs` has them where it was built with their library.
+/// The algorithms by their bits, and the first release of erofs-utils whose `fsck.erofs` supports them if it is built
+/// with their library.
 const ALGORITHMS: &[(&str, &str)] = &[("lz4", "1.0"), ("lzma", "1.4"), ("deflate", "1.7"), ("zstd", "1.8")];
 
-/// What an image needs and a `fsck.erofs` has not.
+/// An algorithm that an image needs and a `fsck.erofs` does not support.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Lacking {
     /// The algorithm.
     pub algorithm: &'static str,
-    /// The release of erofs-utils that has it.
+    /// The first release of erofs-utils that supports it.
     pub since: &'static str,
-    /// What the program calls itself, as `fsck.erofs 1.5`.
+    /// Name and version of the program, such as `fsck.erofs 1.5`.
     pub version: String,
 }
 
-/// The first algorithm that `image` needs and these tools have not. `work`: an empty directory.
+/// The first algorithm that `image` needs and these tools do not support. `work`: an empty directory.
 pub fn lacking(tools: &Tools, image: &Path, work: &Path) -> Result<Option<Lacking>> {
     let needed = algorithms(image)?;
     if needed.iter().all(|(name, _)| *name == "lz4") {
         return Ok(None);
     }
-    // The programs are asked as they will be run, and about nothing.
+    // The programs are started in the same way as later.
     let (nothing, out) = (work.join("nothing"), work.join("out"));
     File::create(&nothing).doing("creating", &nothing)?;
     fs::create_dir_all(&out).doing("creating", &out)?;
@@ -50,7 +51,7 @@ pub fn lacking(tools: &Tools, image: &Path, work: &Path) -> Result<Option<Lackin
 }
 
 fn first_lacking(needed: &[(&'static str, &'static str)], version: &str, help: &str) -> Option<Lacking> {
-    // One that knows no other algorithm has no list of them.
+    // A program that supports only lz4 prints no list of algorithms.
     let has = |name: &str| name == "lz4" || help.contains(name);
     let (algorithm, since) = *needed.iter().find(|(name, _)| !has(name))?;
     let version = match version.split_whitespace().last() {
@@ -60,7 +61,7 @@ fn first_lacking(needed: &[(&'static str, &'static str)], version: &str, help: &
     Some(Lacking { algorithm, since, version })
 }
 
-/// The algorithms that an image says it is compressed with.
+/// The algorithms in the superblock of an image.
 fn algorithms(image: &Path) -> Result<Vec<(&'static str, &'static str)>> {
     let file = File::open(image).doing("opening", image)?;
     let (mut features, mut list) = ([0; 4], [0; 2]);

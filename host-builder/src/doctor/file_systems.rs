@@ -1,4 +1,4 @@
-//! The programs that read file systems for us.
+//! The programs that read file systems.
 
 use crate::common::error::{Error, Result};
 use crate::doctor::{Disk as Kind, Tools, lacking};
@@ -10,20 +10,20 @@ use crate::resolve::sources::Access;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Where the programs are looked for.
+/// Where to search for the programs.
 #[derive(Clone, Copy)]
 pub(crate) struct Programs<'a> {
-    /// The lock whose packages have them.
+    /// The lock whose packages contain them.
     pub(crate) lock: &'a Path,
-    /// The profile that the lock was made from; `None`: the one that it names, where the tool carries that.
+    /// The profile that the lock was resolved from; `None`: the built-in profile that the lock names.
     pub(crate) profile: Option<&'a str>,
     /// Where the packages are, and whether they may be fetched.
     pub(crate) access: Access<'a>,
 }
 
 impl Programs<'_> {
-    /// The programs for a file system: of the lock's packages where they are at hand, else of the machine where those can
-    /// read this image, else of the lock's packages, fetched.
+    /// The programs for a file system, in this order: from the lock's packages in the cache or the mirror, from the machine
+    /// if they can read this image, from the lock's packages after fetching them.
     pub(crate) fn of(&self, kind: Kind, image: &Path) -> Result<Tools> {
         let mut why = None;
         let lock = Lock::read(self.lock).unwrap_or_else(|error| {
@@ -40,7 +40,7 @@ impl Programs<'_> {
         let machine = Tools::machine();
         let Some(lack) = self.lack(&machine, "this machine", kind, image)? else { return Ok(machine) };
         let Some(lock) = &lock else {
-            let none = || Error::new(format!("there is no lock {}", self.lock.display()));
+            let none = || Error::new(format!("{}: no such lock", self.lock.display()));
             return Err(lack.source(why.unwrap_or_else(none)));
         };
         match self.locked(lock, kind, true) {
@@ -56,7 +56,7 @@ impl Programs<'_> {
         }
     }
 
-    /// Those of the lock's packages; `None` where it has none, or they are not at hand and not to be fetched.
+    /// The programs of the lock's packages; `None` if it has none, or they are not available and must not be fetched.
     fn locked(&self, lock: &Lock, kind: Kind, fetch: bool) -> Result<Option<Tools>> {
         let Access { cache, ui, .. } = self.access;
         for set in [Set::Payload, Set::Vm] {
@@ -88,14 +88,16 @@ impl Programs<'_> {
         resolve::fetch(&profile, lock, &[set], self.access)
     }
 
-    /// Why these programs cannot read the image; `None`: they can.
+    /// Why these programs cannot read the image; `None` if they can.
     fn lack(&self, tools: &Tools, of: &str, kind: Kind, image: &Path) -> Result<Option<Error>> {
         let (program, package) = (kind.program(), kind.package());
-        let with_lock = "or name the lock that the image was built from (its packages have the programs; they are fetched unless --offline): --lock FILE";
+        let with_lock = "or pass the lock that the initrd was built from (its packages contain the programs and are fetched unless --offline is given): --lock FILE";
         if !tools.has(program) {
             return Ok(Some(
-                Error::new(format!("{program} is needed to read this file system, and is not on {of}"))
-                    .hint(format!("apt install {package}; {with_lock}")),
+                Error::new(format!(
+                    "{program} is needed to read this file system, but {of} does not have it"
+                ))
+                .hint(format!("apt install {package}; {with_lock}")),
             ));
         }
         if kind != Kind::Erofs {

@@ -1,4 +1,4 @@
-//! Which GPUs there are, what they are bound to, and whether they can be reset.
+//! Which GPUs exist, which driver they are bound to, and whether they can be reset.
 
 use super::device::{Device, is_vfio};
 use super::host::Host;
@@ -8,7 +8,7 @@ use crate::vm::vfio::full_address;
 
 const LIST: &str = "list NVIDIA's devices: lspci -D -d 10de:";
 
-/// The GPUs that are to be looked at, and what is wrong with the choice. Errors: an address that is none.
+/// The GPUs to check, and what is wrong with the choice. Fails if an address is malformed.
 pub fn chosen(host: &Host, asked: &[String]) -> Result<(Vec<Device>, Vec<Check>)> {
     const NAME: &str = "gpu";
     let name = |gpu: &Device| format!("{} {} class {:04x}", gpu.bdf, gpu.id(), gpu.class);
@@ -21,7 +21,7 @@ pub fn chosen(host: &Host, asked: &[String]) -> Result<(Vec<Device>, Vec<Check>)
                     "no NVIDIA GPU among the {} PCI devices of this machine",
                     host.names(image::pci::DEVICES).len()
                 ),
-                "run this on the machine that has the GPUs; on that machine: see that lspci -d 10de: lists them, else check slot, power and firmware settings",
+                "run doctor on the machine with the GPUs; there, check that lspci -d 10de: lists them; if it does not, check slot, power and firmware settings",
             )
         } else {
             Check::pass(NAME, format!("NVIDIA GPUs: {}", gpus.len())).evidence(gpus.iter().map(name))
@@ -41,7 +41,7 @@ pub fn chosen(host: &Host, asked: &[String]) -> Result<(Vec<Device>, Vec<Check>)
                 gpus.push(device);
             }
             Some(device) => {
-                let found = format!("{} is no GPU of NVIDIA", name(&device));
+                let found = format!("{} is not an NVIDIA GPU", name(&device));
                 checks.push(Check::fail(NAME, found, LIST).of(&bdf));
             }
             None => checks.push(Check::fail(NAME, "there is no such PCI device", LIST).of(&bdf)),
@@ -59,7 +59,7 @@ pub fn driver(host: &Host, gpu: &Device) -> Check {
         found => {
             let found = found.map_or("bound to no driver".to_owned(), |driver| format!("bound to {driver}"));
             let remedy = format!(
-                "nothing on this machine may use it; then, as root: driverctl --nosave set-override {} vfio-pci",
+                "stop everything on this machine that uses it; then, as root: driverctl --nosave set-override {} vfio-pci",
                 gpu.bdf
             );
             Check::fail(NAME, format!("{found}, expected vfio-pci"), remedy)
@@ -71,15 +71,15 @@ pub fn driver(host: &Host, gpu: &Device) -> Check {
     check.of(&gpu.bdf).evidence(link.into_iter().chain(set))
 }
 
-/// Whether the kernel has a way to reset it (`reset_method`, since Linux 5.15).
+/// Whether the kernel has a method to reset it (`reset_method`, since Linux 5.15).
 pub fn reset(host: &Host, gpu: &Device) -> Check {
     const NAME: &str = "gpu-reset";
-    let remedy = "a guest that ends badly may leave the GPU unusable until the host boots again; see that its firmware is current";
+    let remedy = "update the GPU's firmware; without a reset, a guest that crashes may leave the GPU unusable until the host reboots";
     let check = match host.text(&gpu.file("reset_method")) {
         Ok(Some(methods)) if !methods.is_empty() => Check::pass(NAME, format!("by {methods}")),
-        Ok(Some(_)) => Check::warn(NAME, "the kernel knows no way to reset it", remedy),
+        Ok(Some(_)) => Check::warn(NAME, "the kernel has no method to reset it", remedy),
         Ok(None) if host.has(&gpu.file("reset")) => Check::pass(NAME, "it can be reset"),
-        Ok(None) => Check::warn(NAME, "the kernel knows no way to reset it (no reset_method)", remedy),
+        Ok(None) => Check::warn(NAME, "the kernel has no method to reset it (no reset_method)", remedy),
         Err(error) => Check::warn(NAME, format!("unknown: {}", error.chain()), remedy),
     };
     check.of(&gpu.bdf)

@@ -1,17 +1,17 @@
-//! A GPU's IOMMU group: VFIO gives it to a guest whole.
+//! A GPU's IOMMU group. VFIO passes the whole group to a guest.
 
 use super::device::{Device, is_vfio};
 use super::host::Host;
 use super::report::Check;
 
 const NAME: &str = "gpu-group";
-/// Drivers that the kernel lets stay beside VFIO's own (`driver_managed_dma`): they do no DMA.
+/// Drivers that the kernel allows in a group together with VFIO (`driver_managed_dma`): they do no DMA.
 const HARMLESS: [&str; 2] = ["pci-stub", "pcieport"];
 
-/// Whether anything else of the group is bound to a driver of the host.
+/// Whether another device of the group is bound to a driver of the host.
 pub fn check(host: &Host, gpu: &Device) -> Check {
     let Some(group) = &gpu.group else {
-        return Check::fail(NAME, "the GPU is in no IOMMU group", "turn the IOMMU on: see the check iommu")
+        return Check::fail(NAME, "the GPU is in no IOMMU group", "enable the IOMMU: see the check iommu")
             .of(&gpu.bdf);
     };
     let place = format!("/sys/kernel/iommu_groups/{group}/devices");
@@ -33,18 +33,18 @@ pub fn check(host: &Host, gpu: &Device) -> Check {
         .filter(|device| device.driver.as_deref().is_some_and(|driver| !is_harmless(driver)))
         .collect();
     let evidence: Vec<_> = members.iter().map(name).collect();
-    let remedy = "boot the host again; if it stays so, see that /sys can be read";
+    let remedy = "reboot the host; if that does not help, check that /sys can be read";
     if !names.contains(&gpu.bdf) {
         return Check::warn(NAME, format!("unknown: {place} does not list the GPU"), remedy).of(&gpu.bdf);
     }
     if in_the_way.is_empty() && !unknown.is_empty() {
-        let found = format!("group {group}: unknown what these are: {}", unknown.join(" "));
+        let found = format!("group {group}: unknown devices: {}", unknown.join(" "));
         return Check::warn(NAME, found, remedy).of(&gpu.bdf).evidence(evidence);
     }
     if in_the_way.is_empty() {
         let others = match members.iter().filter(|device| !device.is_bridge()).count() {
-            0 => "the GPU is alone in it".to_owned(),
-            count => format!("{count} other functions go with the GPU"),
+            0 => "the GPU is the only device".to_owned(),
+            count => format!("{count} other functions are passed with the GPU"),
         };
         return Check::pass(NAME, format!("group {group}: {others}")).of(&gpu.bdf).evidence(evidence);
     }
@@ -55,11 +55,11 @@ pub fn check(host: &Host, gpu: &Device) -> Check {
     let foreign = in_the_way.iter().filter(|device| !own(device)).count();
     let remedy = if foreign == 0 {
         format!(
-            "bind the GPU's other functions too; as root, for each of {list}: driverctl --nosave set-override BDF vfio-pci"
+            "bind the GPU's other functions as well; as root, for each of {list}: driverctl --nosave set-override BDF vfio-pci"
         )
     } else {
         format!(
-            "{foreign} of them belong to other slots: bind them to vfio-pci as well, or put the GPU into a slot with a group of its own (ACS on the switch above it)"
+            "{foreign} of them belong to other slots: bind them to vfio-pci as well, or move the GPU to a slot with its own group (ACS on the switch above it)"
         )
     };
     Check::fail(NAME, format!("group {group}: bound to drivers of the host: {list}"), remedy)

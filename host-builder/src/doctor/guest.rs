@@ -1,5 +1,5 @@
-//! guest-init's own answer about a container root: the program that host-builder carries builds the driver's layer for it,
-//! as it would at boot, and the root is not touched.
+//! Runs guest-init on a container root: the guest-init built into host-builder creates the driver's layer as it would at
+//! boot. The root is not changed.
 
 use crate::common::error::{Doing, Error, Result};
 use crate::programs::sandbox::{tail, wait};
@@ -12,17 +12,17 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// Longest time for the answer: libraries of an image are opened by the thousands.
+/// Longest time for the answer. guest-init may open thousands of libraries.
 const DEADLINE: Duration = Duration::from_mins(5);
-/// Bytes of the answer.
+/// Most bytes of the answer.
 const MAX_ANSWER: u64 = 16 << 20;
 
-/// What guest-init prints (`InjectReport`), as far as it is used here.
+/// The used part of guest-init's output (`InjectReport`).
 #[derive(Debug, Default, Deserialize)]
 pub struct Answer {
-    /// What loads the container's libraries.
+    /// The loader of the container's libraries.
     pub libc: String,
-    /// Whether a store of Nix or Guix is there.
+    /// Whether there is a Nix or Guix store.
     pub store: bool,
     /// What the container gets.
     pub items: Vec<Item>,
@@ -30,24 +30,25 @@ pub struct Answer {
     pub masked: Vec<String>,
     /// Directory of the CUDA compatibility libraries that are used.
     pub compat_dir: Option<String>,
-    /// What an operator should know.
+    /// Warnings for the operator.
     pub findings: Vec<Finding>,
-    /// What was passed over.
+    /// What was skipped.
     pub warnings: Vec<String>,
 }
 
-/// One name that the container gets.
+/// A path that the container gets.
 #[derive(Debug, Deserialize)]
 pub struct Item {
     /// Path in the container.
     pub path: String,
     /// `file` or `link`.
     pub kind: String,
-    /// What a link says.
+    /// Target of a link.
     pub target: String,
 }
 
-/// Asks about `root`, for the driver in `driver` and a configuration; all are left as they are. `work` is a directory for the layer.
+/// Runs guest-init on `root` with the driver in `driver` and a configuration. Changes none of them. `work` is a directory
+/// for the layer.
 pub fn ask(root: &Path, driver: &Path, config: Option<&Path>, work: &Path) -> Result<Answer> {
     let (program, layer) = (work.join("guest-init"), work.join("layer"));
     fs::create_dir_all(&layer).doing("creating", &layer)?;
@@ -62,7 +63,7 @@ pub fn ask(root: &Path, driver: &Path, config: Option<&Path>, work: &Path) -> Re
     if let Some(config) = config {
         command.arg("--config").arg(std::path::absolute(config).doing("looking for", config)?);
     }
-    let what = "asking guest-init about the container root";
+    let what = "running guest-init on the container root";
     let status = wait(command, what, DEADLINE, &mut || Ok(()))?;
     let mut bytes = Vec::new();
     let answer = File::open(&out).doing("opening", &out)?;

@@ -1,4 +1,4 @@
-//! A host below a root, `/` or a fake one, through which every path goes: /sys, /proc and /dev are read, never written.
+//! A host below a root directory, `/` or a fake one for tests. /sys, /proc and /dev are read, never written.
 
 use super::device::Device;
 use crate::common::error::{Error, Result};
@@ -8,9 +8,9 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-/// Bytes of a file of /sys or /proc that are read; /proc/cpuinfo of a large machine has about a megabyte.
+/// Most bytes that are read from a file of /sys or /proc. /proc/cpuinfo of a large machine has about a megabyte.
 const MAX_BYTES: u64 = 8 << 20;
-/// Entries of a directory that are looked at.
+/// Most entries that are read from a directory.
 const MAX_ENTRIES: usize = 65_536;
 
 /// A host.
@@ -24,9 +24,9 @@ pub struct Host {
 pub enum Node {
     /// It can be opened for reading and writing, as far as its mode says.
     Usable,
-    /// It is there, and its mode forbids it.
+    /// It exists, but its mode forbids it.
     Forbidden,
-    /// It is not there.
+    /// It does not exist.
     Absent,
 }
 
@@ -41,7 +41,7 @@ impl Host {
         self.root.join(path.trim_start_matches('/'))
     }
 
-    /// A small text, trimmed. `Ok(None)`: the file is not there, which is not the same as unreadable.
+    /// Reads a small text, trimmed. Returns `Ok(None)` if the file does not exist, and an error if it cannot be read.
     pub fn text(&self, path: &str) -> Result<Option<String>> {
         let mut text = Vec::new();
         let read =
@@ -53,23 +53,23 @@ impl Host {
         }
     }
 
-    /// A text, or nothing where it is absent or cannot be read: for what only adds to an answer.
+    /// Reads a text; empty if the file does not exist or cannot be read. For optional information.
     pub fn hint(&self, path: &str) -> Option<String> {
         self.text(path).ok().flatten()
     }
 
-    /// Whether the path is there.
+    /// Whether the path exists.
     pub fn has(&self, path: &str) -> bool {
         fs::symlink_metadata(self.path(path)).is_ok()
     }
 
-    /// Last part of what a link says.
+    /// Last component of the target of a link.
     pub fn link_name(&self, path: &str) -> Option<String> {
         let target = fs::read_link(self.path(path)).ok()?;
         Some(target.file_name()?.to_string_lossy().into_owned())
     }
 
-    /// Names in a directory, sorted; none where it is not there.
+    /// Names in a directory, sorted; empty if it does not exist.
     pub fn names(&self, path: &str) -> Vec<String> {
         let entries = fs::read_dir(self.path(path)).into_iter().flatten().flatten();
         let names = entries.take(MAX_ENTRIES).map(|entry| entry.file_name().to_string_lossy().into_owned());
@@ -78,7 +78,7 @@ impl Host {
         names
     }
 
-    /// Whether this process may use a device node. Opening it could have effects, so its mode is asked.
+    /// Whether this process may use a device node. Opening it could have side effects, so its mode is checked.
     pub fn node(&self, path: &str) -> Node {
         let place = self.path(path);
         if fs::metadata(&place).is_err() {
@@ -109,13 +109,13 @@ impl Host {
         Some(value.trim().to_owned())
     }
 
-    /// Whether its processors are AMD's.
+    /// Whether its processors are from AMD.
     pub fn is_amd(&self) -> bool {
         self.cpu("vendor_id").is_some_and(|vendor| vendor == "AuthenticAMD" || vendor == "HygonGenuine")
     }
 }
 
-/// A device may also go while it is looked at.
+/// A device may disappear while it is inspected.
 fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
         || error.raw_os_error() == Some(nix::errno::Errno::ENODEV as i32)

@@ -1,16 +1,16 @@
-//! How much memory may be locked: VFIO pins all of a guest's, and counts it against `RLIMIT_MEMLOCK` (getrlimit(2)).
+//! The limit of locked memory: VFIO pins all memory of a guest, and counts it against `RLIMIT_MEMLOCK` (getrlimit(2)).
 
 use super::host::Host;
 use super::report::Check;
 
 const NAME: &str = "memlock";
 const MIB: u64 = 1 << 20;
-/// `CAP_IPC_LOCK`: who has it in the host's own user namespace is not limited.
+/// `CAP_IPC_LOCK`: a process that has it in the host's initial user namespace is not limited.
 const IPC_LOCK: u32 = 14;
 
-/// The limit of this process, which guests inherit, against the guest's memory in MiB.
+/// Compares the limit of this process, which guests inherit, with the guest's memory in MiB.
 pub fn check(host: &Host, guest_memory: Option<u64>) -> Check {
-    let remedy = "ulimit -l unlimited, or for good: LimitMEMLOCK=infinity in the service's unit, or `USER - memlock unlimited` in /etc/security/limits.d";
+    let remedy = "run ulimit -l unlimited; or permanently: LimitMEMLOCK=infinity in the service's unit, or `USER - memlock unlimited` in /etc/security/limits.d";
     let text = match host.text("/proc/self/limits") {
         Ok(Some(text)) => text,
         Ok(None) => return Check::warn(NAME, "unknown: there is no /proc/self/limits", remedy),
@@ -30,25 +30,29 @@ pub fn check(host: &Host, guest_memory: Option<u64>) -> Check {
         return Check::pass(NAME, "unlimited");
     }
     let Ok(bytes) = soft.parse::<u64>() else {
-        return Check::warn(NAME, "unknown: /proc/self/limits has no number of locked memory", remedy);
+        return Check::warn(NAME, "unknown: /proc/self/limits has no value for locked memory", remedy);
     };
     let mib = bytes / MIB;
     match guest_memory {
         Some(wanted) if mib <= wanted => Check::fail(
             NAME,
             format!(
-                "{mib} MiB may be locked, a guest of {wanted} MiB needs all of it and some for its devices"
+                "{mib} MiB may be locked, but a guest with {wanted} MiB needs all of its memory locked, and some for its devices"
             ),
             remedy,
         ),
-        Some(wanted) => Check::pass(NAME, format!("{mib} MiB may be locked, more than the guest's {wanted}")),
-        None => {
-            Check::warn(NAME, format!("{mib} MiB may be locked: guests with a GPU must be smaller"), remedy)
+        Some(wanted) => {
+            Check::pass(NAME, format!("{mib} MiB may be locked, more than the guest's {wanted} MiB"))
         }
+        None => Check::warn(
+            NAME,
+            format!("{mib} MiB may be locked: guests with a GPU must have less memory"),
+            remedy,
+        ),
     }
 }
 
-/// Capabilities of another user namespace count for nothing with VFIO. The host's own maps every user to itself.
+/// VFIO ignores capabilities of other user namespaces. The initial one maps every user to itself.
 fn is_in_first_namespace(host: &Host) -> bool {
     let map = host.hint("/proc/self/uid_map");
     map.is_none_or(|map| map.split_whitespace().eq(["0", "0", "4294967295"]))

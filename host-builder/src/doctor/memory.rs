@@ -15,25 +15,25 @@ struct Pool {
 }
 
 impl Pool {
-    /// MiB that are free.
+    /// Free MiB.
     fn free_mib(&self) -> u64 {
         self.free.saturating_mul(self.kib) / KIB_PER_MIB
     }
 
-    /// Pages for so many MiB.
+    /// Number of pages for `mib` MiB.
     fn pages(&self, mib: u64) -> u64 {
         mib.saturating_mul(KIB_PER_MIB).div_ceil(self.kib)
     }
 }
 
-/// Free huge pages against the guest's memory in MiB. They make guests faster; none has to have them.
+/// Compares free huge pages with the guest's memory in MiB. Huge pages are optional; they make guests faster.
 pub fn check(host: &Host, guest_memory: Option<u64>) -> Check {
     let mut pools = pools(host);
     if pools.is_empty() {
         return Check::warn(
             NAME,
-            format!("{POOLS} is not there: the kernel has no huge pages"),
-            "optional; guests run on small pages, a little slower",
+            format!("{POOLS} does not exist: the kernel has no huge pages"),
+            "optional: guests run on small pages, a little slower",
         );
     }
     pools.sort_by_key(|pool| pool.kib);
@@ -45,22 +45,25 @@ pub fn check(host: &Host, guest_memory: Option<u64>) -> Check {
         Some(wanted) => against(&pools, wanted),
         None if pools.iter().all(|pool| pool.all == 0) => Check::warn(
             NAME,
-            "none is set aside for guests",
+            "none are reserved for guests",
             format!(
-                "optional, for speed; as root: echo PAGES > /proc/sys/vm/nr_hugepages, {} pages for each GiB of guests",
+                "optional, for speed; as root: echo PAGES > /proc/sys/vm/nr_hugepages, with {} pages per GiB of guest memory",
                 pools[0].pages(1024)
             ),
         ),
-        None => Check::pass(NAME, "set aside; --guest-memory says whether they suffice"),
+        None => Check::pass(NAME, "reserved; pass --guest-memory to check whether they are enough"),
     };
     check.evidence(lines)
 }
 
-/// A guest's memory comes from pages of one size.
+/// Finds a page size that is enough for the guest. Its memory must come from pages of one size.
 fn against(pools: &[Pool], wanted: u64) -> Check {
     if let Some(pool) = pools.iter().find(|pool| pool.free_mib() >= wanted) {
-        let found =
-            format!("{} MiB free in pages of {} KiB, for a guest of {wanted}", pool.free_mib(), pool.kib);
+        let found = format!(
+            "{} MiB free in pages of {} KiB, for a guest with {wanted} MiB",
+            pool.free_mib(),
+            pool.kib
+        );
         return Check::pass(NAME, found);
     }
     let most = pools.iter().map(Pool::free_mib).max().unwrap_or_default();
@@ -68,7 +71,7 @@ fn against(pools: &[Pool], wanted: u64) -> Check {
     let used = small.all.saturating_sub(small.free);
     Check::warn(
         NAME,
-        format!("{most} MiB free, a guest of {wanted} MiB would need {pages} pages of {} KiB", small.kib),
+        format!("{most} MiB free, but a guest with {wanted} MiB needs {pages} pages of {} KiB", small.kib),
         format!("optional, for speed; as root: echo {} > /proc/sys/vm/nr_hugepages", pages + used),
     )
 }

@@ -1,5 +1,5 @@
-//! `doctor`: what an operator's manual calls troubleshooting, before the boot. Looks at a host, or at a container image,
-//! says pass, warn or fail with the remedy, and changes nothing.
+//! `doctor`: troubleshooting before the boot. Checks a host or a container root, and reports pass, warn or fail with a
+//! remedy. Changes nothing on the host or in the root.
 
 mod bars;
 mod container;
@@ -36,20 +36,20 @@ pub use view::screen;
 
 use crate::common::error::Result;
 
-/// What a host is looked at for.
+/// Options for the checks of a host.
 #[derive(Debug, Default)]
 pub struct Asked<'a> {
-    /// PCI addresses of the GPUs, as `0000:01:00.0`; empty: all of NVIDIA's.
+    /// PCI addresses of the GPUs, such as `0000:01:00.0`; empty: all NVIDIA GPUs.
     pub gpus: &'a [String],
-    /// Memory that the guest will have, MiB.
+    /// Planned memory of the guest in MiB.
     pub guest_memory: Option<u64>,
-    /// What an image carries: its driver's own list of GPUs decides then, where it could be read.
+    /// The driver of an image. Its list of GPUs is used if it could be read.
     pub packed: Option<&'a Packed>,
-    /// What came of a test guest on KVM; `None`: none was started.
+    /// Result of a test guest on KVM; `None`: none was started.
     pub test_guest: Option<&'a TestGuest>,
 }
 
-/// Every check of a host.
+/// Runs all checks of a host.
 pub fn check_host(host: &Host, asked: &Asked) -> Result<Vec<Check>> {
     let (gpus, mut checks) = gpu::chosen(host, asked.gpus)?;
     let packed = asked.packed.filter(|packed| packed.unread.is_none());

@@ -1,4 +1,4 @@
-//! What an image carries: its driver's files, taken out to where they can be looked at, and its driver's list of GPUs.
+//! The driver of an image: its files, unpacked for inspection, and its list of GPUs.
 
 use super::disk::{self, Kind};
 use super::report::Check;
@@ -16,7 +16,7 @@ use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-/// So many altered files are named.
+/// Most altered files in a message.
 const SHOWN: usize = 12;
 
 /// The driver of an image.
@@ -24,40 +24,40 @@ const SHOWN: usize = 12;
 pub struct Packed {
     /// The image's plan.
     pub manifest: Manifest,
-    /// The list in its `nvidia.ko`, or why there is none.
+    /// The list of GPUs in its `nvidia.ko`, or why there is none.
     pub chips: std::result::Result<Vec<Chip>, String>,
-    /// Firmware files that its `nvidia.ko` asks for, as far as that could be read.
+    /// Firmware files that its `nvidia.ko` requests, as far as they could be read.
     pub asked: Vec<String>,
     /// Firmware files that are packed.
     pub firmware: Vec<String>,
-    /// The driver's files and the manifest, as `guest-init inject --driver` takes them.
+    /// The directory with the driver's files and the manifest, for `guest-init inject --driver`.
     pub directory: PathBuf,
-    /// Files that are not as the manifest says.
+    /// Files that differ from the manifest.
     pub altered: Vec<String>,
-    /// Why its files could not be looked at: there is no program that reads them, or the driver's disk is elsewhere.
+    /// Why its files could not be read: no program can read them, or the driver disk is missing.
     pub unread: Option<Error>,
 }
 
-/// Where an image's driver is taken from.
+/// Where the driver of an image comes from.
 pub struct Origin<'a> {
     /// The image.
     pub archive: &'a Archive,
-    /// What the kernel makes of it.
+    /// Its files after unpacking.
     pub tree: &'a Tree<'a>,
-    /// Its manifest, and the bytes of that.
+    /// Its manifest, and the bytes of the manifest.
     pub manifest: (Manifest, &'a [u8]),
-    /// The disk that goes with it.
+    /// Its driver disk.
     pub disk: Option<&'a Path>,
-    /// Whether containers' files are wanted, or the driver's module alone.
+    /// Whether all files for containers are needed, or only the driver's module.
     pub whole: bool,
 }
 
 impl Packed {
-    /// Takes the files out, to below `work`. `tools` is asked where the driver is an EROFS image.
+    /// Unpacks the files below `work`. `tools` returns the programs if the driver is an EROFS image.
     ///
     /// # Errors
-    /// An image that is not as it was built. That its file system cannot be read here is one only where containers' files
-    /// are wanted; a host can be looked at all the same ([`Packed::unread`]).
+    /// When the image is damaged. An unreadable file system is an error only if files for containers are needed; a host can
+    /// be checked without them ([`Packed::unread`]).
     pub fn take(origin: Origin, work: &Path, tools: &dyn Fn(Kind, &Path) -> Result<Tools>) -> Result<Self> {
         let Origin { archive, tree, manifest: (manifest, bytes), disk, whole } = origin;
         let wanted: BTreeMap<&str, &File> = manifest
@@ -68,7 +68,7 @@ impl Packed {
             .map(|file| (file.path.as_str(), file))
             .collect();
         let directory = work.join("driver");
-        // Before any file: a path that leads out is no matter of this machine.
+        // Checked before any file is written: no path may leave the directory.
         for path in wanted.keys() {
             below(&directory, path)?;
         }
@@ -84,8 +84,8 @@ impl Packed {
             Payload::Image { path, .. } => {
                 let image = work.join("payload");
                 if !take_one(archive, tree, path, &image)? {
-                    return Err(Error::new(format!("the image has no {path}, which its manifest names"))
-                        .hint("build the image again"));
+                    return Err(Error::new(format!("the initrd has no {path}, which is in its manifest"))
+                        .hint("build the initrd again"));
                 }
                 erofs(&image)
             }
@@ -117,7 +117,7 @@ impl Packed {
             let place = below(&directory, path)?;
             let found = place.is_file().then(|| sha256_file(&place)).transpose()?;
             if found.as_ref() != Some(sha256) {
-                altered.push(format!("{path}: {}", if found.is_some() { "altered" } else { "not there" }));
+                altered.push(format!("{path}: {}", if found.is_some() { "altered" } else { "missing" }));
             }
         }
         let module = wanted.iter().find(|(_, file)| is_module(file)).map(|(path, _)| below(&directory, path));
@@ -128,7 +128,7 @@ impl Packed {
                 let asked = info.iter().flat_map(|info| info.all("firmware")).map(str::to_owned).collect();
                 (read.and_then(|bytes| chips(&bytes).map_err(|error| error.chain())), asked)
             }
-            None => (Err("the image has no nvidia.ko".to_owned()), Vec::new()),
+            None => (Err("the initrd has no nvidia.ko".to_owned()), Vec::new()),
         };
         Ok(Self { manifest, chips, asked, firmware, directory, altered, unread })
     }
@@ -138,19 +138,19 @@ impl Packed {
         self.manifest.driver.as_ref().map_or("none", |driver| driver.version.as_str())
     }
 
-    /// What is known of the driver.
+    /// What is known about the driver.
     pub fn facts(&self) -> Facts {
         let told = self.manifest.driver.as_ref().and_then(|driver| driver.cuda.as_deref());
         Facts::of_driver(self.version(), told)
     }
 
-    /// The image itself as a check.
+    /// The check `image-driver`.
     pub fn check(&self) -> Check {
         const NAME: &str = "image-driver";
         let Some(driver) = &self.manifest.driver else {
             return Check::fail(
                 NAME,
-                "the image carries no driver",
+                "the initrd contains no driver",
                 "build one with a driver: host-builder build-initrd",
             );
         };
@@ -164,11 +164,11 @@ impl Packed {
             return Check::warn(
                 NAME,
                 format!(
-                    "{what}; its files could not be looked at, and GPUs are looked up in the built-in list: {}",
+                    "{what}; its files could not be read, so GPUs are checked against the built-in list: {}",
                     why.chain()
                 ),
                 why.remedy()
-                    .unwrap_or("look at the image on the machine that built it: host-builder verify IMAGE"),
+                    .unwrap_or("check the initrd on the machine that built it: host-builder verify IMAGE"),
             );
         }
         if self.altered.is_empty() {
@@ -177,16 +177,16 @@ impl Packed {
         }
         Check::fail(
             NAME,
-            format!("{what}; {} files are not those of the manifest", self.altered.len()),
-            "build the image again; host-builder verify IMAGE says more",
+            format!("{what}; {} files differ from the manifest", self.altered.len()),
+            "build the initrd again; for details run host-builder verify IMAGE",
         )
         .evidence(self.altered.iter().take(SHOWN).cloned())
     }
 }
 
 fn no_disk() -> Error {
-    Error::new("the image has its driver on a disk of its own, which was not given").hint(
-        "name the file that build-initrd wrote beside the initrd (its --payload-output): --payload-disk FILE",
+    Error::new("the initrd needs its driver disk: none was given").hint(
+        "pass the file that build-initrd wrote next to the initrd (its --payload-output): --payload-disk FILE",
     )
 }
 
@@ -194,7 +194,7 @@ fn is_module(file: &File) -> bool {
     file.path.ends_with("/nvidia.ko")
 }
 
-/// The place of an absolute path of the manifest below `directory`, whose parents are made.
+/// The place of an absolute path of the manifest below `directory`. Creates its parent directories.
 fn below(directory: &Path, path: &str) -> Result<PathBuf> {
     let relative = path.trim_start_matches('/');
     let good = !relative.is_empty()

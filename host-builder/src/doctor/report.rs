@@ -1,51 +1,55 @@
-//! What was found: checks by stable names, each with a verdict, the remedy and the evidence.
+//! The report: checks with stable names, each with a verdict, a remedy and evidence.
 
 use serde::Serialize;
 
-/// Version of what `--json` prints. A key is added without a new one; one that goes or changes its meaning makes one.
+/// Version of the output of `--json`. It is increased when a key is removed or changes its meaning, not when one is
+/// added.
 pub const SCHEMA: u32 = 1;
 
 /// Names and meanings of all checks, in the order of the table in docs/booting.md. A test compares the two.
 pub const CHECKS: &[(&str, &str)] = &[
-    ("gpu", "NVIDIA GPUs are on the PCI bus, or the one of `--gpu` is"),
+    ("gpu", "NVIDIA GPUs, or the one of `--gpu`, are on the PCI bus"),
     (
         "kvm",
-        "`/dev/kvm` can be opened by this user, and runs the test guest that `boot` starts, too: without it guests are emulated and get no GPU",
+        "this user can open `/dev/kvm`, and a test guest runs on it (the same test as in `boot`): without KVM, guests are emulated and get no GPU",
     ),
-    ("iommu", "an IOMMU is on: `intel_iommu=on`, on AMD in the firmware's settings; devices are in groups"),
-    ("iommu-passthrough", "`iommu=pt`: devices that the host keeps are not slowed down"),
-    ("vfio-modules", "vfio-pci and its IOMMU driver are there"),
-    ("vfio-access", "`/dev/vfio/vfio` and the GPUs' groups can be opened by this user"),
-    ("memlock", "so much memory may be locked as a guest has: VFIO pins all of it"),
-    ("huge-pages", "free huge pages hold `--guest-memory`; optional, for speed"),
-    ("vsock", "`/dev/vhost-vsock` can be opened; without it hybrid sockets do"),
-    ("fabric", "whether NVSwitches connect the GPUs, and what that asks for"),
+    (
+        "iommu",
+        "an IOMMU is on (`intel_iommu=on`; on AMD in the firmware settings), and devices are in groups",
+    ),
+    ("iommu-passthrough", "`iommu=pt` is set, so that the host's own devices are not slowed down"),
+    ("vfio-modules", "vfio-pci and its IOMMU driver are loaded"),
+    ("vfio-access", "this user can open `/dev/vfio/vfio` and the GPUs' groups"),
+    ("memlock", "the limit of locked memory is high enough for a guest: VFIO pins all of its memory"),
+    ("huge-pages", "there are enough free huge pages for `--guest-memory`; optional, for speed"),
+    ("vsock", "this user can open `/dev/vhost-vsock`; without it, hybrid sockets are used"),
+    ("fabric", "whether NVSwitches connect the GPUs, and what they require"),
     ("gpu-driver", "the GPU is bound to vfio-pci"),
     ("gpu-held", "no driver and no console of the host uses the GPU"),
-    ("gpu-group", "all of the GPU's IOMMU group can go to the guest"),
+    ("gpu-group", "the whole IOMMU group of the GPU can be passed to the guest"),
     ("gpu-reset", "the kernel can reset the GPU between two guests"),
     (
         "gpu-supported",
-        "NVIDIA's open modules of the packed driver know the GPU; without IMAGE, or where its driver cannot be read, a built-in list of names",
+        "the open modules of the packed driver support the GPU; without IMAGE, or if its driver cannot be read, a built-in list is used",
     ),
     ("gpu-bars", "the GPUs' BARs have addresses, and fit into a guest's address space"),
-    ("image-driver", "the initrd carries a driver, and its files are those of the manifest"),
-    ("container-read", "the container root could be read to the end"),
+    ("image-driver", "the initrd contains a driver, and its files match the manifest"),
+    ("container-read", "the container root could be read completely"),
     ("container-libc", "the container has a C library that can load the driver's files"),
-    ("container-files", "where the driver's files go"),
-    ("container-driver-files", "which driver files the image brings along, and what happens to them"),
-    ("container-cuda", "the CUDA runtimes in the image against the packed driver"),
-    ("container-requires", "`NVIDIA_REQUIRE_*` of `--config` against the packed driver"),
-    ("container-gpus", "`NVIDIA_VISIBLE_DEVICES` of `--config` names nothing that no guest has"),
+    ("container-files", "where the driver's files are injected"),
+    ("container-driver-files", "which driver files the image has itself, and what happens to them"),
+    ("container-cuda", "the packed driver supports the CUDA runtimes in the image"),
+    ("container-requires", "the packed driver meets `NVIDIA_REQUIRE_*` of `--config`"),
+    ("container-gpus", "`NVIDIA_VISIBLE_DEVICES` of `--config` names only GPUs that a guest can have"),
 ];
 
-/// How one check went. Ordered: the worst first.
+/// Result of a check, ordered with the worst first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     /// A GPU will not work.
     Fail,
-    /// It may not work, or not well; or it could not be found out.
+    /// It may not work, or not well; or the result is unknown.
     Warn,
     /// Good.
     Pass,
@@ -56,13 +60,13 @@ pub enum Verdict {
 pub struct Check {
     /// Its stable name, one of [`CHECKS`].
     pub name: &'static str,
-    /// What it is about, where there are several: the PCI address of a GPU.
+    /// What was checked, if there are several: the PCI address of a GPU.
     pub of: Option<String>,
-    /// How it went.
+    /// Its result.
     pub verdict: Verdict,
-    /// What was found, and what was expected where that differs.
+    /// What was found, and what was expected if it differs.
     pub found: String,
-    /// What to do; empty where nothing is.
+    /// What to do; empty if nothing.
     pub remedy: String,
     /// Paths, values, lines.
     pub evidence: Vec<String>,
@@ -79,29 +83,29 @@ impl Check {
         Self { name, of: None, verdict, found: found.into(), remedy: remedy.into(), evidence: Vec::new() }
     }
 
-    /// A good one.
+    /// A check that passed.
     pub fn pass(name: &'static str, found: impl Into<String>) -> Self {
         Self::new(name, Verdict::Pass, found, "")
     }
 
-    /// A doubtful one, and what to do.
+    /// A check with a warning, and what to do.
     pub fn warn(name: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self::new(name, Verdict::Warn, found, remedy)
     }
 
-    /// A bad one, and what to do.
+    /// A check that failed, and what to do.
     pub fn fail(name: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self::new(name, Verdict::Fail, found, remedy)
     }
 
-    /// With what it is about.
+    /// Sets what was checked.
     #[must_use]
     pub fn of(mut self, subject: impl Into<String>) -> Self {
         self.of = Some(subject.into());
         self
     }
 
-    /// With its proof.
+    /// Adds evidence.
     #[must_use]
     pub fn evidence(mut self, lines: impl IntoIterator<Item = String>) -> Self {
         self.evidence.extend(lines);
@@ -114,11 +118,11 @@ impl Check {
 pub struct Report {
     /// [`SCHEMA`].
     pub schema: u32,
-    /// Whether nothing failed.
+    /// Whether no check failed.
     pub good: bool,
-    /// The version of the packed driver, where an image was given.
+    /// The version of the packed driver, if an image was given.
     pub driver: Option<String>,
-    /// The checks, in the order in which they were made.
+    /// The checks, in the order in which they were run.
     pub checks: Vec<Check>,
 }
 
@@ -129,7 +133,7 @@ impl Report {
         Self { schema: SCHEMA, good, driver, checks }
     }
 
-    /// How many checks went so.
+    /// Number of checks with this result.
     pub fn count(&self, verdict: Verdict) -> usize {
         self.checks.iter().filter(|check| check.verdict == verdict).count()
     }

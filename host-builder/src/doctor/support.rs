@@ -1,4 +1,4 @@
-//! Whether the packed driver knows a GPU: by the list in its own module, else by a table of names.
+//! Whether the packed driver supports a GPU, according to the list in its module or a built-in table of names.
 
 use super::device::Device;
 use super::packed::Packed;
@@ -35,7 +35,8 @@ const KNOWN: &[(u16, &str)] = &[
 pub fn check(gpu: &Device, packed: Option<&Packed>) -> Check {
     let id = gpu.id();
     let check = if gpu.product < TURING {
-        let found = format!("{id} is older than Turing, with which NVIDIA's open modules begin (1e02)");
+        let found =
+            format!("{id} is older than Turing; NVIDIA's open modules support Turing (1e02) and newer");
         Check::fail(NAME, found, "use a newer GPU")
     } else {
         match packed {
@@ -46,11 +47,11 @@ pub fn check(gpu: &Device, packed: Option<&Packed>) -> Check {
     check.of(&gpu.bdf)
 }
 
-/// Files that the driver's module asks for, for chips of this family, and that are not packed.
+/// Firmware files for chips of this family that the driver's module requests and that are not packed.
 fn missing_firmware(device: u16, packed: &Packed) -> Vec<String> {
     let family = family(device);
     let asked: Vec<_> = packed.asked.iter().filter(|file| is_firmware_of(file, family)).cloned().collect();
-    // A module that names none asks for what all of them did.
+    // A module that names no firmware needs what earlier modules needed.
     let asked = if asked.is_empty() { vec![format!("gsp_{family}.bin")] } else { asked };
     let is_packed = |file: &String| packed.firmware.iter().any(|packed| packed.ends_with(file.as_str()));
     asked.into_iter().filter(|file| !is_packed(file)).collect()
@@ -64,7 +65,7 @@ fn of_image(gpu: &Device, packed: &Packed) -> Check {
             return Check::warn(
                 NAME,
                 format!("{id}: unknown: {why}"),
-                "build the image again, with its modules as they are built",
+                "build the initrd again with unmodified modules",
             );
         }
     };
@@ -74,8 +75,8 @@ fn of_image(gpu: &Device, packed: &Packed) -> Check {
         }
         return Check::fail(
             NAME,
-            format!("{id} is not in the list of driver {version}, of {} names", chips.len()),
-            "choose a driver that supports it: host-builder pins update --driver VERSION; then build the image again",
+            format!("{id} is not among the {} GPUs of driver {version}", chips.len()),
+            "choose a driver that supports it: host-builder pins update --driver VERSION; then build the initrd again",
         );
     };
     let missing = missing_firmware(gpu.product, packed);
@@ -83,15 +84,15 @@ fn of_image(gpu: &Device, packed: &Packed) -> Check {
         return Check::fail(
             NAME,
             format!(
-                "{id} is {}, which driver {version} supports; the image lacks its firmware {}",
+                "{id} is {}, which driver {version} supports; the initrd lacks its firmware {}",
                 chip.name,
                 missing.join(", ")
             ),
-            format!("build the image for it: host-builder build-initrd --gpu {id}"),
+            format!("build the initrd for it: host-builder build-initrd --gpu {id}"),
         )
         .evidence(packed.firmware.iter().cloned());
     }
-    Check::pass(NAME, format!("{id} is {}, of the list in the image's driver {version}", chip.name))
+    Check::pass(NAME, format!("{id} is {}, which driver {version} of the initrd supports", chip.name))
 }
 
 fn by_name(gpu: &Device) -> Check {
@@ -99,19 +100,21 @@ fn by_name(gpu: &Device) -> Check {
     match KNOWN.iter().find(|(known, _)| *known == gpu.product) {
         Some((_, name)) => Check::pass(
             NAME,
-            format!("{id} is {name}, by a built-in list; IMAGE asks the packed driver's own"),
+            format!(
+                "{id} is {name}, according to a built-in list; pass IMAGE to check the packed driver's list"
+            ),
         ),
         None if let Some(newer) = newer::by_id(gpu.product, "0") => Check::warn(
             NAME,
             format!(
-                "{id} is {}, by a built-in list, and drivers have it from {} on",
+                "{id} is {}, according to a built-in list; drivers support it since {}",
                 newer.name, newer.since
             ),
             "ask the packed driver's own list: host-builder doctor IMAGE",
         ),
         None => Check::warn(
             NAME,
-            format!("{id} is Turing or newer, and in no built-in list of data-centre GPUs"),
+            format!("{id} is Turing or newer, but not in the built-in list of data-centre GPUs"),
             "ask the packed driver's own list: host-builder doctor IMAGE",
         ),
     }

@@ -1,4 +1,4 @@
-//! VFIO: its modules, and who may open its nodes (Documentation/driver-api/vfio.rst).
+//! VFIO: its modules, and access to its nodes (Documentation/driver-api/vfio.rst).
 
 use super::device::Device;
 use super::host::{Host, Node};
@@ -28,13 +28,13 @@ pub fn modules(host: &Host) -> Check {
 /// Whether this user may open the container and the groups of the GPUs.
 pub fn access(host: &Host, gpus: &[Device]) -> Check {
     const NAME: &str = "vfio-access";
-    let rule = "as root, a udev rule: SUBSYSTEM==\"vfio\", GROUP=\"kvm\", MODE=\"0660\"; or chown the node to the user who starts guests";
+    let rule = "as root, add a udev rule: SUBSYSTEM==\"vfio\", GROUP=\"kvm\", MODE=\"0660\"; or chown the node to the user who starts guests";
     match host.node(CONTAINER) {
         Node::Absent => {
             return Check::fail(
                 NAME,
                 format!("there is no {CONTAINER}"),
-                "as root: modprobe vfio-pci; the node comes with it",
+                "as root: modprobe vfio-pci, which creates the node",
             );
         }
         Node::Forbidden => return Check::fail(NAME, format!("this user may not open {CONTAINER}"), rule),
@@ -53,7 +53,7 @@ pub fn access(host: &Host, gpus: &[Device]) -> Check {
                     format!(
                         "group {group} is bound without an IOMMU (/dev/vfio/noiommu-{group}): a guest could write to all memory"
                     ),
-                    "turn the IOMMU on, and vfio's enable_unsafe_noiommu_mode off",
+                    "enable the IOMMU, and disable enable_unsafe_noiommu_mode of vfio",
                 );
             }
             Node::Absent => absent.push(node),
@@ -65,8 +65,8 @@ pub fn access(host: &Host, gpus: &[Device]) -> Check {
     if !absent.is_empty() {
         return Check::warn(
             NAME,
-            format!("{CONTAINER} can be opened; not there yet: {}", absent.join(", ")),
-            "bind the GPU to vfio-pci, which makes the node, and run this again",
+            format!("{CONTAINER} can be opened; these do not exist yet: {}", absent.join(", ")),
+            "bind the GPU to vfio-pci, which creates the node, and run doctor again",
         );
     }
     let also = if usable.is_empty() { String::new() } else { format!(", and {}", usable.join(", ")) };

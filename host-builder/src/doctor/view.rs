@@ -1,5 +1,5 @@
-//! A report on one screen: what fails first, with what to do. Every word is cleaned on its way out, since some come from
-//! an image, and every list is bounded; `--json` has it all.
+//! The report as text: failures first, with remedies. All text is cleaned, because some of it comes from an image, and
+//! every list is limited; `--json` has everything.
 
 use super::report::{Check, Report, Verdict};
 use crate::common::clean::clean;
@@ -11,7 +11,7 @@ const LINE: usize = 240;
 /// Most lines of evidence of one check.
 const EVIDENCE: usize = 8;
 
-/// The report for people.
+/// The report as text.
 pub fn screen(report: &Report, look: Look) -> String {
     let mut checks: Vec<&Check> = report.checks.iter().collect();
     checks.sort_by_key(|check| check.verdict);
@@ -34,7 +34,7 @@ fn write(out: &mut String, check: &Check, look: Look) {
     let of = check.of.as_ref().map(|of| format!(" {}", clean(of, LINE))).unwrap_or_default();
     let head = look.paint(code, &format!("{word}  {}{of}", check.name));
     out.push_str(&format!("{head}: {}\n", clean(&check.found, SENTENCE)));
-    // What is good needs no proof on the screen.
+    // Evidence of passed checks is not shown.
     if check.verdict != Verdict::Pass {
         for line in check.evidence.iter().take(EVIDENCE) {
             out.push_str(&look.paint(DIM, &format!("      | {}", clean(line, LINE))));

@@ -1,4 +1,4 @@
-//! vsock: how guests are asked for their status.
+//! vsock: the transport for queries of guests.
 
 use super::host::{Host, Node};
 use super::report::Check;
@@ -6,19 +6,19 @@ use super::report::Check;
 const NAME: &str = "vsock";
 const PATH: &str = "/dev/vhost-vsock";
 
-/// Whether the kernel's own backend can be used; hybrid sockets need nothing of the host.
+/// Whether the kernel's vhost-vsock can be used. Hybrid sockets need no support from the host's kernel.
 pub fn check(host: &Host) -> Check {
     match host.node(PATH) {
         Node::Usable => Check::pass(NAME, format!("{PATH} can be opened: guests answer at vsock:CID")),
         Node::Forbidden => Check::warn(
             NAME,
-            format!("this user may not open {PATH}; hybrid sockets (unix:PATH) work all the same"),
+            format!("this user may not open {PATH}; hybrid sockets (unix:PATH) work without it"),
             "add the user to its group (usermod -aG kvm USER) and log in again; or use hybrid sockets",
         ),
         Node::Absent => Check::warn(
             NAME,
             format!(
-                "there is no {PATH}; hybrid sockets (unix:PATH) do without it: Cloud Hypervisor, Firecracker, host-builder boot"
+                "there is no {PATH}; hybrid sockets (unix:PATH) work without it: Cloud Hypervisor, Firecracker, host-builder boot"
             ),
             "for QEMU's vhost-vsock-pci, as root: modprobe vhost_vsock",
         ),

@@ -29,7 +29,7 @@ fn a_profile_without_qemu_says_what_to_do_and_that_works() {
     let refused = boot(&["--profile", "./profile.toml", "--lock", "r.lock"]);
     let text = String::from_utf8(refused.stderr).unwrap();
     assert_eq!(refused.status.code(), Some(125), "{text}");
-    assert!(text.contains("names no packages that run a guest"), "{text}");
+    assert!(text.contains("has no packages that run a guest"), "{text}");
 
     let mut quoted = text.split('`').skip(1).step_by(2);
     let resolve = quoted.next().unwrap().strip_prefix("host-builder ").unwrap();

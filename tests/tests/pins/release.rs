@@ -96,8 +96,8 @@ fn what_changed_or_went_is_told_by_name() {
     let place = Place::new();
     place.good(&["pins", "resolve", "--quiet"]);
     let (out, _) = place.good(&["pins", "verify"]);
-    assert!(out.contains("4 artifacts: 4 hashed again, 0 not here, 4 kept unpacked and compared, 4 still offered, 0 problems"), "{out}");
-    assert!(out.contains("4 digests are recorded"), "{out}");
+    assert!(out.contains("4 artifacts: 4 hashed, 0 not in the cache, 4 unpacked copies compared, 4 still offered, 0 problems"), "{out}");
+    assert!(out.contains("4 digests were recorded"), "{out}");
 
     // Altered where it was unpacked, with its index.
     let tree = place.path("cache/trees").join(place.artifact("nvidia-modules").tree_key());
@@ -167,7 +167,7 @@ fn the_list_and_the_lock_are_shown() {
         after
             .lines()
             .any(|line| line.replace("  ", "").contains(&row.replace("  ", ""))
-                && line.ends_with("all 4 here")),
+                && line.ends_with("all 4 cached")),
         "{row}: {after}"
     );
     let (shown, _) = place.good(&["pins", "show"]);

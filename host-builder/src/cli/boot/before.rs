@@ -1,5 +1,4 @@
-//! What can be known of a boot before it starts: that it will not fit into its memory, that the kernel is another one than the
-//! modules', that a root is none.
+//! Checks before a boot: the guest has enough memory, the kernel matches the modules, the root is usable.
 
 use super::gpus_asked;
 use crate::build::payload::{minimum_memory, minimum_memory_without_gpu};
@@ -16,23 +15,24 @@ use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-/// Directories that cannot be read that an error names.
+/// Most unreadable paths that are collected for an error.
 const SHOWN: usize = 3;
-/// Where a bzImage says where its version is, less the boot sector (Documentation/arch/x86/boot.rst, `kernel_version`).
+/// Offset of the field `kernel_version` of a bzImage, which is relative to the end of the boot sector
+/// (Documentation/arch/x86/boot.rst).
 const VERSION_AT: u64 = 0x20e;
 const SECTOR: u64 = 0x200;
-/// How the real-mode part of a bzImage is marked, and where.
+/// Offset and value of the magic number of a bzImage's real-mode part.
 const HEADER: (u64, &[u8]) = (0x202, b"HdrS");
-/// Bytes of a version.
+/// Most bytes of a version.
 const MAX_VERSION: usize = 256;
 
-/// The initrd's plan; `None`: it is none of this tool's.
+/// The initrd's plan; `None` if this tool did not build it.
 pub fn plan(initrd: &Path) -> Result<Option<Manifest>> {
     let contents = Archive::open(initrd)?.read(&Want { digests: false, keep: &is_manifest })?;
     Ok(manifest(&contents.tree(), initrd)?.map(|(manifest, _)| manifest))
 }
 
-/// Everything that can be said against a boot of this plan, unless `--force` asks for it all the same.
+/// Returns an error if a boot of this plan must fail, unless `--force` is given.
 pub fn check(args: &Boot, initrd: &Path, kernel: &Path, plan: &Manifest) -> Result<()> {
     if args.force {
         return Ok(());
@@ -41,12 +41,12 @@ pub fn check(args: &Boot, initrd: &Path, kernel: &Path, plan: &Manifest) -> Resu
     fits(args, plan, size)?;
     match release(kernel)? {
         Some(release) if release != plan.kernel_release && !plan.modules.is_empty() => Err(Error::new(format!(
-            "{} is kernel {release}, {} has modules for {}",
+            "{} is kernel {release}, but the modules in {} are for {}",
             args.kernel.display(),
             args.initrd.display(),
             plan.kernel_release
         ))
-        .hint("boot the kernel that build-initrd wrote beside the initrd: --kernel FILE; build-modules makes modules for another one")),
+        .hint("boot the kernel that build-initrd wrote next to the initrd: --kernel FILE; or build modules for this kernel: host-builder build-modules")),
         _ => Ok(()),
     }
 }
@@ -65,7 +65,7 @@ fn fits(args: &Boot, plan: &Manifest, initrd: u64) -> Result<()> {
         return Ok(());
     }
     let hint = match &plan.payload {
-        Payload::Disk { .. } => format!("give it more: --memory {needs}"),
+        Payload::Disk { .. } => format!("increase it: --memory {needs}"),
         Payload::Files | Payload::Image { .. } => {
             // What is left of the archive without the driver.
             let small = Manifest {
@@ -75,7 +75,7 @@ fn fits(args: &Boot, plan: &Manifest, initrd: u64) -> Result<()> {
             let left: u64 = small.files.iter().map(image::manifest::File::size).sum();
             let least = of(&small, left.min(initrd));
             format!(
-                "give it more: --memory {needs}; or build the initrd with --payload disk, which needs {least} MiB"
+                "increase it: --memory {needs}; or build the initrd with --payload disk, which needs {least} MiB"
             )
         }
     };
@@ -90,7 +90,7 @@ fn is_driver(file: &image::manifest::File) -> bool {
     file.payload || file.path == image::layout::PAYLOAD_IMAGE
 }
 
-/// The release of a kernel image, as `uname -r` will say it; `None` where the image does not say it.
+/// The release of a kernel image, as `uname -r` prints it; `None` if the image does not have it.
 fn release(kernel: &Path) -> Result<Option<String>> {
     let file = File::open(kernel).doing("opening", kernel)?;
     let at = |offset: u64, buffer: &mut [u8]| file.read_exact_at(buffer, offset).is_ok();
@@ -107,10 +107,10 @@ fn release(kernel: &Path) -> Result<Option<String>> {
     Ok(String::from_utf8(text[..end].to_vec()).ok().filter(|release| !release.is_empty()))
 }
 
-/// A file that can be a kernel, by its content.
+/// Checks by its content that a file can be a kernel.
 pub fn kernel(path: &Path) -> Result<PathBuf> {
-    let hint = "name the kernel that build-initrd wrote beside the initrd: --kernel FILE";
-    let file = super::file("--kernel", path, "make it first: host-builder build-initrd")?;
+    let hint = "pass the kernel that build-initrd wrote next to the initrd: --kernel FILE";
+    let file = super::file("--kernel", path, "build it first: host-builder build-initrd")?;
     match describe(&file) {
         BZIMAGE | ELF | EFI => Ok(file),
         other => {
@@ -120,17 +120,16 @@ pub fn kernel(path: &Path) -> Result<PathBuf> {
     }
 }
 
-/// A disk image with a file system that guests mount.
+/// Checks that a disk image has a file system that guests mount.
 pub fn disk(option: &str, path: &Path, hint: &str) -> Result<PathBuf> {
     let image = super::file(option, path, hint)?;
     Disk::of(&image)?;
     Ok(image)
 }
 
-/// The driver's disk: the named one, or the one beside an initrd that wants one.
+/// The driver disk: the given one, or the one next to an initrd that needs one.
 pub fn payload_disk(args: &Boot, plan: Option<&Manifest>) -> Result<Option<PathBuf>> {
-    let hint =
-        "name the file that build-initrd wrote beside the initrd (its --payload-output): --payload-disk FILE";
+    let hint = "pass the file that build-initrd wrote next to the initrd (its --payload-output): --payload-disk FILE";
     if let Some(disk) = &args.payload_disk {
         return self::disk("--payload-disk", disk, hint).map(Some);
     }
@@ -144,7 +143,7 @@ pub fn payload_disk(args: &Boot, plan: Option<&Manifest>) -> Result<Option<PathB
         return Ok(None);
     }
     Err(Error::new(format!(
-        "{} has its driver on a disk (EROFS with UUID {}), and {} is not there",
+        "{} needs its driver disk (EROFS with UUID {}): {} does not exist",
         args.initrd.display(),
         erofs.uuid,
         usual.display()
@@ -152,7 +151,7 @@ pub fn payload_disk(args: &Boot, plan: Option<&Manifest>) -> Result<Option<PathB
     .hint(hint))
 }
 
-/// A root that can be one: a file system that the guest mounts, or a directory that can be read to the end.
+/// Checks that a root has a file system that guests mount, or is a directory that this user can read completely.
 pub fn root(path: &Path) -> Result<PathBuf> {
     let root = super::canonical("--root", path, "name a disk image or a directory")?;
     if !root.is_dir() {
@@ -163,11 +162,11 @@ pub fn root(path: &Path) -> Result<PathBuf> {
     let Some(first) = unreadable.first() else { return Ok(root) };
     let more = if unreadable.len() > 1 { " and others" } else { "" };
     Err(Error::new(format!("--root {}: this user cannot read {}{more}", path.display(), first.display())).hint(
-        "run it as root; or make a disk image of it as root once (mkfs.erofs root.erofs DIR) and name that: --root root.erofs",
+        "run boot as root; or, as root, pack the directory into a disk image once (mkfs.erofs root.erofs DIR) and pass that: --root root.erofs",
     ))
 }
 
-/// Directories and files below `root` that cannot be read.
+/// Unreadable directories and files below `root`, at most [`SHOWN`].
 fn unreadable(root: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in walkdir::WalkDir::new(root) {
@@ -185,13 +184,13 @@ fn unreadable(root: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Whether the command is one of the driver's own programs, which a guest without a GPU does not have.
+/// Whether the command is a program of the driver. A guest without a GPU does not have these.
 pub fn is_drivers(command: &[String]) -> bool {
     let name = command.first().and_then(|first| first.rsplit('/').next());
     name.is_some_and(|name| TABLE.iter().any(|row| matches!(row.kind, Kind::Program(known) if known == name)))
 }
 
-/// The content of a file that is read whole.
+/// Reads a file, at most `most` bytes.
 pub fn text(path: &Path, most: u64) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path).doing("opening", path)?.take(most).read_to_end(&mut bytes).doing("reading", path)?;

@@ -1,4 +1,4 @@
-//! The config disk of a guest: the one that is given, or one that is made of a `config.json` and of `--volume`.
+//! The config disk of a guest: the given one, or one made from a `config.json` and `--volume`.
 
 use super::before::{self, text};
 use crate::cli::Boot;
@@ -16,12 +16,12 @@ use serde_json::{Map, Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Bytes of a `config.json`.
+/// Most bytes of a `config.json`.
 const MAX_CONFIG: u64 = 1 << 20;
-/// The most volumes: their disks have names of their own in the guest.
+/// Most volumes.
 const MAX_VOLUMES: usize = 16;
 
-/// What the guest is given: what is on its config disk, if there is one, and the disks of its volumes.
+/// What the guest gets: the content of its config disk, if there is one, and the disks of its volumes.
 pub struct Given {
     disk: Option<PathBuf>,
     json: Option<Vec<u8>>,
@@ -29,16 +29,16 @@ pub struct Given {
 }
 
 impl Given {
-    /// Reads what the arguments name; nothing is made.
+    /// Reads the files in the arguments. Creates nothing.
     pub fn of(args: &Boot) -> Result<Self> {
         if args.volume.len() > MAX_VOLUMES {
             return Err(Error::new(format!(
-                "{} volumes, at most {MAX_VOLUMES} are possible",
+                "too many volumes: found {} (expected at most {MAX_VOLUMES})",
                 args.volume.len()
             ))
-            .hint("put what belongs together on one disk"));
+            .hint("put several volumes on one disk"));
         }
-        let hint = "name a config.json, or a disk image that has one";
+        let hint = "pass a config.json, or a disk image that contains one";
         let file = args.config.as_deref().map(|path| super::file("--config", path, hint)).transpose()?;
         let json = file.as_deref().map(json_of).transpose()?.flatten();
         let image = file.filter(|_| json.is_none());
@@ -53,8 +53,10 @@ impl Given {
             return Err(Error::new(message).hint(hint));
         }
         if image.is_some() && !args.volume.is_empty() {
-            return Err(Error::new("--volume and a config disk: the disk says which volumes there are")
-                .hint("give the config.json itself: --config FILE"));
+            return Err(Error::new(
+                "--volume cannot be used with a config disk: volumes are configured on the disk",
+            )
+            .hint("pass the config.json instead: --config FILE"));
         }
         let json = match (json, args.volume.is_empty()) {
             (json, true) => json.map(Value::Object),
@@ -75,7 +77,7 @@ impl Given {
         Ok(Self { disk: image, json, volumes: volumes.collect::<Result<_>>()? })
     }
 
-    /// The drives for the guest; a config disk is made below `work` where there is none.
+    /// The drives for the guest. A config disk is created below `work` if it is needed and none was given.
     pub fn drives(self, tools: &dyn Tools, work: &Path, ui: &Ui) -> Result<Vec<Drive>> {
         let disk = match (self.disk, self.json) {
             (None, Some(bytes)) => Some(make(tools, &bytes, work, ui)?),
@@ -90,7 +92,7 @@ fn serial(number: usize) -> String {
     format!("volume{number}")
 }
 
-/// The object in a file that is JSON; of a disk image, nothing.
+/// The object in a JSON file; `None` for a disk image.
 fn json_of(path: &Path) -> Result<Option<Map<String, Value>>> {
     let bytes = text(path, MAX_CONFIG)?;
     if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
@@ -123,7 +125,7 @@ fn make(tools: &dyn Tools, json: &[u8], work: &Path, ui: &Ui) -> Result<PathBuf>
     let file = directory.join(CONFIG_FILE);
     fs::write(&file, json).doing("writing", &file)?;
     disk::make_owned(tools, FileSystem::Erofs, Owners::Root, &directory, &image)?;
-    ui.line("config       a disk was made of it");
+    ui.line("config       packed into a config disk");
     Ok(image)
 }
 

@@ -1,7 +1,7 @@
-//! The guest's console: all of it goes to a file, and to the screen what somebody who tries an image wants to see.
+//! The guest's console. The complete output goes to a file, and the interesting part to the screen.
 //!
-//! Until the program runs, that is guest-init's own lines; the kernel's are some hundred, and are in the file. From then on it is everything: what
-//! the program prints may look like anything.
+//! Until the program runs, the screen shows guest-init's lines only; the kernel's hundreds of lines are in the file. After
+//! that it shows everything, because the program may print anything.
 
 use super::ending::{Ending, kernel_line, later, told};
 use std::collections::VecDeque;
@@ -19,14 +19,14 @@ pub enum Detail {
     Verbose,
 }
 
-/// Bytes of a line; what is longer is looked at in parts.
+/// Most bytes of a line. A longer line is processed in parts.
 const MAX_LINE: usize = 4096;
-/// Lines that are shown when a guest ended in another way than it should.
+/// Number of lines that are shown when a guest did not end normally.
 const LAST_LINES: usize = 20;
-/// What guest-init says when the program starts, and when the image's init takes over.
+/// guest-init's lines when the program starts, and when the init of the container image takes over.
 const STARTS: [&str; 2] = ["gpu-initrd: exec done after ", "gpu-initrd: the image's init takes over"];
 
-/// Looks at a console byte by byte.
+/// Processes a console byte by byte.
 pub struct Screen<'a> {
     detail: Detail,
     file: File,
@@ -34,7 +34,7 @@ pub struct Screen<'a> {
     line: Vec<u8>,
     /// The program runs.
     pub started: bool,
-    /// What the lines so far say of the end.
+    /// How the guest ended, according to the lines so far.
     pub ending: Option<Ending>,
     last: VecDeque<String>,
     hidden: bool,
@@ -56,10 +56,10 @@ impl<'a> Screen<'a> {
         }
     }
 
-    /// Takes what the guest wrote.
+    /// Processes output of the guest.
     ///
     /// # Errors
-    /// When the file, or the screen, does not take it.
+    /// When the file or the screen cannot be written.
     pub fn take(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.file.write_all(bytes)?;
         let mut rest = bytes;
@@ -78,12 +78,12 @@ impl<'a> Screen<'a> {
         self.out.flush()
     }
 
-    /// The last lines, for a guest that did not end as it should.
+    /// The last lines, for a guest that did not end normally.
     pub fn last_lines(&self) -> impl Iterator<Item = &str> {
         self.last.iter().map(String::as_str)
     }
 
-    /// Shows a part of a line as it comes. To be quiet about guest-init's own lines, one that may be such is held until its end.
+    /// Shows a part of a line as it arrives. With `--quiet`, a line that may be guest-init's is held until its end.
     fn show(&mut self, bytes: &[u8]) -> io::Result<()> {
         let may_be_ours = self.detail == Detail::Quiet && self.line.first().or(bytes.first()) == Some(&b'[');
         if (self.started && !may_be_ours) || self.detail == Detail::Verbose {
@@ -110,7 +110,7 @@ impl<'a> Screen<'a> {
         if self.hidden && !self.started && self.detail == Detail::Normal && text.starts_with("gpu-initrd: ") {
             writeln!(self.out, "{line}")?;
         }
-        // Where guest-init is told to say little, the program's first line is all that says that it runs.
+        // If guest-init is configured to be quiet, the program's first line is the only sign that it runs.
         let is_program = kernel_line(line).is_none() && !line.is_empty();
         if is_program && !self.started && self.hidden {
             self.out.write_all(&bytes)?;

@@ -1,7 +1,8 @@
-//! How a guest ended, read from its console: a guest need not have vsock.
+//! How a guest ended, read from its console, because a guest need not have vsock.
 //!
-//! guest-init's last line says it (`powering off: the container ended: exit code 0; exit status 0`), and the kernel's own lines where
-//! guest-init cannot. A program in the guest can print such lines, too: what it claims is no more than it could have returned.
+//! guest-init's last line states it (`powering off: the container ended: exit code 0; exit status 0`); where guest-init
+//! cannot, the kernel's own lines do. A program in the guest can print such lines, too, but it gains nothing that it could
+//! not have returned.
 
 use serde::Serialize;
 use std::fmt;
@@ -15,7 +16,7 @@ pub const NOT_STARTED: u8 = 125;
 pub enum Ending {
     /// The program ran and ended.
     Exited {
-        /// As a shell has it: its exit code, or 128 and the signal that killed it.
+        /// As in a shell: its exit code, or 128 plus the number of the signal that killed it.
         exit_status: u8,
         /// How it ended, in guest-init's words.
         reason: String,
@@ -27,22 +28,22 @@ pub enum Ending {
         /// Why, in guest-init's words.
         reason: String,
     },
-    /// The guest's kernel gave up.
+    /// The guest's kernel panicked.
     Panicked {
-        /// Its own line.
+        /// The kernel's line.
         reason: String,
     },
-    /// The guest ended and said nothing: QEMU failed, or was killed.
+    /// The guest ended without a reason on its console: QEMU failed, or was killed.
     NoWord {
         /// How QEMU ended.
         reason: String,
     },
-    /// The time of `--timeout` was over.
+    /// `--timeout` expired.
     TimedOut {
         /// Seconds.
         after: u64,
     },
-    /// Somebody ended it here.
+    /// The user ended it from this terminal.
     Interrupted,
 }
 
@@ -68,9 +69,9 @@ impl fmt::Display for Ending {
             Self::PoweredOff => out.write_str("the container powered the guest off"),
             Self::BootFailed { reason } => write!(out, "the boot failed: {reason}"),
             Self::Panicked { reason } => write!(out, "the guest's kernel panicked: {reason}"),
-            Self::NoWord { reason } => write!(out, "the guest ended without a word: {reason}"),
+            Self::NoWord { reason } => write!(out, "the guest ended without a reason: {reason}"),
             Self::TimedOut { after } => write!(out, "the guest was ended after {after} s (--timeout)"),
-            Self::Interrupted => out.write_str("the guest was ended from here"),
+            Self::Interrupted => out.write_str("the guest was ended from this terminal"),
         }
     }
 }
@@ -84,7 +85,7 @@ const PANIC: &str = "Kernel panic - not syncing: ";
 /// The kernel's own last lines.
 const ENDS: [&str; 3] = ["reboot: Power down", "reboot: Restarting system", "reboot: System halted"];
 
-/// What a line of the console says of the end, if anything. What a later line says counts.
+/// The ending that a line of the console states, if any. A later line takes precedence.
 pub fn told(line: &str) -> Option<Ending> {
     let text = kernel_line(line)?;
     if let Some(reason) = text.strip_prefix(PANIC) {
@@ -105,7 +106,7 @@ pub fn told(line: &str) -> Option<Ending> {
     reason.strip_prefix(BOOT).or(Some(reason)).map(|reason| Ending::BootFailed { reason: reason.to_owned() })
 }
 
-/// What the kernel writes behind its time: `[    1.234567] text`.
+/// The text after the kernel's timestamp: `[    1.234567] text`.
 pub fn kernel_line(line: &str) -> Option<&str> {
     let (time, text) = line.strip_prefix('[')?.split_once("] ")?;
     let (seconds, rest) = time.trim_start().split_once('.')?;
@@ -113,7 +114,7 @@ pub fn kernel_line(line: &str) -> Option<&str> {
     (digits(seconds) && digits(rest)).then_some(text)
 }
 
-/// The later word of two: that the machine goes off says nothing of why.
+/// The later of two endings. That the machine powers off does not say why.
 pub fn later(known: Option<Ending>, told: Ending) -> Ending {
     match (known, told) {
         (Some(known), Ending::PoweredOff) => known,

@@ -1,4 +1,4 @@
-//! `boot`: starts a guest on this machine, for trying an image, and ends as its program ended.
+//! `boot`: starts a guest on this machine to try an initrd, and exits with the exit code of its program.
 
 mod before;
 mod config;
@@ -39,10 +39,10 @@ use std::time::Duration;
 
 const VHOST_VSOCK: &str = "/dev/vhost-vsock";
 const DEFAULT_UDS: &str = "out/vsock.sock";
-/// So long a server of a GPU may take to make its socket.
+/// Longest time for a GPU server to create its socket.
 const SERVER: Duration = Duration::from_secs(10);
 
-/// Runs the command: until the guest has ended. The exit code is the program's, or says why there is none.
+/// Runs the command until the guest has ended. Returns the program's exit code, or one that says why there is none.
 pub fn run(args: &Boot) -> ExitCode {
     match start(args) {
         Ok(code) => ExitCode::from(code),
@@ -59,11 +59,11 @@ pub fn run(args: &Boot) -> ExitCode {
 fn start(args: &Boot) -> Result<u8> {
     let ui = Ui::new(args.quiet);
     let gpus_asked = !gpus_asked(args).is_empty();
-    // Everything that can be wrong with the arguments is said before anything is fetched or made.
+    // Arguments are checked before anything is fetched or created.
     let append = [size(), args.append.clone()].into_iter().flatten().collect::<Vec<_>>().join(" ");
     let cmdline = cmdline::build(gpus_asked, Some(&append), &args.command)?;
     let kernel = before::kernel(&args.kernel)?;
-    let initrd = file("--initrd", &args.initrd, "make it first: host-builder build-initrd")?;
+    let initrd = file("--initrd", &args.initrd, "build it first: host-builder build-initrd")?;
     let mut machine = Machine::new(&kernel, &initrd, Console::Stdio);
     machine.cmdline = cmdline;
     machine.memory_mib = args.memory;
@@ -82,7 +82,7 @@ fn start(args: &Boot) -> Result<u8> {
     let given = Given::of(args)?;
     if !gpus_asked && before::is_drivers(&args.command) {
         ui.line(format!(
-            "note         {} is a program of the driver, and a guest without a GPU is given none: --vfio BDF",
+            "note         {} belongs to the driver, and a guest without a GPU gets no driver files: --vfio BDF",
             args.command[0]
         ));
     }
@@ -104,7 +104,7 @@ fn start(args: &Boot) -> Result<u8> {
     run::to_the_end(args, &machine, &tools, &ui)
 }
 
-/// The size of the terminal that the console is shown on, for the guest.
+/// The size of the terminal that shows the console, for the guest.
 fn size() -> Option<String> {
     let is_terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     let (width, height) = is_terminal.then(terminal_size::terminal_size)??;
@@ -119,20 +119,23 @@ fn gpus_asked(args: &Boot) -> Vec<&Path> {
 fn gpus(args: &Boot) -> Result<Vec<Gpu>> {
     let own = args.vfio.iter().map(|address| vfio::check(address).map(Gpu::Vfio));
     let served = args.vfio_user.iter().map(|path| {
-        let hint = "start its server first; it makes the socket";
+        let hint = "start its server first; the server creates the socket";
         let there = || Ok::<_, Infallible>(path.exists().then_some(()));
         let Ok(_) = poll(SERVER, there);
         let path = canonical("--vfio-user", path, hint)?;
         if fs::metadata(&path).is_ok_and(|metadata| metadata.file_type().is_socket()) {
             return Ok(Gpu::VfioUser(path));
         }
-        Err(Error::new(format!("--vfio-user {}: expected a socket, found another file", path.display()))
-            .hint(hint))
+        Err(Error::new(format!(
+            "--vfio-user {}: expected a socket, found a file of another type",
+            path.display()
+        ))
+        .hint(hint))
     });
     own.chain(served).collect()
 }
 
-/// The path that QEMU sees: absolute, without links.
+/// The path for QEMU: absolute, without links.
 fn canonical(option: &str, path: &Path, hint: &str) -> Result<PathBuf> {
     path.canonicalize()
         .map_err(|error| Error::new(format!("{option} {}", path.display())).source(error).hint(hint))
@@ -152,35 +155,35 @@ fn file(option: &str, path: &Path, hint: &str) -> Result<PathBuf> {
 fn toolroot(args: &Boot, cache: &Cache, ui: &Ui) -> Result<Toolroot> {
     let (profile, text) = Profile::load(&args.profile)?;
     let lock = Lock::read(&args.lock)?.ok_or_else(|| {
-        Error::new(format!("{}: there is no lock", args.lock.display()))
-            .hint("make it first: host-builder build-initrd; or name it: --lock FILE")
+        Error::new(format!("{}: no such lock", args.lock.display()))
+            .hint("create it: host-builder build-initrd; or pass an existing one: --lock FILE")
     })?;
     lock.check_profile(&profile.name, &text, &args.lock)?;
     if profile.vm.is_none() {
-        return Err(Error::new(format!("profile {} names no packages that run a guest", profile.name)).hint(
-            "take QEMU from another profile, and everything else as it is: `host-builder pins resolve --profile debian-13 --lock qemu.lock`, then boot with --profile debian-13 --lock qemu.lock; or add [vm] to the profile",
+        return Err(Error::new(format!("profile {} has no packages that run a guest", profile.name)).hint(
+            "use QEMU of another profile: run `host-builder pins resolve --profile debian-13 --lock qemu.lock`, then boot with --profile debian-13 --lock qemu.lock (nothing else changes); or add [vm] to the profile",
         ));
     }
     resolve::fetch(&profile, &lock, &[Set::Vm], Access::new(cache, ui))?;
     Toolroot::at(toolroot::Toolroot::of(cache, &lock, Set::Vm, &BTreeMap::new(), ui)?.path())
 }
 
-/// A disk as it is; of a directory an image.
+/// Returns a disk unchanged; packs a directory into an image.
 fn root_disk(tools: &Toolroot, root: PathBuf, work: &Path, ui: &Ui) -> Result<PathBuf> {
     if !root.is_dir() {
         return Ok(root);
     }
-    ui.line(format!("root         making an EROFS image of {} …", root.display()));
+    ui.line(format!("root         packing {} into an EROFS image …", root.display()));
     let image = work.join("root.erofs");
-    // A directory that root unpacked has the container's owners; anybody else's has only theirs.
+    // A directory that root unpacked has the container's owners; one that another user unpacked has only that user.
     let owners = if nix::unistd::geteuid().is_root() { Owners::Kept } else { Owners::Root };
     disk::make_owned(tools, FileSystem::Erofs, owners, &root, &image)?;
     let size = fs::metadata(&image).doing("reading", &image)?.len();
-    ui.line(format!("root         {} of EROFS", megabytes(size)));
+    ui.line(format!("root         {} as EROFS", megabytes(size)));
     Ok(image)
 }
 
-/// The guest's vsock device, and the daemon behind it where the kernel has no vhost-vsock. Says how to ask the guest.
+/// The guest's vsock device, and its daemon where the kernel has no vhost-vsock. Prints the status command.
 fn vsock(
     args: &Boot,
     machine: &mut Machine,
@@ -201,11 +204,11 @@ fn vsock(
         machine.vsock = Some(Vsock::User(backend.vhost().to_owned()));
         (Target::Unix { path: uds.to_owned(), port: DEFAULT_PORT }, Some(backend))
     };
-    ui.line(format!("ask it       host-builder status {target}"));
+    ui.line(format!("status       host-builder status {target}"));
     Ok(backend)
 }
 
-/// A directory with a short path, for sockets; gone when dropped, and on an interrupt.
+/// A directory with a short path, for sockets. It is removed on drop and on an interrupt.
 struct Scratch {
     dir: tempfile::TempDir,
     _guard: Guard,

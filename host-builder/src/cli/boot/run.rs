@@ -1,4 +1,5 @@
-//! The guest while it runs: its console goes to the screen and to a file, what is typed goes to it, and its end becomes ours.
+//! Runs the guest: its console goes to the screen and to a file, typed input goes to the guest, and its end determines
+//! the exit code.
 
 use super::console::{Detail, Screen};
 use super::ending::Ending;
@@ -23,30 +24,30 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// So long QEMU has for ending by itself after SIGTERM.
+/// How long QEMU may take to end after SIGTERM.
 const GRACE: Duration = Duration::from_secs(3);
-/// How often QEMU's end is looked for.
+/// How often to check whether QEMU has ended.
 const POLL: Duration = Duration::from_millis(20);
-/// Pieces of the console that wait to be shown.
+/// Most pieces of the console that wait to be shown.
 const WAITING: usize = 16;
-/// Ctrl-], which ends the guest where Ctrl-C goes to it.
+/// Ctrl-], which ends the guest, because Ctrl-C goes to the guest.
 const ESCAPE: u8 = 0x1d;
 
-/// What is said where a signal ends it.
-const INTERRUPTED: &str = "the guest was ended from here (exit code 254)";
+/// The message when a signal ends the guest.
+const INTERRUPTED: &str = "the guest was ended from this terminal (exit code 254)";
 
-/// What `--json` prints at the end.
+/// The output of `--json`.
 #[derive(Serialize)]
 struct Report<'a> {
     #[serde(flatten)]
     ending: &'a Ending,
     /// The exit code of `boot`.
     code: u8,
-    /// The file with the whole console.
+    /// The file with the complete console output.
     console: String,
 }
 
-/// Runs the machine until it has ended, and returns the exit code.
+/// Runs the machine until it ends. Returns the exit code.
 pub fn to_the_end(args: &Boot, machine: &Machine, tools: &Toolroot, ui: &Ui) -> Result<u8> {
     let file = log(&args.console)?;
     let terminal = Terminal::save();
@@ -71,7 +72,7 @@ pub fn to_the_end(args: &Boot, machine: &Machine, tools: &Toolroot, ui: &Ui) -> 
     Ok(ending.code())
 }
 
-/// What watches over a running guest.
+/// Monitors a running guest.
 struct Session<'a> {
     vm: &'a mut Vm,
     terminal: &'a Terminal,
@@ -95,7 +96,8 @@ impl Session<'_> {
             };
             if screen.started && !raw && self.terminal.is_there() {
                 raw = true;
-                self.ui.line("the program runs; Ctrl-] ends the guest, all other keys go to it");
+                self.ui
+                    .line("the program is running; Ctrl-] ends the guest, all other keys go to the program");
                 self.terminal.raw();
             }
             if self.escaped.load(Ordering::Relaxed) {
@@ -106,7 +108,7 @@ impl Session<'_> {
                 end(self.vm);
                 return Ok(Ending::TimedOut { after: after.as_secs() });
             }
-            // The console ends with QEMU: what it holds is all there by then.
+            // The console ends with QEMU, so all of it has arrived by then.
             if !open {
                 let status = self.wait()?;
                 return Ok(told(screen.ending.take(), status));
@@ -125,21 +127,21 @@ impl Session<'_> {
 
     fn not_shown(&mut self, error: io::Error) -> Error {
         end(self.vm);
-        Error::new("the guest's console cannot be shown")
+        Error::new("could not write the guest's console")
             .source(error)
-            .hint("give it a terminal, or a file with room")
+            .hint("check that standard output is open, and that the disk of --console is not full")
     }
 }
 
 fn told(ending: Option<Ending>, status: ExitStatus) -> Ending {
     match ending {
         Some(ending) if status.success() => ending,
-        _ if status.success() => Ending::NoWord { reason: "its last lines say nothing of an end".into() },
+        _ if status.success() => Ending::NoWord { reason: "its last console lines state no reason".into() },
         _ => Ending::NoWord { reason: format!("QEMU ended with {status}") },
     }
 }
 
-/// The file for the whole console.
+/// Creates the file for the complete console output.
 fn log(path: &Path) -> Result<File> {
     if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         fs::create_dir_all(parent).doing("creating", parent)?;
@@ -147,11 +149,11 @@ fn log(path: &Path) -> Result<File> {
     File::create(path).doing("creating", path)
 }
 
-/// Passes on what is typed. `true`: somebody has pressed the key that ends the guest.
+/// Passes typed input to the guest. Returns `true` if the user pressed the key that ends the guest.
 fn type_into(mut guest: ChildStdin, is_terminal: bool) -> Arc<AtomicBool> {
     let escaped = Arc::new(AtomicBool::new(false));
     let pressed = escaped.clone();
-    // It ends with this process: nobody can be woken from a read of a terminal.
+    // The thread ends with this process, because a read of a terminal cannot be interrupted.
     thread::spawn(move || {
         let mut buffer = [0; 256];
         while let Ok(length @ 1..) = io::stdin().read(&mut buffer) {
@@ -164,7 +166,7 @@ fn type_into(mut guest: ChildStdin, is_terminal: bool) -> Arc<AtomicBool> {
                 return;
             }
         }
-        // The guest's console stays open when nothing more is typed.
+        // The guest's console stays open at the end of the input.
         loop {
             thread::park();
         }
@@ -172,7 +174,7 @@ fn type_into(mut guest: ChildStdin, is_terminal: bool) -> Arc<AtomicBool> {
     escaped
 }
 
-/// What QEMU writes, in pieces; the end of it is the end of the channel.
+/// QEMU's output in pieces. The channel closes at its end.
 fn read(mut output: ChildStdout) -> Receiver<Vec<u8>> {
     let (sender, receiver) = sync_channel(WAITING);
     thread::spawn(move || {
@@ -186,7 +188,7 @@ fn read(mut output: ChildStdout) -> Receiver<Vec<u8>> {
     receiver
 }
 
-/// The last line: how it ended, and where there is more to read.
+/// Prints the last line: how the guest ended, and where the console output is.
 fn tell(args: &Boot, ending: &Ending, screen: &Screen) {
     let console = args.console.display();
     if args.json {
@@ -198,18 +200,18 @@ fn tell(args: &Boot, ending: &Ending, screen: &Screen) {
         return;
     }
     if matches!(ending, Ending::Panicked { .. } | Ending::NoWord { .. }) && !args.verbose {
-        say("the console's last lines:");
+        say("last lines of the console:");
         screen.last_lines().for_each(|line| say(&format!("  {line}")));
     }
     let more =
-        if ours || args.verbose { String::new() } else { format!("; the whole console is in {console}") };
+        if ours || args.verbose { String::new() } else { format!("; complete console output: {console}") };
     let text = ending.to_string();
     let code = format!("exit code {}", ending.code());
     let code = if text.ends_with(&code) { String::new() } else { format!(" ({code})") };
     say(&format!("{text}{more}{code}"));
 }
 
-/// SIGTERM, a little patience, SIGKILL.
+/// Sends SIGTERM, waits, then sends SIGKILL.
 fn end(vm: &mut Vm) {
     let id = Pid::from_raw(i32::try_from(vm.id()).expect("Linux process ids are positive"));
     let _ = kill(id, Signal::SIGTERM);
@@ -218,7 +220,7 @@ fn end(vm: &mut Vm) {
     }
 }
 
-/// The same from another thread; then the terminal as it was.
+/// Does the same from another thread, then restores the terminal.
 fn end_on_interrupt(vm: &Vm, terminal: Terminal) -> Action {
     let id = Pid::from_raw(i32::try_from(vm.id()).expect("Linux process ids are positive"));
     Action::new(move || {

@@ -1,4 +1,4 @@
-//! `doctor`: a host, or a container image, before the boot.
+//! `doctor`: checks a host or a container root before the boot.
 
 pub(crate) mod test_guest;
 
@@ -24,46 +24,47 @@ Examples:
   host-builder doctor out/initrd.img
   host-builder doctor out/initrd.img --root root.ext4 --config config.json
 
-Of a disk image nothing is mounted: debugfs, fsck.erofs or unsquashfs unpacks it, confined, from the packages of the lock
-where they are in the cache or the mirror, else from this machine; where those cannot read the image, the packages are fetched.
+Disk images are never mounted: debugfs, fsck.erofs or unsquashfs unpacks them in a sandbox. The program is taken from the
+packages of the lock if they are in the cache or the mirror, else from this machine. If this machine's program cannot read
+the image, the packages are fetched; with --offline, nothing is fetched.
 
-Exit codes: 0 nothing failed (there may be warnings), 1 something failed, 2 usage, or it could not be found out.";
+Exit codes: 0 no check failed (there may be warnings), 1 a check failed, 2 usage error, or the checks could not be run.";
 
 /// Arguments of `doctor`.
 #[derive(Debug, Args)]
 pub struct Doctor {
-    /// Initrd of this tool: its driver's own list says which GPUs are supported [default: a built-in list of names].
+    /// Initrd built by this tool. The list in its driver decides which GPUs are supported [default: a built-in list].
     pub image: Option<PathBuf>,
-    /// Container root, a disk image (ext4, EROFS or SquashFS) or a directory: it is looked at instead of the host.
+    /// Container root to check instead of the host: a disk image (ext4, EROFS or SquashFS) or a directory.
     #[arg(long, value_name = "DISK|DIR", requires = "image", conflicts_with_all = ["gpu", "guest_memory"])]
     pub root: Option<PathBuf>,
-    /// The container's config.json, whose environment says what it requires of the driver; or its config disk.
+    /// The container's config.json or config disk. Its environment states what the container requires of the driver.
     #[arg(long, value_name = "FILE|DISK", requires = "root")]
     pub config: Option<PathBuf>,
-    /// The GPU's PCI address; may be given more than once [default: all NVIDIA GPUs].
+    /// PCI address of the GPU. May be given more than once [default: all NVIDIA GPUs].
     #[arg(long, value_name = "BDF")]
     pub gpu: Vec<String>,
-    /// Memory that the guest will have: locked memory, huge pages and address space are held against it.
+    /// Planned memory of the guest. Locked memory, huge pages and address space are compared with it.
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=0xff_ffff_ffff))]
     pub guest_memory: Option<u64>,
-    /// The driver's disk, of an initrd made with --payload disk [default: out/driver.erofs, where it is].
+    /// Driver disk of an initrd built with --payload disk [default: out/driver.erofs if it exists].
     #[arg(long, value_name = "DISK", requires = "image")]
     pub payload_disk: Option<PathBuf>,
-    /// Lock whose packages have the programs that read disk images.
+    /// Lock whose packages contain the programs that read disk images.
     #[arg(long, value_name = "FILE", default_value = DEFAULT_LOCK)]
     pub lock: PathBuf,
-    /// Profile that the lock was made from: a name that the tool carries, or a file [default: the one that the lock names].
+    /// Profile that the lock was resolved from: the name of a built-in profile, or a file [default: the one in the lock].
     #[arg(long, value_name = "NAME|FILE")]
     pub profile: Option<String>,
     /// Where those packages come from.
     #[command(flatten)]
     pub access: AccessArgs,
-    /// Print the checks as JSON on standard output.
+    /// Print the checks as JSON to standard output.
     #[arg(long)]
     pub json: bool,
 }
 
-/// Runs the command. 0: nothing failed; 1: something did.
+/// Runs the command. Exit code 0: no check failed; 1: a check failed.
 pub fn run(args: &Doctor) -> Result<ExitCode> {
     let report = match &args.image {
         None => host(args, None)?,
@@ -107,7 +108,7 @@ fn container(args: &Doctor, root: &Path, packed: &Packed, programs: Programs, wo
     Ok(Report::new(Some(packed.version().to_owned()), checks))
 }
 
-/// The root as a directory, and what could not be read where it is a disk.
+/// The root as a directory, and what could not be read if it is a disk.
 fn directory(root: &Path, programs: Programs, work: &Path) -> Result<(PathBuf, Option<Vec<String>>)> {
     let root = root.canonicalize().doing("finding the container root", root)?;
     if root.is_dir() {

@@ -1,4 +1,4 @@
-//! Whether KVM runs an ordinary guest, found out for `doctor` exactly as `boot` does.
+//! Checks for `doctor` whether KVM runs an ordinary guest, in the same way as `boot`.
 
 use crate::artifacts::cache::Cache;
 use crate::cli::Doctor as Arguments;
@@ -18,14 +18,15 @@ use std::path::Path;
 
 const KVM: &str = "/dev/kvm";
 const QEMU: &str = "qemu-system-x86_64";
-/// Where [`choose`] has QEMU's output, in the directory that it is given.
+/// The file with QEMU's output in the directory that [`choose`] receives.
 const LOG: &str = "probe.log";
-/// Words of the programs that enter a toolroot, when QEMU was not even started.
+/// Prefixes of the messages of programs that enter a toolroot. With them, QEMU was not started.
 const NOT_ENTERED: [&str; 3] = ["unshare:", "mount:", "chroot:"];
 
-/// Starts the test guest with the QEMU of the lock, where that is at hand, else with this machine's. Nothing is fetched for it.
+/// Starts the test guest with the QEMU of the lock if it is in the cache or the mirror, else with this machine's QEMU.
+/// Fetches nothing.
 pub(crate) fn start(args: &Arguments) -> TestGuest {
-    // A device that cannot be opened needs no QEMU to be found bad.
+    // If the device cannot be opened, QEMU is not needed for the result.
     if File::options().read(true).write(true).open(KVM).is_err() {
         return TestGuest::Untried(format!("{KVM} cannot be opened"));
     }
@@ -36,7 +37,8 @@ fn attempt(args: &Arguments) -> Result<TestGuest> {
     let (cache, ui) = (Cache::open()?, Ui::new(args.json));
     let scratch = cache.scratch()?;
     let locked = locked(&args.lock, args.access.of(&cache, &ui));
-    let none = || format!("this machine has no {QEMU}, and no QEMU of {} is at hand", args.lock.display());
+    let none =
+        || format!("this machine has no {QEMU}, and the QEMU of {} is not in the cache", args.lock.display());
     Ok(match locked {
         Ok(Some(tools)) => with(&tools, scratch.path()),
         _ if Programs::machine().has(QEMU) => with(&Host, scratch.path()),
@@ -65,7 +67,7 @@ fn with(tools: &dyn Tools, scratch: &Path) -> TestGuest {
     outcome(chosen, &fs::read_to_string(scratch.join(LOG)).unwrap_or_default())
 }
 
-/// What a choice of `boot` says about KVM, with what the program printed.
+/// The result for KVM, from a choice of `boot` and the output of the program.
 fn outcome(chosen: Result<Accel>, said: &str) -> TestGuest {
     let entered = !said.lines().any(|line| NOT_ENTERED.iter().any(|program| line.starts_with(program)));
     match chosen {

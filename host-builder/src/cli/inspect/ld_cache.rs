@@ -1,4 +1,4 @@
-//! `inspect --ld-cache`: a loader cache as `ldconfig -p` prints it.
+//! `inspect --ld-cache`: prints a loader cache like `ldconfig -p`.
 
 use crate::common::clean::clean;
 use crate::common::error::{Doing, Error, Result};
@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 
-/// Characters of one name in a cache: `PATH_MAX`.
+/// Most characters of a name in a cache: `PATH_MAX`.
 const MAX_NAME: usize = 4096;
 
 /// Prints the cache at `path`.
@@ -18,7 +18,7 @@ pub fn print(path: &Path, as_json: bool) -> Result<()> {
     file.take(MAX_BYTES + 1).read_to_end(&mut bytes).doing("reading", path)?;
     if bytes.len() as u64 > MAX_BYTES {
         return Err(Error::new(format!(
-            "{} is no loader cache: it has more than {MAX_BYTES} bytes",
+            "{} is not a loader cache: it has more than {MAX_BYTES} bytes",
             path.display()
         )));
     }
@@ -48,7 +48,7 @@ fn read<'a>(path: &Path, bytes: &'a [u8]) -> Result<ldcache::CacheContent<'a>> {
     ldcache::read(bytes).map_err(|error| Error::new(format!("{}: {error}", path.display())))
 }
 
-/// What the `ldconfig -p` prints that wrote the cache.
+/// The output of `ldconfig -p` of the glibc that wrote the cache.
 fn ld_cache(path: &Path, bytes: &[u8]) -> Result<String> {
     let cache = read(path, bytes)?;
     let mut text = format!("{} libs found in cache `{}'\n", cache.entries.len(), path.display());
@@ -105,7 +105,7 @@ fn kind(flags: i32) -> String {
     format!("{libc}{required}")
 }
 
-/// Text of a file that may come from an image: it must not steer the terminal that shows it.
+/// Text of a file that may come from an image, without control characters for the terminal.
 fn harmless(bytes: &[u8]) -> String {
     clean(&String::from_utf8_lossy(bytes), MAX_NAME)
 }

@@ -1,4 +1,4 @@
-//! `inspect`: what an initramfs is, which versions are in it, and why.
+//! `inspect`: shows what an initramfs contains, which versions, and why.
 
 pub(crate) mod ld_cache;
 mod modules;
@@ -28,15 +28,15 @@ Examples:
   host-builder inspect out/initrd.img --plot initrd.svg
   host-builder inspect --ld-cache root/etc/ld.so.cache
 
-Exit codes: 0 shown, 2 no such file, or neither an initramfs nor a cache.";
+Exit codes: 0 success, 2 the file does not exist, or is neither an initramfs nor a loader cache.";
 
 /// Arguments of `inspect`.
 #[derive(Debug, Args)]
 pub struct Inspect {
-    /// Initramfs to show: of this tool, or of any other.
+    /// Initramfs to show, built by this or any other tool.
     #[arg(required_unless_present = "ld_cache")]
     pub image: Option<PathBuf>,
-    /// Print every entry too, in order.
+    /// Also print every entry, in order.
     #[arg(long, requires = "image")]
     pub files: bool,
     /// Draw what fills the image as an SVG picture, too: by origin, and the largest files.
@@ -45,7 +45,7 @@ pub struct Inspect {
     /// Loader cache (`ld.so.cache`) to print instead.
     #[arg(long, value_name = "FILE", conflicts_with = "image")]
     pub ld_cache: Option<PathBuf>,
-    /// Print everything, the entries too, as JSON on standard output.
+    /// Print everything, including the entries, as JSON to standard output.
     #[arg(long)]
     pub json: bool,
 }

@@ -14,7 +14,7 @@ use std::path::Path;
 pub struct View {
     pub name: String,
     pub path: String,
-    /// When it is loaded, where a manifest says it.
+    /// When it is loaded, according to the manifest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub purpose: Option<Purpose>,
     /// Release of the kernel that it was built for.
@@ -31,7 +31,7 @@ pub fn is_module(name: &str) -> bool {
     uncompressed(name).ends_with(".ko")
 }
 
-/// What the module files of an image say of themselves, by path. One that cannot be read says nothing.
+/// The modinfo of the module files of an image, by path. A file that cannot be read has none.
 pub fn read(tree: &BTreeMap<Vec<u8>, Left>) -> BTreeMap<String, Option<Module>> {
     let mut modules = BTreeMap::new();
     for (path, left) in tree {
@@ -45,7 +45,7 @@ pub fn read(tree: &BTreeMap<Vec<u8>, Left>) -> BTreeMap<String, Option<Module>> 
     modules
 }
 
-/// Modules of an image of ours, in load order.
+/// Modules of an image of this tool, in load order.
 pub fn planned(manifest: &Manifest, files: &BTreeMap<String, Option<Module>>) -> Vec<View> {
     let by_name: BTreeMap<_, _> =
         files.values().flatten().map(|module| (module.name.as_str(), module)).collect();
@@ -61,7 +61,8 @@ pub fn planned(manifest: &Manifest, files: &BTreeMap<String, Option<Module>>) ->
     manifest.modules.iter().map(view).collect()
 }
 
-/// The modules that need it, directly; else those that would like it beside them; else the profile wants it itself.
+/// Why the module is there: modules that depend on it directly, else modules with a soft dependency on it, else the
+/// profile.
 fn why_planned(manifest: &Manifest, module: &manifest::Module, files: &BTreeMap<&str, &Module>) -> String {
     let needed: Vec<_> =
         manifest.modules.iter().filter(|other| other.depends.contains(&module.name)).collect();
@@ -83,7 +84,7 @@ fn why_planned(manifest: &Manifest, module: &manifest::Module, files: &BTreeMap<
         return format!("soft dependency of {liked}");
     }
     let entry = manifest.files.iter().find(|file| file.path == module.path);
-    format!("wanted by the profile: {}", entry.map_or("no reason is stated", |entry| &entry.reason))
+    format!("requested by the profile: {}", entry.map_or("no reason is stated", |entry| &entry.reason))
 }
 
 /// Modules of an image of another tool, by path.
@@ -111,7 +112,7 @@ pub fn found(files: &BTreeMap<String, Option<Module>>) -> Vec<View> {
             (None, ..) => "it cannot be read".to_owned(),
             (_, by, _) if !by.is_empty() => format!("needed by {by}"),
             (_, _, by) if !by.is_empty() => format!("soft dependency of {by}"),
-            _ => "nothing in the image needs it: it was asked for".to_owned(),
+            _ => "nothing in the image needs it: it was requested".to_owned(),
         };
         View {
             path: path.clone(),

@@ -1,4 +1,4 @@
-//! What `inspect` finds out.
+//! The report of `inspect`.
 
 use super::modules::{self, View};
 use crate::common::error::Result;
@@ -11,33 +11,33 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// What an initramfs is.
+/// Facts about an initramfs.
 #[derive(Debug, Serialize)]
 pub struct Report {
     pub image: String,
     pub size: u64,
-    /// Regular files as they are when unpacked, and their bytes.
+    /// Number of regular files after unpacking, and their bytes.
     pub unpacked_files: usize,
     pub unpacked_bytes: u64,
     pub entries: usize,
-    /// What made it, where that can be told.
+    /// The tool that made it, if it can be detected.
     pub tool: Option<String>,
     pub profile: Option<String>,
     pub arch: Option<String>,
     pub kernel_releases: Vec<String>,
     pub driver: Option<String>,
-    /// The CUDA version that the driver brings, where its own files told it.
+    /// The CUDA version of the driver, if its files state it.
     pub cuda: Option<String>,
     pub capabilities: Vec<String>,
     /// Where the driver's files are.
     pub payload: Option<Payload>,
-    /// What the kernel starts.
+    /// The program that the kernel starts.
     pub init: Option<String>,
     pub modules: Vec<View>,
     pub firmware: Vec<String>,
-    /// Driver files that containers get, by capability.
+    /// Driver files for containers, by capability.
     pub driver_files: BTreeMap<String, Vec<String>>,
-    /// Files and bytes: by origin in an image of ours, by directory in another.
+    /// Files and bytes: by origin in an image of this tool, by directory in any other.
     pub sizes: Vec<Size>,
     pub segments: Vec<Segment>,
     /// The largest files with their bytes, for a picture.
@@ -56,7 +56,7 @@ pub struct Size {
 /// Files that a picture shows.
 pub const LARGEST: usize = 25;
 
-/// Files that only one tool makes, and the words for it. `{}` is the file's first line.
+/// Files that only one tool makes, and the name of the tool. `{}` is the first line of the file.
 const TOLD_BY: &[(&str, &str)] = &[
     ("/usr/lib/dracut/build-parameter.txt", "dracut, {}"),
     ("/lib/dracut/build-parameter.txt", "dracut, {}"),
@@ -69,13 +69,13 @@ const TOLD_BY: &[(&str, &str)] = &[
     ("/init_functions", "mkinitcpio"),
 ];
 
-/// Whether the content of the file at a path tells which tool made the image.
+/// Whether the content of the file at a path identifies the tool that made the image.
 pub fn is_told_by(path: &[u8]) -> bool {
     TOLD_BY.iter().any(|(told, words)| told.as_bytes() == path && words.contains("{}"))
 }
 
 impl Report {
-    /// Of everything that is in an image.
+    /// Creates the report of an image.
     pub fn of(contents: &Contents, whole: &Tree, path: &Path, size: u64) -> Result<Self> {
         let tree = &whole.paths;
         let files = || tree.values().filter(|left| left.kind() == kind::FILE);
@@ -152,7 +152,7 @@ fn init(tree: &BTreeMap<Vec<u8>, Left>) -> Option<String> {
     )
 }
 
-/// Files below the directory where the kernel looks for firmware, and microcode for it to find before.
+/// Files below the kernel's firmware directory, and early microcode.
 fn firmware(tree: &BTreeMap<Vec<u8>, Left>) -> Vec<String> {
     let mut found = Vec::new();
     for (path, _) in tree.iter().filter(|(_, left)| left.kind() != kind::DIRECTORY) {

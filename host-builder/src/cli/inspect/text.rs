@@ -1,4 +1,4 @@
-//! `inspect` for people.
+//! The text output of `inspect`.
 
 use super::report::Report;
 use crate::cli::examine::table;
@@ -7,7 +7,7 @@ use crate::common::ui::megabytes;
 use image::manifest::{Payload, Purpose};
 use std::fmt;
 
-/// Characters of a word of the image at most.
+/// Most characters of a word from the image.
 const MAX_WORD: usize = 512;
 
 fn safe(text: &str) -> String {
@@ -30,7 +30,7 @@ impl fmt::Display for Report {
         row(out, "driver", &format!("{}{cuda}", text(&self.driver)))?;
         row(out, "capabilities", &self.capabilities.join(" "))?;
         row(out, "payload", self.payload.as_ref().map_or("", payload))?;
-        row(out, "init", self.init.as_deref().unwrap_or("none: the kernel starts nothing of it"))?;
+        row(out, "init", self.init.as_deref().unwrap_or("none: the kernel starts no program of it"))?;
         let (entries, files) = (self.entries, self.unpacked_files);
         row(
             out,
@@ -58,7 +58,7 @@ fn payload(payload: &Payload) -> &'static str {
     match payload {
         Payload::Files => "plain files",
         Payload::Image { .. } => "an EROFS image in the initramfs",
-        Payload::Disk { .. } => "an EROFS disk beside the initramfs",
+        Payload::Disk { .. } => "an EROFS disk, separate from the initramfs",
     }
 }
 

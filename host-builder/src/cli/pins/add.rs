@@ -1,4 +1,4 @@
-//! `pins add`: a profile from addresses or files.
+//! `pins add`: writes a profile from addresses or files.
 
 use super::options::Add;
 use crate::common::error::{Doing, Error, Result};
@@ -18,8 +18,8 @@ pub fn run(args: &Add) -> Result<()> {
     let path = args.output.clone().unwrap_or_else(|| PathBuf::from(format!("{}.toml", args.name)));
     Profile::parse(&text, &args.name)?;
     if path.exists() {
-        return Err(Error::new(format!("{}: is there already", path.display()))
-            .hint("remove it first, or name another file: --output FILE"));
+        return Err(Error::new(format!("{}: already exists", path.display()))
+            .hint("remove it, or choose another file: --output FILE"));
     }
     Staged::new(&path, 0o644, |file| file.write_all(text.as_bytes()).doing("writing", &path))?.commit()?;
     let file = if path.components().count() == 1 {
@@ -38,7 +38,7 @@ fn text(args: &Add) -> String {
     let mut top = Table::new();
     let mut put = |key: &str, value: &str| drop(top.insert(key.into(), value.into()));
     put("name", &args.name);
-    put("description", &format!("driver {}, made with pins add", args.driver));
+    put("description", &format!("driver {}, written by pins add", args.driver));
     put("arch", &args.arch);
     put("driver", &args.driver);
     if let Some(day) = &args.released {
@@ -46,7 +46,7 @@ fn text(args: &Add) -> String {
     }
     let mut kernel = Table::new();
     if let Some(version) = &args.kernel_version {
-        // A machine may have several kernels; of an address it is a part.
+        // A machine may have several kernels, so the release selects one; in an address the version is a part.
         let key = if args.kernel.starts_with("host:") { "release" } else { "version" };
         kernel.insert(key.into(), version.as_str().into());
     }
@@ -73,7 +73,9 @@ fn text(args: &Add) -> String {
     }
     top.insert("artifact".into(), Value::Array(artifacts));
     let body = toml::to_string_pretty(&top).expect("texts and lists are TOML");
-    format!("# Intent: which kernel, which driver, from where. What it resolves to is in the lock.\n{body}")
+    format!(
+        "# Intent: which kernel, which driver, and where they come from. The lock records what it resolved to.\n{body}"
+    )
 }
 
 fn list(words: &[String]) -> Value {
@@ -92,7 +94,7 @@ fn artifact(name: &str, set: &str, url: &str) -> Value {
     if let Some(digest) = digest {
         table.insert("sha256".into(), digest.into());
     }
-    // An installer has a gigabyte of other things.
+    // An installer also contains a gigabyte of other files.
     if set == "firmware" && url.ends_with(".run") {
         table.insert("only".into(), list(&["firmware".to_owned()]));
     }
@@ -154,7 +156,7 @@ mod tests {
         let path = path.to_str().unwrap();
         let args = add(&["--output", path]);
         run(&args).unwrap();
-        assert!(run(&args).unwrap_err().to_string().contains("is there already"));
+        assert!(run(&args).unwrap_err().to_string().contains("already exists"));
         assert_eq!(Profile::load(path).unwrap().0.directory, dir.path());
         let bad =
             add(&["--output", "/nowhere", "--released", "x", "--firmware", "https://x.test/f#sha256=1"]);

@@ -58,7 +58,7 @@ fn row(profile: &Profile, text: &str, lock: Option<&Lock>, cache: &Cache) -> Res
     let artifacts = match lock {
         None => "not resolved".to_owned(),
         Some(lock) if lock.check_profile(&profile.name, text, "".as_ref()).is_err() => {
-            "locked from another state of the profile".to_owned()
+            "locked from another version of the profile".to_owned()
         }
         Some(lock) => state(lock, cache)?,
     };
@@ -77,9 +77,9 @@ fn state(lock: &Lock, cache: &Cache) -> Result<String> {
     let absent = missing(&all, cache)?;
     let bytes = absent.iter().map(|artifact| artifact.size).sum();
     Ok(if absent.is_empty() {
-        format!("all {} here", all.len())
+        format!("all {} cached", all.len())
     } else {
-        format!("{} of {} here, {} to fetch", all.len() - absent.len(), all.len(), megabytes(bytes))
+        format!("{} of {} cached, {} to fetch", all.len() - absent.len(), all.len(), megabytes(bytes))
     })
 }
 
@@ -131,6 +131,6 @@ mod tests {
         lock.add(crate::pins::lock::Set::Kernel, vec![crate::pins::lock::tests::artifact("vmlinux", 'a')]);
         let row = row(&profile, &text, Some(&lock), &cache).unwrap();
         assert_eq!((row.cuda.as_str(), row.released.as_str(), row.kernel.as_str()), ("13.0", "-", "6.12.8"));
-        assert!(row.artifacts.starts_with("0 of 1 here"), "{}", row.artifacts);
+        assert!(row.artifacts.starts_with("0 of 1 cached"), "{}", row.artifacts);
     }
 }

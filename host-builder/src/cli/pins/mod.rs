@@ -1,4 +1,4 @@
-//! `pins`: which kernel and driver there are, and what exactly they are made of.
+//! `pins`: available kernels and drivers, and their exact artifacts.
 
 mod add;
 mod list;
@@ -30,12 +30,12 @@ pub fn run(args: &Pins) -> Result<ExitCode> {
     }
 }
 
-/// The profile and its lock, which must be there and belong to it.
+/// Loads the profile and its lock. The lock must exist and belong to the profile.
 fn locked(which: &Which) -> Result<(Profile, Lock)> {
     let (profile, text) = Profile::load(&which.profile)?;
     let lock = Lock::read(&which.lock)?.ok_or_else(|| {
-        Error::new(format!("{}: there is no lock", which.lock.display()))
-            .hint("make it first: host-builder pins resolve; or name it: --lock FILE")
+        Error::new(format!("{}: no such lock", which.lock.display()))
+            .hint("create it: host-builder pins resolve; or pass an existing one: --lock FILE")
     })?;
     lock.check_profile(&profile.name, &text, &which.lock)?;
     Ok((profile, lock))

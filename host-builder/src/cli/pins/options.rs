@@ -13,7 +13,7 @@ Examples:
   host-builder pins verify
   host-builder pins vendor mirror/ && host-builder build-initrd --offline --mirror mirror/
 
-Exit codes: 0 good, 1 the answer is no (verify: something differs or is no longer offered), 2 usage or failure.";
+Exit codes: 0 success, 1 verify: something differs or is no longer offered, 2 usage error or failure.";
 
 /// Arguments of `pins`.
 #[derive(Debug, Args)]
@@ -26,40 +26,41 @@ pub struct Pins {
 /// What to do with the pins.
 #[derive(Debug, Subcommand)]
 pub enum PinsCommand {
-    /// Show which kernels and drivers there are: profiles, their CUDA version, and what of them is here.
+    /// List the available kernels and drivers: profiles, their CUDA versions, and how many of their artifacts are cached.
     List(List),
-    /// Show one profile and its lock: every artifact with version, source, size and digest.
+    /// Show a profile and its lock: every artifact with version, source, size and digest.
     Show(Show),
-    /// Make a lock, or make it anew, and show what changes.
+    /// Create or update a lock, and show what changes.
     ///
-    /// What nobody gives a digest for is fetched, and its digest recorded: that is said, so that it can be compared. A
-    /// driver that `pins update` chose stays chosen.
+    /// An artifact without a published digest is fetched, and its digest is recorded and reported, so that you can compare
+    /// it. A driver that was chosen with `pins update` is kept.
     Resolve(Resolve),
-    /// Choose another driver, or another kernel of a release page: resolve, check that all fits, show what changes.
+    /// Choose another driver, or another kernel of a release page: resolve, check compatibility, and show what changes.
     ///
-    /// Modules, their source, firmware and libraries must be offered in the very same version, and the source must fit
-    /// the kernel; otherwise nothing is written. `550.x` is the newest of that branch that is offered whole.
+    /// Modules, their source, firmware and libraries must be available in exactly the same version, and the source must be
+    /// compatible with the kernel; otherwise nothing is written. `550.x` selects the newest version of that branch for
+    /// which everything is available.
     Update(Update),
-    /// Hash everything again, compare what the cache keeps unpacked of it, and ask the sources whether they still offer it.
+    /// Hash all cached artifacts again, compare their unpacked copies, and ask the sources whether they still offer them.
     ///
-    /// Modules and images that were made here are not compared: they are made from what is.
+    /// Modules and images that were built on this machine are not compared. They are built from the artifacts that are.
     Verify(Verify),
     /// Write a profile from addresses or files.
     ///
-    /// An address is https://…, http://…, host:/ (the driver installed there) or a path; #sha256=HEX behind it states the
-    /// digest. What kind of archive it is its content says. {driver}, {kernel} and {arch} are replaced.
+    /// An address is https://…, http://…, host:/ (the driver installed below that directory) or a path. Append #sha256=HEX
+    /// to state the digest. The archive type is detected from the content. {driver}, {kernel} and {arch} are replaced.
     Add(Box<Add>),
-    /// Put everything that the lock names into a directory, for --mirror.
+    /// Copy all artifacts of the lock into a directory, for --mirror.
     ///
-    /// The directory gets sha256/DIGEST for every artifact, SHA256SUMS for sha256sum -c, and for the profile its lock and
-    /// a list of names. Several locks may share one.
+    /// The directory receives sha256/DIGEST for every artifact, SHA256SUMS for sha256sum -c, and for the profile its lock
+    /// and a list of names. Several locks may share a directory.
     Vendor(Vendor),
 }
 
 /// Which profile and which lock.
 #[derive(Debug, Args)]
 pub struct Which {
-    /// Profile: a name that the tool carries, or a file.
+    /// Profile: the name of a built-in profile, or a file.
     #[arg(long, value_name = "NAME|FILE", default_value = profile::DEFAULT)]
     pub profile: String,
     /// Lock file.
@@ -67,13 +68,13 @@ pub struct Which {
     pub lock: PathBuf,
 }
 
-/// How to say it.
+/// Output options.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct How {
-    /// Print the result as JSON on standard output.
+    /// Print the result as JSON to standard output.
     #[arg(long)]
     pub json: bool,
-    /// Print nothing but errors.
+    /// Print only errors.
     #[arg(long, short)]
     pub quiet: bool,
 }
@@ -81,13 +82,13 @@ pub struct How {
 /// Arguments of `pins list`.
 #[derive(Debug, Args)]
 pub struct List {
-    /// More profiles, as files. May be given more than once.
+    /// Additional profile file. May be given more than once.
     #[arg(long, value_name = "FILE")]
     pub profile: Vec<String>,
-    /// Lock files, of whichever profiles they are. May be given more than once.
+    /// Lock file of any of the profiles. May be given more than once.
     #[arg(long, value_name = "FILE", default_value = DEFAULT_LOCK)]
     pub lock: Vec<PathBuf>,
-    /// Print the result as JSON on standard output.
+    /// Print the result as JSON to standard output.
     #[arg(long)]
     pub json: bool,
 }
@@ -98,7 +99,7 @@ pub struct Show {
     /// Which profile and lock.
     #[command(flatten)]
     pub which: Which,
-    /// Print the result as JSON on standard output.
+    /// Print the result as JSON to standard output.
     #[arg(long)]
     pub json: bool,
 }
@@ -109,13 +110,13 @@ pub struct Resolve {
     /// Which profile and lock.
     #[command(flatten)]
     pub which: Which,
-    /// Show what would change, write nothing.
+    /// Show what would change, but write nothing.
     #[arg(long)]
     pub dry_run: bool,
     /// Where artifacts may come from.
     #[command(flatten)]
     pub access: AccessArgs,
-    /// How to say it.
+    /// Output options.
     #[command(flatten)]
     pub how: How,
 }
@@ -124,13 +125,13 @@ pub struct Resolve {
 #[derive(Debug, Args)]
 #[group(id = "choice", required = true, multiple = true, args = ["driver", "kernel"])]
 pub struct Update {
-    /// Version of the driver, to the last digit, or a branch such as 550.x.
+    /// Full version of the driver, or a branch such as 550.x.
     #[arg(long, value_name = "VERSION")]
     pub driver: Option<String>,
-    /// What {kernel} stands for in the profile's addresses, such as a release's tag.
+    /// Value of {kernel} in the profile's addresses, such as the tag of a release.
     #[arg(long, value_name = "VERSION")]
     pub kernel: Option<String>,
-    /// The rest is as for `resolve`.
+    /// Arguments of `resolve`.
     #[command(flatten)]
     pub resolve: Resolve,
 }
@@ -141,10 +142,10 @@ pub struct Verify {
     /// Which profile and lock.
     #[command(flatten)]
     pub which: Which,
-    /// Where artifacts may come from; --offline asks no source.
+    /// Where artifacts may come from. With --offline, no source is asked.
     #[command(flatten)]
     pub access: AccessArgs,
-    /// How to say it.
+    /// Output options.
     #[command(flatten)]
     pub how: How,
 }
@@ -155,13 +156,13 @@ pub struct Add {
     /// Name of the profile.
     #[arg(value_name = "NAME")]
     pub name: String,
-    /// Version of the driver, to the last digit.
+    /// Full version of the driver.
     #[arg(long, value_name = "VERSION")]
     pub driver: String,
-    /// Kernel image, or an archive with it and perhaps its modules.
+    /// Kernel image, or an archive that contains it and optionally its modules.
     #[arg(long, value_name = "URL|PATH")]
     pub kernel: String,
-    /// Archive with the kernel's modules, where they are apart from the image.
+    /// Archive with the kernel's modules, if they are separate from the kernel image.
     #[arg(long, value_name = "URL|PATH")]
     pub kernel_modules: Option<String>,
     /// Archive with the GPU's modules, built for that kernel (lib/modules/RELEASE/…/nvidia*.ko).
@@ -170,10 +171,10 @@ pub struct Add {
     /// Archive with the driver's libraries and programs, or NVIDIA's installer. May be given more than once.
     #[arg(long, value_name = "URL|PATH", required = true)]
     pub driver_files: Vec<String>,
-    /// Archive with GSP firmware, or NVIDIA's installer, or the word none.
+    /// Archive with GSP firmware, NVIDIA's installer, or the word none.
     #[arg(long, value_name = "URL|PATH|none")]
     pub firmware: Option<String>,
-    /// What {kernel} stands for in addresses.
+    /// Value of {kernel} in addresses.
     #[arg(long, value_name = "VERSION")]
     pub kernel_version: Option<String>,
     /// Kernel modules that every boot needs.
@@ -184,17 +185,17 @@ pub struct Add {
         default_value = "virtio_blk,ext4,overlay,vmw_vsock_virtio_transport"
     )]
     pub modules: Vec<String>,
-    /// What of them the kernel has built in, where it brings no modules.builtin along [default: all of --modules
-    /// without --kernel-modules].
+    /// Which of them are built into the kernel, if it has no modules.builtin [default: all of --modules, unless
+    /// --kernel-modules is given].
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub builtin: Vec<String>,
-    /// Day of the driver's release.
+    /// Release date of the driver.
     #[arg(long, value_name = "YYYY-MM-DD")]
     pub released: Option<String>,
-    /// Architecture, as `uname -m` says it.
+    /// Architecture, as `uname -m` prints it.
     #[arg(long, value_name = "ARCH", default_value = "x86_64")]
     pub arch: String,
-    /// The profile [default: NAME.toml]. One that is there is not replaced.
+    /// File for the profile [default: NAME.toml]. An existing file is not replaced.
     #[arg(long, short, value_name = "FILE")]
     pub output: Option<PathBuf>,
 }
@@ -202,7 +203,7 @@ pub struct Add {
 /// Arguments of `pins vendor`.
 #[derive(Debug, Args)]
 pub struct Vendor {
-    /// The directory; made when it is not there.
+    /// The directory. It is created if it does not exist.
     #[arg(value_name = "DIR")]
     pub directory: PathBuf,
     /// Which profile and lock.
@@ -211,7 +212,7 @@ pub struct Vendor {
     /// Where artifacts may come from.
     #[command(flatten)]
     pub access: AccessArgs,
-    /// How to say it.
+    /// Output options.
     #[command(flatten)]
     pub how: How,
 }

@@ -1,4 +1,4 @@
-//! `pins resolve` and `pins update`: a lock, made anew, and what that changes.
+//! `pins resolve` and `pins update`: write a new lock, and show what it changes.
 
 use super::options::Resolve;
 use crate::artifacts::cache::Cache;
@@ -8,7 +8,7 @@ use crate::pins::lock::{Changes, Lock};
 use crate::pins::profile::Profile;
 use crate::resolve;
 
-/// Runs either command; `driver` and `kernel` are what is chosen anew.
+/// Runs either command; `driver` and `kernel` are the new choices.
 pub fn run(args: &Resolve, driver: Option<&str>, kernel: Option<&str>) -> Result<()> {
     let ui = Ui::new(args.how.quiet || args.how.json);
     let cache = Cache::open()?;
@@ -17,9 +17,9 @@ pub fn run(args: &Resolve, driver: Option<&str>, kernel: Option<&str>) -> Result
     let path = &args.which.lock;
     let old = match Lock::read(path) {
         Ok(old) => old,
-        // Of another format, or damaged: a new one takes its place, and nothing of it is known.
+        // The lock has another format or is damaged: it is replaced, and its content is unknown.
         Err(error) if driver.is_none() => {
-            ui.line(format!("{}; it is replaced", error.chain()));
+            ui.line(format!("{}; the lock is replaced", error.chain()));
             None
         }
         Err(error) => return Err(error),
@@ -31,14 +31,11 @@ pub fn run(args: &Resolve, driver: Option<&str>, kernel: Option<&str>) -> Result
             other.profile,
             profile.name
         ))
-        .hint("give each profile a lock of its own: --lock FILE"));
+        .hint("use a separate lock for each profile: --lock FILE"));
     }
     let choice = resolve::choose(&profile, driver, kernel, old.as_ref(), access)?;
     if choice.driver != profile.driver && driver.is_none() {
-        ui.line(format!(
-            "driver {} stays, as the lock has it (the profile says {})",
-            choice.driver, profile.driver
-        ));
+        ui.line(format!("keeping driver {} of the lock (the profile has {})", choice.driver, profile.driver));
     }
     let new = resolve::resolve(&profile, &text, &choice, access)?;
     let changes = Changes::between(old.as_ref(), &new);
@@ -48,7 +45,7 @@ pub fn run(args: &Resolve, driver: Option<&str>, kernel: Option<&str>) -> Result
         print_wrapped(&changes.to_string());
     }
     if args.dry_run {
-        ui.line(format!("{} is as it was (--dry-run)", path.display()));
+        ui.line(format!("{} is unchanged (--dry-run)", path.display()));
     } else if old.as_ref() != Some(&new) {
         new.stage(path)?.commit()?;
         ui.line(format!("written: {}", path.display()));

@@ -1,4 +1,4 @@
-//! `pins show`: a profile and its lock.
+//! `pins show`: shows a profile and its lock.
 
 use super::locked;
 use super::options::Show;
@@ -35,13 +35,13 @@ fn text(profile: &Profile, lock: &Lock, here: &[bool]) -> String {
     let mut text = format!("profile  {}: {}\n", profile.name, profile.description);
     let _ = writeln!(text, "driver   {}{}", lock.driver, cuda.unwrap_or_default());
     if lock.driver != profile.driver {
-        let _ = writeln!(text, "         chosen with pins update; the profile says {}", profile.driver);
+        let _ = writeln!(text, "         chosen with pins update; the profile has {}", profile.driver);
     }
     let _ =
         writeln!(text, "kernel   {}  {}", lock.kernel_release, lock.kernel.as_deref().unwrap_or_default());
     let _ = writeln!(
         text,
-        "size     {} in {} artifacts, {} of them here\n",
+        "size     {} in {} artifacts, {} of them cached\n",
         megabytes(lock.artifact.iter().map(|artifact| artifact.size).sum()),
         here.len(),
         here.iter().filter(|here| **here).count()

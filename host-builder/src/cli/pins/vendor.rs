@@ -1,4 +1,4 @@
-//! `pins vendor`: everything that a lock names, in a directory.
+//! `pins vendor`: copies all artifacts of a lock into a directory.
 
 use super::locked;
 use super::options::Vendor;
@@ -34,7 +34,7 @@ pub fn run(args: &Vendor) -> Result<()> {
         print_json(&format!("{value}\n"));
     } else if !args.how.quiet {
         print_wrapped(&format!(
-            "{}: {} artifacts, {}, {copied} of them new\nuse it: host-builder build-initrd --offline --mirror {}\n",
+            "{}: {} artifacts, {}, {copied} of them new\nnext: host-builder build-initrd --offline --mirror {}\n",
             directory.display(),
             all.len(),
             megabytes(total),
@@ -44,7 +44,7 @@ pub fn run(args: &Vendor) -> Result<()> {
     Ok(())
 }
 
-/// Copies what is not there yet, or is there damaged. Gives the number of copies.
+/// Copies missing and damaged artifacts. Returns the number of copies.
 fn copy_all(lock: &Lock, cache: &Cache, directory: &Path, ui: &Ui) -> Result<usize> {
     let total = lock.artifact.iter().map(|artifact| artifact.size).sum();
     let bar = ui.bar(&format!("copying {} artifacts", lock.artifact.len()), total, Unit::Bytes);
@@ -66,7 +66,7 @@ fn copy_all(lock: &Lock, cache: &Cache, directory: &Path, ui: &Ui) -> Result<usi
     Ok(copied)
 }
 
-/// What is what, for people: digest, size, name and version, where it came from.
+/// The list of names: digest, size, name and version, and source of each artifact.
 fn index(lock: &Lock) -> String {
     let mut text =
         format!("profile {}, kernel {}, driver {}\n", lock.profile, lock.kernel_release, lock.driver);
@@ -80,7 +80,7 @@ fn index(lock: &Lock) -> String {
     text
 }
 
-/// Of all that is in the directory, whichever lock brought it.
+/// Digests of all files in the directory, whichever lock they belong to.
 fn sums(directory: &Path) -> Result<String> {
     let room = directory.join("sha256");
     let mut names = BTreeSet::new();

@@ -1,4 +1,4 @@
-//! `pins verify`: everything hashed again, what was unpacked of it compared, and its sources asked.
+//! `pins verify`: hashes all cached artifacts again, compares their unpacked copies, and asks their sources.
 
 use super::locked;
 use super::options::Verify;
@@ -17,16 +17,16 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
 
-/// Paths that are named of each thing that is kept.
+/// Most differing paths that are reported for each unpacked copy.
 const MOST: usize = 10;
 
-/// What was found.
+/// The results.
 #[derive(Debug, Default, Serialize)]
 struct Report {
     artifacts: usize,
     hashed: usize,
     not_here: usize,
-    /// What is kept unpacked: of artifacts, and of sets of them.
+    /// Number of unpacked copies of artifacts and of sets of artifacts.
     unpacked: usize,
     recorded: usize,
     offered: Option<usize>,
@@ -43,7 +43,7 @@ pub fn run(args: &Verify) -> Result<ExitCode> {
     let mut report = Report { artifacts: lock.artifact.len(), ..Report::default() };
     report.recorded = lock.artifact.iter().filter(|artifact| artifact.digest == Digest::Recorded).count();
     hash(&lock, &cache, access.mirror, &ui, &mut report)?;
-    // What differs from the lock is no measure for what was unpacked of it.
+    // An artifact that differs from the lock cannot be compared with its unpacked copy.
     if report.problems.is_empty() {
         compare(&profile, &lock, &cache, &ui, &mut report)?;
     }
@@ -85,7 +85,8 @@ fn hash(lock: &Lock, cache: &Cache, mirror: Option<&Path>, ui: &Ui, report: &mut
     Ok(())
 }
 
-/// Unpacks again what is kept unpacked, and compares: programs of it are run, and files of it packed.
+/// Unpacks artifacts again and compares the unpacked copies, because programs are run from them and files of them are
+/// packed.
 fn compare(profile: &Profile, lock: &Lock, cache: &Cache, ui: &Ui, report: &mut Report) -> Result<()> {
     let is_here = |artifact: &&Artifact| cache.has_blob(&artifact.sha256, artifact.size).unwrap_or(false);
     let bar = ui.bar("comparing what was unpacked", lock.artifact.len() as u64, Unit::Count);
@@ -138,7 +139,7 @@ fn text(report: &Report) -> String {
         .offered
         .map_or_else(|| "sources not asked".to_owned(), |count| format!("{count} still offered"));
     text.push_str(&format!(
-        "{} artifacts: {} hashed again, {} not here, {} kept unpacked and compared, {offered}, {} problems\n",
+        "{} artifacts: {} hashed, {} not in the cache, {} unpacked copies compared, {offered}, {} problems\n",
         report.artifacts,
         report.hashed,
         report.not_here,
@@ -146,7 +147,10 @@ fn text(report: &Report) -> String {
         report.problems.len()
     ));
     if report.recorded > 0 {
-        text.push_str(&format!("{} digests are recorded: no publisher vouches for them\n", report.recorded));
+        text.push_str(&format!(
+            "{} digests were recorded on first use: no publisher vouches for them\n",
+            report.recorded
+        ));
     }
     text
 }

@@ -1,5 +1,5 @@
-//! `sbom`: a bill of materials of an image, from its manifest. The same image gives the same document: there is no time
-//! in it, and its serial number is derived from the manifest's digest.
+//! `sbom`: prints a bill of materials of an image from its manifest. The same image produces the same document: it has
+//! no time, and its serial number is derived from the manifest's digest.
 
 mod cyclonedx;
 mod origin;
@@ -26,17 +26,17 @@ Examples:
   host-builder sbom out/initrd.img > initrd.cdx.json
   host-builder sbom --format spdx out/initrd.img > initrd.spdx.json
 
-Exit codes: 0 printed, 2 not an initramfs, or one without a manifest of this tool.";
+Exit codes: 0 success, 2 the file is not an initramfs, or has no manifest of this tool.";
 
 /// Arguments of `sbom`.
 #[derive(Debug, Args)]
 pub struct Sbom {
-    /// The image.
+    /// The initrd.
     pub image: PathBuf,
-    /// Which kind of document; both are JSON.
+    /// Format of the document. Both are JSON.
     #[arg(long, value_enum, default_value_t = Format::Cyclonedx)]
     pub format: Format,
-    /// For uniformity: the output is JSON in any case.
+    /// Accepted for consistency with other commands. The output is always JSON.
     #[arg(long)]
     pub json: bool,
 }
@@ -50,10 +50,10 @@ pub enum Format {
     Spdx,
 }
 
-/// Who publishes the driver.
+/// The publisher of the driver.
 const DRIVER_SUPPLIER: &str = "NVIDIA Corporation";
 const DRIVER_NAME: &str = "NVIDIA driver";
-/// What is said of a licence that nobody has looked at.
+/// The value for a licence that was not checked.
 const NO_ASSERTION: &str = "NOASSERTION";
 
 /// Runs the command.
@@ -75,11 +75,11 @@ pub fn run(args: &Sbom) -> Result<()> {
 /// What both kinds of document are made from.
 struct Bill<'a> {
     manifest: &'a Manifest,
-    /// SHA-256 of the manifest: it has the digest of every file.
+    /// SHA-256 of the manifest, which has the digest of every file.
     digest: &'a str,
     /// In the form of a UUID.
     serial: String,
-    /// Where files came from, with the files, sorted.
+    /// Origins and their files, sorted.
     parts: Vec<(Origin, Vec<&'a File>)>,
 }
 
@@ -93,7 +93,7 @@ impl<'a> Bill<'a> {
         Self { manifest, digest, serial: uuid(digest), parts }
     }
 
-    /// Whether files of an origin are of the driver: what containers get, its firmware and its modules.
+    /// Whether files of an origin belong to the driver: files for containers, firmware and modules.
     fn is_of_driver(&self, files: &[&File]) -> bool {
         let Some(driver) = &self.manifest.driver else { return false };
         let firmware = image::layout::firmware_dir(&driver.version);
@@ -105,7 +105,7 @@ impl<'a> Bill<'a> {
     }
 }
 
-/// A UUID of version 8 (RFC 9562: made by a rule of one's own) out of a digest.
+/// A UUID of version 8 (RFC 9562: custom layout) from a digest.
 fn uuid(digest: &str) -> String {
     let part = |range: std::ops::Range<usize>| digest.get(range).unwrap_or_default();
     format!("{}-{}-8{}-8{}-{}", part(0..8), part(8..12), part(13..16), part(17..20), part(20..32))

@@ -9,7 +9,7 @@ pub struct Origin {
     pub name: String,
     /// Its version; the driver's for what was built.
     pub version: String,
-    /// Package URL; none for what no archive has.
+    /// Package URL; `None` if no package archive has it.
     pub purl: Option<String>,
     /// What it is.
     pub kind: Kind,
@@ -38,7 +38,7 @@ impl Origin {
         if text == manifest.builder {
             return Self { name: name.to_owned(), version, purl: None, kind: Kind::Tool };
         }
-        // What has its digest there is no archive's package.
+        // An origin with a digest is not a package of an archive.
         if version.contains(" sha256:") {
             return Self { name: name.to_owned(), version, purl: None, kind: Kind::Package };
         }
@@ -53,7 +53,7 @@ impl Origin {
     }
 }
 
-/// Percent-encoding as package URLs want it.
+/// Percent-encodes text for a package URL.
 fn encoded(text: &str) -> String {
     let mut out = String::new();
     for byte in text.bytes() {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 const DOCUMENT: &str = "SPDXRef-DOCUMENT";
 const IMAGE: &str = "SPDXRef-Image";
 const DRIVER: &str = "SPDXRef-Driver";
-/// The format demands a time; this one says that none is meant.
+/// The format requires a time. This value means that there is none.
 const NO_TIME: &str = "1970-01-01T00:00:00Z";
 
 /// The whole document.

@@ -1,4 +1,4 @@
-//! `status`: asks running guests how they are.
+//! `status`: shows the status of running guests.
 
 pub(crate) mod options;
 mod round;
@@ -26,12 +26,12 @@ use std::time::{Duration, Instant};
 const DEFAULT_WAIT: Duration = Duration::from_mins(1);
 const DEFAULT_ANSWER: Duration = Duration::from_secs(10);
 
-/// Exit codes: good, the answer is no, could not be asked.
+/// Exit codes: ready, not ready, could not be queried.
 const GOOD: u8 = 0;
 const BAD: u8 = 1;
 const UNASKED: u8 = 2;
 
-/// Runs the command. The exit code is that of the guest with the highest.
+/// Runs the command. With several guests, the exit code is the highest one.
 pub fn run(args: &Arguments) -> Result<ExitCode> {
     if args.schema {
         print_painted(guest_client::STATUS_SCHEMA);

@@ -16,49 +16,50 @@ Examples:
   host-builder status 'unix:/run/vms/*/vsock.sock'
   host-builder status vsock:5 --json | jq .status.findings
 
-With several targets, or with a pattern, there is one row for each guest. With --json each guest is one line, an object with
-`schema`, `target`, and `status` or `error`; the lines of several guests stand in the order in which they answered.
-Up to 512 guests are asked at a time. A terminal shows what is there after a second, and the rest as it comes.
+With several targets, or with a pattern, the output has one row per guest. With --json it has one line per guest: an object
+with `schema`, `target`, and `status` or `error`; the lines are in the order of the answers. Up to 512 guests are queried
+at a time. A terminal shows the first rows after a second and adds the others as they arrive.
 
-Exit codes (of several guests the highest):
-  0  ready; with --wait exited: the program has exited with 0; with --wait PHASE: the phase is over, and went well
-  1  not ready (yet), or failed
-  2  could not be asked, and the message says which: no socket, not listening (yet),
-     timed out, not our protocol, other version, a reply that is malformed or too large
-With --watch, Ctrl-C ends it with 0, and a guest that has gone with what its last status was; several end it when every one
-that ever answered has not answered three times, and the others have not for --timeout.";
+Exit codes (with several guests, the highest one):
+0  ready; with --wait exited: the program exited with 0; with --wait PHASE: the phase is done
+1  not ready (yet), or failed
+2  the guest could not be queried, and the message says why: no socket, not listening (yet),
+timed out, not our protocol, other version, a reply that is malformed or too large
+With --watch, Ctrl-C exits with 0. When the guest is gone, the exit code is that of its last status. With several guests,
+the command ends when each guest that ever answered has missed three answers, and the others have not answered within
+--timeout.";
 
 /// Arguments of `status`.
 #[derive(Debug, Args)]
 pub struct Status {
-    /// Guests: unix:PATH[:PORT] (hybrid socket of Firecracker, Cloud Hypervisor and `boot`; * ? [] in PATH stand for
-    /// many) or vsock:CID[:PORT]. Default port 1042.
+    /// Guests: unix:PATH[:PORT] (hybrid socket of Firecracker, Cloud Hypervisor and `boot`; * ? [] in PATH are
+    /// wildcards) or vsock:CID[:PORT]. Default port 1042.
     #[arg(value_name = "TARGET", required_unless_present = "schema")]
     pub targets: Vec<Guests>,
-    /// Wait until this is known, good or bad: the boot is ready, the program has exited, or a phase is over (running: has
+    /// Wait for this, or until it has failed: the boot is ready, the program has exited, or a phase is done (running: has
     /// begun).
     #[arg(long, value_name = "WHAT", value_parser = awaited())]
     pub wait: Option<Until>,
-    /// Longest time for the answer, or the answers of all guests, such as 60s, 1500ms or 2m; with --watch: for each
+    /// Longest time for the answer, or for the answers of all guests, such as 60s, 1500ms or 2m; with --watch: for each
     /// answer [default: 60s with --wait, else 10s].
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub timeout: Option<Duration>,
-    /// Print everything as JSON on standard output, one line for each guest.
+    /// Print the full status as JSON to standard output, one line per guest.
     #[arg(long)]
     pub json: bool,
-    /// Show it again at each change and each second, until the guest has gone. With --json: a line at each change; of
-    /// several guests also when one answers no more.
+    /// Update at each change and each second until the guest is gone. With --json: print a line at each change; with
+    /// several guests also when one no longer answers.
     #[arg(long, conflicts_with = "wait")]
     pub watch: bool,
     /// Draw the boot's time line as an SVG picture, too; with one target.
     #[arg(long, value_name = "FILE.svg", conflicts_with = "watch")]
     pub plot: Option<PathBuf>,
-    /// Print the JSON Schema of what --json prints, and ask nobody.
+    /// Print the JSON Schema of the output of --json, then exit.
     #[arg(long, conflicts_with_all = ["targets", "wait", "watch", "json", "timeout"])]
     pub schema: bool,
 }
 
-/// Every phase by its name; `exited` is the program's end, and `ready` stands before them.
+/// Every phase by its name, after `ready`; `exited` is the end of the program.
 fn awaited() -> impl TypedValueParser<Value = Until> {
     PossibleValuesParser::new(AWAITED.iter().map(|(word, _)| *word)).map(|text| {
         let found = AWAITED.iter().find(|(word, _)| *word == text);

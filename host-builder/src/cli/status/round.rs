@@ -1,5 +1,4 @@
-//! Several guests, asked again and again: a guest that is slow, or says nothing, keeps the row it had, and nobody waits for
-//! it.
+//! Queries several guests repeatedly. A slow or silent guest keeps its last row, and does not delay the others.
 
 use super::{UNASKED, code, json_line};
 use crate::guest_client;
@@ -9,21 +8,22 @@ use std::sync::mpsc::{self, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Between two questions to one guest, and between two tables.
+/// Time between two queries of one guest, and between two tables.
 const LOOK: Duration = Duration::from_secs(1);
-/// Questions without an answer after which a guest that had answered has gone.
+/// Number of unanswered queries after which a guest that had answered counts as gone.
 const ATTEMPTS: u32 = 3;
 
-/// What there is to show.
+/// What to show.
 pub(super) enum Show<'a> {
-    /// Every guest there is.
+    /// All guests, as rows of a table.
     Table(&'a [Row]),
-    /// What has changed: a line of JSON.
+    /// A change, as a line of JSON.
     Line(&'a str),
 }
 
-/// Asks the guests that `targets` names, anew before each round, until all have gone or `show` returns `false`: nobody
-/// looks any more. A guest is given `timeout` for each answer, and to be there at all. The highest exit code.
+/// Queries the guests that `targets` returns before each round, until all are gone or `show` returns `false` because
+/// the output is closed. `timeout` is the time for each answer, and for a guest to appear. Returns the highest exit
+/// code.
 pub(super) fn follow(
     is_json: bool,
     timeout: Duration,
@@ -43,7 +43,7 @@ pub(super) fn follow(
             {
                 return guests.code();
             }
-            // The first table need not wait when all is there.
+            // The first table need not wait if all guests have answered.
             if !is_json && !is_shown && guests.have_all_come() {
                 is_shown = true;
                 show(Show::Table(&guests.rows()));
@@ -61,7 +61,7 @@ pub(super) fn follow(
 
 struct Guests {
     of: Vec<Guest>,
-    /// Highest code of those that are named no more.
+    /// Highest code of the guests that are no longer targets.
     worst: u8,
     timeout: Duration,
     is_json: bool,
@@ -70,20 +70,20 @@ struct Guests {
 struct Guest {
     target: Target,
     since: Instant,
-    /// When it was asked last; `None`: never.
+    /// Time of the last query; `None` before the first one.
     asked: Option<Instant>,
     is_asked: bool,
     row: Row,
     /// Exit code and newest event of its last status.
     last: Option<(u8, u64)>,
-    /// Why there was no answer the last time.
+    /// Why the last query had no answer.
     error: Option<&'static str>,
     failures: u32,
-    /// What it said makes no sense, or asking again will not help.
+    /// The answer was invalid, or another query will not help.
     is_hopeless: bool,
 }
 
-/// The answer of a guest, as much as is kept of it.
+/// The part of a guest's answer that is kept.
 struct News {
     target: Target,
     row: Row,
@@ -134,7 +134,7 @@ impl Guest {
 }
 
 impl Guests {
-    /// Guests come and go. Those that stay keep what they had.
+    /// Adds new guests and removes missing ones. The others keep their state.
     fn are(&mut self, targets: Vec<Target>) {
         let mut before = std::mem::take(&mut self.of);
         for target in targets {
@@ -144,7 +144,7 @@ impl Guests {
         self.worst = before.iter().map(Guest::code).fold(self.worst, u8::max);
     }
 
-    /// Asks all that are not being asked, first who was asked longest ago; so many at a time.
+    /// Queries all guests without a pending query, the least recently queried first, up to the limit of parallel queries.
     fn ask(&mut self, sender: &Sender<News>) {
         let places = AT_ONCE.saturating_sub(self.of.iter().filter(|guest| guest.is_asked).count());
         let mut idle: Vec<_> = self.of.iter_mut().filter(|guest| !guest.is_asked).collect();
@@ -153,13 +153,13 @@ impl Guests {
             let (sender, target) = (sender.clone(), guest.target.clone());
             let (timeout, is_json) = (self.timeout, self.is_json);
             let ask = move || drop(sender.send(News::of(target, timeout, is_json)));
-            // Out of threads, say: it is asked in the next round.
+            // No thread is available, for example: the guest is queried in the next round.
             guest.is_asked = thread::Builder::new().spawn(ask).is_ok();
             guest.asked = Some(Instant::now());
         }
     }
 
-    /// The line, when it says something new.
+    /// The line, if it has changed.
     fn hear(&mut self, news: News) -> Option<String> {
         let guest = self.of.iter_mut().find(|guest| guest.target == news.target)?;
         (guest.is_asked, guest.row) = (false, news.row);

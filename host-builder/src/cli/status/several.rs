@@ -1,4 +1,4 @@
-//! `status` of several guests: a table in which those that are quick do not wait for those that are slow.
+//! `status` of several guests: a table in which quick guests do not wait for slow ones.
 
 use super::{Arguments, GOOD, UNASKED, ask, code, json_line, patience};
 use crate::common::terminal;
@@ -11,14 +11,14 @@ use crate::guest_client::{Answer, Target, Told};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-/// A terminal shows the rows that are there after this time, and what comes later in their places.
+/// Time until a terminal shows the first rows. Later rows are added in their places.
 const FIRST: Duration = Duration::from_secs(1);
-/// Shortest time between two drawings.
+/// Shortest time between two updates of the screen.
 const AGAIN: Duration = Duration::from_millis(250);
 
-/// Asks, prints, and gives the highest exit code.
+/// Queries the guests, prints, and returns the highest exit code.
 pub(super) fn ask_all(args: &Arguments, targets: &[Target]) -> u8 {
-    // A status may be large. What is kept of it is little, and made where it was received.
+    // A status may be large, so each thread reduces what it received to a row.
     let work = |target: &Target, deadline: Instant| {
         let result = ask(args.wait, target, deadline);
         let code = result.as_ref().map_or(UNASKED, |status| code(status, args.wait));
@@ -52,15 +52,15 @@ pub(super) fn ask_all(args: &Arguments, targets: &[Target]) -> u8 {
     worst
 }
 
-/// A table that grows in its place on a terminal while it is high enough, and appears when it is whole.
+/// A table that grows in place on a terminal while it fits, and otherwise is printed when it is complete.
 struct Table {
     rows: Vec<Row>,
     is_live: bool,
     /// When it may be drawn next.
     due: Instant,
-    /// Something has come since it was drawn.
+    /// Whether a row has changed since the last drawing.
     is_new: bool,
-    /// Lines that are drawn.
+    /// Number of lines on the screen.
     drawn: usize,
 }
 
@@ -94,18 +94,18 @@ impl Table {
         }
     }
 
-    /// The whole table, in place of what is drawn.
+    /// The complete table, which replaces what is on the screen.
     fn last(&self) -> String {
         self.back() + &view::table(&self.rows, Look::of_stdout())
     }
 
-    /// To the first line of what is drawn, with nothing below it.
+    /// Moves to the first drawn line and clears everything below it.
     fn back(&self) -> String {
         if self.drawn > 0 { format!("\x1b[{}A\r\x1b[J", self.drawn) } else { String::new() }
     }
 }
 
-/// No line goes on in the next one, or the way back would be longer.
+/// Turns line wrapping off, so that the number of lines stays known.
 fn live(back: &str, text: &str) -> String {
     format!("{back}\x1b[?7l{text}\x1b[?7h")
 }

@@ -1,4 +1,4 @@
-//! `status --watch`: again and again, in one place of the screen.
+//! `status --watch`: updates the status in place on the screen.
 
 use super::round::{self, Show};
 use super::{Arguments, DEFAULT_ANSWER, code, json_line};
@@ -16,14 +16,14 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-/// Longest time between two looks.
+/// Longest time between two updates.
 const LOOK: Duration = Duration::from_secs(1);
-/// Between two attempts to reach a guest that may be gone.
+/// Time between two attempts to reach a guest that may be gone.
 const AGAIN: Duration = Duration::from_millis(500);
-/// Failed attempts after which it is.
+/// Number of failed attempts after which a guest counts as gone.
 const ATTEMPTS: u32 = 3;
 
-/// Shows one guest until it has gone.
+/// Shows one guest until it is gone.
 pub(super) fn one(args: &Arguments, target: &Target) -> Result<ExitCode> {
     prepare(args)?;
     let timeout = args.timeout.unwrap_or(DEFAULT_ANSWER);
@@ -51,7 +51,7 @@ pub(super) fn one(args: &Arguments, target: &Target) -> Result<ExitCode> {
             Err(error) => {
                 failures += 1;
                 let is_open = match last {
-                    // A guest that is about to be there.
+                    // A guest that is still starting.
                     None => error.is_passing() && begin.elapsed() + AGAIN < timeout,
                     Some(_) => !error.is_nonsense() && failures < ATTEMPTS,
                 };
@@ -59,7 +59,7 @@ pub(super) fn one(args: &Arguments, target: &Target) -> Result<ExitCode> {
                     _ if is_open => std::thread::sleep(AGAIN),
                     None => return Err(error.into()),
                     Some((code, _)) => {
-                        ui::say(&format!("the guest has gone: {}", error.chain()));
+                        ui::say(&format!("the guest is gone: {}", error.chain()));
                         return Ok(ExitCode::from(code));
                     }
                 }
@@ -68,7 +68,7 @@ pub(super) fn one(args: &Arguments, target: &Target) -> Result<ExitCode> {
     }
 }
 
-/// Shows the table of several guests until the last of them has gone.
+/// Shows the table of several guests until the last of them is gone.
 pub(super) fn many(args: &Arguments) -> Result<ExitCode> {
     prepare(args)?;
     expand(&args.targets).required()?;
@@ -86,15 +86,15 @@ pub(super) fn many(args: &Arguments) -> Result<ExitCode> {
     if !is_seen {
         return Ok(ExitCode::SUCCESS);
     }
-    ui::say("the guests have gone");
+    ui::say("all guests are gone");
     Ok(ExitCode::from(code))
 }
 
-/// A terminal is drawn over in place; JSON goes anywhere.
+/// Checks that the output is a terminal, unless it is JSON.
 fn prepare(args: &Arguments) -> Result<()> {
     if !args.json && !std::io::stdout().is_terminal() {
-        return Err(Error::new("--watch draws on a terminal, and standard output is none")
-            .hint("add --json for a line at each change, or use `events`"));
+        return Err(Error::new("--watch needs a terminal: standard output is not one")
+            .hint("add --json to get a line at each change, or use `events`"));
     }
     interrupt::is_the_end();
     Ok(())
@@ -104,7 +104,8 @@ fn rows() -> usize {
     terminal::size().map_or(24, |(_, rows)| rows)
 }
 
-/// The table in the order of the targets where all of it is seen, else with those first that need a look.
+/// The table in the order of the targets if all of it fits on the screen, else with the guests that need attention
+/// first.
 fn the_worst_first(rows_of_guests: &[Row]) -> String {
     let look = Look::of_stdout();
     let text = view::table(rows_of_guests, look);
@@ -116,12 +117,13 @@ fn the_worst_first(rows_of_guests: &[Row]) -> String {
     view::table(&sorted, look)
 }
 
-/// Draws on the terminal; `false` when there is nobody to draw for.
+/// Draws on the terminal. Returns `false` when the output is closed.
 fn draw(text: &str) -> bool {
     print_on(&frame(&Look::of_stdout().wrap_to_draw(text), rows()))
 }
 
-/// From the top, each line to its end and never onto the next one, and nothing below. What there is no room for is said.
+/// Draws from the top of the screen without wrapping lines, and clears the rest. Reports the number of lines that do
+/// not fit.
 fn frame(text: &str, rows: usize) -> String {
     let mut out = String::from("\x1b[?7l\x1b[H");
     let room = rows.saturating_sub(1).max(1);

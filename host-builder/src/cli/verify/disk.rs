@@ -1,4 +1,4 @@
-//! A payload disk against the manifest of its image.
+//! Checks a payload disk against the manifest of its image.
 
 use super::Difference;
 use crate::build::payload::verity;
@@ -8,12 +8,12 @@ use image::manifest::{Manifest, Payload, Verity};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
-/// A payload disk against what the manifest says of it. Its hash tree is made anew from its file system and compared.
+/// Checks a payload disk against its manifest. The hash tree is computed again from the file system and compared.
 pub fn against(manifest: &Manifest, disk: &Path) -> Result<Vec<Difference>> {
     let Payload::Disk { erofs, verity } = &manifest.payload else {
         let message =
-            format!("{}: the image has no payload disk, it carries the driver itself", disk.display());
-        return Err(Error::new(message).hint("leave --payload out"));
+            format!("{}: the initrd has no payload disk, it contains the driver itself", disk.display());
+        return Err(Error::new(message).hint("omit --payload"));
     };
     let name = disk.display().to_string();
     let mut differences = Vec::new();

@@ -1,4 +1,4 @@
-//! `verify`: every file of an image against its manifest, and the manifest against a lock.
+//! `verify`: checks every file of an image against its manifest, and the manifest against a lock.
 
 mod disk;
 mod packages;
@@ -38,45 +38,45 @@ Examples:
   host-builder verify out/initrd.img --payload out/driver.img
   host-builder verify out/initrd.img --sha256 $(cat initrd.sha256)
 
-Exit codes: 0 all as stated, 1 something differs, 2 not an initramfs, or one without a manifest of this tool.";
+Exit codes: 0 everything matches, 1 something differs, 2 the file is not an initramfs, or has no manifest of this tool.";
 
 /// Arguments of `verify`.
 #[derive(Debug, Args)]
 pub struct Verify {
-    /// The image.
+    /// The initrd.
     pub image: PathBuf,
-    /// Lock that the image must have been made from: every package, the kernel, the driver and the profile. Files are compared with those of the
-    /// packages that are in the cache; of others it is said that they are unchecked.
+    /// Lock that the initrd must have been built from: every package, the kernel, the driver and the profile are compared.
+    /// Files are compared with those of cached packages; files of other packages are reported as unchecked.
     #[arg(long, value_name = "FILE")]
     pub lock: Option<PathBuf>,
-    /// Directory of `pins vendor`, for packages that are not in the cache: files are compared with those of their packages.
+    /// Directory written by `pins vendor`, for packages that are not in the cache.
     #[arg(long, value_name = "DIR", requires = "lock")]
     pub mirror: Option<PathBuf>,
-    /// Payload disk that belongs to the image: its size, its file system and every file in it, its hash tree.
+    /// Payload disk of the initrd. Its size, its file system with every file in it, and its hash tree are checked.
     #[arg(long, value_name = "DISK")]
     pub payload: Option<PathBuf>,
-    /// SHA-256 that the image must have, from a place that an attacker cannot change. Without it, what is found is damage: who can write the
-    /// image can write its manifest.
+    /// Expected SHA-256 of the initrd, from a place that an attacker cannot change. Without it, only damage is detected:
+    /// whoever can write the initrd can also write its manifest.
     #[arg(long, value_name = "DIGEST")]
     pub sha256: Option<String>,
-    /// The program that is to be PID 1, where it is not the one that this tool carries.
+    /// Expected PID 1 [default: the guest-init built into this program].
     #[arg(long, value_name = "FILE")]
     pub guest_init: Option<PathBuf>,
-    /// Print the differences as JSON on standard output.
+    /// Print the differences as JSON to standard output.
     #[arg(long)]
     pub json: bool,
 }
 
-/// Something that is not as stated.
+/// A difference between the expected and the actual state.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct Difference {
     /// Path in the image, or name in the manifest.
     pub of: String,
-    /// What of it.
+    /// What differs.
     pub what: &'static str,
-    /// What was stated.
+    /// The expected value.
     pub expected: String,
-    /// What there is.
+    /// The actual value.
     pub found: String,
 }
 
@@ -141,17 +141,17 @@ pub fn run(args: &Verify) -> Result<ExitCode> {
     Ok(ExitCode::from(u8::from(!differences.is_empty())))
 }
 
-/// What was looked at beyond the image's own word.
+/// Checks against sources other than the image itself.
 #[derive(Default)]
 struct Checked {
-    /// With a lock: files against those of their packages.
+    /// With a lock: the comparison of files with those of their packages.
     packages: Option<Compared>,
-    /// Where the driver is an EROFS image: how many files were read out of it, or why none.
+    /// If the driver is in an EROFS image: the number of files that were read from it, or why none were.
     payload: Option<std::result::Result<usize, String>>,
 }
 
-/// Reads the files out of the driver's image, where there is one and it is at hand. `Some(Err)`: there is no program that can, or it is
-/// damaged, which its digest tells.
+/// Reads the files from the driver's image, if there is one and it is available. `Some(Err)`: no program can read it, or
+/// it is damaged, which its digest shows.
 fn against_payload(
     args: &Verify,
     archive: &Archive,
@@ -185,7 +185,7 @@ fn against_payload(
 fn read_lock(path: &Path) -> Result<Lock> {
     Lock::read(path)?.ok_or_else(|| {
         Error::new(format!("{}: expected a lock, found no file", path.display()))
-            .hint("give the lock that the image was built with: --lock FILE")
+            .hint("pass the lock that the initrd was built from: --lock FILE")
     })
 }
 
@@ -204,19 +204,19 @@ fn text(
     let size = megabytes(manifest.unpacked_bytes());
     let with = args.lock.as_ref().map(|lock| format!(" and of {}", lock.display())).unwrap_or_default();
     let disk = match (&manifest.payload, &args.payload) {
-        (_, Some(disk)) => format!("; {} is its payload", disk.display()),
-        (Payload::Disk { .. }, None) => "; its payload disk was NOT looked at (--payload DISK)".to_owned(),
+        (_, Some(disk)) => format!("; {} is its payload disk", disk.display()),
+        (Payload::Disk { .. }, None) => "; its payload disk was NOT checked (--payload DISK)".to_owned(),
         _ => String::new(),
     };
     let result = match differences.len() {
-        0 => format!("good: {entries} entries with {size} are those of the manifest{with}{disk}\n"),
+        0 => format!("good: {entries} entries with {size} match the manifest{with}{disk}\n"),
         1 => "1 difference\n".to_owned(),
         count => format!("{count} differences\n"),
     };
     let proof = match &args.sha256 {
         Some(_) => "",
         None => {
-            "this finds damage, and no attacker: compare the sha256 with one from a place that nobody else can change (--sha256)\n"
+            "this check detects damage, but not an attacker: pass the expected sha256 from a trusted place (--sha256)\n"
         }
     };
     format!("{text}{result}{}sha256 {sha256}\n{proof}", checked.text())
@@ -226,7 +226,7 @@ impl Checked {
     fn text(&self) -> String {
         let mut text = String::new();
         if let Some(Compared { same, unchecked }) = &self.packages {
-            text.push_str(&format!("{same} files are those of their packages\n"));
+            text.push_str(&format!("{same} files match those of their packages\n"));
             for (origin, count) in unchecked {
                 let line = format!(
                     "{origin} (files: {count}) is UNCHECKED: it is neither in the cache nor in a mirror (--mirror DIR)"
@@ -235,10 +235,10 @@ impl Checked {
             }
         }
         match &self.payload {
-            Some(Ok(count)) => text.push_str(&format!("{count} files were read out of the payload\n")),
+            Some(Ok(count)) => text.push_str(&format!("{count} files of the payload were checked\n")),
             Some(Err(why)) => {
                 text.push_str(&format!(
-                    "the files in the payload are UNCHECKED one by one: {}\n",
+                    "the single files of the payload are UNCHECKED: {}\n",
                     clean(why, 2048)
                 ));
             }
@@ -248,19 +248,19 @@ impl Checked {
     }
 }
 
-/// What an image says that it has of the tool itself: PID 1, directories, the image of the payload. An origin is a word of the image's own:
-/// it lets nothing else in.
+/// Files whose origin is the tool itself: only PID 1, directories and the image of the payload may have it, because the
+/// image itself states the origin.
 pub fn against_tool(manifest: &Manifest, guest_init: &str) -> Vec<Difference> {
     let mut differences = Vec::new();
     for file in manifest.files.iter().filter(|file| file.origin == manifest.builder) {
         match &file.kind {
             Kind::File { sha256, .. } if file.path == layout::INIT && sha256 != guest_init => {
-                let what = "the program that is PID 1, by its sha256";
+                let what = "the sha256 of PID 1";
                 differences.push(Difference::new(&file.path, what, guest_init, sha256));
             }
             Kind::File { .. } if file.path == layout::INIT => {}
             Kind::File { .. } | Kind::Link { .. } if !is_payload_image(manifest, &file.path) => {
-                let found = format!("{}, which brings PID 1 alone", file.origin);
+                let found = format!("{}, whose only file is PID 1", file.origin);
                 differences.push(Difference::new(&file.path, "its origin", "an artifact", &found));
             }
             _ => {}
@@ -278,7 +278,7 @@ fn is_payload_image(manifest: &Manifest, path: &str) -> bool {
     matches!(&manifest.payload, Payload::Image { path: image, .. } if image == path)
 }
 
-/// Every entry against the manifest, both ways.
+/// Compares every entry with the manifest, in both directions.
 pub fn against_manifest(contents: &Contents, tree: &Tree, manifest: &Manifest) -> Vec<Difference> {
     let mut found: BTreeMap<String, Vec<&Item>> = BTreeMap::new();
     let mut differences = Vec::new();
@@ -304,11 +304,11 @@ pub fn against_manifest(contents: &Contents, tree: &Tree, manifest: &Manifest) -
     for remark in &tree.remarks {
         let name = contents.items[remark.item].entry.text();
         let found = format!("it {}", remark.what);
-        differences.push(Difference::new(&name, "what the kernel makes of it", "what it says", &found));
+        differences.push(Difference::new(&name, "what the kernel unpacks", "the entry as stored", &found));
     }
     if let Some(BootConfig { offset, size }) = contents.boot_config {
-        let found = format!("{size} bytes at offset {offset}, which kernels cut off or unpack");
-        differences.push(Difference::new("the image", "boot configuration behind it", "none", &found));
+        let found = format!("{size} bytes at offset {offset}, which kernels strip or try to unpack");
+        differences.push(Difference::new("the image", "boot configuration at its end", "none", &found));
     }
     for (path, items) in found {
         let what = kind_name(items[0].entry.kind());
@@ -349,14 +349,14 @@ fn expected_kind(of: &Kind) -> u32 {
     }
 }
 
-/// The modules that the guest will load against the files that are there.
+/// Compares the modules that the guest will load with the files in the image.
 fn modules(manifest: &Manifest) -> Vec<Difference> {
     let files: BTreeSet<_> = manifest.files.iter().map(|file| file.path.as_str()).collect();
     let absent = manifest.modules.iter().filter(|module| !files.contains(module.path.as_str()));
     absent.map(|module| Difference::new(&module.path, "the file of a module", "one", "none")).collect()
 }
 
-/// What the manifest says it was made from against the lock.
+/// Compares the sources in the manifest with the lock.
 pub fn against_lock(manifest: &Manifest, lock: &Lock) -> Vec<Difference> {
     let driver = manifest.driver.as_ref().map_or("none", |driver| driver.version.as_str());
     let pairs = [

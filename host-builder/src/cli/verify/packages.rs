@@ -1,4 +1,4 @@
-//! The files of an image against those of the packages that it says they are from, as far as these are here.
+//! Checks the files of an image against those of the packages that the manifest names, as far as these are available.
 
 use super::Difference;
 use crate::artifacts::tree::Tree;
@@ -15,16 +15,17 @@ use crate::resolve::sources::Access;
 use image::manifest::{File, Kind, Manifest};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What could be compared, and what could not.
+/// Which files could be compared, and which could not.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Compared {
-    /// Files that are those of their packages.
+    /// Number of files that match their packages.
     pub same: usize,
-    /// Files of which no package is here, by what the image says that they are from.
+    /// Number of files without an available package, by the origin in the manifest.
     pub unchecked: BTreeMap<String, usize>,
 }
 
-/// Compares each file of an artifact with the artifact's own files of its name: the same bytes, or the same once they are uncompressed.
+/// Compares each file with the files of the same name in its artifact: the bytes must be equal, or equal after
+/// decompression.
 pub fn against(manifest: &Manifest, lock: &Lock, access: Access) -> Result<(Vec<Difference>, Compared)> {
     let (mut differences, mut compared) = (Vec::new(), Compared::default());
     let mut known = Packages { lock, access, digests: BTreeMap::new() };
@@ -47,16 +48,16 @@ pub fn against(manifest: &Manifest, lock: &Lock, access: Access) -> Result<(Vec<
     Ok((differences, compared))
 }
 
-/// The artifacts that are here.
+/// The available artifacts.
 struct Packages<'a> {
     lock: &'a Lock,
     access: Access<'a>,
-    /// By what a file says that it is from, and its name: what may stand under it.
+    /// The allowed digests by origin and file name.
     digests: BTreeMap<(String, String), Option<BTreeSet<String>>>,
 }
 
 impl Packages<'_> {
-    /// The digests that a file may have; `None` when not all of what it is from is here.
+    /// The allowed digests of a file; `None` if an artifact of its origin is not available.
     fn of(&mut self, file: &File) -> Result<Option<&BTreeSet<String>>> {
         let name = base_name(&file.path);
         let key = (file.origin.clone(), name.to_owned());
@@ -83,7 +84,7 @@ impl Packages<'_> {
         Ok(Some(digests))
     }
 
-    /// Digests of an artifact's files of this name, as they are and uncompressed.
+    /// Digests of an artifact's files of this name, as stored and decompressed.
     fn files(&self, artifact: &Artifact, origin: &str, name: &str) -> Result<Option<Vec<String>>> {
         if artifact.is_source_of(origin) {
             return self.made(name);
@@ -93,7 +94,7 @@ impl Packages<'_> {
         }
         let tree = Tree::of(self.access.cache, artifact)?;
         let mut digests = Vec::new();
-        // Modules of the GPU's are packed under their own names, which DKMS changes.
+        // GPU modules are packed under their own names, which DKMS changes.
         let is_it = |path: &str| {
             let both_the_gpus = || module_name(path).is_some() && module_name(name).is_some();
             uncompressed(base_name(path)) == uncompressed(name) || both_the_gpus()
@@ -107,9 +108,9 @@ impl Packages<'_> {
         Ok(Some(digests))
     }
 
-    /// A module that was compiled here from the lock's source, with the lock's compiler.
+    /// A module that was compiled on this machine from the lock's source with the lock's compiler.
     fn made(&self, name: &str) -> Result<Option<Vec<String>>> {
-        // A profile that is a file somewhere is not known by its name.
+        // A profile that is a file cannot be found by its name.
         let Ok((profile, _)) = Profile::load(&self.lock.profile) else { return Ok(None) };
         let Some(built) = made_here(self.access.cache, self.lock, &profile.modules)? else { return Ok(None) };
         let of_name = built.modules.iter().zip(built.contents).filter(|(module, _)| module.path == name);

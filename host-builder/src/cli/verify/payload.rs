@@ -1,4 +1,4 @@
-//! The files inside the driver's EROFS image against the manifest, each read out of it.
+//! Checks the files inside the driver's EROFS image against the manifest.
 
 use super::Difference;
 use crate::common::digest::sha256_file;
@@ -10,7 +10,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-/// Unpacks the image, or the disk that begins with it, below `work`, and compares both ways.
+/// Unpacks the image, or the disk that begins with it, below `work`, and compares in both directions.
 pub fn against(
     manifest: &Manifest,
     image: &Path,
@@ -20,7 +20,9 @@ pub fn against(
     let (root, complaints) = unpack(tools, kind, image, work)?;
     let mut differences: Vec<_> = complaints
         .iter()
-        .map(|line| Difference::new("the payload", "its file system", "one that can be read whole", line))
+        .map(|line| {
+            Difference::new("the payload", "its file system", "one that can be read completely", line)
+        })
         .collect();
     let mut expected: BTreeMap<&str, &File> =
         manifest.files.iter().filter(|file| file.payload).map(|file| (file.path.as_str(), file)).collect();
@@ -38,7 +40,7 @@ pub fn against(
                     &found,
                 ));
             }
-            // Those that files are in need no line of their own.
+            // Directories that contain files are not listed.
             None if entry.file_type().is_dir() => {}
             None => {
                 let what = "a file of the payload that is not in the manifest";
@@ -61,7 +63,7 @@ fn described(kind: &Kind) -> String {
     }
 }
 
-/// What was unpacked is the image's: nothing of it is followed.
+/// Describes an unpacked file. Links are not followed, because the image is not trusted.
 fn found(path: &Path, kind: fs::FileType) -> io::Result<String> {
     Ok(if kind.is_dir() {
         described(&Kind::Directory)

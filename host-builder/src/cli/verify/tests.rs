@@ -117,7 +117,7 @@ fn an_origin_is_a_word_and_lets_nothing_in() {
         against_tool(manifest, guest_init).into_iter().map(|found| (found.of, found.what)).collect::<Vec<_>>()
     };
     assert_eq!(found(&manifest(), &good), []);
-    let program = "the program that is PID 1, by its sha256";
+    let program = "the sha256 of PID 1";
     assert_eq!(found(&manifest(), "another"), one("/init", program));
     // Whatever says that it is the tool's own, to be held against no lock.
     let mut evil = manifest();
@@ -139,12 +139,12 @@ fn what_the_kernel_reads_otherwise_is_named() {
     // The file is before its directory.
     let library = other.remove(1);
     other.insert(0, library);
-    assert_eq!(found(&other), one("lib/a.so", "what the kernel makes of it"));
+    assert_eq!(found(&other), one("lib/a.so", "what the kernel unpacks"));
     let mut other = entries();
     for entry in [1, 3] {
         (other[entry].0.inode, other[entry].0.links) = (7, 2);
     }
-    assert_eq!(found(&other), one("lib/a.so", "what the kernel makes of it"));
+    assert_eq!(found(&other), one("lib/a.so", "what the kernel unpacks"));
 }
 
 #[test]

@@ -30,7 +30,7 @@ fn gpus_are_found_or_named() {
         checks.map(|checks| checks.into_iter().find(|check| check.name == "gpu").unwrap())
     };
     is(&asked("01:00.0").unwrap(), Verdict::Pass, &["10de:27b8"]);
-    is(&asked("02:00.0").unwrap(), Verdict::Fail, &["is no GPU of NVIDIA", "lspci"]);
+    is(&asked("02:00.0").unwrap(), Verdict::Fail, &["is not an NVIDIA GPU", "lspci"]);
     is(&asked("03:00.0").unwrap(), Verdict::Fail, &["no such PCI device", "lspci"]);
     assert!(asked("../x").unwrap_err().to_string().contains("--gpu expects a PCI address"));
     fake.remove(&format!("/sys/bus/pci/devices/{GPU}"));
@@ -76,7 +76,7 @@ fn a_gpu_is_bound_to_vfio_or_held() {
 #[test]
 fn the_whole_group_goes_to_the_guest() {
     let fake = Fake::good();
-    is(&fake.check("gpu-group"), Verdict::Pass, &["group 14: the GPU is alone"]);
+    is(&fake.check("gpu-group"), Verdict::Pass, &["group 14: the GPU is the only device"]);
     fake.device("0000:00:01.0", (0x8086, 0x1901, 0x0604), Some("pcieport"), Some("14"));
     fake.device("0000:01:00.1", (0x10de, 0x22bc, 0x0403), Some("vfio-pci"), Some("14"));
     is(&fake.check("gpu-group"), Verdict::Pass, &["1 other functions"]);
@@ -87,10 +87,10 @@ fn the_whole_group_goes_to_the_guest() {
     // What cannot be read may be anything.
     fake.device("0000:01:00.2", (0x10de, 0x1ad6, 0x0c03), None, Some("14"));
     fake.write("/sys/bus/pci/devices/0000:01:00.2/class", "");
-    is(&fake.check("gpu-group"), Verdict::Warn, &["unknown what these are: 0000:01:00.2"]);
+    is(&fake.check("gpu-group"), Verdict::Warn, &["unknown devices: 0000:01:00.2"]);
     fake.remove("/sys/kernel/iommu_groups/14/devices/0000:01:00.2");
     fake.bind("0000:01:00.1", "snd_hda_intel");
-    let words = ["host: 0000:01:00.1", "other functions too", "class 0403: snd_hda_intel"];
+    let words = ["host: 0000:01:00.1", "other functions as well", "class 0403: snd_hda_intel"];
     is(&fake.check("gpu-group"), Verdict::Fail, &words);
     fake.device("0000:02:00.0", (0x8086, 0x1533, 0x0200), Some("igb"), Some("14"));
     is(&fake.check("gpu-group"), Verdict::Fail, &["0000:02:00.0", "1 of them belong to other slots", "ACS"]);
@@ -105,9 +105,9 @@ fn a_gpu_can_be_reset_or_not() {
     let fake = Fake::good();
     is(&fake.check("gpu-reset"), Verdict::Pass, &["flr bus"]);
     fake.write(&file("reset_method"), "\n");
-    is(&fake.check("gpu-reset"), Verdict::Warn, &["no way"]);
+    is(&fake.check("gpu-reset"), Verdict::Warn, &["no method to reset it"]);
     fake.remove(&file("reset_method"));
-    is(&fake.check("gpu-reset"), Verdict::Warn, &["no way"]);
+    is(&fake.check("gpu-reset"), Verdict::Warn, &["no method to reset it"]);
     fake.write(&file("reset"), "");
     is(&fake.check("gpu-reset"), Verdict::Pass, &[]);
 }
@@ -120,7 +120,7 @@ fn a_gpu_is_in_the_built_in_list() {
     fake.write(&file("device"), "0x2684");
     is(&fake.check("gpu-supported"), Verdict::Warn, &["10de:2684", "doctor IMAGE"]);
     fake.write(&file("device"), "0x2901");
-    is(&fake.check("gpu-supported"), Verdict::Warn, &["10de:2901 is B200", "from 570.86.15 on"]);
+    is(&fake.check("gpu-supported"), Verdict::Warn, &["10de:2901 is B200", "since 570.86.15"]);
     fake.write(&file("device"), "0x1b06");
     is(&fake.check("gpu-supported"), Verdict::Fail, &["older than Turing"]);
 }
@@ -171,7 +171,7 @@ fn a_gpu_is_in_the_packed_drivers_list() {
         &["10de:2901 B200", "newer than driver 550.163.01", "--profile ubuntu"],
     );
     fake.write(&file("device"), "0x2999");
-    is(&check(&packed), Verdict::Fail, &["10de:2999", "of 2 names", "pins update"]);
+    is(&check(&packed), Verdict::Fail, &["10de:2999", "the 2 GPUs of driver", "pins update"]);
     packed.chips = Err("its symbols were stripped".into());
     is(&check(&packed), Verdict::Warn, &["unknown", "stripped"]);
 }
@@ -192,7 +192,7 @@ fn an_image_that_was_altered_or_has_no_driver_says_so() {
     let mut packed = packed(Ok(Vec::new()));
     is(&packed.check(), Verdict::Pass, &["driver 550.163.01 for kernel 6.12, capabilities compute"]);
     packed.altered.push("/usr/lib/nvidia/x: altered".into());
-    is(&packed.check(), Verdict::Fail, &["1 files are not those", "verify", "/usr/lib/nvidia/x"]);
+    is(&packed.check(), Verdict::Fail, &["1 files differ from the manifest", "verify", "/usr/lib/nvidia/x"]);
     packed.manifest.driver = None;
     is(&packed.check(), Verdict::Fail, &["no driver"]);
 }
@@ -219,6 +219,6 @@ fn bars_have_addresses_and_fit() {
     is(&fake.check("gpu-bars"), Verdict::Fail, &["BAR1, BAR3 without an address", "Above 4G"]);
     for bad in ["", "nonsense\n0xz 1 2 3\n", &RESOURCE.replacen("0x0000004000000000", "?", 1)] {
         fake.write(&file("resource"), bad);
-        is(&fake.check("gpu-bars"), Verdict::Warn, &["shows no BARs"]);
+        is(&fake.check("gpu-bars"), Verdict::Warn, &["has no BARs"]);
     }
 }

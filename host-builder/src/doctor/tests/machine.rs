@@ -45,7 +45,10 @@ fn what_came_of_the_test_guest_decides_about_kvm() {
     assert!(check.found.contains("did not run on it") && !check.remedy.is_empty());
     let check = kvm(Some(&TestGuest::Untried("no QEMU".into())));
     assert_eq!(check.verdict, Verdict::Warn);
-    assert!(check.found.ends_with("could not be tried: no QEMU") && check.remedy.contains("--lock FILE"));
+    assert!(
+        check.found.ends_with("no test guest could be run on it: no QEMU")
+            && check.remedy.contains("--lock FILE")
+    );
     assert_eq!(kvm(None).verdict, Verdict::Warn);
 }
 
@@ -59,7 +62,7 @@ fn an_iommu_is_on_off_or_switched_off() {
     fake.write("/sys/class/iommu/dmar0/x", "");
     fake.remove("/sys/kernel/iommu_groups");
     fake.write("/proc/cmdline", "quiet");
-    is(&fake, "iommu", Verdict::Fail, &["off", "add intel_iommu=on iommu=pt", "nothing about iommu"]);
+    is(&fake, "iommu", Verdict::Fail, &["off", "add intel_iommu=on iommu=pt", "no iommu option"]);
     fake.remove("/sys/class/iommu");
     is(&fake, "iommu", Verdict::Fail, &["VT-d", "intel_iommu=on iommu=pt"]);
     fake.write("/proc/cpuinfo", "vendor_id : AuthenticAMD\n");
@@ -67,7 +70,7 @@ fn an_iommu_is_on_off_or_switched_off() {
     fake.write("/sys/class/iommu/ivhd0/x", "");
     is(&fake, "iommu", Verdict::Fail, &["dmesg | grep AMD-Vi"]);
     fake.write("/proc/cmdline", "amd_iommu=off");
-    is(&fake, "iommu", Verdict::Fail, &["take amd_iommu=off off"]);
+    is(&fake, "iommu", Verdict::Fail, &["remove amd_iommu=off from"]);
 }
 
 #[test]
@@ -111,7 +114,7 @@ fn vfios_nodes_may_be_opened() {
     fake.forbid("/dev/vfio/14");
     is_to_nobody(&fake, "vfio-access", Verdict::Fail, &["may not open /dev/vfio/14", "udev"]);
     fake.remove("/dev/vfio/14");
-    is(&fake, "vfio-access", Verdict::Warn, &["not there yet: /dev/vfio/14"]);
+    is(&fake, "vfio-access", Verdict::Warn, &["do not exist yet: /dev/vfio/14"]);
     fake.write("/dev/vfio/noiommu-14", "");
     is(&fake, "vfio-access", Verdict::Fail, &["without an IOMMU"]);
     fake.forbid("/dev/vfio/vfio");
@@ -191,7 +194,7 @@ fn nvswitches_ask_for_something() {
     is(&fake, "fabric", Verdict::Pass, &["no NVSwitch"]);
     for id in ["0x2901", "0x3182", "0xf000"] {
         fake.write("/sys/bus/pci/devices/0000:01:00.0/device", id);
-        is(&fake, "fabric", Verdict::Warn, &["from B200 on", "nvlsm", &id.replace("0x", "10de:")]);
+        is(&fake, "fabric", Verdict::Warn, &["since B200", "nvlsm", &id.replace("0x", "10de:")]);
     }
     fake.write("/sys/bus/pci/devices/0000:01:00.0/device", "0x2330");
     is(&fake, "fabric", Verdict::Pass, &["no NVSwitch"]);
