@@ -1,4 +1,4 @@
-//! The host side: builds the GPU initrd from pinned artifacts, starts guests to try it, and asks them how they are.
+//! The host side: builds the GPU initrd from pinned artifacts, starts guests to try it, and queries running guests.
 
 #![cfg_attr(not(test), warn(unused_crate_dependencies))]
 // What is printed comes from anywhere: `ui` makes it harmless.

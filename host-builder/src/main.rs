@@ -6,7 +6,7 @@ use host_builder::cli::{self, Cli, Command};
 use host_builder::common::{interrupt, ui};
 use std::process::ExitCode;
 
-/// The command line; where it is wrong, that is said, and the program ends.
+/// Parses the command line. Prints the error and exits if it is invalid.
 fn parsed() -> Cli {
     Cli::try_parse().unwrap_or_else(|error| {
         // Nobody can be told that it cannot be said.
@@ -23,7 +23,7 @@ fn parsed() -> Cli {
     })
 }
 
-/// Whether an interrupt of a command can leave anything behind.
+/// Whether an interrupted command can leave files behind.
 fn makes_something(command: &Command) -> bool {
     matches!(
         command,

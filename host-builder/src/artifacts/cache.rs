@@ -1,5 +1,5 @@
-//! The cache under the user's cache directory: artifacts by their digest, and everything derived from them by the
-//! digest of its inputs. An entry is there whole or not at all: made under a temporary name, then renamed.
+//! The cache in the user's cache directory: artifacts by their digest, and everything derived from them by the digest of
+//! its inputs. Entries are complete or absent: they are created under a temporary name, then renamed.
 
 use crate::common::digest::sha256_file;
 use crate::common::error::{Doing, Error, Result};
@@ -10,7 +10,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// An entry that is older is not just being used by the process that made it.
+/// Minimum age at which an entry may be removed, so that the process that created it can still use it.
 const SETTLED: std::time::Duration = std::time::Duration::from_hours(1);
 
 /// The cache directory and its rooms.
@@ -33,7 +33,7 @@ impl Cache {
         Self::at(&root)
     }
 
-    /// A cache in a given directory.
+    /// Opens a cache in the given directory.
     pub fn at(root: &Path) -> Result<Self> {
         let mut builder = fs::DirBuilder::new();
         builder.recursive(true).mode(0o700).create(root).doing("creating the cache directory", root)?;
@@ -42,19 +42,19 @@ impl Cache {
         Ok(Self { root })
     }
 
-    /// A directory of the cache, made when missing.
+    /// Returns a directory of the cache. Creates it if it does not exist.
     pub fn room(&self, name: &str) -> Result<PathBuf> {
         let path = self.root.join(name);
         fs::create_dir_all(&path).doing("creating", &path)?;
         Ok(path)
     }
 
-    /// Where the artifact of this digest is, or would be.
+    /// Path of the artifact with this digest, whether it exists or not.
     pub fn blob(&self, sha256: &str) -> Result<PathBuf> {
         Ok(self.room("blobs/sha256")?.join(sha256))
     }
 
-    /// Whether the artifact of this digest is here. One of another size is damaged, and removed.
+    /// Whether the artifact with this digest is in the cache. An artifact of the wrong size is removed as damaged.
     pub fn has_blob(&self, sha256: &str, size: u64) -> Result<bool> {
         let path = self.blob(sha256)?;
         let Ok(metadata) = fs::metadata(&path) else { return Ok(false) };
@@ -65,7 +65,7 @@ impl Cache {
         Ok(false)
     }
 
-    /// The artifact of this digest, every byte of it checked again. A damaged one is removed.
+    /// Returns the artifact with this digest after checking its content. Removes a damaged one.
     pub fn verified_blob(&self, sha256: &str) -> Result<PathBuf> {
         let path = self.blob(sha256)?;
         let found = sha256_file(&path)?;
@@ -74,27 +74,27 @@ impl Cache {
         }
         fs::remove_file(&path).doing("removing a damaged artifact", &path)?;
         Err(Error::new(format!("{}: expected sha256 {sha256}, found {found}", path.display()))
-            .hint("the cached artifact was damaged and has been removed; run again to fetch it anew"))
+            .hint("run again to fetch the artifact; the damaged one was removed"))
     }
 
-    /// A directory derived from inputs with digest `key`: returned when it is here, made by `make` otherwise.
-    /// Two processes that want the same one wait for each other.
+    /// Returns the directory derived from inputs with digest `key`. Creates it with `make` if it does not exist. Processes
+    /// that need the same directory wait for each other.
     pub fn derived(&self, room: &str, key: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
         self.derived_checked(room, key, |dir| {
             make(dir)?;
-            // The name must not survive a power cut that the content does not.
+            // The content must reach the disk before the name.
             let directory = File::open(dir).doing("opening", dir)?;
             nix::unistd::syncfs(&directory).map_err(io::Error::from).doing("writing", dir)
         })
     }
 
-    /// What [`Self::derived`] has made before, if it has.
+    /// Returns an existing directory of [`Self::derived`].
     pub fn kept(&self, room: &str, key: &str) -> Result<Option<PathBuf>> {
         let path = self.room(room)?.join(key);
         Ok(path.exists().then_some(path))
     }
 
-    /// [`Self::derived`] for what is checked whenever it is used: nobody waits until it is on the disk.
+    /// [`Self::derived`] without waiting for the disk, for directories that are checked at each use.
     pub fn derived_checked(
         &self,
         room: &str,
@@ -117,13 +117,13 @@ impl Cache {
         Ok(path)
     }
 
-    /// Removes all entries of a room but those used last. One that another process may just have asked for stays.
+    /// Removes all entries of a room except those used last, and those that another process may be using.
     pub fn forget(&self, room: &str, keep: usize) -> Result<()> {
         let room = self.room(room)?;
         let mut entries = Vec::new();
         for entry in fs::read_dir(&room).doing("reading", &room)? {
             let path = entry.doing("reading", &room)?.path();
-            // Gone meanwhile: somebody else forgets, too.
+            // Another process has removed it.
             let Ok(used) = fs::metadata(&path).and_then(|metadata| metadata.modified()) else { continue };
             entries.push((used, path));
         }
@@ -136,7 +136,7 @@ impl Cache {
         Ok(())
     }
 
-    /// A directory for work in progress; gone when dropped, and when the program is interrupted.
+    /// Creates a directory for work in progress. It is removed on drop and on an interrupt.
     pub fn scratch(&self) -> Result<Scratch> {
         Scratch::new(&self.room("work")?)
     }
@@ -150,16 +150,16 @@ impl Cache {
     }
 }
 
-/// What lies in the cache is built into images: it is its user's own, and nobody else reads or writes there.
+/// Checks that only the user can write to the cache, because its content is built into images.
 fn own(root: &Path) -> Result<()> {
     let metadata = fs::metadata(root).doing("reading", root)?;
     let user = nix::unistd::geteuid().as_raw();
     let refused = |what: String| {
         let place = root.display();
         let remedy = format!(
-            "name a directory of your own: GPU_INITRD_CACHE=DIR; or remove it, everything in it is made anew; or, if nobody else has written there: chmod 700 {place}"
+            "use a directory of your own: GPU_INITRD_CACHE=DIR; or remove the cache (everything in it is created again); or, if no other user has written to it: chmod 700 {place}"
         );
-        Err(Error::new(format!("the cache {place} is not to be trusted: {what}")).hint(remedy))
+        Err(Error::new(format!("the cache {place} cannot be trusted: {what}")).hint(remedy))
     };
     if metadata.uid() != user {
         return refused(format!("expected user {user} as its owner, found {}", metadata.uid()));
@@ -171,10 +171,10 @@ fn own(root: &Path) -> Result<()> {
     }
 }
 
-/// Whether an entry is there; it counts as used from now on, so that [`Cache::forget`] of another process leaves it.
+/// Whether an entry exists. Updates its time of use, so that [`Cache::forget`] of another process keeps it.
 fn is_in_use(path: &Path) -> bool {
     let Ok(directory) = File::open(path) else { return false };
-    // A cache on a read-only file system is not tidied either.
+    // A cache on a read-only file system is not cleaned up either.
     let _ = directory.set_modified(SystemTime::now());
     true
 }

@@ -1,4 +1,4 @@
-//! What was unpacked before, held against what unpacks now.
+//! Compares an unpacked copy with a fresh one.
 
 use crate::common::digest::Hasher;
 use crate::common::error::{Doing, Result};
@@ -9,7 +9,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// What a name stands for.
+/// The kind and content of a path.
 #[derive(PartialEq, Eq)]
 enum What {
     Directory,
@@ -18,7 +18,7 @@ enum What {
     Other,
 }
 
-/// How the directory `kept` differs from `fresh`, in words, a path each.
+/// The differences between the directories `kept` and `fresh`, one line per path.
 pub fn differences(fresh: &Path, kept: &Path) -> Result<Vec<String>> {
     let (fresh, mut kept) = (contents(fresh)?, contents(kept)?);
     let mut found = Vec::new();
@@ -30,7 +30,7 @@ pub fn differences(fresh: &Path, kept: &Path) -> Result<Vec<String>> {
         };
         found.push(format!("{}: {difference}", path.display()));
     }
-    found.extend(kept.into_keys().map(|path| format!("{}: came from nowhere", path.display())));
+    found.extend(kept.into_keys().map(|path| format!("{}: is not in the package", path.display())));
     Ok(found)
 }
 
@@ -39,7 +39,7 @@ fn describe(expected: &What, found: &What) -> String {
         (What::File { sha256: expected, .. }, What::File { sha256: found, .. }) if expected != found => {
             format!("expected sha256 {expected}, found {found}")
         }
-        (What::File { .. }, What::File { .. }) => "may be executed, or not, against its package".into(),
+        (What::File { .. }, What::File { .. }) => "its executable bit differs from the package".into(),
         (What::Link(expected), What::Link(found)) => {
             format!("expected a link to {}, found one to {}", expected.display(), found.display())
         }
@@ -117,8 +117,8 @@ mod tests {
                 "gone: is missing",
                 "kind: expected a file, found a link",
                 "link: expected a link to same, found one to /etc",
-                "mode: may be executed, or not, against its package",
-                "sub/fifo: came from nowhere",
+                "mode: its executable bit differs from the package",
+                "sub/fifo: is not in the package",
             ]
         );
     }

@@ -1,5 +1,4 @@
-//! Directories as artifacts: packed into an archive of the same bytes for the same files, so that a lock can pin them as it
-//! pins everything else.
+//! Directories as artifacts: packed into a reproducible archive, so that a lock can pin them like other artifacts.
 
 use crate::common::error::{Doing, Error, Result};
 use std::collections::BTreeMap;
@@ -8,11 +7,11 @@ use std::io::{BufWriter, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// Files by the path that they have in the archive.
+/// Files by their path in the archive.
 pub type Files = BTreeMap<String, PathBuf>;
 
-/// Every regular file below a directory. Of its links those count that lead out of it, to a file of the same name, as a directory of
-/// links into a store has them; what others lead to is found by its own name.
+/// Every regular file below a directory. A link is followed only if it leads out of the directory to a file of the same
+/// name, as in a directory of links into a store. Targets of other links are found under their own names.
 pub fn below(directory: &Path) -> Result<Files> {
     let mut files = Files::new();
     add(directory, directory, &mut files)?;

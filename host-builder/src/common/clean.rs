@@ -1,7 +1,7 @@
-//! A guest's words made harmless: what it says must not steer the terminal that shows it.
+//! Cleans untrusted text, so that it cannot control the terminal that shows it.
 
-/// Characters that no string of a guest may bring to a terminal: controls (C0, DEL, C1), bidirectional overrides and
-/// isolates, invisible joiners and marks, line and paragraph separators, tags.
+/// Characters that are removed from untrusted text: controls (C0, DEL, C1), bidirectional overrides and isolates,
+/// invisible joiners and marks, line and paragraph separators, tags.
 fn is_unsafe(c: char) -> bool {
     c.is_control()
         || matches!(c,
@@ -9,7 +9,7 @@ fn is_unsafe(c: char) -> bool {
             | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
-/// `text` without escape sequences and control characters, on one line, of at most `most` characters.
+/// Returns `text` without escape sequences and control characters, on one line, with at most `most` characters.
 pub fn clean(text: &str, most: usize) -> String {
     let mut out = String::new();
     let mut chars = text.chars();
@@ -33,7 +33,7 @@ pub fn clean(text: &str, most: usize) -> String {
     out
 }
 
-/// Every line of `text` without escape sequences and control characters.
+/// Returns every line of `text` without escape sequences and control characters.
 pub fn clean_lines(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for line in text.split_inclusive('\n') {
@@ -44,8 +44,8 @@ pub fn clean_lines(text: &str) -> String {
     out
 }
 
-/// Behind an ESC: a control sequence to its final byte, an operating-system command and its like to their
-/// terminator, else one character. An unfinished one takes all that follows, which is what a terminal would do.
+/// Skips what follows an ESC: a control sequence up to its final byte, a string such as an operating-system command up
+/// to its terminator, else one character. An unfinished sequence extends to the end, as on a terminal.
 fn skip_escape(chars: &mut std::str::Chars<'_>) {
     match chars.next() {
         Some('[') => drop(chars.find(|c| ('\u{40}'..='\u{7e}').contains(c))),
@@ -66,8 +66,8 @@ fn skip_escape(chars: &mut std::str::Chars<'_>) {
     }
 }
 
-/// JSON with every unsafe character outside ASCII written as `\uXXXX`: the same data, harmless to a terminal. (JSON
-/// has none but inside strings, and the ASCII ones are escaped by its writer, all but DEL.)
+/// Escapes every unsafe character outside ASCII, and DEL, in JSON as `\uXXXX`. The data stays the same. Such characters
+/// occur only inside strings, and the JSON writer escapes the other ones of ASCII.
 pub fn clean_json(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     let mut units = [0; 2];

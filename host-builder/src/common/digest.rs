@@ -1,4 +1,4 @@
-//! SHA-256, of bytes, of files, and of what passes through a reader or writer.
+//! SHA-256 of bytes, files, and data that passes through a reader or writer.
 
 use super::error::{Doing, Result};
 use sha2::digest::common::hazmat::SerializableState;
@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
-/// Hex SHA-256 of a file.
+/// Returns the SHA-256 of a file in lower-case hex.
 pub fn sha256_file(path: &Path) -> Result<String> {
     let mut file = File::open(path).doing("opening", path)?;
     let mut hasher = Hasher::default();
@@ -15,7 +15,7 @@ pub fn sha256_file(path: &Path) -> Result<String> {
     Ok(hasher.hex())
 }
 
-/// Hex SHA-256 of bytes.
+/// Returns the SHA-256 of bytes in lower-case hex.
 pub fn sha256(bytes: &[u8]) -> String {
     let mut hasher = Hasher::default();
     hasher.update(bytes);
@@ -32,12 +32,12 @@ impl Hasher {
         self.0.update(bytes);
     }
 
-    /// What it knows so far: [`Hasher::resume`] goes on from there. Another build of this program may not understand it.
+    /// Returns the internal state, from which [`Hasher::resume`] continues. It is valid only for the same build.
     pub fn state(&self) -> Vec<u8> {
         self.0.serialize().to_vec()
     }
 
-    /// Goes on where another one was when its [`Hasher::state`] was taken; `None` when these bytes are none.
+    /// Continues from a [`Hasher::state`]. Returns `None` if the bytes are not a valid state.
     pub fn resume(state: &[u8]) -> Option<Self> {
         let state = state.try_into().ok()?;
         Sha256::deserialize(&state).ok().map(Self)
@@ -65,7 +65,7 @@ impl Write for Hasher {
     }
 }
 
-/// A reader that hashes what passes through it.
+/// A reader that hashes the data that it returns.
 pub struct HashingReader<R> {
     inner: R,
     /// The digest so far.

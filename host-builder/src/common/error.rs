@@ -1,4 +1,4 @@
-//! The one error type of the host tool: what was expected, what was found, where, and what to do about it.
+//! The error type of host-builder: what was expected, what was found, where, and the remedy.
 
 use std::fmt::Display;
 use std::io;
@@ -14,11 +14,11 @@ pub struct Error {
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
-/// What the host tool's functions return.
+/// The result type of host-builder's functions.
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    /// Expected against found, and where.
+    /// Creates an error with a message.
     pub fn new(message: impl Into<String>) -> Self {
         Self { message: message.into(), hint: None, source: None }
     }
@@ -42,7 +42,7 @@ impl Error {
         self.hint.as_deref()
     }
 
-    /// The message with the messages of everything underneath.
+    /// The message with the messages of all its sources.
     pub fn chain(&self) -> String {
         let mut text = self.message.clone();
         let mut next = std::error::Error::source(self);
@@ -54,7 +54,7 @@ impl Error {
     }
 }
 
-/// Adds to a failed I/O operation what was being done, and to which path.
+/// Adds the operation and the path to a failed I/O operation.
 pub trait Doing<T> {
     /// `doing` is a verb phrase: "reading", "creating".
     fn doing(self, doing: &str, path: &Path) -> Result<T>;
@@ -69,11 +69,11 @@ impl<T> Doing<T> for io::Result<T> {
 fn io_error(doing: &str, path: impl Display, error: io::Error) -> Error {
     let hint = match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Some(
-            "free some space there, or choose another place: --output, and GPU_INITRD_CACHE for the cache",
+            "free some space there, or choose another directory: --output, and GPU_INITRD_CACHE for the cache",
         ),
-        io::ErrorKind::PermissionDenied => Some("check its owner and mode, or choose another place"),
-        io::ErrorKind::ReadOnlyFilesystem => Some("choose a place that can be written"),
-        io::ErrorKind::NotFound => Some("check the path: it, or a directory of it, is not there"),
+        io::ErrorKind::PermissionDenied => Some("check its owner and mode, or choose another path"),
+        io::ErrorKind::ReadOnlyFilesystem => Some("choose a writable path"),
+        io::ErrorKind::NotFound => Some("check the path: the file or a parent directory does not exist"),
         io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
             Some("check the path: a file is where a directory should be, or the other way round")
         }

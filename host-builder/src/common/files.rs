@@ -1,4 +1,4 @@
-//! Files and directories that appear whole or not at all: made under a temporary name, then renamed.
+//! Atomic creation of files and directories: they are created under a temporary name, then renamed.
 
 use super::error::{Doing, Result};
 use super::interrupt::Guard;
@@ -35,7 +35,7 @@ pub fn set_mode(path: &Path, mode: u32) -> Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).doing("setting the mode of", path)
 }
 
-/// A whole file under a temporary name beside its place.
+/// A complete file under a temporary name next to its destination.
 pub struct Staged {
     temporary: tempfile::NamedTempFile,
     path: PathBuf,
@@ -43,7 +43,7 @@ pub struct Staged {
 }
 
 impl Staged {
-    /// Fills the file, and makes sure that it is on the disk.
+    /// Writes the file and syncs it to disk.
     pub fn new(path: &Path, mode: u32, fill: impl FnOnce(&mut File) -> Result<()>) -> Result<Self> {
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         fs::create_dir_all(parent).doing("creating", parent)?;
@@ -58,14 +58,14 @@ impl Staged {
         Ok(Self { temporary, path: path.to_owned(), _guard: guard })
     }
 
-    /// Gives it its name.
+    /// Renames the file to its destination.
     pub fn commit(self) -> Result<()> {
         self.temporary.persist(&self.path).map_err(|error| error.error).doing("renaming to", &self.path)?;
         Ok(())
     }
 }
 
-/// Writes a file that appears whole or not at all: temporary name, fsync, rename.
+/// Writes a file atomically: temporary name, fsync, rename.
 pub fn write_atomically(path: &Path, mode: u32, fill: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
     Staged::new(path, mode, fill)?.commit()
 }

@@ -1,5 +1,4 @@
-//! What must not stay behind when the program is interrupted: temporary files and directories, programs beside it, a
-//! terminal in raw mode.
+//! Cleanup on an interrupt: temporary files and directories, child programs, a terminal in raw mode.
 
 use super::ui;
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,9 +10,9 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 static UNFINISHED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 static ACTIONS: Mutex<BTreeMap<u64, Box<dyn FnOnce() + Send>>> = Mutex::new(BTreeMap::new());
 static IS_THE_END: AtomicBool = AtomicBool::new(false);
-/// What is said of an interrupt.
+/// The message on an interrupt.
 static WORDS: Mutex<&str> =
-    Mutex::new("interrupted: nothing half-written was left; what was fetched and built is kept");
+    Mutex::new("interrupted: no partial output was left; fetched and built files are kept");
 /// The exit code after an interrupt.
 static CODE: AtomicU8 = AtomicU8::new(2);
 
@@ -27,7 +26,7 @@ impl Guard {
         Self(path.to_owned())
     }
 
-    /// What is registered.
+    /// Everything that is registered.
     pub fn path(&self) -> &Path {
         &self.0
     }
@@ -39,7 +38,7 @@ impl Drop for Guard {
     }
 }
 
-/// Something to do on an interrupt, until it is dropped.
+/// An action on an interrupt, registered until it is dropped.
 pub struct Action(u64);
 
 impl Action {
@@ -52,7 +51,7 @@ impl Action {
     }
 }
 
-/// Ends a program and all that it has started. It must lead a process group (`Command::process_group(0)`).
+/// Kills a program and its children. It must lead a process group (`Command::process_group(0)`).
 pub fn kills(program: &std::process::Child) -> Action {
     let group = i32::try_from(program.id()).map(nix::unistd::Pid::from_raw);
     Action::new(move || {
@@ -68,23 +67,24 @@ impl Drop for Action {
     }
 }
 
-/// From now on an interrupt is how the command ends: nothing is said, and the exit code is 0.
+/// From now on an interrupt is the normal end of the command: no message, exit code 0.
 pub fn is_the_end() {
     IS_THE_END.store(true, Ordering::Relaxed);
 }
 
-/// From now on this is said of an interrupt, and this is the exit code then.
+/// Sets the message and the exit code of an interrupt.
 pub fn means(words: &'static str, code: u8) {
     *WORDS.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = words;
     CODE.store(code, Ordering::Relaxed);
 }
 
-/// The command asks and makes nothing: of an interrupt there is nothing to say but that it came.
+/// For commands that write nothing: the message of an interrupt says only that it occurred.
 pub fn makes_nothing() {
     means("interrupted", 2);
 }
 
-/// On SIGINT, SIGTERM and SIGHUP: does what is registered, removes what is unfinished, says so, exits with 2, or as [`means`] says.
+/// On SIGINT, SIGTERM and SIGHUP: runs registered actions, removes unfinished files, prints the message, and exits with 2
+/// or the code set by [`means`].
 pub fn install() {
     let installed = ctrlc::set_handler(|| {
         act();

@@ -1,4 +1,4 @@
-//! What every room uses: errors, files, digests, text for a terminal, interrupts, progress.
+//! Shared by all modules: errors, files, digests, text for a terminal, interrupts, progress.
 
 pub mod clean;
 pub mod digest;

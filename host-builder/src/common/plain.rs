@@ -1,5 +1,5 @@
-//! Reads files that an archive, or anybody, may have put there: regular ones only, and no more of them than is meant. A link to
-//! a device that never ends, or to a pipe that nobody writes to, is an error.
+//! Reads untrusted files, such as those from an archive: only regular files, and only up to a limit. Devices and pipes
+//! are errors.
 
 use super::error::{Doing, Error, Result};
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
@@ -8,10 +8,10 @@ use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// A text that a build reads: a kernel's list of modules has half a megabyte.
+/// Most bytes of a text that a build reads. A kernel's list of modules has half a megabyte.
 pub const MAX_TEXT: u64 = 64 << 20;
 
-/// Opening a pipe does not wait, and opening a terminal does not take it.
+/// Flags so that opening a pipe does not block, and opening a terminal does not make it the controlling one.
 const NEVER_WAIT: OFlag = OFlag::O_NONBLOCK.union(OFlag::O_NOCTTY);
 
 /// Opens a regular file.
@@ -19,7 +19,7 @@ pub fn open(path: &Path) -> io::Result<File> {
     regular(OpenOptions::new().read(true).custom_flags(NEVER_WAIT.bits()).open(path)?)
 }
 
-/// Opens a regular file below a directory that came out of an archive: no link leads out of it.
+/// Opens a regular file below a directory from an archive. No link leads out of the directory.
 fn open_below(directory: &Path, path: &str) -> io::Result<File> {
     let top = File::open(directory)?;
     let how = OpenHow::new()
@@ -28,28 +28,28 @@ fn open_below(directory: &Path, path: &str) -> io::Result<File> {
     regular(openat2(&top, path, how)?.into())
 }
 
-/// All of a file that [`open`] opens.
+/// Reads a file opened by [`open`].
 pub fn read(path: &Path, most: u64) -> Result<Vec<u8>> {
     open(path).and_then(|file| whole(file, most)).doing("reading", path)
 }
 
-/// All of a text.
+/// Reads a text.
 pub fn read_text(path: &Path) -> Result<String> {
     text(read(path, MAX_TEXT)?, path)
 }
 
-/// A text that the user names: it may come through a pipe, and may have been written by anybody.
+/// Reads a text that the user names. It may be a pipe, and its content is not trusted.
 pub fn given(path: &Path) -> io::Result<String> {
     let bytes = whole(File::open(path)?, MAX_TEXT)?;
     String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
-/// All of a file that [`open_below`] opens.
+/// Reads a file opened by [`open_below`].
 pub fn read_below(directory: &Path, path: &str, most: u64) -> Result<Vec<u8>> {
     open_below(directory, path).and_then(|file| whole(file, most)).doing("reading", &directory.join(path))
 }
 
-/// All of a text that [`open_below`] opens.
+/// Reads a text opened by [`open_below`].
 pub fn read_text_below(directory: &Path, path: &str) -> Result<String> {
     text(read_below(directory, path, MAX_TEXT)?, &directory.join(path))
 }

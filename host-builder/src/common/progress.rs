@@ -1,5 +1,5 @@
-//! What is being done, so that nobody looks at a silent screen for a minute: bars and spinners on a terminal; elsewhere a line now and then that says
-//! what takes so long and how far it has come. All of it goes to standard error.
+//! Progress on standard error: bars and spinners on a terminal, elsewhere a line now and then with the current operation
+//! and its progress.
 
 use super::terminal;
 use super::ui::{megabytes, say};
@@ -10,11 +10,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Longest silence where there is no terminal.
+/// Longest time between two lines without a terminal.
 const SILENCE: Duration = Duration::from_secs(15);
-/// Between two pictures of a spinner.
+/// Time between two frames of a spinner.
 const TICK: Duration = Duration::from_millis(250);
-/// Terminals narrower than this have numbers and no bars.
+/// Terminals narrower than this show numbers without bars.
 const ROOM_FOR_BARS: usize = 64;
 
 /// What a bar counts.
@@ -33,7 +33,7 @@ pub(crate) enum Progress {
     Lines(Arc<Lines>),
 }
 
-/// One thing that is being done, until it is dropped.
+/// An operation in progress, until it is dropped.
 pub struct Activity {
     bar: ProgressBar,
     /// Where lines are printed: the list that it is in, and its place there.
@@ -126,7 +126,7 @@ fn style(unit: Unit) -> ProgressStyle {
     ProgressStyle::with_template(template).expect("the template is constant")
 }
 
-/// Progress as lines. A thread says what is being done after each [`SILENCE`].
+/// Progress as lines. A thread prints the current operation after each [`SILENCE`].
 pub(crate) struct Lines {
     state: Mutex<State>,
     /// Told at the end.
@@ -192,7 +192,7 @@ impl Lines {
     }
 }
 
-/// Says what is being done whenever nothing was said for a while, until the end.
+/// Prints the current operation whenever nothing was printed for a while, until the end.
 fn report(lines: &Weak<Lines>) {
     while let Some(lines) = lines.upgrade() {
         let mut state = lines.state();

@@ -1,4 +1,4 @@
-//! What a terminal shows: its size, colour, and text that is laid out for its width. Nothing is cut off silently: lines wrap.
+//! Terminal output: size, colours, and text that is wrapped to the width. Lines wrap; nothing is cut off silently.
 
 use std::io::IsTerminal;
 use textwrap::core::display_width;
@@ -8,19 +8,19 @@ use textwrap::{Options, WordSplitter};
 pub const RED: &str = "31";
 /// Green, for what is good.
 pub const GREEN: &str = "32";
-/// Yellow, for what needs a look.
+/// Yellow, for what needs attention.
 pub const YELLOW: &str = "33";
 /// Bold, for names.
 pub const BOLD: &str = "1";
 /// Dim, for evidence.
 pub const DIM: &str = "2";
 
-/// Narrowest width that text is laid out for; a terminal that is narrower wraps for itself.
+/// Narrowest width for wrapping. A narrower terminal wraps by itself.
 const NARROWEST: usize = 20;
 /// Widest column of names that a line goes on below: text that begins further to the right goes on near the margin.
 const WIDEST_NAME: usize = 16;
 
-/// How standard output shows text.
+/// The style of text on standard output.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Look {
     /// Whether there is colour.
@@ -54,7 +54,7 @@ impl Look {
         self.wrapped(text, false)
     }
 
-    /// The same for text that is drawn in place: no line is longer than the terminal is wide.
+    /// Wraps text that is drawn in place: no line is longer than the width of the terminal.
     pub fn wrap_to_draw(self, text: &str) -> String {
         self.wrapped(text, true)
     }

@@ -1,5 +1,5 @@
-//! What a person sees while a command runs: progress bars on a terminal, plain lines elsewhere, nothing when quiet.
-//! All of it goes to standard error; standard output is for results.
+//! Messages while a command runs: progress bars on a terminal, plain lines elsewhere, nothing when quiet. They go to
+//! standard error; standard output is for results.
 
 use super::clean::{clean_json, clean_lines};
 use super::error::{Doing, Result};
@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Where progress goes, and how long each stage took.
+/// The progress output, and the duration of each stage.
 pub struct Ui {
     progress: Progress,
     begin: Instant,
@@ -19,7 +19,7 @@ pub struct Ui {
 }
 
 impl Ui {
-    /// `quiet`: say nothing but errors.
+    /// `quiet`: print only errors.
     pub fn new(quiet: bool) -> Self {
         Self { progress: Progress::new(quiet), begin: Instant::now(), stages: Mutex::default() }
     }
@@ -29,7 +29,7 @@ impl Ui {
         self.progress.line(text.as_ref());
     }
 
-    /// Runs one stage, shows that it is running, and remembers what it took.
+    /// Runs a stage, shows that it is running, and records its duration.
     pub fn stage<T, E>(
         &self,
         name: &str,
@@ -42,13 +42,13 @@ impl Ui {
         result
     }
 
-    /// Does something that cannot be counted, and shows that it is being done.
+    /// Runs an operation without a count, and shows that it is running.
     pub fn during<T>(&self, label: &str, work: impl FnOnce() -> T) -> T {
         let _shown = self.progress.spinner(label);
         work()
     }
 
-    /// Time since this was made. It is less than the sum of all stages where some ran in parallel.
+    /// Time since creation. It is less than the sum of all stages if some ran in parallel.
     pub fn elapsed(&self) -> Duration {
         self.begin.elapsed()
     }
@@ -58,7 +58,7 @@ impl Ui {
         self.stages.lock().expect("no holder panics").clone()
     }
 
-    /// Something that is counted: a bar on a terminal, until it is dropped; elsewhere a line when it begins, and one now and then.
+    /// Progress with a count: a bar on a terminal until it is dropped; elsewhere a line at the start, and one now and then.
     pub fn bar(&self, label: &str, total: u64, unit: Unit) -> Activity {
         self.progress.bar(label, total, unit)
     }
@@ -72,32 +72,32 @@ impl Drop for Ui {
     }
 }
 
-/// Bytes for people: `83.4 MB`.
+/// Formats bytes, such as `83.4 MB`.
 #[allow(clippy::cast_precision_loss)]
 pub fn megabytes(bytes: u64) -> String {
     format!("{:.1} MB", bytes as f64 / 1e6)
 }
 
-/// Says something on standard error, harmless to a terminal: all that is said there goes through here.
+/// Prints a cleaned message to standard error. All messages go through this function.
 pub fn say(text: &str) {
     // Nobody can be told that it cannot be said.
     let _ = writeln!(std::io::stderr().lock(), "{}", clean_lines(text));
 }
 
-/// Why standard output did not take a result.
+/// The first error of standard output.
 static REFUSED: Mutex<Option<std::io::Error>> = Mutex::new(None);
 
-/// Prints a result on standard output, harmless to a terminal: names and texts in it come from anywhere.
+/// Prints a cleaned result to standard output, because its names and texts are not trusted.
 pub fn print(text: &str) {
     print_bytes(clean_lines(text).as_bytes());
 }
 
-/// Prints a result for people, harmless to a terminal, laid out for its width.
+/// Prints a cleaned result, wrapped to the width of the terminal.
 pub fn print_wrapped(text: &str) {
     print_bytes(Look::of_stdout().wrap(&clean_lines(text)).as_bytes());
 }
 
-/// Prints JSON, harmless to a terminal, every string as it is.
+/// Prints JSON with unsafe characters escaped. The strings stay the same.
 pub fn print_json(text: &str) {
     print_bytes(clean_json(text).as_bytes());
 }
@@ -129,18 +129,18 @@ pub fn print_painted(text: &str) {
     print_bytes(text.as_bytes());
 }
 
-/// Prints bytes as they are.
+/// Prints raw bytes.
 pub fn print_bytes(bytes: &[u8]) {
     taken(std::io::stdout().lock().write_all(bytes));
 }
 
-/// Prints a part of a result that goes on; `false` when whoever reads it has seen enough, or it cannot be written.
+/// Prints a part of a longer result. Returns `false` if the reader has closed the pipe, or on another error.
 pub fn print_on(text: &str) -> bool {
     let mut out = std::io::stdout().lock();
     taken(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
 }
 
-/// Whoever closed the pipe has seen enough. Any other error is kept for [`finish`].
+/// Ignores a closed pipe. Keeps any other error for [`finish`].
 fn taken(result: std::io::Result<()>) -> bool {
     match result {
         Ok(()) => true,
@@ -163,7 +163,7 @@ pub fn finish() -> Result<()> {
     }
 }
 
-/// Prints all that can be read; `false` when whoever reads it has seen enough.
+/// Prints everything that can be read. Returns `false` if the reader has closed the pipe.
 pub fn print_from(input: &mut impl std::io::Read) -> std::io::Result<bool> {
     match std::io::copy(input, &mut std::io::stdout().lock()) {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),

@@ -1,4 +1,4 @@
-//! One connection to a guest, with one deadline over everything: a peer that trickles bytes cannot stretch it.
+//! A connection to a guest with one deadline for everything, which a peer that sends byte by byte cannot extend.
 
 use super::error::{QueryError, Step};
 use super::target::Target;
@@ -14,10 +14,10 @@ use vsock::VsockAddr;
 
 /// Longest line that answers `CONNECT`: `OK `, ten digits, and room to spare.
 const OK_LINE: usize = 32;
-/// Between two looks at a listener whose queue is full.
+/// Time between two attempts to connect to a listener whose queue is full.
 const QUEUE_FULL: Duration = Duration::from_millis(20);
 
-/// A non-blocking stream socket and the moment at which its owner gives up.
+/// A non-blocking stream socket and its deadline.
 pub struct Connection {
     socket: OwnedFd,
     deadline: Instant,
@@ -25,7 +25,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Connects to the guest's port. `deadline` holds until [`Connection::set_deadline`] says otherwise.
+    /// Connects to the guest's port. `deadline` applies until [`Connection::set_deadline`] changes it.
     pub fn open(target: &Target, deadline: Instant) -> Result<Self, QueryError> {
         match target {
             Target::Unix { path, port } => hybrid(path, *port, deadline),
@@ -36,14 +36,14 @@ impl Connection {
         }
     }
 
-    /// A connection that a peer has opened.
+    /// A connection that a peer opened.
     pub fn accepted(socket: OwnedFd, deadline: Instant) -> io::Result<Self> {
         let flags = fcntl(&socket, FcntlArg::F_GETFL)?;
         fcntl(&socket, FcntlArg::F_SETFL(OFlag::from_bits_truncate(flags) | OFlag::O_NONBLOCK))?;
         Ok(Self { socket, deadline, received: 0 })
     }
 
-    /// Waits for the peer to say something more, or to end; for as long as it takes.
+    /// Waits without a deadline until the peer sends more data or closes the connection.
     pub fn wait_for_more(&self) -> io::Result<()> {
         loop {
             match poll(&mut [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE) {
@@ -53,12 +53,12 @@ impl Connection {
         }
     }
 
-    /// The bytes that have come so far.
+    /// Number of bytes received so far.
     pub fn received(&self) -> usize {
         self.received
     }
 
-    /// A later, or an earlier, moment to give up.
+    /// Changes the deadline.
     pub fn set_deadline(&mut self, deadline: Instant) {
         self.deadline = deadline;
     }
@@ -69,7 +69,7 @@ impl Connection {
             if left.is_zero() {
                 return Err(io::ErrorKind::TimedOut.into());
             }
-            // Rounded up, so that the last millisecond is not spent spinning.
+            // Rounded up to avoid busy polling in the last millisecond.
             let left = left + Duration::from_millis(1);
             let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
             match poll(&mut [PollFd::new(self.socket.as_fd(), events)], timeout) {
@@ -112,7 +112,7 @@ impl Write for Connection {
     }
 }
 
-/// Connects without ever blocking longer than the deadline. `refused` names the kernel's refusals.
+/// Connects without blocking beyond the deadline. `refused` maps errors of the kernel.
 fn connect(
     family: AddressFamily,
     address: &dyn SockaddrLike,
@@ -144,7 +144,7 @@ fn connect(
     }
 }
 
-/// `CONNECT <port>`, answered by `OK <number>`; closed without a word when nobody listens.
+/// Sends `CONNECT <port>` and expects `OK <number>`. The peer closes the connection when no program listens on the port.
 fn hybrid(path: &Path, port: u32, deadline: Instant) -> Result<Connection, QueryError> {
     let start = Instant::now();
     let no_socket =
@@ -166,7 +166,7 @@ fn hybrid(path: &Path, port: u32, deadline: Instant) -> Result<Connection, Query
     })
 }
 
-/// One byte at a time: what follows the line belongs to the guest.
+/// Reads a line one byte at a time, because the bytes after it belong to the guest.
 fn read_line(connection: &mut Connection) -> io::Result<Vec<u8>> {
     let mut line = Vec::new();
     let mut byte = [0];
@@ -180,13 +180,13 @@ fn read_line(connection: &mut Connection) -> io::Result<Vec<u8>> {
     Ok(line)
 }
 
-/// The number is the port that the backend chose on the host's side, which says nothing.
+/// Whether a line is `OK <number>`. The number is the backend's port on the host, which is not used.
 fn is_ok(line: &[u8]) -> bool {
     line.strip_prefix(b"OK ").is_some_and(|rest| !rest.is_empty() && rest.iter().all(u8::is_ascii_digit))
 }
 
-/// What AF_VSOCK's errors mean: the guest resets a connection to a port that nobody listens on; a CID without a guest,
-/// a host without a transport and a kernel without the family are all nothing to connect to.
+/// Maps errors of AF_VSOCK. A guest resets a connection to a port without a listener. For a CID without a guest, a host
+/// without a transport, and a kernel without the address family there is nothing to connect to.
 fn vsock_refusal(cid: u32, port: u32, errno: Errno) -> QueryError {
     let what = match errno {
         Errno::ECONNRESET | Errno::ECONNREFUSED => return QueryError::NotListening { port },
@@ -197,7 +197,7 @@ fn vsock_refusal(cid: u32, port: u32, errno: Errno) -> QueryError {
         Errno::EAFNOSUPPORT | Errno::EPROTONOSUPPORT | Errno::ESOCKTNOSUPPORT => {
             "this kernel has no AF_VSOCK".to_owned()
         }
-        _ => format!("no guest with CID {cid}, or no vhost_vsock on this host"),
+        _ => format!("no guest has CID {cid}, or this host has no vhost_vsock"),
     };
     QueryError::NoSocket { what, source: errno.into() }
 }
@@ -226,7 +226,7 @@ mod tests {
         }
         assert_eq!(
             name(Errno::ENODEV).to_string(),
-            "no socket: no guest with CID 3, or no vhost_vsock on this host"
+            "no socket: no guest has CID 3, or this host has no vhost_vsock"
         );
     }
 

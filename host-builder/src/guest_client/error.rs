@@ -1,4 +1,4 @@
-//! Why a guest could not be asked, or its answer not be used.
+//! Why a guest could not be queried, or its answer could not be used.
 
 use crate::common::error::Error;
 use image::wire::WireError;
@@ -7,7 +7,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-/// What was under way when it went wrong.
+/// The step that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// Connecting to the socket.
@@ -34,7 +34,7 @@ impl fmt::Display for Step {
 /// Why there is no status.
 #[derive(Debug, thiserror::Error)]
 pub enum QueryError {
-    /// Nothing to connect to.
+    /// There is nothing to connect to.
     #[error("no socket: {what}")]
     NoSocket {
         /// Path or CID.
@@ -43,7 +43,7 @@ pub enum QueryError {
         #[source]
         source: io::Error,
     },
-    /// The guest, or its vsock device, is there, and nobody listens.
+    /// The guest, or its vsock device, exists, but no program listens.
     #[error("the guest is not listening on port {port} (yet)")]
     NotListening {
         /// The port.
@@ -66,7 +66,7 @@ pub enum QueryError {
         #[source]
         last: Box<QueryError>,
     },
-    /// Whoever is there speaks something else.
+    /// The peer speaks another protocol.
     #[error("not our protocol: {what}")]
     NotOurProtocol {
         /// Expected and found.
@@ -81,21 +81,21 @@ pub enum QueryError {
         /// The guest's version.
         found: u16,
     },
-    /// The reply is larger than any status may be.
-    #[error("the reply is too large: {found} bytes, at most {most} are allowed")]
+    /// The reply is larger than the limit.
+    #[error("the reply is too large: {found} bytes (expected at most {most})")]
     TooLarge {
         /// What the guest announced.
         found: usize,
         /// The bound.
         most: usize,
     },
-    /// The reply's payload makes no sense.
+    /// The payload of the reply is malformed.
     #[error("malformed reply: {what}")]
     Malformed {
-        /// What the decoder said.
+        /// The error of the decoder.
         what: String,
     },
-    /// The connection ended in the middle.
+    /// The connection was closed early.
     #[error("the guest closed the connection while {step}")]
     Closed {
         /// What was under way.
@@ -107,8 +107,8 @@ pub enum QueryError {
         /// Its reason, cleaned.
         reason: String,
     },
-    /// What was to end did not.
-    #[error("the guest went on for more than {:.1} s", after.as_secs_f64())]
+    /// The output of the guest did not end.
+    #[error("the guest sent data for more than {:.1} s", after.as_secs_f64())]
     Endless {
         /// How long it was given.
         after: Duration,
@@ -137,7 +137,7 @@ impl QueryError {
         }
     }
 
-    /// A frame that did not come, or is not right.
+    /// A frame that is missing or malformed.
     pub(super) fn wire(step: Step, allowed: Duration, error: WireError) -> Self {
         match error {
             WireError::Io(source) => Self::io(step, allowed, source),
@@ -150,12 +150,12 @@ impl QueryError {
         }
     }
 
-    /// A reply of a kind that was not asked for.
+    /// A reply of another kind than requested.
     pub(super) fn another_question() -> Self {
-        Self::Malformed { what: "the answer to another question".into() }
+        Self::Malformed { what: "the answer to another request".into() }
     }
 
-    /// Its name in JSON, which stays.
+    /// Its stable name in JSON.
     pub fn name(&self) -> &'static str {
         match self {
             Self::NoSocket { .. } => "no-socket",
@@ -173,7 +173,7 @@ impl QueryError {
         }
     }
 
-    /// The message with the messages of everything underneath.
+    /// The message with the messages of all its sources.
     pub fn chain(&self) -> String {
         let mut text = self.to_string();
         let mut next = std::error::Error::source(self);
@@ -184,7 +184,7 @@ impl QueryError {
         text
     }
 
-    /// Whether the guest is there and does not say what it should.
+    /// Whether the guest answered with something invalid.
     pub fn is_nonsense(&self) -> bool {
         matches!(
             self,
@@ -195,8 +195,8 @@ impl QueryError {
         )
     }
 
-    /// Whether it may be different in a moment: there is no socket yet, nobody listens yet, or the vsock device has
-    /// no driver yet and swallows connections.
+    /// Whether the error may be temporary: there is no socket yet, no listener yet, or the vsock device has no driver yet
+    /// and drops connections.
     pub fn is_passing(&self) -> bool {
         match self {
             Self::NoSocket { source, .. } => !is_final(source),
@@ -212,43 +212,45 @@ impl QueryError {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::NoSocket { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
-                "ask as the user who started the guest"
+                "run this command as the user who started the guest"
             }
             Self::NoSocket { source, .. } if is_errno(source, &[Errno::ENAMETOOLONG]) => {
-                "the path of a socket has at most 107 bytes: name it from a directory nearer to it, or through a link"
+                "use a shorter path (a socket path has at most 107 bytes): change to a directory near the socket, or use a symbolic link"
             }
             Self::NoSocket { source, .. } if is_errno(source, &NO_VSOCK) => {
                 "use a kernel with AF_VSOCK (modprobe vhost_vsock), or the guest's hybrid socket: unix:PATH"
             }
             Self::NoSocket { .. } => {
-                "start the guest, or name its own socket or CID; --wait ready waits until it is there"
+                "start the guest, or pass its socket or CID; use --wait ready to wait for it"
             }
             Self::NotListening { .. } => {
-                "a guest answers about a second after its kernel starts: --wait ready waits; else compare the port \
+                "wait for the guest with --wait ready (it answers about a second after its kernel starts); else compare the port \
                  with gpu_initrd.vsock_port, and look at the guest's console"
             }
             Self::TimedOut { .. } => {
-                "look at the guest's console: is it alive, and does it have a vsock device? --timeout gives it longer"
+                "check the guest's console: is the guest alive, and does it have a vsock device? increase the time with --timeout"
             }
             Self::GaveUp { last, .. } => last.hint(),
             Self::NotOurProtocol { .. } => {
-                "is this the vsock socket of a guest with a gpu-initrd image, and its port?"
+                "check that this is the vsock socket and the port of a guest with an initrd of this tool"
             }
             Self::OtherVersion { .. } => "use the host-builder of the release that built the guest's initrd",
             Self::TooLarge { .. } | Self::Malformed { .. } | Self::Refused { .. } => {
-                "use host-builder and initrd of one release; if they are, do not trust this guest"
+                "use host-builder and initrd of the same release; if they are, do not trust this guest"
             }
-            Self::Endless { .. } => "--follow shows it as it comes; --timeout gives it longer",
-            Self::Closed { .. } => "the guest ended, or is ending: look at its console",
-            Self::Io { .. } => "look at the guest's console, and ask again",
+            Self::Endless { .. } => {
+                "use --follow to show the data as it arrives, or increase the time with --timeout"
+            }
+            Self::Closed { .. } => "check the guest's console: the guest has ended or is shutting down",
+            Self::Io { .. } => "check the guest's console, and try again",
         }
     }
 }
 
-/// What a kernel without the family says.
+/// The error of a kernel without the address family.
 const NO_VSOCK: [Errno; 3] = [Errno::EAFNOSUPPORT, Errno::EPROTONOSUPPORT, Errno::ESOCKTNOSUPPORT];
 
-/// Whether no socket of this name can be reached, however long one waits.
+/// Whether waiting cannot help, because no socket of this name can be reached.
 fn is_final(source: &io::Error) -> bool {
     source.kind() == io::ErrorKind::PermissionDenied
         || is_errno(source, &NO_VSOCK)
@@ -262,6 +264,6 @@ fn is_errno(source: &io::Error, among: &[Errno]) -> bool {
 impl From<QueryError> for Error {
     fn from(error: QueryError) -> Self {
         let hint = error.hint();
-        Error::new("could not ask the guest").hint(hint).source(error)
+        Error::new("could not query the guest").hint(hint).source(error)
     }
 }

@@ -1,5 +1,4 @@
-//! Follows what a guest tells one after the other, events or lines of a log: one request after another, each from
-//! where the last answer ended.
+//! Follows the events or log lines of a guest with repeated requests, each from where the last answer ended.
 
 use super::{ATTEMPT, PAUSE, QueryError, Step, Target, ask, millis};
 use image::event::{Event, LogLine, LogSource};
@@ -74,13 +73,13 @@ impl<T: Followed> Part<T> {
             if item.sequence() < least {
                 let found = item.sequence();
                 return Err(QueryError::Malformed {
-                    what: format!("number {found}, where {least} or more was expected"),
+                    what: format!("expected number {least} or more, found {found}"),
                 });
             }
             least = item.sequence();
         }
         if !items.is_empty() && next <= least {
-            let what = format!("number {next} is to be the next one, and {least} has come");
+            let what = format!("expected a next number of at least {least}, found {next}");
             return Err(QueryError::Malformed { what });
         }
         Ok((Self { items, lost }, next))
@@ -130,8 +129,8 @@ impl<T: Followed> Position<'_, T> {
     }
 }
 
-/// Gives `each` all there is and all that comes, until the guest has gone. A guest that does not answer yet is given
-/// `timeout`. An error: it was never asked, or what it says makes no sense.
+/// Passes everything there is and everything new to `each`, until the guest is gone. A guest that does not answer yet
+/// has `timeout` to start. Returns an error if the guest was never reached, or if its answer is invalid.
 pub fn follow<T: Followed>(
     target: &Target,
     of: T::Of,
@@ -178,7 +177,8 @@ pub fn follow<T: Followed>(
     }
 }
 
-/// Gives `each` all there is now. `timeout` is for all of it; with `wait`, also for a guest that does not answer yet.
+/// Passes everything there is now to `each`. `timeout` covers all of it; with `wait`, also the start of a guest that does
+/// not answer yet.
 pub fn all<T: Followed>(
     target: &Target,
     of: T::Of,

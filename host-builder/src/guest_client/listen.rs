@@ -1,4 +1,4 @@
-//! The other way round: guests connect to the host and push their events, frame after frame, each a `Reply::Events`.
+//! Guests connect to the host and push their events. Each frame is a `Reply::Events`.
 
 use super::connection::Connection;
 use super::follow::Part;
@@ -151,7 +151,7 @@ pub fn listen(addresses: &[Address], each: impl Fn(&str, News) + Sync) -> Result
                         drop(place);
                     });
                     if let Err(error) = spawned {
-                        ui::say(&format!("warning: no thread for a connection: {error}"));
+                        ui::say(&format!("warning: cannot start a thread for a connection: {error}"));
                     }
                 }
             });
@@ -203,7 +203,7 @@ impl Door {
         match address {
             Address::Vsock { port } => {
                 let listener = VsockListener::bind_with_cid_port(VMADDR_CID_ANY, *port).map_err(|error| {
-                    failed("is the port taken, and has this kernel AF_VSOCK (modprobe vhost_vsock)? a hybrid socket is unix:PATH:PORT", error)
+                    failed("check that the port is free and that the kernel has AF_VSOCK (modprobe vhost_vsock); for a hybrid socket use unix:PATH:PORT", error)
                 })?;
                 Ok(Self::Vsock(listener))
             }
@@ -212,7 +212,7 @@ impl Door {
                 file.push(format!("_{port}"));
                 let file = PathBuf::from(file);
                 let listener = bind(&file).map_err(|error| {
-                    failed("does another program listen there, and is the directory there and yours?", error)
+                    failed("check that no other program listens there, and that the directory exists and is writable", error)
                 })?;
                 let file = Remove { _interrupted: interrupt::Guard::new(&file), file };
                 Ok(Self::Unix { listener, name: address.to_string(), _file: file })

@@ -1,5 +1,5 @@
-//! Asks guests how they are. A guest is not trusted: every wait has a deadline, every reply a bound, and every defect
-//! of a reply an error of its own.
+//! Queries guests. A guest is not trusted: every wait has a deadline, every reply has a size limit, and every defect of
+//! a reply has its own error.
 
 mod connection;
 pub(crate) mod documents;

@@ -1,5 +1,5 @@
-//! Places for the connections of guests that push: so many for each guest, so many for all, and one for each before a
-//! second of anybody.
+//! Limits for connections of guests that push events: a limit per guest and one for all. Each guest gets its first
+//! connection before any guest gets a second one.
 
 use crate::common::clean::clean;
 use std::collections::BTreeMap;
@@ -46,9 +46,12 @@ pub enum Full {
 impl fmt::Display for Full {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Own => write!(out, "{OF_ONE} connections of it are open, and no guest has more"),
-            Self::Second => write!(out, "one is open, and {SECOND} beyond the first of each guest are, too"),
-            Self::All => write!(out, "{OF_ALL} guests are listened to"),
+            Self::Own => write!(out, "it has {OF_ONE} open connections, the limit for one guest"),
+            Self::Second => write!(
+                out,
+                "it has an open connection, and {SECOND} connections beyond the first of each guest are open, the limit for all guests"
+            ),
+            Self::All => write!(out, "{OF_ALL} guests are connected, the limit"),
         }
     }
 }
@@ -82,9 +85,7 @@ impl Places {
         }
         taken.warned = Some(Instant::now());
         let guest = clean(guest, 400);
-        Some(format!(
-            "warning: a connection of {guest} was turned away: {why} (said once a minute, whoever is turned away)"
-        ))
+        Some(format!("warning: refused a connection of {guest}: {why} (this warning is shown once a minute)"))
     }
 
     fn lock(&self) -> MutexGuard<'_, Taken> {
@@ -144,7 +145,7 @@ mod tests {
     fn one_warning_stands_for_many_attempts() {
         let places = Places::default();
         let text = places.warning("vsock:3\x1b[2J", Full::All).unwrap();
-        assert!(text.contains("vsock:3 was") && text.contains("1024 guests"), "{text:?}");
+        assert!(text.contains("connection of vsock:3") && text.contains("1024 guests"), "{text:?}");
         assert_eq!(places.warning("vsock:3", Full::All), None);
         assert_eq!(places.warning("vsock:4", Full::Own), None);
     }

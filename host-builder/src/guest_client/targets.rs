@@ -18,8 +18,7 @@ impl FromStr for Guests {
     fn from_str(text: &str) -> std::result::Result<Self, String> {
         let target: Target = text.parse()?;
         if let Some(pattern) = pattern(&target) {
-            glob::Pattern::new(pattern)
-                .map_err(|error| format!("the pattern {pattern:?} is bad: {error}"))?;
+            glob::Pattern::new(pattern).map_err(|error| format!("invalid pattern {pattern:?}: {error}"))?;
         }
         Ok(Self(target))
     }
@@ -59,7 +58,7 @@ impl Expanded {
         match self.unmatched.first() {
             None => Ok(self.targets),
             Some(pattern) => Err(Error::new(format!("no socket matches {pattern}")).hint(
-                "is a guest started? the shell's quotes keep * as it is: 'unix:/run/vms/*/vsock.sock'",
+                "check that a guest is running; quote the pattern for the shell: 'unix:/run/vms/*/vsock.sock'",
             )),
         }
     }

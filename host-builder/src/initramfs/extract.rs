@@ -1,7 +1,7 @@
-//! Unpacks an image into a directory: what the kernel would leave, file for file.
+//! Unpacks an image into a directory, with the same result as in the kernel.
 //!
-//! [`Tree`](super::Tree) has followed all links by then: every directory of a path is one, and links are made last. Nothing is ever written through
-//! one.
+//! [`Tree`](super::Tree) has already resolved all links, so every parent of a path is a directory. Links are created last,
+//! and nothing is written through a link.
 
 use super::cpio::kind;
 use super::{Archive, Contents, Left, Tree};
@@ -79,7 +79,7 @@ pub fn extract(
 }
 
 fn check_empty(to: &Path) -> Result<()> {
-    let remedy = "name a directory that is not there yet, or an empty one";
+    let remedy = "choose a new or an empty directory";
     match fs::read_dir(to) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error).doing("reading", to),
@@ -101,7 +101,7 @@ fn check_names(contents: &Contents) -> Result<()> {
         None => Ok(()),
         Some(item) => {
             Err(Error::new(format!("entry {:?}: its path leaves the directory", item.entry.text()))
-                .hint("this is not an image as tools make them; check where it came from"))
+                .hint("check where the file came from: no tool creates such paths"))
         }
     }
 }

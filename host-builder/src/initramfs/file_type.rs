@@ -1,4 +1,4 @@
-//! What a file is, in words for an error that expected another one: told by its content, since names lie.
+//! Describes the type of a file for errors. The type is detected from the content, not from the name.
 
 use super::Compression;
 use std::fs::{self, File};

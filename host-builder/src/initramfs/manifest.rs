@@ -18,7 +18,7 @@ pub fn manifest<'a>(tree: &Tree<'a>, path: &Path) -> Result<Option<(Manifest, &'
     let Some(left) = tree.paths.get(layout::MANIFEST.as_bytes()) else { return Ok(None) };
     let Some(bytes) = &left.item.content else {
         let message = format!("{}: expected a manifest of at most {MAX_BYTES} bytes", path.display());
-        return Err(Error::new(message).hint("the image was altered: build it again"));
+        return Err(Error::new(message).hint("build the initrd again: this one was altered"));
     };
     let manifest = Manifest::from_json(bytes).map_err(|error| {
         Error::new(path.display().to_string()).source(error).hint("build the image again")
@@ -30,7 +30,7 @@ pub fn manifest<'a>(tree: &Tree<'a>, path: &Path) -> Result<Option<(Manifest, &'
 pub fn required<'a>(tree: &Tree<'a>, path: &Path) -> Result<(Manifest, &'a [u8])> {
     manifest(tree, path)?.ok_or_else(|| {
         Error::new(format!(
-            "{}: expected an image of this tool, found no {}",
+            "{}: expected an initrd built by this tool, found no {}",
             path.display(),
             layout::MANIFEST
         ))

@@ -1,9 +1,9 @@
-//! Looks inside an initramfs that anyone may have made: segments, each compressed or not, of newc archives.
+//! Reads any initramfs: segments of newc archives, each compressed or not.
 //!
-//! What is read is what the kernel's unpacker would read (init/initramfs.c): zero bytes between segments, archives that
-//! begin at a multiple of four bytes, several archives in one compressed stream. What the kernel would read in another way,
-//! or refuse, is an error; what it makes of the entries is a [`Tree`]. The file is hostile: every length is bounded, and
-//! whatever is not an archive is an error that names its offset.
+//! It reads what the kernel's unpacker would read (init/initramfs.c): zero bytes between segments, archives that begin at
+//! a multiple of four bytes, several archives in one compressed stream. Input that the kernel would refuse or read
+//! differently is an error. The unpacked result is a [`Tree`]. The file is not trusted: every length is limited, and
+//! anything that is not an archive is an error with its offset.
 
 mod blocks;
 mod boot_config;

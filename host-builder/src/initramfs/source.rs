@@ -49,7 +49,7 @@ pub fn open(path: &Path) -> Result<impl Source + use<>> {
     let kind = std::fs::metadata(path).doing("opening", path)?.file_type();
     if !kind.is_file() && !kind.is_block_device() {
         return Err(Error::new(format!("{}: expected a file, found {}", path.display(), describe(path)))
-            .hint("name an initramfs image"));
+            .hint("pass an initramfs file"));
     }
     let mut file = File::open(path).doing("opening", path)?;
     let size = file.seek(SeekFrom::End(0)).doing("reading", path)?;

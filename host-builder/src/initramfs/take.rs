@@ -1,4 +1,4 @@
-//! Single files of what the kernel leaves.
+//! Copies single files of an unpacked image.
 
 use super::cpio::kind;
 use super::{Archive, Tree};

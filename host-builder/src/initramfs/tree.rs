@@ -1,7 +1,8 @@
-//! What the kernel leaves when it has unpacked an image: its rules for names, links, kinds and hard links, applied to the entries in order.
+//! The result of unpacking an image: the kernel's rules for names, links, kinds and hard links, applied to the entries in
+//! order.
 //!
-//! Source: init/initramfs.c of Linux, whose functions the comments name. An entry that the kernel does not unpack as its header says is
-//! [`Remark`]ed: what is left of it is not what a list of the entries shows.
+//! Source: init/initramfs.c of Linux, whose functions the comments name. An entry that the kernel does not unpack as
+//! stored gets a [`Remark`], because a list of the entries does not show the result.
 
 use super::cpio::{Entry, kind};
 use super::{Contents, Item, Place};

@@ -4,7 +4,7 @@ use super::lock::Set;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// One archive may unpack to so many bytes, whatever a lock says.
+/// Most bytes that one archive may unpack to, whatever the lock says.
 pub const MAX_UNPACKED: u64 = 8 << 30;
 
 /// Where an artifact comes from. The table of what each gives is `TABLE` of `resolve::sources`.
@@ -74,7 +74,7 @@ pub struct Artifact {
     pub suite: String,
     /// Size in bytes.
     pub size: u64,
-    /// It unpacks to at most so many bytes.
+    /// Most bytes that it unpacks to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unpacked: Option<u64>,
     /// SHA-256, lower-case hex.

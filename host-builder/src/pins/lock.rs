@@ -1,6 +1,6 @@
-//! Locks: what a profile resolved to. Name, version, source, size and SHA-256 of each artifact; TOML, stable in order,
-//! made to be reviewed and committed. An artifact that comes from an address has it here; packages have none: the
-//! machine that fetches them has an archive of its own.
+//! Locks: what a profile resolved to, with name, version, source, size and SHA-256 of each artifact. They are TOML in a
+//! stable order, to be reviewed and committed. An artifact from an address has the address in the lock. Packages have
+//! none, because the machine that fetches them may use another archive.
 
 pub use super::artifact::{Artifact, Digest, Kind};
 pub use super::lock_diff::Changes;
@@ -27,9 +27,9 @@ pub struct Lock {
     pub format: u32,
     /// Name of the profile.
     pub profile: String,
-    /// SHA-256 of the profile's text: a changed profile asks for a new lock.
+    /// SHA-256 of the profile's text. A changed profile needs a new lock.
     pub profile_sha256: String,
-    /// What `{kernel}` stands for in the profile's addresses, where it has one.
+    /// Value of `{kernel}` in the profile's addresses, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernel: Option<String>,
     /// Release of the kernel.
@@ -59,7 +59,7 @@ impl Lock {
         }
     }
 
-    /// Adds artifacts of one set; one that is there already gets the set added.
+    /// Adds artifacts of one set. An existing artifact gets the set added.
     pub fn add(&mut self, set: Set, artifacts: Vec<Artifact>) {
         for mut new in artifacts {
             let same = |old: &&mut Artifact| old.sha256 == new.sha256 && old.only == new.only;
@@ -89,7 +89,7 @@ impl Lock {
     /// The package of this name in a set.
     pub fn package(&self, set: Set, name: &str) -> Result<&Artifact> {
         self.set(set).into_iter().find(|artifact| artifact.name == name).ok_or_else(|| {
-            Error::new(format!("the lock has no package {name}, which the profile {} needs", self.profile))
+            Error::new(format!("the lock has no package {name}, which profile {} needs", self.profile))
                 .hint("resolve again: build-initrd --update-lock")
         })
     }
@@ -138,7 +138,7 @@ impl Lock {
         Ok(Some(lock))
     }
 
-    /// Packages of the modules' source and of the firmware carry the driver's version.
+    /// Checks that packages of the modules' source and of the firmware have the driver's version.
     fn check_driver(&self, path: &Path) -> Result<()> {
         let of_driver = self.sets(&[Set::ModuleSource, Set::Firmware]).into_iter();
         let other = of_driver
@@ -147,7 +147,7 @@ impl Lock {
         match other {
             None => Ok(()),
             Some(artifact) => Err(Error::new(format!(
-                "{} is for driver {}, its package {} is of {}",
+                "{} is for driver {}, but its package {} is for {}",
                 path.display(),
                 self.driver,
                 artifact.name,
@@ -157,19 +157,19 @@ impl Lock {
         }
     }
 
-    /// Fails when the lock was made from another profile, or another state of this one.
+    /// Fails if the lock was resolved from another profile, or another version of this one.
     pub fn check_profile(&self, name: &str, text: &str, path: &Path) -> Result<()> {
         let found = sha256(text.as_bytes());
         if self.profile == name && self.profile_sha256 == found {
             return Ok(());
         }
         Err(Error::new(format!(
-            "{} was resolved from profile {} with digest {:.12}, the profile to build is {name} with digest {found:.12}",
+            "{} was resolved from profile {} with digest {:.12}, but the profile to build is {name} with digest {found:.12}",
             path.display(),
             self.profile,
             self.profile_sha256,
         ))
-        .hint("resolve again: build-initrd --update-lock, or give the lock that belongs to the profile: --lock FILE"))
+        .hint("resolve again: build-initrd --update-lock, or pass the lock of the profile: --lock FILE"))
     }
 
     /// The lock as text.
@@ -213,7 +213,7 @@ pub fn is_plain(name: &str) -> bool {
 
 fn not_a_lock(path: &Path) -> Error {
     Error::new(format!("{}: expected a lock, found {}", path.display(), file_type::describe(path)))
-        .hint("name the lock, such as initrd.lock, or resolve again: build-initrd --update-lock")
+        .hint("pass the lock, such as initrd.lock, or resolve again: build-initrd --update-lock")
 }
 
 #[cfg(test)]

@@ -1,5 +1,4 @@
-//! Programs beside ours: run to their end, with their output in the error, or in the background, gone when their owner
-//! is.
+//! Child programs: run to completion with their output in the error, or in the background until their owner is dropped.
 
 use crate::common::error::{Doing, Error, Result};
 use nix::sys::{prctl, signal::Signal};
@@ -12,12 +11,12 @@ use std::sync::{LazyLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How often a condition is looked at while waiting for it.
+/// How often a condition is checked while waiting for it.
 const POLL: Duration = Duration::from_millis(20);
-/// How much of a program's output an error carries.
+/// Most bytes of a program's output in an error.
 const TAIL_BYTES: usize = 4000;
 
-/// Runs `command` to its end; an end without success is an error that carries the tail of both outputs.
+/// Runs `command` to completion. A failure is an error with the tail of both outputs.
 pub fn run(command: &mut Command) -> Result<Output> {
     let output =
         command.stdin(Stdio::null()).output().map_err(|error| not_started(&describe(command), error))?;
@@ -29,7 +28,8 @@ pub fn run(command: &mut Command) -> Result<Output> {
 }
 
 fn not_started(program: &str, error: io::Error) -> Error {
-    let hint = (error.kind() == io::ErrorKind::NotFound).then_some("install it, and see that it is in PATH");
+    let hint =
+        (error.kind() == io::ErrorKind::NotFound).then_some("install it, and check that it is in PATH");
     let error = Error::new(format!("starting {program}")).source(error);
     match hint {
         Some(hint) => error.hint(hint),
@@ -41,7 +41,7 @@ fn failed(program: &str, status: ExitStatus, output: &str) -> Error {
     crate::programs::toolroot::explain(&format!("{program} ({status})"), output)
 }
 
-/// A program that runs beside this one. It is killed when this is dropped, and when this process ends in any way.
+/// A background program. It is killed when this is dropped, and when this process ends for any reason.
 pub struct Background {
     child: Child,
     program: String,
@@ -75,7 +75,7 @@ impl Background {
         Ok(Self { child, program, log })
     }
 
-    /// How it ended, if it did.
+    /// Returns its exit status, if it has ended.
     pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
         self.child
             .try_wait()
@@ -88,7 +88,7 @@ impl Background {
         ended.ok_or_else(|| self.too_late(&format!("the end of {}", self.program), deadline))
     }
 
-    /// Waits until `ready` says so. The program's early end is an error, and so is the deadline.
+    /// Waits until `ready` returns true. It is an error if the program ends early or the deadline passes.
     pub fn wait_ready(&mut self, deadline: Duration, what: &str, ready: impl Fn() -> bool) -> Result<()> {
         let ended = poll(deadline, || {
             if ready() {
@@ -119,7 +119,7 @@ impl Background {
         self.child.id()
     }
 
-    /// The end of what it wrote to its log so far.
+    /// The tail of its log so far.
     pub fn output(&self) -> String {
         let bytes = self.log.as_ref().and_then(|log| std::fs::read(log).ok()).unwrap_or_default();
         tail(&String::from_utf8_lossy(&bytes)).to_owned()
@@ -153,7 +153,7 @@ fn spawn(mut command: Command) -> io::Result<Child> {
     answer.recv().map_err(io::Error::other)?
 }
 
-/// Asks `condition` until it has an answer; `None` when the deadline has passed.
+/// Calls `condition` until it returns a value. Returns `None` when the deadline has passed.
 pub fn poll<T, E>(
     deadline: Duration,
     mut condition: impl FnMut() -> std::result::Result<Option<T>, E>,
@@ -181,7 +181,7 @@ pub fn tail(text: &str) -> &str {
     cut.split_once('\n').map_or(cut, |(_, rest)| rest)
 }
 
-/// The command as one would type it, shortened, and without the scripts among its arguments.
+/// The command line for messages, shortened, without scripts in its arguments.
 fn describe(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     let words = words.map(|word| word.to_string_lossy()).filter(|word| !word.contains('\n'));

@@ -1,6 +1,6 @@
-//! Programs that read what nobody trusts: a file system that an image's author made. The kernel never mounts it; a program
-//! of the machine or of a toolroot unpacks it, and can do no more than that. It sees its own libraries read-only, the
-//! image read-only and one directory to write to, in namespaces of its own, without network, as nobody.
+//! Runs programs on untrusted file systems in a sandbox. The kernel never mounts such a file system; a program of the
+//! machine or of a toolroot unpacks it. The program sees its own libraries and the image read-only and one writable
+//! directory. It runs in its own namespaces, without network, as nobody.
 
 use super::toolroot::explain;
 use crate::common::error::{Doing, Error, Result};
@@ -19,10 +19,10 @@ use std::time::{Duration, Instant};
 
 /// Longest time for one program. A root of 10 GB takes about a minute.
 const DEADLINE: Duration = Duration::from_mins(10);
-/// Bytes and files that an image may unpack to.
+/// Most bytes and files that an image may unpack to.
 const MAX_BYTES: u64 = 64 << 30;
 const MAX_FILES: u64 = 4_000_000;
-/// How often a program's end is looked for, and how often what it wrote is measured.
+/// How often to check for the program's end, and how often to measure its output.
 const POLL: Duration = Duration::from_millis(20);
 const MEASURE: Duration = Duration::from_secs(2);
 /// Bytes of what a program says that are read, and of its end, for an error.
@@ -50,7 +50,7 @@ mount -o remount,bind,ro "$new"
 ulimit -f 33554432; ulimit -t 600; ulimit -v 8388608
 exec unshare --user --mount --root="$new" --wd=/out -- "$@""#;
 
-/// Where the programs are from.
+/// Where the programs come from.
 #[derive(Debug, Clone)]
 pub struct Tools {
     root: PathBuf,
@@ -118,7 +118,7 @@ impl Tools {
     }
 }
 
-/// Runs a command in a process group of its own until it ends or the deadline passes; `watch` may end it, too.
+/// Runs a command in its own process group until it ends or the deadline passes; `watch` may also end it.
 pub fn wait(
     mut command: Command,
     what: &str,
@@ -156,7 +156,7 @@ fn until_end(
         }
         if start.elapsed() >= deadline {
             return Err(Error::new(format!("{what}: not done within {} s", deadline.as_secs()))
-                .hint("unpack it yourself, and name the directory"));
+                .hint("unpack it yourself, and pass the directory"));
         }
         if measured.elapsed() >= MEASURE {
             watch()?;
@@ -166,8 +166,8 @@ fn until_end(
     }
 }
 
-/// Ends an image that unpacks to too much.
-/// `room`: bytes that may be taken there.
+/// Returns an error for an image that unpacks to too much.
+/// `room`: bytes that may be used there.
 fn measure(out: &Path, what: &str, room: u64) -> Result<()> {
     let (mut bytes, mut files) = (0_u64, 0_u64);
     for entry in walkdir::WalkDir::new(out).into_iter().flatten() {
@@ -178,7 +178,9 @@ fn measure(out: &Path, what: &str, room: u64) -> Result<()> {
         }
         if bytes > MAX_BYTES || files > MAX_FILES {
             return Err(Error::new(format!("{what}: more than {MAX_BYTES} bytes or {MAX_FILES} files"))
-                .hint("this is taken for an attack; unpack it yourself, and name the directory"));
+                .hint(
+                    "unpack it yourself, and pass the directory; the sandbox treats this size as an attack",
+                ));
         }
     }
     Ok(())

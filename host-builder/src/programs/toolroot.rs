@@ -138,7 +138,7 @@ pub fn explain(what: &str, stderr: &str) -> Error {
     let error = Error::new(format!("{what} failed: {}", stderr.trim()));
     if stderr.contains("unshare:") {
         return error.hint(
-            "unprivileged user namespaces are needed: sysctl kernel.unprivileged_userns_clone=1, or run as root",
+            "allow unprivileged user namespaces: sysctl kernel.unprivileged_userns_clone=1; or run as root",
         );
     }
     error

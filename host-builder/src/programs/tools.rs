@@ -1,4 +1,4 @@
-//! Where programs come from: the machine, or a toolroot, a directory of unpacked packages that is entered without root.
+//! Where programs come from: the machine, or a toolroot (a directory of unpacked packages, entered without root).
 
 use crate::common::error::{Doing, Error, Result};
 use std::path::{Path, PathBuf};
@@ -34,7 +34,7 @@ impl Toolroot {
             return Ok(Self { root });
         }
         Err(Error::new(format!("{}/usr/bin: expected a directory, found none", root.display()))
-            .hint("name a directory with unpacked packages"))
+            .hint("pass a directory with unpacked packages"))
     }
 }
 

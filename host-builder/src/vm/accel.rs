@@ -1,8 +1,8 @@
-//! Which accelerator: KVM where it really runs an ordinary guest, else TCG.
+//! Chooses the accelerator: KVM if it runs an ordinary guest, else TCG.
 //!
-//! A /dev/kvm that opens proves little: there are paravirtual kinds that only run kernels made for them, where an ordinary
-//! guest hangs without a word. So QEMU is asked: it starts a machine whose firmware is seven bytes that end it, with a CPU
-//! model whose every feature any x86-64 hypervisor has (`qemu64,enforce`), and must report the expected exit code in time.
+//! A /dev/kvm that can be opened is not enough: paravirtual variants run only kernels made for them, and an ordinary guest
+//! hangs. So QEMU starts a test machine. Its firmware has seven bytes that end it, and its CPU model has only features
+//! of every x86-64 hypervisor (`qemu64,enforce`). QEMU must return the expected exit code in time.
 
 use super::qemu::{Accel, QEMU};
 use crate::common::error::{Doing, Error, Result};
@@ -41,7 +41,7 @@ pub fn choose(choice: Choice, tools: &dyn Tools, scratch: &Path) -> Result<(Acce
         Choice::Auto => match openable(Path::new(KVM)) {
             Err(why) => Ok((Accel::Tcg, why)),
             Ok(()) if runs(tools, scratch)? => Ok((Accel::Kvm, "a test guest ran on it".into())),
-            Ok(()) => Ok((Accel::Tcg, format!("{KVM} is there, but a test guest did not run on it"))),
+            Ok(()) => Ok((Accel::Tcg, format!("{KVM} exists, but a test guest did not run on it"))),
         },
     }
 }
@@ -51,7 +51,7 @@ fn openable(device: &Path) -> std::result::Result<(), String> {
     opened.map(drop).map_err(|error| format!("{}: {error}", device.display()))
 }
 
-/// Whether the test guest ends as it should.
+/// Whether the test guest ends as expected.
 fn runs(tools: &dyn Tools, scratch: &Path) -> Result<bool> {
     let rom = scratch.join("probe.rom");
     fs::write(&rom, firmware()).doing("writing", &rom)?;

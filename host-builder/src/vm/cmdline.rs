@@ -1,4 +1,4 @@
-//! The kernel command line of a guest: the console, what guest-init is told, and the container's command at the end.
+//! The kernel command line of a guest: the console, options of guest-init, and the container's command at the end.
 
 use crate::common::error::{Error, Result};
 
@@ -18,10 +18,8 @@ pub fn build(has_gpu: bool, append: Option<&str>, command: &[String]) -> Result<
     if let Some(append) = append.map(str::trim).filter(|append| !append.is_empty()) {
         check(append)?;
         if !command.is_empty() && append.split_whitespace().any(|word| word == "--") {
-            return Err(Error::new(format!(
-                "--append {append:?} has a command, and so has the command line"
-            ))
-            .hint("give the command once, behind `--`"));
+            return Err(Error::new(format!("two commands: one in --append {append:?}, and one after `--`"))
+                .hint("pass the command once, after `--`"));
         }
         line.push(' ');
         line.push_str(append);
@@ -35,14 +33,14 @@ pub fn build(has_gpu: bool, append: Option<&str>, command: &[String]) -> Result<
     }
     if command.len() > MOST_WORDS {
         return Err(Error::new(format!(
-            "the command has {} words, the kernel command line takes at most {MOST_WORDS} behind ` -- `",
+            "the command has {} words (the kernel accepts at most {MOST_WORDS} after ` -- `)",
             command.len()
         ))
         .hint("put the command into a config.json: --config FILE"));
     }
     if line.len() > MOST {
         return Err(Error::new(format!(
-            "the kernel command line has {} bytes, at most {MOST} fit",
+            "the kernel command line has {} bytes (expected at most {MOST})",
             line.len()
         ))
         .hint("put the command into a config.json: --config FILE"));
@@ -54,7 +52,7 @@ pub fn build(has_gpu: bool, append: Option<&str>, command: &[String]) -> Result<
 fn quoted(word: &str) -> Result<String> {
     check(word)?;
     if word.contains('"') {
-        return Err(Error::new(format!("{word:?}: the kernel command line cannot hold a double quote"))
+        return Err(Error::new(format!("{word:?}: the kernel command line cannot contain a double quote"))
             .hint("put the command into a config.json: --config FILE"));
     }
     let plain = !word.is_empty() && !word.contains(char::is_whitespace);
@@ -63,8 +61,10 @@ fn quoted(word: &str) -> Result<String> {
 
 fn check(text: &str) -> Result<()> {
     if text.contains(|c: char| c.is_control()) {
-        return Err(Error::new(format!("{text:?}: the kernel command line cannot hold control characters"))
-            .hint("put the command into a config.json: --config FILE"));
+        return Err(Error::new(format!(
+            "{text:?}: the kernel command line cannot contain control characters"
+        ))
+        .hint("put the command into a config.json: --config FILE"));
     }
     Ok(())
 }
@@ -101,6 +101,6 @@ mod tests {
         assert!(build(false, Some("quiet -- sh"), &words(&["sh"])).is_err());
         assert!(build(false, Some("quiet -- sh"), &[]).is_ok());
         let error = build(false, None, &words(&["x".repeat(2048).as_str()])).unwrap_err().to_string();
-        assert!(error.contains("at most 2047 fit"), "{error}");
+        assert!(error.contains("expected at most 2047"), "{error}");
     }
 }

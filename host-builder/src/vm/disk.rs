@@ -1,4 +1,4 @@
-//! Disk images of a directory: what a guest gets as its container root, its upper layer or its configuration.
+//! Creates disk images from directories, for the container root, the upper layer or the configuration of a guest.
 
 use crate::common::error::{Doing, Error, Result};
 use crate::common::interrupt::Guard;
@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Free space that a writable image has beyond its content, and the size of an empty one.
+/// Free space of a writable image in addition to its content, and the size of an empty one.
 const SPARE_MIB: u64 = 64;
 const MIB: u64 = 1 << 20;
 
@@ -23,12 +23,12 @@ pub enum FileSystem {
     Squashfs,
 }
 
-/// Whose the files are in an image.
+/// The owners of files in an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owners {
-    /// Root's, whoever makes the image: what an unprivileged unpacker meant.
+    /// Root owns all files, for directories that an unprivileged user unpacked.
     Root,
-    /// Theirs who own them here: right when a privileged unpacker made them.
+    /// The owners on this machine, for directories that root unpacked.
     Kept,
 }
 
@@ -61,7 +61,7 @@ pub fn make_owned(
     new.persist(output).map_err(|error| error.error).doing("renaming to", output)
 }
 
-/// An empty writable ext4 image, for an upper layer.
+/// Creates an empty writable ext4 image, for an upper layer.
 pub fn empty(tools: &dyn Tools, output: &Path) -> Result<()> {
     let nothing = tempfile::tempdir().doing("creating a directory in", &std::env::temp_dir())?;
     make(tools, FileSystem::Ext4, nothing.path(), output)

@@ -1,5 +1,5 @@
-//! Starts a guest on this machine, for trying an image and for the tests: QEMU from a toolroot, the vsock backend, disk
-//! images, and how they are brought up and down together.
+//! Starts a guest on this machine, to try an initrd and for the tests: QEMU from a toolroot, the vsock backend, disk
+//! images, and their start and shutdown.
 
 pub mod accel;
 pub mod cmdline;

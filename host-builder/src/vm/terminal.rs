@@ -1,14 +1,14 @@
-//! The terminal that a guest's console is shown on. However that ends, the shell gets the terminal back.
+//! The terminal that shows a guest's console. Its state is always restored at the end.
 
 use nix::sys::termios::{OutputFlags, SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use std::io::stdin;
 
-/// The state of the terminal on standard input, put back when dropped. Nothing, where there is no terminal.
+/// The state of the terminal on standard input, restored on drop. Empty if there is no terminal.
 #[derive(Clone)]
 pub struct Terminal(Option<Termios>);
 
 impl Terminal {
-    /// Remembers the state.
+    /// Saves the state.
     pub fn save() -> Self {
         Self(tcgetattr(stdin()).ok())
     }
@@ -18,7 +18,7 @@ impl Terminal {
         self.0.is_some()
     }
 
-    /// Gives what is typed to the guest as it is typed, Ctrl-C and all. What is printed keeps its line ends.
+    /// Passes typed characters to the guest unbuffered, including Ctrl-C. Printed lines keep their line ends.
     pub fn raw(&self) {
         if let Some(mut state) = self.0.clone() {
             let output = state.output_flags;
@@ -28,7 +28,7 @@ impl Terminal {
         }
     }
 
-    /// Puts it back.
+    /// Restores the state.
     pub fn restore(&self) {
         if let Some(state) = &self.0 {
             let _ = tcsetattr(stdin(), SetArg::TCSANOW, state);

@@ -1,4 +1,4 @@
-//! GPUs of this machine: whether one can be given to a guest, said before QEMU says it in its own words.
+//! Checks whether a GPU of this machine can be passed to a guest, to report a clearer error than QEMU's.
 
 use crate::common::error::{Error, Result};
 use image::pci;
@@ -24,7 +24,7 @@ fn check_from(devices: &Path, address: &str) -> Result<String> {
     }
     let found = driver.as_deref().unwrap_or("no driver");
     Err(Error::new(format!("PCI device {full}: expected driver vfio-pci, found {found}")).hint(format!(
-        "nothing on this machine may use it; then, as root: driverctl --nosave set-override {full} vfio-pci"
+        "stop everything on this machine that uses it; then, as root: driverctl --nosave set-override {full} vfio-pci"
     )))
 }
 

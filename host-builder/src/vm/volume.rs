@@ -1,4 +1,4 @@
-//! A disk that a container has somewhere in its root.
+//! A disk that is mounted in a container.
 
 use std::path::PathBuf;
 
@@ -7,9 +7,9 @@ use std::path::PathBuf;
 pub struct Volume {
     /// The disk image.
     pub disk: PathBuf,
-    /// Where the container sees it.
+    /// The mount point in the container.
     pub path: String,
-    /// Whether it may only be read.
+    /// Whether it is read-only.
     pub read_only: bool,
 }
 

@@ -1,5 +1,5 @@
-//! vsock without a kernel module on the host: the vhost-device-vsock daemon beside the guest. It listens on a Unix socket
-//! and speaks the hybrid protocol of Firecracker and Cloud Hypervisor (see [`crate::guest_client`]).
+//! vsock without a kernel module on the host: the vhost-device-vsock daemon runs next to the guest. It listens on a Unix
+//! socket and speaks the hybrid protocol of Firecracker and Cloud Hypervisor (see [`crate::guest_client`]).
 
 use super::vsock_proxy;
 use super::vsock_proxy::Gate;
@@ -19,9 +19,9 @@ use std::time::Duration;
 
 /// Name of the daemon and of its crate.
 pub const DAEMON: &str = "vhost-device-vsock";
-/// The release that is installed where there is none.
+/// The release that is installed if there is none.
 pub const DAEMON_VERSION: &str = "0.3.0";
-/// The daemon makes its sockets within milliseconds; this is for a machine that is busy.
+/// Longest time for the daemon to create its sockets. It needs milliseconds on an idle machine.
 const START: Duration = Duration::from_secs(20);
 /// Longest path of a Unix socket: 108 bytes with the terminator (unix(7)).
 const SOCKET_PATH: usize = 107;
@@ -67,7 +67,7 @@ impl VsockBackend {
         &self.uds
     }
 
-    /// What the daemon had to say, and the way to it.
+    /// The output of the daemon, and the error of the relay to it.
     pub fn messages(&self) -> String {
         match self.gate.as_ref().and_then(Gate::trouble) {
             Some(error) => format!("{}between QEMU and {DAEMON}: {error}\n", self.daemon.output()),
@@ -91,27 +91,28 @@ fn arguments(vhost: &Path, uds: &Path, cid: u32) -> [String; 2] {
     ["--vm".into(), vm]
 }
 
-/// A path that the daemon's option and the kernel's address can both hold.
+/// Checks that a path is valid for the daemon's option and for a socket address.
 fn check(socket: &Path) -> Result<()> {
     let found = socket.as_os_str().as_bytes();
-    let hint = "choose a shorter, plain one: --uds PATH, and TMPDIR for the other socket";
+    let hint =
+        "choose a shorter path without special characters: --uds PATH, and TMPDIR for the other socket";
     if found.len() > SOCKET_PATH {
         let message = format!(
-            "{}: the path of a socket has {} bytes, at most {SOCKET_PATH} are allowed",
+            "{}: the path of the socket has {} bytes (expected at most {SOCKET_PATH})",
             socket.display(),
             found.len()
         );
         return Err(Error::new(message).hint(hint));
     }
     if found.contains(&b',') || socket.to_str().is_none() {
-        let message = format!("{}: the path of a socket may hold no comma and only UTF-8", socket.display());
+        let message = format!("{}: the path of a socket must be UTF-8 without commas", socket.display());
         return Err(Error::new(message).hint(hint));
     }
     Ok(())
 }
 
-/// Makes way for the hybrid socket: its directory, and away with what a killed guest has left. A socket that somebody
-/// listens on, and a file that is no socket, are errors.
+/// Prepares the path of the hybrid socket: creates its directory, and removes a stale socket of a killed guest. A
+/// socket with a listener, and a file of another type, are errors.
 fn prepare(uds: &Path) -> Result<()> {
     check(uds)?;
     if let Some(parent) = uds.parent() {
@@ -127,12 +128,12 @@ fn prepare(uds: &Path) -> Result<()> {
         return Err(Error::new(message).hint(hint));
     }
     if UnixStream::connect(uds).is_ok() {
-        return Err(Error::new(format!("{}: another guest is behind this socket", uds.display())).hint(hint));
+        return Err(Error::new(format!("{}: another guest uses this socket", uds.display())).hint(hint));
     }
     fs::remove_file(uds).doing("removing a stale socket", uds)
 }
 
-/// The daemon's executable: from PATH, from the cache, else installed into the cache with cargo, which is said.
+/// The daemon's executable from PATH or the cache, else installed into the cache with cargo, which is reported.
 pub fn daemon(cache: &Cache, ui: &Ui) -> Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     if let Some(found) = in_path(std::env::split_paths(&path)) {
@@ -144,8 +145,8 @@ pub fn daemon(cache: &Cache, ui: &Ui) -> Result<PathBuf> {
     if program.is_file() {
         return Ok(program);
     }
-    Err(Error::new(format!("{}: expected the vsock backend, found nothing", program.display()))
-        .hint(format!("remove {}; it is installed anew", installed.display())))
+    Err(Error::new(format!("{}: the vsock backend does not exist", program.display()))
+        .hint(format!("remove {} and run again; the backend is then installed again", installed.display())))
 }
 
 fn in_path(mut directories: impl Iterator<Item = PathBuf>) -> Option<PathBuf> {
@@ -167,7 +168,7 @@ fn install(root: &Path, ui: &Ui) -> Result<()> {
     command.args(["--quiet", "--no-track"]).stdin(Stdio::null()).stdout(Stdio::null());
     let status = ui.during(&format!("installing {DAEMON}"), || command.status()).map_err(|error| {
         Error::new(format!(
-            "{DAEMON}, which a guest needs for vsock, is not installed, and cargo cannot be started"
+            "{DAEMON}, which a guest needs for vsock, is not installed, and cargo could not be started"
         ))
         .source(error)
         .hint(remedy.clone())
@@ -175,7 +176,7 @@ fn install(root: &Path, ui: &Ui) -> Result<()> {
     if status.success() {
         return Ok(());
     }
-    Err(Error::new(format!("cargo install {DAEMON} failed ({status}); its messages are above")).hint(remedy))
+    Err(Error::new(format!("cargo install {DAEMON} failed ({status}); see its messages above")).hint(remedy))
 }
 
 #[cfg(test)]

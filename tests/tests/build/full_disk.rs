@@ -37,7 +37,8 @@ fn where_the_initrd_goes() {
 fn where_packages_are_unpacked() {
     let mut sandbox = Sandbox::new();
     fs::remove_dir_all(sandbox.path("cache/trees")).unwrap();
-    let texts = ["cache/trees", "unpacks to more", "half of the space", "make space", "GPU_INITRD_CACHE"];
+    let texts =
+        ["cache/trees", "unpacks to more", "half of the space", "free some space", "GPU_INITRD_CACHE"];
     with_little_space(&sandbox, "cache/trees", "4m", &texts);
     sandbox.next_build_is_good();
 }

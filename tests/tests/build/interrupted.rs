@@ -47,7 +47,7 @@ fn interrupt(sandbox: &Sandbox, signal: Signal, to: To, moment: impl Fn() -> boo
     let output = child.wait_with_output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{signal} to {to:?}: {stderr}");
-    assert!(stderr.contains("interrupted: nothing half-written was left"), "{stderr}");
+    assert!(stderr.contains("interrupted: no partial output was left"), "{stderr}");
     assert!(sandbox.outputs().is_empty(), "{:?}", sandbox.outputs());
     let gone = poll(PATIENCE, || Ok::<_, Infallible>(members(group).is_empty().then_some(()))).unwrap();
     assert!(gone.is_some(), "left running: {:?}", members(group));

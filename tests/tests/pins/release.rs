@@ -109,7 +109,7 @@ fn what_changed_or_went_is_told_by_name() {
     let out = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(1), "{out}");
     assert!(
-        out.contains("nvidia.ko: expected sha256") && out.contains("files/new: came from nowhere"),
+        out.contains("nvidia.ko: expected sha256") && out.contains("files/new: is not in the package"),
         "{out}"
     );
     assert!(out.contains(", 2 problems"), "{out}");

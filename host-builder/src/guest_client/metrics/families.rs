@@ -31,37 +31,34 @@ const fn counter(name: &'static str, labels: &'static str, help: &'static str) -
 }
 
 /// Whether a guest could be asked.
-pub const UP: Family = gauge("gpu_initrd_up", "", "Whether the guest could be asked.");
+pub const UP: Family = gauge("gpu_initrd_up", "", "Whether the guest could be queried.");
 const INFO: Family = gauge("gpu_initrd_info", "driver, kernel, version", "Versions of the guest; always 1.");
 const READY: Family = gauge("gpu_initrd_ready", "", "Whether the boot is ready.");
 const FAILED: Family = gauge("gpu_initrd_failed", "", "Whether the boot has failed.");
 const UPTIME: Family = gauge("gpu_initrd_uptime_seconds", "", "Time since the guest's kernel started.");
-const PHASE: Family =
-    gauge("gpu_initrd_phase_seconds", "phase", "What a phase of the boot took, or has taken so far.");
+const PHASE: Family = gauge("gpu_initrd_phase_seconds", "phase", "Duration of a phase of the boot so far.");
 const STATE: Family = gauge("gpu_initrd_gpus", "state", "GPUs by their state.");
-const INIT: Family = gauge("gpu_initrd_gpu_init_seconds", "bdf", "What the initialisation of a GPU took.");
+const INIT: Family = gauge("gpu_initrd_gpu_init_seconds", "bdf", "Duration of the initialisation of a GPU.");
 const FINDINGS: Family = gauge("gpu_initrd_findings", "code, severity", "Findings of the boot so far.");
-const XID: Family = counter("gpu_initrd_xid_total", "bdf, xid", "Errors that the driver reported of a GPU.");
-const RUNNING: Family = gauge("gpu_initrd_container_running", "", "Whether the container's program runs.");
+const XID: Family = counter("gpu_initrd_xid_total", "bdf, xid", "Errors that the driver reported for a GPU.");
+const RUNNING: Family =
+    gauge("gpu_initrd_container_running", "", "Whether the container's program is running.");
 const EXIT: Family = gauge(
     "gpu_initrd_container_exit_code",
     "",
-    "Exit code of the container's program, 128 and the signal when one killed it; while it runs again, of the run before.",
+    "Exit code of the container's program, or 128 plus the signal that killed it; after a restart, of the previous run.",
 );
-const RESTARTS: Family = counter(
-    "gpu_initrd_container_restarts_total",
-    "",
-    "How often the container's program was started again.",
-);
+const RESTARTS: Family =
+    counter("gpu_initrd_container_restarts_total", "", "Restarts of the container's program.");
 const OOM: Family = counter(
     "gpu_initrd_container_oom_kills_total",
     "",
-    "Processes of the container that the kernel killed for memory.",
+    "Processes of the container that the kernel killed because memory ran out.",
 );
 const MEMORY: Family = gauge(
     "gpu_initrd_memory_bytes",
     "kind",
-    "Memory of the guest: total, available, and the most that guest-init has had resident (init).",
+    "Memory of the guest: total, available, and the peak resident memory of guest-init (init).",
 );
 
 /// All, in the order in which they are written.

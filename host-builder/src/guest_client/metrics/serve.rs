@@ -28,10 +28,10 @@ pub fn bind(address: &str) -> Result<TcpListener> {
     };
     listener.map_err(|error| {
         let hint = match error.kind() {
-            io::ErrorKind::AddrInUse => "another program listens there: end it, or choose another port",
+            io::ErrorKind::AddrInUse => "stop the program that listens there, or choose another port",
             io::ErrorKind::PermissionDenied => "choose a port above 1023",
             io::ErrorKind::AddrNotAvailable => "choose an address of this machine, or 127.0.0.1",
-            _ => "an address is HOST:PORT, such as 127.0.0.1:9400 or [::]:9400, or a port",
+            _ => "use HOST:PORT, such as 127.0.0.1:9400 or [::]:9400, or a port",
         };
         Error::new(format!("could not listen on {address}")).hint(hint).source(error)
     })
@@ -58,7 +58,7 @@ pub fn serve(listener: &TcpListener, page: impl Fn() -> String + Send + Sync + '
             let _ = answer(&stream, &*page);
         });
         if let Err(error) = spawned {
-            ui::say(&format!("warning: no thread for a connection: {error}"));
+            ui::say(&format!("warning: cannot start a thread for a connection: {error}"));
         }
     }
 }
@@ -75,7 +75,7 @@ impl Drop for Slot {
 fn answer(stream: &TcpStream, page: &dyn Fn() -> String) -> io::Result<()> {
     let (status, body, is_head) = match wanted(stream, Instant::now() + PATIENCE)? {
         Wanted::Page { is_head } => ("200 OK", page(), is_head),
-        Wanted::Nothing(status) => (status, format!("{status}; the metrics are at GET /metrics\n"), false),
+        Wanted::Nothing(status) => (status, format!("{status}; get the metrics from /metrics\n"), false),
     };
     let length = body.len();
     let head = format!(

@@ -134,7 +134,7 @@ fn a_wait_that_gives_up_says_what_the_last_attempt_met() {
     let error = wait(&target, Until::Ready, Duration::from_millis(500)).unwrap_err();
     assert!(start.elapsed() < SOON);
     let chain = crate::common::error::Error::from(error).chain();
-    assert!(chain.starts_with("could not ask the guest: gave up after "), "{chain}");
+    assert!(chain.starts_with("could not query the guest: gave up after "), "{chain}");
     assert!(chain.contains("no socket: ") && chain.ends_with("(os error 2)"), "{chain}");
     // Pending to the end is an answer, not an error.
     let guest = FakeGuest::answering(after_ok(&status_frame(Outcome::Pending)));

@@ -1,4 +1,4 @@
-//! Several guests, one row for each.
+//! A table of several guests, one row per guest.
 
 use super::{BOLD, LINE, Look, RED, WORD, YELLOW, clean, seconds, severity, state, worst};
 use crate::guest_client::{QueryError, Target};

@@ -16,22 +16,22 @@ pub struct Artifact {
     /// Where it is: `https://…`, `http://…`, `host:/`, or a path relative to the profile. `{driver}`, `{kernel}`, `{arch}`
     /// and `{name}` are replaced.
     pub url: String,
-    /// How it is got, where the address does not say: `redist`.
+    /// The kind of source, if the address does not determine it: `redist`.
     pub source: Option<Kind>,
     /// The component of an index of redistributables.
     pub component: Option<String>,
-    /// Its SHA-256, where the publisher tells it in prose.
+    /// Its SHA-256, if the publisher states it only in prose.
     pub sha256: Option<String>,
     /// Address of a list of SHA-256 digests, as sha256sum writes it.
     pub checksums: Option<String>,
     /// What of it is unpacked: paths as the archive spells them; empty: all.
     #[serde(default)]
     pub only: Vec<String>,
-    /// It unpacks to at most so many bytes when it is first seen; later the lock says how many.
+    /// Most bytes that it may unpack to when it is first resolved. After that, the lock has the limit.
     pub max_unpacked: Option<u64>,
 }
 
-/// What placeholders stand for.
+/// Values of the placeholders.
 #[derive(Debug, Clone, Copy)]
 pub struct Values<'a> {
     /// `{driver}`.
@@ -52,7 +52,7 @@ impl Artifact {
         })
     }
 
-    /// A text of it with the placeholders replaced.
+    /// Returns a text with the placeholders replaced.
     pub fn expand(&self, text: &str, values: Values) -> Result<String> {
         let mut out = String::new();
         let mut rest = text;
@@ -65,7 +65,7 @@ impl Artifact {
                 "name" => &self.name,
                 "kernel" => values.kernel.ok_or_else(|| {
                     Error::new(format!(
-                        "artifact {}: {text} has {{kernel}}, and the profile names none",
+                        "artifact {}: {text} uses {{kernel}}, but the profile has no kernel version",
                         self.name
                     ))
                     .hint("add [kernel] version to the profile")
@@ -80,14 +80,14 @@ impl Artifact {
         Ok(out + rest)
     }
 
-    /// Whether its fields go together.
+    /// Checks that its fields are consistent.
     pub fn check(&self) -> Result<()> {
         let wrong =
             |what: &str, hint: &str| Err(Error::new(format!("artifact {:?}: {what}", self.name)).hint(hint));
         let unusable = |set: &Set| matches!(set, Set::Toolroot | Set::Payload | Set::Vm | Set::ModuleSource);
         let over_the_network = self.url.starts_with("https://") || self.url.starts_with("http://");
         if !is_plain(&self.name) {
-            return wrong("is no usable name", "letters, digits and +-._ make one");
+            return wrong("is not a valid name", "use letters, digits and +-._");
         }
         if self.sets.is_empty() || self.sets.iter().any(unusable) {
             return wrong(
@@ -112,18 +112,18 @@ impl Artifact {
         }
         if [Some(&self.url), self.checksums.as_ref()].into_iter().flatten().any(|url| has_credentials(url)) {
             return wrong(
-                "its address has a user or a password in it, and a lock goes wherever an image goes",
-                "serve it without one, or fetch it by hand and give its path",
+                "its address contains a user or a password, and the lock would publish it",
+                "serve it without a password, or download it and pass its path",
             );
         }
         if self.sha256.as_deref().is_some_and(|digest| !is_digest(digest)) {
-            return wrong("sha256 is none", "64 lower-case hexadecimal digits");
+            return wrong("sha256 is not valid", "use 64 lower-case hexadecimal digits");
         }
         Ok(())
     }
 }
 
-/// Whether there is something before an `@` in the authority of an address (RFC 3986, section 3.2.1).
+/// Whether the authority of an address has user information before an `@` (RFC 3986, section 3.2.1).
 fn has_credentials(url: &str) -> bool {
     let Some((_, rest)) = url.split_once("://") else { return false };
     rest.split(['/', '?', '#']).next().is_some_and(|authority| authority.contains('@'))
@@ -145,7 +145,7 @@ mod tests {
         let artifact: Artifact = toml::from_str(text).unwrap();
         let error = artifact.check().unwrap_err();
         assert!(
-            error.to_string().contains("a password in it") && !error.chain().contains("secret"),
+            error.to_string().contains("contains a user or a password") && !error.chain().contains("secret"),
             "{error}"
         );
     }

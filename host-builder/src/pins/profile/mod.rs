@@ -1,4 +1,4 @@
-//! Profiles: which kernel, which driver, from where. Intent only; what it resolved to is in the lock.
+//! Profiles: which kernel, which driver, and where they come from. A lock records what a profile resolved to.
 
 mod apt;
 mod artifact;
@@ -14,7 +14,7 @@ use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// Profiles that the tool carries.
+/// Built-in profiles.
 pub const EMBEDDED: &[(&str, &str)] = &[
     ("debian-13", include_str!("../../../../image/profiles/debian-13.toml")),
     ("ubuntu-24.04", include_str!("../../../../image/profiles/ubuntu-24.04.toml")),
@@ -23,7 +23,7 @@ pub const EMBEDDED: &[(&str, &str)] = &[
         include_str!("../../../../image/profiles/ch-6.12.8-kernel-2-20251211.toml"),
     ),
 ];
-/// The profile that is used when none is named.
+/// The default profile.
 pub const DEFAULT: &str = "debian-13";
 /// What stands for the driver's version in names of packages and paths.
 pub const DRIVER: &str = "{driver}";
@@ -34,11 +34,11 @@ pub const DRIVER: &str = "{driver}";
 pub struct Profile {
     /// Its name.
     pub name: String,
-    /// One line for people.
+    /// One-line description.
     pub description: String,
-    /// Architecture, as `uname -m` says it.
+    /// Architecture, as `uname -m` prints it.
     pub arch: String,
-    /// Driver version, to the last digit. A lock may be for another one: `pins update --driver`.
+    /// Full driver version. A lock may have another one: `pins update --driver`.
     pub driver: String,
     /// Day of its release, YYYY-MM-DD.
     pub released: Option<String>,
@@ -62,7 +62,7 @@ pub struct Profile {
     /// What comes from elsewhere than a package archive.
     #[serde(default)]
     pub artifact: Vec<Artifact>,
-    /// Directory that paths in it are relative to.
+    /// Base directory of relative paths.
     #[serde(skip)]
     pub directory: PathBuf,
 }
@@ -210,7 +210,7 @@ impl Modules {
     }
 }
 
-/// The profiles that the tool carries, each with its driver.
+/// The built-in profiles, each with its driver.
 pub fn carried() -> Vec<(&'static str, String)> {
     let driver = |(name, text): &(&'static str, &str)| {
         (*name, Profile::parse(text, name).expect("a test parses them all").driver)
@@ -235,7 +235,7 @@ impl Profile {
             let names: Vec<_> = EMBEDDED.iter().map(|(name, _)| *name).collect();
             known.map(|(_, text)| (*text).to_owned()).ok_or_else(|| {
                 Error::new(format!("no profile named {name:?}"))
-                    .hint(format!("known: {}; or give a file: ./{name}.toml", names.join(", ")))
+                    .hint(format!("use one of: {}; or pass a file: ./{name}.toml", names.join(", ")))
             })?
         };
         let mut profile = Self::parse(&text, name)?;
@@ -250,7 +250,7 @@ impl Profile {
         self.artifact.iter().any(|artifact| artifact.sets.contains(&set))
     }
 
-    /// Where packages come from; an error where it does not say and needs to.
+    /// Where packages come from. Returns an error if the profile needs this and does not state it.
     pub fn apt(&self) -> Result<&Apt> {
         self.apt.as_ref().ok_or_else(|| self.lacks("[apt]", "packages"))
     }
@@ -260,7 +260,7 @@ impl Profile {
             .hint(format!("add {table} to the profile, as image/profiles/debian-13.toml has it"))
     }
 
-    /// A profile from its text; `name` is what errors call it.
+    /// Parses a profile; `name` is its name in errors.
     pub fn parse(text: &str, name: &str) -> Result<Self> {
         let profile: Self = toml::from_str(text).map_err(|error| {
             Error::new(format!("profile {name} is not valid"))
@@ -271,7 +271,7 @@ impl Profile {
             return Err(Error::new(format!(
                 "profile {name} has [userspace.compat32], expected the 32-bit packages with what they are for"
             ))
-            .hint("name them in the other groups: [userspace.compute] compat32 = [...]"));
+            .hint("list them in the other groups: [userspace.compute] compat32 = [...]"));
         }
         if profile.arch != "x86_64" && profile.userspace.values().any(|group| !group.compat32.is_empty()) {
             return Err(Error::new(format!("profile {name} has 32-bit packages for {}", profile.arch))
@@ -281,7 +281,7 @@ impl Profile {
         Ok(profile)
     }
 
-    /// Whether every part of an image has one place that it comes from.
+    /// Checks that every part of an image has exactly one source.
     fn check(&self) -> Result<()> {
         let firmware = matches!(&self.firmware, Some(Firmware::Packages { .. }));
         let tools = self.toolroot.is_some() || self.vm.is_some() || self.payload.is_some();
@@ -340,13 +340,13 @@ impl Profile {
         match capabilities.iter().find(|capability| !has(capability)) {
             None => Ok(()),
             Some(capability) => Err(Error::new(format!(
-                "profile {} has no packages for capability {capability}, it has some for {}",
+                "profile {} has no packages for capability {capability} (it has packages for {})",
                 self.name,
                 known.join(", ")
             ))
             .hint(match capability {
-                Capability::Compat32 => "choose among those with --capabilities, or add 32-bit packages to the groups of a profile of your own: [userspace.compute] compat32 = [...]".to_owned(),
-                _ => format!("choose among those with --capabilities, or add [userspace.{capability}] to a profile of your own"),
+                Capability::Compat32 => "choose from these with --capabilities, or add 32-bit packages to the groups of your own profile: [userspace.compute] compat32 = [...]".to_owned(),
+                _ => format!("choose from these with --capabilities, or add [userspace.{capability}] to your own profile"),
             })),
         }
     }
