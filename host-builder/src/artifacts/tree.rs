@@ -37,7 +37,7 @@ impl Tree {
         Ok(Self { root: dir.join("files"), origin: artifact.origin(), key, files })
     }
 
-    /// How what was unpacked of an artifact before differs from what it holds, in words; `None` when there is nothing of it.
+    /// How the unpacked copy of an artifact differs from the artifact; `None` if there is no copy.
     pub fn altered(cache: &Cache, artifact: &Artifact) -> Result<Option<Altered>> {
         let Some(dir) = cache.kept(ROOM, &artifact.tree_key())? else { return Ok(None) };
         let fresh = cache.scratch()?;
@@ -50,7 +50,7 @@ impl Tree {
     pub fn file(&self, path: &str) -> Result<&Unpacked> {
         self.files.iter().find(|file| file.path == path).ok_or_else(|| {
             Error::new(format!("{} has no file {path}", self.origin))
-                .hint("the profile names another package's layout")
+                .hint("correct the path in the profile: the package has another layout")
         })
     }
 
@@ -63,7 +63,7 @@ impl Tree {
             return Ok(bytes);
         }
         Err(Error::new(format!("{}: expected sha256 {}, found {found}", path.display(), file.sha256)).hint(
-            "the cache was altered after the package was unpacked: remove the cache directory and run again",
+            "remove the cache directory and run again: the cache was altered after the package was unpacked",
         ))
     }
 
@@ -90,7 +90,7 @@ fn unpack(cache: &Cache, artifact: &Artifact, dir: &Path) -> Result<()> {
     write_json(&dir.join("index.json"), &unpacker.finish())
 }
 
-/// Writes a value as JSON, whole or not at all.
+/// Writes a value as JSON atomically.
 pub fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<()> {
     let bytes = serde_json::to_vec(value).map_err(|error| Error::new("encoding JSON").source(error))?;
     write_atomically(path, 0o644, |file| file.write_all(&bytes).doing("writing", path))

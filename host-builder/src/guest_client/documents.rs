@@ -1,22 +1,21 @@
-//! What `--json` prints, under a number: the documents, and their JSON Schemas.
+//! The documents that `--json` prints, their version, and their JSON Schemas.
 
 use super::{QueryError, Target};
 use image::event::Event;
 use image::status::Status;
 use serde::Serialize;
 
-/// Number of the form of the JSON lines. It rises when something is taken away or means something else; what is added
-/// changes nothing.
+/// Version of the JSON lines. It is increased when a key is removed or changes its meaning, not when one is added.
 pub const SCHEMA: u32 = 1;
 
-/// What `status --json` prints of one guest, on one line.
+/// A line of `status --json`: one guest.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(title = "gpu-initrd status"))]
 pub struct Answer {
     /// Number of this form.
     #[cfg_attr(test, schemars(extend("const" = SCHEMA)))]
     pub schema: u32,
-    /// The guest, as it was asked.
+    /// The target of the guest.
     pub target: String,
     /// Its answer.
     #[serde(flatten)]
@@ -28,17 +27,17 @@ pub struct Answer {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Given {
-    /// What the guest said.
+    /// The status of the guest.
     Status(Box<Status>),
-    /// Why it could not be asked.
+    /// Why it could not be queried.
     Error(Failure),
 }
 
-/// Why a guest could not be asked.
+/// Why a guest could not be queried.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Failure {
-    /// A name that stays: no-socket, not-listening, timed-out, gave-up, not-our-protocol, other-version, too-large,
+    /// A stable name: no-socket, not-listening, timed-out, gave-up, not-our-protocol, other-version, too-large,
     /// malformed, closed, refused, endless, io.
     pub code: String,
     /// What was expected and what was found.
@@ -73,19 +72,19 @@ pub struct EventLine {
     pub schema: u32,
     /// The guest; with --listen: where it connected to, and its CID.
     pub target: String,
-    /// What there is to say.
+    /// The event, or the number of lost events.
     #[serde(flatten)]
     pub news: EventNews,
 }
 
-/// An event, or a number of events that nobody has seen.
+/// An event, or a number of lost events.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum EventNews {
-    /// It happened.
+    /// An event.
     Event(Event),
-    /// So many events came before the next line and are kept no more.
+    /// Number of events before the next line that the guest no longer keeps.
     Lost(u64),
 }
 

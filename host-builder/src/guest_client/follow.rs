@@ -8,20 +8,20 @@ use std::time::{Duration, Instant};
 
 /// How long one request waits in the guest.
 const WAIT: Duration = Duration::from_secs(10);
-/// What a guest may take for an answer beyond that.
+/// How much longer the answer may take.
 const SLACK: Duration = Duration::from_secs(5);
-/// How often a guest that has answered is asked once more before it is said to be gone.
+/// Number of retries before a guest that has answered counts as gone.
 const ATTEMPTS: u32 = 3;
-/// Between two looks at a guest in which too many others wait already.
+/// Time between two queries of a guest that has too many waiting clients.
 const CROWDED: Duration = Duration::from_secs(1);
 
-/// What comes in numbered parts.
+/// Data with sequence numbers.
 pub trait Followed: Sized {
-    /// What is asked for.
+    /// What is requested.
     type Of: Copy;
-    /// The request for what there is from a number on.
+    /// The request for everything from a number on.
     fn request(of: Self::Of, from: u64, timeout_ms: u64) -> Request;
-    /// Things, the number to go on from, how many are lost; `None`: the answer to another question.
+    /// The items, the next number, and the number of lost items; `None` if the answer is to another request.
     fn take(reply: Reply) -> Option<(Vec<Self>, u64, u64)>;
     /// Its number.
     fn sequence(&self) -> u64;
@@ -55,17 +55,17 @@ impl Followed for LogLine {
     }
 }
 
-/// What came in one answer.
+/// The content of one answer.
 #[derive(Debug)]
 pub struct Part<T> {
     /// In their order.
     pub items: Vec<T>,
-    /// How many before them are kept no more.
+    /// Number of earlier items that the guest no longer keeps.
     pub lost: u64,
 }
 
 impl<T: Followed> Part<T> {
-    /// A reply, held against what may come from number `from` on; with the number to go on from.
+    /// Checks a reply to a request from number `from` on. Returns the next number as well.
     pub(super) fn of(reply: Reply, from: u64) -> Result<(Self, u64), QueryError> {
         let (items, next, lost) = T::take(reply).ok_or_else(QueryError::another_question)?;
         let mut least = from;
@@ -89,18 +89,18 @@ impl<T: Followed> Part<T> {
 /// Why following has ended.
 #[derive(Debug)]
 pub enum End {
-    /// Whoever reads has seen enough.
+    /// The reader has closed the output.
     Enough,
-    /// The guest answers no more.
+    /// The guest no longer answers.
     Gone(QueryError),
 }
 
-/// Where the next answer begins, and how the guest is asked for it.
+/// The next number, and how to request it.
 struct Position<'a, T: Followed> {
     target: &'a Target,
     of: T::Of,
     from: u64,
-    /// Too many others wait in the guest: it is asked without waiting.
+    /// Too many other clients wait in the guest, so it is queried without waiting.
     crowded: bool,
 }
 
@@ -118,8 +118,8 @@ impl<T: Followed> Position<'_, T> {
         Ok(part)
     }
 
-    /// The number that the next thing will have, which a guest says to whoever asks for what is far ahead. Of its
-    /// kernel's log it does not know: that ends when there is nothing more.
+    /// The number of the next item, which a guest returns for a request far ahead. It does not know this for the kernel log,
+    /// which ends when there is nothing more.
     fn end(&self, deadline: Instant) -> Result<u64, QueryError> {
         let request = T::request(self.of, u64::MAX, 0);
         let handshake = deadline.min(Instant::now() + ATTEMPT);

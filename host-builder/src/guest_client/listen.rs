@@ -20,19 +20,19 @@ use std::time::{Duration, Instant};
 use vsock::{VMADDR_CID_ANY, VsockListener};
 
 const FORMS: &str = "expected unix:PATH:PORT or vsock:PORT";
-/// A frame that has begun must be there within this time.
+/// Longest time for the rest of a frame after its first byte.
 const FRAME: Duration = Duration::from_secs(10);
-/// Shortest time that a connection holds its place: a guest that connects again and again costs little.
+/// Shortest time that a connection counts as open, so that a guest that reconnects in a loop costs little.
 const SHORTEST: Duration = Duration::from_secs(1);
 
-/// Events that a connection may bring at once: all that a guest keeps, and as many again.
+/// Most events that a connection may send at once: twice the number that a guest keeps.
 const BURST: f64 = 1024.0;
-/// Events a second that it may bring beyond that.
+/// Events per second that it may send beyond that.
 const RATE: f64 = 64.0;
-/// Bytes that count as an event of their own.
+/// Number of bytes that count as one event.
 const EVENT: f64 = 256.0;
 
-/// What a connection may still bring before it has to wait.
+/// The rate limit of a connection.
 struct Allowance {
     left: f64,
     at: Instant,
@@ -43,7 +43,7 @@ impl Allowance {
         Self { left: BURST, at: now }
     }
 
-    /// Takes what has come off it; how long to read nothing more.
+    /// Subtracts received data. Returns how long to stop reading.
     fn spend(&mut self, events: usize, bytes: usize, now: Instant) -> Duration {
         #[expect(clippy::cast_precision_loss, reason = "a frame is bounded far below")]
         let cost = (events.max(1) as f64).max(bytes as f64 / EVENT);
@@ -107,7 +107,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// What a guest that pushes has brought.
+/// Data from a guest that pushes events.
 pub enum News {
     /// Events.
     Part(Part<Event>),
@@ -115,8 +115,8 @@ pub enum News {
     Ended(QueryError),
 }
 
-/// Listens at all addresses, and gives `each` what comes, with the guest's name. Returns when it cannot listen, or when
-/// nobody can be listened to any more.
+/// Listens on all addresses, and passes received events to `each` with the guest's name. Returns when it cannot listen,
+/// or when no listener is left.
 pub fn listen(addresses: &[Address], each: impl Fn(&str, News) + Sync) -> Result<()> {
     let doors = addresses.iter().map(Door::open).collect::<Result<Vec<_>>>()?;
     allow_descriptors();
@@ -160,7 +160,7 @@ pub fn listen(addresses: &[Address], each: impl Fn(&str, News) + Sync) -> Result
     Ok(())
 }
 
-/// As many open sockets as the system lets us have: the usual limit is for programs that use select().
+/// Raises the limit of open files to the maximum. The default limit is low for programs that use select().
 fn allow_descriptors() {
     if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
         // With the old limit it works, too, for fewer guests.
@@ -168,7 +168,7 @@ fn allow_descriptors() {
     }
 }
 
-/// All frames of one connection; why there are no more.
+/// Reads all frames of a connection. Returns why it ended.
 fn receive(socket: OwnedFd, allowance: &mut Allowance, mut each: impl FnMut(Part<Event>)) -> QueryError {
     let mut next = 0;
     let result: std::result::Result<(), QueryError> = (|| {
@@ -189,7 +189,7 @@ fn receive(socket: OwnedFd, allowance: &mut Allowance, mut each: impl FnMut(Part
     result.err().unwrap_or(QueryError::Closed { step: Step::Reply })
 }
 
-/// What listens at an address.
+/// Creates the listener for an address.
 enum Door {
     Unix { listener: UnixListener, name: String, _file: Remove },
     Vsock(VsockListener),
@@ -236,12 +236,12 @@ impl Door {
     }
 }
 
-/// Whether only who may bind such ports (`CAP_NET_BIND_SERVICE` in the guest) can have sent from it.
+/// Whether a port is privileged, so that only a process with `CAP_NET_BIND_SERVICE` in the guest can use it.
 fn is_privileged(port: u32) -> bool {
     port < 1024
 }
 
-/// A socket that nobody listens on any more is in the way of the next one.
+/// Removes a stale socket, which would prevent a new one.
 fn bind(path: &Path) -> io::Result<UnixListener> {
     let is_socket = path.symlink_metadata().is_ok_and(|metadata| metadata.file_type().is_socket());
     if is_socket
@@ -253,7 +253,7 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
     UnixListener::bind(path)
 }
 
-/// A file that is removed when it is needed no more, and on an interrupt.
+/// A file that is removed on drop and on an interrupt.
 struct Remove {
     file: PathBuf,
     _interrupted: interrupt::Guard,

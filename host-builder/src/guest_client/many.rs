@@ -1,16 +1,16 @@
-//! Many guests at once: none waits for another, and all together have one deadline.
+//! Queries many guests in parallel, with one deadline for all of them.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::{self, Builder};
 use std::time::{Duration, Instant};
 
-/// Guests that are asked at the same time, each by a thread that does little but wait.
+/// Number of guests that are queried in parallel, each by a thread that mostly waits.
 pub const AT_ONCE: usize = 512;
-/// Longest time in which whoever waits for results hears nothing.
+/// Longest time between two calls of `hear`.
 const TICK: Duration = Duration::from_millis(250);
 
-/// What [`of_each`] tells.
+/// What [`of_each`] reports.
 #[derive(Debug)]
 pub enum Told<R> {
     /// The result for the thing with this index.
@@ -19,9 +19,9 @@ pub enum Told<R> {
     Quiet,
 }
 
-/// Runs `work` on each thing, on up to [`AT_ONCE`] threads, and tells `hear` each result, in the order in which they
-/// come, and when none comes for a moment. All is to be over after `timeout`: `work` is given the moment at which to give
-/// up. Where there are more things than threads, no thing may take the time of those that come after it.
+/// Runs `work` on each thing with up to [`AT_ONCE`] threads. Calls `hear` with each result in the order of completion,
+/// and when there is none for a moment. Everything must end within `timeout`: `work` receives its deadline. If there are
+/// more things than threads, no thing may use the time of later ones.
 pub fn of_each<T: Sync, R: Send>(
     things: &[T],
     timeout: Duration,

@@ -7,16 +7,16 @@ use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Connections of one guest.
+/// Most connections of one guest.
 const OF_ONE: usize = 4;
-/// Guests that are listened to.
+/// Most connected guests.
 const OF_ALL: usize = 1024;
-/// Connections of all guests that are not the first one of their guest.
+/// Most connections of all guests beyond the first one of each guest.
 const SECOND: usize = 256;
 /// Shortest time between two warnings.
 const QUIET: Duration = Duration::from_mins(1);
 
-/// The places, and who has them.
+/// The open connections by guest.
 #[derive(Default)]
 pub struct Places(Mutex<Taken>);
 
@@ -26,20 +26,20 @@ struct Taken {
     warned: Option<Instant>,
 }
 
-/// A place, given back when it is dropped.
+/// A counted connection, released on drop.
 pub struct Place<'a> {
     places: &'a Places,
     guest: String,
 }
 
-/// Why there is no place.
+/// Why a connection is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Full {
-    /// The guest has all that one may have.
+    /// The guest has the most connections that one guest may have.
     Own,
-    /// The guest has one, and others have so many beyond their first that it gets no second.
+    /// The guest has a connection, and the limit of further connections is reached.
     Second,
-    /// There is none at all.
+    /// The limit of guests is reached.
     All,
 }
 
@@ -57,7 +57,7 @@ impl fmt::Display for Full {
 }
 
 impl Places {
-    /// A place for a connection of `guest`.
+    /// Counts a connection of `guest`, or refuses it.
     pub fn take(&self, guest: &str) -> Result<Place<'_>, Full> {
         let mut taken = self.lock();
         let own = taken.by.get(guest).copied().unwrap_or(0);
@@ -77,7 +77,7 @@ impl Places {
         Ok(Place { places: self, guest: guest.to_owned() })
     }
 
-    /// What there is to say of a guest that got no place, unless something was said a moment ago.
+    /// The warning for a refused connection, unless there was a warning recently.
     pub fn warning(&self, guest: &str, why: Full) -> Option<String> {
         let mut taken = self.lock();
         if taken.warned.is_some_and(|time| time.elapsed() < QUIET) {

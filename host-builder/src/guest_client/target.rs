@@ -1,4 +1,4 @@
-//! Where a guest is asked: the address as a person types it.
+//! The address of a guest, as typed on the command line.
 
 use image::wire::DEFAULT_PORT;
 use std::fmt;
@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 const FORMS: &str = "expected unix:PATH[:PORT] or vsock:CID[:PORT]";
 
-/// A guest's status port, and the way to it.
+/// A guest's status port, and how to connect to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
     /// The hybrid Unix socket of Firecracker, Cloud Hypervisor and vhost-device-vsock.
@@ -65,7 +65,7 @@ impl FromStr for Target {
     }
 }
 
-/// A path may hold colons: only a number behind the last one is a port.
+/// A path may contain colons: only a number after the last one is a port.
 fn unix(rest: &str) -> (&str, u32) {
     if let Some((path, last)) = rest.rsplit_once(':')
         && let Ok(port) = last.parse()

@@ -1,4 +1,4 @@
-//! Several guests under one word: a pattern for the paths of their sockets.
+//! Several guests in one argument: a pattern for the paths of their sockets.
 
 use super::Target;
 use crate::common::clean::clean;
@@ -8,7 +8,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::str::FromStr;
 
-/// One target, or a pattern that stands for the targets there are when it is looked up.
+/// A target, or a pattern that is expanded to the existing targets at each use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Guests(Target);
 
@@ -31,26 +31,26 @@ impl Guests {
     }
 }
 
-/// What a path that is a pattern says. A file of that very name is no pattern.
+/// The pattern in a path, if it is one. The name of an existing file is not a pattern.
 fn pattern(target: &Target) -> Option<&str> {
     let Target::Unix { path, .. } = target else { return None };
     let text = path.to_str()?;
     (text.contains(['*', '?', '[']) && path.symlink_metadata().is_err()).then_some(text)
 }
 
-/// The targets there are.
+/// The existing targets.
 #[derive(Debug, Default)]
 pub struct Expanded {
-    /// Each once, those of a pattern by name.
+    /// Without duplicates; those of a pattern sorted by name.
     pub targets: Vec<Target>,
-    /// Places that could not be looked into, and why.
+    /// Directories that could not be read, and why.
     pub unreadable: Vec<String>,
-    /// Patterns that nothing matches.
+    /// Patterns without a match.
     pub unmatched: Vec<String>,
 }
 
 impl Expanded {
-    /// No match is an error; what could not be looked into is said.
+    /// Returns an error if there is no match. Reports directories that could not be read.
     pub fn required(self) -> Result<Vec<Target>> {
         for place in &self.unreadable {
             ui::say(&format!("warning: {place}"));
@@ -64,7 +64,7 @@ impl Expanded {
     }
 }
 
-/// Looks patterns up.
+/// Expands patterns.
 pub fn expand(guests: &[Guests]) -> Expanded {
     let mut found = Expanded::default();
     let add = |target: Target, to: &mut Vec<Target>| {

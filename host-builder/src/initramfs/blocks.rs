@@ -1,4 +1,4 @@
-//! Formats that are blocks, each with its length before it: unpacked one block at a time.
+//! Decodes formats that consist of blocks with a length in front, one block at a time.
 
 use std::io::{self, Read};
 

@@ -1,5 +1,5 @@
-//! Boot configuration behind the archives: a kernel that knows it (`CONFIG_BOOT_CONFIG`) cuts it off before it unpacks, and adds what it says to
-//! its command line when that has `bootconfig` in it. Others unpack it, or fail to: no image of ours has any.
+//! Boot configuration after the archives. A kernel with `CONFIG_BOOT_CONFIG` strips it before unpacking, and applies it if
+//! its command line has `bootconfig`. Other kernels try to unpack it. Images of this tool have none.
 //!
 //! Source: Documentation/admin-guide/bootconfig.rst and `get_boot_config_from_initrd` in init/main.c of Linux.
 

@@ -1,4 +1,4 @@
-//! Unpacks one segment as a stream, and says where it ended.
+//! Unpacks one segment as a stream, and reports where it ended.
 
 use super::blocks;
 use super::detect::Compression;
@@ -6,7 +6,7 @@ use super::lz4::Lz4;
 use super::lzop::Lzop;
 use std::io::{self, BufRead, Read};
 
-/// Memory that unpacking xz or lzma may take; the largest preset needs 65 MiB.
+/// Most memory for unpacking xz or lzma. The largest preset needs 65 MiB.
 const XZ_MEMORY: u64 = 128 << 20;
 /// Windows of zstd above this are refused, by the kernel as well.
 const ZSTD_WINDOW_LOG: u32 = 27;

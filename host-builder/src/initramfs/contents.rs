@@ -1,4 +1,4 @@
-//! All entries of an image in memory, with what is wanted of their contents.
+//! All entries of an image in memory, with the requested contents.
 
 use super::cpio::{Entry, kind};
 use super::walk::{Bounds, MAX_KEPT};
@@ -9,10 +9,10 @@ use std::path::Path;
 
 /// Longest target of a symbolic link (`PATH_MAX`).
 const MAX_TARGET: u32 = 4096;
-/// A file that is kept may have so many bytes.
+/// Most bytes of a file that is kept.
 const MAX_FILE: u32 = 512 << 20;
 
-/// What is wanted beside the headers and the targets of links.
+/// What to read in addition to headers and targets of links.
 pub struct Want<'a> {
     /// Digests of regular files.
     pub digests: bool,
@@ -68,18 +68,18 @@ pub struct Item {
     pub content: Option<Vec<u8>>,
 }
 
-/// Everything that is in an image.
+/// The contents of an image.
 pub struct Contents {
     /// Its segments.
     pub segments: Vec<Segment>,
     /// Its entries, in order.
     pub items: Vec<Item>,
-    /// What the kernel takes off its end before it unpacks.
+    /// What the kernel strips from its end before unpacking.
     pub boot_config: Option<BootConfig>,
 }
 
 impl Contents {
-    /// What the kernel leaves when it has unpacked everything.
+    /// The files after the kernel has unpacked everything.
     pub fn tree(&self) -> Tree<'_> {
         Tree::of(self)
     }

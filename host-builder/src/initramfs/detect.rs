@@ -1,5 +1,4 @@
-//! Where segments begin and how they are compressed; and where they end, for the kinds that say it without being
-//! unpacked.
+//! Detects where segments begin and how they are compressed, and where they end if this is known without unpacking.
 
 use super::file_type::of_front;
 use super::source::exact;
@@ -51,7 +50,7 @@ impl Compression {
         }
     }
 
-    /// As people call it.
+    /// Its common name.
     pub fn name(self) -> &'static str {
         match self {
             Self::None => "cpio",

@@ -1,5 +1,5 @@
-//! What the kernel's decompressors refuse, or read in another way, although others take it. The kernel stops there and boots with what it has
-//! unpacked by then: an image that it reads in part must not look whole.
+//! Rejects input that other decompressors accept but the kernel's refuse or read differently. The kernel would stop there
+//! and boot with what it has unpacked so far, so such an image must not look complete.
 //!
 //! Sources: lib/decompress_inflate.c, lib/xz/xz_dec_stream.c, lib/decompress_bunzip2.c and lib/decompress_unlzma.c of Linux; the formats' own
 //! documents.

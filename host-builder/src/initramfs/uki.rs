@@ -56,9 +56,9 @@ pub fn initrd(source: &dyn Source) -> io::Result<Option<(u64, u64)>> {
             return Err(io::Error::other("an EFI program whose section .initrd is longer than the file"));
         }
     }
-    found
-        .map(Some)
-        .ok_or_else(|| io::Error::other("an EFI program without a section .initrd: no unified kernel image"))
+    found.map(Some).ok_or_else(|| {
+        io::Error::other("an EFI program without a section .initrd: not a unified kernel image")
+    })
 }
 
 #[cfg(test)]

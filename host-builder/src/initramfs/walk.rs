@@ -1,4 +1,4 @@
-//! Goes through the archives of one segment.
+//! Reads the archives of one segment.
 
 use super::codec::{Counted, decoder};
 use super::cpio::{Entry, Reader};
@@ -10,9 +10,9 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 
-/// Bytes that all segments together may unpack to.
+/// Most bytes that all segments together may unpack to.
 const MAX_UNPACKED: u64 = 16 << 30;
-/// Entries of all segments together.
+/// Most entries of all segments together.
 const MAX_ENTRIES: u64 = 250_000;
 /// Bytes of all their names together.
 const MAX_NAMES: u64 = 64 << 20;

@@ -1,7 +1,7 @@
 //! The virtual machine: a description that becomes a QEMU command line, and the process that runs it.
 //!
 //! Guest memory is shared, which the vhost-user and vfio-user devices need. The command line is built by a pure function;
-//! files and sockets are made by others.
+//! its callers create files and sockets.
 
 use crate::common::error::Result;
 use crate::programs::process::Background;

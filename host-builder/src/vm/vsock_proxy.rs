@@ -1,9 +1,9 @@
-//! The door before the vsock backend. vhost-device-vsock 0.3.0 loses its worker, and with it the guest's vsock for good, when
-//! a connection comes while QEMU is handing it the guest's memory and rings: a ring that is not ready is an error that ends
-//! its event loop. So QEMU speaks with the daemon through us, and until both rings run, who connects to the hybrid socket is
-//! turned away as by a guest where nobody listens yet.
+//! A relay in front of the vsock backend. vhost-device-vsock 0.3.0 loses its worker, and with it the guest's vsock, if a
+//! client connects while QEMU sets up the guest's memory and rings: a ring that is not ready is an error that ends its
+//! event loop. So the relay passes messages between QEMU and the daemon. Until both rings run, it refuses connections to
+//! the hybrid socket in the same way as a guest without a listener.
 //!
-//! Messages: the vhost-user protocol of QEMU's documentation (interop/vhost-user). They are passed on as they are.
+//! The messages follow the vhost-user protocol of QEMU's documentation (interop/vhost-user). They are not changed.
 
 use std::fs;
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut, PipeReader, PipeWriter, Read, Write};

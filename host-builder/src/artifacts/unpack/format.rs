@@ -1,4 +1,4 @@
-//! What a file is, by what it begins with: names lie, and a cache by digest has none.
+//! Detects the type of a file from its first bytes, because names are not reliable and files in the cache have none.
 
 use super::{damaged, runfile};
 use crate::common::error::{Doing, Error, Result};
@@ -11,7 +11,7 @@ const FRONT: u64 = 64 << 10;
 const GZIP: &[u8] = &[0x1f, 0x8b];
 const XZ: &[u8] = &[0xfd, b'7', b'z', b'X', b'Z', 0];
 const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
-/// Memory that an xz stream may ask for.
+/// Most memory for an xz stream.
 const XZ_MEMORY: u64 = 512 << 20;
 
 /// What a file is.

@@ -1,5 +1,5 @@
-//! Unpacks archives: tar in any compression, zip, Debian and RPM packages, NVIDIA's installers. An archive is hostile: no
-//! entry leaves the root, none is written through a link, no device nodes, sizes bounded.
+//! Unpacks archives: tar in any compression, zip, Debian and RPM packages, NVIDIA's installers. Archives are not trusted:
+//! no entry leaves the root, none is written through a link, there are no device nodes, and sizes are limited.
 
 mod deb;
 mod format;
@@ -21,9 +21,9 @@ use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
-/// One archive may hold so many entries.
+/// Most entries of one archive.
 const MAX_ENTRIES: usize = 500_000;
-/// Streams in which we skip entries end here: 2 TiB of zeros compress well.
+/// Most bytes of a stream with skipped entries: 2 TiB of zeros compress well.
 const MAX_STREAM: u64 = 32 << 30;
 
 /// Where to unpack, and how.
@@ -34,14 +34,14 @@ pub struct Unpacker<'a> {
 }
 
 impl<'a> Unpacker<'a> {
-    /// Unpacks below `root`, which exists, and takes no more than half of the space there.
+    /// Unpacks below `root`, which must exist, and uses at most half of the free space there.
     pub fn new(root: &'a Path) -> Self {
         // A place that cannot be asked for its room says so when it is written to.
         let room = space::half(root).unwrap_or(u64::MAX);
         Self { writer: Writer::new(root, MAX_UNPACKED, room), only: &[], entries: 0 }
     }
 
-    /// Unpacks to at most so many bytes.
+    /// Limits the number of unpacked bytes.
     #[must_use]
     pub fn bound(mut self, bytes: u64) -> Self {
         self.writer.limit = bytes.min(MAX_UNPACKED);
@@ -55,8 +55,8 @@ impl<'a> Unpacker<'a> {
         self
     }
 
-    /// Unpacks a file by what it begins with, whatever it is called. One that is no archive becomes a single file of
-    /// the name `name`.
+    /// Unpacks a file according to its first bytes, whatever its name. A file that is not an archive becomes a single file
+    /// with the name `name`.
     pub fn file(&mut self, path: &Path, name: &str) -> Result<()> {
         match format::of(path)? {
             Format::Deb => self.deb(path),
@@ -79,7 +79,7 @@ impl<'a> Unpacker<'a> {
         self.writer.file(Path::new(name), &mut input, 0o644, None, path)
     }
 
-    /// Where an entry goes; `None` when it is not wanted. Every entry of every format comes through here.
+    /// The destination of an entry; `None` if it is not wanted. Every entry of every format passes through this function.
     fn place(&mut self, raw: &Path, origin: &Path) -> Result<Option<PathBuf>> {
         self.entries += 1;
         if self.entries > MAX_ENTRIES {
@@ -98,7 +98,7 @@ fn open(path: &Path) -> Result<BufReader<File>> {
     Ok(BufReader::with_capacity(128 << 10, File::open(path).doing("opening", path)?))
 }
 
-/// Reads exactly so many bytes from the front of a stream.
+/// Reads exactly `bytes` bytes from the start of a stream.
 fn take_exactly(input: &mut impl Read, bytes: usize, origin: &Path) -> Result<Vec<u8>> {
     let mut buffer = vec![0; bytes];
     input.read_exact(&mut buffer).map_err(|error| damaged(origin, error))?;
@@ -108,12 +108,12 @@ fn take_exactly(input: &mut impl Read, bytes: usize, origin: &Path) -> Result<Ve
 fn damaged(origin: &Path, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
     Error::new(format!("{}: is truncated or damaged", origin.display()))
         .source(error)
-        .hint("remove it and run again: it will be fetched anew")
+        .hint("remove it and run again to fetch it again")
 }
 
 fn refused(origin: &Path, entry: &Path, why: &str) -> Error {
     Error::new(format!("{}: entry {:?} is refused: {why}", origin.display(), entry.display()))
-        .hint("this is not an archive as its publisher makes them; check where it came from")
+        .hint("check where the archive came from: publishers do not create such entries")
 }
 
 #[cfg(test)]

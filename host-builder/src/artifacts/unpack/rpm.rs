@@ -102,8 +102,12 @@ impl HardLinks {
 fn header(input: &mut impl Read, package: &Path) -> Result<u64> {
     let intro = take_exactly(input, 16, package)?;
     if intro[..3] != HEADER_MAGIC {
-        return Err(Error::new(format!("{}: expected an RPM header, found {:02x?}", package.display(), &intro[..3]))
-            .hint("the package is damaged or of a form that this tool does not know (RPM 4 and 6 packages are known)"));
+        return Err(Error::new(format!(
+            "{}: expected an RPM header, found {:02x?}",
+            package.display(),
+            &intro[..3]
+        ))
+        .hint("use an RPM 4 or 6 package; this one is damaged or has another format"));
     }
     let number =
         |at: usize| u64::from(u32::from_be_bytes([intro[at], intro[at + 1], intro[at + 2], intro[at + 3]]));

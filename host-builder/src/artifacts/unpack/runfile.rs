@@ -22,8 +22,8 @@ impl Unpacker<'_> {
         let mut script = Vec::new();
         (&mut input).take(MAX_SCRIPT).read_to_end(&mut script).doing("reading", path)?;
         let start = archive_start(&script).ok_or_else(|| {
-            Error::new(format!("{}: expected a script that says skip=LINES and an archive there", path.display()))
-                .hint("this is no installer of NVIDIA's or of makeself's, or one whose archive is encrypted or compressed in a way that is not known (gzip, xz, zstd are)")
+            Error::new(format!("{}: expected a script with skip=LINES and an archive after it", path.display()))
+                .hint("use an installer of NVIDIA or makeself whose archive is not encrypted and is compressed with gzip, xz or zstd")
         })?;
         let tar = is_tar(&script[start..]);
         input.seek(SeekFrom::Start(start as u64)).doing("reading", path)?;

@@ -1,4 +1,4 @@
-//! The one place that writes what archives hold: inside the root, through no link, within a bound.
+//! Writes the content of archives: inside the root, through no link, within a limit.
 
 use super::{damaged, refused};
 use crate::common::digest::Hasher;
@@ -31,9 +31,9 @@ pub struct Unpacked {
 pub struct Writer<'a> {
     root: &'a Path,
     checked: HashSet<PathBuf>,
-    /// All files together may have so many bytes.
+    /// Most bytes of all files together.
     pub limit: u64,
-    /// Bytes that may be taken where it is unpacked to.
+    /// Most bytes that may be used in the destination.
     room: u64,
     bytes: u64,
     files: BTreeMap<PathBuf, Unpacked>,
@@ -77,7 +77,7 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Makes a symbolic link. Where it leads is nobody's concern here: nothing is ever written through it.
+    /// Creates a symbolic link. Its target is not checked, because nothing is written through it.
     pub fn symlink(&mut self, relative: &Path, link: &Path, origin: &Path) -> Result<()> {
         let target = self.target(relative, origin)?;
         if target.is_dir() && MERGED.iter().any(|dir| relative == Path::new("usr").join(dir)) {
@@ -167,7 +167,7 @@ impl<'a> Writer<'a> {
                     origin.display(),
                     self.limit
                 ))
-                .hint("the archive is not what the lock describes; check where it came from, or resolve again: pins resolve"));
+                .hint("check where the archive came from, or resolve again: pins resolve; the archive does not match the lock"));
             }
             if self.bytes > self.room {
                 let what = format!("{}: unpacks to more", origin.display());

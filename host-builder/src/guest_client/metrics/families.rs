@@ -1,13 +1,13 @@
-//! Which metrics there are, and how they are read from a status.
+//! The metrics, and how they are computed from a status.
 
 use super::text::{Sample, Value, Word};
 use image::status::{Container, Finding, Gpu, GpuState, Outcome, Status};
 use image::text::name;
 use std::collections::BTreeMap;
 
-/// GPUs of one guest that have series of their own; the others are only counted by state.
+/// Most GPUs of one guest with their own series. The others are only counted by state.
 const GPUS: usize = 32;
-/// Series of Xids of one guest; more are left out.
+/// Most series of Xids of one guest. More are left out.
 const XIDS: usize = 256;
 
 /// A family of metrics.
@@ -18,7 +18,7 @@ pub struct Family {
     pub help: &'static str,
     /// `gauge` or `counter`.
     pub kind: &'static str,
-    /// Its labels beside `target`, for docs/operating.md.
+    /// Its labels in addition to `target`, for docs/operating.md.
     pub labels: &'static str,
 }
 
@@ -30,7 +30,7 @@ const fn counter(name: &'static str, labels: &'static str, help: &'static str) -
     Family { name, help, kind: "counter", labels }
 }
 
-/// Whether a guest could be asked.
+/// Whether a guest could be queried.
 pub const UP: Family = gauge("gpu_initrd_up", "", "Whether the guest could be queried.");
 const INFO: Family = gauge("gpu_initrd_info", "driver, kernel, version", "Versions of the guest; always 1.");
 const READY: Family = gauge("gpu_initrd_ready", "", "Whether the boot is ready.");
@@ -78,7 +78,7 @@ fn ours(value: impl serde::Serialize) -> Word {
     Word::Ours(name(value))
 }
 
-/// What a status says in numbers.
+/// The samples of a status.
 pub fn samples(status: &Status) -> Vec<Sample> {
     let guests = |text: &str| Word::Guests(text.to_owned());
     let driver = status.driver_loaded.as_deref().unwrap_or("none");

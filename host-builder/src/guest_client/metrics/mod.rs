@@ -1,5 +1,5 @@
-//! What guests say, as metrics of Prometheus (text format 0.0.4). However much a guest says, the number of its time
-//! series is bounded, in one scrape and over the life of this process.
+//! Metrics of guests for Prometheus (text format 0.0.4). The number of time series of a guest is bounded, in one scrape
+//! and over the lifetime of this process.
 
 mod families;
 pub mod serve;
@@ -26,7 +26,7 @@ pub struct Collector {
 pub struct Scrape {
     /// The text.
     pub text: String,
-    /// How many of the guests could not be asked.
+    /// Number of guests that could not be queried.
     pub down: usize,
 }
 

@@ -1,4 +1,4 @@
-//! `GET /metrics` over HTTP: one request for each connection, every step with a deadline, so many connections at a time.
+//! `GET /metrics` over HTTP: one request per connection, a deadline for every step, a limited number of connections.
 
 use crate::common::error::{Error, Result};
 use crate::common::ui;
@@ -8,19 +8,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// Connections at a time; more are closed at once.
+/// Most open connections. More are closed at once.
 const MAX_CONNECTIONS: usize = 16;
 /// Largest head of a request.
 const MAX_HEAD: usize = 8 << 10;
 /// Most header fields of a request.
 const MAX_FIELDS: usize = 64;
-/// The head must have come, and the reply have gone, within this time each.
+/// Longest time for the head of the request, and for the reply.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Largest rest of a request that is read before the connection is closed, so that the reply is not lost.
 const MAX_REST: usize = 64 << 10;
 const TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Listens on `HOST:PORT`, or on `PORT` of this machine only.
+/// Listens on `HOST:PORT`, or on `PORT` of the loopback address.
 pub fn bind(address: &str) -> Result<TcpListener> {
     let listener = match address.parse::<u16>() {
         Ok(port) => TcpListener::bind(("127.0.0.1", port)),
@@ -37,7 +37,7 @@ pub fn bind(address: &str) -> Result<TcpListener> {
     })
 }
 
-/// Answers until the program ends. `page` makes the text anew for each request that asks for it.
+/// Serves requests until the program ends. `page` creates the text for each request.
 pub fn serve(listener: &TcpListener, page: impl Fn() -> String + Send + Sync + 'static) -> ! {
     let page = Arc::new(page);
     let active = Arc::new(AtomicUsize::new(0));
@@ -63,7 +63,7 @@ pub fn serve(listener: &TcpListener, page: impl Fn() -> String + Send + Sync + '
     }
 }
 
-/// A place, given back however its holder ends.
+/// A counted connection, released on drop.
 struct Slot(Arc<AtomicUsize>);
 
 impl Drop for Slot {
@@ -94,7 +94,7 @@ enum Wanted {
     Nothing(&'static str),
 }
 
-/// Reads the head of a request. An error: there is nobody to answer.
+/// Reads the head of a request. On an error there is no client to answer.
 fn wanted(mut stream: &TcpStream, deadline: Instant) -> io::Result<Wanted> {
     let mut head = Vec::new();
     let mut buffer = [0; 1024];
@@ -138,7 +138,7 @@ fn route(request: &httparse::Request<'_, '_>) -> Wanted {
     }
 }
 
-/// Writes it all, by one deadline.
+/// Writes everything with one deadline.
 fn send(mut stream: &TcpStream, mut bytes: &[u8], deadline: Instant) -> io::Result<()> {
     while !bytes.is_empty() {
         let left = deadline.saturating_duration_since(Instant::now());

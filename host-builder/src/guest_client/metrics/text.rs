@@ -7,11 +7,11 @@ use std::fmt::Write;
 
 /// Longest value of a label, in characters.
 const LABEL: usize = 200;
-/// Different words of a guest that become labels; whatever else it says is `other`.
+/// Most different label values from a guest. Further values become `other`.
 const WORDS: usize = 64;
 const OTHER: &str = "other";
 
-/// One number.
+/// A sample.
 pub struct Sample {
     /// What it measures.
     pub family: &'static Family,
@@ -23,9 +23,9 @@ pub struct Sample {
 
 /// The value of a label.
 pub enum Word {
-    /// One of a few of ours.
+    /// One of a few constants.
     Ours(String),
-    /// A guest may say anything.
+    /// A value from a guest.
     Guests(String),
 }
 
@@ -39,13 +39,13 @@ pub enum Value {
 }
 
 impl Sample {
-    /// Whether a guest could be asked.
+    /// Whether a guest could be queried.
     pub fn up(is_up: bool) -> Self {
         Self { family: &UP, labels: Vec::new(), value: Value::Count(is_up.into()) }
     }
 }
 
-/// The words of one guest so far.
+/// The label values of one guest so far.
 #[derive(Default)]
 pub struct Labels(BTreeSet<String>);
 

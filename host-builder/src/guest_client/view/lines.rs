@@ -1,4 +1,4 @@
-//! An event, or a line of a log, as a line.
+//! Formats an event or a log line as one line.
 
 use super::{DIM, GREEN, LINE, Look, RED, WORD, YELLOW, clean, exact, severity};
 use image::event::{Event, Happening, LogLine};
@@ -8,7 +8,7 @@ use image::text::name;
 /// Longest line of a log: the guest clips the container's at 400 characters, and the kernel's are no longer than 1 KiB.
 const LOG: usize = 2000;
 
-/// What has happened, with its time in seconds since the kernel started.
+/// An event, with its time in seconds since the kernel started.
 pub fn event_line(event: &Event, look: Look) -> String {
     let (code, text) = match &event.what {
         Happening::Phase { phase, outcome } => {
@@ -47,7 +47,7 @@ pub fn event_line(event: &Event, look: Look) -> String {
     format!("{} {text}\n", time(event.at_ms, look))
 }
 
-/// A line of a log: with its time and the colour of its level when it has a level, else as it was written.
+/// A log line: with its time and the colour of its level if it has one, else unchanged.
 pub fn log_line(line: &LogLine, look: Look) -> String {
     let text = clean(&line.text, LOG);
     let Some(level) = line.level else { return text + "\n" };
@@ -60,7 +60,7 @@ pub fn log_line(line: &LogLine, look: Look) -> String {
     format!("{} {text}\n", time(line.at_ms, look))
 }
 
-/// As dmesg writes it.
+/// A time in the format of dmesg.
 fn time(at_ms: u64, look: Look) -> String {
     look.paint(GREEN, &format!("[{:>9}]", exact(at_ms)))
 }

@@ -1,5 +1,5 @@
-//! What guests say, for people: what is wrong first, then what is there. Every word of a guest is cleaned and every list
-//! bounded on its way out; `--json` has it all.
+//! The text output for guests: findings first, then the state. All text from a guest is cleaned, and every list is
+//! limited; `--json` has everything.
 
 mod lines;
 mod parts;
@@ -20,10 +20,10 @@ const WORD: usize = 120;
 const LINE: usize = 400;
 /// Most entries of one list.
 const ENTRIES: usize = 32;
-/// Most lines of evidence of one thing: what a guest keeps.
+/// Most lines of evidence of one finding, as many as a guest keeps.
 const EVIDENCE: usize = 20;
 
-/// The status for people.
+/// The status as text.
 pub fn screen(status: &Status, look: Look) -> String {
     let mut view = View { out: String::new(), look };
     view.header(status);
@@ -38,7 +38,7 @@ pub fn screen(status: &Status, look: Look) -> String {
     look.wrap(&view.out)
 }
 
-/// The finding that matters most: of the worst, the first.
+/// The most important finding: the first one of the highest severity.
 pub fn worst(status: &Status) -> Option<&Finding> {
     let severity = status.findings.iter().map(|finding| finding.severity).max()?;
     status.findings.iter().find(|finding| finding.severity == severity)
@@ -59,7 +59,7 @@ impl View {
         self.out.push('\n');
     }
 
-    /// A named row: the name in a column of its own, on the first line only.
+    /// Rows with a name, which has its own column and is on the first line only.
     fn rows(&mut self, name: &str, rows: &[String]) {
         let name = self.paint(BOLD, &format!("{name:<10}"));
         for (at, row) in rows.iter().enumerate() {
@@ -92,7 +92,7 @@ impl View {
         self.line(&line);
     }
 
-    /// The worst in full, the others shortly.
+    /// The most important finding in full, the others in short form.
     fn findings(&mut self, findings: &[Finding]) {
         let mut sorted: Vec<_> = findings.iter().collect();
         sorted.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
@@ -129,7 +129,7 @@ impl View {
     }
 }
 
-/// How a guest stands, shortly, with its colour.
+/// The state of a guest in short form, with its colour.
 fn state(status: &Status) -> (&'static str, String) {
     let exit = status.container.as_ref().and_then(|container| container.exit.map(|exit| (exit, container)));
     match (status.outcome, exit) {
@@ -148,13 +148,13 @@ fn state(status: &Status) -> (&'static str, String) {
     }
 }
 
-/// A program that runs again after an end that was none it should have had.
+/// A program that was restarted after a failure.
 fn looping(container: &Container) -> Option<String> {
     let last = container.last_exit.filter(|last| !last.is_success())?;
     Some(format!("restarted {}, {}", container.restarts, ended(last).1))
 }
 
-/// How a program has ended for good.
+/// How a program ended.
 fn ended(exit: Exit) -> (&'static str, String) {
     (if exit.is_success() { GREEN } else { RED }, exit.brief())
 }
@@ -167,12 +167,12 @@ fn severity(severity: Severity) -> (&'static str, &'static str) {
     }
 }
 
-/// Milliseconds as seconds, in integers: a guest's number may be any.
+/// Milliseconds as seconds, with integer arithmetic, because a guest may send any number.
 fn seconds(ms: u64) -> String {
     format!("{}.{} s", ms / 1000, ms % 1000 / 100)
 }
 
-/// The same to the last digit.
+/// The same with full precision.
 fn exact(ms: u64) -> String {
     format!("{}.{:03}", ms / 1000, ms % 1000)
 }

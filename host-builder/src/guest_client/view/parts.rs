@@ -1,4 +1,4 @@
-//! What is there: GPUs, nodes, files, libraries, the container, memory.
+//! Parts of the status: GPUs, nodes, files, libraries, the container, memory.
 
 use super::{DIM, ENTRIES, EVIDENCE, GREEN, LINE, RED, View, WORD, YELLOW, clean, seconds, worst};
 use image::status::{Gpu, GpuState, Node, Resolved, Status, Xid};

@@ -10,12 +10,12 @@ const HEAD: [&str; COLUMNS] = ["TARGET", "STATE", "PHASE", "GPUS", "DRIVER", "UP
 const COLUMNS: usize = 7;
 const STATE: usize = 1;
 const FINDING_AT: usize = COLUMNS - 1;
-/// Between two columns, and before a line that belongs to the one above.
+/// Space between two columns, and before a continuation line.
 const GAP: &str = "  ";
 /// Longest finding.
 const FINDING: usize = 100;
 
-/// What the table says of one guest: little, however much the guest has said.
+/// The row of a guest, of bounded size.
 #[derive(Debug, Clone)]
 pub struct Row {
     cells: [String; COLUMNS],
@@ -46,7 +46,7 @@ impl Row {
         Self { cells, code: YELLOW }
     }
 
-    /// Where it stands when the worst come first.
+    /// Sort key: the guests with the most serious problems come first.
     pub fn badness(&self) -> u8 {
         match self.code {
             RED => 0,
@@ -79,7 +79,7 @@ fn of_status(target: String, status: &Status) -> (&'static str, [String; COLUMNS
     (code, cells)
 }
 
-/// Ready ones of those expected.
+/// Number of ready and expected GPUs.
 fn gpus(status: &Status) -> String {
     let ready = status.gpus.iter().filter(|gpu| gpu.state == GpuState::Ready).count();
     let expected = match status.gpus_expected.as_deref() {
@@ -89,8 +89,8 @@ fn gpus(status: &Status) -> String {
     if ready == 0 && expected == 0 { "-".into() } else { format!("{ready}/{expected}") }
 }
 
-/// The table. Where a line would be longer than the terminal is wide, the findings move to lines of their own below their guests,
-/// and where that is not enough, everything but the targets does.
+/// The table. If it is wider than the terminal, the findings move to separate lines below their guests; if that is not
+/// enough, everything except the targets does.
 pub fn table(rows: &[Row], look: Look) -> String {
     let mut widths = HEAD.map(str::len);
     for row in rows {

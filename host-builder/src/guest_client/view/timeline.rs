@@ -1,4 +1,4 @@
-//! The boot on a time line that begins with the kernel.
+//! The timeline of the boot, from the start of the kernel.
 
 use super::{ENTRIES, GREEN, RED, View, WORD, YELLOW, clean, exact};
 use crate::common::error::Result;
@@ -6,14 +6,14 @@ use crate::common::plot::{self, Bar, Tone};
 use image::status::{Gpu, GpuState, Phase, PhaseOutcome, PhaseTime, Status};
 use image::text::name;
 
-/// Width of the line in characters, where there is room for it.
+/// Width of the line in characters, if there is room.
 const WIDTH: usize = 32;
-/// Width where there is none.
+/// Width if there is not enough room.
 const NARROW: usize = 8;
-/// What stands beside the line: the column `boot`, start, length, `… 99 of 99`.
+/// Width of everything next to the line: the column `boot`, start, length, `… 99 of 99`.
 const BESIDE: usize = 11 + 2 + 1 + 9 + 9 + 2 + 10;
 
-/// What has a beginning and perhaps an end.
+/// A period with a start and an optional end.
 struct Span {
     name: String,
     start: u64,
