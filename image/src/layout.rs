@@ -1,10 +1,10 @@
-//! Where everything is: one table of paths that the host packs and the guest reads.
+//! Paths shared by host-builder, which packs them, and guest-init, which reads them.
 //!
-//! Paths inside the initramfs are absolute. Nothing else in the project spells one of them out.
+//! Paths in the initramfs are absolute. No other file of the project repeats them.
 
 /// PID 1. The kernel runs this path of an initramfs first.
 pub const INIT: &str = "/init";
-/// The plan that the host made and the guest executes ([`crate::manifest::Manifest`], JSON).
+/// The manifest that host-builder writes and guest-init executes ([`crate::manifest::Manifest`], JSON).
 pub const MANIFEST: &str = "/usr/share/gpu-initrd/manifest.json";
 /// Driver libraries, each under the name its package gave it (`libcuda.so.550.163.01`); those that live in a
 /// subdirectory of a container's library directory (`vdpau`, `gbm`) in the same one here.
@@ -25,7 +25,7 @@ pub const GPU_MODULES_SUBDIR: &str = "kernel/drivers/gpu";
 
 /// State of guest-init while it runs, on a tmpfs.
 pub const RUN_DIR: &str = "/run/gpu-initrd";
-/// The container image as it came (read-only lower layer).
+/// The container image (read-only lower layer).
 pub const ROOT_LOWER: &str = "/run/gpu-initrd/lower";
 /// Holds `upper` and `work` of the container's overlay.
 pub const ROOT_SCRATCH: &str = "/run/gpu-initrd/scratch";
@@ -39,13 +39,13 @@ pub const CONFIG_FILE: &str = "config.json";
 pub const PAYLOAD_IMAGE: &str = "/usr/share/gpu-initrd/driver.erofs";
 /// Where a payload that is an EROFS image is mounted.
 pub const PAYLOAD_MOUNT: &str = "/run/gpu-initrd/payload";
-/// Beside a mounted payload: files without content, laid out as the container needs them, that stand for its files.
+/// With a mounted payload: metadata-only files in the container's layout, which refer to files of the payload.
 pub const DRIVER_NAMES: &str = "/run/gpu-initrd/driver-names";
 /// [`DRIVER_NAMES`] with the content of the payload's files: a lower layer for the container's overlay.
 pub const DRIVER_FILES: &str = "/run/gpu-initrd/driver-files";
-/// Beside a mounted payload: what hides an image's own driver files, a lower layer above [`DRIVER_FILES`].
+/// With a mounted payload: whiteouts for the image's own driver files, a lower layer above [`DRIVER_FILES`].
 pub const DRIVER_MASKS: &str = "/run/gpu-initrd/driver-masks";
-/// The driver's plain files, arranged as a lower layer for the container's overlay. Not below [`RUN_DIR`]: hard links to
+/// The driver's plain files in the form of a lower layer for the container's overlay. Not below [`RUN_DIR`]: hard links to
 /// [`DRIVER_LIB_DIR`] need the same file system.
 pub const DRIVER_LAYER: &str = "/var/lib/gpu-initrd/layer";
 

@@ -1,7 +1,7 @@
-//! The plan: what is in an initrd, in what order the guest acts on it, who put it there and why.
+//! The manifest of an initrd: its files, the order in which the guest uses them, their origin and purpose.
 //!
-//! The host writes it, `--dry-run` prints it, `inspect` reads it back, the guest executes it. It is JSON so that a
-//! person can read it out of an image with nothing but `cpio`.
+//! host-builder writes it, `--dry-run` prints it, `inspect` reads it, guest-init executes it. It is JSON, so that a person can
+//! read it from an initrd with `cpio` alone.
 
 use crate::capability::Capability;
 use crate::layout;
@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 
 /// Version of the manifest's own format. A guest refuses a newer one.
 pub const FORMAT: u32 = 2;
-/// Manifests above this many bytes are refused.
+/// Maximum size of a manifest in bytes.
 pub const MAX_BYTES: u64 = 4 << 20;
 
-/// Everything that is in one initrd.
+/// The contents of one initrd.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     /// [`FORMAT`] of the tool that wrote it.
@@ -29,7 +29,7 @@ pub struct Manifest {
     pub driver: Option<Driver>,
     /// Capabilities that were selected, sorted.
     pub capabilities: Vec<String>,
-    /// How the driver's files are carried.
+    /// Where the driver files are stored.
     pub payload: Payload,
     /// Kernel modules in load order: each after everything it needs.
     pub modules: Vec<Module>,
@@ -37,7 +37,7 @@ pub struct Manifest {
     pub files: Vec<File>,
 }
 
-/// How the driver's files (GPU modules, firmware, what containers get) are carried.
+/// Where the driver files (GPU modules, firmware, files for containers) are stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "mode", rename_all = "kebab-case")]
 pub enum Payload {
@@ -91,12 +91,12 @@ impl Verity {
 pub struct Driver {
     /// `550.163.01`, to the last digit.
     pub version: String,
-    /// The CUDA version that it brings, `12.4`, told by its own files; none where they do not tell it.
+    /// CUDA version of the driver, such as `12.4`, from its own files; `None` if they do not contain it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cuda: Option<String>,
     /// Firmware files the modules ask for, relative to [`crate::layout::FIRMWARE_DIR`], that are packed.
     pub firmware: Vec<String>,
-    /// The GPUs that the image was built for; empty: all that the driver supports.
+    /// The GPUs that the initrd was built for; empty: all that the driver supports.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gpus: Vec<String>,
 }
@@ -111,14 +111,14 @@ pub enum Purpose {
     Gpu,
 }
 
-/// A kernel module of the plan.
+/// A kernel module in the manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Module {
     /// Module name with underscores, as /proc/modules shows it.
     pub name: String,
     /// Where it is in the initramfs; one for the GPU below the payload's root.
     pub path: String,
-    /// When it is loaded.
+    /// Purpose, which determines when it is loaded.
     pub purpose: Purpose,
     /// Parameters for `finit_module`, space separated; may be empty.
     pub parameters: String,
@@ -145,7 +145,7 @@ pub enum Kind {
     },
     /// A symbolic link.
     Link {
-        /// What the link says.
+        /// Target of the link.
         target: String,
     },
 }
@@ -162,7 +162,7 @@ pub struct File {
     pub mode: u32,
     /// Package or step it came from.
     pub origin: String,
-    /// Why it is in the image.
+    /// Why it is in the initrd.
     pub reason: String,
     /// For a driver file that containers get: the capabilities that it belongs to, sorted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -229,7 +229,7 @@ impl Manifest {
         }
     }
 
-    /// Where the guest has a kernel module of the plan.
+    /// Returns the path of a kernel module in the guest.
     pub fn module_path(&self, module: &Module) -> String {
         match module.purpose {
             Purpose::Gpu if self.payload != Payload::Files => {

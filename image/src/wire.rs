@@ -119,7 +119,7 @@ pub enum WireError {
         found: u16,
     },
     /// Larger than the bound.
-    #[error("a frame of {found} bytes, at most {most} are allowed")]
+    #[error("frame too large: found {found} bytes (expected at most {most})")]
     TooLarge {
         /// Its size.
         found: usize,
@@ -177,7 +177,7 @@ fn decode<T: DeserializeOwned>(payload: &[u8]) -> Result<T, WireError> {
     let (message, used) = bincode::serde::decode_from_slice(payload, config)
         .map_err(|error| WireError::Malformed(error.to_string()))?;
     if used != payload.len() {
-        return Err(WireError::Malformed(format!("{} bytes are left over", payload.len() - used)));
+        return Err(WireError::Malformed(format!("{} unexpected bytes at the end", payload.len() - used)));
     }
     Ok(message)
 }

@@ -49,7 +49,7 @@ pub fn cuda_compat<S: ReadAt + ?Sized>(src: &S) -> Result<Option<Compat>, ElfErr
     }
     // Some libraries count the padding in, past the end of the section.
     let end = at.saturating_add(content).min(note.len());
-    let json = note.get(at..end).ok_or_else(|| malformed("its content lies outside"))?;
+    let json = note.get(at..end).ok_or_else(|| malformed("its content is outside of the section"))?;
     serde_json::from_slice(trim(json)).map(Some).map_err(|error| malformed(&error.to_string()))
 }
 

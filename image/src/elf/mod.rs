@@ -44,7 +44,7 @@ pub enum ElfError {
     },
     /// The file ends before a part that its headers promise.
     #[error(
-        "truncated: {what} needs {len} bytes at offset {offset}, the file has {size}; fetch the file again"
+        "truncated: {what} needs {len} bytes at offset {offset}, but the file has {size}; download the file again"
     )]
     Truncated {
         /// Which part.
@@ -57,7 +57,7 @@ pub enum ElfError {
         size: u64,
     },
     /// A header says something that cannot be.
-    #[error("malformed: {what}: {found}; fetch the file again")]
+    #[error("malformed: {what}: {found}; download the file again")]
     Malformed {
         /// Which part.
         what: &'static str,
@@ -295,7 +295,7 @@ fn dynamic_entries<S: ReadAt + ?Sized>(
     };
     let strings = file_offset(segments, strtab.d_val).ok_or_else(|| ElfError::Malformed {
         what: "DT_STRTAB",
-        found: format!("address {:#x} lies in no PT_LOAD segment", strtab.d_val),
+        found: format!("address {:#x} is not in a PT_LOAD segment", strtab.d_val),
     })?;
     Ok(Some((entries, strings)))
 }
