@@ -75,7 +75,7 @@ fn a_failed_boot_answers_for_its_time_and_reboots() {
     let mut guest = boot(setup.cmdline("gpu_initrd.on_failure=reboot gpu_initrd.linger=3s -- tool"));
     let status = wait(&guest, Until::Ready);
     let told = finding(&status, Code::EntrypointNotExecutable);
-    assert!(told.message.starts_with("/bin/tool is in the image, and the interpreter"), "{told:?}");
+    assert!(told.message.starts_with("/bin/tool is in the image, but its interpreter"), "{told:?}");
     let (_, console) = guest.wait_for_end(PATIENCE).unwrap();
     let last = console.lines().find(|line| line.contains("gpu-initrd: rebooting: ")).unwrap();
     let seconds = last.trim_start_matches('[').split(']').next().unwrap().trim().parse::<f64>().unwrap();

@@ -255,7 +255,8 @@ fn a_program_of_a_nix_store_finds_the_driver() {
         assert!(console.contains(&format!("\n{name} /run/opengl-driver/lib/{name}\n")), "{console}");
     }
     assert!(
-        finding(&status, Code::ImageIsNix).evidence[0].contains("/bin/probe is built"),
+        finding(&status, Code::ImageIsNix).evidence[0]
+            .contains("/bin/probe searches this directory (RUNPATH)"),
         "{:?}",
         status.findings
     );
