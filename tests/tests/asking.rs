@@ -288,7 +288,9 @@ fn metrics_are_as_others_read_them(target: &str) {
     check(&body);
     let taken = host_builder(&["metrics", "--listen", address, target]);
     assert_eq!(taken.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&taken.stderr).contains("what to do: another program listens there"));
+    assert!(
+        String::from_utf8_lossy(&taken.stderr).contains("what to do: stop the program that listens there")
+    );
 }
 
 /// A boot that fails tells why, and its guest ends by itself.
