@@ -182,6 +182,8 @@ fn install(root: &Path, ui: &Ui) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::sys::socket::{Shutdown, shutdown};
+    use std::os::fd::AsRawFd;
     use std::os::unix::net::UnixListener;
 
     #[test]
@@ -199,6 +201,8 @@ mod tests {
         prepare(&path).unwrap();
         let listener = UnixListener::bind(&path).unwrap();
         assert!(prepare(&path).unwrap_err().to_string().contains("another guest"));
+        // Closing is not enough: a process that another test is about to start has the descriptor until its exec.
+        shutdown(listener.as_raw_fd(), Shutdown::Both).unwrap();
         drop(listener);
         prepare(&path).unwrap();
         assert!(!path.exists());
