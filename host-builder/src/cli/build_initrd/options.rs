@@ -8,66 +8,66 @@ use crate::pins::profile;
 use clap::Args;
 use std::path::PathBuf;
 
-/// Where `build-initrd` writes the driver's disk, and `boot` looks for it.
+/// Default path of the driver's disk: `build-initrd` writes it, `boot` looks for it.
 pub const DEFAULT_PAYLOAD_OUTPUT: &str = "out/driver.erofs";
 
 /// Arguments of `build-initrd`.
 #[derive(Debug, Args)]
 pub struct BuildInitrd {
-    /// Profile: a name that the tool carries, or a file.
+    /// Profile: the name of a built-in profile, or a file.
     #[arg(long, value_name = "NAME|FILE", default_value = profile::DEFAULT)]
     pub profile: String,
-    /// Lock file: read when it is there, else written.
+    /// Lock file: read if it exists, otherwise written.
     #[arg(long, value_name = "FILE", default_value = DEFAULT_LOCK)]
     pub lock: PathBuf,
     /// Resolve the profile again, and replace the lock.
     #[arg(long)]
     pub update_lock: bool,
-    /// Where the initrd goes.
+    /// Output file for the initrd.
     #[arg(long, short, value_name = "FILE", default_value = "out/initrd.img")]
     pub output: PathBuf,
-    /// Where the kernel image goes.
+    /// Output file for the kernel image.
     #[arg(long, value_name = "FILE", default_value = "out/vmlinuz")]
     pub kernel_output: PathBuf,
     /// Driver capabilities to pack: compute, utility, video, graphics, display, ngx, compat32, or all.
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "compute,utility")]
     pub capabilities: Vec<String>,
-    /// GPUs to pack firmware for: names (h100, l4, rtx-4090), PCI ids (10de:2330), or host for those of this machine
-    /// [default: all that the driver supports].
+    /// GPUs to pack firmware for: names (h100, l4, rtx-4090), PCI ids (10de:2330), or host for the GPUs of this machine
+    /// [default: all GPUs that the driver supports].
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub gpu: Vec<Asked>,
-    /// How the driver's files are carried.
+    /// How the initrd carries the driver's files.
     #[arg(long, value_enum, value_name = "HOW", default_value = "auto")]
     pub payload: payload::Wanted,
-    /// How the EROFS image of the driver's files is compressed [default: zstd in the initrd where the kernel can, lz4hc on
-    /// a disk].
+    /// Compression of the EROFS image of the driver's files [default: zstd in the initrd if the kernel supports it, lz4hc
+    /// on a disk].
     #[arg(long, value_enum, value_name = "HOW")]
     pub payload_compression: Option<payload::Compression>,
-    /// Where the driver's disk goes, with --payload disk.
+    /// Output file for the driver's disk, with --payload disk.
     #[arg(long, value_name = "FILE", default_value = DEFAULT_PAYLOAD_OUTPUT)]
     pub payload_output: PathBuf,
-    /// Memory that guests will have: decides between the ways to carry the driver, and one that does not fit is an error.
+    /// Planned memory of the guests. It decides how the initrd carries the driver; an initrd that does not fit is an error.
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(32..))]
     pub guest_memory: Option<u32>,
-    /// How the initrd is compressed: zstd, zstd:LEVEL (1 to 19), lz4, gzip, xz or none.
+    /// Compression of the initrd: zstd, zstd:LEVEL (1 to 19), lz4, gzip, xz or none.
     #[arg(long, value_name = "HOW", default_value = "zstd")]
     pub compression: Compression,
-    /// Another program as PID 1 than the one that the tool carries, for developing it.
+    /// Program to use as PID 1 instead of the built-in guest-init, for its development.
     #[arg(long, value_name = "FILE")]
     pub guest_init: Option<PathBuf>,
-    /// Make and check the plan, print it, write nothing.
+    /// Make, check and print the plan; write nothing.
     #[arg(long)]
     pub dry_run: bool,
-    /// Where artifacts may come from.
+    /// Sources of artifacts.
     #[command(flatten)]
     pub access: AccessArgs,
-    /// Print the result as JSON on standard output.
+    /// Print the result as JSON to standard output.
     #[arg(long)]
     pub json: bool,
-    /// List every file, module and GPU in the result.
+    /// List every file, module and GPU in the report.
     #[arg(long, short)]
     pub verbose: bool,
-    /// Print nothing but errors.
+    /// Print only errors.
     #[arg(long, short, conflicts_with = "verbose")]
     pub quiet: bool,
 }

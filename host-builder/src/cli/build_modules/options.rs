@@ -21,49 +21,50 @@ Exit codes: 0 built and checked, 2 usage or failure.";
 /// Arguments of `build-modules`.
 #[derive(Debug, Args)]
 pub struct BuildModules {
-    /// Profile with the modules' source, its patches and the toolroot: a name that the tool carries, or a file.
+    /// Profile with the modules' source, patches and toolroot: the name of a built-in profile, or a file.
     #[arg(long, value_name = "NAME|FILE", default_value = profile::DEFAULT)]
     pub profile: String,
-    /// Lock file: read when it is there, else written. Not needed with --source, --headers and --toolchain host.
+    /// Lock file: read if it exists, otherwise written. Not needed with --source, --headers and --toolchain host.
     #[arg(long, value_name = "FILE", default_value = DEFAULT_LOCK)]
     pub lock: PathBuf,
-    /// Another source of the open modules, taken as it is: a directory, a tar or zip archive, or NVIDIA's .run installer.
+    /// Source of the open modules, used unchanged instead of the locked one: a directory, a tar or zip archive, or NVIDIA's
+    /// .run installer.
     #[arg(long, value_name = "DIR|ARCHIVE")]
     pub source: Option<PathBuf>,
-    /// Configured kernel build tree, or directory of a package linux-headers [default: the headers of the lock].
+    /// Configured kernel build tree, or the directory of a linux-headers package [default: the headers of the lock].
     #[arg(long, value_name = "DIR")]
     pub headers: Option<PathBuf>,
-    /// Kernel sources, where the headers are split and do not say where the other part is.
+    /// Kernel sources, if the headers are split and do not name the other part.
     #[arg(long, value_name = "DIR", requires = "headers")]
     pub headers_common: Option<PathBuf>,
-    /// Packages with kernel headers, from the profile's archive as it is now.
+    /// Packages with kernel headers, from the current state of the profile's archive.
     #[arg(long, value_name = "NAME", value_delimiter = ',', conflicts_with = "headers")]
     pub headers_package: Vec<String>,
-    /// Where compiler, make and binutils come from.
+    /// Source of compiler, make and binutils.
     #[arg(long, value_enum, value_name = "WHICH", default_value = "toolroot")]
     pub toolchain: Toolchain,
-    /// Private key to sign the modules with, PEM; KBUILD_SIGN_PIN is its passphrase.
+    /// Private key (PEM) that signs the modules; KBUILD_SIGN_PIN holds its passphrase.
     #[arg(long, value_name = "FILE", requires = "sign_cert")]
     pub sign_key: Option<PathBuf>,
     /// Certificate of the key, PEM or DER.
     #[arg(long, value_name = "FILE", requires = "sign_key")]
     pub sign_cert: Option<PathBuf>,
-    /// Digest that is signed.
+    /// Digest to sign.
     #[arg(long, value_enum, value_name = "HASH", default_value = "sha256")]
     pub sign_hash: Hash,
-    /// Where the archive goes.
+    /// Output file for the archive.
     #[arg(long, short, value_name = "FILE", default_value = "out/nvidia-modules-x86_64.tar.gz")]
     pub output: PathBuf,
-    /// Where the description of the modules goes, beside the copy in the archive.
+    /// Output file for the description of the modules, in addition to the copy in the archive.
     #[arg(long, value_name = "FILE")]
     pub validation: Option<PathBuf>,
-    /// Where artifacts may come from.
+    /// Sources of artifacts.
     #[command(flatten)]
     pub access: AccessArgs,
-    /// Print the result as JSON on standard output.
+    /// Print the result as JSON to standard output.
     #[arg(long)]
     pub json: bool,
-    /// Print nothing but errors.
+    /// Print only errors.
     #[arg(long, short)]
     pub quiet: bool,
 }

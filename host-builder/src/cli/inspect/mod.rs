@@ -39,7 +39,7 @@ pub struct Inspect {
     /// Also print every entry, in order.
     #[arg(long, requires = "image")]
     pub files: bool,
-    /// Draw what fills the image as an SVG picture, too: by origin, and the largest files.
+    /// Also draw the sizes by origin and the largest files as an SVG file.
     #[arg(long, value_name = "FILE.svg", requires = "image")]
     pub plot: Option<PathBuf>,
     /// Loader cache (`ld.so.cache`) to print instead.

@@ -51,7 +51,7 @@ pub struct Status {
     /// several guests also when one no longer answers.
     #[arg(long, conflicts_with = "wait")]
     pub watch: bool,
-    /// Draw the boot's time line as an SVG picture, too; with one target.
+    /// Also draw the boot timeline as an SVG file; with one target.
     #[arg(long, value_name = "FILE.svg", conflicts_with = "watch")]
     pub plot: Option<PathBuf>,
     /// Print the JSON Schema of the output of --json, then exit.

@@ -37,9 +37,9 @@ fn guests_that_never_answer_have_one_deadline_together() {
     let mut all: Vec<&FakeGuest> = silent.iter().collect();
     let good = FakeGuest::answering(after_ok(&status_frame(Outcome::Ready)));
     all.push(&good);
-    let (rows, took) = rows(&all, Duration::from_millis(600));
-    // One after the other they would take more than half a minute.
-    assert!(took < Duration::from_secs(18), "{took:?}");
+    let (rows, took) = rows(&all, Duration::from_secs(2));
+    // One after the other they would take two minutes.
+    assert!(took < Duration::from_mins(1), "{took:?}");
     let text = table(&rows, Look::default());
     assert_eq!(text.lines().count(), 62);
     assert_eq!(text.matches("timed-out").count(), 60);
