@@ -14,8 +14,8 @@ use image::status::Finding;
 
 use super::destination::{Loader, Places};
 use super::inventory::{Inventory, is_driver_library, is_driver_program, version_of};
-use super::plan::searched;
 use super::request::ContainerRequest;
+use super::search::searched;
 use super::{InjectError, cuda_compat, icd, notice};
 use crate::confined_fs::{DirEntry, EntryType, RootDir};
 

@@ -10,8 +10,8 @@ use image::config::DriverFiles;
 
 use super::destination::{Loader, Places};
 use super::inventory::version_of;
-use super::plan::searched;
 use super::request::ContainerRequest;
+use super::search::searched;
 use super::{InjectError, InjectReport, Item, ItemKind, Resolution, bundled, icd, musl, notice, text};
 use crate::confined_fs::RootDir;
 use crate::ldcache::{self, Machine, Resolved};

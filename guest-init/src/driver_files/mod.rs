@@ -15,12 +15,14 @@ mod directory;
 mod icd;
 mod inventory;
 pub mod layer;
+mod libc_fit;
 pub(crate) mod loader_setup;
 mod musl;
 pub(crate) mod notice;
 pub mod payload;
 mod plan;
 mod request;
+mod search;
 #[cfg(test)]
 mod tests;
 

@@ -10,7 +10,7 @@ use image::status::{Code, Finding, Severity};
 use super::bundled::Foreign;
 use super::cuda_compat::Decision;
 use super::inventory::{DriverFile, Inventory, Placement};
-use super::plan::{TooNew, is_named};
+use super::libc_fit::{TooNew, is_named};
 use super::request::ContainerRequest;
 use super::{InjectReport, ItemKind, Resolution, text};
 use crate::confined_fs::RootDir;

@@ -9,20 +9,19 @@ use image::config::DriverFiles;
 use image::elf::{self, ElfError};
 use image::layout::DRIVER_LIB_DIR;
 
-use super::destination::{Loader, Places, libc_at};
+use super::destination::{Places, libc_at};
 use super::inventory::{DriverFile, Inventory, Placement};
+use super::libc_fit::TooNew;
 use super::request::ContainerRequest;
 use super::{InjectError, InjectReport, Item, ItemKind, bundled, icd, notice, text};
 use crate::confined_fs::{EntryType, RootDir, RootError, is_file_name, read_full_at};
-use crate::ldcache::{self, Machine, compare_names};
+use crate::ldcache::{Machine, compare_names};
 
 /// The development links that NVIDIA's installer creates. Programs open them too.
 const DEVELOPMENT_LINKS: [&str; 4] =
     ["libcuda.so", "libnvidia-ml.so", "libnvcuvid.so", "libnvidia-encode.so"];
 /// Maximum size of one driver file in bytes.
 pub(super) const MAX_FILE: u64 = 4 << 30;
-/// Where device plugins of clusters put a node's driver, and where some images search for it.
-const CLUSTER_DIRS: [&str; 2] = ["/usr/local/nvidia/lib", "/usr/local/nvidia/lib64"];
 /// Module directories of X servers: that of Debian and the driver, then those of other distributions.
 const XORG_MODULES: [&str; 3] =
     ["/usr/lib/xorg/modules", "/usr/lib64/xorg/modules", "/usr/lib/x86_64-linux-gnu/xorg/modules"];
@@ -120,30 +119,6 @@ pub fn plan(
     plan.report.findings.extend(notice::capabilities(inventory, request));
     plan.hide(root, driver, &places, inventory, request, earlier)?;
     Ok(plan)
-}
-
-/// Driver files that the image's C library cannot load, with the version that each requires.
-pub(super) struct TooNew<'a>(pub(super) Vec<(&'a DriverFile, (u32, u32))>);
-
-impl<'a> TooNew<'a> {
-    fn among(driver: &RootDir, files: &[&'a DriverFile], glibc: (u32, u32)) -> Self {
-        let needed = |file: &DriverFile| {
-            let program = driver.open_file(&file.from, MAX_FILE).ok()?;
-            elf::glibc_needed(&program).ok().flatten().filter(|needed| *needed > glibc)
-        };
-        let files = files.iter().filter(|file| file.link.is_none());
-        Self(files.filter_map(|file| Some((*file, needed(file)?))).collect())
-    }
-
-    /// Returns whether a file is left out: the container cannot load it and did not request it by name.
-    fn is_left_out(&self, file: &DriverFile, request: &ContainerRequest) -> bool {
-        !is_named(file, request) && self.0.iter().any(|(found, _)| found.from == file.from)
-    }
-}
-
-/// Returns whether the container requests a file by the name of its capability.
-pub(super) fn is_named(file: &DriverFile, request: &ContainerRequest) -> bool {
-    file.capabilities.iter().any(|capability| request.named.contains(capability))
 }
 
 impl Plan {
@@ -395,25 +370,4 @@ fn xorg_modules<'a>(root: &RootDir, path: &'a Path) -> Option<(PathBuf, &'a Path
 
 pub(super) fn in_driver(source: RootError) -> InjectError {
     InjectError::Ours { place: "cannot read the driver directory of the initrd", source }
-}
-
-/// Returns the directories in which a container's loader may find libraries, each with its glibc-hwcaps subdirectories.
-pub(super) fn searched(root: &RootDir, places: &Places, request: &ContainerRequest) -> Vec<PathBuf> {
-    let library_path = request.library_path.as_deref().unwrap_or_default().as_bytes();
-    let listed = library_path.split(|b| matches!(b, b':' | b';')).filter(|dir| dir.starts_with(b"/"));
-    let mut dirs: Vec<PathBuf> = listed.map(|dir| OsStr::from_bytes(dir).into()).collect();
-    dirs.extend(request.rpath(root));
-    dirs.extend(request.runpath(root));
-    match &places.loader {
-        Loader::Glibc(platform) => dirs.extend(ldcache::search_directories(root, platform)),
-        Loader::Musl => dirs.extend(super::musl::search_path(root)),
-        Loader::Store => {}
-    }
-    dirs.extend(places.libraries.iter().cloned());
-    dirs.extend(places.libraries32.clone());
-    dirs.extend(places.libraries.iter().chain(&places.libraries32).map(|dir| dir.join("vdpau")));
-    dirs.extend(CLUSTER_DIRS.map(PathBuf::from));
-    let mut seen = BTreeSet::new();
-    dirs.retain(|dir| seen.insert(dir.clone()));
-    dirs
 }

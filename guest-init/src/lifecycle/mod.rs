@@ -2,6 +2,7 @@
 
 #[cfg(feature = "fault-injection")]
 pub mod fault;
+mod kernel_lines;
 pub mod monitor;
 pub mod panic;
 pub mod reap;
