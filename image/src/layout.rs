@@ -33,6 +33,18 @@ pub const ROOT_SCRATCH: &str = "/run/gpu-initrd/scratch";
 pub const ROOT_MERGED: &str = "/run/gpu-initrd/root";
 /// The config disk, while it is read.
 pub const CONFIG_MOUNT: &str = "/run/gpu-initrd/config";
+/// Serial number of the disk with the container's root.
+pub const ROOT_SERIAL: &str = "root";
+/// Serial number of the disk for the container's writes.
+pub const UPPER_SERIAL: &str = "upper";
+/// Serial number of the config disk.
+pub const CONFIG_SERIAL: &str = "config";
+/// Default device of the container's root, where no disk has a serial number; hypeman attaches its disks in this order.
+pub const DEFAULT_ROOT: &str = "/dev/vda";
+/// Default device of the upper layer, see [`DEFAULT_ROOT`].
+pub const DEFAULT_UPPER: &str = "/dev/vdb";
+/// Default device of the config disk, see [`DEFAULT_ROOT`].
+pub const DEFAULT_CONFIG: &str = "/dev/vdc";
 /// File on the config disk.
 pub const CONFIG_FILE: &str = "config.json";
 /// The payload as an EROFS image in the initramfs.

@@ -1,12 +1,11 @@
 //! Reads the configuration of a boot: the manifest in the initramfs, the kernel command line, the config disk.
 
 use crate::confined_fs::RootDir;
-use crate::container::rootfs::{DEFAULT_CONFIG, DEFAULT_ROOT, DEFAULT_UPPER};
 use crate::kernel::disks;
 use crate::status;
 use crate::status::Board;
 use image::config::{Config, ConfigError, Source};
-use image::layout;
+use image::layout::{self, CONFIG_SERIAL, DEFAULT_CONFIG, DEFAULT_ROOT, DEFAULT_UPPER};
 use image::manifest::{MAX_BYTES, Manifest};
 use image::status::{Code, Finding, Severity};
 use image::text::chain;
@@ -72,7 +71,7 @@ pub fn config_disk(config: &mut Config) -> Result<(), Finding> {
         Some(Source::None) => return Ok(()),
         Some(source) => (source, true),
         None => {
-            let usual = [Source::Serial("config".into()), Source::Device(DEFAULT_CONFIG.into())];
+            let usual = [Source::Serial(CONFIG_SERIAL.into()), Source::Device(DEFAULT_CONFIG.into())];
             // The third disk is the config disk only if the position is all that identifies the disks.
             let by_place =
                 config.root.is_none() && config.upper.is_none() && disks::are_without_serials(USUAL);

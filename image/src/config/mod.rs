@@ -4,56 +4,20 @@
 
 mod capabilities;
 mod cmdline;
+mod disks;
 mod json;
 mod policy;
 
 pub use capabilities::Capabilities;
 pub use cmdline::{KEYS, Key, words};
+pub use disks::{Source, Volume, VolumeMode};
 pub use json::{JSON_KEYS, JsonKey};
-pub use policy::{FailureAction, NotifySocket, Restart};
+pub use policy::{FailureAction, GpuPolicy, NotifySocket, PowerAction, Restart};
 pub use value::duration;
 
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-
-/// The name of a block device or of a directory that the host shares.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Source {
-    /// A device node: `/dev/vda`.
-    Device(String),
-    /// A virtio disk by its serial number: `serial:root`.
-    Serial(String),
-    /// A virtiofs tag: `virtiofs:rootfs`.
-    Virtiofs(String),
-    /// Memory: `tmpfs` (upper layer only).
-    Tmpfs,
-    /// Nothing: `none`.
-    None,
-}
-
-impl std::fmt::Display for Source {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Device(path) => out.write_str(path),
-            Self::Serial(serial) => write!(out, "serial:{serial}"),
-            Self::Virtiofs(tag) => write!(out, "virtiofs:{tag}"),
-            Self::Tmpfs => out.write_str("tmpfs"),
-            Self::None => out.write_str("none"),
-        }
-    }
-}
-
-/// Effect of a GPU failure on the boot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum GpuPolicy {
-    /// The container starts only if every expected GPU is usable.
-    Required,
-    /// The container always starts; failures are findings.
-    Optional,
-    /// No GPU is used and no driver is loaded.
-    Off,
-}
 
 /// What happens to driver files in the container image.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,40 +82,6 @@ pub enum InitMode {
     Exec,
     /// The image's own init (systemd) becomes PID 1.
     Systemd,
-}
-
-/// What happens when the container has ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum PowerAction {
-    /// ACPI power off.
-    Off,
-    /// Reboot, on which VMMs such as Firecracker exit.
-    Reboot,
-}
-
-/// An additional file system of the container.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Volume {
-    /// The disk of the file system: a device or a serial number.
-    pub device: Source,
-    /// Mount point in the container.
-    pub path: String,
-    /// How it is mounted.
-    pub mode: VolumeMode,
-}
-
-/// How a [`Volume`] is mounted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum VolumeMode {
-    /// Read-only.
-    ReadOnly,
-    /// Read and write.
-    ReadWrite,
-    /// Mounted read-only; writes go to another device.
-    Overlay {
-        /// The disk for the writes.
-        upper: Source,
-    },
 }
 
 /// Default time for which the status server answers after the container ended.

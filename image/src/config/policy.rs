@@ -1,6 +1,28 @@
-//! What the guest does when the boot or the container ends, and where it sends notifications.
+//! What the guest does when a GPU fails, and when the boot or the container ends, and where it sends notifications.
 
 use base64::prelude::{BASE64_STANDARD, Engine};
+use serde::{Deserialize, Serialize};
+
+/// Effect of a GPU failure on the boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GpuPolicy {
+    /// The container starts only if every expected GPU is usable.
+    Required,
+    /// The container always starts; failures are findings.
+    Optional,
+    /// No GPU is used and no driver is loaded.
+    Off,
+}
+
+/// What happens when the container has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PowerAction {
+    /// ACPI power off.
+    Off,
+    /// Reboot, on which VMMs such as Firecracker exit.
+    Reboot,
+}
+
 /// What the guest does after a failed boot and the linger time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum FailureAction {

@@ -9,20 +9,15 @@ use crate::kernel::disks::{DiskError, Scratch};
 use crate::status;
 use crate::status::{Board, with_evidence};
 use image::config::{Config, Source};
-use image::layout;
+use image::layout::{
+    self, CONFIG_SERIAL, DEFAULT_CONFIG, DEFAULT_ROOT, DEFAULT_UPPER, ROOT_SERIAL, UPPER_SERIAL,
+};
 use image::manifest::Manifest;
 use image::status::{Code, Finding, Phase, PhaseOutcome, Severity};
 use image::text::chain;
 use nix::mount::{MsFlags, mount};
 use nix::sys::statvfs::{FsFlags, statvfs};
 use std::path::{Path, PathBuf};
-
-/// Default device of the container root; hypeman attaches its disks in this order.
-pub const DEFAULT_ROOT: &str = "/dev/vda";
-/// Default device of the upper layer, see [`DEFAULT_ROOT`].
-pub const DEFAULT_UPPER: &str = "/dev/vdb";
-/// Default device of the config disk, see [`DEFAULT_ROOT`].
-pub const DEFAULT_CONFIG: &str = "/dev/vdc";
 
 /// The driver for a container.
 pub struct Driver<'a> {
@@ -120,14 +115,14 @@ fn lower(config: &Config, target: &str, read_only: bool) -> Result<(), Finding> 
 
 /// Default sources of the root, in order of preference.
 fn usual_roots() -> [Source; 2] {
-    [Source::Serial("root".into()), Source::Device(DEFAULT_ROOT.into())]
+    [Source::Serial(ROOT_SERIAL.into()), Source::Device(DEFAULT_ROOT.into())]
 }
 
 /// Returns the present disks among container root, upper layer and config disk.
 pub fn disks_of_the_container(config: &Config) -> Vec<PathBuf> {
     let sources = [
         config.upper.clone().unwrap_or_else(|| default_upper(config)),
-        config.config.clone().unwrap_or_else(|| Source::Serial("config".into())),
+        config.config.clone().unwrap_or_else(|| Source::Serial(CONFIG_SERIAL.into())),
     ];
     let root = match &config.root {
         Some(source) => disks::look(source),
@@ -195,7 +190,7 @@ fn mount_scratch(config: &Config) -> Result<(), DiskError> {
 }
 
 fn default_upper(config: &Config) -> Source {
-    let serial = Source::Serial("upper".into());
+    let serial = Source::Serial(UPPER_SERIAL.into());
     if disks::look(&serial).is_some() {
         return serial;
     }

@@ -11,7 +11,7 @@ use crate::vm::disk::{self, FileSystem, Owners};
 use crate::vm::qemu::Drive;
 use crate::vm::volume::Volume;
 use image::config::Config;
-use image::layout::CONFIG_FILE;
+use image::layout::{CONFIG_FILE, CONFIG_SERIAL};
 use serde_json::{Map, Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -83,7 +83,7 @@ impl Given {
             (None, Some(bytes)) => Some(make(tools, &bytes, work, ui)?),
             (disk, _) => disk,
         };
-        let config = disk.map(|image| Drive { image, read_only: true, serial: "config".into() });
+        let config = disk.map(|image| Drive { image, read_only: true, serial: CONFIG_SERIAL.into() });
         Ok(config.into_iter().chain(self.volumes).collect())
     }
 }

@@ -27,6 +27,7 @@ use crate::vm::qemu::{Console, Drive, Gpu, Machine, Vsock};
 use crate::vm::vsock_backend;
 use crate::vm::vsock_backend::VsockBackend;
 use crate::vm::{accel, cmdline, vfio};
+use image::layout;
 use image::wire::DEFAULT_PORT;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -96,8 +97,12 @@ fn start(args: &Boot) -> Result<u8> {
     machine.accel = accel;
     let work = cache.scratch()?;
     let root = root_disk(&tools, root, work.path(), &ui)?;
-    machine.drives.push(Drive { image: root, read_only: true, serial: "root".into() });
-    machine.drives.extend(upper.map(|image| Drive { image, read_only: false, serial: "upper".into() }));
+    machine.drives.push(Drive { image: root, read_only: true, serial: layout::ROOT_SERIAL.into() });
+    machine.drives.extend(upper.map(|image| Drive {
+        image,
+        read_only: false,
+        serial: layout::UPPER_SERIAL.into(),
+    }));
     machine.drives.extend(given.drives(&tools, work.path(), &ui)?);
     machine.drives.extend(payload.map(|image| Drive { image, read_only: true, serial: "driver".into() }));
     let _backend = vsock(args, &mut machine, &cache, scratch.path(), &ui)?;
