@@ -110,7 +110,7 @@ fn who_says_nothing_loses_its_place_and_who_waits_leaves_some() {
     let mut waiting: Vec<_> = (0..=WAITING).map(|_| said(&guest, &exited)).collect();
     let refused = first_to_hear(&waiting);
     let reply: Reply = wire::read(&mut waiting.remove(refused), MAX_REPLY).unwrap();
-    assert!(matches!(&reply, Reply::Refused(why) if why.contains("12 others wait")), "{reply:?}");
+    assert!(matches!(&reply, Reply::Refused(why) if why.contains("12 clients are waiting")), "{reply:?}");
     assert_eq!(ask(&guest).outcome, Outcome::Ready);
     drop(waiting);
     // Who has gone does not wait any more.

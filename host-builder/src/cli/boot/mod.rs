@@ -166,7 +166,7 @@ fn toolroot(args: &Boot, cache: &Cache, ui: &Ui) -> Result<Toolroot> {
     lock.check_profile(&profile.name, &text, &args.lock)?;
     if profile.vm.is_none() {
         return Err(Error::new(format!("profile {} has no packages that run a guest", profile.name)).hint(
-            "use QEMU of another profile: run `host-builder pins resolve --profile debian-13 --lock qemu.lock`, then boot with --profile debian-13 --lock qemu.lock (nothing else changes); or add [vm] to the profile",
+            "use QEMU of another profile: run `host-builder pins resolve --profile debian-13 --lock qemu.lock`, then boot with --profile debian-13 --lock qemu.lock; nothing else changes; or add [vm] to the profile",
         ));
     }
     resolve::fetch(&profile, &lock, &[Set::Vm], Access::new(cache, ui))?;
