@@ -155,7 +155,7 @@ impl Report {
             (gpus, true) => gpus.join(", "),
             (gpus, false) => summed_up(gpus),
         };
-        let hint = if is_verbose { "" } else { "  (--verbose lists all of everything)" };
+        let hint = if is_verbose { "" } else { "  (--verbose lists them all)" };
         let mut rows = vec![
             ("driver", format!("{}{cuda}  for {}", self.driver, self.capabilities.join(", "))),
             ("payload", format!("{}: {}", self.payload.mode, self.payload.why)),
