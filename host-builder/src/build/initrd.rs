@@ -230,7 +230,7 @@ fn trees32(cache: &Cache, lock: &Lock, sets: &[Set]) -> Result<Vec<Tree>> {
     lock.sets(sets).into_iter().map(|artifact| Ok(named(artifact, Tree::of(cache, artifact)?))).collect()
 }
 
-/// The GPUs of `--gpu`, held against the module that will drive them.
+/// Resolves the GPUs of `--gpu` with the list in the module that drives them.
 fn chosen_gpus(asked: &[Asked], built: &Built, lock: &Lock) -> Result<Option<Chosen>> {
     if asked.is_empty() {
         return Ok(None);

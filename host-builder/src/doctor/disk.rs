@@ -3,7 +3,7 @@
 use crate::common::error::{Doing, Error, Result};
 use crate::common::space;
 use crate::common::ui::megabytes;
-use crate::initramfs::file_type::describe;
+use crate::initramfs::file_type::{EROFS, EXT, SQUASHFS, describe};
 use crate::programs::sandbox::Tools;
 use std::borrow::Cow;
 use std::fs::{self, File};
@@ -23,11 +23,7 @@ pub enum Kind {
 }
 
 /// Offset, bytes and file system of each superblock's magic number.
-const MAGICS: &[(u64, &[u8], Kind)] = &[
-    (1024 + 56, &[0x53, 0xef], Kind::Ext),
-    (1024, &[0xe2, 0xe1, 0xf5, 0xe0], Kind::Erofs),
-    (0, b"hsqs", Kind::Squashfs),
-];
+const MAGICS: &[((u64, &[u8]), Kind)] = &[(EXT, Kind::Ext), (EROFS, Kind::Erofs), (SQUASHFS, Kind::Squashfs)];
 
 impl Kind {
     /// Detects the file system of a disk image.
@@ -42,11 +38,11 @@ impl Kind {
             .hint("pass a container root: a disk image (ext4, EROFS or SquashFS) or a directory"));
         }
         let file = File::open(path).doing("opening", path)?;
-        let is = |(offset, magic, _): &&(u64, &[u8], Kind)| {
+        let is = |((offset, magic), _): &&((u64, &[u8]), Kind)| {
             let mut found = vec![0; magic.len()];
             file.read_exact_at(&mut found, *offset).is_ok() && found == *magic
         };
-        MAGICS.iter().find(is).map(|(_, _, kind)| *kind).ok_or_else(|| {
+        MAGICS.iter().find(is).map(|(_, kind)| *kind).ok_or_else(|| {
             Error::new(format!(
                 "{}: expected ext4, EROFS or SquashFS, found {}",
                 path.display(),
@@ -184,7 +180,7 @@ mod tests {
     fn a_disk_is_told_by_its_superblock() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("disk");
-        for (offset, magic, kind) in MAGICS {
+        for ((offset, magic), kind) in MAGICS {
             let mut bytes = vec![0; 4096];
             let at = usize::try_from(*offset).unwrap();
             bytes[at..at + magic.len()].copy_from_slice(magic);

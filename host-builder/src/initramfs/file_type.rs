@@ -16,14 +16,21 @@ pub const EFI: &str = "an EFI program, such as a unified kernel image";
 /// Also a kernel that is not compressed.
 pub const ELF: &str = "an ELF file (a program, library or vmlinux)";
 
+/// Offset and bytes of the magic number of ext2, ext3 and ext4.
+pub const EXT: (u64, &[u8]) = (1024 + 56, &[0x53, 0xef]);
+/// The same of EROFS.
+pub const EROFS: (u64, &[u8]) = (1024, &[0xe2, 0xe1, 0xf5, 0xe0]);
+/// The same of SquashFS.
+pub const SQUASHFS: (u64, &[u8]) = (0, b"hsqs");
+
 /// Offset, bytes and name of what begins in one way only. The first that fits counts.
-const MAGICS: &[(usize, &[u8], &str)] = &[
+const MAGICS: &[(u64, &[u8], &str)] = &[
     (0x202, b"HdrS", BZIMAGE),
     (0, b"MZ", EFI),
     (0, b"\x7fELF", ELF),
-    (1024 + 56, &[0x53, 0xef], "a disk image with ext4"),
-    (1024, &[0xe2, 0xe1, 0xf5, 0xe0], "a disk image with EROFS"),
-    (0, b"hsqs", "a disk image with SquashFS"),
+    (EXT.0, EXT.1, "a disk image with ext4"),
+    (EROFS.0, EROFS.1, "a disk image with EROFS"),
+    (SQUASHFS.0, SQUASHFS.1, "a disk image with SquashFS"),
     (0, b"XFSB", "a disk image with XFS"),
     (0, b"QFI\xfb", "a disk image in the qcow2 format"),
     (257, b"ustar", "a tar archive"),
@@ -56,8 +63,9 @@ pub fn of_front(front: &[u8]) -> &'static str {
     if front.is_empty() {
         return "an empty file";
     }
-    let has = |(offset, magic, _): &&(usize, &[u8], &str)| {
-        front.get(*offset..).is_some_and(|rest| rest.starts_with(magic))
+    let has = |(offset, magic, _): &&(u64, &[u8], &str)| {
+        let offset = usize::try_from(*offset).unwrap_or(usize::MAX);
+        front.get(offset..).is_some_and(|rest| rest.starts_with(magic))
     };
     if let Some((_, _, name)) = MAGICS.iter().find(has) {
         return name;
