@@ -28,13 +28,14 @@ type Fatal = Option<Finding>;
 /// Runs PID 1 from the start of the guest to its end.
 pub fn run() -> ! {
     reap::block_signals();
-    let board = Board::new(sysinfo::release());
+    let release = sysinfo::release();
+    let board = Board::new(release.clone());
     let mut config = Config::default();
-    let outcome = boot(&board, &mut config);
+    let outcome = boot(&release, &board, &mut config);
     shutdown::end(outcome, &board, &config)
 }
 
-fn boot(board: &Board, config: &mut Config) -> Result<Exit, Fatal> {
+fn boot(release: &str, board: &Board, config: &mut Config) -> Result<Exit, Fatal> {
     board.begin(Phase::Start);
     let mounted = mounts::early();
     kmsg_writer::start_logging("info");
@@ -50,7 +51,7 @@ fn boot(board: &Board, config: &mut Config) -> Result<Exit, Fatal> {
     board.end(Phase::Start, PhaseOutcome::Done);
 
     board.begin(Phase::Modules);
-    let fits = manifest.as_ref().map_or(Ok(()), |manifest| modules::fit(manifest, &sysinfo::release()));
+    let fits = manifest.as_ref().map_or(Ok(()), |manifest| modules::fit(manifest, release));
     if let Ok(manifest) = &manifest {
         let driver = manifest.driver.as_ref().map(|driver| driver.version.clone());
         board.update(|status| status.driver_planned = driver);

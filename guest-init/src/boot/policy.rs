@@ -44,8 +44,7 @@ pub fn no_driver(config: &Config) -> Result<Finding, Finding> {
 
 /// Compares the GPUs that the host promised with those on the bus. Returns a finding if they differ.
 pub fn expected(promised: &ExpectedGpus, found: &[PciGpu]) -> Option<Finding> {
-    let list = found.iter().map(|gpu| format!("{} {:04x}:{:04x}", gpu.bdf, gpu.vendor, gpu.device));
-    let list: Vec<String> = list.collect();
+    let list: Vec<String> = found.iter().map(PciGpu::to_string).collect();
     let wanted = match promised {
         ExpectedGpus::Count(0) if found.is_empty() => return None,
         _ if found.is_empty() => {
@@ -82,28 +81,19 @@ pub fn expected(promised: &ExpectedGpus, found: &[PciGpu]) -> Option<Finding> {
 mod tests {
     use super::*;
 
-    fn found(devices: &[u16]) -> Vec<PciGpu> {
-        let gpu = |(n, device): (usize, &u16)| PciGpu {
-            bdf: format!("0000:0{n}:00.0"),
-            vendor: 0x10de,
-            device: *device,
-        };
-        devices.iter().enumerate().map(gpu).collect()
-    }
-
     #[test]
     fn none_is_never_silence() {
         assert_eq!(expected(&ExpectedGpus::Any, &[]).unwrap().code, Code::NoGpu);
         assert_eq!(expected(&ExpectedGpus::Count(2), &[]).unwrap().code, Code::NoGpu);
         assert_eq!(expected(&ExpectedGpus::Count(0), &[]), None);
-        let unwanted = expected(&ExpectedGpus::Count(0), &found(&[0x2330])).unwrap();
+        let unwanted = expected(&ExpectedGpus::Count(0), &PciGpu::of_ids(&[0x2330])).unwrap();
         assert_eq!(unwanted.code, Code::GpuCountMismatch);
         assert!(unwanted.message.contains("promised 0 GPUs"), "{}", unwanted.message);
     }
 
     #[test]
     fn fewer_more_or_others_is_a_mismatch_and_order_does_not_matter() {
-        let two = found(&[0x2330, 0x27b8]);
+        let two = PciGpu::of_ids(&[0x2330, 0x27b8]);
         assert_eq!(expected(&ExpectedGpus::Any, &two), None);
         assert_eq!(expected(&ExpectedGpus::Count(2), &two), None);
         let finding = expected(&ExpectedGpus::Count(3), &two).unwrap();

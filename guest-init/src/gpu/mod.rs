@@ -123,9 +123,8 @@ fn fabric_not_ready(config: &Config, switches: io::Result<Vec<PciGpu>>) -> Optio
         switches.len()
     );
     let hint = "run NVIDIA's fabric manager, in the driver's version, either on the host, with the switches kept there, or in the container; to use each GPU without the fabric, set nvidia.NVreg_NvLinkDisable=1";
-    let list =
-        switches.iter().map(|switch| format!("{} {:04x}:{:04x}", switch.bdf, switch.vendor, switch.device));
-    Some(with_evidence(status::warning(Code::FabricNotReady, message, hint), list.collect()))
+    let list = switches.iter().map(PciGpu::to_string).collect();
+    Some(with_evidence(status::warning(Code::FabricNotReady, message, hint), list))
 }
 
 /// Returns the bound GPUs, by address and minor, and reports for the others why the driver did not bind them.
@@ -217,23 +216,14 @@ mod tests {
     use super::*;
     use image::status::Severity;
 
-    fn found(devices: &[u16]) -> Vec<PciGpu> {
-        let gpu = |(n, device): (usize, &u16)| PciGpu {
-            bdf: format!("0000:0{n}:00.0"),
-            vendor: 0x10de,
-            device: *device,
-        };
-        devices.iter().enumerate().map(gpu).collect()
-    }
-
     #[test]
     fn switches_without_a_fabric_manager_are_a_warning() {
         let mut config = Config::default();
         assert_eq!(fabric_not_ready(&config, Ok(vec![])), None);
-        let finding = fabric_not_ready(&config, Ok(found(&[0x22a3]))).unwrap();
+        let finding = fabric_not_ready(&config, Ok(PciGpu::of_ids(&[0x22a3]))).unwrap();
         assert_eq!((finding.code, finding.severity), (Code::FabricNotReady, Severity::Warning));
         assert_eq!(finding.evidence, ["0000:00:00.0 10de:22a3"]);
         config.module_parameters.insert("nvidia".into(), vec!["NVreg_NvLinkDisable=1".into()]);
-        assert_eq!(fabric_not_ready(&config, Ok(found(&[0x22a3]))), None);
+        assert_eq!(fabric_not_ready(&config, Ok(PciGpu::of_ids(&[0x22a3]))), None);
     }
 }

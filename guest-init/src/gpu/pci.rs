@@ -1,6 +1,7 @@
 //! Finds NVIDIA GPUs on the PCI bus with sysfs, before a driver is loaded.
 
 use image::pci::{self, DEVICES};
+use std::fmt;
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -14,6 +15,26 @@ pub struct PciGpu {
     pub vendor: u16,
     /// Device id.
     pub device: u16,
+}
+
+/// `0000:01:00.0 10de:2330`.
+impl fmt::Display for PciGpu {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{} {:04x}:{:04x}", self.bdf, self.vendor, self.device)
+    }
+}
+
+#[cfg(test)]
+impl PciGpu {
+    /// NVIDIA's devices with these ids, one on each bus from 00 on.
+    pub(crate) fn of_ids(devices: &[u16]) -> Vec<Self> {
+        let gpu = |(n, device): (usize, &u16)| Self {
+            bdf: format!("0000:0{n}:00.0"),
+            vendor: 0x10de,
+            device: *device,
+        };
+        devices.iter().enumerate().map(gpu).collect()
+    }
 }
 
 /// Returns every NVIDIA GPU, by address.

@@ -1,6 +1,7 @@
 //! Loads kernel modules in the order of the manifest, and explains failures.
 
 use super::kmsg_writer::KernelLog;
+use super::sysinfo;
 use image::manifest::{Manifest, Module, Purpose};
 use nix::errno::Errno;
 use nix::kmod::{ModuleInitFlags, finit_module};
@@ -154,7 +155,7 @@ fn load(
 /// Explains an errno of `finit_module` (kernel/module/main.c).
 fn refusal(module: &Module, errno: Errno, log: Vec<String>, release: &str) -> LoadError {
     let name = module.name.clone();
-    let running = running_release();
+    let running = sysinfo::release();
     match errno {
         Errno::ENODEV if module.purpose == Purpose::Gpu => LoadError::NoDevice { module: name, log },
         Errno::EKEYREJECTED | Errno::ENOKEY | Errno::EPERM => {
@@ -183,10 +184,6 @@ fn refusal(module: &Module, errno: Errno, log: Vec<String>, release: &str) -> Lo
             LoadError::Refused { what, remedy: "read the kernel log lines in the evidence", log }
         }
     }
-}
-
-fn running_release() -> String {
-    fs::read_to_string("/proc/sys/kernel/osrelease").map(|text| text.trim().to_owned()).unwrap_or_default()
 }
 
 /// Returns whether a module is loaded.
@@ -238,7 +235,7 @@ mod tests {
     fn a_mismatch_names_both_kernels() {
         let error = refusal(&module(), Errno::ENOEXEC, vec!["line".into()], "1.2.3");
         let text = error.to_string();
-        assert!(text.contains("1.2.3 SMP") && text.contains(&running_release()), "{text}");
+        assert!(text.contains("1.2.3 SMP") && text.contains(&sysinfo::release()), "{text}");
     }
 
     #[test]
