@@ -2,9 +2,10 @@
 
 pub use super::kmsg_reader::{KernelLog, Line, Records};
 
-use simplelog::{ConfigBuilder, LevelFilter, WriteLogger};
+use log::{Level, LevelFilter, Log, Metadata, Record};
+use simplelog::{CombinedLogger, Config, SharedLogger};
 use std::fs::OpenOptions;
-use std::io::{self, LineWriter, Write};
+use std::io::Write;
 
 pub(super) const DEVICE: &str = "/dev/kmsg";
 /// Prefix of guest-init's lines.
@@ -13,22 +14,14 @@ const NAME: &str = "gpu-initrd";
 const CONSOLE_LEVEL: &str = "/proc/sys/kernel/printk";
 /// Maximum length of a record in bytes, with priority, name and newline; the kernel's limit is about 1 KB.
 const MAX_RECORD: usize = 899;
-/// Maximum length of a message in bytes that arrives as a whole; the logger writes longer ones in parts.
-const MAX_LINE: usize = 64 << 10;
 /// Marks a truncated line.
 const CUT: &str = "…";
 
 /// Sends the `log` crate's messages to the kernel log, and so to the console.
 pub fn start_logging(level: &str) {
     let level = level.parse().unwrap_or(LevelFilter::Info);
-    let config = ConfigBuilder::new()
-        .set_time_level(LevelFilter::Off)
-        .set_thread_level(LevelFilter::Off)
-        .set_target_level(LevelFilter::Off)
-        .set_location_level(LevelFilter::Off)
-        .build();
     // A second call fails and changes only the level.
-    let _ = WriteLogger::init(LevelFilter::Trace, config, LineWriter::with_capacity(MAX_LINE, Kmsg));
+    let _ = CombinedLogger::init(vec![Box::new(Kmsg)]);
     log::set_max_level(level);
     if level >= LevelFilter::Debug
         && let Err(error) = std::fs::write(CONSOLE_LEVEL, "8\n")
@@ -39,7 +32,7 @@ pub fn start_logging(level: &str) {
 
 /// Writes one line to the kernel log without the `log` crate, for a panic, which may have happened inside it.
 pub fn emergency(text: &str) {
-    write(&record(&format!("[ERROR] {text}")));
+    write(&record(Level::Error, text));
 }
 
 /// Writes one record; errors are ignored. The device is opened for each record: the kernel limits each open file to ten lines
@@ -50,30 +43,44 @@ fn write(record: &str) {
     }
 }
 
+/// The logger: each line of a message is one record, with the level of the message.
 struct Kmsg;
 
-impl Write for Kmsg {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        for line in String::from_utf8_lossy(bytes).lines() {
-            write(&record(line));
-        }
-        Ok(bytes.len())
+impl Log for Kmsg {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+    fn log(&self, message: &Record<'_>) {
+        for line in message.args().to_string().lines() {
+            write(&record(message.level(), line));
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+impl SharedLogger for Kmsg {
+    fn level(&self) -> LevelFilter {
+        LevelFilter::Trace
+    }
+
+    fn config(&self) -> Option<&Config> {
+        None
+    }
+
+    fn as_log(self: Box<Self>) -> Box<dyn Log> {
+        self
     }
 }
 
-/// Converts simplelog's `[LEVEL] text` to `<priority>gpu-initrd: text`.
-fn record(line: &str) -> String {
-    let (level, text) =
-        line.strip_prefix('[').and_then(|rest| rest.split_once("] ")).unwrap_or(("INFO", line));
-    let priority = match level.trim() {
-        "ERROR" => 3,
-        "WARN" => 4,
-        "INFO" => 6,
-        _ => 7,
+/// Returns `<priority>gpu-initrd: text`, with the kernel's number of the level (linux/kern_levels.h).
+fn record(level: Level, text: &str) -> String {
+    let priority = match level {
+        Level::Error => 3,
+        Level::Warn => 4,
+        Level::Info => 6,
+        Level::Debug | Level::Trace => 7,
     };
     let start = format!("<{priority}>{NAME}: ");
     let most = MAX_RECORD - start.len() - 1;
@@ -93,9 +100,12 @@ mod tests {
 
     #[test]
     fn a_record_has_priority_name_and_bounded_text() {
-        assert_eq!(record("[ERROR] no\n"), "<3>gpu-initrd: no\n\n");
-        assert_eq!(record("[INFO] yes"), "<6>gpu-initrd: yes\n");
-        let long = record(&format!("[WARN] {}", "ä".repeat(2000)));
-        assert!((890..900).contains(&long.len()) && long.ends_with("ä…\n"), "{long}");
+        assert_eq!(record(Level::Error, "no"), "<3>gpu-initrd: no\n");
+        assert_eq!(record(Level::Info, "[ERROR] yes"), "<6>gpu-initrd: [ERROR] yes\n");
+        let long = record(Level::Warn, &"ä".repeat(2000));
+        assert!(
+            (890..900).contains(&long.len()) && long.starts_with("<4>") && long.ends_with("ä…\n"),
+            "{long}"
+        );
     }
 }
