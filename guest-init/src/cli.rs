@@ -8,7 +8,6 @@ use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use crate::confined_fs::{RootDir, RootError};
-use crate::container::rootfs::overlay;
 use crate::driver_files;
 use crate::driver_files::layer::LayerPlace;
 use crate::driver_files::{ContainerRequest, InjectError, InjectReport, Inventory};
@@ -70,6 +69,14 @@ struct Inject {
     layer: Option<PathBuf>,
     config: Option<PathBuf>,
     request: ContainerRequest,
+}
+
+/// The output of `inject`.
+#[derive(serde::Serialize)]
+struct Injected<'a> {
+    #[serde(flatten)]
+    report: &'a InjectReport,
+    findings: Vec<Finding>,
 }
 
 /// Why a command failed.
@@ -250,21 +257,22 @@ fn inject(options: &Inject) -> Result<i32, CliError> {
         })
     };
     // The JSON has what a guest would report; the error goes to standard error.
-    let (report, failure) = match done {
-        Ok(report) => (report, None),
+    let (report, mut findings, failure) = match done {
+        Ok(report) => {
+            let findings = report.findings();
+            (report, findings, None)
+        }
         Err(error) => {
-            let failure = chain(&error);
-            let libc = driver_files::libc(&root);
-            let findings = vec![overlay::finding(error)];
-            (InjectReport { libc, findings, ..InjectReport::default() }, Some(failure))
+            let (failure, libc) = (chain(&error), driver_files::libc(&root));
+            (InjectReport { libc, ..InjectReport::default() }, vec![error.into()], Some(failure))
         }
     };
-    let mut report = report;
-    report.findings.extend(refused);
-    for finding in report.findings.iter().filter(|_| failure.is_none()) {
+    findings.extend(refused);
+    for finding in findings.iter().filter(|_| failure.is_none()) {
         eprintln!("guest-init: {}: {}", finding.code.name(), printable(&finding.message));
     }
-    let json = serde_json::to_string_pretty(&report).map_err(std::io::Error::from)?;
+    let json = serde_json::to_string_pretty(&Injected { report: &report, findings });
+    let json = json.map_err(std::io::Error::from)?;
     print(&(json + "\n"))?;
     if let Some(failure) = failure {
         eprintln!("guest-init: {}", printable(&failure));
@@ -285,7 +293,7 @@ fn read_config(path: &Path) -> Result<(ContainerRequest, Option<Finding>), CliEr
     let mut config = Config::default();
     config.apply_json(&bytes).map_err(|error| failed(&error))?;
     let request = ContainerRequest::of_config(&config).map_err(|error| failed(&error))?;
-    Ok((request, Visible::asked(&config.env).refused()))
+    Ok((request, Visible::asked(&config.env).refused().map(Finding::from)))
 }
 
 /// Replaces control characters, which a terminal would interpret: file names come from the image.

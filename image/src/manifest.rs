@@ -8,7 +8,9 @@ use crate::layout;
 use serde::{Deserialize, Serialize};
 
 /// Version of the manifest's own format. A guest refuses a newer one.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
+/// The first format with the facts of ELF files ([`File::soname`], [`File::glibc`]).
+pub const FACTS_SINCE: u32 = 3;
 /// Maximum size of a manifest in bytes.
 pub const MAX_BYTES: u64 = 4 << 20;
 
@@ -167,6 +169,12 @@ pub struct File {
     /// For a driver file that containers get: the capabilities that it belongs to, sorted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub capabilities: Vec<Capability>,
+    /// SONAME of a driver library. The guest does not read it again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub soname: Option<String>,
+    /// The newest version of glibc that a driver file requires: major, minor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub glibc: Option<(u32, u32)>,
     /// Whether it belongs to the driver's payload: [`Manifest::payload`] says where that is.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub payload: bool,
@@ -272,6 +280,8 @@ mod tests {
                 origin: "guest-init".into(),
                 reason: "PID 1".into(),
                 capabilities: vec![],
+                soname: None,
+                glibc: None,
                 payload: false,
             }],
         }

@@ -1,13 +1,12 @@
 //! Reads the configuration of a boot: the manifest in the initramfs, the kernel command line, the config disk.
 
+use super::error::BootError;
 use crate::confined_fs::RootDir;
 use crate::kernel::disks;
-use crate::status;
 use crate::status::Board;
-use image::config::{Config, ConfigError, Source};
+use image::config::{Config, Source};
 use image::layout::{self, CONFIG_SERIAL, DEFAULT_CONFIG, DEFAULT_ROOT, DEFAULT_UPPER};
 use image::manifest::{MAX_BYTES, Manifest};
-use image::status::{Code, Finding, Severity};
 use image::text::chain;
 use std::fs;
 use std::path::Path;
@@ -22,15 +21,9 @@ const USUAL: [&str; 3] = [DEFAULT_ROOT, DEFAULT_UPPER, DEFAULT_CONFIG];
 /// Reads the manifest that host-builder wrote.
 ///
 /// # Errors
-/// A finding when it is missing, unreadable or newer than this program.
-pub fn manifest() -> Result<Manifest, Finding> {
-    let invalid = |what: String| {
-        status::error(
-            Code::ManifestInvalid,
-            format!("{}: {what}", layout::MANIFEST),
-            "rebuild the initrd with host-builder",
-        )
-    };
+/// [`BootError::Manifest`] if it is missing, unreadable or newer than this program.
+pub fn manifest() -> Result<Manifest, BootError> {
+    let invalid = |what: String| BootError::Manifest { what };
     let size = fs::metadata(layout::MANIFEST).map_err(|error| invalid(error.to_string()))?.len();
     if size > MAX_BYTES {
         return Err(invalid(format!("expected at most {MAX_BYTES} bytes, found {size}")));
@@ -42,31 +35,18 @@ pub fn manifest() -> Result<Manifest, Finding> {
 /// Reads the kernel command line into the configuration.
 ///
 /// # Errors
-/// A finding that names the invalid value; the other keys take effect.
-pub fn cmdline(config: &mut Config) -> Result<(), Finding> {
-    let text = fs::read_to_string("/proc/cmdline").map_err(|error| {
-        status::error(Code::Internal, format!("/proc/cmdline: {error}"), "this is a defect of guest-init")
-    })?;
-    config.apply_cmdline(&text).map_err(|error| bad_value(&error))
-}
-
-fn bad_value(error: &ConfigError) -> Finding {
-    status::error(
-        Code::ConfigInvalid,
-        error.to_string(),
-        "correct the value; docs/booting.md lists every key",
-    )
+/// [`BootError::Value`] that names the invalid value; the other keys take effect.
+pub fn cmdline(config: &mut Config) -> Result<(), BootError> {
+    let text = fs::read_to_string("/proc/cmdline").map_err(BootError::CommandLine)?;
+    config.apply_cmdline(&text).map_err(BootError::Value)
 }
 
 /// Applies the config disk's file to the configuration, if there is a config disk.
 ///
 /// # Errors
-/// A finding if a disk was configured but cannot be used, or if its file has an invalid value.
-pub fn config_disk(config: &mut Config) -> Result<(), Finding> {
-    let invalid = |what: String| {
-        let hint = "put a file config.json into the top directory of the config disk";
-        status::error(Code::ConfigInvalid, format!("cannot use the config disk: {what}"), hint)
-    };
+/// [`BootError`] if a disk was configured but cannot be used, or if its file has an invalid value.
+pub fn config_disk(config: &mut Config) -> Result<(), BootError> {
+    let invalid = |what: String| BootError::ConfigDisk { what };
     let (source, named) = match config.config.clone() {
         Some(Source::None) => return Ok(()),
         Some(source) => (source, true),
@@ -95,7 +75,7 @@ pub fn config_disk(config: &mut Config) -> Result<(), Finding> {
         }
         Err(error) => return Err(invalid(error)),
     };
-    config.apply_json(&bytes).map_err(|error| bad_value(&error))?;
+    config.apply_json(&bytes)?;
     config.config = Some(source);
     Ok(())
 }
@@ -103,39 +83,21 @@ pub fn config_disk(config: &mut Config) -> Result<(), Finding> {
 /// Checks that the settings of command line and file are consistent.
 ///
 /// # Errors
-/// A finding if two settings contradict each other.
-pub fn consistent(config: &Config) -> Result<(), Finding> {
-    let refused = |what| {
-        status::error(
-            Code::ConfigInvalid,
-            what,
-            "remove one of the two settings; docs/booting.md lists every key",
-        )
-    };
-    config.contradiction().map_or(Ok(()), |what| Err(refused(what)))
+/// [`BootError::Contradiction`] if two settings contradict each other.
+pub fn consistent(config: &Config) -> Result<(), BootError> {
+    config.contradiction().map_or(Ok(()), |what| Err(BootError::Contradiction(what.to_owned())))
 }
 
 /// Reports unknown keys and keys without effect.
 pub fn report_unknown(config: &Config, board: &Board) {
-    let say = |what: String| {
-        let hint = "correct the spelling of the key or remove it; docs/booting.md lists every key";
-        board.finding(status::warning(Code::ConfigUnknownKey, what, hint));
-    };
     if !config.without_effect.is_empty() {
-        let keys = config.without_effect.join(", ");
-        let message = format!("config.json has hypeman keys that have no effect here: {keys}");
-        let info = status::warning(
-            Code::ConfigUnknownKey,
-            message,
-            "do nothing: hypeman writes these keys for its own init",
-        );
-        board.finding(Finding { severity: Severity::Info, ..info });
+        board.report(BootError::KeysWithoutEffect(config.without_effect.join(", ")));
     }
     for key in config.unknown.iter().take(MAX_UNKNOWN) {
-        say(format!("unknown key {key}: it has no effect"));
+        board.report(BootError::UnknownKey(key.clone()));
     }
     if let Some(more) = config.unknown.len().checked_sub(MAX_UNKNOWN).filter(|more| *more > 0) {
-        say(format!("{more} more unknown keys: they have no effect"));
+        board.report(BootError::MoreUnknownKeys(more));
     }
 }
 

@@ -1,12 +1,12 @@
 //! `init_mode=systemd`: the image's own init becomes PID 1, and a small process keeps the GPUs open and answers
 //! status requests. It stays in the initramfs, which contains the firmware.
 
+use super::error::BootError;
 use crate::container::{self, Spec, inherit, inherited};
 use crate::lifecycle::{monitor, panic};
-use crate::status;
-use crate::status::Board;
+use crate::status::{self, Board};
 use crate::vsock::{push, server};
-use image::status::{Code, Container, Finding, Outcome, Phase, PhaseOutcome, PhaseTime, Status};
+use image::status::{Container, Finding, Outcome, Phase, PhaseOutcome, PhaseTime, Status};
 use std::convert::Infallible;
 use std::ffi::OsString;
 use std::fs::File;
@@ -36,21 +36,14 @@ pub fn hand_over(
     panic::only_if_sound();
     let mut status = board.snapshot();
     status.container = Some(status::started(1, init_command(spec), 0));
-    let mut keeper = keep(listener, notify).map_err(|error| {
-        let message = format!("cannot start the process that keeps answering status requests: {error}");
-        status::error(
-            Code::Internal,
-            message,
-            "check the guest's memory; if it is sufficient, report a defect in guest-init",
-        )
-    })?;
+    let mut keeper = keep(listener, notify).map_err(BootError::Keeper)?;
     log::info!("the image's init takes over");
-    let mut warn = |finding| board.finding(finding);
+    let mut warn = |error| board.warn(error);
     let mut tell = || {
         status.findings = board.snapshot().findings;
         keeper.write_all(&serde_json::to_vec(&status).unwrap_or_default())
     };
-    let result = container::become_init(spec, &mut warn, &mut tell);
+    let result = container::become_init(spec, &mut warn, &mut tell).map_err(Finding::from);
     // The handover failed. The trailing byte makes the status invalid, so the keeper exits.
     let _ = keeper.write_all(b"!");
     result

@@ -1,29 +1,37 @@
 //! Runs the boot step by step, and decides what ends it.
 
 pub mod config;
+mod error;
 mod findings;
 pub mod handover;
 mod policy;
 
 use crate::container::Spec;
-use crate::container::rootfs::{self, Driver, overlay};
+use crate::container::rootfs::{self, Driver};
 use crate::driver_files::payload;
 use crate::gpu::pci::PciGpu;
 use crate::gpu::{self, GpuFacts};
 use crate::kernel::{kmsg_writer, modules, mounts, sysinfo};
 use crate::lifecycle::{self, monitor, panic, reap, shutdown};
 use crate::network;
-use crate::status::{self, Board};
+use crate::status::Board;
 use crate::vsock::{push, server};
-use image::config::{Config, ExpectedGpus, InitMode};
+use error::BootError;
+use image::config::{Config, ExpectedGpus, GpuPolicy, InitMode};
 use image::manifest::{Manifest, Purpose};
-use image::status::{Code, Exit, Finding, Node, Phase, PhaseOutcome};
+use image::status::{Exit, Finding, Node, Phase, PhaseOutcome};
 use nix::unistd::{gethostname, sethostname};
 use policy::Wants;
 use std::os::fd::RawFd;
 
 /// Why a boot ended without a container. `None`: the findings on the status board say why.
-type Fatal = Option<Finding>;
+struct Fatal(Option<Finding>);
+
+impl<E: Into<Finding>> From<E> for Fatal {
+    fn from(error: E) -> Self {
+        Self(Some(error.into()))
+    }
+}
 
 /// Runs PID 1 from the start of the guest to its end.
 pub fn run() -> ! {
@@ -32,7 +40,7 @@ pub fn run() -> ! {
     let board = Board::new(release.clone());
     let mut config = Config::default();
     let outcome = boot(&release, &board, &mut config);
-    shutdown::end(outcome, &board, &config)
+    shutdown::end(outcome.map_err(|Fatal(finding)| finding), &board, &config)
 }
 
 fn boot(release: &str, board: &Board, config: &mut Config) -> Result<Exit, Fatal> {
@@ -41,7 +49,7 @@ fn boot(release: &str, board: &Board, config: &mut Config) -> Result<Exit, Fatal
     kmsg_writer::start_logging("info");
     panic::on_panic(board);
     monitor::start(board);
-    for kind in mounted.map_err(|error| Some(internal(&error.to_string())))? {
+    for kind in mounted.map_err(|error| BootError::Mounts(error.to_string()))? {
         log::warn!("this kernel does not support {kind}: starting the container without it");
     }
     // Errors in the command line or the manifest are reported over vsock too, so both are kept until it is available.
@@ -67,7 +75,7 @@ fn boot(release: &str, board: &Board, config: &mut Config) -> Result<Exit, Fatal
     push::start(config, board);
     told?;
     let manifest = manifest?;
-    fits.map_err(|error| Some(error.into()))?;
+    fits?;
     #[cfg(feature = "fault-injection")]
     crate::lifecycle::fault::inject(board);
 
@@ -86,12 +94,8 @@ fn boot(release: &str, board: &Board, config: &mut Config) -> Result<Exit, Fatal
     let spec = Spec::new(config, given.nodes, given.store);
     match config.init_mode {
         InitMode::Systemd => match handover::hand_over(&spec, listener, config.notify, board)? {},
-        InitMode::Exec => lifecycle::run::run(&spec, config.restart, board).map_err(Some),
+        InitMode::Exec => Ok(lifecycle::run::run(&spec, config.restart, board)?),
     }
-}
-
-fn internal(what: &str) -> Finding {
-    status::error(Code::Internal, what, "report a defect in guest-init or in the guest's kernel")
 }
 
 /// Starts the status server. A guest without vsock boots all the same.
@@ -130,7 +134,11 @@ struct Given {
 fn gpu_and_root(manifest: &Manifest, config: &Config, board: &Board) -> Result<Given, Fatal> {
     let Wants { driver, visible, required, lacks_driver } = Wants::of(config, manifest);
     if lacks_driver {
-        board.finding(policy::no_driver(config)?);
+        // Without gpu=required, the host may start guests with and without a driver alike.
+        if config.gpu_policy == Some(GpuPolicy::Required) {
+            return Err(BootError::NoDriver.into());
+        }
+        board.warn(BootError::NoDriver);
     }
     board.begin(Phase::Gpu);
     // A number or a list is checked against the bus even if the container receives none of the GPUs.
@@ -140,7 +148,7 @@ fn gpu_and_root(manifest: &Manifest, config: &Config, board: &Board) -> Result<G
     let Some(driver) = driver.filter(|_| !found.is_empty()) else {
         board.end(Phase::Gpu, if as_promised { PhaseOutcome::Skipped } else { PhaseOutcome::Failed });
         if required && !as_promised {
-            return Err(None);
+            return Err(Fatal(None));
         }
         payload::discard(manifest);
         rootfs::prepare(config, None, board)?;
@@ -148,45 +156,51 @@ fn gpu_and_root(manifest: &Manifest, config: &Config, board: &Board) -> Result<G
     };
     let others = rootfs::disks_of_the_container(config);
     let attached = board.phase(Phase::Payload, || payload::attach(manifest, config, &others));
-    if let Err(finding) = attached {
+    if let Err(error) = attached {
         board.end(Phase::Gpu, PhaseOutcome::Failed);
-        return without_driver(finding, required, config, board);
+        // The driver files are unavailable: the boot fails, or the container starts without a GPU.
+        if required {
+            return Err(error.into());
+        }
+        board.report(error);
+        rootfs::prepare(config, None, board)?;
+        return Ok(Given::default());
     }
     let unmet = gpu::requirements::unmet(config, driver);
     let met = unmet.is_empty();
-    for finding in unmet {
-        board.finding(finding);
+    for error in unmet {
+        board.report(error);
     }
     if required && !met {
         board.end(Phase::Gpu, PhaseOutcome::Failed);
-        return Err(None);
+        return Err(Fatal(None));
     }
-    let driver = Driver { request: overlay::request(config)?, manifest, required };
+    let driver = Driver::new(config, manifest, required)?;
     let (gpus, prepared) = std::thread::scope(|scope| {
         let gpus = scope.spawn(|| gpu::bring_up(manifest, config, &found, board));
         let prepared = rootfs::prepare(config, Some(&driver), board);
         (gpus.join().unwrap_or_else(|_| Ok(GpuFacts::default())), prepared)
     });
-    let facts = gpus.unwrap_or_else(|finding| {
-        board.finding(finding);
+    let facts = gpus.unwrap_or_else(|error| {
+        board.report(error);
         GpuFacts::default()
     });
     let usable = facts.usable && as_promised;
     board.end(Phase::Gpu, if usable { PhaseOutcome::Done } else { PhaseOutcome::Failed });
     let altered = payload::altered(manifest);
     let intact = altered.is_none();
-    if let Some(finding) = altered {
-        board.finding(finding);
+    if let Some(error) = altered {
+        board.report(error);
     }
     let store = prepared?;
     if required && !(usable && intact) {
-        return Err(None);
+        return Err(Fatal(None));
     }
     match visible.nodes(&facts.gpus, facts.nodes) {
         Ok(nodes) => Ok(Given { nodes, store }),
-        Err(finding) if required => Err(Some(finding)),
-        Err(finding) => {
-            board.finding(finding);
+        Err(error) if required => Err(error.into()),
+        Err(error) => {
+            board.report(error);
             Ok(Given { store, ..Given::default() })
         }
     }
@@ -195,24 +209,14 @@ fn gpu_and_root(manifest: &Manifest, config: &Config, board: &Board) -> Result<G
 /// Returns the GPUs on the bus, and whether they are those that the host promised.
 fn find_gpus(config: &Config, board: &Board) -> (Vec<PciGpu>, bool) {
     let found = gpu::pci::scan().unwrap_or_else(|error| {
-        board.finding(internal(&format!("cannot read the PCI bus: {error}")));
+        board.report(BootError::PciBus(error));
         Vec::new()
     });
     gpu::announce(&config.gpus, &found, board);
-    let finding = policy::expected(&config.gpus, &found);
-    let as_promised = finding.is_none();
-    if let Some(finding) = finding {
-        board.finding(finding);
+    let compared = policy::expected(&config.gpus, &found);
+    let as_promised = compared.is_ok();
+    if let Err(error) = compared {
+        board.report(error);
     }
     (found, as_promised)
-}
-
-/// Handles unavailable driver files: the boot fails, or the container starts without a GPU.
-fn without_driver(finding: Finding, required: bool, config: &Config, board: &Board) -> Result<Given, Fatal> {
-    if required {
-        return Err(Some(finding));
-    }
-    board.finding(finding);
-    rootfs::prepare(config, None, board)?;
-    Ok(Given::default())
 }

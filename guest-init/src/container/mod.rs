@@ -7,6 +7,7 @@
 
 pub mod cgroup;
 mod confine;
+mod error;
 mod namespace;
 pub mod rootfs;
 mod run_dir;
@@ -16,13 +17,12 @@ mod terminal;
 mod user;
 mod volume;
 
+pub use error::ContainerError;
 pub use stage::{Reaper, become_init, run as run_stage};
 pub use terminal::Terminal;
 
-use crate::status;
-use crate::status::with_evidence;
 use image::config::{Capabilities, Config, Volume};
-use image::status::{Code, Exit, Finding, Node};
+use image::status::{Exit, Node};
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::Pid;
@@ -56,9 +56,9 @@ enum Said {
     /// The sender is about to execute the program. The pipe closes on exec, which signals success to PID 1.
     AboutToExec,
     /// The container starts without something.
-    Warned(Finding),
+    Warned(ContainerError),
     /// The start failed.
-    Failed(Finding),
+    Failed(ContainerError),
 }
 
 /// Everything the container's first process needs to know.
@@ -127,8 +127,8 @@ impl Spec {
 pub struct Running {
     /// The PID 1 of its namespace, which exits after the program; the kernel then kills the other processes.
     pub first: Pid,
-    /// Findings about what it was started without.
-    pub warnings: Vec<Finding>,
+    /// What it was started without.
+    pub warnings: Vec<ContainerError>,
     /// The pipe on which that process reports how the program ended.
     exit: File,
 }
@@ -159,17 +159,13 @@ impl AsFd for Running {
 /// Starts the container on this terminal, or on the console, and returns when its program runs.
 ///
 /// # Errors
-/// The finding that explains the failure.
-pub fn start(spec: &Spec, terminal: Option<OwnedFd>) -> Result<Running, Finding> {
+/// [`ContainerError`].
+pub fn start(spec: &Spec, terminal: Option<OwnedFd>) -> Result<Running, ContainerError> {
     if spec.command.is_empty() {
-        return Err(status::error(
-            Code::ConfigInvalid,
-            "no command to run: neither entrypoint nor cmd is set",
-            "set entrypoint or cmd in config.json, or write the command on the kernel command line after ` -- `",
-        ));
+        return Err(ContainerError::NoCommand);
     }
     let Pipes { mut stage, report, exit } =
-        spawn(spec, terminal).map_err(|error| internal(&format!("cannot start the container: {error}")))?;
+        spawn(spec, terminal).map_err(|error| internal(format!("cannot start the container: {error}")))?;
     // The pipe closes when the program runs (on exec), or after the stage has reported a failure.
     let (text, ended) = read_to_end(report, STAGE_TIMEOUT);
     if !ended {
@@ -180,7 +176,7 @@ pub fn start(spec: &Spec, terminal: Option<OwnedFd>) -> Result<Running, Finding>
         }
         cgroup::kill_all();
         let waited = STAGE_TIMEOUT.as_secs();
-        return Err(internal(&format!(
+        return Err(internal(format!(
             "the container's program did not start within {waited} s: a mount or the program's file does not respond"
         )));
     }
@@ -191,7 +187,7 @@ pub fn start(spec: &Spec, terminal: Option<OwnedFd>) -> Result<Running, Finding>
     }
     let ended = nix::sys::wait::waitpid(running.first, None);
     let ended = running.exit().ok().flatten().map_or_else(|| format!("{ended:?}"), |exit| exit.to_string());
-    Err(internal(&format!("the container's first process ended before the program started: {ended}")))
+    Err(internal(format!("the container's first process ended before the program started: {ended}")))
 }
 
 /// The messages received before the pipe closed. The lines of two processes come in any order.
@@ -199,21 +195,21 @@ pub fn start(spec: &Spec, terminal: Option<OwnedFd>) -> Result<Running, Finding>
 struct Heard {
     first: Option<Pid>,
     about_to_exec: bool,
-    warnings: Vec<Finding>,
+    warnings: Vec<ContainerError>,
 }
 
-fn understand(text: &[u8]) -> Result<Heard, Finding> {
+fn understand(text: &[u8]) -> Result<Heard, ContainerError> {
     let mut heard = Heard::default();
     for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
         match serde_json::from_slice(line) {
             Ok(Said::First(pid)) => heard.first = Some(Pid::from_raw(pid)),
             Ok(Said::AboutToExec) => heard.about_to_exec = true,
-            Ok(Said::Warned(finding)) => heard.warnings.push(finding),
-            Ok(Said::Failed(finding)) => return Err(finding),
+            Ok(Said::Warned(warning)) => heard.warnings.push(warning),
+            Ok(Said::Failed(error)) => return Err(error),
             Err(error) => {
-                let finding =
-                    internal(&format!("cannot parse the report of the container's first process: {error}"));
-                return Err(with_evidence(finding, vec![String::from_utf8_lossy(line).into_owned()]));
+                let what = format!("cannot parse the report of the container's first process: {error}");
+                let output = vec![String::from_utf8_lossy(line).into_owned()];
+                return Err(ContainerError::Internal { what, output });
             }
         }
     }
@@ -298,12 +294,8 @@ pub fn inherited(args: &[OsString], at: usize) -> Option<OwnedFd> {
     Some(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-fn internal(message: &str) -> Finding {
-    status::error(
-        Code::Internal,
-        message,
-        "check the guest's memory; if it is sufficient, report a defect in guest-init",
-    )
+fn internal(what: String) -> ContainerError {
+    ContainerError::internal(what)
 }
 
 #[cfg(test)]
@@ -342,15 +334,19 @@ mod tests {
             let heard = understand(&text).unwrap();
             assert_eq!((heard.first, heard.about_to_exec), (Some(Pid::from_raw(7)), true));
         }
-        let failed = line(&Said::Failed(internal("no")));
-        assert_eq!(understand(&[exec, failed, first].concat()).err().unwrap(), internal("no"));
-        assert_eq!(understand(b"panicked at\n").err().unwrap().evidence, ["panicked at"]);
+        let failed = line(&Said::Failed(ContainerError::internal("no")));
+        assert_eq!(
+            understand(&[exec, failed, first].concat()).err().unwrap(),
+            ContainerError::internal("no")
+        );
+        let error = understand(b"panicked at\n").err().unwrap();
+        assert!(matches!(error, ContainerError::Internal { ref output, .. } if output == &["panicked at"]));
         assert!(!understand(b"").unwrap().about_to_exec);
     }
 
     #[test]
     fn no_command_is_said_before_anything_is_started() {
-        let finding = start(&Spec::new(&Config::default(), vec![], false), None).err().unwrap();
-        assert_eq!(finding.code, Code::ConfigInvalid);
+        let error = start(&Spec::new(&Config::default(), vec![], false), None).err().unwrap();
+        assert_eq!(error, ContainerError::NoCommand);
     }
 }

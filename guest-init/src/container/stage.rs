@@ -6,11 +6,9 @@
 
 use super::namespace::{ContainerKind, World};
 use super::volume::Volumes;
-use super::{Said, Spec, cgroup, confine, inherited, user};
+use super::{ContainerError, Said, Spec, cgroup, confine, inherited, user};
 use crate::confined_fs::RootDir;
 use crate::driver_files::is_driver_program;
-use crate::status;
-use image::status::{Code, Finding};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sched::{CloneFlags, unshare};
@@ -71,12 +69,12 @@ pub fn run(args: &[OsString], reaper: &'static Reaper) -> i32 {
         let _ = fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC));
     }
     let mut given = Given { report: Report(report.into()), exit: exit.into(), terminal, reaper };
-    let Err(finding) = read_spec(spec).and_then(|spec| separate(&spec, &mut given));
-    given.report.say(&Said::Failed(finding));
+    let Err(error) = read_spec(spec).and_then(|spec| separate(&spec, &mut given));
+    given.report.say(&Said::Failed(error));
     127
 }
 
-fn read_spec(fd: OwnedFd) -> Result<Spec, Finding> {
+fn read_spec(fd: OwnedFd) -> Result<Spec, ContainerError> {
     let mut bytes = Vec::new();
     let read = File::from(fd).read_to_end(&mut bytes).map_err(|error| error.to_string());
     read.and_then(|_| serde_json::from_slice(&bytes).map_err(|error| error.to_string()))
@@ -84,7 +82,7 @@ fn read_spec(fd: OwnedFd) -> Result<Spec, Finding> {
 }
 
 /// Forks a child into a new PID namespace, and exits.
-fn separate(spec: &Spec, given: &mut Given) -> Result<Infallible, Finding> {
+fn separate(spec: &Spec, given: &mut Given) -> Result<Infallible, ContainerError> {
     cgroup::join().map_err(|error| failed(&format!("cannot join the container's control group: {error}")))?;
     unshare(CloneFlags::CLONE_NEWPID).map_err(|errno| {
         failed(&format!("cannot create a PID namespace (the kernel needs CONFIG_PID_NS): {errno}"))
@@ -98,18 +96,18 @@ fn separate(spec: &Spec, given: &mut Given) -> Result<Infallible, Finding> {
     }
 }
 
-fn divide() -> Result<ForkResult, Finding> {
+fn divide() -> Result<ForkResult, ContainerError> {
     // SAFETY: this process has one thread, so its child can do whatever it could.
     unsafe { fork() }.map_err(|errno| failed(&format!("cannot start a process: {errno}")))
 }
 
 /// Runs PID 1 of the namespace: sets up the namespaces, starts the program, and stays until it has ended.
-fn be_first(spec: &Spec, given: &mut Given) -> Result<Infallible, Finding> {
+fn be_first(spec: &Spec, given: &mut Given) -> Result<Infallible, ContainerError> {
     (given.reaper.block_signals)();
     confine::hide();
     let Given { report, terminal, .. } = given;
-    make_world(spec, ContainerKind::Program, terminal.as_ref(), &mut |finding| {
-        report.say(&Said::Warned(finding));
+    make_world(spec, ContainerKind::Program, terminal.as_ref(), &mut |warning| {
+        report.say(&Said::Warned(warning));
     })?;
     let null = File::options().read(true).write(true).open("/dev/null");
     let null = null.map_err(|error| failed(&format!("/dev/null: {error}")))?;
@@ -129,17 +127,11 @@ fn be_first(spec: &Spec, given: &mut Given) -> Result<Infallible, Finding> {
     }
 }
 
-fn become_program(spec: &Spec, given: &mut Given) -> Result<Infallible, Finding> {
+fn become_program(spec: &Spec, given: &mut Given) -> Result<Infallible, ContainerError> {
     own_terminal(given.terminal.take());
     reset_signals();
     let root = RootDir::open(Path::new("/")).map_err(|error| failed(&error.to_string()))?;
-    let identity = user::lookup(&root, &spec.user).map_err(|error| {
-        status::error(
-            Code::ConfigInvalid,
-            error,
-            "set `user` to UID:GID or to a name in the image's /etc/passwd",
-        )
-    })?;
+    let identity = user::lookup(&root, &spec.user).map_err(ContainerError::User)?;
     let workdir = Path::new(&spec.workdir);
     // If it cannot be created, entering it reports why.
     let _ = root.create_dir_all(workdir);
@@ -169,11 +161,9 @@ fn become_program(spec: &Spec, given: &mut Given) -> Result<Infallible, Finding>
     execute(&spec.command, &env)
 }
 
-fn enter(root: &RootDir, workdir: &Path) -> Result<(), Finding> {
-    let invalid = |what: String| {
-        let message = format!("working directory {}: {what}", workdir.display());
-        status::error(Code::ConfigInvalid, message, "set a directory that the user may enter, or none")
-    };
+fn enter(root: &RootDir, workdir: &Path) -> Result<(), ContainerError> {
+    let invalid =
+        |what: String| ContainerError::WorkingDirectory { path: workdir.display().to_string(), what };
     let directory = root.open_dir(workdir).map_err(|error| invalid(image::text::chain(&error)))?;
     fchdir(&directory).map_err(|errno| invalid(errno.to_string()))
 }
@@ -183,8 +173,8 @@ fn make_world(
     spec: &Spec,
     kind: ContainerKind,
     terminal: Option<&OwnedFd>,
-    warn: &mut dyn FnMut(Finding),
-) -> Result<(), Finding> {
+    warn: &mut dyn FnMut(ContainerError),
+) -> Result<(), ContainerError> {
     let step = |result: Result<(), String>| result.map_err(|error| failed(&error));
     let mut world = World::new(kind, terminal).map_err(|error| failed(&error))?;
     let volumes = Volumes::stage(spec, warn)?;
@@ -193,16 +183,16 @@ fn make_world(
     step(world.finish(spec))
 }
 
-/// PID 1 itself becomes the image's init. `warn` receives findings about what it starts without; `ready` is called right
+/// PID 1 itself becomes the image's init. `warn` receives what it starts without; `ready` is called right
 /// before the exec. Returns only on failure.
 ///
 /// # Errors
-/// The finding that says why.
+/// [`ContainerError`].
 pub fn become_init(
     spec: &Spec,
-    warn: &mut dyn FnMut(Finding),
+    warn: &mut dyn FnMut(ContainerError),
     ready: &mut dyn FnMut() -> std::io::Result<()>,
-) -> Result<Infallible, Finding> {
+) -> Result<Infallible, ContainerError> {
     make_world(spec, ContainerKind::Init, None, warn)?;
     ready().map_err(|error| {
         failed(&format!("cannot notify the process that keeps answering status requests: {error}"))
@@ -240,7 +230,7 @@ fn reset_signals() {
     let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) };
 }
 
-fn execute(command: &[String], env: &[(String, String)]) -> Result<Infallible, Finding> {
+fn execute(command: &[String], env: &[(String, String)]) -> Result<Infallible, ContainerError> {
     let text = |text: String| {
         CString::new(text).map_err(|_| failed("the command or its environment contains a NUL byte"))
     };
@@ -268,56 +258,28 @@ fn candidates(program: &str, path: &str) -> Vec<String> {
         .collect()
 }
 
-fn not_executed(program: &str, errno: Errno, path: &str) -> Finding {
-    if errno == Errno::ENOENT {
-        // A missing interpreter or loader returns the same errno.
-        if let Some(found) = candidates(program, path).into_iter().find(|file| Path::new(file).exists()) {
-            return status::error(
-                Code::EntrypointNotExecutable,
-                format!("{found} is in the image, but its interpreter or loader is not"),
-                "use an image that has the interpreter or loader (a glibc program does not run in an Alpine image)",
-            );
-        }
-        let message = if program.contains('/') {
-            format!("{program} is not in the image")
-        } else {
-            format!("{program} is not in any directory of PATH: {path}")
-        };
-        let name = Path::new(program).file_name().unwrap_or_default();
-        if is_driver_program(name) {
-            return status::error(
-                Code::EntrypointNotFound,
-                format!(
-                    "{message}: it is a program of the driver, and the container did not receive the driver's programs"
-                ),
-                "boot with a GPU (HAS_GPU=1, host-builder boot --vfio BDF), and include utility in NVIDIA_DRIVER_CAPABILITIES",
-            );
-        }
-        return status::error(
-            Code::EntrypointNotFound,
-            message,
-            "correct entrypoint or cmd, or PATH in the image's environment",
-        );
+fn not_executed(program: &str, errno: Errno, path: &str) -> ContainerError {
+    if errno != Errno::ENOENT {
+        return ContainerError::NotExecutable { program: program.into(), errno: errno.to_string() };
     }
-    let message = format!("cannot execute {program}: {errno}");
-    status::error(
-        Code::EntrypointNotExecutable,
-        message,
-        "make the file executable (chmod +x), and check that it is built for this machine",
-    )
+    // A missing interpreter or loader returns the same errno.
+    if let Some(found) = candidates(program, path).into_iter().find(|file| Path::new(file).exists()) {
+        return ContainerError::NoInterpreter(found);
+    }
+    let searched =
+        if program.contains('/') { "the image".to_owned() } else { format!("any directory of PATH: {path}") };
+    let of_driver = is_driver_program(Path::new(program).file_name().unwrap_or_default());
+    ContainerError::ProgramNotFound { program: program.into(), searched, of_driver }
 }
 
-fn failed(what: &str) -> Finding {
-    status::error(
-        Code::RootUnusable,
-        format!("cannot prepare the container root: {what}"),
-        "check the step and the path in the message; /proc, /sys, /dev and /run must not be files in the image",
-    )
+fn failed(what: &str) -> ContainerError {
+    ContainerError::Setup(what.into())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use image::status::{Code, Finding};
 
     #[test]
     fn a_name_is_looked_for_in_path_and_a_path_is_taken_as_it_is() {
@@ -326,16 +288,17 @@ mod tests {
     }
 
     #[test]
-    fn not_found_is_told_from_not_executable() {
-        assert_eq!(not_executed("nope", Errno::ENOENT, "/bin").code, Code::EntrypointNotFound);
-        let drivers = not_executed("nvidia-smi", Errno::ENOENT, "/bin");
+    fn a_missing_program_differs_from_one_that_cannot_be_executed() {
+        let failed = |program, errno, path| -> Finding { Finding::from(not_executed(program, errno, path)) };
+        assert_eq!(failed("nope", Errno::ENOENT, "/bin").code, Code::EntrypointNotFound);
+        let drivers = failed("nvidia-smi", Errno::ENOENT, "/bin");
         assert!(
             drivers.code == Code::EntrypointNotFound && drivers.message.contains("program of the driver")
         );
-        assert_eq!(not_executed("/nope", Errno::ENOENT, "").code, Code::EntrypointNotFound);
-        assert_eq!(not_executed("/proc", Errno::ENOENT, "").code, Code::EntrypointNotExecutable);
-        assert_eq!(not_executed("/x", Errno::EACCES, "").code, Code::EntrypointNotExecutable);
-        let found = not_executed("self", Errno::ENOENT, "/nowhere:/proc");
+        assert_eq!(failed("/nope", Errno::ENOENT, "").code, Code::EntrypointNotFound);
+        assert_eq!(failed("/proc", Errno::ENOENT, "").code, Code::EntrypointNotExecutable);
+        assert_eq!(failed("/x", Errno::EACCES, "").code, Code::EntrypointNotExecutable);
+        let found = failed("self", Errno::ENOENT, "/nowhere:/proc");
         assert_eq!(found.code, Code::EntrypointNotExecutable);
         assert!(found.message.starts_with("/proc/self is in the image"), "{}", found.message);
     }

@@ -1,15 +1,13 @@
 //! Volumes: mounted from the guest's disks before the container root is entered, and moved to their paths after the kernel's
 //! file systems have been mounted.
 
-use super::Spec;
 use super::namespace::own;
+use super::{ContainerError, Spec};
 use crate::confined_fs::RootDir;
 use crate::kernel::disks;
 use crate::kernel::disks::DiskError;
-use crate::status;
 use image::config::{Source, Volume, VolumeMode};
 use image::layout;
-use image::status::{Code, Finding, Severity};
 use image::text::chain;
 use nix::mount::{MsFlags, mount};
 use std::fs::{self, File};
@@ -31,17 +29,17 @@ pub struct Volumes<'a> {
 }
 
 impl<'a> Volumes<'a> {
-    /// Mounts the volumes where only PID 1's processes see them. `warn` receives findings about unusable volumes.
+    /// Mounts the volumes where only PID 1's processes see them. `warn` receives errors of unusable volumes.
     ///
     /// # Errors
-    /// The finding that names the volume.
-    pub fn stage(spec: &'a Spec, warn: &mut dyn FnMut(Finding)) -> Result<Self, Finding> {
+    /// [`ContainerError`] that names the volume.
+    pub fn stage(spec: &'a Spec, warn: &mut dyn FnMut(ContainerError)) -> Result<Self, ContainerError> {
         let mut volumes = Self { staged: Vec::new(), lenient: spec.lenient };
         let timeout = if spec.lenient { spec.disk_timeout.min(SHORT) } else { spec.disk_timeout };
         for (number, volume) in spec.volumes.iter().enumerate() {
             match Staged::new(number, volume, timeout) {
                 Ok(staged) => volumes.staged.push(staged),
-                Err(finding) => volumes.unusable(finding, warn)?,
+                Err(error) => volumes.unusable(error, warn)?,
             }
         }
         Ok(volumes)
@@ -50,19 +48,23 @@ impl<'a> Volumes<'a> {
     /// Moves the volumes to their paths in the root, which this process has entered.
     ///
     /// # Errors
-    /// The finding that names the volume.
-    pub fn place(&self, root: &RootDir, warn: &mut dyn FnMut(Finding)) -> Result<(), Finding> {
+    /// [`ContainerError`] that names the volume.
+    pub fn place(&self, root: &RootDir, warn: &mut dyn FnMut(ContainerError)) -> Result<(), ContainerError> {
         self.staged.iter().try_for_each(|staged| match staged.place(root) {
             Ok(()) => Ok(()),
             Err(what) => self.unusable(unusable(staged.volume, &what), warn),
         })
     }
 
-    fn unusable(&self, finding: Finding, warn: &mut dyn FnMut(Finding)) -> Result<(), Finding> {
+    fn unusable(
+        &self,
+        error: ContainerError,
+        warn: &mut dyn FnMut(ContainerError),
+    ) -> Result<(), ContainerError> {
         if !self.lenient {
-            return Err(finding);
+            return Err(error);
         }
-        warn(Finding { severity: Severity::Warning, ..finding });
+        warn(error);
         Ok(())
     }
 }
@@ -74,7 +76,7 @@ struct Staged<'a> {
 }
 
 impl<'a> Staged<'a> {
-    fn new(number: usize, volume: &'a Volume, timeout: Duration) -> Result<Self, Finding> {
+    fn new(number: usize, volume: &'a Volume, timeout: Duration) -> Result<Self, ContainerError> {
         let base = PathBuf::from(layout::RUN_DIR).join(format!("volume{number}"));
         let find = |source: &Source| {
             disks::find(source, timeout).map_err(|error| match error {
@@ -130,16 +132,12 @@ impl<'a> Staged<'a> {
     }
 }
 
-fn unusable(volume: &Volume, what: &str) -> Finding {
-    let hint = "use a disk with a file system that the guest supports, and a path that is not a file and not below /proc, /sys or /dev (except /dev/shm)";
-    status::error(Code::VolumeUnusable, describe(volume, what), hint)
+fn unusable(volume: &Volume, what: &str) -> ContainerError {
+    let (device, path) = (volume.device.to_string(), volume.path.clone());
+    ContainerError::VolumeUnusable { device, path, what: what.into() }
 }
 
-fn missing(volume: &Volume, what: &str) -> Finding {
-    let hint = "attach the disk with that serial number: host-builder boot --volume DISK:PATH";
-    status::error(Code::VolumeMissing, describe(volume, what), hint)
-}
-
-fn describe(volume: &Volume, what: &str) -> String {
-    format!("volume {} on {}: {what}", volume.device, volume.path)
+fn missing(volume: &Volume, what: &str) -> ContainerError {
+    let (device, path) = (volume.device.to_string(), volume.path.clone());
+    ContainerError::VolumeMissing { device, path, what: what.into() }
 }

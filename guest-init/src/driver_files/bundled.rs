@@ -10,13 +10,15 @@ use std::path::{Path, PathBuf};
 
 use image::config::DriverFiles;
 use image::elf;
-use image::status::Finding;
 
 use super::destination::{Loader, Places};
-use super::inventory::{Inventory, is_driver_library, is_driver_program, version_of};
+use super::error::InjectError;
+use super::inventory::Inventory;
+use super::names::{is_driver_library, is_driver_program, version_of};
+use super::notice::Notice;
 use super::request::ContainerRequest;
 use super::search::searched;
-use super::{InjectError, cuda_compat, icd, notice};
+use super::{cuda_compat, icd};
 use crate::confined_fs::{DirEntry, EntryType, RootDir};
 
 /// Maximum number of files found. A hostile image could have one per name.
@@ -44,8 +46,8 @@ pub struct Decided {
     pub masks: Vec<PathBuf>,
     /// Directory of the compatibility libraries to use.
     pub compat_dir: Option<PathBuf>,
-    /// Findings to report.
-    pub findings: Vec<Finding>,
+    /// What to report.
+    pub notices: Vec<Notice>,
 }
 
 /// Searches the image for driver files and applies the policy. `ours` are the paths that an earlier injection created and
@@ -68,37 +70,47 @@ pub fn decide(
     if let Some(driver) = driver {
         let has_cache = matches!(places.loader, Loader::Glibc(_));
         for decision in cuda_compat::decide(root, &dirs, driver, has_cache) {
-            decided.findings.push(notice::compat(&decision, driver));
             if decision.used {
-                decided.compat_dir = Some(decision.dir);
+                decided.compat_dir = Some(decision.dir.clone());
             }
+            decided.notices.push(Notice::CudaCompat { decision, driver: driver.to_owned() });
         }
     }
     let mut found = find(root, &dirs, earlier, decided.compat_dir.as_slice(), warnings);
-    found.extend(beside(root, request, icds, &earlier.union(planned).cloned().collect()));
+    found.extend(competing(root, request, icds, &earlier.union(planned).cloned().collect()));
     // The same driver, in its place.
     found.retain(|file| !planned.contains(&file.path) || file.version.as_deref() != driver);
-    match (notice::bundled(&found, request.driver_files, driver), request.driver_files) {
-        (Some(finding), DriverFiles::Refuse) => return Err(InjectError::Refused(Box::new(finding))),
-        (finding, DriverFiles::Mask) => {
-            decided.findings.extend(finding);
+    match (notice(&found, request.driver_files, driver), request.driver_files) {
+        (Some(notice), DriverFiles::Refuse) => return Err(InjectError::Refused(Box::new(notice))),
+        (notice, DriverFiles::Mask) => {
+            decided.notices.extend(notice);
             let masks = found.into_iter().map(|file| file.path).filter(|path| !planned.contains(path));
             decided.masks = masks.collect();
         }
-        (finding, _) => decided.findings.extend(finding),
+        (notice, _) => decided.notices.extend(notice),
     }
     Ok(decided)
 }
 
-/// What would be taken beside, or instead of, what the container gets: files of graphics loaders for the same libraries, and programs of
-/// the same names. `ours` are the paths of what it gets.
-pub fn beside(
+/// Reports driver files of the image.
+pub fn notice(found: &[Foreign], policy: DriverFiles, driver: Option<&str>) -> Option<Notice> {
+    let versions: BTreeSet<&str> = found.iter().filter_map(|file| file.version.as_deref()).collect();
+    let versions: Vec<&str> = versions.into_iter().collect();
+    let versions = if versions.is_empty() { "unknown version".into() } else { versions.join(", ") };
+    let files: Vec<PathBuf> = found.iter().map(|file| file.path.clone()).collect();
+    let driver = driver.map(str::to_owned);
+    (!files.is_empty()).then_some(Notice::BundlesDriver { files, versions, driver, policy })
+}
+
+/// Finds files of the image that programs would use in addition to the injected ones, or instead of them: files of
+/// graphics loaders for the same libraries, and programs with the same names. `ours` are the injected paths.
+pub fn competing(
     root: &RootDir,
     request: &ContainerRequest,
     icds: &icd::Ours,
     ours: &BTreeSet<PathBuf>,
 ) -> Vec<Foreign> {
-    let mut found = icds.doubled(root, ours, &request.named_files);
+    let icds = icds.doubled(root, ours, &request.named_files);
     let names = ours.iter().filter_map(|path| path.file_name()).filter(|name| is_driver_program(name));
     let names: BTreeSet<&OsStr> = names.collect();
     let dirs: BTreeSet<PathBuf> = request.program_dirs().filter_map(|dir| root.canonical(dir).ok()).collect();
@@ -107,11 +119,10 @@ pub fn beside(
     let is_program =
         |path: &PathBuf| root.open_file(path, MAX_LIBRARY).is_ok_and(|file| elf::read(&file).is_ok());
     let programs = paths.filter(|path| !ours.contains(path)).filter(is_program);
-    found.extend(programs.map(|path| Foreign { version: None, path }));
-    found
+    icds.into_iter().chain(programs).map(|path| Foreign { version: None, path }).collect()
 }
 
-/// Finds the driver files in `dirs`, and in their subdirectories for better processors, that are not among `ours`.
+/// Finds the driver files in `dirs`, and in their subdirectories for newer processors, that are not among `ours`.
 /// Directories in `except` are left out.
 pub fn find(
     root: &RootDir,
@@ -161,15 +172,15 @@ pub fn find(
     found
 }
 
-/// The subdirectories of a library directory for better processors.
+/// Returns the subdirectories of a library directory for newer processors.
 fn hwcaps_of(root: &RootDir, dir: &Path) -> Vec<PathBuf> {
     let parent = dir.join("glibc-hwcaps");
     let entries = root.list(&parent).unwrap_or_default();
     entries.into_iter().take(MAX_HWCAPS).map(|entry| parent.join(entry.name)).collect()
 }
 
-/// Anything under a driver's name, and libraries under another name with a driver's SONAME: `ldconfig` would make the
-/// link that programs ask for.
+/// Returns whether an entry has a driver's name, or is a library with a driver's SONAME under another name, for which
+/// `ldconfig` would create the link that programs open.
 fn is_drivers(root: &RootDir, path: &Path, entry: &DirEntry, opened: &mut usize) -> bool {
     if entry.kind == EntryType::Directory {
         return false;

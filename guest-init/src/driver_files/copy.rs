@@ -10,9 +10,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::copy_record::{Entry, Record};
+use super::error::{InjectError, in_driver};
+use super::inventory::{Inventory, MAX_FILE};
 use super::loader_setup::mask;
-use super::plan::{MAX_FILE, in_driver};
-use super::{ContainerRequest, InjectError, InjectReport, Inventory, Plan, PlannedFile, plan, text};
+use super::plan::{Plan, PlannedFile, plan};
+use super::report::{InjectReport, text};
+use super::request::ContainerRequest;
 use crate::confined_fs::{EntryType, RootDir, RootError, read_full_at};
 
 /// Block size of file systems in bytes.

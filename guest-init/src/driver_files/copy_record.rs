@@ -6,8 +6,8 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::InjectError;
-use super::inventory::is_driver_name;
+use super::error::InjectError;
+use super::names::is_driver_name;
 use crate::confined_fs::{EntryType, RootDir, RootError, Stat};
 
 /// Path in the container root.

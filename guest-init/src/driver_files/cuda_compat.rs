@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use image::elf::{self, Compat};
 use image::requirement::branch;
 
-use super::inventory::version_of;
+use super::names::version_of;
 use crate::confined_fs::{EntryType, RootDir};
 use crate::ldcache::compare_names;
 use std::os::unix::ffi::OsStrExt;

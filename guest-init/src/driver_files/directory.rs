@@ -12,9 +12,10 @@ use image::elf;
 use image::layout::{self, DRIVER_DATA_DIR};
 use image::manifest::{self, Manifest};
 
-use super::InjectError;
-use super::inventory::{DriverFile, Inventory, Placement, is_driver_name};
-use super::plan::{MAX_FILE, in_driver};
+use super::elf_facts;
+use super::error::{InjectError, in_driver};
+use super::inventory::{DriverFile, Inventory, MAX_FILE, Placement};
+use super::names::is_driver_name;
 use crate::confined_fs::{EntryType, RootDir};
 use crate::ldcache::Machine;
 
@@ -24,6 +25,18 @@ const VDPAU: &str = "vdpau";
 const MAX_DATA: u64 = 1 << 30;
 
 impl Inventory {
+    /// Reads the inventory from the manifest of an initrd, whose driver files are in `driver`. The files themselves are read
+    /// only if the manifest has an older format, which does not contain their facts.
+    pub fn of_initrd(manifest: &Manifest, driver: &RootDir) -> Self {
+        let mut inventory = Self::of_manifest(manifest);
+        if manifest.format < manifest::FACTS_SINCE {
+            for file in &mut inventory.files {
+                elf_facts::read(driver, file);
+            }
+        }
+        inventory
+    }
+
     /// Reads the inventory of a directory: from its manifest if it has one, otherwise from the names of its files.
     ///
     /// # Errors
@@ -31,7 +44,7 @@ impl Inventory {
     /// [`InjectError::DriverVersions`] if there are several.
     pub fn of_directory(driver: &RootDir) -> Result<Self, InjectError> {
         match driver.read(Path::new(layout::MANIFEST), manifest::MAX_BYTES) {
-            Ok(bytes) => return Ok(Self::of_manifest(&Manifest::from_json(&bytes)?)),
+            Ok(bytes) => return Ok(Self::of_initrd(&Manifest::from_json(&bytes)?, driver)),
             Err(error) if error.is_not_found() => {}
             Err(error) => return Err(in_driver(error)),
         }
@@ -41,7 +54,10 @@ impl Inventory {
         found.extend(programs_in(driver, &directories, &version));
         found.extend(data_in(driver, &directories, &version));
         let links = links_among(&found, &version);
-        let files = found.into_values().chain(links).collect();
+        let mut files: Vec<DriverFile> = found.into_values().chain(links).collect();
+        for file in &mut files {
+            elf_facts::read(driver, file);
+        }
         Ok(Self { version: Some(version), files })
     }
 }

@@ -8,7 +8,6 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::{Component, Path, PathBuf};
 
-use super::bundled::Foreign;
 use crate::confined_fs::{EntryType, RootDir};
 
 /// Directories of such files, below each of [`BASES`].
@@ -100,7 +99,7 @@ impl Ours {
 
     /// Returns the image's ICD files for the same libraries. Files named in the environment are kept, because then the loaders
     /// read no others.
-    pub fn doubled(&self, root: &RootDir, ours: &BTreeSet<PathBuf>, named: &[PathBuf]) -> Vec<Foreign> {
+    pub fn doubled(&self, root: &RootDir, ours: &BTreeSet<PathBuf>, named: &[PathBuf]) -> BTreeSet<PathBuf> {
         let named: Vec<PathBuf> = named.iter().map(|path| root.canonical_as_far(path)).collect();
         let is_named = |path: &Path| named.iter().any(|named| path.starts_with(named));
         let mut found = BTreeSet::new();
@@ -118,7 +117,7 @@ impl Ours {
                 );
             }
         }
-        found.into_iter().map(|path| Foreign { path, version: None }).collect()
+        found
     }
 }
 

@@ -3,12 +3,17 @@
 //! In a guest it comes from the manifest; a directory without a manifest is searched ([`super::directory`]).
 
 use std::collections::BTreeSet;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use image::capability::{self, Capability, Kind as Table};
+use image::capability::{self, Capability};
 use image::layout::{DRIVER_BIN_DIR, DRIVER_DATA_DIR, DRIVER_LIB_DIR, DRIVER_LIB32_DIR};
 use image::manifest::{self, Manifest};
+
+use crate::confined_fs::is_file_name;
+
+/// Maximum size of one driver file in bytes.
+pub(super) const MAX_FILE: u64 = 4 << 30;
 
 /// The place of a driver file in a container.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,6 +39,14 @@ pub struct DriverFile {
     pub link: Option<OsString>,
     /// Its capabilities.
     pub capabilities: Vec<Capability>,
+    /// Its size in bytes; 0 for a link.
+    pub size: u64,
+    /// For a library of the container's machine: its SONAME, or its file name if it has none.
+    pub soname: Option<OsString>,
+    /// The newest version of glibc that it requires.
+    pub glibc: Option<(u32, u32)>,
+    /// Whether it is a script.
+    pub is_script: bool,
 }
 
 impl DriverFile {
@@ -43,7 +56,8 @@ impl DriverFile {
         place: Placement,
         link: Option<OsString>,
     ) -> Self {
-        Self { from, place, link, capabilities: row.capabilities.to_vec() }
+        let capabilities = row.capabilities.to_vec();
+        Self { from, place, link, capabilities, size: 0, soname: None, glibc: None, is_script: false }
     }
 }
 
@@ -60,18 +74,9 @@ impl Inventory {
     /// Reads the inventory from the manifest of an initrd.
     pub fn of_manifest(manifest: &Manifest) -> Self {
         let files = manifest.files.iter().filter(|file| !file.capabilities.is_empty());
-        let files = files.filter_map(|file| {
-            let link = match &file.kind {
-                manifest::Kind::Link { target } => Some(target.into()),
-                manifest::Kind::File { .. } => None,
-                manifest::Kind::Directory => return None,
-            };
-            let from = PathBuf::from(&file.path);
-            Some(DriverFile { place: place_of(&from)?, from, link, capabilities: file.capabilities.clone() })
-        });
         Self {
             version: manifest.driver.as_ref().map(|driver| driver.version.clone()),
-            files: files.collect(),
+            files: files.filter_map(of_entry).collect(),
         }
     }
 
@@ -95,6 +100,22 @@ impl Inventory {
     }
 }
 
+/// Returns the driver file of an entry of the manifest. host-builder has checked that each is for the machine of its place.
+fn of_entry(file: &manifest::File) -> Option<DriverFile> {
+    let link = match &file.kind {
+        manifest::Kind::Link { target } => Some(OsString::from(target)),
+        manifest::Kind::File { .. } => None,
+        manifest::Kind::Directory => return None,
+    };
+    let from = PathBuf::from(&file.path);
+    let place = place_of(&from)?;
+    let is_library = link.is_none() && matches!(place, Placement::Library(_) | Placement::Library32(_));
+    let soname = file.soname.as_ref().map(OsString::from).filter(|name| is_file_name(name));
+    let soname = soname.or_else(|| from.file_name().map(Into::into)).filter(|_| is_library);
+    let (capabilities, size, glibc) = (file.capabilities.clone(), file.size(), file.glibc);
+    Some(DriverFile { from, place, link, capabilities, size, soname, glibc, is_script: false })
+}
+
 /// Returns the place in the container for a path in the initrd.
 fn place_of(path: &Path) -> Option<Placement> {
     let below = |dir: &str| path.strip_prefix(dir).ok().map(Path::to_owned);
@@ -108,48 +129,4 @@ fn place_of(path: &Path) -> Option<Placement> {
         return Some(Placement::Data(Path::new("/").join(rest)));
     }
     below(DRIVER_BIN_DIR).map(|rest| Placement::Program(rest.into_os_string()))
-}
-
-/// Returns whether `name` is a library name of a driver of any version: `libcuda.so`, `libcuda.so.1`,
-/// `libcuda.so.535.54.03`. It is looked up in the table, which excludes libcudart and libnvidia-container, for example, and
-/// projects with their own versions, such as egl-wayland.
-pub fn is_driver_library(name: &OsStr) -> bool {
-    let Some((stem, rest)) = name.to_str().and_then(|name| name.split_once(".so")) else { return false };
-    let numbers =
-        |text: &str| text.split('.').all(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
-    let versioned = rest.is_empty() || rest.strip_prefix('.').is_some_and(numbers);
-    let is_stem = |row: &capability::DriverFile| match row.kind {
-        Table::Library(known) | Table::Sub(_, known) => known == stem,
-        Table::Exact(known) => known.split_once(".so").is_some_and(|(known, _)| known == stem),
-        _ => false,
-    };
-    versioned && capability::TABLE.iter().any(is_stem)
-}
-
-/// Returns whether `name` is a program of the driver.
-pub fn is_driver_program(name: &OsStr) -> bool {
-    let is_it = |row: &capability::DriverFile| matches!(row.kind, Table::Program(known) if name == known);
-    capability::TABLE.iter().any(is_it)
-}
-
-/// Returns whether `name` is a file name in a driver of any version, for any file that containers receive.
-pub fn is_driver_name(name: &OsStr) -> bool {
-    let Some(text) = name.to_str() else { return false };
-    let base = |path: &'static str| path.rsplit('/').next().unwrap_or(path);
-    let fits = |pattern: &str| match pattern.split_once(capability::VERSION) {
-        Some((before, after)) => text.starts_with(before) && text.ends_with(after),
-        None => text == pattern,
-    };
-    let is_of = |row: &capability::DriverFile| match row.kind {
-        Table::Program(known) | Table::Exact(known) | Table::Link { name: known, .. } => fits(known),
-        Table::Data(path) => fits(base(path)),
-        Table::Separate(stem) => text.strip_prefix(stem).is_some_and(|rest| rest.starts_with(".so")),
-        Table::Library(_) | Table::Sub(..) => false,
-    };
-    is_driver_library(name) || capability::TABLE.iter().any(is_of)
-}
-
-/// Returns the driver version in a library's name, `None` if it has none.
-pub fn version_of(name: &OsStr) -> Option<String> {
-    capability::version_of(name.to_str()?).map(|(_, version)| version.to_owned())
 }

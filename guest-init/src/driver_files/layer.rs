@@ -4,9 +4,12 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use super::error::{InjectError, in_driver};
+use super::inventory::{Inventory, MAX_FILE};
 use super::loader_setup::mask;
-use super::plan::{MAX_FILE, in_driver};
-use super::{ContainerRequest, InjectError, InjectReport, Inventory, PlannedFile, plan, text};
+use super::plan::{PlannedFile, plan};
+use super::report::{InjectReport, text};
+use super::request::ContainerRequest;
 use crate::confined_fs::{EntryType, RootDir, RootError};
 
 /// Where a layer is built. The directories are empty or contain an earlier layer.

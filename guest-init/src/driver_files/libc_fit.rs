@@ -1,22 +1,15 @@
 //! Which driver files the image's C library can load.
 
 use super::inventory::DriverFile;
-use super::plan::MAX_FILE;
 use super::request::ContainerRequest;
-use crate::confined_fs::RootDir;
-use image::elf;
 
 /// Driver files that the image's C library cannot load, with the version that each requires.
 pub(super) struct TooNew<'a>(pub(super) Vec<(&'a DriverFile, (u32, u32))>);
 
 impl<'a> TooNew<'a> {
-    pub(super) fn among(driver: &RootDir, files: &[&'a DriverFile], glibc: (u32, u32)) -> Self {
-        let needed = |file: &DriverFile| {
-            let program = driver.open_file(&file.from, MAX_FILE).ok()?;
-            elf::glibc_needed(&program).ok().flatten().filter(|needed| *needed > glibc)
-        };
-        let files = files.iter().filter(|file| file.link.is_none());
-        Self(files.filter_map(|file| Some((*file, needed(file)?))).collect())
+    pub(super) fn among(files: &[&'a DriverFile], glibc: (u32, u32)) -> Self {
+        let needed = |file: &DriverFile| file.glibc.filter(|needed| *needed > glibc);
+        Self(files.iter().filter_map(|file| Some((*file, needed(file)?))).collect())
     }
 
     /// Returns whether a file is left out: the container cannot load it and did not request it by name.

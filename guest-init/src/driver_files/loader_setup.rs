@@ -8,11 +8,14 @@ use std::path::{Path, PathBuf};
 
 use image::config::DriverFiles;
 
-use super::destination::{Loader, Places};
-use super::inventory::version_of;
+use super::destination::{Loader, Places, RUN_LINK};
+use super::error::InjectError;
+use super::names::version_of;
+use super::notice::{MAX_NAMED, Notice};
+use super::report::{InjectReport, Item, ItemKind, Resolution, text};
 use super::request::ContainerRequest;
 use super::search::searched;
-use super::{InjectError, InjectReport, Item, ItemKind, Resolution, bundled, icd, musl, notice, text};
+use super::{bundled, icd, musl};
 use crate::confined_fs::RootDir;
 use crate::ldcache::{self, Machine, Resolved};
 
@@ -41,7 +44,7 @@ pub fn complete(
         repair_links(root, report);
     }
     later_driver(root, &places, request, report)?;
-    report.findings.extend(notice::hidden(root, report));
+    report.notices.extend(hidden(root, report));
     let dir = PathBuf::from(&report.lib_dir);
     match &places.loader {
         Loader::Glibc(platform) => {
@@ -59,7 +62,7 @@ pub fn complete(
     }
     if places.store {
         let only = places.loader == Loader::Store;
-        report.findings.push(notice::store(request, root, only));
+        report.notices.push(Notice::Store { only, program: search_of_program(request, root) });
     }
     if places.loader != Loader::Store {
         let built_in = (request.rpath(root), request.runpath(root));
@@ -67,9 +70,35 @@ pub fn complete(
     }
     let shadowed =
         report.resolved.iter().filter(|found| !found.expected && is_injected(&found.soname, report));
-    let shadowed: Vec<_> = shadowed.map(notice::shadowed).collect();
-    report.findings.extend(shadowed);
+    let shadowed = shadowed.map(|found| {
+        let (soname, path, version) = (found.soname.clone(), found.path.clone(), found.version.clone());
+        Notice::Shadowed { soname, path, version }
+    });
+    report.notices.extend(shadowed.collect::<Vec<_>>());
     Ok(())
+}
+
+/// Reports driver files that are not visible in the container: an upper layer may have removed their directory.
+fn hidden(root: &RootDir, report: &InjectReport) -> Option<Notice> {
+    let files = report.items.iter().filter(|item| item.kind == ItemKind::File);
+    let unseen = files.filter(|item| root.stat(Path::new(&item.path)).is_err());
+    let paths: Vec<String> = unseen.take(MAX_NAMED).map(|item| item.path.clone()).collect();
+    (!paths.is_empty()).then_some(Notice::Hidden { paths })
+}
+
+/// Describes whether the container's program searches the directory of the driver for programs of Nix and Guix.
+fn search_of_program(request: &ContainerRequest, root: &RootDir) -> String {
+    let program = request.program.as_deref().unwrap_or("the container's program");
+    let built_for = request.runpath(root).iter().any(|dir| dir.starts_with(RUN_LINK));
+    let in_path = request
+        .library_path
+        .as_deref()
+        .is_some_and(|dirs| dirs.to_string_lossy().split(':').any(|dir| dir.starts_with(RUN_LINK)));
+    match (built_for, in_path) {
+        (true, _) => format!("{program} searches this directory (RUNPATH)"),
+        (_, true) => "LD_LIBRARY_PATH contains it, so every program searches this directory".into(),
+        _ => format!("{program} itself does not search this directory; libraries that it loads may"),
+    }
 }
 
 /// Repairs links that `ldconfig` created for another version during an earlier boot.
@@ -102,13 +131,12 @@ fn later_driver(
     let dirs = searched(root, places, request);
     let mut found = bundled::find(root, &dirs, &ours, &except, &mut report.warnings);
     let files = ours.iter().map(|path| (path.as_path(), root, path.as_path()));
-    found.extend(bundled::beside(root, request, &icd::Ours::of(files), &ours));
-    let finding = notice::bundled(&found, request.driver_files, report.version.as_deref());
-    match finding {
-        Some(finding) if request.driver_files == DriverFiles::Refuse => {
-            return Err(InjectError::Refused(Box::new(finding)));
+    found.extend(bundled::competing(root, request, &icd::Ours::of(files), &ours));
+    match bundled::notice(&found, request.driver_files, report.version.as_deref()) {
+        Some(notice) if request.driver_files == DriverFiles::Refuse => {
+            return Err(InjectError::Refused(Box::new(notice)));
         }
-        finding => report.findings.extend(finding),
+        notice => report.notices.extend(notice),
     }
     for file in found {
         mask(root, &file.path, report);

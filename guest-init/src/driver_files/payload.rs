@@ -5,13 +5,9 @@ use crate::kernel::disks;
 use crate::kernel::disks::DiskError;
 use crate::kernel::kmsg_writer::KernelLog;
 use crate::kernel::{loopback, verity};
-use crate::status;
-use crate::status::with_evidence;
 use image::config::Config;
 use image::layout;
 use image::manifest::{Erofs, Manifest, Payload, Verity};
-use image::status::{Code, Finding};
-use image::text::chain;
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use sha2::{Digest, Sha256};
@@ -24,32 +20,64 @@ const FIRMWARE_PATH: &str = "/sys/module/firmware_class/parameters/path";
 /// Bytes read at a time when the guest itself checks a disk.
 const CHUNK: usize = 256 << 10;
 
+/// Why the driver files are not available.
+#[derive(Debug, thiserror::Error)]
+pub enum PayloadError {
+    /// The disk with them did not appear.
+    #[error("the disk with the driver files (EROFS with UUID {uuid}) did not appear")]
+    DiskMissing {
+        /// UUID of its file system.
+        uuid: String,
+        /// The disks in the guest.
+        source: DiskError,
+    },
+    /// They differ from those that the initrd was built with.
+    #[error("the disk with the driver files has changed since it was built: {what}")]
+    Altered {
+        /// Which disk, and how it differs.
+        what: String,
+        /// Lines of the kernel's log.
+        log: Vec<String>,
+    },
+    /// The kernel cannot mount them.
+    #[error("cannot mount the driver files in {image}: {what}")]
+    Unusable {
+        /// The image file or disk.
+        image: String,
+        /// The failed step, and the error of the system.
+        what: String,
+        /// Lines of the kernel's log.
+        log: Vec<String>,
+    },
+    /// The kernel cannot be told where the firmware is.
+    #[error("cannot set the firmware directory: {FIRMWARE_PATH}")]
+    Firmware(#[source] io::Error),
+}
+
 /// Makes the driver files available. A disk is verified, and is never one of `others`.
 ///
 /// # Errors
-/// The finding that says which disk is missing, or what is wrong with it.
-pub fn attach(manifest: &Manifest, config: &Config, others: &[PathBuf]) -> Result<(), Finding> {
+/// [`PayloadError`] with the disk that is missing, or what is wrong with it.
+pub fn attach(manifest: &Manifest, config: &Config, others: &[PathBuf]) -> Result<(), PayloadError> {
     let mounted = match &manifest.payload {
         Payload::Files => return Ok(()),
         Payload::Image { path, .. } => {
-            mount_file(Path::new(path)).map_err(|error| unusable(path, &error.to_string()))
+            mount_file(Path::new(path)).map_err(|error| unusable(path, error.to_string(), Vec::new()))
         }
         Payload::Disk { erofs, verity } => attach_disk(erofs, verity, config, others),
     };
     mounted?;
     let firmware = format!("{}{}", layout::PAYLOAD_MOUNT, layout::FIRMWARE_DIR);
-    fs::write(FIRMWARE_PATH, &firmware).map_err(|error| {
-        let hint = "boot a kernel with CONFIG_FW_LOADER, or build the initrd with --payload files";
-        status::error(Code::FirmwareMissing, format!("{FIRMWARE_PATH}: {error}"), hint)
-    })
+    fs::write(FIRMWARE_PATH, &firmware).map_err(PayloadError::Firmware)
 }
 
-/// Returns a finding if the kernel has read a block of the driver's disk that differs from the build.
-pub fn altered(manifest: &Manifest) -> Option<Finding> {
+/// Returns an error if the kernel has read a block of the driver's disk that differs from the build.
+pub fn altered(manifest: &Manifest) -> Option<PayloadError> {
     matches!(manifest.payload, Payload::Disk { .. })
         .then(verity::is_corrupted)
         .filter(|corrupted| *corrupted)?;
-    Some(not_ours("a block does not match the hash tree", KernelLog::all_with("device-mapper: verity")))
+    let what = "a block does not match the hash tree".into();
+    Some(PayloadError::Altered { what, log: KernelLog::all_with("device-mapper: verity") })
 }
 
 /// Frees the memory of the driver files in a boot that does not need them.
@@ -86,9 +114,14 @@ fn mount_erofs(device: &Path) -> nix::Result<()> {
 
 /// Finds the disk. A disk can have any UUID, and so can the container root: disks of the container are excluded, and the
 /// first other disk with the pinned content is used.
-fn attach_disk(erofs: &Erofs, verity: &Verity, config: &Config, others: &[PathBuf]) -> Result<(), Finding> {
+fn attach_disk(
+    erofs: &Erofs,
+    verity: &Verity,
+    config: &Config,
+    others: &[PathBuf],
+) -> Result<(), PayloadError> {
     let found = disks::find_erofs(&erofs.uuid, others, config.disk_timeout);
-    let found = found.map_err(|error| missing(&error, &erofs.uuid))?;
+    let found = found.map_err(|source| PayloadError::DiskMissing { uuid: erofs.uuid.clone(), source })?;
     let several = found.len() > 1;
     let mut first = None;
     for disk in found {
@@ -96,10 +129,10 @@ fn attach_disk(erofs: &Erofs, verity: &Verity, config: &Config, others: &[PathBu
         let is_it = if several { read_whole(&disk, erofs) } else { Ok(()) };
         match is_it.and_then(|()| attach_one(&disk, erofs, verity, several)) {
             Ok(()) => return Ok(()),
-            Err(finding) => {
-                log::warn!("{}: {}", disk.display(), finding.message);
+            Err(error) => {
+                log::warn!("{}: {error}", disk.display());
                 verity::close();
-                first.get_or_insert(finding);
+                first.get_or_insert(error);
             }
         }
     }
@@ -107,7 +140,7 @@ fn attach_disk(erofs: &Erofs, verity: &Verity, config: &Config, others: &[PathBu
 }
 
 /// Lets the kernel check each block when it is read. If the kernel cannot, reads and checks the whole disk once.
-fn attach_one(disk: &Path, erofs: &Erofs, verity: &Verity, was_read: bool) -> Result<(), Finding> {
+fn attach_one(disk: &Path, erofs: &Erofs, verity: &Verity, was_read: bool) -> Result<(), PayloadError> {
     let name = disk.display().to_string();
     let mut log = KernelLog::here();
     let device = match verity::open(disk, erofs, verity) {
@@ -116,7 +149,7 @@ fn attach_one(disk: &Path, erofs: &Erofs, verity: &Verity, was_read: bool) -> Re
             // The disk is checked once, now: later changes are not detected.
             if disks::is_writable(disk) {
                 let what = "the kernel has no dm-verity and the disk is writable: attach it read-only";
-                return Err(not_ours(&format!("{name}: {what}"), Vec::new()));
+                return Err(PayloadError::Altered { what: format!("{name}: {what}"), log: Vec::new() });
             }
             log::info!(
                 "the kernel has no dm-verity: checking all of {name} once; later reads are not checked"
@@ -126,21 +159,27 @@ fn attach_one(disk: &Path, erofs: &Erofs, verity: &Verity, was_read: bool) -> Re
             }
             disk.to_owned()
         }
-        Err(error) => {
-            return Err(with_evidence(unusable(&name, &format!("dm-verity: {error}")), log.lines()));
-        }
+        Err(error) => return Err(unusable(&name, format!("dm-verity: {error}"), log.lines())),
     };
     match mount_erofs(&device) {
         Ok(()) => Ok(()),
         Err(_) if verity::is_corrupted() => {
-            Err(not_ours(&format!("{name}: its first block does not match the hash tree"), log.lines()))
+            let what = format!("{name}: its first block does not match the hash tree");
+            Err(PayloadError::Altered { what, log: log.lines() })
         }
-        Err(errno) => Err(with_evidence(unusable(&name, &errno.to_string()), log.lines())),
+        Err(errno) => Err(unusable(&name, errno.to_string(), log.lines())),
     }
 }
 
-fn read_whole(disk: &Path, erofs: &Erofs) -> Result<(), Finding> {
-    check_digest(disk, erofs).map_err(|error| not_ours(&format!("{}: {error}", disk.display()), Vec::new()))
+fn unusable(image: &str, what: String, log: Vec<String>) -> PayloadError {
+    PayloadError::Unusable { image: image.to_owned(), what, log }
+}
+
+fn read_whole(disk: &Path, erofs: &Erofs) -> Result<(), PayloadError> {
+    check_digest(disk, erofs).map_err(|error| PayloadError::Altered {
+        what: format!("{}: {error}", disk.display()),
+        log: Vec::new(),
+    })
 }
 
 fn check_digest(disk: &Path, erofs: &Erofs) -> Result<(), String> {
@@ -164,31 +203,6 @@ fn check_digest(disk: &Path, erofs: &Erofs) -> Result<(), String> {
         )),
         Err(error) => Err(error.to_string()),
     }
-}
-
-fn missing(error: &DiskError, uuid: &str) -> Finding {
-    status::error(
-        Code::PayloadDiskMissing,
-        format!("the disk with the driver files (EROFS with UUID {uuid}) did not appear: {}", chain(error)),
-        "attach the disk that build-initrd wrote together with this initrd (--payload-output), read-only",
-    )
-}
-
-fn not_ours(what: &str, evidence: Vec<String>) -> Finding {
-    let finding = status::error(
-        Code::PayloadAltered,
-        format!("the disk with the driver files has changed since it was built: {what}"),
-        "attach the disk that build-initrd wrote together with this initrd; if that disk is attached, build both again",
-    );
-    with_evidence(finding, evidence)
-}
-
-fn unusable(what: &str, error: &str) -> Finding {
-    status::error(
-        Code::PayloadUnusable,
-        format!("cannot mount the driver files in {what}: {error}"),
-        "boot the kernel that build-initrd wrote next to the initrd, or build the initrd with --payload files",
-    )
 }
 
 #[cfg(test)]

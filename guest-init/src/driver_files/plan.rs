@@ -2,31 +2,28 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use image::config::DriverFiles;
-use image::elf::{self, ElfError};
 use image::layout::DRIVER_LIB_DIR;
 
 use super::destination::{Places, libc_at};
+use super::error::InjectError;
 use super::inventory::{DriverFile, Inventory, Placement};
 use super::libc_fit::TooNew;
+use super::report::{InjectReport, Item, ItemKind, text};
 use super::request::ContainerRequest;
-use super::{InjectError, InjectReport, Item, ItemKind, bundled, icd, notice, text};
-use crate::confined_fs::{EntryType, RootDir, RootError, is_file_name, read_full_at};
+use super::{bundled, icd, notice};
+use crate::confined_fs::{EntryType, RootDir};
 use crate::ldcache::{Machine, compare_names};
 
 /// The development links that NVIDIA's installer creates. Programs open them too.
 const DEVELOPMENT_LINKS: [&str; 4] =
     ["libcuda.so", "libnvidia-ml.so", "libnvcuvid.so", "libnvidia-encode.so"];
-/// Maximum size of one driver file in bytes.
-pub(super) const MAX_FILE: u64 = 4 << 30;
 /// Module directories of X servers: that of Debian and the driver, then those of other distributions.
 const XORG_MODULES: [&str; 3] =
     ["/usr/lib/xorg/modules", "/usr/lib64/xorg/modules", "/usr/lib/x86_64-linux-gnu/xorg/modules"];
-/// `e_type` of a shared object.
-const ET_DYN: u16 = 3;
 /// Permission bits of libraries and data.
 const PLAIN: u32 = 0o644;
 /// Permission bits of programs, without set-user-id: in a guest the nodes exist before the container does.
@@ -63,14 +60,14 @@ struct Library<'a> {
     file: &'a DriverFile,
     /// Path below the directory of libraries.
     rest: &'a Path,
-    soname: OsString,
+    soname: &'a OsStr,
 }
 
 /// Plans the injection of `inventory`, the files of `driver`, into the container `root`. `earlier` are paths in it that an
 /// earlier injection created and that do not belong to the image.
 ///
 /// # Errors
-/// [`InjectError::NoGlibc`], [`InjectError::NoLibraries`], [`InjectError::Refused`], or an unreadable file of the driver.
+/// [`InjectError::NoGlibc`], [`InjectError::NoLibraries`], [`InjectError::Refused`], or [`InjectError::Root`].
 pub fn plan(
     root: &RootDir,
     driver: &RootDir,
@@ -89,9 +86,9 @@ pub fn plan(
     let mut plan = Plan { files: Vec::new(), links: Vec::new(), masks: Vec::new(), report };
     let mut chosen: Vec<&DriverFile> = inventory.chosen(&request.capabilities).collect();
     if let Some(glibc) = places.glibc() {
-        let too_new = TooNew::among(driver, &chosen, glibc);
+        let too_new = TooNew::among(&chosen, glibc);
         chosen.retain(|file| !too_new.is_left_out(file, request));
-        plan.report.findings.extend(notice::libc_too_old(&too_new, glibc, request));
+        plan.report.notices.extend(notice::libc_too_old(&too_new, glibc, request));
     }
     let wanted = |is_32: bool| {
         let chosen = chosen.iter().copied();
@@ -101,22 +98,22 @@ pub fn plan(
             _ => None,
         })
     };
-    let native = libraries(driver, wanted(false), Machine::NATIVE, &mut plan.report)?;
+    let native = libraries(wanted(false), &mut plan.report);
     let asked = wanted(false).count();
     if native.is_empty() && asked > 0 {
         return Err(InjectError::NoLibraries { dir: DRIVER_LIB_DIR, found: asked });
     }
     for dir in &places.libraries {
-        plan.add_libraries(driver, dir, &native, wanted(false))?;
+        plan.add_libraries(dir, &native, wanted(false));
     }
     if let Some(dir) = &places.libraries32 {
-        let libraries = libraries(driver, wanted(true), Machine::I386, &mut plan.report)?;
-        plan.add_libraries(driver, dir, &libraries, wanted(true))?;
+        let libraries = libraries(wanted(true), &mut plan.report);
+        plan.add_libraries(dir, &libraries, wanted(true));
     }
-    let scripts = plan.add_the_rest(root, driver, &chosen, &places)?;
+    let scripts = plan.add_the_rest(root, &chosen, &places);
     plan.add_icd_links(root, driver, request, earlier);
-    plan.report.findings.extend(notice::programs(inventory, request, &scripts));
-    plan.report.findings.extend(notice::capabilities(inventory, request));
+    plan.report.notices.extend(notice::programs(inventory, request, &scripts));
+    plan.report.notices.extend(notice::capabilities(inventory, request));
     plan.hide(root, driver, &places, inventory, request, earlier)?;
     Ok(plan)
 }
@@ -125,13 +122,12 @@ impl Plan {
     /// Adds libraries with their SONAME and development links, and the links of the table.
     fn add_libraries<'a>(
         &mut self,
-        driver: &RootDir,
         dir: &Path,
         libraries: &[Library],
         chosen: impl Iterator<Item = (&'a DriverFile, &'a Path)>,
-    ) -> Result<(), InjectError> {
+    ) {
         for library in libraries {
-            self.add_file(driver, library.file, dir.join(library.rest), PLAIN, Some(&library.soname))?;
+            self.add_file(library.file, dir.join(library.rest), PLAIN, Some(library.soname));
         }
         let tabled = chosen.filter_map(|(file, rest)| Some((dir.join(rest), file.link.clone()?)));
         let links: BTreeMap<PathBuf, OsString> = links(libraries)
@@ -142,21 +138,19 @@ impl Plan {
         for (path, target) in links {
             self.add_link(path, target);
         }
-        Ok(())
     }
 
     /// Adds programs and data. Returns scripts with a name of a driver program: what they start is not in the container.
     fn add_the_rest<'a>(
         &mut self,
         root: &RootDir,
-        driver: &RootDir,
         chosen: &[&'a DriverFile],
         places: &Places,
-    ) -> Result<Vec<&'a DriverFile>, InjectError> {
+    ) -> Vec<&'a DriverFile> {
         let mut scripts = Vec::new();
         for file in chosen {
             let (to, mode) = match &file.place {
-                Placement::Program(_) if is_script(driver, file) => {
+                Placement::Program(_) if file.is_script => {
                     scripts.push(*file);
                     continue;
                 }
@@ -166,10 +160,10 @@ impl Plan {
             };
             match &file.link {
                 Some(target) => self.add_link(to, target.clone()),
-                None => self.add_file(driver, file, to, mode, None)?,
+                None => self.add_file(file, to, mode, None),
             }
         }
-        Ok(scripts)
+        scripts
     }
 
     /// Adds links for the loaders of Vulkan, EGL and OpenCL: where the driver's ICD files name a library by a path of another
@@ -208,23 +202,14 @@ impl Plan {
         }
     }
 
-    fn add_file(
-        &mut self,
-        driver: &RootDir,
-        file: &DriverFile,
-        to: PathBuf,
-        mode: u32,
-        soname: Option<&OsStr>,
-    ) -> Result<(), InjectError> {
-        let size = driver.lstat(&file.from).map_err(in_driver)?.size;
+    fn add_file(&mut self, file: &DriverFile, to: PathBuf, mode: u32, soname: Option<&OsStr>) {
         self.report.items.push(Item {
             path: text(&to),
             kind: ItemKind::File,
             target: text(&file.from),
             soname: soname.map(|soname| soname.to_string_lossy().into_owned()),
         });
-        self.files.push(PlannedFile { from: file.from.clone(), to, mode, size });
-        Ok(())
+        self.files.push(PlannedFile { from: file.from.clone(), to, mode, size: file.size });
     }
 
     fn add_link(&mut self, path: PathBuf, target: OsString) {
@@ -264,7 +249,7 @@ impl Plan {
         let decided = bundled::decide(root, places, inventory, request, (earlier, &ours), &icds, warnings)?;
         self.masks = decided.masks;
         self.report.compat_dir = decided.compat_dir.as_deref().map(text);
-        self.report.findings.extend(decided.findings);
+        self.report.notices.extend(decided.notices);
         if request.driver_files == DriverFiles::Keep {
             self.leave(root, earlier);
         }
@@ -281,36 +266,21 @@ impl Plan {
     }
 }
 
-/// Returns the chosen libraries that this machine's loader opens.
+/// Returns the chosen libraries that the container's loader opens.
 fn libraries<'a>(
-    driver: &RootDir,
     chosen: impl Iterator<Item = (&'a DriverFile, &'a Path)>,
-    machine: Machine,
     report: &mut InjectReport,
-) -> Result<Vec<Library<'a>>, InjectError> {
+) -> Vec<Library<'a>> {
     let mut libraries = Vec::new();
     for (file, rest) in chosen.filter(|(file, _)| file.link.is_none()) {
-        let opened = driver.open_file(&file.from, MAX_FILE).map_err(in_driver)?;
-        let elf = match elf::read(&opened) {
-            Ok(elf) if elf.e_type == ET_DYN && machine.flags(&elf) == Some(machine.native_flags()) => elf,
-            Ok(_) => {
-                report
-                    .warnings
-                    .push(format!("{}: not a library for the container's machine", file.from.display()));
-                continue;
-            }
-            Err(ElfError::NotElf { .. }) => continue,
-            Err(error) => {
-                report.warnings.push(format!("{}: {error}", file.from.display()));
-                continue;
-            }
-        };
-        let name = rest.file_name().unwrap_or_default();
-        // The driver is trusted, but its SONAME becomes a path in the container.
-        let soname = elf.soname.map(OsString::from_vec).filter(|s| is_file_name(s));
-        libraries.push(Library { file, rest, soname: soname.unwrap_or_else(|| name.to_owned()) });
+        match &file.soname {
+            Some(soname) => libraries.push(Library { file, rest, soname }),
+            None => report
+                .warnings
+                .push(format!("{}: not a library for the container's machine", file.from.display())),
+        }
     }
-    Ok(libraries)
+    libraries
 }
 
 /// Returns the links for `libraries`: SONAMEs, read from the files, then development links.
@@ -318,7 +288,7 @@ fn links(libraries: &[Library]) -> BTreeMap<PathBuf, OsString> {
     let names: BTreeSet<&Path> = libraries.iter().map(|library| library.rest).collect();
     let mut links: BTreeMap<PathBuf, OsString> = BTreeMap::new();
     for library in libraries {
-        let link = library.rest.with_file_name(&library.soname);
+        let link = library.rest.with_file_name(library.soname);
         let name = library.rest.file_name().unwrap_or_default();
         if names.contains(link.as_path()) {
             continue;
@@ -332,19 +302,12 @@ fn links(libraries: &[Library]) -> BTreeMap<PathBuf, OsString> {
         soname.as_bytes().strip_prefix(link.as_bytes()).is_some_and(|rest| rest.starts_with(b"."))
     };
     for link in DEVELOPMENT_LINKS {
-        let target = libraries.iter().map(|library| &library.soname).find(|soname| is_of(soname, link));
+        let target = libraries.iter().map(|library| library.soname).find(|soname| is_of(soname, link));
         if let Some(soname) = target {
-            links.entry(link.into()).or_insert_with(|| soname.clone());
+            links.entry(link.into()).or_insert_with(|| soname.to_owned());
         }
     }
     links
-}
-
-/// Returns whether a file is a script.
-fn is_script(driver: &RootDir, file: &DriverFile) -> bool {
-    let mut start = [0; 2];
-    let opened = driver.open_file(&file.from, MAX_FILE);
-    opened.is_ok_and(|file| read_full_at(&file, &mut start, 0).is_ok() && start == *b"#!")
 }
 
 /// Resolves the parent directories of a data file's path. Modules of the X server go to the image's module directory.
@@ -366,8 +329,4 @@ fn xorg_modules<'a>(root: &RootDir, path: &'a Path) -> Option<(PathBuf, &'a Path
         return None;
     }
     others.iter().find(is_there).map(|dir| (PathBuf::from(dir), rest))
-}
-
-pub(super) fn in_driver(source: RootError) -> InjectError {
-    InjectError::Ours { place: "cannot read the driver directory of the initrd", source }
 }

@@ -2,12 +2,12 @@
 //! it down again. Each GPU has its own thread, deadline and outcome.
 
 use super::driver_log::{about, failure};
+use super::error::{AdapterFailure, GpuError};
 use super::procfs::{Information, Proc};
 use crate::kernel::kmsg_writer::KernelLog;
 use crate::kernel::sysinfo::uptime_ms;
-use crate::status;
-use crate::status::{Board, with_evidence};
-use image::status::{Code, Finding, GpuState, Phase};
+use crate::status::Board;
+use image::status::{GpuState, Phase};
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -79,7 +79,7 @@ pub fn open_all(
                 board.progress(Phase::Gpu, gpus.len() - opening.len(), gpus.len());
                 board.gpu(&bdf, |gpu| (gpu.init_ms, gpu.waits_for) = (Some(took), None));
                 lines.extend(log.lines());
-                good &= settle(&bdf, result, &about(&lines, &bdf), board);
+                good &= settle(&bdf, result, about(&lines, &bdf), board);
             }
             Message::Known { bdf, information } => {
                 board.gpu(&bdf, |gpu| {
@@ -95,17 +95,12 @@ pub fn open_all(
     for bdf in &opening {
         let took = |gpu: &image::status::Gpu| Some(uptime_ms().saturating_sub(gpu.init_start_ms?));
         board.gpu(bdf, |gpu| gpu.init_ms = took(gpu));
-        let finding = status::error(
-            Code::AdapterInitFailed,
-            format!("GPU {bdf} did not initialise within {} s{after}", timeout.as_secs()),
-            "raise gpu_initrd.gpu_timeout if the adapter is only slow; otherwise reset the GPU on the host",
-        );
-        fail(bdf, with_evidence(finding, about(&lines, bdf)), board);
+        fail(bdf, AdapterFailure::Timeout { seconds: timeout.as_secs(), after }, about(&lines, bdf), board);
     }
     (known, good && opening.is_empty())
 }
 
-fn settle(bdf: &str, result: io::Result<File>, evidence: &[String], board: &Board) -> bool {
+fn settle(bdf: &str, result: io::Result<File>, log: Vec<String>, board: &Board) -> bool {
     match result {
         Ok(file) => {
             HELD.lock().unwrap_or_else(PoisonError::into_inner).push(file.into());
@@ -114,17 +109,17 @@ fn settle(bdf: &str, result: io::Result<File>, evidence: &[String], board: &Boar
             true
         }
         Err(error) => {
-            fail(bdf, failure(bdf, &error, evidence), board);
+            fail(bdf, failure(error, &log), log, board);
             false
         }
     }
 }
 
-fn fail(bdf: &str, finding: Finding, board: &Board) {
+fn fail(bdf: &str, why: AdapterFailure, log: Vec<String>, board: &Board) {
     board.gpu(bdf, |gpu| {
         gpu.state = GpuState::Failed;
         gpu.waits_for = None;
-        gpu.evidence.clone_from(&finding.evidence);
+        gpu.evidence.clone_from(&log);
     });
-    board.finding(finding);
+    board.report(GpuError::Adapter { bdf: bdf.to_owned(), why, log });
 }

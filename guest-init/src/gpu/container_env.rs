@@ -2,15 +2,12 @@
 //!
 //! This is a selection, not a restriction: the whole guest belongs to one container.
 
-use crate::status;
-use crate::status::with_evidence;
+use super::error::GpuError;
 use image::pci;
-use image::status::{Code, Finding, Gpu, Node};
+use image::status::{Gpu, Node};
 use std::collections::{BTreeMap, BTreeSet};
 
 const VARIABLE: &str = "NVIDIA_VISIBLE_DEVICES";
-const HINT: &str =
-    "correct the variable in the environment of the image or the configuration, or remove it to use all GPUs";
 /// Prefixes of GPU names in the Container Device Interface.
 const CDI: [&str; 2] = ["runtime.nvidia.com/gpu=", "nvidia.com/gpu="];
 
@@ -41,8 +38,8 @@ impl Visible {
         }
     }
 
-    /// Returns a finding for MIG instances, which no guest has.
-    pub fn refused(&self) -> Option<Finding> {
+    /// Returns the error for MIG instances, which no guest has.
+    pub fn refused(&self) -> Option<GpuError> {
         let Self::List(words) = self else { return None };
         words.iter().find(|word| is_instance(word)).map(|word| unmatched(word, &[]))
     }
@@ -50,8 +47,8 @@ impl Visible {
     /// Selects the container's nodes: those of its GPUs, and those that belong to no GPU.
     ///
     /// # Errors
-    /// The finding that says which word matches no GPU.
-    pub fn nodes(&self, gpus: &[Gpu], nodes: Vec<Node>) -> Result<Vec<Node>, Finding> {
+    /// [`GpuError::NotVisible`] with the word that matches no GPU.
+    pub fn nodes(&self, gpus: &[Gpu], nodes: Vec<Node>) -> Result<Vec<Node>, GpuError> {
         let minors: BTreeSet<u32> = match self {
             Self::All => return Ok(nodes),
             Self::Void => return Ok(Vec::new()),
@@ -103,24 +100,24 @@ fn is_instance(word: &str) -> bool {
     word.starts_with("MIG-") || word.contains(':') && pci::address(word).is_none()
 }
 
-fn unmatched(word: &str, gpus: &[Gpu]) -> Finding {
-    let message = if is_instance(word) {
+fn unmatched(word: &str, gpus: &[Gpu]) -> GpuError {
+    let what = if is_instance(word) {
         format!(
-            "{VARIABLE} requests the MIG instance {word}: expected all, none, void, indices, UUIDs or PCI addresses of whole GPUs"
+            "the MIG instance {word}: expected all, none, void, indices, UUIDs or PCI addresses of whole GPUs"
         )
     } else {
-        format!("{VARIABLE} requests GPU {word}, which is not one of the {} GPUs in this guest", gpus.len())
+        format!("GPU {word}, which is not one of the {} GPUs in this guest", gpus.len())
     };
-    let list = numbered(gpus).into_iter().enumerate().map(|(index, gpu)| {
+    let present = numbered(gpus).into_iter().enumerate().map(|(index, gpu)| {
         format!("{index}: {} {}", gpu.bdf, gpu.uuid.as_deref().unwrap_or("(UUID unknown)"))
     });
-    with_evidence(status::error(Code::ConfigInvalid, message, HINT), list.collect())
+    GpuError::NotVisible { what, present: present.collect() }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use image::status::GpuState;
+    use image::status::{Finding, GpuState};
 
     fn gpu(bdf: &str, minor: u32, uuid: &str) -> Gpu {
         Gpu {
@@ -138,7 +135,7 @@ mod tests {
         let node = |path: &str| Node { path: path.into(), major: 195, minor: 0, mode: 0o666, uid: 0, gid: 0 };
         let nodes = ["/dev/nvidia0", "/dev/nvidia1", "/dev/nvidiactl", "/dev/nvidia-uvm"].map(node);
         let env = value.map(|value| (VARIABLE.to_owned(), value.to_owned())).into_iter().collect();
-        let nodes = Visible::asked(&env).nodes(&gpus, nodes.into())?;
+        let nodes = Visible::asked(&env).nodes(&gpus, nodes.into()).map_err(Finding::from)?;
         Ok(nodes.into_iter().map(|node| node.path.trim_start_matches("/dev/nvidia").to_owned()).collect())
     }
 
@@ -172,10 +169,10 @@ mod tests {
             let message = chosen(Some(instance)).unwrap_err().message;
             assert!(message.contains("MIG instance"), "{message}");
             let env = [(VARIABLE.to_owned(), instance.to_owned())].into();
-            assert_eq!(Visible::asked(&env).refused().unwrap().message, message);
+            assert_eq!(Finding::from(Visible::asked(&env).refused().unwrap()).message, message);
         }
         let env = [(VARIABLE.to_owned(), "0,GPU-1,01:00.0".to_owned())].into();
-        assert_eq!(Visible::asked(&env).refused(), None);
+        assert!(Visible::asked(&env).refused().is_none());
         for other in ["amd.com/gpu=0", "nvidia.com/mig=0"] {
             assert!(chosen(Some(other)).unwrap_err().message.contains(&format!("requests GPU {other}")));
         }

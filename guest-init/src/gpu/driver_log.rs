@@ -1,105 +1,42 @@
 //! Interprets the driver's lines in the kernel log.
 
-use super::pci::PciGpu;
-use crate::status;
-use crate::status::with_evidence;
-use image::status::{Code, Finding, GpuState};
+use super::error::{AdapterFailure, NotBound};
 use std::io;
 
-/// Returns the finding for a failed open, according to the kernel's lines.
-pub fn failure(bdf: &str, error: &io::Error, evidence: &[String]) -> Finding {
-    let has = |words: &[&str]| evidence.iter().any(|line| words.iter().any(|word| line.contains(word)));
-    let firmware = evidence.iter().find_map(|line| {
+/// Returns why the open of an adapter failed, according to the kernel's lines about it.
+pub fn failure(error: io::Error, log: &[String]) -> AdapterFailure {
+    let has = |words: &[&str]| log.iter().any(|line| words.iter().any(|word| line.contains(word)));
+    let firmware = log.iter().find_map(|line| {
         let name = line.split("Direct firmware load for ").nth(1)?;
         name.split(' ').next()
     });
-    let finding = if let Some(name) = firmware {
-        status::error(
-            Code::FirmwareMissing,
-            format!("GPU {bdf} requires firmware /lib/firmware/{name}, which is not in the initrd"),
-            "rebuild the initrd with the driver's firmware package",
-        )
+    if let Some(name) = firmware {
+        AdapterFailure::FirmwareMissing { name: name.to_owned() }
     } else if has(&["WPR2 already up"]) {
-        status::error(
-            Code::Wpr2AlreadyUp,
-            format!("GPU {bdf} still runs the firmware of its previous user, which this guest cannot stop"),
-            "reset the GPU on the host before you pass it to the guest: echo 1 > /sys/bus/pci/devices/BDF/reset; if the GPU has no reset, reset the whole bus or reboot the host",
-        )
+        AdapterFailure::Wpr2AlreadyUp
     } else if has(&["NV_ERR_NO_MEMORY", "out of memory", "page allocation failure"]) {
-        status::error(
-            Code::LowMemory,
-            format!("GPU {bdf}: the driver ran out of memory while it initialised the adapter ({error})"),
-            "give the guest more memory (build-initrd prints the minimum), or build with --payload disk, which needs less",
-        )
+        AdapterFailure::OutOfMemory(error)
     } else if has(&["Cannot initialize GSP firmware RM", "RmInitAdapter failed"]) {
-        status::error(
-            Code::AdapterInitFailed,
-            format!("GPU {bdf}: the adapter failed to initialise ({error})"),
-            "reset the GPU on the host (unbind, reset, bind to vfio-pci again); if it still fails, look up the Xid and the RmInitAdapter code in NVIDIA's documentation",
-        )
+        AdapterFailure::Initialisation(error)
     } else {
-        status::error(
-            Code::AdapterInitFailed,
-            format!("GPU {bdf}: cannot open its device node: {error}"),
-            "read the kernel log lines in the evidence",
-        )
-    };
-    with_evidence(finding, evidence.to_vec())
+        AdapterFailure::Open(error)
+    }
 }
 
-/// Reasons for which the driver does not bind a GPU: text in its log lines, code, message after the GPU's name, and hint. The
-/// first match is used.
-const NOT_TAKEN: [(&str, Code, &str, &str); 6] = [
-    (
-        "fallen off the bus",
-        Code::GpuNotBound,
-        " is on the bus but does not respond to the driver: it has fallen off the bus",
-        "check the host's kernel log (PCIe errors, power, temperature), reset the GPU on the host, and start a new guest",
-    ),
-    (
-        "assigned to your NVIDIA device is invalid",
-        Code::GpuNotBound,
-        " has memory without an address: the guest's PCI windows are too small for its BARs",
-        "configure larger 64-bit PCI memory windows in the VMM, and guest firmware that uses them; host-builder doctor prints the size of the BARs",
-    ),
-    (
-        "request_mem_region failed",
-        Code::GpuNotBound,
-        ": another driver in the guest's kernel has claimed its registers",
-        "boot the kernel that build-initrd wrote, or disable the frame buffer or nouveau on the kernel command line (video=efifb:off, nouveau.modeset=0)",
-    ),
-    (
-        "is already bound to",
-        Code::GpuNotBound,
-        " is bound to another driver",
-        "remove that driver's module from the initrd or the kernel",
-    ),
-    (
-        "requires use of the NVIDIA open kernel modules",
-        Code::GpuUnsupported,
-        " is supported only by NVIDIA's open modules, but the initrd contains other ones",
-        "build the initrd with the open modules of this driver",
-    ),
-    (
-        "not supported by",
-        Code::GpuUnsupported,
-        " is not supported by this driver",
-        "build the initrd with a driver that supports this GPU: the open modules require Turing or newer, and a driver released after the GPU",
-    ),
+/// Reasons for which the driver does not bind a GPU, each with the text of its log line. The first match is used.
+const NOT_BOUND: [(&str, NotBound); 6] = [
+    ("fallen off the bus", NotBound::OffTheBus),
+    ("assigned to your NVIDIA device is invalid", NotBound::NoAddress),
+    ("request_mem_region failed", NotBound::RegistersClaimed),
+    ("is already bound to", NotBound::OtherDriver),
+    ("requires use of the NVIDIA open kernel modules", NotBound::NeedsOpenModules),
+    ("not supported by", NotBound::Unsupported),
 ];
 
-/// Explains why the driver did not bind a GPU on the bus. A GPU is unsupported only if the driver says so.
-pub fn not_taken(gpu: &PciGpu, evidence: &[String]) -> (GpuState, Finding) {
-    let is_said = |words: &str| evidence.iter().any(|line| line.contains(words));
-    let (_, code, what, hint) = NOT_TAKEN.into_iter().find(|(words, ..)| is_said(words)).unwrap_or((
-        "",
-        Code::GpuNotBound,
-        " was not bound by the driver",
-        "read the driver's log lines in the evidence; host-builder doctor checks the driver's list of GPUs",
-    ));
-    let message = format!("GPU {} ({:04x}:{:04x}){what}", gpu.bdf, gpu.vendor, gpu.device);
-    let state = if code == Code::GpuUnsupported { GpuState::Unsupported } else { GpuState::Failed };
-    (state, with_evidence(status::error(code, message, hint), evidence.to_vec()))
+/// Returns why the driver did not bind a GPU on the bus. A GPU is unsupported only if the driver says so.
+pub fn not_bound(log: &[String]) -> NotBound {
+    let is_said = |words: &str| log.iter().any(|line| line.contains(words));
+    NOT_BOUND.iter().find(|(words, _)| is_said(words)).map_or(NotBound::Unexplained, |(_, why)| *why)
 }
 
 /// Lines that the driver prints at every load.
@@ -154,7 +91,10 @@ fn names_a_gpu(line: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::error::GpuError;
+    use super::super::pci::PciGpu;
     use super::*;
+    use image::status::{Code, Finding};
 
     fn lines(text: &str) -> Vec<String> {
         text.lines().map(str::to_owned).collect()
@@ -180,10 +120,9 @@ mod tests {
             "nvidia 0000:01:00.0: Direct firmware load for nvidia/550.163.01/gsp_ga10x.bin failed with error -2\n\
              NVRM: GPU 0000:01:00.0: RmInitAdapter failed! (0x61:0x56:1705)",
         );
-        let finding = failure("0000:01:00.0", &error, &missing);
-        assert_eq!(finding.code, Code::FirmwareMissing);
-        assert!(finding.message.contains("/lib/firmware/nvidia/550.163.01/gsp_ga10x.bin"));
-        assert_eq!(failure("0000:01:00.0", &error, &missing[1..]).code, Code::AdapterInitFailed);
+        let why = failure(io::Error::from_raw_os_error(libc::EIO), &missing);
+        assert!(why.to_string().contains("/lib/firmware/nvidia/550.163.01/gsp_ga10x.bin"), "{why}");
+        assert!(matches!(failure(error, &missing[1..]), AdapterFailure::Initialisation(_)));
     }
 
     /// As kernel-open/nvidia/nv-pci.c of the driver has them, with this GPU's numbers.
@@ -223,7 +162,9 @@ mod tests {
                 "was not bound",
             ),
         ] {
-            let (_, finding) = not_taken(&gpu, &about(&lines(text), &gpu.bdf));
+            let log = about(&lines(text), &gpu.bdf);
+            let why = not_bound(&log);
+            let finding = Finding::from(GpuError::NotBound { gpu: gpu.clone(), why, log });
             assert_eq!(finding.code, code, "{text}");
             assert!(finding.message.contains(message) && !finding.evidence.is_empty(), "{finding:?}");
         }
@@ -231,12 +172,11 @@ mod tests {
 
     #[test]
     fn a_gpu_in_use_and_too_little_memory_have_names_of_their_own() {
-        let error = io::Error::from_raw_os_error(libc::EIO);
-        let code = |text: &str| failure("0000:01:00.0", &error, &lines(text)).code;
+        let why = |text: &str| failure(io::Error::from_raw_os_error(libc::EIO), &lines(text));
         let failed = "\nNVRM: GPU 0000:01:00.0: RmInitAdapter failed! (0x62:0x40:1860)";
         let busy = "NVRM: _kgspBootGspRm: unexpected WPR2 already up, cannot proceed with booting GSP";
-        assert_eq!(code(&format!("{busy}{failed}")), Code::Wpr2AlreadyUp);
+        assert!(matches!(why(&format!("{busy}{failed}")), AdapterFailure::Wpr2AlreadyUp));
         let memory = "NVRM: nvCheckOkFailedNoLog: Check failed: Out of memory [NV_ERR_NO_MEMORY] (0x00000051) returned from kgspCreateRadix3";
-        assert_eq!(code(&format!("{memory}{failed}")), Code::LowMemory);
+        assert!(matches!(why(&format!("{memory}{failed}")), AdapterFailure::OutOfMemory(_)));
     }
 }

@@ -3,6 +3,7 @@
 pub mod adapter;
 pub mod container_env;
 pub mod driver_log;
+pub mod error;
 pub mod nodes;
 pub mod pci;
 pub mod procfs;
@@ -10,11 +11,11 @@ pub mod requirements;
 
 use crate::kernel::kmsg_writer::KernelLog;
 use crate::kernel::modules::{self, LoadError};
-use crate::status;
-use crate::status::{Board, with_evidence};
+use crate::status::Board;
+use error::{GpuError, NotBound};
 use image::config::{Config, ExpectedGpus};
 use image::manifest::Manifest;
-use image::status::{Code, Finding, Gpu, GpuState, Node, Phase};
+use image::status::{Gpu, GpuState, Node, Phase};
 use pci::PciGpu;
 use procfs::{Information, Proc};
 use std::fs;
@@ -45,13 +46,13 @@ pub fn announce(expected: &ExpectedGpus, found: &[PciGpu], board: &Board) {
 /// Loads the driver, creates the nodes and opens every GPU.
 ///
 /// # Errors
-/// The finding for a failure before the driver was usable; later failures are on the board.
+/// The failure before the driver was usable; later failures are on the board.
 pub fn bring_up(
     manifest: &Manifest,
     config: &Config,
     found: &[PciGpu],
     board: &Board,
-) -> Result<GpuFacts, Finding> {
+) -> Result<GpuFacts, GpuError> {
     let mut log = KernelLog::here();
     let progress = |done, all| board.progress(Phase::Gpu, done, all);
     let loaded = modules::load_driver(manifest, &config.module_parameters, progress);
@@ -80,12 +81,12 @@ pub fn bring_up(
     let bound = note_bound(&proc, found, &lines, board);
     let minors: Vec<_> = bound.iter().map(|(_, minor)| *minor).collect();
     check_version(manifest, board)?;
-    if let Some(finding) = uvm_missing(manifest, &proc) {
+    if is_uvm_missing(manifest, &proc) {
         good = false;
-        board.finding(finding);
+        board.report(GpuError::UvmMissing);
     }
-    if let Some(finding) = fabric_not_ready(config, pci::switches()) {
-        board.finding(finding);
+    if let Some(switches) = switches_without_manager(config, pci::switches()) {
+        board.report(GpuError::NoFabricManager { switches });
     }
     good &= make_nodes(&proc, &minors, board).1;
     let (opened, came_up) = adapter::open_all(&bound, config.gpu_timeout, board);
@@ -99,32 +100,18 @@ pub fn bring_up(
     Ok(GpuFacts { gpus: bound.into_iter().map(gpu).collect(), nodes, usable })
 }
 
-/// Returns a finding if nvidia-uvm, which CUDA requires, is missing.
-fn uvm_missing(manifest: &Manifest, proc: &Proc) -> Option<Finding> {
+/// Returns whether nvidia-uvm, which CUDA requires, is missing.
+fn is_uvm_missing(manifest: &Manifest, proc: &Proc) -> bool {
     let is_needed = manifest.capabilities.iter().any(|name| name == "compute");
-    if !is_needed || !matches!(proc.major("nvidia-uvm"), Ok(None)) {
-        return None;
-    }
-    let message = "nvidia-uvm is not in /proc/devices: CUDA cannot start (error 3 or 999)";
-    let hint = "rebuild the initrd with the nvidia-uvm module; if the initrd has it, the other findings say why it did not load";
-    Some(status::error(Code::UvmMissing, message, hint))
+    is_needed && matches!(proc.major("nvidia-uvm"), Ok(None))
 }
 
-/// Returns a finding if there are NVSwitches, which require a fabric manager; an initrd contains none.
-fn fabric_not_ready(config: &Config, switches: io::Result<Vec<PciGpu>>) -> Option<Finding> {
+/// Returns the NVSwitches, which require a fabric manager, unless NVLink is disabled.
+fn switches_without_manager(config: &Config, switches: io::Result<Vec<PciGpu>>) -> Option<Vec<PciGpu>> {
     let switches = switches.ok().filter(|switches| !switches.is_empty())?;
     let mut parameters = config.module_parameters.get("nvidia").into_iter().flatten();
     // Without NVLink, GPUs need no fabric.
-    if parameters.any(|setting| setting == "NVreg_NvLinkDisable=1") {
-        return None;
-    }
-    let message = format!(
-        "this guest has {} NVSwitches but runs no fabric manager: unless the container runs one, CUDA fails with error 802 (system not yet initialized)",
-        switches.len()
-    );
-    let hint = "run NVIDIA's fabric manager, in the driver's version, either on the host, with the switches kept there, or in the container; to use each GPU without the fabric, set nvidia.NVreg_NvLinkDisable=1";
-    let list = switches.iter().map(PciGpu::to_string).collect();
-    Some(with_evidence(status::warning(Code::FabricNotReady, message, hint), list))
+    (!parameters.any(|setting| setting == "NVreg_NvLinkDisable=1")).then_some(switches)
 }
 
 /// Returns the bound GPUs, by address and minor, and reports for the others why the driver did not bind them.
@@ -135,10 +122,8 @@ fn note_bound(proc: &Proc, found: &[PciGpu], log: &[String], board: &Board) -> V
     let mut bound = Vec::new();
     for gpu in found {
         if taken.contains(&gpu.bdf) {
-            let information = proc.information(&gpu.bdf).unwrap_or_else(|error| {
-                let message = format!("cannot read the driver's /proc files for GPU {}: {error}", gpu.bdf);
-                let hint = "read the guest's kernel log for the state of the driver";
-                board.finding(status::error(Code::NodeFailed, message, hint));
+            let information = proc.information(&gpu.bdf).unwrap_or_else(|source| {
+                board.report(GpuError::Proc { of: format!(" for GPU {}", gpu.bdf), source });
                 Information::default()
             });
             bound.extend(information.minor.map(|minor| (gpu.bdf.clone(), minor)));
@@ -149,18 +134,19 @@ fn note_bound(proc: &Proc, found: &[PciGpu], log: &[String], board: &Board) -> V
             });
             continue;
         }
-        let evidence = driver_log::about(log, &gpu.bdf);
-        let (state, finding) = driver_log::not_taken(gpu, &evidence);
+        let log = driver_log::about(log, &gpu.bdf);
+        let why = driver_log::not_bound(&log);
+        let is_unsupported = matches!(why, NotBound::NeedsOpenModules | NotBound::Unsupported);
         board.gpu(&gpu.bdf, |status| {
-            status.state = state;
-            status.evidence.clone_from(&evidence);
+            status.state = if is_unsupported { GpuState::Unsupported } else { GpuState::Failed };
+            status.evidence.clone_from(&log);
         });
-        board.finding(finding);
+        board.report(GpuError::NotBound { gpu: gpu.clone(), why, log });
     }
     bound
 }
 
-fn check_version(manifest: &Manifest, board: &Board) -> Result<(), Finding> {
+fn check_version(manifest: &Manifest, board: &Board) -> Result<(), GpuError> {
     let Some(planned) = manifest.driver.as_ref().map(|driver| driver.version.as_str()) else { return Ok(()) };
     let loaded = fs::read_to_string("/sys/module/nvidia/version").map(|text| text.trim().to_owned());
     let loaded = loaded.unwrap_or_else(|error| format!("unreadable ({error})"));
@@ -168,23 +154,15 @@ fn check_version(manifest: &Manifest, board: &Board) -> Result<(), Finding> {
     if loaded == planned {
         return Ok(());
     }
-    Err(status::error(
-        Code::ModuleVersionMismatch,
-        format!("the loaded driver has version {loaded}, but the initrd's libraries have version {planned}"),
-        "rebuild the initrd: modules and libraries must have exactly the same version",
-    ))
+    Err(GpuError::VersionMismatch { loaded, planned: planned.to_owned() })
 }
 
 /// Creates the driver's nodes. Returns the existing nodes, and whether all could be created.
 fn make_nodes(proc: &Proc, minors: &[u32], board: &Board) -> (Vec<Node>, bool) {
-    let failed = |message: String| {
-        let hint = "check the path: another file may be in its place, or /dev may be full or read-only";
-        board.finding(status::error(Code::NodeFailed, message, hint));
-    };
     let wanted = match nodes::wanted(proc, minors, modules::is_loaded("nvidia_modeset")) {
         Ok(wanted) => wanted,
-        Err(error) => {
-            failed(format!("cannot read the driver's /proc files: {error}"));
+        Err(source) => {
+            board.report(GpuError::Proc { of: String::new(), source });
             return (Vec::new(), false);
         }
     };
@@ -194,15 +172,12 @@ fn make_nodes(proc: &Proc, minors: &[u32], board: &Board) -> (Vec<Node>, bool) {
         match nodes::make(Path::new("/"), &node) {
             Ok(conflict) => {
                 if let Some(what) = conflict {
-                    let message = format!("{} was {what}, which has been replaced", node.path);
-                    let hint =
-                        "find out what created it: another driver in the guest's kernel may need that name";
-                    board.finding(status::warning(Code::NodeConflict, message, hint));
+                    board.report(GpuError::NodeReplaced { path: node.path.clone(), what });
                 }
                 made.push(node);
             }
             Err(error) => {
-                failed(error.to_string());
+                board.report(GpuError::Node(error));
                 good = false;
             }
         }
@@ -214,16 +189,17 @@ fn make_nodes(proc: &Proc, minors: &[u32], board: &Board) -> (Vec<Node>, bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use image::status::Severity;
+    use image::status::{Code, Finding, Severity};
 
     #[test]
     fn switches_without_a_fabric_manager_are_a_warning() {
         let mut config = Config::default();
-        assert_eq!(fabric_not_ready(&config, Ok(vec![])), None);
-        let finding = fabric_not_ready(&config, Ok(PciGpu::of_ids(&[0x22a3]))).unwrap();
+        assert_eq!(switches_without_manager(&config, Ok(vec![])), None);
+        let switches = switches_without_manager(&config, Ok(PciGpu::of_ids(&[0x22a3]))).unwrap();
+        let finding = Finding::from(GpuError::NoFabricManager { switches });
         assert_eq!((finding.code, finding.severity), (Code::FabricNotReady, Severity::Warning));
         assert_eq!(finding.evidence, ["0000:00:00.0 10de:22a3"]);
         config.module_parameters.insert("nvidia".into(), vec!["NVreg_NvLinkDisable=1".into()]);
-        assert_eq!(fabric_not_ready(&config, Ok(PciGpu::of_ids(&[0x22a3]))), None);
+        assert_eq!(switches_without_manager(&config, Ok(PciGpu::of_ids(&[0x22a3]))), None);
     }
 }

@@ -1,20 +1,18 @@
 //! Checks what the image requires of the driver, before anything is started.
 
-use crate::status;
-use crate::status::with_evidence;
+use super::error::GpuError;
 use image::config::Config;
 use image::manifest::Driver;
 use image::requirement::{self, Facts, Verdict};
-use image::status::{Code, Finding};
 
-/// Returns findings for the requirements in the container's environment that `driver` does not meet.
-pub fn unmet(config: &Config, driver: &Driver) -> Vec<Finding> {
+/// Returns the requirements in the container's environment that `driver` does not meet.
+pub fn unmet(config: &Config, driver: &Driver) -> Vec<GpuError> {
     let facts = Facts::of_driver(&driver.version, driver.cuda.as_deref());
     let list = requirement::requirements(&config.env);
-    list.iter().filter_map(|(name, value)| finding(name, value, &facts)).collect()
+    list.iter().filter_map(|(name, value)| error(name, value, &facts)).collect()
 }
 
-fn finding(name: &str, value: &str, facts: &Facts) -> Option<Finding> {
+fn error(name: &str, value: &str, facts: &Facts) -> Option<GpuError> {
     let why = match requirement::evaluate(value, facts) {
         Ok(Verdict::Met) => return None,
         Ok(Verdict::Unknown) => {
@@ -25,19 +23,14 @@ fn finding(name: &str, value: &str, facts: &Facts) -> Option<Finding> {
         Err(error) => error.to_string(),
     };
     let cuda = facts.cuda_in_words().unwrap_or_else(|| "unknown".into());
-    let message = format!(
-        "the image requires {name}, but the initrd contains driver {} with CUDA {cuda}: {why}",
-        facts.driver
-    );
-    let hint =
-        "build the initrd with a newer driver, use an image for this driver, or set NVIDIA_DISABLE_REQUIRE=1";
-    let evidence = vec![format!("{name}={value}")];
-    Some(with_evidence(status::error(Code::CudaRequirementUnmet, message, hint), evidence))
+    let (name, value, driver) = (name.to_owned(), value.to_owned(), facts.driver.clone());
+    Some(GpuError::RequirementUnmet { name, value, driver, cuda, why })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use image::status::{Code, Finding};
 
     #[test]
     fn an_unmet_requirement_names_both_sides() {
@@ -49,7 +42,7 @@ mod tests {
             firmware: Vec::new(),
             gpus: Vec::new(),
         };
-        let finding = unmet(&config, &driver("550.163.01", None)).remove(0);
+        let finding = Finding::from(unmet(&config, &driver("550.163.01", None)).remove(0));
         assert_eq!(finding.code, Code::CudaRequirementUnmet);
         assert!(finding.message.contains("550.163.01") && finding.message.contains("12.4"), "{finding:?}");
         assert_eq!(finding.evidence, ["NVIDIA_REQUIRE_CUDA=cuda>=13.0"]);

@@ -62,8 +62,6 @@ pub enum LoadError {
     Refused {
         /// What happened.
         what: String,
-        /// What to do: it depends on the kernel's answer.
-        remedy: &'static str,
         /// Lines of the kernel's log.
         log: Vec<String>,
     },
@@ -164,8 +162,7 @@ fn refusal(module: &Module, errno: Errno, log: Vec<String>, release: &str) -> Lo
         // A module that fails with ENOEXEC on the kernel it was built for is damaged.
         Errno::ENOEXEC | Errno::EINVAL if module.vermagic.split(' ').next() == Some(&running) => {
             let what = format!("kernel {release} cannot load module {name}: {errno}");
-            let remedy = "correct the module's parameters (MODULE.PARAMETER=VALUE on the kernel command line); read the kernel log lines in the evidence";
-            LoadError::Refused { what, remedy, log }
+            LoadError::Refused { what, log }
         }
         Errno::ENOEXEC | Errno::EINVAL => {
             let vermagic = &module.vermagic;
@@ -176,12 +173,11 @@ fn refusal(module: &Module, errno: Errno, log: Vec<String>, release: &str) -> Lo
         }
         Errno::ENOENT => {
             let what = format!("module {name} requires a symbol that the kernel does not have ({errno})");
-            let remedy = "boot the kernel that build-initrd wrote next to the initrd";
-            LoadError::Refused { what, remedy, log }
+            LoadError::Refused { what, log }
         }
         _ => {
             let what = format!("cannot load module {name}: {errno}");
-            LoadError::Refused { what, remedy: "read the kernel log lines in the evidence", log }
+            LoadError::Refused { what, log }
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Starts, awaits, restarts and stops the container, and shuts down the guest.
 
+mod error;
 #[cfg(feature = "fault-injection")]
 pub mod fault;
 mod kernel_lines;
@@ -8,3 +9,5 @@ pub mod panic;
 pub mod reap;
 pub mod run;
 pub mod shutdown;
+
+pub use error::GuestTrouble;

@@ -1,15 +1,15 @@
 //! The kernel log monitor: reports GPU failures and out-of-memory conditions until the guest ends.
 
+use super::error::GuestTrouble;
 use super::kernel_lines::{Sign, sign};
 use crate::container::cgroup;
 use crate::gpu::{driver_log, pci};
 use crate::kernel::kmsg_writer::KernelLog;
 use crate::kernel::sysinfo::uptime_ms;
-use crate::status;
+use crate::status::Board;
 use crate::status::limits::MAX_EVIDENCE;
-use crate::status::{Board, with_evidence};
 use image::event::Happening;
-use image::status::{Code, Gpu, GpuState, Status, Xid};
+use image::status::{Gpu, GpuState, Status, Xid};
 use std::time::{Duration, Instant};
 
 /// Xid of a GPU that no longer responds on the bus.
@@ -104,9 +104,7 @@ fn xid(named: &str, code: u32, line: &str, board: &Board, answers: &dyn Fn(&str)
     if code == OFF_THE_BUS {
         return off_the_bus(&bdf, " (Xid 79)", line, board, answers);
     }
-    let message = format!("GPU {bdf} reported Xid {code}");
-    let hint = "look up the number in NVIDIA's list of Xid errors: the program usually causes 13, 31 and 43, the hardware 48, 63, 64, 74, 79, 94 and 95";
-    board.finding(with_evidence(status::warning(Code::GpuXid, message, hint), vec![line.into()]));
+    board.report(GuestTrouble::Xid { bdf, code, line: line.into() });
 }
 
 /// Drops the oldest Xid if there are too many.
@@ -130,11 +128,7 @@ fn off_the_bus(named: &str, how: &str, line: &str, board: &Board, answers: &dyn 
         );
         return lost(&bdf, &why, line, board);
     }
-    let message =
-        format!("the kernel log says that GPU {bdf} has fallen off the bus{how}, but it responds on the bus");
-    let hint =
-        "run nvidia-smi in the container to check the GPU; if it works, find out what wrote the log line";
-    board.finding(with_evidence(status::warning(Code::GpuXid, message, hint), vec![line.into()]));
+    board.report(GuestTrouble::NotLost { bdf, how: how.into(), line: line.into() });
 }
 
 fn note(gpu: &mut Gpu, line: &str) {
@@ -155,9 +149,7 @@ fn lost(named: &str, why: &str, line: &str, board: &Board) {
         Some((gpu.bdf.clone(), if worked { gpu.evidence.clone() } else { vec![line.into()] }))
     });
     let Some((bdf, evidence)) = lost else { return };
-    let message = format!("GPU {bdf} is lost: {why}");
-    let hint = "stop this guest, check the host's kernel log (PCIe errors, power, temperature), reset the GPU on the host, and start a new guest";
-    board.finding(with_evidence(status::error(Code::GpuLost, message, hint), evidence));
+    board.report(GuestTrouble::GpuLost { bdf, why: why.into(), lines: evidence });
 }
 
 /// Reports GPUs that the host has removed: they leave the bus, whatever the driver logs.
@@ -179,27 +171,20 @@ fn oom(line: &str, board: &Board) {
         container.oom_kills > 0
     });
     if is_ours {
-        board.finding(with_evidence(oom_killed(), vec![line.into()]));
+        board.report(GuestTrouble::OomKilled { line: Some(line.into()) });
     }
-}
-
-/// Returns the finding of a container that ran out of memory.
-pub fn oom_killed() -> image::status::Finding {
-    let hint = "give the guest more memory, or reduce what the program uses";
-    let message = "the kernel's out-of-memory killer ended a process of the container";
-    status::error(Code::OomKilled, message, hint)
 }
 
 fn low_memory(what: &str, line: &str, board: &Board) {
     let memory = crate::kernel::sysinfo::memory().map_or(0, |memory| memory.total >> 20);
-    let message = format!("{what} (the guest has {memory} MiB)");
-    let hint = "give the guest more memory, or build a smaller initrd: --payload disk, fewer capabilities";
-    board.finding(with_evidence(status::warning(Code::LowMemory, message, hint), vec![line.into()]));
+    board.report(GuestTrouble::OutOfMemory { what: what.into(), memory, line: line.into() });
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::status;
+    use image::status::Code;
 
     const XID: &str = "NVRM: Xid (PCI:0000:01:00): 43, pid=812, name=python3, Ch 00000008";
     const LOST: &str = "NVRM: Xid (PCI:0000:01:00): 79, pid=812, name=python3, GPU has fallen off the bus.";

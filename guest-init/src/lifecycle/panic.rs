@@ -1,8 +1,9 @@
 //! Handles a panic of PID 1: reports it everywhere, and shuts the guest down in order.
 
+use super::GuestTrouble;
 use super::shutdown::end_machine;
 use crate::kernel::kmsg_writer;
-use crate::status::{self, Board};
+use crate::status::Board;
 use image::config::PowerAction;
 use image::status::Code;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,7 +40,6 @@ pub fn on_panic(board: &Board) {
 /// Reports a panic on the board. The kernel log has it already, written directly, since the panic may have happened in the
 /// logger.
 fn panicked(text: String, board: &Board) {
-    let hint = "report this defect in guest-init, with the kernel log";
-    board.fatal(status::error(Code::Internal, text, hint));
+    board.fatal(GuestTrouble::Panic { text });
     board.fail();
 }

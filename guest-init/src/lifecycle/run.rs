@@ -1,13 +1,13 @@
 //! Runs the container: starts it, waits for it, and restarts it according to the policy.
 
+use super::GuestTrouble;
 use super::panic;
 use super::reap;
 use super::reap::Ended;
-use crate::container::{self, Spec, Terminal, cgroup};
-use crate::status;
-use crate::status::Board;
+use crate::container::{self, ContainerError, Spec, Terminal, cgroup};
+use crate::status::{self, Board};
 use image::config::Restart;
-use image::status::{Code, Container, Exit, Finding, Outcome, Phase, PhaseOutcome};
+use image::status::{Container, Exit, Outcome, Phase, PhaseOutcome};
 use std::time::Duration;
 
 /// Pauses before a restart: the first and the longest. Each pause is twice the previous one.
@@ -18,8 +18,8 @@ const LITTLE: u64 = 16 << 20;
 /// Runs the container until it has ended and is not restarted. The phase [`Phase::Exec`] has begun.
 ///
 /// # Errors
-/// The finding that explains why it could not be started.
-pub fn run(spec: &Spec, policy: Restart, board: &Board) -> Result<Exit, Finding> {
+/// Why it could not be started.
+pub fn run(spec: &Spec, policy: Restart, board: &Board) -> Result<Exit, ContainerError> {
     cgroup::create();
     warn_of_low_memory(board);
     let (mut restarts, mut pause) = (0, PAUSES.0);
@@ -48,7 +48,7 @@ pub fn run(spec: &Spec, policy: Restart, board: &Board) -> Result<Exit, Finding>
 }
 
 /// Runs the container once, from the start to the last line of output.
-fn once(spec: &Spec, restarts: u32, board: &Board) -> Result<Ended, Finding> {
+fn once(spec: &Spec, restarts: u32, board: &Board) -> Result<Ended, ContainerError> {
     panic::only_if_sound();
     cgroup::reset();
     let kills = cgroup::oom_kills();
@@ -64,7 +64,7 @@ fn once(spec: &Spec, restarts: u32, board: &Board) -> Result<Ended, Finding> {
     let running = container::start(spec, slave)?;
     let pid = running.first.as_raw().cast_unsigned();
     for warning in &running.warnings {
-        board.finding(warning.clone());
+        board.warn(warning.clone());
     }
     if restarts == 0 {
         board.end(Phase::Exec, PhaseOutcome::Done);
@@ -95,13 +95,8 @@ fn warn_of_low_memory(board: &Board) {
     let Some(memory) = crate::kernel::sysinfo::memory().filter(|memory| memory.available < LITTLE) else {
         return;
     };
-    let message = format!(
-        "only {} of {} MiB are available to the container",
-        memory.available >> 20,
-        memory.total >> 20
-    );
-    let hint = "give the guest more memory, or build a smaller initrd: --payload disk, fewer capabilities";
-    board.finding(status::warning(Code::LowMemory, message, hint));
+    let (available, total) = (memory.available >> 20, memory.total >> 20);
+    board.report(GuestTrouble::LittleMemory { available, total });
 }
 
 /// `1st`, `12th`, `23rd`.

@@ -1,6 +1,6 @@
 //! The end of a guest: says how it went to everybody who listens, lingers, and ends the machine.
 
-use super::{monitor, reap};
+use super::{GuestTrouble, reap};
 use crate::kernel::kmsg_writer;
 use crate::status::Board;
 use image::config::{Config, FailureAction, LINGER, LINGER_FAILED, PowerAction};
@@ -18,7 +18,7 @@ pub fn end(outcome: Result<Exit, Option<Finding>>, board: &Board, config: &Confi
     let failed = match outcome {
         Ok(exit) => {
             if exit.oom {
-                board.finding(monitor::oom_killed());
+                board.report(GuestTrouble::OomKilled { line: None });
             }
             board.end(Phase::Running, PhaseOutcome::Done);
             board.begin(Phase::Exited);

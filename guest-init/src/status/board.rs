@@ -98,11 +98,6 @@ impl Board {
         self.0.changed.notify_all();
     }
 
-    /// Reports an error as its [`Finding`].
-    pub fn report(&self, error: impl Into<Finding>) {
-        self.finding(error.into());
-    }
-
     /// Returns the status now.
     pub fn snapshot(&self) -> Status {
         self.lock().snapshot()
@@ -222,14 +217,19 @@ impl Board {
         result
     }
 
-    /// Adds a finding and logs it. A duplicate has no effect.
-    pub fn finding(&self, finding: Finding) {
-        self.place(finding, false);
+    /// Adds the finding of an error and logs it. A duplicate has no effect.
+    pub fn report(&self, error: impl Into<Finding>) {
+        self.place(error.into(), false);
     }
 
-    /// Adds the finding that ends the boot, before every other error, since the first error is reported as the reason.
-    pub fn fatal(&self, finding: Finding) {
-        self.place(finding, true);
+    /// Reports an error that does not prevent anything, as a warning.
+    pub fn warn(&self, error: impl Into<Finding>) {
+        self.place(Finding { severity: Severity::Warning, ..error.into() }, false);
+    }
+
+    /// Reports the error that ends the boot, before every other one, since the first error is the reason.
+    pub fn fatal(&self, error: impl Into<Finding>) {
+        self.place(error.into(), true);
     }
 
     fn place(&self, mut finding: Finding, is_fatal: bool) {
@@ -318,9 +318,12 @@ impl State {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{error, warning, with_evidence};
     use super::*;
     use image::status::Code;
+
+    fn error(code: Code, message: impl Into<String>) -> Finding {
+        Finding::new(code, Severity::Error, message, Vec::new())
+    }
 
     #[test]
     fn a_wait_ends_at_the_change_or_at_its_deadline() {
@@ -351,13 +354,13 @@ mod tests {
     fn what_matters_has_a_place_on_a_full_board() {
         let board = Board::new("k".into());
         for number in 0..MAX_FINDINGS {
-            board.finding(warning(Code::ConfigUnknownKey, number.to_string(), ""));
+            board.warn(error(Code::ConfigUnknownKey, number.to_string()));
         }
         let newest = board.snapshot().events;
-        board.finding(warning(Code::GpuXid, "one more warning", ""));
+        board.warn(error(Code::GpuXid, "one more warning"));
         assert_eq!(board.snapshot().events, newest, "it is in the log only");
-        board.finding(error(Code::GpuLost, "an error", ""));
-        board.fatal(error(Code::EntrypointNotFound, "the end", ""));
+        board.report(error(Code::GpuLost, "an error"));
+        board.fatal(error(Code::EntrypointNotFound, "the end"));
         let findings = board.snapshot().findings;
         let texts: Vec<&str> = findings.iter().map(|finding| &*finding.message).collect();
         assert_eq!((texts.len(), texts[0]), (MAX_FINDINGS, "2"));
@@ -381,8 +384,9 @@ mod tests {
     fn a_board_full_of_what_others_wrote_still_fits_into_a_reply() {
         let board = Board::new("k".into());
         for number in 0..100 {
-            let finding = error(Code::Internal, format!("{number} {}", "ä".repeat(5000)), "");
-            board.finding(with_evidence(finding, vec!["x".repeat(5000); 100]));
+            let message = format!("{number} {}", "ä".repeat(5000));
+            let evidence = vec!["x".repeat(5000); 100];
+            board.report(Finding::new(Code::Internal, Severity::Error, message, evidence));
         }
         let status = board.snapshot();
         assert_eq!(status.findings.len(), MAX_FINDINGS);

@@ -10,7 +10,7 @@ pub use self::board::Board;
 pub use self::followers::Follower;
 
 use crate::kernel::sysinfo::uptime_ms;
-use image::status::{Code, Container, Finding, Severity};
+use image::status::Container;
 use limits::clip_lines;
 
 /// Returns the status of a container that was just started.
@@ -27,27 +27,4 @@ pub fn started(pid: u32, mut command: Vec<String>, restarts: u32) -> Container {
         oom_kills: 0,
         output: Vec::new(),
     }
-}
-
-/// Creates a finding of severity error.
-pub fn error(code: Code, message: impl Into<String>, hint: impl Into<String>) -> Finding {
-    Finding {
-        code,
-        severity: Severity::Error,
-        at_ms: 0,
-        message: message.into(),
-        evidence: Vec::new(),
-        hint: hint.into(),
-        link: code.link(),
-    }
-}
-
-/// Creates a finding of severity warning.
-pub fn warning(code: Code, message: impl Into<String>, hint: impl Into<String>) -> Finding {
-    Finding { severity: Severity::Warning, ..error(code, message, hint) }
-}
-
-/// Adds evidence to a finding.
-pub fn with_evidence(finding: Finding, evidence: Vec<String>) -> Finding {
-    Finding { evidence, ..finding }
 }

@@ -107,8 +107,7 @@ fn deliver(to: NotifySocket, text: &str) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::error;
-    use image::status::Exit;
+    use image::status::{Exit, Finding};
 
     #[test]
     fn what_systemd_defines_is_said_at_the_right_moments() {
@@ -118,7 +117,7 @@ mod tests {
         assert_eq!(said(phase(PhaseOutcome::Running)).as_deref(), Some("STATUS=gpu\n"));
         assert_eq!(said(phase(PhaseOutcome::Done)), None);
         assert_eq!(said(Happening::Outcome(Outcome::Ready)).as_deref(), Some("READY=1\nSTATUS=running\n"));
-        board.finding(error(Code::NoGpu, "there\nis none", ""));
+        board.report(Finding::new(Code::NoGpu, Severity::Error, "there\nis none", vec![]));
         board.update(|status| status.outcome = Outcome::Failed);
         let text = message(
             &Event { sequence: 1, at_ms: 0, what: Happening::Outcome(Outcome::Failed) },
@@ -134,7 +133,7 @@ mod tests {
     fn the_exit_status_is_the_programs() {
         let board = Board::new("k".into());
         // A GPU that was optional says nothing about the program.
-        board.finding(error(Code::NoGpu, "there is none", ""));
+        board.report(Finding::new(Code::NoGpu, Severity::Error, "there is none", vec![]));
         let ended = |exit| {
             board.update(|status| {
                 status.outcome = Outcome::Ready;

@@ -170,7 +170,7 @@ fn compatibility_libraries_are_looked_at_and_never_mounted_or_loaded() {
     let [copied, layered] = inject_both(&scene, &config);
     assert_eq!(of_scene(mounts()), 0);
     for report in [&copied, &layered] {
-        assert!(report.findings.iter().any(|finding| finding.code == image::status::Code::CudaCompat));
+        assert!(report.findings().iter().any(|finding| finding.code == image::status::Code::CudaCompat));
     }
     // Nothing in the layer is of the image: files are those of the driver, the rest are links and whiteouts.
     let inode = |path: &std::path::Path| fs::symlink_metadata(path).unwrap().ino();

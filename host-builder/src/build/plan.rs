@@ -67,6 +67,8 @@ impl Plan {
                 origin: crate::NAME.into(),
                 reason: "the driver's files".into(),
                 capabilities: Vec::new(),
+                soname: None,
+                glibc: None,
                 payload: false,
             });
             self.manifest.files.sort_by(|a, b| a.path.cmp(&b.path));
@@ -269,6 +271,8 @@ fn add_firmware(builder: &mut Builder, inputs: &Inputs) -> Result<Vec<String>> {
             origin: tree.origin.clone(),
             reason: "GSP firmware, asked for when a GPU is first opened".into(),
             capabilities: Vec::new(),
+            soname: None,
+            glibc: None,
         };
         builder.file(&selected, 0o644);
     }
@@ -321,6 +325,8 @@ impl Builder {
         let kind = Kind::File { size: selected.file.size, sha256: selected.file.sha256.clone() };
         let entry = self.insert(&selected.path, kind, mode, &selected.origin, &selected.reason);
         entry.capabilities.clone_from(&selected.capabilities);
+        entry.soname.clone_from(&selected.soname);
+        entry.glibc = selected.glibc;
         entry.payload = true;
         self.contents.insert(selected.path.clone(), Content::File(selected.source.clone()));
     }
@@ -348,6 +354,8 @@ impl Builder {
             origin: origin.into(),
             reason: reason.into(),
             capabilities: Vec::new(),
+            soname: None,
+            glibc: None,
             payload: false,
         };
         self.files.entry(path.into()).insert_entry(file).into_mut()

@@ -335,6 +335,8 @@ mod tests {
             origin: String::new(),
             reason: String::new(),
             capabilities: Vec::new(),
+            soname: None,
+            glibc: None,
             payload: true,
         };
         (path.into(), file)

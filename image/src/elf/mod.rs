@@ -14,6 +14,7 @@ pub use self::compat::{Compat, cuda_compat};
 pub use self::glibc::glibc_needed;
 pub use self::modinfo::{Modinfo, modinfo, parse_modinfo};
 pub use self::source::ReadAt;
+pub use goblin::elf::header::ET_DYN;
 
 use std::io;
 

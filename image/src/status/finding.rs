@@ -30,7 +30,7 @@ pub struct Finding {
     pub message: String,
     /// Kernel log lines, paths and errno values.
     pub evidence: Vec<String>,
-    /// Remedy for this case.
+    /// Remedy of the code ([`Code::remedy`]), for readers that do not know the code.
     pub hint: String,
     /// Place in the documentation that explains the code.
     pub link: String,
@@ -58,8 +58,7 @@ macro_rules! codes {
             $(#[doc = $meaning] $code,)+
         }
 
-        /// Every code, in the order of their numbers on the wire. guest-init does not use these remedies: it reports
-        /// hints for the case at hand.
+        /// Every code, in the order of their numbers on the wire.
         pub const CODES: &[Explanation] = &[
             $(Explanation { code: Code::$code, meaning: $meaning.trim_ascii(), remedy: $remedy },)+
         ];
@@ -120,7 +119,7 @@ codes! {
         "Find out what created the file, which guest-init has replaced. Another driver in the guest's kernel may need that name.",
     /// The container root could not be mounted.
     RootUnusable =>
-        "Attach the root as a virtio disk with serial `root`, or name it: `gpu_initrd.root=/dev/NAME`, `serial:NAME` or `virtiofs:TAG`. If the message names the upper layer, set `gpu_initrd.upper` to a writable ext4 disk or to `tmpfs`.",
+        "Attach the root as a virtio disk with serial `root`, or name it: `gpu_initrd.root=/dev/NAME`, `serial:NAME` or `virtiofs:TAG`. If the message names the upper layer, set `gpu_initrd.upper` to a writable ext4 disk or to `tmpfs`; if it names /proc, /sys, /dev or /run, remove the file that the image has there.",
     /// The driver files could not be added to the container root.
     InjectFailed =>
         "Repair the path in the message: a broken `/usr/lib` or `/etc` in the container image, or an upper layer that hides the files and must be recreated. If the files cannot form a layer, boot the kernel that `build-initrd` wrote next to the initrd (Linux 6.5 or later), or build with `--payload files`.",
@@ -135,7 +134,7 @@ codes! {
         "Correct the setting in the message: a key of the kernel command line, `config.json` in the top directory of the config disk, or an `NVIDIA_…` variable of the environment. If there is no command, set `entrypoint` or `cmd`, or write the command after ` -- `.",
     /// A configuration key is unknown.
     ConfigUnknownKey =>
-        "Correct the spelling of the key, or remove it: the tables of the [kernel command line](booting.md#kernel-command-line) and the [config disk](booting.md#config-disk) list every key.",
+        "Correct the spelling of the key, or remove it: docs/booting.md lists every key of the kernel command line and of `config.json`.",
     /// The initrd's manifest is missing or invalid.
     ManifestInvalid =>
         "Rebuild the initrd with host-builder and guest-init of the same release: `host-builder build-initrd`.",
@@ -144,7 +143,7 @@ codes! {
         "Build an initrd with a driver (`host-builder build-initrd`), or boot without `HAS_GPU=1`.",
     /// The program is not in the container image.
     EntrypointNotFound =>
-        "Correct `entrypoint` or `cmd`, or `PATH` in the image's environment.",
+        "Correct `entrypoint` or `cmd`, or `PATH` in the image's environment. For a program of the driver, such as nvidia-smi, boot with a GPU (`HAS_GPU=1`) and include `utility` in `NVIDIA_DRIVER_CAPABILITIES`.",
     /// The program exists but cannot be executed.
     EntrypointNotExecutable =>
         "Make the file executable (`chmod +x`) and check that it is built for this machine. If its interpreter or loader is missing, use an image that has it: a glibc program does not run in an Alpine image.",
@@ -204,7 +203,20 @@ codes! {
         "Build the initrd from packages that contain the driver's own programs, which the evidence lists: `host-builder pins add`. The container's libraries are not affected.",
 }
 
+impl Finding {
+    /// Creates a finding. The board that it is reported to sets the time.
+    pub fn new(code: Code, severity: Severity, message: impl Into<String>, evidence: Vec<String>) -> Self {
+        let (message, hint, link) = (message.into(), code.remedy().into(), code.link());
+        Self { code, severity, at_ms: 0, message, evidence, hint, link }
+    }
+}
+
 impl Code {
+    /// Returns what to do about a finding with this code, in at most two sentences.
+    pub fn remedy(self) -> &'static str {
+        CODES[self as usize].remedy
+    }
+
     /// Returns the code in kebab case, as it is printed and written in JSON.
     pub fn name(self) -> String {
         name(self)

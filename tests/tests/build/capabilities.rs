@@ -109,6 +109,11 @@ fn packed() -> &'static (Manifest, BTreeMap<String, Vec<u8>>) {
     })
 }
 
+/// The manifest of the image with every capability.
+pub fn manifest() -> &'static Manifest {
+    &packed().0
+}
+
 fn entry(path: &str) -> &'static Entry {
     let found = packed().0.files.iter().find(|file| file.path == path);
     found.unwrap_or_else(|| panic!("{path} is not in the image"))

@@ -1,7 +1,7 @@
 //! The whole driver, with every capability, in a real root with a 64-bit and a 32-bit glibc: by copy, as the image's own tools see it.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -49,7 +49,7 @@ impl Ground {
         let inventory = Inventory::of_directory(&self.driver).unwrap();
         let mut report = driver_files::copy::copy(&self.root, &self.driver, &inventory, &request).unwrap();
         driver_files::complete(&self.root, &request, &mut report).unwrap();
-        assert_eq!(report.findings, []);
+        assert_eq!(report.findings(), []);
         assert_eq!(report.warnings, Vec::<String>::new());
         report
     }
@@ -97,4 +97,21 @@ fn every_capability_arrives_where_the_images_own_tools_look() {
     assert!(report.removed.iter().any(|path| path.ends_with("libGLX_nvidia.so.0")), "{:?}", report.removed);
     assert!(!ground.has(format!("{LIB32}/libcuda.so.1")) && ground.has(format!("{LIB32}/libc.so.6")));
     oracle::compare(&ground.path());
+}
+
+/// The guest does not read these files again: what the manifest says about them is all that it knows.
+#[test]
+fn the_manifest_has_the_facts_of_every_driver_file() {
+    let ground = Ground::new();
+    let of_files = Inventory::of_directory(&ground.driver).unwrap();
+    let of_manifest = Inventory::of_manifest(capabilities::manifest());
+    let known = of_files.files.iter().map(|file| (&file.place, file)).collect::<BTreeMap<_, _>>();
+    let mut libraries = 0;
+    for file in &of_manifest.files {
+        let found = known.get(&file.place).unwrap_or_else(|| panic!("{file:?} is not in the directory"));
+        assert_eq!((&file.link, &file.soname), (&found.link, &found.soname), "{file:?}");
+        assert_eq!((file.size, file.glibc), (found.size, found.glibc), "{file:?}");
+        libraries += usize::from(file.soname.is_some() && file.glibc.is_some());
+    }
+    assert!(libraries > 40, "{libraries}");
 }

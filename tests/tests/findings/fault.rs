@@ -57,7 +57,7 @@ fn an_image_without_a_readable_plan_says_so_on_the_console() {
     let console = console_of_end(&mut boot(guest_of(&image).cmdline("gpu_initrd.linger=0s -- true")));
     let code = Code::ManifestInvalid.name();
     told_on_console(&console, Code::ManifestInvalid, &format!("{}: ", layout::MANIFEST));
-    assert!(console.contains("what to do: rebuild the initrd"), "{console}");
+    assert!(console.contains("what to do: Rebuild the initrd"), "{console}");
     assert!(console.contains(&format!("powering off: the boot failed: {code}")), "{console}");
 }
 

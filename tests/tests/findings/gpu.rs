@@ -36,7 +36,7 @@ fn a_gpu_in_use_switches_without_a_manager_and_a_gpu_that_is_unplugged() {
     assert_eq!(status.outcome, Outcome::Ready, "{status:#?}");
     assert_eq!(status.gpus.iter().map(|gpu| gpu.state).collect::<Vec<_>>(), [GpuState::Failed]);
     let busy = told(&status, Code::Wpr2AlreadyUp, Severity::Error, "unexpected WPR2 already up");
-    assert!(busy.hint.contains("reset the GPU on the host") && busy.message.contains(&status.gpus[0].bdf));
+    assert!(busy.hint.contains("Reset the GPU on the host") && busy.message.contains(&status.gpus[0].bdf));
     let fabric = told(&status, Code::FabricNotReady, Severity::Warning, "0000:02:00.0 10de:22a3");
     assert!(fabric.message.contains("error 802"), "{fabric:?}");
 

@@ -69,8 +69,8 @@ fn files_of_an_image_for_the_drivers_libraries_are_hidden_and_others_stay() {
         write(&f, &format!("root{path}"), content);
     }
     let report = f.layer(&asked).unwrap();
-    assert_eq!(report.masked, stale, "{:?}", report.findings);
-    let finding = report.findings.iter().find(|finding| finding.code == Code::ImageBundlesDriver).unwrap();
+    assert_eq!(report.masked, stale, "{:?}", report.findings());
+    let finding = report.findings().into_iter().find(|found| found.code == Code::ImageBundlesDriver).unwrap();
     assert!(finding.message.contains("5 driver files"), "{finding:?}");
     let report = f.copy(&asked).unwrap();
     assert_eq!(report.masked, stale);

@@ -16,11 +16,11 @@ fn capabilities_choose_and_what_is_not_carried_is_named() {
     asked.named = asked.capabilities.clone();
     let report = f.layer(&asked).unwrap();
     assert!(has(&report, "libnvidia-encode.so.1"));
-    let finding = report.findings.iter().find(|finding| finding.code == Code::CapabilityMissing);
+    let finding = report.findings().into_iter().find(|found| found.code == Code::CapabilityMissing);
     assert!(finding.is_none(), "the table gives graphics libcuda, so something of it is carried");
     asked.named = BTreeSet::from([Capability::Ngx]);
     let report = f.layer(&asked).unwrap();
-    let finding = &report.findings[0];
+    let finding = report.findings().remove(0);
     assert!(finding.code == Code::CapabilityMissing && finding.message.contains("ngx"), "{finding:?}");
 }
 
@@ -29,7 +29,7 @@ fn driver_files_of_the_image_are_hidden_by_a_layer_wherever_the_loader_looks() {
     let f = fixture();
     let expected = bundle(&f);
     let report = f.layer(&request()).unwrap();
-    let finding = report.findings.iter().find(|finding| finding.code == Code::ImageBundlesDriver).unwrap();
+    let finding = report.findings().into_iter().find(|found| found.code == Code::ImageBundlesDriver).unwrap();
     assert!(finding.message.contains("535.54.03") && finding.message.contains("550.163.01"), "{finding:?}");
     // What stands where the driver's own link goes is named too; nothing has to be hidden there.
     let mut named = expected.clone();
@@ -49,8 +49,8 @@ fn the_policy_can_keep_or_refuse_them() {
     let keep = ContainerRequest { driver_files: DriverFiles::Keep, ..request() };
     let report = f.copy(&keep).unwrap();
     assert!(report.masked.is_empty() && f.at("root/opt/driver/libcuda-renamed.so").exists());
-    let codes: Vec<_> = report.findings.iter().map(|finding| finding.code).collect();
-    assert_eq!(codes, [Code::ImageBundlesDriver, Code::LibraryShadowed], "{:?}", report.findings);
+    let codes: Vec<_> = report.findings().iter().map(|finding| finding.code).collect();
+    assert_eq!(codes, [Code::ImageBundlesDriver, Code::LibraryShadowed], "{:?}", report.findings());
     let f = fixture();
     bundle(&f);
     let before = snapshot(&f.at("root"));
@@ -157,7 +157,7 @@ fn a_store_gets_a_directory_of_its_own_and_is_told_who_sees_it() {
     let store = f.at("root/var/lib/gpu-initrd/opengl-driver/lib");
     assert!(report.store && store.join("libcuda.so.1").exists() && f.lib.join("libcuda.so.1").exists());
     assert!(!store.join("libc.so.6").exists());
-    assert!(report.findings.iter().any(|finding| finding.code == Code::ImageIsNix));
+    assert!(report.findings().iter().any(|finding| finding.code == Code::ImageIsNix));
     fs::remove_file(f.lib.join("libc.so.6")).unwrap();
     let report = f.copy(&request()).unwrap();
     assert_eq!(report.lib_dir, "/var/lib/gpu-initrd/opengl-driver/lib");
@@ -255,7 +255,7 @@ fn a_capability_that_is_not_carried_is_a_finding_and_no_failure() {
     let asked = ContainerRequest { capabilities: named.clone(), named, ..request() };
     let report = copy_in(&f.root, &f.driver, &inventory, &asked).unwrap();
     assert_eq!(report.items, []);
-    assert!(report.findings[0].message.contains("ngx"), "{:?}", report.findings);
+    assert!(report.findings()[0].message.contains("ngx"), "{:?}", report.findings());
 }
 
 #[test]
@@ -280,7 +280,7 @@ fn empty_leftovers_at_our_own_places_are_named_and_refused() {
     let refuse = ContainerRequest { driver_files: DriverFiles::Refuse, ..request() };
     assert!(matches!(f.copy(&refuse), Err(InjectError::Refused(_))));
     let report = f.copy(&request()).unwrap();
-    assert!(report.findings.iter().any(|finding| finding.code == Code::ImageBundlesDriver));
+    assert!(report.findings().iter().any(|finding| finding.code == Code::ImageBundlesDriver));
     assert!(report.resolved.iter().all(|found| found.expected));
 }
 
@@ -294,7 +294,7 @@ fn an_empty_file_on_the_library_path_is_what_the_loader_meets() {
         ContainerRequest { library_path: Some("/opt".into()), driver_files: DriverFiles::Keep, ..request() };
     let report = f.copy(&asked).unwrap();
     assert!(!report.resolved[0].expected, "{:?}", report.resolved[0]);
-    assert!(report.findings.iter().any(|finding| finding.code == Code::LibraryShadowed));
+    assert!(report.findings().iter().any(|finding| finding.code == Code::LibraryShadowed));
 }
 
 #[test]
@@ -303,7 +303,7 @@ fn a_directory_under_a_librarys_name_does_not_end_the_boot() {
     fs::create_dir_all(f.lib.join("libcuda.so.1/x")).unwrap();
     let report = f.copy(&request()).unwrap();
     assert!(report.warnings.iter().any(|warning| warning.contains("libcuda.so.1")), "{:?}", report.warnings);
-    assert!(report.findings.iter().any(|finding| finding.code == Code::LibraryShadowed));
+    assert!(report.findings().iter().any(|finding| finding.code == Code::LibraryShadowed));
 }
 
 /// Programs of distributions are compiled for their own glibc: /bin/sh stands for one of the driver's.
@@ -317,9 +317,8 @@ fn what_the_images_glibc_cannot_load_is_left_out_or_told() {
     assert!(program > Some((2, 17)), "{program:?}");
     fs::copy("/bin/sh", f.at("driver/usr/bin/nvidia-smi")).unwrap();
     let has_it = |report: &InjectReport| report.items.iter().any(|item| item.path.ends_with("/nvidia-smi"));
-    let told = |report: &InjectReport| {
-        report.findings.iter().find(|finding| finding.code == Code::LibcTooOld).cloned()
-    };
+    let told =
+        |report: &InjectReport| report.findings().into_iter().find(|found| found.code == Code::LibcTooOld);
 
     let all = ContainerRequest { named: BTreeSet::new(), ..request() };
     let report = f.copy(&all).unwrap();

@@ -72,7 +72,7 @@ fn each_systems_own_directories_are_found() {
             format!("nvidia-smi of /{smi_at}"),
         ];
         assert_eq!(found, expected, "{lib}");
-        assert!(report.findings.is_empty(), "{lib}: {:?}", report.findings);
+        assert!(report.findings().is_empty(), "{lib}: {:?}", report.findings());
     }
 }
 
@@ -147,7 +147,8 @@ fn a_program_that_is_missing_or_a_script_is_a_finding() {
         ("usr/bin/nvidia-smi", b"#!/bin/sh\nexec /opt/x/nvidia-smi\n".to_vec()),
     ]);
     let report = f.copy(&request()).unwrap();
-    let [finding] = &report.findings[..] else { panic!("{:?}", report.findings) };
+    let found = report.findings();
+    let [finding] = &found[..] else { panic!("{:?}", report.findings()) };
     assert_eq!((finding.code, finding.severity), (Code::DriverFileMissing, Severity::Info));
     assert_eq!(
         finding.evidence,
@@ -158,7 +159,7 @@ fn a_program_that_is_missing_or_a_script_is_a_finding() {
     );
     assert!(!f.at("root/usr/bin/nvidia-smi").exists());
     let named = ContainerRequest { named: BTreeSet::from([Capability::Utility]), ..request() };
-    assert_eq!(f.layer(&named).unwrap().findings[0].severity, Severity::Warning);
+    assert_eq!(f.layer(&named).unwrap().findings()[0].severity, Severity::Warning);
 
     // The program itself is elsewhere.
     let f = with(&[
@@ -169,8 +170,8 @@ fn a_program_that_is_missing_or_a_script_is_a_finding() {
     ]);
     let compute = ContainerRequest { capabilities: BTreeSet::from([Capability::Compute]), ..request() };
     let report = f.layer(&compute).unwrap();
-    assert!(report.findings.is_empty(), "{:?}", report.findings);
+    assert!(report.findings().is_empty(), "{:?}", report.findings());
     let report = f.copy(&request()).unwrap();
     assert!(files_of(&report).contains(&"nvidia-smi of /usr/local/bin/nvidia-smi".into()), "{report:?}");
-    assert!(report.findings.is_empty(), "{:?}", report.findings);
+    assert!(report.findings().is_empty(), "{:?}", report.findings());
 }

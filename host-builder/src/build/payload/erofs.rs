@@ -219,6 +219,8 @@ mod tests {
             origin: String::new(),
             reason: String::new(),
             capabilities: Vec::new(),
+            soname: None,
+            glibc: None,
             payload: true,
         };
         let (a, b, c) = (file("/a", 0o644), file("/b", 0o644), file("/a", 0o755));

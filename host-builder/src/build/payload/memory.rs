@@ -43,6 +43,8 @@ mod tests {
             origin: String::new(),
             reason: String::new(),
             capabilities: vec![],
+            soname: None,
+            glibc: None,
             payload,
         };
         let mut manifest = Manifest {

@@ -107,12 +107,19 @@ fn found(
         origin: tree.origin.clone(),
         reason: reason(&capabilities),
         capabilities,
+        soname: None,
+        glibc: None,
     };
     let is_elf = !matches!(wanted.place, Place::Data(_)) || file.path.contains(".so");
     if !is_elf {
         return Ok(Ok(Found { file, width, elf: None }));
     }
-    Ok(read(&file, width)?.map(|elf| Found { file, width, elf: Some(elf) }))
+    let is_library = matches!(wanted.place, Place::Library(_));
+    Ok(read(&file, width)?.map(|(elf, glibc)| {
+        let soname = elf.soname.as_deref().filter(|_| is_library);
+        let soname = soname.map(|name| String::from_utf8_lossy(name).into_owned());
+        Found { file: Selected { soname, glibc, ..file }, width, elf: Some(elf) }
+    }))
 }
 
 /// A data file is taken from its own path where a package has it there: names such as `nvidia_icd.json` come twice.
@@ -129,7 +136,10 @@ fn candidates<'a>(trees: &'a [Tree], wanted: &Wanted, driver: &str) -> Vec<(&'a 
     [first, rest].concat()
 }
 
-fn read(file: &Selected, width: Width) -> Result<std::result::Result<Elf, Error>> {
+/// What a loader needs to know of an ELF file: its headers, and the newest glibc that it requires.
+type Facts = (Elf, Option<(u32, u32)>);
+
+fn read(file: &Selected, width: Width) -> Result<std::result::Result<Facts, Error>> {
     let source = plain::open(&file.source).doing("opening", &file.source)?;
     if let Some(line) = script(&source).doing("reading", &file.source)? {
         let message = format!(
@@ -146,7 +156,10 @@ fn read(file: &Selected, width: Width) -> Result<std::result::Result<Elf, Error>
             .hint("its package is damaged: remove the cache's trees directory and run again")
     })?;
     if elf.class == width.class() {
-        return Ok(Ok(elf));
+        let glibc = elf::glibc_needed(&source).map_err(|error| {
+            Error::new(format!("{}: cannot read its symbol versions", file.source.display())).source(error)
+        })?;
+        return Ok(Ok((elf, glibc)));
     }
     let message = format!("{}: expected {:?}, found {:?}", file.source.display(), width.class(), elf.class);
     Ok(Err(Error::new(message)

@@ -34,6 +34,10 @@ pub struct Selected {
     pub reason: String,
     /// The selected capabilities that it belongs to, sorted; none for a file that no container gets.
     pub capabilities: Vec<Capability>,
+    /// SONAME of a library.
+    pub soname: Option<String>,
+    /// The newest version of glibc that it requires: major, minor.
+    pub glibc: Option<(u32, u32)>,
 }
 
 /// One link beside the selected files.

@@ -11,6 +11,8 @@ fn manifest() -> Manifest {
         origin: origin.into(),
         reason: "a test".into(),
         capabilities: capabilities.to_vec(),
+        soname: None,
+        glibc: None,
         payload: !capabilities.is_empty(),
     };
     Manifest {

@@ -13,6 +13,8 @@ pub fn manifest() -> Manifest {
         origin: origin.into(),
         reason: "a test".into(),
         capabilities: vec![],
+        soname: None,
+        glibc: None,
         payload: false,
     };
     let content = |text: &str| Kind::File {
