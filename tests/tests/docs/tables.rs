@@ -1,0 +1,153 @@
+//! Tables and lists of the documentation: they have the words of the code, and none of its rows is missing.
+
+use super::markdown::table;
+use clap::CommandFactory as _;
+use host_builder::cli::Cli;
+use image::config::{JSON_KEYS, KEYS};
+use image::status::finding::CODES;
+use std::collections::BTreeSet;
+
+const BOOTING: &str = include_str!("../../../docs/booting.md");
+const BUILDING: &str = include_str!("../../../docs/building.md");
+const FINDINGS: &str = include_str!("../../../docs/findings.md");
+const OPERATING: &str = include_str!("../../../docs/operating.md");
+const PROTOCOL: &str = include_str!("../../../docs/protocol.md");
+const SECURITY: &str = include_str!("../../../docs/security.md");
+
+#[test]
+fn every_kernel_command_line_key_is_documented_as_it_is() {
+    let expected: Vec<_> = KEYS
+        .iter()
+        .map(|key| vec![format!("`{}`", key.name), key.expects.to_owned(), key.help.to_owned()])
+        .collect();
+    assert_eq!(table(BOOTING, "## Kernel command line"), expected);
+}
+
+#[test]
+fn every_config_key_is_documented_as_it_is() {
+    let expected: Vec<_> = JSON_KEYS
+        .iter()
+        .map(|key| vec![format!("`{}`", key.name), key.expects.to_owned(), key.help.to_owned()])
+        .collect();
+    assert_eq!(table(BOOTING, "## Config disk"), expected);
+}
+
+#[test]
+fn every_finding_is_documented_with_the_words_of_the_code() {
+    let expected: Vec<_> = CODES
+        .iter()
+        .map(|row| {
+            let name = row.code.name();
+            // What a finding links to.
+            let anchor = format!("<a id=\"{name}\"></a>`{name}`");
+            vec![anchor, row.meaning.to_owned(), row.remedy.to_owned()]
+        })
+        .collect();
+    assert_eq!(table(FINDINGS, "## All findings"), expected);
+}
+
+#[test]
+fn every_check_of_doctor_is_documented_with_the_words_of_the_code() {
+    let expected: Vec<_> = host_builder::doctor::CHECKS
+        .iter()
+        .map(|(name, meaning)| vec![format!("`{name}`"), (*meaning).to_owned()])
+        .collect();
+    assert_eq!(table(BOOTING, "## Check a host or a container image first"), expected);
+}
+
+#[test]
+fn a_finding_links_to_its_row() {
+    let link = image::status::Code::NoGpu.link();
+    let anchor = link.strip_prefix("docs/findings.md#").unwrap();
+    assert!(FINDINGS.contains(&format!("<a id=\"{anchor}\"></a>")), "{link}");
+}
+
+#[test]
+fn every_metric_is_documented_as_it_is() {
+    let row = |family: &host_builder::guest_client::metrics::Family| {
+        let labels: Vec<_> = family.labels.split(", ").filter(|label| !label.is_empty()).collect();
+        let labels: Vec<_> = labels.iter().map(|label| format!("`{label}`")).collect();
+        let name = format!("`{}`", family.name);
+        vec![name, family.kind.to_owned(), labels.join(", "), family.help.to_owned()]
+    };
+    let expected: Vec<_> = host_builder::guest_client::metrics::FAMILIES.iter().map(row).collect();
+    assert_eq!(table(OPERATING, "## Monitor guests"), expected);
+}
+
+/// The types on the wire, in the order that is on the wire, as the sources have them.
+#[test]
+fn the_protocol_is_documented_with_the_types_as_they_are() {
+    let sources = [
+        include_str!("../../../image/src/wire.rs"),
+        include_str!("../../../image/src/event.rs"),
+        include_str!("../../../image/src/status/mod.rs"),
+        include_str!("../../../image/src/status/exit.rs"),
+        include_str!("../../../image/src/status/finding.rs"),
+    ];
+    let mut expected = Vec::new();
+    for source in sources {
+        let code = source.split_once("#[cfg(test)]").map_or(source, |(code, _)| code);
+        for (at, _) in code.match_indices("\npub struct ").chain(code.match_indices("\npub enum ")) {
+            let item = &code[at + "\npub ".len()..];
+            let (head, rest) = item.split_once(" {\n").unwrap();
+            let name = head.split_once(' ').unwrap().1;
+            // An error and an explanation are not on the wire; the codes have a table of their own.
+            if ["WireError", "Explanation"].contains(&name) {
+                continue;
+            }
+            let lines = rest.split_once("\n}").unwrap().0.lines().map(str::trim);
+            let lines = lines.filter(|line| !line.is_empty() && !line.starts_with(['/', '#']));
+            let words: Vec<_> = lines.map(|line| line.strip_prefix("pub ").unwrap_or(line)).collect();
+            let body = words.join(" ").trim_end_matches(',').replace(", }", " }");
+            expected.push(format!("{head} {{ {body} }}"));
+        }
+    }
+    assert!(expected.len() > 25, "{expected:?}");
+    let section = PROTOCOL.split_once("\n## Types\n").unwrap().1;
+    let ours = section.split_once("```rust\n").unwrap().1.split_once("\n```").unwrap().0;
+    let mut ours: Vec<_> = ours.lines().collect();
+    ours.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(ours, expected);
+    assert!(PROTOCOL.contains(&format!("version, little-endian: {}.", image::wire::VERSION)));
+}
+
+#[test]
+fn every_option_of_build_initrd_is_documented() {
+    let cells: String = table(BUILDING, "## Build").into_iter().map(|row| row[0].clone() + " ").collect();
+    let documented: BTreeSet<_> = cells
+        .split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'))
+        .filter(|word| word.starts_with("--"))
+        .collect();
+    let cli = Cli::command();
+    let build = cli.find_subcommand("build-initrd").unwrap();
+    let options: Vec<_> = build.get_arguments().filter_map(|option| option.get_long()).collect();
+    let options: BTreeSet<String> =
+        options.iter().filter(|name| **name != "help").map(|name| format!("--{name}")).collect();
+    assert_eq!(documented, options.iter().map(String::as_str).collect());
+}
+
+/// The tests of hostile roots hold their own table against the names of the tests.
+#[test]
+fn the_table_of_vulnerabilities_is_that_of_the_tests() {
+    const TESTS: &str = include_str!("../../../guest-init/tests/hostile/main.rs");
+    let rows: Vec<_> = TESTS.lines().filter_map(|line| line.strip_prefix("//! ")).collect();
+    let rows: Vec<_> = rows.into_iter().filter(|row| row.starts_with("| CVE-")).collect();
+    assert!(rows.len() > 8, "{rows:?}");
+    let ours: Vec<_> = SECURITY.lines().filter(|line| line.starts_with("| CVE-")).collect();
+    assert_eq!(ours, rows);
+}
+
+/// The table of sources is that of the code: which there are, and what each gives.
+#[test]
+fn every_source_of_artifacts_is_documented_as_it_is() {
+    let word = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
+    let expected: Vec<_> = host_builder::resolve::sources::TABLE
+        .iter()
+        .map(|row| vec![row.kind.to_string(), word(row.resumes), word(row.versions), word(row.network)])
+        .collect();
+    let ours = table(BUILDING, "### Add artifacts that are not packages")
+        .into_iter()
+        .map(|row| [&row[..1], &row[3..]].concat());
+    assert_eq!(ours.collect::<Vec<_>>(), expected);
+}
