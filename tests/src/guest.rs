@@ -1,4 +1,5 @@
-//! A booted guest: the machine with everything beside it that it needs, in one directory, gone when the test is over.
+//! A booted guest: the machine and everything that it needs, in one directory, which is removed at
+//! the end of the test.
 
 use std::{
     fs::File,
@@ -10,12 +11,14 @@ use std::{
 
 use host_builder::artifacts::cache::Cache;
 use host_builder::common::ui::Ui;
+use host_builder::vm::qmp::Qmp;
 use host_builder::vm::vsock_backend;
 use host_builder::vm::vsock_backend::VsockBackend;
+use serde_json::json;
 use tempfile::TempDir;
 
 use crate::{
-    RigError, monitor,
+    RigError,
     phantom::{Condition, Model, PhantomGpu, PhantomHandle},
     process::{Background, poll, tail},
     qemu::{Console, Drive, Gpu, Machine, Share, Vm, Vsock},
@@ -24,8 +27,10 @@ use crate::{
     vmlinux, vsock,
 };
 
-/// virtiofsd makes its socket within milliseconds; this is for a machine that is busy.
+/// Longest time for virtiofsd to create its socket. It needs milliseconds on an idle machine.
 const START: Duration = Duration::from_secs(20);
+/// Longest time for an answer of QEMU's monitor, on a busy machine.
+const MONITOR_ANSWER: Duration = Duration::from_secs(20);
 /// Context id of every guest: each has a backend of its own.
 pub const CID: u32 = 5;
 
@@ -92,7 +97,7 @@ impl Setup {
         self
     }
 
-    /// The disk with the driver. It comes behind all others, so that it changes no name of theirs.
+    /// The disk with the driver. It comes after all others, so that their names do not change.
     #[must_use]
     pub fn driver_disk(mut self, image: &Path) -> Self {
         self.last = Some(Drive { image: image.to_owned(), read_only: true, serial: "driver".into() });
@@ -120,7 +125,7 @@ impl Setup {
         self
     }
 
-    /// One more phantom GPU, in another condition than a good one.
+    /// One more phantom GPU, in this condition.
     #[must_use]
     pub fn gpu_that_is(mut self, condition: Condition, model: Model) -> Self {
         self.models.push((model, condition));
@@ -134,7 +139,8 @@ impl Setup {
         self
     }
 
-    /// Takes the connections that the guest will open to `port` of the host, as the hybrid socket forwards them.
+    /// Accepts the connections that the guest will open to `port` of the host, as the hybrid socket
+    /// forwards them.
     pub fn listen(&self, port: u32) -> Result<UnixListener, RigError> {
         let path = self.directory.path().join(format!("{UDS}_{port}"));
         UnixListener::bind(&path).map_err(|e| RigError::io("listen on", &path, e))
@@ -147,7 +153,8 @@ impl Setup {
         self
     }
 
-    /// Starts everything, with QEMU and virtiofsd from `tools`, as soon as fewer guests run than there are processors.
+    /// Starts everything, with QEMU and virtiofsd from `tools`, as soon as fewer guests run than
+    /// there are processors.
     pub fn boot(mut self, tools: &dyn Tools) -> Result<Guest, RigError> {
         let slot = slots::take();
         self.machine.drives.extend(self.last.take());
@@ -184,7 +191,7 @@ impl Setup {
 
 fn vsock_backend(dir: &Path) -> Result<VsockBackend, RigError> {
     let daemon = vsock_backend::daemon(&Cache::open()?, &Ui::new(false))?;
-    Ok(VsockBackend::start(&daemon, dir, &dir.join(UDS), CID)?)
+    Ok(VsockBackend::start(&daemon, dir, &dir.join(UDS), CID, &dir.join(MONITOR))?)
 }
 
 fn virtiofsd(tools: &dyn Tools, directory: &Path, socket: &Path, log: &Path) -> Result<Background, RigError> {
@@ -200,7 +207,7 @@ fn virtiofsd(tools: &dyn Tools, directory: &Path, socket: &Path, log: &Path) -> 
 
 /// A booted guest. Everything that belongs to it ends when this is dropped.
 pub struct Guest {
-    // Dropped in this order: the machine first, so that its devices are not pulled from under it.
+    // Dropped in this order: the machine first, so that its devices exist as long as it runs.
     vm: Vm,
     vsock: Option<VsockBackend>,
     _phantoms: Vec<PhantomHandle>,
@@ -217,11 +224,12 @@ impl Guest {
         String::from_utf8_lossy(&bytes).replace('\r', "")
     }
 
-    /// Waits until a whole line of the console contains `text`, and returns that line. The guest's end is an error at once.
+    /// Waits until a whole line of the console contains `text`, and returns that line. The guest's
+    /// end is an error at once.
     pub fn wait_for_console(&mut self, text: &str, deadline: Duration) -> Result<String, RigError> {
         let mut over = false;
         let line = poll(deadline, || {
-            // The end is looked at first: what the guest wrote before it is on the console by then.
+            // The end is checked first: everything that the guest wrote is on the console by then.
             over = self.vm.ended()?.is_some();
             let line = find_line(&self.console(), text).map(str::to_owned);
             Ok::<_, RigError>(if line.is_some() || over { Some(line) } else { None })
@@ -251,7 +259,8 @@ impl Guest {
         self.vsock.as_ref().map(VsockBackend::uds)
     }
 
-    /// The address of the guest's vsock `port` as the host's programs take it: `unix:PATH:PORT`. A guest without vsock has none.
+    /// The address of the guest's vsock `port` in the form for host-builder: `unix:PATH:PORT`. A
+    /// guest without vsock has none.
     pub fn address(&self, port: u32) -> Option<String> {
         self.uds().map(|uds| format!("unix:{}:{port}", uds.display()))
     }
@@ -275,17 +284,24 @@ impl Guest {
         self.vm.id()
     }
 
-    /// Takes away the phantom GPU that was added as number `index`, counted from 0, while the guest runs.
+    /// Removes the phantom GPU that was added as number `index`, counted from 0, while the guest
+    /// runs, as an operator does (`device_del`): the guest is asked to release it. Returns once
+    /// QEMU has accepted that.
     pub fn unplug(&self, index: usize) -> Result<(), RigError> {
-        monitor::unplug(&self.directory.path().join(MONITOR), &format!("gpu{index}"))
+        let monitor = self.directory.path().join(MONITOR);
+        let stream = UnixStream::connect(&monitor)
+            .map_err(|e| RigError::io("connect to QEMU's monitor at", &monitor, e))?;
+        let arguments = json!({ "id": format!("gpu{index}") });
+        Qmp::new(stream, MONITOR_ANSWER)?.execute("device_del", &arguments, MONITOR_ANSWER)?;
+        Ok(())
     }
 
-    /// Pulls the plug.
+    /// Kills QEMU.
     pub fn kill(&mut self) {
         self.vm.kill();
     }
 
-    /// What everything that belongs to it has said: the console's end, and the messages of QEMU and of the vsock backend.
+    /// The end of the console, and the messages of QEMU and of the vsock backend.
     pub fn last_words(&self) -> String {
         let console = self.console();
         let backend = self.vsock.as_ref().map(VsockBackend::messages).unwrap_or_default();
@@ -293,7 +309,7 @@ impl Guest {
     }
 }
 
-/// A test that fails while its guest runs may not say what the guest did.
+/// A test that fails while its guest runs prints the guest's output.
 impl Drop for Guest {
     fn drop(&mut self) {
         if std::thread::panicking() {
@@ -313,7 +329,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_complete_lines_count() {
+    fn only_complete_console_lines_are_searched() {
         assert_eq!(find_line("one\ntwo 2\nthr", "two"), Some("two 2"));
         assert_eq!(find_line("one\ntwo 2\nthr", "thr"), None);
         assert_eq!(find_line("thr", "thr"), None);

@@ -1,7 +1,7 @@
 //! The rig: what the end-to-end tests boot, and what they boot it with.
 //!
-//! A [`guest`] under [`qemu`], with GPUs that are not there ([`phantom`]), asked over [`vsock`], on container [`roots`] made from Debian's
-//! packages and put on a [`disk`].
+//! A [`guest`] runs under [`qemu`] with emulated GPUs ([`phantom`]), and answers over [`vsock`].
+//! Its container [`roots`] are made from Debian's packages and stored on a [`disk`].
 
 #![cfg_attr(not(test), warn(unused_crate_dependencies))]
 
@@ -10,7 +10,6 @@ pub mod checks;
 pub mod elf;
 mod error;
 pub mod guest;
-mod monitor;
 pub mod phantom;
 pub mod record;
 pub mod roots;
@@ -23,6 +22,6 @@ mod vmlinux;
 pub mod vsock;
 
 pub use error::RigError;
-// What the host tool starts guests with is what the tests start them with.
+// The tests start guests with host-builder's own code.
 pub use host_builder::programs::{process, tools};
 pub use host_builder::vm::{disk, qemu};

@@ -1,7 +1,7 @@
 //! Queries guests. A guest is not trusted: every wait has a deadline, every reply has a size limit, and every defect of
 //! a reply has its own error.
 
-mod connection;
+pub(crate) mod connection;
 pub(crate) mod documents;
 mod error;
 mod follow;

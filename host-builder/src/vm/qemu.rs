@@ -17,6 +17,8 @@ mod tests;
 
 /// Name of the executable, looked up in the place that runs it.
 pub(super) const QEMU: &str = "qemu-system-x86_64";
+/// The path by which QEMU's monitor knows a vsock device that has a backend on a vhost-user socket.
+pub(super) const VSOCK_PATH: &str = "/machine/peripheral/vsock/virtio-backend";
 
 /// A disk: a raw image file as a virtio block device.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -149,7 +151,7 @@ impl Machine {
         match &self.vsock {
             Some(Vsock::User(socket)) => {
                 args.option("-chardev", &[b"socket,id=vsock,path=", &escaped(socket)]);
-                args.text("-device", "vhost-user-vsock-pci,chardev=vsock");
+                args.text("-device", "vhost-user-vsock-pci,id=vsock,chardev=vsock");
             }
             Some(Vsock::Kernel(cid)) => {
                 args.text("-device", &format!("vhost-vsock-pci,guest-cid={cid}"));

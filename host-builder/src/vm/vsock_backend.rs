@@ -1,8 +1,7 @@
 //! vsock without a kernel module on the host: the vhost-device-vsock daemon runs next to the guest. It listens on a Unix
 //! socket and speaks the hybrid protocol of Firecracker and Cloud Hypervisor (see [`crate::guest_client`]).
 
-use super::vsock_proxy;
-use super::vsock_proxy::Gate;
+use super::vsock_gate::{Gate, Paths};
 use crate::artifacts::cache::Cache;
 use crate::common::error::{Doing, Error, Result};
 use crate::common::interrupt::Guard;
@@ -32,28 +31,27 @@ pub struct VsockBackend {
     daemon: Background,
     vhost: PathBuf,
     uds: PathBuf,
-    guards: [Guard; 4],
+    guards: [Guard; 3],
 }
 
 impl VsockBackend {
-    /// Starts `daemon` for the guest `cid`: vhost-user socket and log in `dir`, the hybrid socket at `uds`.
-    pub fn start(daemon: &Path, dir: &Path, uds: &Path, cid: u32) -> Result<Self> {
+    /// Starts `daemon` for the guest `cid`: vhost-user socket and log in `dir`, the hybrid socket at `uds`. Clients are
+    /// refused until QEMU reports at `monitor`, its monitor's socket, that the guest's vsock device runs.
+    pub fn start(daemon: &Path, dir: &Path, uds: &Path, cid: u32, monitor: &Path) -> Result<Self> {
         let vhost = dir.join("vhost-vsock.sock");
-        let back = dir.join("vhost-vsock-daemon.sock");
-        check(&back)?;
+        check(&vhost)?;
         prepare(uds)?;
         let mut aside = uds.as_os_str().to_owned();
         aside.push(".starting");
         let aside = PathBuf::from(aside);
-        let guards = [&vhost, &back, uds, &aside].map(Guard::new);
+        let guards = [&vhost, uds, &aside].map(Guard::new);
         let mut command = Command::new(daemon);
-        command.args(arguments(&back, uds, cid));
+        command.args(arguments(&vhost, uds, cid));
         let daemon = Background::start(command, &dir.join("vhost-vsock.log"))?;
         let mut backend = Self { gate: None, daemon, vhost, uds: uds.to_owned(), guards };
-        // It makes this socket last.
-        backend.daemon.wait_ready(START, "the vsock backend's socket", || back.exists())?;
-        let paths = vsock_proxy::Paths { front: &backend.vhost, back: &back, uds, aside: &aside };
-        backend.gate = Some(Gate::start(&paths).doing("making the vsock backend's door at", uds)?);
+        // It creates this socket last.
+        backend.daemon.wait_ready(START, "the vsock backend's socket", || backend.vhost.exists())?;
+        backend.gate = Some(Gate::start(Paths { monitor: monitor.to_owned(), uds: uds.to_owned(), aside })?);
         Ok(backend)
     }
 
@@ -67,10 +65,12 @@ impl VsockBackend {
         &self.uds
     }
 
-    /// The output of the daemon, and the error of the relay to it.
+    /// The output of the daemon, and the reason why clients are still refused after a failure.
     pub fn messages(&self) -> String {
         match self.gate.as_ref().and_then(Gate::trouble) {
-            Some(error) => format!("{}between QEMU and {DAEMON}: {error}\n", self.daemon.output()),
+            Some(error) => {
+                format!("{}waiting for the vsock device: {}\n", self.daemon.output(), error.chain())
+            }
             None => self.daemon.output(),
         }
     }

@@ -205,7 +205,9 @@ fn vsock(
     } else {
         let uds = args.uds.as_deref().unwrap_or(Path::new(DEFAULT_UDS));
         let daemon = vsock_backend::daemon(cache, ui)?;
-        let backend = VsockBackend::start(&daemon, scratch, uds, cid)?;
+        let monitor = scratch.join("monitor.sock");
+        let backend = VsockBackend::start(&daemon, scratch, uds, cid, &monitor)?;
+        machine.monitor = Some(monitor);
         machine.vsock = Some(Vsock::User(backend.vhost().to_owned()));
         (Target::Unix { path: uds.to_owned(), port: DEFAULT_PORT }, Some(backend))
     };

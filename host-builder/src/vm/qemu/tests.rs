@@ -67,7 +67,7 @@ fn machine_with_every_device() {
         "-chardev",
         "socket,id=vsock,path=/t/vhost.sock",
         "-device",
-        "vhost-user-vsock-pci,chardev=vsock",
+        "vhost-user-vsock-pci,id=vsock,chardev=vsock",
         "-qmp",
         "unix:/t/monitor,server=on,wait=off",
     ];
