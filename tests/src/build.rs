@@ -1,7 +1,9 @@
-//! The image that the tests boot: made by the real `host-builder` from the real packages, once for a state of the sources and of the lock.
+//! The initrd that the tests boot. It is made by the real `host-builder` from the real packages,
+//! once for a state of the sources and of the lock.
 //!
-//! The lock is the rig's own and is kept in the user's cache directory: the suite tests the same artifacts every time, and is quick once
-//! they are there. When the archive no longer offers one of them, the profile is resolved anew, and that is said.
+//! The lock is the rig's own and is kept in the user's cache directory: the tests use the same
+//! artifacts every time, and are quick once these are in the cache. When the archive no longer
+//! offers one of them, the profile is resolved again, which is reported.
 
 use std::{
     collections::BTreeSet,
@@ -23,14 +25,14 @@ use crate::{
 
 /// Number of builds of other processes that are kept, each about 130 MB: they may still be in use.
 const KEPT: usize = 6;
-/// What the driver's disk is called in a build.
+/// File name of the driver's disk in a build.
 const DISK: &str = "driver.erofs";
-/// Of a guest's programs.
+/// Target triple of a guest's programs.
 const TARGET: &str = "x86_64-unknown-linux-musl";
 /// Settings of the profile that makes guest-init small, for one that is built quickly.
 const QUICK: [&str; 3] =
     ["profile.init.opt-level=1", "profile.init.lto=\"off\"", "profile.init.codegen-units=16"];
-/// What a remedy says when the lock is of no use any more.
+/// Text of the remedy for a lock that can no longer be used.
 const OUTDATED: &str = "--update-lock";
 
 /// A finished build. Its files belong to all tests: read only.
@@ -44,17 +46,17 @@ pub struct Built {
     pub disk: Option<PathBuf>,
     /// The lock it was made from.
     pub lock: PathBuf,
-    /// What `build-initrd --json` said of it.
+    /// The report of `build-initrd --json`.
     pub report: serde_json::Value,
 }
 
 impl Built {
-    /// Release of the kernel, as `uname -r` says it in the guest.
+    /// Release of the kernel, as `uname -r` prints it in the guest.
     pub fn release(&self) -> &str {
         self.text("kernel_release")
     }
 
-    /// Version of the driver, to the last digit.
+    /// Full version of the driver.
     pub fn driver(&self) -> &str {
         self.text("driver")
     }
@@ -69,30 +71,33 @@ impl Built {
     }
 }
 
-/// The initrd of the default profile with the driver as plain files, which tests can replace. Panics, naming the cause, when
-/// it cannot be built.
+/// The initrd of the default profile with the driver as plain files, which tests can replace.
+/// Panics, naming the cause, when it cannot be built.
 pub fn initrd() -> &'static Built {
     static BUILT: OnceLock<Built> = OnceLock::new();
     BUILT.get_or_init(|| initrd_with(&["--payload", "files"]))
 }
 
-/// The initrd of the default profile whose driver is on a disk: the quickest to boot with a GPU. Panics, naming the cause, when it cannot
-/// be built.
+/// The initrd of the default profile whose driver is on a disk: the quickest to boot with a GPU.
+/// Panics, naming the cause, when it cannot be built.
 pub fn initrd_for_disk() -> &'static Built {
     static BUILT: OnceLock<Built> = OnceLock::new();
     BUILT.get_or_init(|| initrd_with(&["--payload", "disk"]))
 }
 
-/// The initrd of the default profile with these options of `build-initrd`. Panics, naming the cause, when it cannot be built.
+/// The initrd of the default profile with these options of `build-initrd`. Panics, naming the
+/// cause, when it cannot be built.
 pub fn initrd_with(options: &[&str]) -> Built {
     build(options, None).unwrap_or_else(|error| panic!("no initrd to test: {error:?}"))
 }
 
-/// The real `host-builder`, built from this workspace as these tests are. Panics where it is not.
+/// The real `host-builder`, built from this workspace with the settings of these tests. Panics if
+/// it does not exist.
 pub fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
-        // Cargo builds a package's programs before its tests, which are in a directory beside them.
+        // Cargo builds a package's programs before its tests, which are in a directory next to
+        // them.
         let test = std::env::current_exe().expect("a test is a file");
         let program = test.ancestors().nth(2).unwrap_or(Path::new("/")).join("host-builder-in-tests");
         assert!(program.is_file(), "no {}: run the tests with cargo", program.display());
@@ -100,7 +105,8 @@ pub fn program() -> &'static Path {
     })
 }
 
-/// guest-init with failures on demand, which no image of a user has. Panics, naming the cause, when it cannot be built.
+/// guest-init with failures on demand, which no image of a user has. Panics, naming the cause, when
+/// it cannot be built.
 pub fn faulty_guest_init() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
@@ -114,14 +120,15 @@ pub fn cache() -> Result<Cache, RigError> {
 }
 
 fn compile_faulty() -> Result<PathBuf, RigError> {
-    // Not where `cargo build` leaves the one that is meant for use.
+    // Not the directory of `cargo build`, whose guest-init is meant for use.
     let target = program().ancestors().nth(2).unwrap_or(Path::new("/")).join("fault-injection");
     let mut cargo = Command::new(env!("CARGO"));
     cargo.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
     cargo.args(["build", "--locked", "--package", "guest-init", "--bin", "guest-init"]);
     cargo.args(["--features", "fault-injection", "--profile", "init", "--target", TARGET]);
     cargo.args(QUICK.map(|setting| ["--config", setting]).concat()).arg("--target-dir").arg(&target);
-    // What cargo tells a test of the test's own package is not for another cargo.
+    // The variables that cargo sets for a test describe the test's package, and would mislead
+    // another cargo.
     for (variable, _) in std::env::vars_os().filter(|(name, _)| is_cargos_own(&name.to_string_lossy())) {
         cargo.env_remove(variable);
     }
@@ -137,7 +144,7 @@ fn is_cargos_own(variable: &str) -> bool {
         .any(|prefix| variable.starts_with(prefix))
 }
 
-/// Another cache than the user's for a build, and what stands for everything that makes it different.
+/// A cache for a build other than the user's, and a digest of everything that differs in it.
 #[derive(Clone, Copy, Debug)]
 pub struct Cached<'a> {
     /// The directory.
@@ -146,7 +153,8 @@ pub struct Cached<'a> {
     pub key: &'a str,
 }
 
-/// Links everything of the user's cache that an image is made from into another one: what is removed or replaced there stays here.
+/// Links everything of the user's cache that an image is made from into another one: what a test
+/// removes or replaces there stays in the user's cache.
 pub fn borrow(place: &Path) -> Result<(), RigError> {
     let own = cache()?;
     for room in ["blobs/sha256", "trees", "modules", "module-index", "toolroots"] {
@@ -223,8 +231,8 @@ fn build_initrd(
     output.map_err(|source| RigError::Start { program: program().display().to_string(), source })
 }
 
-/// What a build is made from: the program, which carries guest-init and the profile, the lock, the options, of which those
-/// that are files stand for what is in them, and more.
+/// What a build is made from: the program, which carries guest-init and the profile, the lock, the
+/// options, of which those that are files stand for what is in them, and more.
 fn key(lock: &Path, options: &[&str], more: &str) -> Result<String, RigError> {
     let mut inputs = sha256_file(program())? + &sha256_file(lock)? + &options.join(" ") + more;
     for file in options.iter().map(Path::new).filter(|path| path.is_file()) {
@@ -277,7 +285,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_newest_builds_and_our_own_are_kept() {
+    fn newest_builds_and_the_own_build_are_kept() {
         let dir = tempfile::tempdir().unwrap();
         for age in 0..14_u64 {
             let place = dir.path().join(age.to_string());
@@ -298,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn another_cargo_keeps_its_directories_and_loses_the_tests_package() {
+    fn nested_cargo_loses_only_the_package_variables() {
         assert!(is_cargos_own("CARGO_PKG_NAME") && is_cargos_own("CARGO_MANIFEST_DIR"));
         assert!(!is_cargos_own("CARGO_HOME") && !is_cargos_own("CARGO_TARGET_DIR"));
     }

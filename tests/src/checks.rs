@@ -1,4 +1,4 @@
-//! Several checks of one guest: all that fail are shown, not the first alone.
+//! Several checks of one guest: all failures are reported, not only the first.
 
 use std::fmt::Debug;
 
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_failure_is_shown() {
+    fn every_failed_check_is_reported() {
         let run = || {
             let mut checks = Checks::of("the console");
             checks.that(true, "good");
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_said_where_nothing_failed() {
+    fn passed_checks_report_nothing() {
         Checks::of("x").same("a", "a", "same");
     }
 }

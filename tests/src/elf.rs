@@ -1,6 +1,7 @@
 //! The smallest library that a loader's tools take for one.
 
-/// A shared object of this machine with a SONAME and nothing else: a header, a dynamic section, its strings.
+/// A shared object of this machine with a SONAME and nothing else: a header, a dynamic section, its
+/// strings.
 pub fn library(soname: &str) -> Vec<u8> {
     const DYNAMIC: u64 = 64 + 2 * 56;
     const STRINGS: u64 = DYNAMIC + 4 * 16;

@@ -1,4 +1,4 @@
-//! The one error of the rig: a test that cannot run says which piece of the rig failed, on what, and why.
+//! The error type of the rig: which part of the rig failed, on what, and why.
 
 use std::{
     error::Error as _,
@@ -8,7 +8,8 @@ use std::{
     time::Duration,
 };
 
-/// Why the rig could not do what a test asked of it. `Debug`, which a failing test prints, is the whole chain of causes in plain words.
+/// Why the rig could not do what a test asked of it. `Debug`, which a failing test prints, is the
+/// whole chain of causes.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum RigError {
@@ -19,10 +20,10 @@ pub enum RigError {
         what: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
-    /// The vfio-user conversation with QEMU broke.
+    /// The vfio-user connection to QEMU failed.
     #[error("the phantom GPU on {} lost its QEMU", socket.display())]
     Phantom {
         /// Socket of the phantom.
@@ -35,7 +36,7 @@ pub enum RigError {
     Start {
         /// The program.
         program: String,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
     /// A program ended without success.
@@ -48,7 +49,7 @@ pub enum RigError {
         /// The end of its output.
         output: String,
     },
-    /// What the rig takes from the host tool failed.
+    /// A function of host-builder failed.
     #[error("{}", .0.chain())]
     Host(#[from] host_builder::common::error::Error),
     /// Something did not happen in time.
@@ -58,7 +59,7 @@ pub enum RigError {
         what: String,
         /// How long.
         deadline: Duration,
-        /// What was seen meanwhile (the end of a console, of a log).
+        /// The last output until then (of a console, of a log).
         context: String,
     },
     /// The machine lacks something that the rig needs.
@@ -106,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn debug_tells_the_whole_chain_of_causes() {
+    fn debug_prints_the_whole_chain_of_causes() {
         let error = RigError::io("read", "/nowhere", io::Error::other("gone"));
         assert_eq!(format!("{error:?}"), "cannot read /nowhere: gone");
         assert_eq!(error.to_string(), "cannot read /nowhere");

@@ -1,5 +1,6 @@
-//! Container roots made from Debian's packages, without being root: unpacked, not installed, with what the maintainer scripts of the
-//! essential packages would have left behind. They are what a container image of the release holds, with the rig's probes added.
+//! Container roots made from Debian's packages by an ordinary user: the packages are unpacked, not
+//! installed, and the files that the maintainer scripts of the essential packages create are added.
+//! They have the content of a container image of the release, and the rig's probes.
 
 use std::{
     fs,
@@ -18,7 +19,7 @@ use host_builder::resolve::sources::{Access, Source};
 
 use crate::{RigError, process::run};
 
-/// Changes whenever the same packages give another root.
+/// Changes whenever the same packages produce another root.
 const RECIPE: &str = "1";
 /// Roughly what `debootstrap --variant=minbase` installs, less the package manager.
 const MINBASE: &[&str] = &[
@@ -47,7 +48,8 @@ const MINBASE: &[&str] = &[
     "tar",
     "util-linux",
 ];
-/// Directories of a merged-/usr system: the packages of bookworm still ship files through the old names.
+/// Directories of a merged-/usr system: the packages of bookworm still ship files through the old
+/// names.
 const MERGED: &[&str] = &["bin", "sbin", "lib", "lib64"];
 /// The probes, by the name they get in `/usr/local/bin`, and their sources.
 const PROBES: &[(&str, &str)] =
@@ -101,14 +103,15 @@ impl Recipe {
         self
     }
 
-    /// With a 32-bit glibc beside the 64-bit one.
+    /// With a 32-bit glibc next to the 64-bit one.
     #[must_use]
     pub fn with_i386(mut self) -> Self {
         self.i386 = true;
         self
     }
 
-    /// The directory with this root, made at the first call and kept in the user's cache directory. Never write to it.
+    /// The directory with this root, made at the first call and kept in the user's cache directory.
+    /// Never write to it.
     pub fn directory(&self) -> Result<PathBuf, RigError> {
         let rig = Cache::open()?.room("rig")?;
         let root = rig.join("roots").join(format!("{}-{}", self.suite.name(), self.digest()));
@@ -122,13 +125,14 @@ impl Recipe {
         let new = work.path().join("root");
         self.make(&new)?;
         match fs::rename(&new, &root) {
-            // Another test made the same root meanwhile: that one is as good.
+            // Another test has made the same root meanwhile.
             Err(_) if root.is_dir() => Ok(root),
             done => done.map(|()| root.clone()).map_err(|e| RigError::io("rename to", &root, e)),
         }
     }
 
-    /// Of what is asked for, not of what the archive has today: tests are quick and work offline once the root is there.
+    /// The digest of the request, not of the archive's current content: tests are quick and work
+    /// offline once the root exists.
     fn digest(&self) -> String {
         let mut hash = Sha256::new();
         let probes = PROBES.iter().flat_map(|&(name, source)| [name, source]);
@@ -189,7 +193,8 @@ impl Recipe {
     }
 }
 
-/// Unpacks a package. tar, because dpkg-deb's own extraction replaces the links of the merged /usr by directories.
+/// Unpacks a package. tar, because dpkg-deb's own extraction replaces the links of the merged /usr
+/// by directories.
 fn unpack(package: &Path, root: &Path) -> Result<(), RigError> {
     let mut dpkg = Command::new("dpkg-deb");
     let mut dpkg = dpkg
@@ -243,7 +248,8 @@ fn configure(root: &Path) -> Result<(), RigError> {
     Ok(())
 }
 
-/// Compiles the probes with the machine's C compiler; they use nothing that the oldest release's C library lacks.
+/// Compiles the probes with the machine's C compiler; they use nothing that the oldest release's C
+/// library lacks.
 fn probes(root: &Path) -> Result<(), RigError> {
     for (name, source) in PROBES {
         let file = root.join("usr/local/bin").join(format!("{name}.c"));
@@ -268,7 +274,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_digest_is_of_the_packages_whatever_their_order() {
+    fn recipe_digest_ignores_the_order_of_packages() {
         let recipe = |packages: &[&str]| Recipe::minbase(Suite::Trixie).with(packages).digest();
         assert_eq!(recipe(&["a", "b"]), recipe(&["b", "a", "bash"]));
         assert_ne!(recipe(&["a"]), recipe(&["b"]));

@@ -1,4 +1,5 @@
-//! What the guest tests share: the tools of the lock, container disks, the stub driver, and asking a guest.
+//! Shared by the tests with guests: the tools of the lock, container disks, the stub driver, and
+//! requests to a guest.
 
 use std::{
     fs,
@@ -36,7 +37,8 @@ use crate::{
     variant::Variant,
 };
 
-/// Longest wait for anything a guest does. A boot takes 15 s under TCG on an idle machine; CI machines are not idle.
+/// Longest wait for anything a guest does. A boot takes 15 s under TCG on an idle machine; CI
+/// machines are not idle.
 pub const PATIENCE: Duration = Duration::from_mins(4);
 /// Longest wait for one answer of the status server.
 const ANSWER: Duration = Duration::from_secs(20);
@@ -103,7 +105,7 @@ pub fn with_config(setup: Setup, directory: &Path, config: &serde_json::Value) -
     setup.disk(&file_disk(directory, "config", layout::CONFIG_FILE, &config.to_string()), "config")
 }
 
-/// A guest that has no driver, with a Debian 12 root on EROFS: for everything that no GPU is needed for.
+/// A guest that has no driver, with a Debian 12 root on EROFS: for tests that need no GPU.
 pub fn guest() -> Setup {
     bare_guest().disk(&root_disk(Suite::Bookworm, FileSystem::Erofs), "root")
 }
@@ -141,8 +143,9 @@ pub fn boot(setup: Setup) -> Guest {
     setup.boot(vm_tools()).unwrap_or_else(|error| panic!("the guest did not start: {error:?}"))
 }
 
-/// The image with the stub driver in place of NVIDIA's modules, on a disk too. Its parameters come from the command line. The real builder
-/// packs it: in a cache of its own, the modules that it has built are these.
+/// The image with the stub driver in place of NVIDIA's modules, on a disk too. Its parameters come
+/// from the command line. The real builder packs it: in a cache of its own, the modules that it has
+/// built are these.
 pub fn stub_build() -> &'static Built {
     static BUILT: OnceLock<Built> = OnceLock::new();
     BUILT.get_or_init(|| {
@@ -164,7 +167,8 @@ pub fn stub_build() -> &'static Built {
     })
 }
 
-/// The modules of the stub driver, compiled once for a state of their sources, of the lock and of the driver's version.
+/// The modules of the stub driver, compiled once for a state of their sources, of the lock and of
+/// the driver's version.
 fn stub_modules() -> Result<PathBuf, RigError> {
     let (release, version) = (initrd_for_disk().release(), initrd_for_disk().driver());
     let headers_and_compiler = lock()?.digest(&[Set::Toolroot]);
@@ -183,7 +187,7 @@ fn stub_modules() -> Result<PathBuf, RigError> {
     Ok(cache()?.derived("rig/stub", &key[..16], make)?)
 }
 
-/// The image less everything of the driver: next to nothing for an emulated kernel to unpack.
+/// The image without the driver, which an emulated kernel unpacks quickly.
 fn bare_initrd() -> &'static Path {
     static IMAGE: OnceLock<PathBuf> = OnceLock::new();
     IMAGE.get_or_init(|| {
@@ -211,7 +215,7 @@ fn shared_variant(name: &str, change: impl FnOnce(&mut Variant)) -> PathBuf {
     make().unwrap_or_else(|error| panic!("no variant {name} of the image: {error:?}"))
 }
 
-/// Removes the files of a directory that no test process can be using any longer.
+/// Removes the files of a directory that no test process uses any longer.
 fn forget_old(room: &Path) -> std::io::Result<()> {
     for entry in fs::read_dir(room)? {
         let entry = entry?;
@@ -223,7 +227,7 @@ fn forget_old(room: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Where a guest is asked.
+/// The target of a guest.
 pub fn target(guest: &Guest) -> Target {
     let address = guest.address(DEFAULT_PORT).expect("the guest has a vsock device");
     address.parse().unwrap_or_else(|error| panic!("{address}: {error:?}"))
@@ -251,7 +255,7 @@ pub fn request(guest: &Guest, request: &Request) -> Reply {
     reply.unwrap_or_else(|e| panic!("no reply to {request:?}: {e}\n{}", guest.last_words()))
 }
 
-/// The status once `reached` says so, asked for again and again.
+/// Requests the status again and again, and returns it once `reached` holds.
 pub fn wait_for(guest: &Guest, what: &str, reached: impl Fn(&Status) -> bool) -> Status {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -273,8 +277,9 @@ pub fn finding(status: &Status, code: Code) -> &Finding {
     found
 }
 
-/// The one finding of a code, held against what every finding promises: how bad it is, a hint, where it is explained, and this in
-/// its evidence (`""`: it has none). Panics with all findings when there is none.
+/// The one finding of a code, checked for everything that a finding must have: this severity, a
+/// hint, a link, and this text in its evidence (`""`: no evidence). Panics with all findings when
+/// there is none.
 pub fn told<'a>(status: &'a Status, code: Code, severity: Severity, evidence: &str) -> &'a Finding {
     let found = finding(status, code);
     assert_eq!(found.severity, severity, "{found:?}");
@@ -287,7 +292,8 @@ pub fn told<'a>(status: &'a Status, code: Code, severity: Severity, evidence: &s
     found
 }
 
-/// A finding on the console of a guest that cannot be asked: its code, and how its message begins.
+/// A finding on the console of a guest without a status server: its code, and the beginning of its
+/// message.
 pub fn told_on_console(console: &str, code: Code, message: &str) {
     let line = format!("gpu-initrd: {}: {message}", code.name());
     assert!(console.contains(&line), "no {line:?} in {console}");
@@ -297,6 +303,6 @@ pub fn told_on_console(console: &str, code: Code, message: &str) {
 /// What the container printed between `begin` and `end` lines of its own.
 pub fn between(console: &str, begin: &str, end: &str) -> Vec<String> {
     let lines = console.lines().skip_while(|line| *line != begin).skip(1).take_while(|line| *line != end);
-    // The kernel's lines come in between.
+    // The kernel's lines are in between.
     lines.filter(|line| !line.starts_with('[')).map(str::to_owned).collect()
 }

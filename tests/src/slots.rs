@@ -1,4 +1,5 @@
-//! Limits the number of guests that run at a time to the number of processors: an emulated guest keeps one processor busy.
+//! Limits the number of guests that run at a time to the number of processors: an emulated guest
+//! keeps one processor busy.
 
 use std::{
     cell::Cell,
@@ -14,11 +15,12 @@ thread_local! {
     static MINE: Cell<usize> = const { Cell::new(0) };
 }
 
-/// The right to run a guest, given back when it is dropped.
+/// The right to run a guest, returned on drop.
 #[derive(Debug)]
 pub struct Slot(());
 
-/// Waits for a slot. A thread that holds one gets the next at once: otherwise two tests could each wait for a slot that the other holds.
+/// Waits for a slot. A thread that holds one gets the next at once: otherwise two tests could each
+/// wait for a slot that the other holds.
 pub fn take() -> Slot {
     let count = available_parallelism().map_or(1, std::num::NonZero::get);
     let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
@@ -34,7 +36,8 @@ pub fn take() -> Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
-        // A guest that another thread drops leaves this count too high, which costs nothing but order.
+        // A guest that another thread drops leaves this count too high; then a test may only get a
+        // slot out of turn.
         MINE.set(MINE.get().saturating_sub(1));
         FREED.notify_all();
     }
@@ -46,7 +49,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[test]
-    fn no_more_guests_than_processors_but_a_second_one_of_a_test() {
+    fn guests_are_limited_except_the_second_of_a_test() {
         let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
         std::thread::scope(|scope| {
             for _ in 0..20 {

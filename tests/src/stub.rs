@@ -1,7 +1,9 @@
-//! The fake driver: kernel modules of our own that register what NVIDIA's driver registers, with GPUs that come up ready.
+//! The fake driver: this project's own kernel modules, which register what NVIDIA's driver
+//! registers, with GPUs that become ready.
 //!
-//! A phantom GPU shows the real driver up to the point where hardware would answer. What lies behind that point (a GPU that is ready, MIG
-//! instances, one GPU of many that fails) is shown by these modules, in the place of the real ones and under their names.
+//! A phantom GPU tests the real driver up to the point where hardware would answer. These modules
+//! replace the real ones, under their names, for everything after that point: a GPU that is ready,
+//! MIG instances, one GPU of many that fails.
 
 use std::{
     fs,
@@ -25,12 +27,12 @@ const SOURCES: [(&str, &str); 7] = [
     ("drm.c", include_str!("../stub/drm.c")),
 ];
 
-/// Changes whenever the fake driver does.
+/// Changes whenever the stub driver changes.
 pub fn digest() -> String {
     sha256(SOURCES.map(|(name, text)| [name, "\n", text].concat()).concat().as_bytes())
 }
 
-/// Kernel headers, as paths in the place that builds: `/usr/src/linux-headers-…`.
+/// Kernel headers, as paths where the modules are built: `/usr/src/linux-headers-…`.
 #[derive(Clone, Debug)]
 pub struct Headers {
     /// The tree that all flavours share.
@@ -40,7 +42,8 @@ pub struct Headers {
 }
 
 impl Headers {
-    /// Where Debian's packages put them for the kernel `release`, such as `6.12.107+deb13-cloud-amd64`.
+    /// Where Debian's packages put them for the kernel `release`, such as
+    /// `6.12.107+deb13-cloud-amd64`.
     pub fn of_debian(release: &str) -> Result<Self, RigError> {
         let abi = release.splitn(3, '-').collect::<Vec<_>>();
         let [abi, _flavour, _arch] = abi[..] else {
@@ -54,8 +57,8 @@ impl Headers {
     }
 }
 
-/// Builds the fake driver that says it is `version`, in `directory`, with the compiler of `tools`. Returns the modules, stripped of
-/// debugging symbols, in load order.
+/// Builds the stub driver that reports `version`, in `directory`, with the compiler of `tools`.
+/// Returns the modules, stripped of debugging symbols, in load order.
 pub fn build(
     tools: &dyn Tools,
     headers: &Headers,
@@ -82,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn debian_headers_of_a_release() {
+    fn debian_headers_match_the_release() {
         let headers = Headers::of_debian("6.12.107+deb13-cloud-amd64").unwrap();
         assert_eq!(headers.common, Path::new("/usr/src/linux-headers-6.12.107+deb13-common"));
         assert_eq!(headers.flavour, Path::new("/usr/src/linux-headers-6.12.107+deb13-cloud-amd64"));
@@ -90,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn every_source_says_that_it_is_a_fake() {
+    fn every_stub_source_says_that_it_is_fake() {
         for (name, text) in
             SOURCES.iter().filter(|(name, _)| Path::new(name).extension().is_some_and(|e| e == "c"))
         {

@@ -4,13 +4,13 @@ use std::process::{Command, Stdio};
 
 use crate::RigError;
 
-/// What a command prints on a terminal of so many columns within some seconds; then it is interrupted, as by Ctrl-C. Standard output and error are
-/// one terminal.
+/// Output of a command on a terminal of `columns` columns within `seconds`; then it is interrupted,
+/// as by Ctrl-C. Standard output and error are one terminal.
 pub fn shown(columns: usize, command: &Command, seconds: u32) -> Result<String, RigError> {
     let quoted = |word: &std::ffi::OsStr| format!("'{}'", word.to_string_lossy().replace('\'', r"'\''"));
     let words: Vec<_> =
         std::iter::once(command.get_program()).chain(command.get_args()).map(quoted).collect();
-    // The terminal has its size before the program looks.
+    // The terminal has its size before the program reads it.
     let line = format!(
         "stty cols {columns} rows 24; exec timeout --foreground -s INT {seconds} {}",
         words.join(" ")
@@ -26,7 +26,7 @@ pub fn shown(columns: usize, command: &Command, seconds: u32) -> Result<String, 
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// The lines without escapes, those that were drawn over, too.
+/// The lines without escape sequences, including those that were overwritten.
 pub fn lines(shown: &str) -> Vec<String> {
     let text = shown.replace('\r', "\n");
     text.lines()

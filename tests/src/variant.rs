@@ -1,4 +1,4 @@
-//! Images that are wrong on purpose: a real initrd, taken apart, changed, and put together again.
+//! Images that are wrong on purpose: a real initrd is read, changed, and written again.
 
 use std::{
     collections::BTreeSet,
@@ -20,7 +20,7 @@ pub struct Variant {
 }
 
 impl Variant {
-    /// Takes an initrd apart. An entry that several segments have (a directory) is taken once.
+    /// Reads an initrd. An entry that is in several segments (a directory) is kept once.
     pub fn of(initrd: &Path) -> Result<Self, RigError> {
         let all = Archive::open(initrd)?.read(&Want { digests: false, keep: &|_| true })?;
         let mut seen = BTreeSet::new();
@@ -40,14 +40,14 @@ impl Variant {
         &mut found.unwrap_or_else(|| panic!("the initrd has no {path}")).1
     }
 
-    /// Takes out everything whose absolute path begins with `prefix`. Panics when there is nothing.
+    /// Removes everything whose absolute path begins with `prefix`. Panics when there is nothing.
     pub fn remove(&mut self, prefix: &str) {
         let before = self.entries.len();
         self.entries.retain(|(entry, _)| !entry.text().starts_with(prefix.trim_start_matches('/')));
         assert!(self.entries.len() < before, "the initrd has nothing at {prefix}");
     }
 
-    /// Changes the plan that the guest follows.
+    /// Changes the manifest.
     pub fn edit_manifest(&mut self, edit: impl FnOnce(&mut Manifest)) {
         let bytes = self.file(layout::MANIFEST);
         let mut manifest = Manifest::from_json(bytes).expect("host-builder writes valid manifests");
@@ -55,7 +55,7 @@ impl Variant {
         *bytes = manifest.to_json();
     }
 
-    /// Puts it together, uncompressed: an emulated kernel takes longer to decompress than to read.
+    /// Writes it, uncompressed: an emulated kernel needs longer to decompress than to read.
     pub fn write(&self, path: &Path) -> Result<(), RigError> {
         let failed = |e| RigError::io("write", path, e);
         let mut writer = Writer::new(BufWriter::new(File::create(path).map_err(failed)?));
@@ -81,7 +81,7 @@ pub fn patch(bytes: &mut [u8], from: &[u8], to: &[u8]) {
     bytes[found[0]..found[0] + to.len()].copy_from_slice(to);
 }
 
-/// The plan in an initrd.
+/// The manifest in an initrd.
 pub fn manifest(initrd: &Path) -> Result<Manifest, RigError> {
     let mut variant = Variant::of(initrd)?;
     Ok(Manifest::from_json(variant.file(layout::MANIFEST)).expect("host-builder writes valid manifests"))

@@ -1,5 +1,6 @@
-//! The kernel as guests boot it here: unpacked, entered by its PVH note, as Firecracker and Cloud Hypervisor do. An emulated processor
-//! takes about a second to unpack it, and the suite has a hundred boots. `host-builder boot` and its tests take the kernel as it is built.
+//! The kernel as guests boot it here: unpacked, entered by its PVH note, as Firecracker and Cloud
+//! Hypervisor do. An emulated processor needs about a second to unpack it, and the tests boot a
+//! hundred guests. `host-builder boot` and its tests use the kernel as it is built.
 
 use std::{
     collections::BTreeMap,
@@ -15,7 +16,8 @@ use host_builder::common::digest::sha256;
 
 use crate::RigError;
 
-/// Unpacked kernels that are kept, 60 MB each: of the default profile, of Ubuntu, and those of an earlier run.
+/// Unpacked kernels that are kept, 60 MB each: of the default profile, of Ubuntu, and those of an
+/// earlier run.
 const KEPT: usize = 4;
 
 /// Where the header of a bzImage says what (Documentation/arch/x86/boot.rst).
@@ -23,7 +25,7 @@ const SETUP_SECTORS: usize = 0x1f1;
 const MAGIC: (usize, &[u8]) = (0x202, b"HdrS");
 const PAYLOAD_OFFSET: usize = 0x248;
 const PAYLOAD_LENGTH: usize = 0x24c;
-/// Behind the compressed kernel stands its unpacked size.
+/// The unpacked size is stored after the compressed kernel.
 const SIZE: usize = 4;
 
 /// The unpacked form of a bzImage, made once.
@@ -45,7 +47,7 @@ pub fn of(kernel: &Path) -> Result<PathBuf, RigError> {
     Ok(made)
 }
 
-/// Panics when it is no bzImage: every kernel of the suite is one.
+/// Panics if it is not a bzImage, as every kernel of the tests is.
 fn unpack(kernel: &[u8], path: &Path) -> Vec<u8> {
     let (at, magic) = MAGIC;
     assert_eq!(&kernel[at..at + magic.len()], magic, "{}: expected a bzImage", path.display());

@@ -1,7 +1,9 @@
-//! The host's end of a vsock connection, in the raw: [`host_builder::guest_client`] is what is tested, this is what tests it.
+//! The host's end of a vsock connection, independent of [`host_builder::guest_client`], which is
+//! under test.
 //!
-//! The backend listens on a Unix socket and speaks the hybrid protocol of Firecracker and Cloud Hypervisor: `CONNECT <port>`, answered by
-//! `OK <port>`, then bytes. A port that nobody listens on is closed without a word.
+//! The backend listens on a Unix socket and speaks the hybrid protocol of Firecracker and Cloud
+//! Hypervisor: `CONNECT <port>`, answered by `OK <port>`, then bytes. A connection to a port
+//! without a listener is closed without an answer.
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -15,7 +17,8 @@ use crate::{RigError, process::poll};
 /// Longest line that answers `CONNECT`.
 const REPLY_MAX: usize = 32;
 
-/// Connects to the guest's `port` through the hybrid socket `uds`, trying again until the guest listens.
+/// Connects to the guest's `port` through the hybrid socket `uds`, trying again until the guest
+/// listens.
 pub fn connect(uds: &Path, port: u32, deadline: Duration) -> Result<UnixStream, RigError> {
     let mut last = String::new();
     let stream: Option<UnixStream> = poll(deadline, || match try_connect(uds, port) {
@@ -29,7 +32,7 @@ pub fn connect(uds: &Path, port: u32, deadline: Duration) -> Result<UnixStream, 
     stream.ok_or(RigError::Deadline { what, deadline, context: last })
 }
 
-/// Connects once; an error when nobody listens.
+/// Connects once; an error if no program listens.
 pub fn try_connect(uds: &Path, port: u32) -> io::Result<UnixStream> {
     let mut stream = UnixStream::connect(uds)?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
@@ -80,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn guest_bytes_behind_the_answer_are_not_lost() {
+    fn guest_bytes_after_the_answer_are_kept() {
         let dir = tempfile::tempdir().unwrap();
         let mut stream = try_connect(&answering(dir.path(), b"OK 1042\nhello"), 1042).unwrap();
         let mut text = String::new();
@@ -89,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_listening_is_an_error() {
+    fn port_without_a_listener_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let error = try_connect(&answering(dir.path(), b""), 1042).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);

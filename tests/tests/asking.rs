@@ -1,4 +1,4 @@
-//! Asking real guests with the real program, and its answers held against parsers that others wrote.
+//! Requests to real guests with the real program. Its output is checked with independent parsers.
 
 use std::{
     fs::File,
@@ -20,7 +20,7 @@ use rig::{
 };
 use serde_json::Value;
 
-/// JSON lines on standard input, held against the schema in the file.
+/// Checks JSON lines on standard input against the schema in the file.
 const VALIDATE: &str = "import json, jsonschema, sys
 schema = json.load(open(sys.argv[1]))
 jsonschema.Draft202012Validator.check_schema(schema)
@@ -47,7 +47,8 @@ fn asked(args: &[&str], code: i32) -> String {
     text
 }
 
-/// A Python script of ours with this on its standard input, run by the Python that has the packages of tests/run.
+/// A Python script of ours with this on its standard input, run by the Python that has the packages
+/// of tests/run.
 fn python(script: &str, args: &[&Path], input: &str) -> String {
     let mut command = Command::new("/usr/bin/python3");
     command.arg("-c").arg(script).args(args).stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -58,7 +59,7 @@ fn python(script: &str, args: &[&Path], input: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// How many lines of JSON there are, all of them as the schema says.
+/// Returns the number of JSON lines, after checking each of them against the schema.
 fn valid(command: &str, lines: &str) -> usize {
     let schema = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(schema.path(), asked(&[command, "--schema"], 0)).unwrap();
@@ -137,7 +138,7 @@ fn address(guest: &Guest) -> String {
 
 /// A guest with a GPU that fails, which is optional, and a container that says something and stays.
 #[test]
-fn a_running_guest_is_asked_in_every_way() {
+fn running_guest_answers_every_request() {
     let dir = tempfile::tempdir().unwrap();
     let script = "echo hello; printf 'a \\033[31mred\\033[0m word\\n'; sleep 1000";
     let config = serde_json::json!({ "entrypoint": ["/bin/sh", "-c", script] }).to_string();
@@ -293,9 +294,9 @@ fn metrics_are_as_others_read_them(target: &str) {
     );
 }
 
-/// A boot that fails tells why, and its guest ends by itself.
+/// A failed boot reports why, and its guest ends by itself.
 #[test]
-fn a_boot_that_fails_is_a_bad_answer_to_every_question() {
+fn failed_boot_is_a_failure_for_every_client_command() {
     let guest = boot(guest_with_driver().cmdline("HAS_GPU=1 gpu_initrd.linger=30s -- true"));
     let target = address(&guest);
     let target = target.as_str();
@@ -312,14 +313,14 @@ fn a_boot_that_fails_is_a_bad_answer_to_every_question() {
     asked(&["status", target, "--wait", "modules"], 0);
     let (code, lines, errors) = log.end();
     assert!(code == Some(0) && lines.contains("gpu-initrd: "), "{lines}{errors}");
-    // Its boot has failed: that it goes then is no broken connection.
+    // Its boot has failed: a guest that ends then is not a broken connection.
     let (code, lines, errors) = events.end();
     assert_eq!((code, errors.as_str()), (Some(0), "the guest is gone\n"));
     assert!(lines.contains(r#""code":"no-gpu""#) && lines.contains(r#"{"outcome":"failed"}"#), "{lines}");
 }
 
-/// On a narrow terminal lines wrap: nothing is cut off, also where the screen is drawn over and over. The screen has 24 lines; what is below is
-/// said.
+/// On a narrow terminal lines wrap: nothing is cut off, also where the screen is drawn over and
+/// over. The screen has 24 lines; hidden lines are announced.
 fn on_80_columns(target: &str) {
     for (args, seconds) in [
         (&["status", target][..], 20),
@@ -338,9 +339,9 @@ fn on_80_columns(target: &str) {
     }
 }
 
-/// groff, which renders pages, has nothing to say against them.
+/// groff renders the pages without warnings.
 #[test]
-fn manual_pages_are_rendered_without_a_warning() {
+fn manual_pages_render_without_warnings() {
     let dir = tempfile::tempdir().unwrap();
     asked(&["man", dir.path().to_str().unwrap()], 0);
     let mut pages = 0;

@@ -1,4 +1,4 @@
-//! `boot` as somebody uses it who tries an image, or a script: what it says, where, and the exit code that it ends with.
+//! `boot` as a person or a script uses it: what it prints, where, and its exit code.
 
 use std::{
     fs,
@@ -15,8 +15,8 @@ use rig::{
     variant::Variant,
 };
 
-/// Runs a program on a pseudo-terminal of 40 lines and 100 columns, and goes through pairs of what is waited for and what is typed then. Prints
-/// all that was printed, and ends with its exit code.
+/// Runs a program on a pseudo-terminal of 40 lines and 100 columns, and processes pairs: a text to
+/// wait for, and the keys to type then. Prints all that was printed, and ends with its exit code.
 const ON_A_TERMINAL: &str = r#"
 import fcntl, json, os, select, struct, subprocess, sys, termios, time
 steps, command = json.loads(sys.argv[1]), sys.argv[2:]
@@ -73,7 +73,7 @@ fn last_line(text: &str) -> &str {
 }
 
 #[test]
-fn a_program_its_config_and_its_volume_and_how_it_ended() {
+fn boot_runs_config_and_volume_and_returns_the_exit_code() {
     let dir = tempfile::tempdir().unwrap();
     let volume = file_disk(dir.path(), "volume", "file", "on the volume");
     let script = "cat /data/file; echo; touch /data/x || echo read-only; exit 7";
@@ -92,7 +92,7 @@ fn a_program_its_config_and_its_volume_and_how_it_ended() {
 }
 
 #[test]
-fn a_boot_that_failed_and_a_kernel_that_panicked_have_exit_codes_of_their_own() {
+fn failed_boot_and_kernel_panic_have_their_own_exit_codes() {
     let dir = tempfile::tempdir().unwrap();
     let volumes = r#"{"volume_mounts": [{"device": "serial:data", "path": "/data", "mode": "ro"}]}"#;
     fs::write(dir.path().join("config.json"), volumes).unwrap();
@@ -117,9 +117,9 @@ fn a_boot_that_failed_and_a_kernel_that_panicked_have_exit_codes_of_their_own() 
     assert!(last_line(&stderr).starts_with("the guest's kernel panicked: "), "{stderr}");
 }
 
-/// One finding, and no more of them than that, on a console where nothing else can be said.
+/// Exactly one finding, on the console of a guest without another channel.
 #[test]
-fn an_image_for_another_kernel_ends_at_once_and_is_refused_before() {
+fn initrd_for_another_kernel_is_refused_by_host_and_guest() {
     let dir = tempfile::tempdir().unwrap();
     let mut variant = Variant::of(&initrd().initrd).unwrap();
     variant.edit_manifest(|manifest| manifest.kernel_release = "6.99.0-other".into());
@@ -133,7 +133,7 @@ fn an_image_for_another_kernel_ends_at_once_and_is_refused_before() {
     );
     assert!(stderr.contains("  what to do: boot the kernel that build-initrd wrote"), "{stderr}");
 
-    // A kernel that does not say its release.
+    // A kernel image that does not state its release.
     let kernel = dir.path().join("vmlinuz");
     let mut bytes = fs::read(&initrd().kernel).unwrap();
     bytes[0x20e..0x210].fill(0xff);
@@ -146,7 +146,7 @@ fn an_image_for_another_kernel_ends_at_once_and_is_refused_before() {
 }
 
 #[test]
-fn what_cannot_go_well_is_refused_before_anything_starts() {
+fn unusable_inputs_are_refused_before_qemu_starts() {
     let dir = tempfile::tempdir().unwrap();
     let refused = |args: &[&str], expected: &[&str]| {
         let mut command = boot(dir.path(), &initrd().initrd);
@@ -171,13 +171,13 @@ fn what_cannot_go_well_is_refused_before_anything_starts() {
     let (_, stderr) = ended(&mut command, 125);
     assert!(stderr.contains("/etc/passwd: expected ext4, EROFS or SquashFS, found a text"), "{stderr}");
     assert!(!dir.path().join("out").exists(), "nothing was begun");
-    // No number of the program's either.
+    // No exit code of the program, either.
     let (_, stderr) = ended(Command::new(program()).args(["boot", "--rooot", "x"]), 125);
     assert!(stderr.contains("--rooot"), "{stderr}");
 }
 
 #[test]
-fn a_timeout_ends_the_guest() {
+fn timeout_ends_the_guest() {
     let dir = tempfile::tempdir().unwrap();
     let mut command = boot(dir.path(), &initrd().initrd);
     let (stdout, stderr) = ended(command.args(["--quiet", "--timeout", "3s", "--", "sleep", "1000"]), 253);
@@ -185,9 +185,9 @@ fn a_timeout_ends_the_guest() {
     assert!(last_line(&stderr).starts_with("the guest was ended after 3 s (--timeout)"), "{stderr}");
 }
 
-/// Ctrl-C is the program's; another key ends the guest.
+/// Ctrl-C goes to the program; another key ends the guest.
 #[test]
-fn a_terminal_is_the_programs_with_its_size_and_its_keys() {
+fn program_gets_the_size_and_the_keys_of_the_terminal() {
     let dir = tempfile::tempdir().unwrap();
     let command = {
         let mut command = boot(dir.path(), &initrd().initrd);
@@ -196,7 +196,7 @@ fn a_terminal_is_the_programs_with_its_size_and_its_keys() {
     };
     let steps = serde_json::json!([
         ["Ctrl-] ends the guest", ""],
-        // What is interrupted is not the shell between two commands.
+        // The interrupted process is not the shell between two commands.
         ["# ", "stty size; sh -c 'echo sleeps; exec sleep 1000'\n"],
         ["40 100", ""],
         ["sleeps\r", "\x03"],

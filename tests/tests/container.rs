@@ -1,4 +1,4 @@
-//! The container in a guest without a GPU: its root, its world, its end.
+//! The container in a guest without a GPU: its root, its namespaces, its end.
 
 use image::layout;
 use image::status::{Code, Exit, Outcome, Phase, Severity, Status};
@@ -23,7 +23,7 @@ fn exit(status: &Status) -> Exit {
 }
 
 #[test]
-fn an_exit_code_reaches_the_host() {
+fn exit_code_reaches_the_host() {
     let status = run("ending exit 42", 512);
     assert_eq!(exit(&status), Exit { code: Some(42), signal: None, oom: false });
     assert_eq!((status.phase, status.outcome), (Phase::Exited, Outcome::Ready));
@@ -31,7 +31,7 @@ fn an_exit_code_reaches_the_host() {
 }
 
 #[test]
-fn a_deadly_signal_reaches_the_host() {
+fn deadly_signal_reaches_the_host() {
     assert_eq!(exit(&run("ending signal 11", 512)), Exit { code: None, signal: Some(11), oom: false });
     // One without a name, whose default is the same.
     assert_eq!(exit(&run("ending signal 40", 512)), Exit { code: None, signal: Some(40), oom: false });
@@ -39,7 +39,7 @@ fn a_deadly_signal_reaches_the_host() {
 
 /// reboot(2) in the container's namespace is not the guest's, and is meant.
 #[test]
-fn a_container_that_powers_off_has_ended_well_and_is_not_started_again() {
+fn container_that_powers_off_succeeds_without_a_restart() {
     let call = "syscall(169, 0xfee1dead, 672274793, 0x4321fedc, 0); sleep 100";
     let setup =
         guest().cmdline(&format!("gpu_initrd.restart=always gpu_initrd.linger=120s -- perl -e \"{call}\""));
@@ -50,14 +50,14 @@ fn a_container_that_powers_off_has_ended_well_and_is_not_started_again() {
 }
 
 #[test]
-fn an_out_of_memory_kill_reaches_the_host() {
+fn out_of_memory_kill_reaches_the_host() {
     let status = run("ending memory", 256);
     assert_eq!(exit(&status), Exit { code: None, signal: Some(9), oom: true });
     assert_eq!(finding(&status, Code::OomKilled).severity, Severity::Error);
 }
 
 #[test]
-fn a_program_that_is_not_there_is_told_from_one_that_cannot_run() {
+fn missing_and_unexecutable_programs_are_distinguished() {
     let absent = run("no-such-program", 512);
     assert_eq!((absent.outcome, absent.container.as_ref()), (Outcome::Failed, None));
     assert!(finding(&absent, Code::EntrypointNotFound).message.contains("no-such-program"));
@@ -66,7 +66,7 @@ fn a_program_that_is_not_there_is_told_from_one_that_cannot_run() {
 }
 
 #[test]
-fn signals_to_pid_1_are_forwarded_and_orphans_are_reaped() {
+fn pid_1_forwards_signals_and_reaps_orphans() {
     let dir = tempfile::tempdir().unwrap();
     let script = "trap 'echo got usr1' USR1; trap 'echo got term; exit 7' TERM
         for i in 1 2 3 4 5; do (sh -c 'exit 0' &); done; sleep 1
@@ -83,7 +83,7 @@ fn signals_to_pid_1_are_forwarded_and_orphans_are_reaped() {
 
 /// hypeman's three disks, by their names, and its file.
 #[test]
-fn hypemans_disks_and_config_are_understood() {
+fn disks_and_config_of_hypeman_are_accepted() {
     let dir = tempfile::tempdir().unwrap();
     let script = "id -u; id -g; pwd; echo $A $HOME; echo kept > /kept; cat /data/file; echo x > /data/new && echo written; cat /ro/file; touch /ro/x 2>/dev/null || echo read-only; cat /run/app/file /dev/shm/data/file; echo end";
     let config = json!({
@@ -146,7 +146,7 @@ fn hypemans_disks_and_config_are_understood() {
 }
 
 #[test]
-fn a_root_can_come_over_virtiofs_and_is_not_written_to() {
+fn virtiofs_root_boots_and_is_not_written_to() {
     let root = Recipe::minbase(Suite::Trixie).directory().unwrap();
     let setup = bare_guest()
         .share(&root, "rootfs")
@@ -158,7 +158,7 @@ fn a_root_can_come_over_virtiofs_and_is_not_written_to() {
 }
 
 #[test]
-fn a_root_that_does_not_come_is_waited_for_named_and_reported() {
+fn missing_root_disk_is_reported_after_the_timeout() {
     let setup = bare_guest().cmdline(
         "gpu_initrd.root=serial:elsewhere gpu_initrd.disk_timeout=1s gpu_initrd.linger=120s -- true",
     );
@@ -172,7 +172,7 @@ fn a_root_that_does_not_come_is_waited_for_named_and_reported() {
 }
 
 #[test]
-fn a_bad_value_on_the_command_line_ends_the_boot_with_the_value_named() {
+fn bad_command_line_value_ends_the_boot_and_is_quoted() {
     let guest = boot(guest().cmdline("gpu_initrd.gpu=perhaps gpu_initrd.linger=120s -- true"));
     let status = wait(&guest, Until::Ready);
     assert_eq!((status.outcome, status.container.as_ref()), (Outcome::Failed, None));
@@ -182,7 +182,7 @@ fn a_bad_value_on_the_command_line_ends_the_boot_with_the_value_named() {
 }
 
 #[test]
-fn a_program_of_another_user_can_open_its_output_anew() {
+fn program_of_another_user_can_reopen_its_output() {
     let dir = tempfile::tempdir().unwrap();
     let script = "id -u; echo opened > /dev/stdout; echo end";
     let config =
@@ -194,7 +194,7 @@ fn a_program_of_another_user_can_open_its_output_anew() {
 }
 
 #[test]
-fn an_image_without_the_init_to_hand_over_to_is_reported_by_one_voice() {
+fn missing_systemd_init_is_reported_once() {
     let setup = guest().cmdline("gpu_initrd.init_mode=systemd gpu_initrd.linger=120s");
     let guest = boot(setup);
     let status = wait(&guest, Until::Ready);
@@ -205,9 +205,9 @@ fn an_image_without_the_init_to_hand_over_to_is_reported_by_one_voice() {
     }
 }
 
-/// The real systemd becomes PID 1, and the status is answered beside it.
+/// The real systemd becomes PID 1, and the guest still answers status requests.
 #[test]
-fn systemd_takes_over_and_the_status_is_still_answered() {
+fn systemd_takes_over_and_status_is_still_answered() {
     let dir = tempfile::tempdir().unwrap();
     let root = Recipe::minbase(Suite::Trixie).with(&["systemd-sysv"]).directory().unwrap();
     let image = dir.path().join("systemd.erofs");

@@ -1,4 +1,5 @@
-//! `doctor`: the real program on real roots and images. What it says of a host is tested on fake ones, in its own crate.
+//! `doctor`: the real program on real roots and images. Its checks of a host are tested on fake
+//! hosts, in host-builder.
 
 use std::{
     collections::BTreeMap,
@@ -35,7 +36,7 @@ fn doctor(image: &Path, args: &[&str], paths: &[(&str, &Path)], dir: &Path) -> O
     command.output().unwrap()
 }
 
-/// What it says of a container root, by the names of the checks, and its exit code.
+/// Its report on a container root, by the names of the checks, and its exit code.
 fn of_root(image: &Path, paths: &[(&str, &Path)]) -> (BTreeMap<String, Value>, i32) {
     let dir = tempfile::tempdir().unwrap();
     let output = doctor(image, &["--json"], paths, dir.path());
@@ -74,7 +75,7 @@ fn payload_disk() -> Built {
 }
 
 #[test]
-fn a_debian_root_is_told_alike_from_a_directory_and_from_every_disk_and_stays_as_it_is() {
+fn directory_and_every_disk_give_the_same_report() {
     let root = Recipe::minbase(Suite::Bookworm).directory().unwrap();
     let before = listing(&root);
     let (expected, code) = of_root(&initrd().initrd, &[("--root", &root)]);
@@ -104,7 +105,7 @@ fn a_debian_root_is_told_alike_from_a_directory_and_from_every_disk_and_stays_as
 
 /// The driver in plain files, in an image of the initrd, on a disk: the same answer.
 #[test]
-fn every_payload_is_looked_into() {
+fn every_payload_mode_is_inspected() {
     let root = Recipe::minbase(Suite::Trixie).directory().unwrap();
     let (expected, _) = of_root(&initrd().initrd, &[("--root", &root)]);
     is(&expected, "container-libc", "pass", &["glibc 2.41"]);
@@ -121,7 +122,7 @@ fn every_payload_is_looked_into() {
 }
 
 #[test]
-fn an_image_without_glibc_is_told_that_it_gets_nodes_only() {
+fn image_without_glibc_is_reported_to_get_nodes_only() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("alpine");
     for path in ["lib", "bin", "etc"] {
@@ -142,7 +143,7 @@ fn an_image_without_glibc_is_told_that_it_gets_nodes_only() {
 
 /// A hostile name and an old driver, a CUDA that is too new, and a requirement that is not met.
 #[test]
-fn what_an_image_brings_along_and_asks_for_is_told() {
+fn driver_files_and_requests_of_an_image_are_reported() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("root");
     run(Command::new("cp").arg("-a").arg(Recipe::minbase(Suite::Trixie).directory().unwrap()).arg(&root))
@@ -176,10 +177,11 @@ fn what_an_image_brings_along_and_asks_for_is_told() {
     assert!(text.starts_with("fail  ") && text.contains("what to do: ") && !text.contains('\x1b'), "{text}");
 }
 
-/// The program of the container is looked at as the guest will: a script's interpreter has its own library directory, with an old
-/// driver in it. And GPUs that no guest has are refused as the guest refuses them.
+/// The program of the container is inspected as in the guest: a script's interpreter has its own
+/// library directory, with an old driver in it. And GPUs that no guest has are refused as the guest
+/// refuses them.
 #[test]
-fn what_the_guest_will_make_of_the_configuration_is_told() {
+fn effect_of_the_configuration_is_reported() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("root");
     run(Command::new("cp").arg("-a").arg(Recipe::minbase(Suite::Trixie).directory().unwrap()).arg(&root))
@@ -205,10 +207,10 @@ fn what_the_guest_will_make_of_the_configuration_is_told() {
     assert_eq!(of_disk, checks);
 }
 
-/// debugfs follows a link that stands where it writes a file: two entries of one name, which no tool makes and a hostile
-/// image can have. It would write to the host; here it cannot.
+/// debugfs follows a link in place of a file that it writes: a hostile image can have two entries
+/// of one name. It would write to the host; here it cannot.
 #[test]
-fn a_hostile_disk_writes_nothing_outside() {
+fn hostile_disk_writes_nothing_outside() {
     let dir = tempfile::tempdir().unwrap();
     let source = dir.path().join("source");
     let victim = dir.path().join("victim");
@@ -239,11 +241,11 @@ fn a_hostile_disk_writes_nothing_outside() {
 }
 
 #[test]
-fn what_is_no_root_is_an_error_with_a_remedy() {
+fn input_that_is_not_a_root_is_an_error_with_a_remedy() {
     let dir = tempfile::tempdir().unwrap();
     let junk = dir.path().join("junk");
     fs::write(&junk, vec![7; 100_000]).unwrap();
-    // A superblock's magic number, and nothing behind it.
+    // A superblock's magic number, and nothing after it.
     let broken = dir.path().join("broken.erofs");
     let mut bytes = vec![0; 100_000];
     bytes[1024..1028].copy_from_slice(&[0xe2, 0xe1, 0xf5, 0xe0]);
@@ -262,9 +264,9 @@ fn what_is_no_root_is_an_error_with_a_remedy() {
     assert_eq!(output.status.code(), Some(2));
 }
 
-/// This machine as it is, whatever it has: the answer is whole, and the exit code is what the answer says.
+/// This machine, whatever it has: the report is complete, and the exit code matches it.
 #[test]
-fn the_host_of_the_tests_gets_an_answer() {
+fn host_of_the_tests_is_checked() {
     let dir = tempfile::tempdir().unwrap();
     let output = doctor(&initrd().initrd, &["--json", "--guest-memory", "1024"], &[], dir.path());
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -279,7 +281,8 @@ fn the_host_of_the_tests_gets_an_answer() {
     assert_eq!(output.status.code(), Some(2));
 }
 
-/// `boot` takes KVM where a test guest runs on it: `doctor` says the same of it, whatever this machine has.
+/// `boot` uses KVM if a test guest runs on it, and `doctor` reports the same, whatever this machine
+/// has.
 #[test]
 fn doctor_and_boot_agree_about_kvm() {
     let dir = tempfile::tempdir().unwrap();
@@ -292,9 +295,10 @@ fn doctor_and_boot_agree_about_kvm() {
     assert_eq!(kvm["verdict"], expected, "{kvm}; boot: {why}");
 }
 
-/// A driver that cannot be read here is a warning with its remedy, and the host is looked at all the same.
+/// A driver that cannot be read here is a warning with its remedy, and the host is checked
+/// nevertheless.
 #[test]
-fn a_host_is_looked_at_without_the_drivers_disk() {
+fn host_check_does_not_need_the_driver_disk() {
     let dir = tempfile::tempdir().unwrap();
     let image = payload_disk().initrd;
     let output = doctor(&image, &["--json"], &[], dir.path());
@@ -336,7 +340,7 @@ fn take(
 
 /// As on a machine without erofs-utils.
 #[test]
-fn without_a_program_for_erofs_a_container_is_an_error_and_a_host_is_none() {
+fn missing_erofs_program_fails_only_container_checks() {
     let dir = tempfile::tempdir().unwrap();
     let image = payload_image().initrd;
     let none = |kind: Disk, _: &Path| {
@@ -352,7 +356,7 @@ fn without_a_program_for_erofs_a_container_is_an_error_and_a_host_is_none() {
 
 /// Fake hosts, with the list of the real driver's module.
 #[test]
-fn the_packed_drivers_own_list_says_which_gpus_it_supports() {
+fn gpu_support_is_checked_against_the_packed_driver() {
     let dir = tempfile::tempdir().unwrap();
     let packed = packed(&initrd().initrd, dir.path());
     for (id, verdict, word) in [
@@ -376,7 +380,7 @@ fn the_packed_drivers_own_list_says_which_gpus_it_supports() {
 }
 
 #[test]
-fn an_altered_driver_file_is_told() {
+fn altered_driver_file_is_reported() {
     let dir = tempfile::tempdir().unwrap();
     let mut variant = Variant::of(&initrd().initrd).unwrap();
     variant.file(&format!("/usr/lib/nvidia/libcuda.so.{}", initrd().driver()))[100] ^= 1;

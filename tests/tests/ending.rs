@@ -1,4 +1,4 @@
-//! How a guest ends, or does not: restarts, holding after a failure, and what it says on the way.
+//! The end of a guest: restarts, holding after a failure, and the log.
 
 use image::event::{Happening, LogSource};
 use image::status::{Code, Outcome, Severity};
@@ -10,7 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 #[test]
-fn a_program_that_fails_is_started_again_as_often_as_the_policy_says() {
+fn failed_program_restarts_as_often_as_the_policy_allows() {
     let setup = guest().cmdline("gpu_initrd.restart=on-failure:2 gpu_initrd.linger=120s -- ending exit 4");
     let guest = boot(setup);
     let status = wait(&guest, Until::Exited);
@@ -37,8 +37,8 @@ fn a_program_that_fails_is_started_again_as_often_as_the_policy_says() {
 }
 
 #[test]
-fn a_failed_boot_can_be_held_and_asked() {
-    // GPUs that were promised are missed although nothing says HAS_GPU=1; what ends the boot is another thing.
+fn held_failed_boot_answers_requests() {
+    // Promised GPUs are missing although HAS_GPU=1 is not set; another failure ends the boot.
     let setup =
         guest().cmdline("gpu_initrd.gpus=2 gpu_initrd.gpu=optional gpu_initrd.on_failure=hold gpu_initrd.linger=0s -- no-such-program");
     let mut guest = boot(setup);
@@ -61,9 +61,10 @@ fn a_failed_boot_can_be_held_and_asked() {
     assert!(finding(&status, Code::NoGpu).message.starts_with("gpu_initrd.gpus=2 promises"));
 }
 
-/// QEMU ends where the guest reboots. A script in PATH without its interpreter is there, and cannot be run.
+/// QEMU ends where the guest reboots. A script in PATH without its interpreter exists, and cannot
+/// be run.
 #[test]
-fn a_failed_boot_answers_for_its_time_and_reboots() {
+fn failed_boot_lingers_and_reboots() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("root.d");
     fs::create_dir_all(root.join("bin")).unwrap();
@@ -82,9 +83,10 @@ fn a_failed_boot_answers_for_its_time_and_reboots() {
     assert!(Duration::from_secs_f64(seconds) >= Duration::from_millis(told.at_ms + 2900), "{last} {told:?}");
 }
 
-/// At the default level, a line for each phase and the last one; with debug there is more. What the program writes is kept.
+/// At the default level, a line for each phase and the last one; with debug there is more. What the
+/// program writes is kept.
 #[test]
-fn the_log_has_a_line_for_each_phase_and_the_output_of_the_program_is_kept() {
+fn each_phase_is_logged_and_program_output_is_kept() {
     let ours = |console: &str| -> Vec<String> {
         let words = console.lines().filter_map(|line| Some(line.split_once("gpu-initrd: ")?.1.to_owned()));
         words.collect()

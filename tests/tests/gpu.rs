@@ -19,12 +19,12 @@ fn script(text: &str) -> String {
     serde_json::json!({ "entrypoint": ["/bin/sh", "-c", text] }).to_string()
 }
 
-/// Path, numbers, mode and owner of every node of NVIDIA's, and what stands in /dev/char for it.
+/// Path, numbers, mode and owner of every NVIDIA node, and its entry in /dev/char.
 const LIST_NODES: &str = "find /dev -name 'nvidia*' -type c -exec stat -c '%n %t:%T %a %u:%g' {} + | sort;
     find /dev/char -lname '*nvidia*' -printf '%p %l\n' | sort";
 
 #[test]
-fn a_promised_gpu_that_is_absent_ends_the_boot() {
+fn absent_promised_gpu_ends_the_boot() {
     let guest = boot(guest_with_driver().cmdline("HAS_GPU=1 gpu_initrd.linger=120s -- true"));
     let status = wait(&guest, Until::Ready);
     assert_eq!(status.outcome, Outcome::Failed);
@@ -37,7 +37,7 @@ fn a_promised_gpu_that_is_absent_ends_the_boot() {
 }
 
 #[test]
-fn an_absent_gpu_that_is_optional_is_a_finding_and_the_container_runs() {
+fn absent_optional_gpu_is_a_finding_and_the_container_runs() {
     let mut guest = boot(
         guest_with_driver().cmdline("HAS_GPU=1 gpu_initrd.gpu=optional -- /bin/echo the container runs"),
     );
@@ -47,7 +47,7 @@ fn an_absent_gpu_that_is_optional_is_a_finding_and_the_container_runs() {
 }
 
 #[test]
-fn without_has_gpu_nothing_of_nvidia_is_touched() {
+fn without_has_gpu_no_driver_is_loaded() {
     let dir = tempfile::tempdir().unwrap();
     let text = "echo begin; find / -xdev '(' -name '*nvidia*' -o -name 'libcuda*' ')'; grep nvidia /proc/modules /proc/devices; ls /dev | grep nvidia; echo end";
     let config = file_disk(dir.path(), "config", layout::CONFIG_FILE, &script(text));
@@ -57,9 +57,10 @@ fn without_has_gpu_nothing_of_nvidia_is_touched() {
     assert_eq!(between(&console, "begin", "end"), Vec::<String>::new());
 }
 
-/// The whole path on a phantom H100 and a Debian 13 root, with the container's own programs as witnesses.
+/// The whole path on a phantom H100 and a Debian 13 root, checked with the container's own
+/// programs.
 #[test]
-fn an_h100_gets_nodes_and_libraries_as_nvidias_and_the_containers_own_tools_make_them() {
+fn h100_gets_the_nodes_and_libraries_of_real_tools() {
     let dir = tempfile::tempdir().unwrap();
     let text = format!(
         "echo nodes; {LIST_NODES}; echo removing
@@ -141,7 +142,7 @@ fn entries(lines: &[String]) -> Vec<&String> {
 }
 
 #[test]
-fn five_gpus_get_the_drivers_minors_and_the_one_it_does_not_know_is_told_apart() {
+fn five_gpus_get_their_minors_and_an_unknown_one_is_marked() {
     let mut setup =
         guest_with_driver().cmdline("HAS_GPU=1 gpu_initrd.gpu=optional gpu_initrd.gpus=5 -- /bin/sleep 1000");
     for model in [Model::T4, Model::A100, Model::L4, Model::H100, Model::B200] {
@@ -193,12 +194,13 @@ fn missing_firmware_is_named() {
 }
 
 #[test]
-fn a_driver_of_another_kernel_is_refused_and_both_kernels_are_named() {
+fn driver_of_another_kernel_is_refused_with_both_releases() {
     let dir = tempfile::tempdir().unwrap();
     let release = initrd().release();
     let foreign = format!("9{}", &release[1..]);
     let mut variant = Variant::of(&initrd().initrd).unwrap();
-    // With CONFIG_MODVERSIONS a kernel tells its modules by the checksums of their symbols, not by the release.
+    // With CONFIG_MODVERSIONS a kernel tells its modules by the checksums of their symbols, not by
+    // the release.
     let module = variant.file(&layout::gpu_module(release, "nvidia.ko"));
     patch(module, format!("vermagic={release} ").as_bytes(), format!("vermagic={foreign} ").as_bytes());
     spoil_checksum(module, b"module_layout\0");
@@ -218,14 +220,15 @@ fn a_driver_of_another_kernel_is_refused_and_both_kernels_are_named() {
     assert!(finding.evidence.iter().any(|line| line.contains(words)), "{finding:?}");
 }
 
-/// Changes the checksum that a module expects a symbol of the kernel to have: it stands before the name.
+/// Changes the checksum that a module expects a symbol of the kernel to have: it is stored before
+/// the name.
 fn spoil_checksum(module: &mut [u8], symbol: &[u8]) {
     let at = module.windows(symbol.len()).position(|window| window == symbol);
     module[at.expect("every module of such a kernel has it") - 8] ^= 0xff;
 }
 
 #[test]
-fn stub_gpus_come_up_ready_and_are_held_open() {
+fn stub_gpus_become_ready_and_are_held_open() {
     let dir = tempfile::tempdir().unwrap();
     let text = "echo held; cat /sys/module/nvidia/refcnt; ls /sys/module/nvidia/holders | wc -l; echo nodes; ls -1 /dev/nvidia-caps; echo the end; sleep 1000";
     let config = file_disk(dir.path(), "config", layout::CONFIG_FILE, &script(text));
@@ -239,8 +242,8 @@ fn stub_gpus_come_up_ready_and_are_held_open() {
     let mut guest = boot(setup);
     guest.wait_for_console("the end", PATIENCE).unwrap();
     let console = guest.console();
-    // Nobody in the container has opened one: who uses the module beside other modules is PID 1. The kernel counts an open device twice, for its
-    // cdev and for its operations.
+    // No process of the container has opened one: apart from other modules, PID 1 uses the module.
+    // The kernel counts an open device twice, for its cdev and for its operations.
     let counts: Vec<u32> =
         between(&console, "held", "nodes").iter().map(|line| line.parse().unwrap()).collect();
     assert_eq!(counts[0] - counts[1], 2 * 3, "{counts:?}");
@@ -266,7 +269,7 @@ fn stub_gpus_come_up_ready_and_are_held_open() {
 }
 
 #[test]
-fn a_dead_stub_gpu_does_not_hide_the_good_one() {
+fn dead_gpu_does_not_hide_the_good_one() {
     let mut setup = guest_with_stub()
         .disk(&root_disk(Suite::Bookworm, FileSystem::Erofs), "root")
         .cmdline("HAS_GPU=1 gpu_initrd.linger=120s nvidia.gpus=2 nvidia.fail=1 -- true");
@@ -282,7 +285,7 @@ fn a_dead_stub_gpu_does_not_hide_the_good_one() {
 }
 
 #[test]
-fn an_adapter_that_takes_too_long_is_given_up_at_its_deadline() {
+fn slow_adapter_fails_at_its_deadline() {
     let setup = guest_with_stub()
         .disk(&root_disk(Suite::Bookworm, FileSystem::Erofs), "root")
         .gpu(Model::L4)
@@ -293,9 +296,10 @@ fn an_adapter_that_takes_too_long_is_given_up_at_its_deadline() {
     assert!(finding(&status, Code::AdapterInitFailed).message.contains("within 2 s"));
 }
 
-/// The driver initialises one adapter at a time and blocks every reader of a GPU's information meanwhile: here until long after the deadline.
+/// The driver initialises one adapter at a time and blocks every reader of a GPU's information
+/// meanwhile: here until long after the deadline.
 #[test]
-fn a_stuck_adapter_blocks_neither_the_boot_nor_the_others() {
+fn stuck_adapter_blocks_neither_the_boot_nor_other_gpus() {
     let mut setup = guest_with_stub()
         .disk(&root_disk(Suite::Bookworm, FileSystem::Erofs), "root")
         .cmdline("HAS_GPU=1 gpu_initrd.gpu=optional gpu_initrd.gpu_timeout=4s nvidia.gpus=2 nvidia.slow=600000 nvidia.stuck=1 gpu_initrd.linger=1s -- /bin/sh -c \"cat /dev/nvidia1 & sleep 8; exit 3\"");
@@ -316,7 +320,8 @@ fn a_stuck_adapter_blocks_neither_the_boot_nor_the_others() {
     }
     let nodes: Vec<_> = status.nodes.iter().map(|node| node.path.as_str()).collect();
     checks.that(nodes.contains(&"/dev/nvidia0") && nodes.contains(&"/dev/nvidia1"), format!("{nodes:?}"));
-    // A process of the container hangs in the driver, and no signal ends it: the guest ends all the same, and says how the program did.
+    // A process of the container hangs in the driver, and no signal ends it: the guest ends
+    // nevertheless, and reports how the program ended.
     let (_, console) = guest.wait_for_end(PATIENCE).unwrap();
     checks.has(&console, "some processes did not end within 2 s", "the console");
     checks.has(&console, "the container ended: exit code 3; exit status 3", "the console");

@@ -1,9 +1,10 @@
-//! The script for machines with a GPU: where there is none, it says so and changes nothing; where there is one, it passes.
+//! The script for machines with a GPU: without one it says so and changes nothing; with one it
+//! passes.
 
 use std::{path::Path, process::Command};
 
 #[test]
-fn it_runs_on_a_gpu_and_refuses_politely_without_one() {
+fn gpu_script_runs_with_a_gpu_and_explains_its_absence() {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("gpu/run");
     let output = Command::new(script).output().unwrap();
     let (out, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

@@ -1,4 +1,4 @@
-//! Guests whose root, disks and processes are made by an attacker.
+//! Guests whose root, disks and processes come from an attacker.
 
 use host_builder::common::digest::sha256_file;
 use image::layout;
@@ -21,8 +21,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// A root with a user whose name is another's number, a link into PID 1's initramfs, and a damaged file in a file system that asks for
-/// a panic.
+/// A root with a user whose name is another's number, a link into PID 1's initramfs, and a damaged
+/// file in a file system that asks for a panic.
 fn root() -> &'static Path {
     static DISK: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
     let make = || {
@@ -48,7 +48,8 @@ fn root() -> &'static Path {
         };
         on_it("debugfs", &["-w", "-R", "clri /srv/damaged"]);
         on_it("tune2fs", &["-e", "panic"]);
-        // A journal that was not written back: whoever mounts it to write, or allows it to be replayed, writes to the disk.
+        // A journal that was not written back: a mount that writes, or that replays it, writes to
+        // the disk.
         let script = dir.path().join("script");
         fs::write(&script, "jo\njw -b 700 /dev/zero\njc\n").unwrap();
         on_it("debugfs", &["-w", "-f", script.to_str().unwrap()]);
@@ -72,7 +73,7 @@ fn failed(setup: Setup) -> Status {
 }
 
 #[test]
-fn digits_are_an_id_and_a_damaged_root_panics_no_kernel() {
+fn numeric_user_is_an_id_and_a_damaged_root_does_not_panic() {
     let dir = tempfile::tempdir().unwrap();
     let text = "echo begin; id -u; id -g; id -G; pwd; cat /srv/damaged 2>/dev/null || echo unreadable; /srv/id -u; stat -c %a /run/sshd; echo end";
     let config = json!({ "entrypoint": script(text), "user": "1000:1000", "workdir": "/srv/new/one" });
@@ -86,7 +87,8 @@ fn digits_are_an_id_and_a_damaged_root_panics_no_kernel() {
     checks.same(sha256_file(&image).unwrap(), sha256_file(root()).unwrap(), "the disk of the root");
     checks.same(
         between(&console, "begin", "end"),
-        // The last is a program with a set-user-ID bit, which has its effect unless somebody asks for no_new_privs.
+        // The last is a program with a set-user-ID bit, which has its effect unless no_new_privs is
+        // set.
         ["1000", "1000", "1000", "/srv/new/one", "unreadable", "0", "711"],
         "printed",
     );
@@ -95,7 +97,7 @@ fn digits_are_an_id_and_a_damaged_root_panics_no_kernel() {
 }
 
 #[test]
-fn a_working_directory_leads_out_of_the_root_through_no_link() {
+fn working_directory_links_do_not_leave_the_root() {
     let dir = tempfile::tempdir().unwrap();
     let config = json!({ "entrypoint": ["/bin/ls"], "user": "1000:1000", "workdir": "/srv/app" });
     let status = failed(with_config(bare_guest().disk(root(), "root"), dir.path(), &config));
@@ -103,10 +105,10 @@ fn a_working_directory_leads_out_of_the_root_through_no_link() {
     assert!(invalid.message.contains("working directory /srv/app"), "{invalid:?}");
 }
 
-/// Root in the container, all capabilities: the limit of its group is not its own to lift. A third disk is no config disk where the first has a
-/// name.
+/// Root in the container, all capabilities: it cannot raise the limit of its group. A third disk is
+/// not a config disk if the first has a serial.
 #[test]
-fn a_containers_memory_limit_is_not_lifted_from_inside() {
+fn container_cannot_raise_its_memory_limit() {
     let dir = tempfile::tempdir().unwrap();
     let text = [
         "echo begin; cat /proc/self/cgroup /proc/1/comm; set -- /proc/[0-9]*; echo $#; ls -d /proc/1/root/lib/modules 2>/dev/null",
@@ -122,7 +124,7 @@ fn a_containers_memory_limit_is_not_lifted_from_inside() {
     let setup = guest().disk(&empty, "").disk(&evil, "").memory_mib(256);
     let guest = boot(setup.cmdline(&format!("gpu_initrd.linger=120s -- /bin/sh -c \"{text}\"")));
     let status = wait(&guest, Until::Exited);
-    // Of the guest there are the container's own processes in sight, and no more modules are loaded.
+    // Only the container's own processes are visible, and no further modules are loaded.
     let console = guest.console();
     assert_eq!(between(&console, "begin", "end"), ["0::/", "gpu-initrd", "2", "1"], "{console}");
     let exit = status.container.as_ref().and_then(|container| container.exit);
@@ -130,9 +132,10 @@ fn a_containers_memory_limit_is_not_lifted_from_inside() {
     finding(&status, Code::OomKilled);
 }
 
-/// A program that must not be killed, as it says itself: first the container's PID 1 is whom the kernel finds, then nobody is.
+/// A program that exempts itself from being killed: first the kernel finds the container's PID 1
+/// instead, then no process.
 #[test]
-fn a_program_that_the_kernel_may_not_kill_ends_at_its_limit() {
+fn unkillable_program_ends_at_its_memory_limit() {
     let text = [
         // A group of its own, which would keep the next run from joining the one with the limit.
         "cd /sys/fs/cgroup; test -e /again || { mkdir x; for p in 1 $$; do echo $p > x/cgroup.procs; done; echo +memory > cgroup.subtree_control; }",
@@ -162,10 +165,10 @@ fn a_program_that_the_kernel_may_not_kill_ends_at_its_limit() {
     finding(&status, Code::OomKilled);
 }
 
-/// Root with the capabilities of a container engine's default: what is the guest's own is out of sight and reach. Each line that is printed
-/// beside the expected ones is an attack that worked.
+/// Root with the capabilities of a container engine's default: everything of the guest is invisible
+/// and unreachable. Each unexpected line is an attack that worked.
 #[test]
-fn a_confined_container_sees_and_changes_nothing_of_the_guest() {
+fn confined_container_cannot_see_or_change_the_guest() {
     let dir = tempfile::tempdir().unwrap();
     let text = r"echo begin
         cut -d ' ' -f 1 /proc/1/comm; set -- /proc/[0-9]*; echo $#
@@ -199,7 +202,8 @@ fn a_confined_container_sees_and_changes_nothing_of_the_guest() {
         &format!("CapBnd:\t{engines}"),
         "NoNewPrivs:\t1",
         "0",
-        // Not of the set-user-ID bit. (setpriv would look up 1000 as a name, which is the attack of another test.)
+        // Not of the set-user-ID bit. (setpriv would resolve 1000 as a name, which is the attack of
+        // another test.)
         "4242",
         "4",
         "0",
@@ -207,9 +211,9 @@ fn a_confined_container_sees_and_changes_nothing_of_the_guest() {
     assert_eq!(between(&console, "begin", "end"), expected, "{console}");
 }
 
-/// What another guest has left on the disk that takes the writes.
+/// What another guest has left on the writable disk.
 #[test]
-fn links_on_a_disk_for_writes_are_not_followed() {
+fn links_on_a_writable_disk_are_not_followed() {
     let dir = tempfile::tempdir().unwrap();
     let disk_with = |name: &str, link: &str| {
         let (source, image) = (dir.path().join(format!("{name}.d")), dir.path().join(name));

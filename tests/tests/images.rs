@@ -1,5 +1,6 @@
-//! Container images that are not made for this driver, or not made as Debian's are, each booted with a GPU: what they are given, what is
-//! kept from them, and what is said about it. The GPUs are the stub driver's, which come up ready.
+//! Container images that are not made for this driver, or not made as Debian's are, each booted
+//! with a GPU: what they get, what is hidden from them, and the findings. The GPUs are the stub
+//! driver's, which become ready.
 
 use std::{
     collections::BTreeMap,
@@ -55,7 +56,7 @@ fn compile(source: &str, output: &Path, options: &[&str]) {
     fs::remove_file(file).unwrap();
 }
 
-/// A library that is nothing but its SONAME.
+/// A library that has nothing but a SONAME.
 fn library(path: &Path, soname: &str) {
     compile("int stale = 1;\n", path, &["-shared", "-fPIC", "-nostdlib", &format!("-Wl,-soname,{soname}")]);
 }
@@ -78,7 +79,7 @@ fn opened(lines: &[String]) -> BTreeMap<&str, &str> {
 }
 
 #[test]
-fn an_old_driver_in_the_image_never_wins_and_the_container_gets_the_gpu_it_asks_for() {
+fn old_driver_never_wins_and_the_requested_gpu_is_visible() {
     let dir = tempfile::tempdir().unwrap();
     let root = copy_of(Suite::Trixie, dir.path());
     for (path, soname) in [
@@ -141,7 +142,7 @@ fn an_old_driver_in_the_image_never_wins_and_the_container_gets_the_gpu_it_asks_
 }
 
 #[test]
-fn an_unmet_requirement_an_unknown_capability_and_a_refused_image_end_the_boot_with_their_names() {
+fn unmet_requirements_and_refused_images_end_the_boot() {
     let dir = tempfile::tempdir().unwrap();
     let setup = |name: &str, env: &[(&str, &str)], root: &Path| {
         with_gpu().disk(root, "root").disk(&config(dir.path(), name, "true", env), "config")
@@ -200,7 +201,7 @@ int main(void)
 }
 
 #[test]
-fn an_image_whose_only_program_is_static_gets_nodes_and_nothing_else() {
+fn static_image_gets_device_nodes_only() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("scratch.d");
     static_program(&root);
@@ -214,10 +215,11 @@ fn an_image_whose_only_program_is_static_gets_nodes_and_nothing_else() {
     assert!(finding(&status, Code::ImageHasNoGlibc).message.contains("libc.so.6"), "{:?}", status.findings);
 }
 
-/// glibc in a store, a program that is built to look into /run/opengl-driver, and nothing else: made by hand, with Debian's glibc, whose
-/// loader is told to look in the store, as one built for it does.
+/// glibc in a store, a program that is built to search /run/opengl-driver, and nothing else: made
+/// by hand, with Debian's glibc, whose loader is patched to search the store, as one built for it
+/// does.
 #[test]
-fn a_program_of_a_nix_store_finds_the_driver() {
+fn program_of_a_nix_store_finds_the_driver() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("nix.d");
     // As long as the directory that it replaces in the loader.
@@ -264,7 +266,7 @@ fn a_program_of_a_nix_store_finds_the_driver() {
 
 /// A disk that boots many times, without an overlay.
 #[test]
-fn a_root_that_is_written_to_is_given_the_driver_once_and_whole_or_not_at_all() {
+fn writable_root_gets_the_driver_once_and_atomically() {
     let dir = tempfile::tempdir().unwrap();
     let root = copy_of(Suite::Bookworm, dir.path());
     let disk = image(&root, FileSystem::Ext4);
@@ -276,7 +278,7 @@ fn a_root_that_is_written_to_is_given_the_driver_once_and_whole_or_not_at_all() 
             .disk(&config(dir.path(), name, script, &env), "config")
             .cmdline("gpu_initrd.upper=none")
     };
-    // Until it has powered off: what it has not written then, the next boot would write.
+    // Until it has powered off: the next boot would write what this one has not.
     let to_the_power_off = |name: &str, capabilities: &str| {
         let mut guest = boot(setup(name, capabilities).cmdline("gpu_initrd.linger=5s"));
         let status = wait(&guest, Until::Exited);
@@ -305,7 +307,7 @@ fn a_root_that_is_written_to_is_given_the_driver_once_and_whole_or_not_at_all() 
 }
 
 #[test]
-fn a_read_only_root_without_an_overlay_is_said_to_be_one() {
+fn read_only_root_without_an_overlay_is_reported() {
     let setup = with_gpu()
         .disk(&root_disk(Suite::Bookworm, FileSystem::Erofs), "root")
         .cmdline("gpu_initrd.upper=none -- true");
@@ -317,9 +319,10 @@ fn a_read_only_root_without_an_overlay_is_said_to_be_one() {
     );
 }
 
-/// Debian compiles some programs of the driver itself, for its own glibc: in an image with an older one they could not start.
+/// Debian compiles some programs of the driver itself, for its own glibc: in an image with an older
+/// one they could not start.
 #[test]
-fn what_debian_11_could_not_load_is_left_out_and_said() {
+fn files_too_new_for_debian_11_are_left_out_and_reported() {
     let dir = tempfile::tempdir().unwrap();
     let script = "echo begin; cd /usr/bin; ls -1 nvidia-*; nvidia-smi --help >/dev/null && echo starts";
     let setup = with_gpu()

@@ -1,5 +1,6 @@
-//! The loader cache against the `ldconfig` of whole distributions, from glibc 2.31 on: of their roots, with and without the driver's
-//! files, and of random roots. Byte for byte, and no link that it would have made otherwise.
+//! The loader cache compared with the `ldconfig` of whole distributions, from glibc 2.31 on: of
+//! their roots, with and without the driver's files, and of random roots. The caches are equal byte
+//! for byte, and so are the links.
 
 use std::{
     fs,

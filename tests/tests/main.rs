@@ -1,5 +1,5 @@
-//! The rig's tests, one program: images are made, tools unpacked and container roots prepared once for all of them, and as many guests run at
-//! a time as there are processors.
+//! The rig's tests are one program: images are made, tools unpacked and container roots prepared
+//! once for all of them, and one guest runs per processor at a time.
 
 #![allow(clippy::unwrap_used, reason = "a test, and what helps it, ends where its ground is missing")]
 

@@ -1,5 +1,5 @@
-//! The load order of every module against the real thing: `depmod` indexes the kernel's modules and the GPU's, libkmod reads the index,
-//! and what it would load, in which order, has to be what the builder plans.
+//! The load order of every module: `depmod` indexes the kernel's modules and the GPU's, libkmod
+//! reads the index, and the plan must have the modules and the order that libkmod would load.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,7 +19,8 @@ use host_builder::pins::profile::Profile;
 use image::layout::GPU_MODULES_SUBDIR;
 use rig::process::run;
 
-/// A directory `lib/modules/<release>` with the indices of the real depmod, and our own index of the same modules.
+/// A directory `lib/modules/<release>` with the indices of the real depmod, and our own index of
+/// the same modules.
 struct Ground {
     directory: PathBuf,
     ours: Index,
@@ -80,7 +81,7 @@ fn depmod(base: &Path, release: &str, source: &Path, built: &Built) {
     let mut depmod = Command::new("depmod");
     depmod.env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin").arg("-b").arg(base).arg(release);
     let output = run(&mut depmod).unwrap();
-    // What it could not make sense of it says here, and goes on.
+    // It reports here what it cannot parse, and continues.
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
 }
 
@@ -91,7 +92,7 @@ fn theirs(context: &kmod::Context, name: &str) -> Vec<String> {
 }
 
 #[test]
-fn every_modules_dependencies_load_in_libkmods_order() {
+fn dependencies_load_in_the_order_of_libkmod() {
     let ground = ground();
     let (context, order) = (ground.oracle(), ground.ours.load_order());
     let mut differ = BTreeMap::new();
@@ -115,7 +116,7 @@ fn every_modules_dependencies_load_in_libkmods_order() {
 
 /// `modules.dep` and our index name the same files.
 #[test]
-fn the_index_has_every_module_that_depmod_has() {
+fn module_index_matches_depmod() {
     let ground = ground();
     let text = ground.depmods("modules.dep");
     let theirs: BTreeSet<_> = text.lines().filter_map(|line| Some(line.split_once(':')?.0)).collect();
@@ -123,16 +124,18 @@ fn the_index_has_every_module_that_depmod_has() {
     assert_eq!(ours, theirs);
 }
 
-/// `modules.softdep` has the soft dependencies as kmod reads them: ours are the same, but for the commas that kmod takes for letters.
+/// `modules.softdep` has the soft dependencies as kmod reads them: ours are the same, except for
+/// the commas that kmod treats as letters.
 #[test]
-fn soft_dependencies_are_those_of_depmod() {
+fn soft_dependencies_match_depmod() {
     let ground = ground();
     let mut theirs: BTreeMap<String, (Vec<String>, Vec<String>)> = BTreeMap::new();
     for line in ground.depmods("modules.softdep").lines().filter_map(|line| line.strip_prefix("softdep ")) {
         let mut words =
             line.split([' ', ',']).filter(|word| !word.is_empty()).map(|word| word.replace('-', "_"));
         let entry = theirs.entry(words.next().unwrap()).or_default();
-        // As kmod does, which ignores what stands before the first of the two (cifs says just "aes").
+        // As kmod does, which ignores everything before the first of the two (cifs says just
+        // "aes").
         let mut list = &mut Vec::new();
         for word in words {
             match word.as_str() {
@@ -151,11 +154,12 @@ fn soft_dependencies_are_those_of_depmod() {
     assert_eq!(ours, theirs);
 }
 
-/// What modprobe would load for the modules of the image, one after the other, is what the image loads, with two differences: NVIDIA's
-/// soft dependencies, which kmod cannot read, are loaded; and a soft dependency on what is built in brings no second implementation of it
-/// (the kernel has crc32c; modprobe adds crc32c-intel, which not every processor takes).
+/// What modprobe would load for the modules of the image, one after the other, is what the image
+/// loads, with two differences: NVIDIA's soft dependencies, which kmod cannot read, are loaded; and
+/// a soft dependency on what is built in brings no second implementation of it (the kernel has
+/// crc32c; modprobe adds crc32c-intel, which not every processor supports).
 #[test]
-fn the_images_modules_load_as_modprobe_would_load_them() {
+fn initrd_modules_load_as_by_modprobe() {
     let ground = ground();
     let (profile, _) = Profile::load(host_builder::pins::profile::DEFAULT).unwrap();
     let wanted = [profile.kernel.modules, profile.modules.load].concat();

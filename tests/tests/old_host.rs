@@ -1,4 +1,5 @@
-//! `doctor` on a machine whose own programs are too old for the image, as Debian 12's are: those of the lock are used.
+//! `doctor` on a machine whose own programs are too old for the image, as Debian 12's are: those of
+//! the lock are used.
 
 use std::{
     fs,
@@ -18,7 +19,7 @@ fn payload_image() -> Built {
     initrd_with(&[])
 }
 
-/// What a Debian 12 machine has: its `fsck.erofs` says what it can, and does no more.
+/// What a Debian 12 machine has: its `fsck.erofs` reports its features and does nothing else.
 const OLD_FSCK: &str = r"#!/bin/sh
 case $1 in
     -V) echo fsck.erofs 1.5 ;;
@@ -43,9 +44,10 @@ fn doctor_on_debian_12(dir: &Path, args: &[&str], paths: &[(&str, &Path)]) -> Ou
     command.env("GPU_INITRD_CACHE", cache).current_dir(dir).output().unwrap()
 }
 
-/// The driver's image is zstd, which the machine's own program cannot read: the lock's packages are taken, here out of a mirror.
+/// The driver's image is zstd, which the machine's own program cannot read: the lock's packages are
+/// used, here from a mirror.
 #[test]
-fn a_zstd_payload_is_read_with_the_locks_programs_where_the_machines_are_too_old() {
+fn zstd_payload_is_read_with_programs_of_the_lock() {
     let dir = tempfile::tempdir().unwrap();
     let (root, mirror) = (Recipe::minbase(Suite::Trixie).directory().unwrap(), dir.path().join("mirror"));
     let built = payload_image();
@@ -65,9 +67,10 @@ fn a_zstd_payload_is_read_with_the_locks_programs_where_the_machines_are_too_old
     assert_eq!(made, 1);
 }
 
-/// Without a lock, or without its packages, the error names the program, its version and what it lacks.
+/// Without a lock, or without its packages, the error names the program, its version and what it
+/// lacks.
 #[test]
-fn a_program_that_is_too_old_is_named_with_its_version_and_the_remedy() {
+fn too_old_program_is_named_with_version_and_remedy() {
     let dir = tempfile::tempdir().unwrap();
     let (root, built) = (Recipe::minbase(Suite::Trixie).directory().unwrap(), payload_image());
     let lacks =

@@ -1,4 +1,5 @@
-//! The driver's files in an EROFS image, in the initrd and on a disk: mounted, checked, given to a container.
+//! The driver's files in an EROFS image, in the initrd and on a disk: mounted, checked, and visible
+//! in a container.
 
 use image::layout;
 use image::status::{Code, Outcome, Phase, PhaseOutcome, Status};
@@ -25,8 +26,9 @@ fn driver_disk() -> &'static Path {
     initrd_for_disk().disk.as_deref().unwrap()
 }
 
-/// A script for a container that has a GPU: what it sees of the driver, and the adapter opened once more. Digests of a hundred megabytes take an
-/// emulated processor long: they are made where `$SUMS` says so.
+/// A script for a container that has a GPU: it lists the driver's files and opens the adapter once
+/// more. Digests of a hundred megabytes take an emulated processor long: they are computed only if
+/// `$SUMS` is set.
 const LOOK: &str = "echo dlopen; dlopen libcuda.so.1 libcuda.so libnvidia-ml.so.1; echo files
     for f in $(find / -xdev -name 'lib*.so.550*' -o -xdev -name nvidia-smi); do stat -c '%n %s %a %u:%g' $f; done | sort; echo sums
     [ -z \"$SUMS\" ] || for f in $(find / -xdev -name 'lib*.so.550*'); do sha256sum $f; done; echo smi
@@ -48,7 +50,7 @@ enum Bytes {
     NotCompared,
 }
 
-/// Boots with a phantom H100, and returns the guest when its container has looked.
+/// Boots with a phantom H100, and returns the guest when its container has listed its files.
 fn look(setup: Setup, bytes: Bytes) -> Guest {
     let dir = tempfile::tempdir().unwrap();
     let sums = if bytes == Bytes::Compared { "yes" } else { "" };
@@ -59,7 +61,8 @@ fn look(setup: Setup, bytes: Bytes) -> Guest {
     guest
 }
 
-/// The container has every file that the manifest lists, byte for byte where that was looked at, and the adapter gets its firmware each time.
+/// The container has every file that the manifest lists, byte for byte where digests were computed,
+/// and the adapter gets its firmware each time.
 fn assert_whole(guest: &Guest, built: &Built, bytes: Bytes) {
     let (console, status) = (guest.console(), ask(guest));
     let mut checks = Checks::of(&console);
@@ -97,7 +100,7 @@ fn phase(status: &Status, wanted: Phase) -> PhaseOutcome {
 }
 
 #[test]
-fn the_default_image_mounts_its_driver_from_the_initrd() {
+fn default_initrd_mounts_its_driver_image() {
     assert_eq!(image().report["payload"]["mode"], "image", "{}", image().report);
     let guest = look(guest_of(&image().initrd), Bytes::Compared);
     assert_whole(&guest, image(), Bytes::Compared);
@@ -105,14 +108,14 @@ fn the_default_image_mounts_its_driver_from_the_initrd() {
 }
 
 #[test]
-fn a_disk_carries_the_driver_for_a_small_guest() {
+fn driver_disk_suits_a_small_guest() {
     let setup = guest_of(&initrd_for_disk().initrd).disk(driver_disk(), "driver").memory_mib(256);
     let guest = look(setup, Bytes::Compared);
     assert_whole(&guest, initrd_for_disk(), Bytes::Compared);
 }
 
 #[test]
-fn persistent_memory_carries_the_driver_too() {
+fn driver_is_mounted_from_persistent_memory() {
     let guest = look(guest_of(&initrd_for_disk().initrd).pmem(driver_disk()), Bytes::NotCompared);
     assert_whole(&guest, initrd_for_disk(), Bytes::NotCompared);
 }
@@ -136,7 +139,7 @@ fn refused(setup: Setup) -> Status {
 }
 
 #[test]
-fn a_missing_disk_and_another_disk_are_named_by_their_uuids() {
+fn missing_and_wrong_driver_disks_are_named_by_uuid() {
     let uuid = initrd_for_disk().report["payload"]["uuid"].as_str().unwrap();
     let status = refused(guest_of(&initrd_for_disk().initrd));
     let missing = finding(&status, Code::PayloadDiskMissing);
@@ -153,9 +156,9 @@ fn a_missing_disk_and_another_disk_are_named_by_their_uuids() {
 }
 
 #[test]
-fn a_disk_with_altered_content_is_refused_by_the_kernel_block_by_block() {
+fn altered_driver_disk_is_refused_by_dm_verity() {
     let dir = tempfile::tempdir().unwrap();
-    // Every block behind the superblock: whichever is read first is wrong.
+    // Every block after the superblock, so that the first one that is read is wrong.
     let altered = altered(driver_disk(), dir.path(), |bytes| {
         for at in (8192..bytes.len() / 2).step_by(4096) {
             bytes[at] ^= 1;
@@ -168,9 +171,9 @@ fn a_disk_with_altered_content_is_refused_by_the_kernel_block_by_block() {
 }
 
 #[test]
-fn a_disk_with_an_altered_superblock_is_refused() {
+fn altered_superblock_of_the_driver_disk_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    // A byte of the first block that is no part of the UUID.
+    // A byte of the first block that is not part of the UUID.
     let altered = altered(driver_disk(), dir.path(), |bytes| bytes[4000] ^= 1);
     let status = refused(guest_of(&initrd_for_disk().initrd).disk(&altered, "driver"));
     finding(&status, Code::PayloadAltered);
@@ -187,9 +190,9 @@ fn without_verity(built: &Built, dir: &Path) -> PathBuf {
     path
 }
 
-/// With the smallest disk: an emulated processor takes long for the digest of a large one.
+/// With the smallest disk: an emulated processor needs long for the digest of a large one.
 #[test]
-fn without_dm_verity_the_guest_reads_the_whole_disk_itself() {
+fn without_dm_verity_the_whole_driver_disk_is_hashed() {
     let dir = tempfile::tempdir().unwrap();
     let built = initrd_with(crate::gpu::FOR_T4);
     let disk = built.disk.as_deref().unwrap();
@@ -227,10 +230,10 @@ fn without_dm_verity_the_guest_reads_the_whole_disk_itself() {
     assert!(console.contains("the disk is writable: attach it read-only"), "{console}");
 }
 
-/// A kernel that cannot mount a file by itself is not at hand: the file system of the initramfs decides too, and on a tmpfs
-/// the kernel here cannot.
+/// There is no kernel here that cannot mount files at all. But the file system of the initramfs
+/// matters, too: on a tmpfs this kernel cannot.
 #[test]
-fn an_image_on_a_tmpfs_is_mounted_through_a_loop_device() {
+fn driver_image_on_tmpfs_is_mounted_by_a_loop_device() {
     let initrd = image();
     let setup = Setup::new(&initrd.kernel, &initrd.initrd).unwrap().memory_mib(2048);
     let guest = look(setup, Bytes::NotCompared);
@@ -238,9 +241,9 @@ fn an_image_on_a_tmpfs_is_mounted_through_a_loop_device() {
 }
 
 #[test]
-fn a_driver_that_no_gpu_needs_gives_its_memory_back() {
+fn unneeded_driver_frees_its_memory() {
     let dir = tempfile::tempdir().unwrap();
-    // Where the image's init is the guest's, the process that stays behind in the initramfs is in sight.
+    // Where the image's init is the guest's, the process that stays in the initramfs is visible.
     let text = "for keeper in /proc/[0-9]*; do grep -aq '^@gpu-initrd' $keeper/cmdline && break; done
         cd $keeper/root && echo begin; ls -d usr/lib/nvidia usr/share/gpu-initrd/driver.erofs 2>/dev/null
         find lib/firmware usr/lib/nvidia lib/modules -type f 2>/dev/null; ls init; echo end
@@ -256,10 +259,10 @@ fn a_driver_that_no_gpu_needs_gives_its_memory_back() {
     }
 }
 
-/// Whatever the segments are compressed with, the kernel unpacks all of them: images of all kinds behind each other, the last of which a
-/// kernel that cannot unpack one before it never reaches.
+/// The kernel unpacks segments of every compression: they follow one another in one image, and a
+/// kernel that cannot unpack one of them never reaches the last.
 #[test]
-fn every_compression_boots() {
+fn initrds_of_every_compression_boot() {
     let mut all = Vec::new();
     for compression in ["zstd:1", "gzip", "xz", "none", "lz4"] {
         let built = initrd_with(&["--payload", "disk", "--compression", compression]);
@@ -276,9 +279,9 @@ fn every_compression_boots() {
     assert!(!console.contains("Initramfs unpacking failed"), "{console}");
 }
 
-/// A kernel without the module is one that has no EROFS.
+/// A kernel without the module has no EROFS.
 #[test]
-fn a_kernel_that_cannot_mount_the_image_is_a_finding() {
+fn kernel_that_cannot_mount_the_payload_is_a_finding() {
     let dir = tempfile::tempdir().unwrap();
     let mut variant = Variant::of(&image().initrd).unwrap();
     variant.edit_manifest(|manifest| manifest.modules.retain(|module| module.name != "erofs"));

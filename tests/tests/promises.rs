@@ -1,4 +1,4 @@
-//! Promises of the documentation that are numbers or shapes.
+//! Promises of the documentation that can be measured.
 
 use image::elf;
 use std::fs;
@@ -6,7 +6,7 @@ use std::path::Path;
 use walkdir::WalkDir;
 
 #[test]
-fn guest_init_is_static_and_below_its_size() {
+fn guest_init_is_static_and_within_its_size_limit() {
     let program = host_builder::GUEST_INIT;
     assert!(
         program.len() < 1_500_000,
@@ -17,9 +17,10 @@ fn guest_init_is_static_and_below_its_size() {
     assert_eq!((elf.interp, elf.needed), (None, vec![]), "PID 1 runs before there is any library");
 }
 
-/// The compiler tells of unused dependencies of libraries; of those that only tests have it sees each test by itself.
+/// The compiler reports unused dependencies of libraries, but not unused dev-dependencies, because
+/// it compiles each test separately.
 #[test]
-fn dependencies_that_only_tests_have_are_used() {
+fn dev_dependencies_are_used() {
     let top = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     for package in ["guest-init", "host-builder", "image", "tests"] {
         let manifest = fs::read_to_string(top.join(package).join("Cargo.toml")).unwrap();

@@ -1,5 +1,5 @@
-//! The container roots are what the other tests take them for: the release's own programs and loader run in them, and the probes do what
-//! they say. Entered as they are, without a guest.
+//! The container roots work as the other tests expect: the release's own programs and loader run in
+//! them, and so do the probes. The tests enter the roots without a guest.
 
 use std::{
     os::unix::process::ExitStatusExt as _,

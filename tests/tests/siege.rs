@@ -1,4 +1,5 @@
-//! A host that has gone mad: ten thousand connections with a million random frames, from before the guest listens.
+//! A hostile host: ten thousand connections with a million random frames, from before the guest
+//! listens.
 
 use image::status::Outcome;
 use image::wire::{self, MAX_REPLY, MAX_REQUEST, Reply, Request, Until};
@@ -46,10 +47,11 @@ fn frame(random: &mut SmallRng) -> Vec<u8> {
     frame
 }
 
-/// One connection with many frames; what the guest makes of it is its affair.
+/// One connection with many frames; the guest's answer is not checked.
 fn attack(uds: &Path, random: &mut SmallRng) -> bool {
     let Ok(mut stream) = vsock::try_connect(uds, wire::DEFAULT_PORT) else {
-        // Nobody listens yet. Often enough to come while QEMU hands the rings to the backend.
+        // No program listens yet. The attempts are frequent enough to hit the time when QEMU hands
+        // the rings to the backend.
         std::thread::sleep(Duration::from_micros(200));
         return false;
     };
@@ -65,11 +67,11 @@ fn attack(uds: &Path, random: &mut SmallRng) -> bool {
     true
 }
 
-/// The places of a guest, and those of them for who waits.
+/// The connections that a guest serves, and the number of them that may wait.
 const PLACES: usize = 16;
 const WAITING: usize = 12;
 
-/// A connection that has said this.
+/// A connection on which this was sent.
 fn said(guest: &Guest, bytes: &[u8]) -> UnixStream {
     let mut stream = guest.connect(wire::DEFAULT_PORT, PATIENCE).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -77,7 +79,7 @@ fn said(guest: &Guest, bytes: &[u8]) -> UnixStream {
     stream
 }
 
-/// Which of these is answered, one being enough.
+/// The first of these that is answered.
 fn first_to_hear(streams: &[UnixStream]) -> usize {
     let mut fds: Vec<_> =
         streams.iter().map(|stream| PollFd::new(stream.as_fd(), PollFlags::POLLIN)).collect();
@@ -93,15 +95,16 @@ fn request(request: &Request) -> Vec<u8> {
 }
 
 #[test]
-fn who_says_nothing_loses_its_place_and_who_waits_leaves_some() {
+fn idle_clients_are_closed_and_waiting_ones_are_limited() {
     let guest = boot(guest().cmdline("-- /bin/sh -c \"while sleep 1; do :; done\""));
     wait(&guest, Until::Ready);
-    // All places are taken by who says nothing, or only half of something, and all the same everybody is answered in the end.
+    // Idle clients and half-sent requests occupy all places, and every other client is still
+    // answered in the end.
     let status = request(&Request::Status);
     let silent: Vec<_> = (0..PLACES).map(|n| said(&guest, &status[..n % 2 * 7])).collect();
     assert_eq!(ask(&guest).outcome, Outcome::Ready);
     for mut stream in silent {
-        // A word why, or none, and the end.
+        // A refusal or nothing, then the end.
         let mut rest = Vec::new();
         stream.read_to_end(&mut rest).unwrap();
     }
@@ -113,7 +116,7 @@ fn who_says_nothing_loses_its_place_and_who_waits_leaves_some() {
     assert!(matches!(&reply, Reply::Refused(why) if why.contains("12 clients are waiting")), "{reply:?}");
     assert_eq!(ask(&guest).outcome, Outcome::Ready);
     drop(waiting);
-    // Who has gone does not wait any more.
+    // A client that has disconnected no longer waits.
     let soon = request(&Request::Wait { until: Until::Exited, timeout_ms: 1 });
     let answered = || {
         let reply = wire::read(&mut said(&guest, &soon), MAX_REPLY).unwrap();
@@ -126,7 +129,7 @@ fn who_says_nothing_loses_its_place_and_who_waits_leaves_some() {
 }
 
 #[test]
-fn memory_and_boot_are_unharmed() {
+fn hostile_clients_harm_neither_memory_nor_boot() {
     let guest = boot(guest().cmdline("-- sleep 1000"));
     let uds = guest.uds().unwrap();
     let taken = AtomicUsize::new(0);
@@ -145,7 +148,7 @@ fn memory_and_boot_are_unharmed() {
     });
     assert!(taken.load(Ordering::Relaxed) >= CONNECTIONS);
 
-    // Every place is free again, and the answers are as ever.
+    // Every place is free again, and the guest answers as before.
     let mut stream = guest.connect(wire::DEFAULT_PORT, PATIENCE).unwrap();
     wire::write(&mut stream, &Request::Status, MAX_REQUEST).unwrap();
     let reply: Reply = wire::read(&mut stream, MAX_REPLY).unwrap();

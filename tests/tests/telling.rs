@@ -1,4 +1,5 @@
-//! What a guest tells the host without being asked: events on a connection of its own, and systemd's notifications.
+//! What a guest sends to the host without a request: events on a connection of their own, and
+//! systemd's notifications.
 
 use image::event::{Event, Happening};
 use image::status::{Outcome, Phase};
@@ -59,7 +60,7 @@ fn pushed(listener: &UnixListener) -> Vec<Event> {
 }
 
 #[test]
-fn a_supervisor_and_a_listener_hear_of_a_whole_life() {
+fn supervisor_and_listener_receive_every_event() {
     let setup = guest()
         .oem_string("io.systemd.credential:vmm.notify_socket=vsock-stream:2:9000")
         .cmdline("gpu_initrd.notify=vsock:2:9001 -- ending exit 3");
@@ -93,7 +94,7 @@ fn a_supervisor_and_a_listener_hear_of_a_whole_life() {
 }
 
 #[test]
-fn a_supervisor_hears_why_a_boot_failed() {
+fn supervisor_receives_the_reason_of_a_failed_boot() {
     let setup = guest_with_driver().cmdline(
         "HAS_GPU=1 gpu_initrd.linger=1s systemd.set_credential=vmm.notify_socket:vsock-stream:2:9000 -- true",
     );

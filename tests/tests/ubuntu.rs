@@ -1,7 +1,9 @@
-//! Ubuntu's archive as the source of packages: the profile that the tool carries, resolved, built, verified, and booted with a phantom GPU.
+//! Ubuntu's archive as the source of packages: the built-in profile is resolved, built, verified,
+//! and booted with a phantom GPU.
 //!
-//! The archive is the machine's own one for Ubuntu, else the one beside its Debian archive on the same mirror. A mirror without Ubuntu
-//! is the one reason not to run; the last lines of `tests/run` repeat it.
+//! The archive is the machine's own one for Ubuntu, else the one next to its Debian archive on the
+//! same mirror. Without such an archive the test does not run, and `tests/run` says so in its last
+//! lines.
 
 use std::{
     fs,
@@ -50,7 +52,7 @@ fn archive() -> (String, PathBuf) {
     (uri, keys())
 }
 
-/// Ubuntu's keys, as Debian 13 vouches for them.
+/// Ubuntu's keys, from a package of Debian 13.
 fn keys() -> PathBuf {
     let cache = cache().unwrap();
     let room = cache.room("rig/ubuntu-keys").unwrap();
@@ -69,7 +71,7 @@ fn keys() -> PathBuf {
     keys
 }
 
-/// The profile with archive and keys of this machine, in a directory that is kept: its lock is beside it.
+/// The profile with archive and keys of this machine, in a directory that is kept, with its lock.
 fn place() -> PathBuf {
     let (uri, keys) = archive();
     let text = Profile::load(PROFILE).unwrap().1;
@@ -91,7 +93,8 @@ fn good(output: &Output) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Whether there is an image, made from packages that the archive still has. None where the mirror has no Ubuntu.
+/// The image, made from packages that the archive still has, or the reason why the mirror has no
+/// Ubuntu.
 fn built() -> Option<PathBuf> {
     let place = place();
     let build =
@@ -104,7 +107,7 @@ fn built() -> Option<PathBuf> {
     let text = String::from_utf8_lossy(&resolved.stderr).into_owned();
     if text.contains("does not have a Release file") {
         let why = "this machine's mirror has no Ubuntu beside its Debian (apt: does not have a Release file)";
-        not_run("ubuntu::an_image_of_ubuntus_packages_passes_verify_and_drives_a_gpu", why);
+        not_run("ubuntu::ubuntu_initrd_verifies_and_drives_a_gpu", why);
         return None;
     }
     assert!(resolved.status.success(), "{text}");
@@ -113,7 +116,7 @@ fn built() -> Option<PathBuf> {
 }
 
 #[test]
-fn an_image_of_ubuntus_packages_passes_verify_and_drives_a_gpu() {
+fn ubuntu_initrd_verifies_and_drives_a_gpu() {
     let Some(place) = built() else { return };
     let mut verify = Command::new(program());
     verify.args(["verify", "initrd.img", "--lock", "ubuntu.lock"]).current_dir(&place);
@@ -123,7 +126,7 @@ fn an_image_of_ubuntus_packages_passes_verify_and_drives_a_gpu() {
     let plan =
         run(&place, &["build-initrd", "--dry-run", "--json", "--payload", "files", "--capabilities", all]);
     good(&plan);
-    // As NVIDIA's table has it for the branch; libcuda's own note says it.
+    // As in NVIDIA's table for the branch, and in libcuda's own note.
     let planned = Manifest::from_json(&plan.stdout).unwrap().driver.unwrap();
     assert_eq!((planned.version.starts_with("580."), planned.cuda.as_deref()), (true, Some("13.0")));
     let lock = host_builder::pins::lock::Lock::read(&place.join("ubuntu.lock")).unwrap().unwrap();

@@ -1,4 +1,5 @@
-//! What the kernel unpacks is what the tool sees: images that are odd on purpose, booted with a PID 1 that writes down what it finds.
+//! The kernel unpacks what host-builder lists: images that are odd on purpose, booted with a PID 1
+//! that prints what it finds.
 
 use host_builder::initramfs::cpio::{Entry, Writer, kind};
 use host_builder::initramfs::{Archive, Want};
@@ -50,7 +51,7 @@ fn pack(entries: &Entries) -> Vec<u8> {
     writer.finish().unwrap()
 }
 
-/// The PID 1 that writes down what it finds.
+/// The PID 1 that prints what it finds.
 fn witness() -> &'static [u8] {
     static PROGRAM: OnceLock<Vec<u8>> = OnceLock::new();
     PROGRAM.get_or_init(|| {
@@ -75,11 +76,11 @@ fn write(dir: &Path, bytes: &[u8]) -> PathBuf {
 /// What a guest of an image writes to its console.
 fn boot_of(image: &Path) -> String {
     let setup = Setup::new(&initrd_for_disk().kernel, image).unwrap().without_vsock().memory_mib(256);
-    // Without the kernel's own lines between and inside of those of PID 1, but for emergencies.
+    // Without the kernel's own lines between and inside of those of PID 1, except for emergencies.
     boot(setup.cmdline("loglevel=1")).wait_for_end(PATIENCE).unwrap().1
 }
 
-/// Whatever the kernel can be told in an archive that it does not refuse.
+/// Everything that an archive can contain without being refused by the kernel.
 fn odd() -> Vec<Entries> {
     let first = vec![
         directory(b".", 0o711),
@@ -129,7 +130,7 @@ fn odd() -> Vec<Entries> {
 }
 
 #[test]
-fn what_the_kernel_makes_of_odd_entries_is_what_the_tool_says() {
+fn odd_entries_are_listed_as_the_kernel_unpacks_them() {
     let dir = tempfile::tempdir().unwrap();
     let [first, second] = &odd()[..] else { unreachable!() };
     let mut image = pack(first);
@@ -163,7 +164,7 @@ fn what_the_kernel_makes_of_odd_entries_is_what_the_tool_says() {
         .map(str::to_owned)
         .collect();
     assert_eq!(ours, theirs, "{console}");
-    // What is marked, is marked where people look.
+    // The marks are visible in the output.
     let listed = Command::new(program()).arg("list").arg(&image).output().unwrap();
     let warnings = String::from_utf8(listed.stderr).unwrap();
     for name in
@@ -185,10 +186,11 @@ fn through(program: &str, args: &[&str], input: &[u8]) -> Vec<u8> {
     })
 }
 
-/// An archive hidden where gzip sees a field of the header: it is the one that the kernel unpacks.
+/// An archive in a field of the gzip header, which is the one that the kernel unpacks.
 #[test]
-fn a_gzip_header_behind_which_the_kernel_unpacks_something_else_is_refused() {
-    // The field's length, 1024, begins a stored block to the kernel: 00, and 04 as the low half of its length.
+fn gzip_header_that_the_kernel_reads_otherwise_is_refused() {
+    // The field's length, 1024, begins a stored block to the kernel: 00, and 04 as the low half of
+    // its length.
     const FIELD: u16 = 0x0400;
     const STORED: u16 = 0x0204;
     let mut archive = pack(&vec![plain(b"evil", b"unpacked")]);
@@ -196,7 +198,7 @@ fn a_gzip_header_behind_which_the_kernel_unpacks_something_else_is_refused() {
     let mut field = vec![STORED.to_be_bytes()[0]];
     field.extend((!STORED).to_le_bytes());
     field.extend(archive);
-    // A last block with nothing in it, and a checksum and size that the kernel does not look at.
+    // A last block with nothing in it, and a checksum and size that the kernel does not check.
     field.extend([1, 0, 0, 0xff, 0xff]);
     field.resize(usize::from(FIELD), 0);
     let member = through("gzip", &["-c"], &pack(&vec![plain(b"harmless", b"unpacked")]));
@@ -215,7 +217,7 @@ fn a_gzip_header_behind_which_the_kernel_unpacks_something_else_is_refused() {
 
 /// The kernel boots with what came before.
 #[test]
-fn a_stream_that_the_kernel_does_not_read_is_refused() {
+fn stream_that_the_kernel_does_not_read_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let second = through("xz", &["-c", "--check=crc64"], &pack(&vec![plain(b"who", b"second")]));
     let image = write(dir.path(), &[pack(&vec![init(), plain(b"who", b"first")]), second].concat());
@@ -225,7 +227,7 @@ fn a_stream_that_the_kernel_does_not_read_is_refused() {
     refused_everywhere(&image, "an xz stream with a check of type 4");
 }
 
-/// No command shows an image that the kernel reads otherwise.
+/// Every command refuses an image that the kernel reads differently.
 fn refused_everywhere(image: &Path, why: &str) {
     let image = image.to_str().unwrap();
     for command in [

@@ -25,7 +25,8 @@ impl Writer {
     }
 }
 
-/// A shared object with a dynamic section, an interpreter, an ABI note, and one section of this name.
+/// A shared object with a dynamic section, an interpreter, an ABI note, and one section of this
+/// name.
 fn elf(wide: bool, big: bool, machine: u64, section: &str, content: &[u8]) -> Vec<u8> {
     let (header, segment, section_header) = if wide { (64, 56, 64) } else { (52, 32, 40) };
     let word = if wide { 8 } else { 4 };
@@ -120,7 +121,8 @@ fn libraries() -> Vec<Library> {
     ]
 }
 
-/// An archive of a directory, a file with two names, a link and a device, with or without checksums.
+/// An archive of a directory, a file with two names, a link and a device, with or without
+/// checksums.
 fn archive(checksums: bool) -> std::io::Result<Vec<u8>> {
     let mut writer = cpio::Writer::new(Vec::new());
     let entries: [(&[u8], u32, u32, &[u8]); 5] = [

@@ -1,4 +1,4 @@
-//! config.json, and what a container's environment asks for.
+//! config.json, and the driver files that a container's environment requests.
 #![no_main]
 
 use guest_init::driver_files::ContainerRequest;

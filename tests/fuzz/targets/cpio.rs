@@ -1,11 +1,11 @@
-//! Archives: what can be read can be written, and reads as the same again.
+//! Archives: what is read and written again reads as the same.
 #![no_main]
 
 use host_builder::initramfs::cpio::{Entry, Reader, Writer};
 use libfuzzer_sys::fuzz_target;
 use std::io::Read;
 
-/// All entries with their contents; none where the archive is no archive.
+/// All entries with their contents; none if the input is not an archive.
 fn read(data: &[u8]) -> Option<Vec<(Entry, Vec<u8>)>> {
     let mut reader = Reader::new(data);
     let mut entries = Vec::new();

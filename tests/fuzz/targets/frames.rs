@@ -5,7 +5,7 @@ use image::wire::{self, MAX_REPLY, MAX_REQUEST, Reply, Request};
 use libfuzzer_sys::fuzz_target;
 use serde::{Serialize, de::DeserializeOwned};
 
-/// What can be read can be written, and is the same when it is read again.
+/// What is read and written again reads as the same.
 fn check<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(data: &[u8], most: usize) {
     if let Ok(message) = wire::read::<T>(&mut &data[..], most) {
         let mut frame = Vec::new();

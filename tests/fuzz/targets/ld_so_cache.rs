@@ -1,4 +1,4 @@
-//! The loader cache of an image: what can be read can be written, and reads as the same again.
+//! The loader cache of an image: what is read and written again reads as the same.
 #![no_main]
 
 use image::ldcache::{Entry, Extensions, Layout, Library, encode, read};

@@ -1,4 +1,5 @@
-//! Whole images: segments of any compression, found with and without being unpacked, read in order and at once.
+//! Whole images: segments of any compression, found with and without being unpacked, read in order
+//! and at once.
 #![no_main]
 
 use host_builder::initramfs::{Archive, Want};

@@ -1,5 +1,6 @@
-//! Asks a guest for its status again and again, and prints how long it took: `ask-latency TARGET COUNT`. Beside each, a
-//! connection without a request, which is what the way to the guest costs by itself.
+//! Asks a guest for its status again and again, and prints the latencies: `ask-latency TARGET
+//! COUNT`. After each request it opens a connection without a request, which measures the transport
+//! alone.
 
 use host_builder::guest_client;
 use host_builder::guest_client::Target;
@@ -45,7 +46,7 @@ fn measure(target: &Target, count: usize) -> Result<(Times, Times), Box<dyn std:
         let stream = vsock::try_connect(path, *port)?;
         connected.push(start.elapsed().as_micros());
         drop(stream);
-        // As a monitor asks, not as fast as can be.
+        // As often as a monitor asks, not as fast as possible.
         std::thread::sleep(Duration::from_millis(20));
     }
     asked.sort_unstable();

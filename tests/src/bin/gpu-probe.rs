@@ -1,8 +1,9 @@
-//! A program of the CUDA driver API, as a container would bring one, built without a CUDA toolkit: it opens the driver through the loader,
-//! compiles PTX for the GPU that is there, adds two vectors on it, checks the sum, and prints which driver files are mapped then.
+//! A program of the CUDA driver API, as a container would bring one, built without a CUDA toolkit:
+//! it opens the driver through the loader, compiles PTX for the GPU that is there, adds two vectors
+//! on it, checks the sum, and prints which driver files are mapped then.
 //!
-//! `gpu-probe` prints `KEY VALUE` lines; exit 0 when the sum is right. `gpu-probe --stale SONAME FILE` writes a library that is nothing but
-//! its SONAME, as a stale driver file.
+//! `gpu-probe` prints `KEY VALUE` lines; it exits with 0 if the sum is right. `gpu-probe --stale
+//! SONAME FILE` writes a library that has nothing but a SONAME, in place of a stale driver file.
 
 #![allow(missing_docs, reason = "a program")]
 
@@ -15,7 +16,8 @@ use std::ptr::null_mut;
 const LENGTH: usize = 1 << 16;
 /// Threads of a block.
 const BLOCK: c_uint = 256;
-/// The kernel: `out[i] = a[i] + b[i]`. For the oldest GPUs that the open modules drive; the driver compiles it for newer ones.
+/// The kernel: `out[i] = a[i] + b[i]`. For the oldest GPUs that the open modules drive; the driver
+/// compiles it for newer ones.
 const PTX: &str = "
 .version 6.3
 .target sm_75
@@ -71,7 +73,8 @@ struct Library(*mut c_void);
 impl Library {
     fn open(name: &str) -> Result<Self, Failure> {
         let text = CString::new(name).map_err(|error| error.to_string())?;
-        // SAFETY: the name ends in a NUL; the library is the driver's, which may be loaded by any program.
+        // SAFETY: the name ends in a NUL; the library is the driver's, which may be loaded by any
+        // program.
         let handle = unsafe { libc::dlopen(text.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
         if handle.is_null() {
             // SAFETY: dlerror gives a string of the loader's after a failure, or nothing.
@@ -79,7 +82,8 @@ impl Library {
             let text = if error.is_null() {
                 "no reason".into()
             } else {
-                // SAFETY: checked not to be null; the loader's string ends in a NUL, and it is not kept.
+                // SAFETY: checked not to be null; the loader's string ends in a NUL, and it is not
+                // kept.
                 unsafe { CStr::from_ptr(error) }.to_string_lossy()
             };
             return Err(format!("{name} cannot be opened: {text}"));
@@ -98,7 +102,8 @@ impl Library {
         if address.is_null() {
             return Err(format!("libcuda has no {name}"));
         }
-        // SAFETY: the caller answers for the type; function pointers and data pointers have one size here.
+        // SAFETY: the caller answers for the type; function pointers and data pointers have one
+        // size here.
         Ok(unsafe { std::mem::transmute_copy::<*mut c_void, F>(&address) })
     }
 }
@@ -169,7 +174,8 @@ fn probe() -> Result<(), Failure> {
     let cuda = Cuda::of(&library)?;
     let (mut version, mut device, mut memory) = (0, 0, 0);
     let mut name = [0_u8; 128];
-    // SAFETY: every pointer leads to a variable of the type that is written, the name's length is its array's.
+    // SAFETY: every pointer leads to a variable of the type that is written, the name's length is
+    // its array's.
     unsafe {
         check("cuInit", (cuda.init)(0))?;
         check("cuDriverGetVersion", (cuda.driver_version)(&raw mut version))?;
@@ -204,8 +210,9 @@ fn add(cuda: &Cuda, device: c_int) -> Result<usize, Failure> {
     let bytes = LENGTH * size_of::<f32>();
     let mut pointers: [DevicePointer; 3] = [0; 3];
     let mut length = c_uint::try_from(LENGTH).map_err(|error| error.to_string())?;
-    // SAFETY: strings end in NUL; every buffer has `bytes` bytes; the kernel's parameters are passed by address, in number and type as the
-    // PTX declares them, and live until the launch is over.
+    // SAFETY: strings end in NUL; every buffer has `bytes` bytes; the kernel's parameters are
+    // passed by address, in number and type as the PTX declares them, and live until the launch is
+    // over.
     unsafe {
         check("cuCtxCreate", (cuda.context)(&raw mut context, 0, device))?;
         check("cuModuleLoadData (PTX)", (cuda.module)(&raw mut module, ptx.as_ptr().cast()))?;

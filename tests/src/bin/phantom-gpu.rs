@@ -1,4 +1,5 @@
-//! A phantom NVIDIA GPU on a vfio-user socket, for a QEMU started by hand or by `host-builder boot --vfio-user`.
+//! A phantom NVIDIA GPU on a vfio-user socket, for a QEMU started by hand or by `host-builder boot
+//! --vfio-user`.
 
 use std::{path::PathBuf, process::ExitCode, thread};
 
@@ -6,7 +7,8 @@ use clap::Parser;
 use nix::sys::signal::{SigSet, Signal};
 use rig::phantom::{Condition, Model, PhantomGpu};
 
-/// Serve a PCI device that the NVIDIA driver takes for a GPU, over vfio-user, until QEMU disconnects.
+/// Serve a PCI device that the NVIDIA driver takes for a GPU, over vfio-user, until QEMU
+/// disconnects.
 ///
 /// QEMU 10.1 or later attaches it with -device '{"driver":"vfio-user-pci","socket":{"type":"unix","path":"PATH"}}'
 /// and needs shared guest memory: -object memory-backend-memfd,id=m,size=SIZE,share=on -machine memory-backend=m
@@ -49,10 +51,11 @@ fn serve(args: &Args) -> Result<(), rig::RigError> {
     }
 }
 
-/// Ctrl-C and SIGTERM take the socket away too, so that the same command can be given again.
+/// Ctrl-C and SIGTERM remove the socket, too, so that the same command can be run again.
 fn remove_on_signal(socket: PathBuf) {
     let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM].into_iter().collect();
-    // Blocked before the thread starts, hence in both: the signal stays pending until it is waited for.
+    // Blocked before the thread starts, hence in both: the signal stays pending until it is waited
+    // for.
     if signals.thread_block().is_err() {
         return;
     }

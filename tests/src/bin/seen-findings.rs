@@ -1,4 +1,5 @@
-//! Compares the findings that a run of the tests produced in guests with the table of codes: `seen-findings FILE`, a name on each line.
+//! Compares the findings that a run of the tests produced in guests with the table of codes:
+//! `seen-findings FILE`, a name on each line.
 
 use std::{collections::BTreeSet, process::ExitCode};
 

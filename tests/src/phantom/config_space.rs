@@ -1,7 +1,9 @@
-//! The PCI Express configuration space of the phantom: 4 KiB of bytes and a mask of those that software may change.
+//! The PCI Express configuration space of the phantom: 4 KiB of bytes and a mask of those that
+//! software may change.
 //!
-//! Only what the driver insists on is here: a 3D controller (or a switch) with the BARs of a data-centre GPU, power management, and a PCI Express
-//! endpoint capability. Layout: PCI Local Bus 3.0 section 6, PCI Express Base section 7.
+//! It has only what the driver requires: a 3D controller (or a switch) with the BARs of a
+//! data-centre GPU, power management, and a PCI Express endpoint capability. Layout: PCI Local Bus
+//! 3.0 section 6, PCI Express Base section 7.
 
 use super::{Condition, Model};
 
@@ -9,9 +11,9 @@ use super::{Condition, Model};
 pub const SIZE: usize = 4096;
 /// BAR0: registers, 32-bit.
 pub const BAR0_SIZE: u64 = 16 << 20;
-/// BAR1: video memory, 64-bit prefetchable, takes slots 1 and 2.
+/// BAR1: video memory, 64-bit prefetchable, uses slots 1 and 2.
 pub const BAR1_SIZE: u64 = 256 << 20;
-/// BAR3: instance memory, 64-bit prefetchable, takes slots 3 and 4.
+/// BAR3: instance memory, 64-bit prefetchable, uses slots 3 and 4.
 pub const BAR3_SIZE: u64 = 32 << 20;
 
 const NVIDIA: u16 = 0x10de;
@@ -44,7 +46,8 @@ impl ConfigSpace {
         space
     }
 
-    /// Fills `data` from `offset`; what lies beyond the end reads as all ones, as on a bus without a device.
+    /// Fills `data` from `offset`; offsets beyond the end read as all ones, as on a bus without a
+    /// device.
     pub fn read(&self, offset: usize, data: &mut [u8]) {
         for (byte, at) in data.iter_mut().zip(offset..) {
             *byte = self.bytes.get(at).copied().unwrap_or(0xff);
@@ -74,7 +77,7 @@ impl ConfigSpace {
         self.bytes[0x3d] = 1; // INTA
     }
 
-    /// BAR `slot`: the size is what the address bits that cannot be written say.
+    /// BAR `slot`: the address bits that cannot be written define the size.
     fn bar(&mut self, slot: usize, size: u64, flags: u32) {
         let at = 0x10 + 4 * slot;
         let mask = !(size - 1);
@@ -131,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn header_identifies_the_model_as_an_nvidia_3d_controller() {
+    fn header_identifies_an_nvidia_3d_controller() {
         let space = ConfigSpace::new(Model::H100, Condition::Well);
         let mut header = [0; 64];
         space.read(0, &mut header);
@@ -158,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn capability_list_is_power_management_then_pcie_version_2_endpoint() {
+    fn capability_list_has_power_management_then_pcie_endpoint() {
         let space = ConfigSpace::new(Model::L4, Condition::Well);
         assert_eq!(read32(&space, 0x34) & 0xff, 0x60);
         assert_eq!(read32(&space, 0x60), 0x0003_7801);

@@ -1,8 +1,10 @@
-//! A GPU that is not there: a vfio-user server that is enough of an NVIDIA PCI device for the real driver to bind to.
+//! An emulated GPU: a vfio-user server with as much of an NVIDIA PCI device as the real driver
+//! needs to bind to it.
 //!
-//! QEMU (10.1 and later) connects to the socket and presents the device to its guest. The driver finds its vendor id, its BARs and the
-//! boot registers, registers the GPU, and makes its /proc entries; the first open of the device node then fails in the adapter's start,
-//! as it would on broken hardware, because all other registers read as zero.
+//! QEMU (10.1 and later) connects to the socket and presents the device to its guest. The driver
+//! finds its vendor id, its BARs and the boot registers, registers the GPU, and makes its /proc
+//! entries; the first open of the device node then fails in the adapter's start, as it would on
+//! broken hardware, because all other registers read as zero.
 
 mod config_space;
 mod model;
@@ -36,20 +38,21 @@ const PMC_BOOT_42: u64 = 0xa00;
 
 /// Whether the FSP of Hopper has booted, in BAR0 (`NV_THERM_I2CS_SCRATCH` of gh100/dev_therm.h).
 const FSP_BOOT_COMPLETE: u64 = 0x200bc;
-/// End of the memory that a running GSP firmware protects, in BAR0 (`NV_PFB_PRI_MMU_WPR2_ADDR_HI` of tu102/dev_fb.h).
+/// End of the memory that a running GSP firmware protects, in BAR0 (`NV_PFB_PRI_MMU_WPR2_ADDR_HI`
+/// of tu102/dev_fb.h).
 const WPR2_ADDR_HI: u64 = 0x1f_a828;
-/// What a GPU reads as on which a GSP firmware runs.
+/// The value of that register on a GPU whose GSP firmware runs.
 const IN_USE: [(u64, u32); 2] = [(FSP_BOOT_COMPLETE, 0xff), (WPR2_ADDR_HI, 0x02ff_f000)];
 
-/// What a phantom is like.
+/// The condition of a phantom.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Condition {
     /// The driver binds to it, and its adapter does not start.
     #[default]
     Well,
-    /// Its last user's firmware still runs. Only of Hopper does the driver look at that this early.
+    /// The firmware of its last user still runs. The driver checks that this early only on Hopper.
     InUse,
-    /// It answers to the bus's questions, and every register reads all ones.
+    /// It answers on the bus, and every register reads as all ones.
     Dead,
     /// The memory of its registers, BAR0, has no address.
     NoBar,
@@ -96,7 +99,8 @@ impl PhantomGpu {
         thread::Builder::new()
             .name("phantom-gpu".into())
             .spawn(move || {
-                // A client that goes away, or none that comes, is the usual end; the guest's console shows the rest.
+                // A client that disconnects, or that never connects, is the usual end; the guest's
+                // console shows the rest.
                 let _ = self.serve_one();
             })
             .map_err(|e| RigError::io("start a thread for", &path, e))?;
@@ -110,7 +114,8 @@ impl Drop for PhantomGpu {
     }
 }
 
-/// A phantom GPU that is served on a thread until QEMU disconnects, or until this is dropped while no QEMU has connected.
+/// A phantom GPU that is served on a thread until QEMU disconnects, or until this is dropped while
+/// no QEMU has connected.
 pub struct PhantomHandle {
     path: PathBuf,
     listener: OwnedFd,
@@ -125,7 +130,8 @@ impl PhantomHandle {
 
 impl Drop for PhantomHandle {
     fn drop(&mut self) {
-        // A shut-down listener makes the pending accept return; an established connection ends with its QEMU.
+        // A shut-down listener makes the pending accept return; an established connection ends with
+        // its QEMU.
         let _ = nix::sys::socket::shutdown(self.listener.as_raw_fd(), nix::sys::socket::Shutdown::Both);
         let _ = std::fs::remove_file(&self.path);
     }
@@ -146,7 +152,8 @@ impl Device {
         Self { model, condition, registers, config: ConfigSpace::new(model, condition) }
     }
 
-    /// BAR0: the registers that are known, and zeros. Byte by byte, so that any width and alignment is answered.
+    /// BAR0: the registers that are known, and zeros. Byte by byte, so that any width and alignment
+    /// is answered.
     fn read_registers(&self, offset: u64, data: &mut [u8]) {
         if self.condition == Condition::Dead {
             return data.fill(0xff);
@@ -193,13 +200,13 @@ impl ServerBackend for Device {
         Ok(())
     }
 
-    /// The phantom never interrupts: whatever is set up is acknowledged.
+    /// The phantom sends no interrupts: every set-up is acknowledged.
     fn set_irqs(&mut self, _: u32, _: u32, _: u32, _: u32, _: Vec<File>) -> io::Result<()> {
         Ok(())
     }
 }
 
-/// A QEMU that is killed amid a request resets the connection; that is an end like any other.
+/// A QEMU that is killed during a request resets the connection, which is a normal end.
 fn is_disconnection(error: &vfio_user::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
     match error {
@@ -257,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gpu_in_use_has_protected_memory() {
+    fn gpu_in_use_has_protected_memory() {
         let mut data = [0; 4];
         Device::new(Model::H100, Condition::InUse)
             .region_read(VFIO_PCI_BAR0_REGION_INDEX, WPR2_ADDR_HI, &mut data)
@@ -270,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_sees_bars_resets_and_disconnects() {
+    fn client_reads_bars_resets_and_disconnects() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("gpu.sock");
         let handle = PhantomGpu::bind(&path, Model::H100, Condition::Well).unwrap().spawn().unwrap();
@@ -288,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dropped_handle_frees_its_path_though_no_client_came() {
+    fn dropped_handle_frees_its_path_without_a_client() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("gpu.sock");
         drop(PhantomGpu::bind(&path, Model::T4, Condition::Well).unwrap().spawn().unwrap());

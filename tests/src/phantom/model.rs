@@ -1,7 +1,8 @@
 //! The GPUs that the phantom can pretend to be.
 //!
-//! The driver decides by three numbers whether a GPU is one of its own: the PCI device id, and the registers `PMC_BOOT_0` and
-//! `PMC_BOOT_42`, which carry the chip's architecture and implementation. Everything else about the phantom is the same for all models.
+//! The driver decides by three numbers whether it supports a GPU: the PCI device id, and the
+//! registers `PMC_BOOT_0` and `PMC_BOOT_42`, which carry the chip's architecture and
+//! implementation. Everything else about the phantom is the same for all models.
 
 use clap::ValueEnum;
 
@@ -10,7 +11,7 @@ use clap::ValueEnum;
 pub enum Model {
     /// Tesla T4: Turing, the oldest that the open kernel modules drive.
     T4,
-    /// A100: Ampere GA100, which takes its firmware from `gsp_tu10x.bin`.
+    /// A100: Ampere GA100, whose firmware is `gsp_tu10x.bin`.
     A100,
     /// A10: Ampere GA102.
     A10,
@@ -24,7 +25,7 @@ pub enum Model {
     H200,
     /// B200: Blackwell, which the 550 driver refuses as unsupported.
     B200,
-    /// An NVSwitch of the third generation, as on boards with eight H100: no GPU.
+    /// An NVSwitch of the third generation, as on boards with eight H100. It is not a GPU.
     #[value(name = "nvswitch")]
     NvSwitch,
 }
@@ -45,7 +46,7 @@ impl Model {
         }
     }
 
-    /// PCI subsystem device id (the vendor is NVIDIA): the driver looks up the marketing name by it.
+    /// PCI subsystem device id (the vendor is NVIDIA): the driver finds the marketing name by it.
     pub const fn subsystem_id(self) -> u16 {
         match self {
             Self::T4 => 0x12a2,
@@ -60,7 +61,8 @@ impl Model {
         }
     }
 
-    /// What `PMC_BOOT_0` and `PMC_BOOT_42` both read as: architecture, implementation and revision A1.
+    /// What `PMC_BOOT_0` and `PMC_BOOT_42` both read as: architecture, implementation and revision
+    /// A1.
     pub const fn boot_register(self) -> u32 {
         match self {
             Self::T4 => 0x1640_00a1,
@@ -74,7 +76,7 @@ impl Model {
         }
     }
 
-    /// PCI class, as it stands in configuration space: programming interface, subclass, base class.
+    /// PCI class, in the order of configuration space: programming interface, subclass, base class.
     pub const fn class(self) -> [u8; 3] {
         match self {
             // Another bridge.
@@ -90,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn models_are_named_in_lower_case_on_the_command_line() {
+    fn models_are_parsed_from_lower_case_names() {
         let names: Vec<_> = Model::value_variants()
             .iter()
             .map(|m| m.to_possible_value().unwrap().get_name().to_owned())
@@ -99,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn no_two_models_share_a_device_id() {
+    fn models_have_different_device_ids() {
         let mut ids: Vec<_> = Model::value_variants().iter().map(|m| m.device_id()).collect();
         ids.sort_unstable();
         ids.dedup();

@@ -1,4 +1,5 @@
-//! A Debian archive on this machine, over HTTP, with the packages of the rig's own cache: downloads that go wrong go wrong on purpose.
+//! A Debian archive on this machine, over HTTP, with the packages of the rig's cache. Downloads
+//! fail on purpose.
 
 use std::{
     collections::BTreeMap,
@@ -49,7 +50,7 @@ impl Archive {
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 let state = Arc::clone(&state);
-                // A client that goes away is what some tests are about.
+                // Some tests end the client on purpose.
                 thread::spawn(move || drop(answer(&stream, &state)));
             }
         });

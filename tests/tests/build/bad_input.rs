@@ -1,4 +1,5 @@
-//! Input that is not what it should be: refused with both values and a remedy, nothing half-written, and the next build is good.
+//! Bad input: the build refuses it with both values and a remedy, writes nothing in part, and the
+//! next build succeeds.
 
 use std::fs;
 
@@ -7,7 +8,7 @@ use rig::{build::initrd, variant::patch};
 use super::sandbox::{Sandbox, refused};
 
 #[test]
-fn a_lock_with_another_digest() {
+fn wrong_digest_in_the_lock_is_an_error() {
     let mut sandbox = Sandbox::new();
     let real = sandbox.artifact("nvidia-smi").sha256;
     let altered = "a".repeat(64);
@@ -17,7 +18,7 @@ fn a_lock_with_another_digest() {
 }
 
 #[test]
-fn a_lock_with_another_size() {
+fn wrong_size_in_the_lock_is_an_error() {
     let mut sandbox = Sandbox::new();
     let real = sandbox.artifact("nvidia-smi");
     sandbox.edit_artifact("nvidia-smi", |artifact| artifact.size = 77);
@@ -27,7 +28,7 @@ fn a_lock_with_another_size() {
 }
 
 #[test]
-fn a_package_cut_short_in_the_cache_is_fetched_again() {
+fn truncated_package_in_the_cache_is_fetched_again() {
     let mut sandbox = Sandbox::new();
     let package = sandbox.artifact("nvidia-smi");
     sandbox.forget(&package);
@@ -40,7 +41,7 @@ fn a_package_cut_short_in_the_cache_is_fetched_again() {
 }
 
 #[test]
-fn a_package_with_one_byte_flipped_in_the_cache() {
+fn altered_package_in_the_cache_is_refused() {
     let mut sandbox = Sandbox::new();
     let package = sandbox.artifact("nvidia-smi");
     let mut bytes = fs::read(sandbox.blob(&package)).unwrap();
@@ -54,7 +55,7 @@ fn a_package_with_one_byte_flipped_in_the_cache() {
 }
 
 #[test]
-fn a_file_altered_in_the_cache_after_it_was_unpacked() {
+fn altered_unpacked_file_in_the_cache_is_refused() {
     let sandbox = Sandbox::new();
     let package = sandbox.artifact("nvidia-smi");
     let tree = sandbox.path("cache/trees").join(&package.sha256);
@@ -75,7 +76,7 @@ fn a_file_altered_in_the_cache_after_it_was_unpacked() {
 }
 
 #[test]
-fn a_version_that_the_archive_no_longer_offers() {
+fn withdrawn_package_version_is_an_error() {
     let mut sandbox = Sandbox::new();
     let package = sandbox.artifact("nvidia-smi");
     sandbox.forget(&package);
@@ -91,7 +92,7 @@ fn a_version_that_the_archive_no_longer_offers() {
 }
 
 #[test]
-fn no_network() {
+fn missing_network_is_an_error() {
     let mut sandbox = Sandbox::new();
     let package = sandbox.artifact("nvidia-smi");
     sandbox.forget(&package);
@@ -103,15 +104,15 @@ fn no_network() {
 }
 
 #[test]
-fn a_kernel_without_a_module_that_the_profile_names() {
+fn missing_module_of_the_profile_is_an_error() {
     let mut sandbox = Sandbox::new();
     sandbox.edit_profile("\"virtio_blk\", ", "\"virtio_blk\", \"no-such-disk\", ");
     sandbox.refuses(&[], &[initrd().release(), "no module no-such-disk", "choose another kernel"]);
     sandbox.next_build_is_good();
 }
 
-/// The GPU's modules in the cache that say so are changed in one place, the length kept. Others may have been built for another
-/// kernel or driver.
+/// The GPU's modules in the cache that say so are changed in one place, the length kept. Others may
+/// have been built for another kernel or driver.
 fn with_modules_that_say(from: &str, to: &str, texts: &[&str]) {
     let mut sandbox = Sandbox::new();
     let modules = sandbox.own_modules();
@@ -137,7 +138,7 @@ fn with_modules_that_say(from: &str, to: &str, texts: &[&str]) {
 }
 
 #[test]
-fn modules_of_another_kernel() {
+fn modules_of_another_kernel_are_refused() {
     let release = initrd().release();
     let other = format!("9{}", &release[1..]);
     with_modules_that_say(
@@ -148,7 +149,7 @@ fn modules_of_another_kernel() {
 }
 
 #[test]
-fn modules_of_another_driver() {
+fn modules_of_another_driver_are_refused() {
     let driver = initrd().driver();
     let other = format!("9{}", &driver[1..]);
     with_modules_that_say(
@@ -159,7 +160,7 @@ fn modules_of_another_driver() {
 }
 
 #[test]
-fn modules_that_ask_for_other_firmware() {
+fn modules_that_request_other_firmware_are_refused() {
     let driver = initrd().driver();
     let other = format!("9{}", &driver[1..]);
     with_modules_that_say(
@@ -170,7 +171,7 @@ fn modules_that_ask_for_other_firmware() {
 }
 
 #[test]
-fn a_lock_of_another_driver() {
+fn lock_of_another_driver_is_refused() {
     let mut sandbox = Sandbox::new();
     sandbox.edit_lock(|lock| lock.driver = "550.1".into());
     sandbox.refuses(&[], &["550.1,", initrd().driver(), "--update-lock"]);
@@ -178,7 +179,7 @@ fn a_lock_of_another_driver() {
 }
 
 #[test]
-fn a_lock_of_another_state_of_the_profile() {
+fn lock_of_a_changed_profile_is_refused() {
     let mut sandbox = Sandbox::new();
     sandbox.edit_lock(|lock| lock.profile_sha256 = "b".repeat(64));
     sandbox.refuses(&[], &["bbbbbbbbbbbb", "debian-13", "--update-lock"]);
@@ -186,7 +187,7 @@ fn a_lock_of_another_state_of_the_profile() {
 }
 
 #[test]
-fn a_profile_without_packages_for_a_capability() {
+fn capability_without_packages_is_refused() {
     let mut sandbox = Sandbox::new();
     sandbox.edit_profile("[userspace.ngx]\npackages = [\"libnvidia-ngx1\"]\n", "");
     sandbox.refuses(
@@ -197,7 +198,7 @@ fn a_profile_without_packages_for_a_capability() {
 }
 
 #[test]
-fn a_lock_of_an_older_format() {
+fn lock_of_an_older_format_is_refused() {
     let mut sandbox = Sandbox::new();
     let lock = sandbox.path("initrd.lock");
     let text = fs::read_to_string(&lock).unwrap();
@@ -211,7 +212,7 @@ fn a_lock_of_an_older_format() {
 }
 
 #[test]
-fn a_lock_that_is_none() {
+fn file_that_is_not_a_lock_is_refused() {
     let mut sandbox = Sandbox::new();
     for text in ["", "format = 3\n", "not toml", "format = 99\n"] {
         fs::write(sandbox.path("initrd.lock"), text).unwrap();
@@ -222,7 +223,7 @@ fn a_lock_that_is_none() {
 }
 
 #[test]
-fn options_that_cannot_be() {
+fn impossible_options_are_refused() {
     let sandbox = Sandbox::new();
     for (arguments, texts) in [
         (&["--capabilities", "compute,foo"][..], &["\"foo\"", "known: all, compat32, compute, display"][..]),
@@ -243,7 +244,7 @@ fn options_that_cannot_be() {
         sandbox.prepare(command.args(["build-initrd", "--profile", profile]));
         refused(&command.output().unwrap(), texts);
     }
-    // These the parser of the command line refuses, in its own words.
+    // The parser of the command line refuses these, with its own messages.
     for (arguments, text) in [
         (["--compression", "lzo"], "zstd, zstd:LEVEL, lz4, gzip, xz or none"),
         (["--compression", "zstd:20"], "1 to 19"),
@@ -258,7 +259,7 @@ fn options_that_cannot_be() {
 }
 
 #[test]
-fn a_place_that_cannot_be_written() {
+fn unwritable_output_is_an_error() {
     let mut sandbox = Sandbox::new();
     fs::write(sandbox.path("file"), "").unwrap();
     sandbox.refuses(&["--output", "file/initrd.img"], &["file", "what to do"]);

@@ -1,4 +1,5 @@
-//! An image with every capability, from the real packages: what is in it, and that the table of driver files knows all that they hold.
+//! An image with every capability, from the real packages: its content, and whether the table of
+//! driver files lists everything in the packages.
 
 use std::{
     collections::BTreeMap,
@@ -19,7 +20,7 @@ use image::{
 };
 use rig::build::{cache, initrd, program};
 
-/// Files of the driver's packages that no container gets, and why.
+/// Files of the driver's packages that are never packed, and why.
 const LEFT_OUT: &[(&str, &str)] = &[
     ("nvidia-bug-report.sh", "collects the logs of a host"),
     ("nvidia.ids", "a list of devices for Debian's scripts"),
@@ -43,7 +44,8 @@ fn all() -> &'static All {
         let directory = tempfile::Builder::new().prefix("gpu-rig-all-").tempdir().unwrap();
         let mut lock = initrd().lock.clone();
         let mut output = build(&directory, &lock);
-        // The packages of the default image are in the rig's cache, and its lock is good for long. These may be gone.
+        // The packages of the default image are in the rig's cache, and its lock is good for long.
+        // These may be gone.
         if String::from_utf8_lossy(&output.stderr).contains("--update-lock") {
             lock = directory.path().join("initrd.lock");
             output = build(&directory, &lock);
@@ -133,7 +135,7 @@ fn base_name(path: &str) -> &str {
 }
 
 #[test]
-fn the_table_knows_every_file_of_the_drivers_packages() {
+fn table_lists_every_file_of_the_driver_packages() {
     let every = Capability::ALL.into_iter().collect();
     for tree in trees(&[Set::userspace(&every), Set::compat32(&every)].concat()) {
         for file in &tree.files {
@@ -155,7 +157,7 @@ fn the_table_knows_every_file_of_the_drivers_packages() {
 }
 
 #[test]
-fn the_packages_have_every_file_that_the_table_requires() {
+fn packages_have_every_file_that_the_table_requires() {
     let trees = trees(&Set::userspace(&Capability::ALL.into_iter().collect()));
     for row in TABLE.iter().filter(|row| row.required) {
         let mut names = trees.iter().flat_map(|tree| &tree.files).map(|file| base_name(&file.path));
@@ -164,7 +166,7 @@ fn the_packages_have_every_file_that_the_table_requires() {
 }
 
 #[test]
-fn every_capability_has_files_and_every_file_says_what_the_table_says() {
+fn every_capability_has_files_classified_as_in_the_table() {
     let manifest = &packed().0;
     assert_eq!(manifest.capabilities, Capability::ALL.map(Capability::name));
     for capability in Capability::ALL {
@@ -191,7 +193,7 @@ fn every_capability_has_files_and_every_file_says_what_the_table_says() {
 }
 
 #[test]
-fn libraries_are_of_the_width_that_their_directory_is_for() {
+fn libraries_match_the_word_size_of_their_directory() {
     let (mut wide, mut narrow) = (0, 0);
     for (path, head) in &packed().1 {
         let class = match head.get(..5) {
@@ -211,16 +213,16 @@ fn libraries_are_of_the_width_that_their_directory_is_for() {
     assert!(of_32.into_iter().all(|file| file.origin.contains(":i386 ")));
 }
 
-/// NVIDIA's table has 12.4 for branch 550; the driver's PTX compiler says it.
+/// NVIDIA's table has 12.4 for branch 550, as the driver's PTX compiler has.
 #[test]
-fn the_cuda_version_is_told_by_the_drivers_own_files() {
+fn cuda_version_is_read_from_the_driver_files() {
     let cuda = packed().0.driver.as_ref().unwrap().cuda.clone();
     assert_eq!(cuda, Facts::of_driver(driver(), None).cuda_in_words());
     assert_eq!(all().report["cuda"].as_str(), cuda.as_deref());
 }
 
 #[test]
-fn data_files_are_where_a_container_has_them() {
+fn data_files_are_at_their_container_paths() {
     for path in [
         "/etc/OpenCL/vendors/nvidia.icd",
         "/usr/share/vulkan/icd.d/nvidia_icd.json",
@@ -243,7 +245,7 @@ fn data_files_are_where_a_container_has_them() {
 }
 
 #[test]
-fn links_that_no_soname_asks_for_are_there() {
+fn links_without_a_soname_are_packed() {
     let driver = driver();
     for directory in [layout::DRIVER_LIB_DIR, layout::DRIVER_LIB32_DIR] {
         for (path, target) in [
@@ -261,7 +263,7 @@ fn links_that_no_soname_asks_for_are_there() {
 }
 
 #[test]
-fn the_report_says_what_a_container_must_bring() {
+fn report_lists_libraries_that_a_container_must_bring() {
     let needs = all().report["needs"].as_array().unwrap();
     let need =
         |name: &str| needs.iter().find(|need| need["library"] == name).unwrap_or_else(|| panic!("{needs:?}"));

@@ -23,7 +23,7 @@ struct Entry {
     content: Vec<u8>,
 }
 
-/// All entries, in order. A directory is there once in each segment that has something in it.
+/// All entries, in order. A directory occurs once in each segment that has files in it.
 fn entries(initrd: &Path) -> Vec<Entry> {
     let all = Archive::open(initrd).unwrap().read(&Want { digests: false, keep: &|_| true }).unwrap();
     let entry = |item: Item| Entry {
@@ -40,7 +40,7 @@ pub fn manifest_bytes(initrd: &Path) -> Vec<u8> {
 }
 
 #[test]
-fn the_image_holds_exactly_what_its_manifest_says() {
+fn initrd_contains_exactly_what_its_manifest_lists() {
     let entries = entries(&initrd().initrd);
     let mut packed: BTreeMap<_, _> = entries.iter().map(|entry| (&entry.path, entry)).collect();
     let manifest = packed.remove(&layout::MANIFEST.to_owned()).unwrap();
@@ -65,7 +65,7 @@ fn the_image_holds_exactly_what_its_manifest_says() {
 }
 
 #[test]
-fn every_directory_comes_before_what_is_in_it() {
+fn directories_come_before_their_content() {
     let mut seen = BTreeSet::from(["/".to_owned()]);
     for entry in entries(&initrd().initrd) {
         let parent = Path::new(&entry.path).parent().unwrap().to_str().unwrap().to_owned();
@@ -99,7 +99,7 @@ const LIBRARIES: [&str; 10] = [
 ];
 
 #[test]
-fn files_are_where_the_reference_document_puts_them() {
+fn files_are_at_the_paths_of_the_reference() {
     let built = initrd();
     let (release, driver) = (built.release(), built.driver());
     let mut expected =
@@ -116,7 +116,7 @@ fn files_are_where_the_reference_document_puts_them() {
     let paths: BTreeSet<_> = files.map(|entry| entry.path).collect();
     let absent: Vec<_> = expected.iter().filter(|path| !paths.contains(*path)).collect();
     assert!(absent.is_empty(), "{absent:?} not in {paths:?}");
-    // Nothing of the driver beside that, and no shell, kmod, ldconfig or udev.
+    // Nothing else of the driver, and no shell, kmod, ldconfig or udev.
     for path in paths.iter().filter(|path| path.contains("nvidia")) {
         assert!(expected.contains(path), "{path} is in the image and not in the document");
     }
@@ -125,10 +125,10 @@ fn files_are_where_the_reference_document_puts_them() {
     assert!(!paths.iter().any(|path| path.contains("sbin/")), "{paths:?}");
 }
 
-/// The kernel unpacks segments of one frame with a window of at most 128 MiB, each at a multiple of four bytes, and no
-/// others.
+/// The kernel unpacks segments of one frame with a window of at most 128 MiB, each at a multiple of
+/// four bytes, and no others.
 #[test]
-fn the_kernel_can_unpack_it() {
+fn kernel_can_unpack_the_initrd() {
     let bytes = fs::read(&initrd().initrd).unwrap();
     let (mut at, mut segments) = (0, 0);
     while at < bytes.len() {
@@ -145,7 +145,7 @@ fn the_kernel_can_unpack_it() {
 }
 
 #[test]
-fn the_kernel_image_is_that_of_the_package() {
+fn kernel_image_equals_that_of_the_package() {
     let built = initrd();
     let lock = Lock::read(&built.lock).unwrap().unwrap();
     let cache = rig::build::cache().unwrap();

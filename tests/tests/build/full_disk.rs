@@ -1,10 +1,12 @@
-//! No space left: said, with the place and the remedy, and nothing half-written. The full disk is a small tmpfs in a namespace.
+//! A full disk: the error names the place and the remedy, and nothing is written in part. The disk
+//! is a small tmpfs in a namespace.
 
 use std::{fs, process::Command};
 
 use super::sandbox::{Sandbox, refused};
 
-/// Mounts a tmpfs of size `$1` on `$2`, runs the rest, and fails when that leaves a temporary file there.
+/// Mounts a tmpfs of size `$1` on `$2`, runs the rest, and fails when that leaves a temporary file
+/// there.
 const FULL: &str = r#"set -eu
 size=$1 place=$2; shift 2
 mkdir -p "$place"; mount -t tmpfs -o "size=$size" full "$place"
@@ -27,14 +29,14 @@ fn with_little_space(sandbox: &Sandbox, place: &str, size: &str, texts: &[&str])
 }
 
 #[test]
-fn where_the_initrd_goes() {
+fn full_output_disk_is_an_error_and_leaves_no_initrd() {
     let mut sandbox = Sandbox::new();
     with_little_space(&sandbox, "out", "4m", &["writing", "No space left", "free some space", "--output"]);
     sandbox.next_build_is_good();
 }
 
 #[test]
-fn where_packages_are_unpacked() {
+fn full_cache_disk_while_unpacking_is_an_error() {
     let mut sandbox = Sandbox::new();
     fs::remove_dir_all(sandbox.path("cache/trees")).unwrap();
     let texts =
@@ -44,7 +46,7 @@ fn where_packages_are_unpacked() {
 }
 
 #[test]
-fn where_packages_are_downloaded() {
+fn full_cache_disk_while_downloading_is_an_error() {
     let mut sandbox = Sandbox::new();
     sandbox.forget(&sandbox.artifact("libcuda1"));
     let texts = ["downloading", "No space left", "free some space", "GPU_INITRD_CACHE"];

@@ -1,4 +1,5 @@
-//! Interrupted runs: exit code 2, no partial file, no program left running, and the next build is good.
+//! Interrupted runs: exit code 2, no partial file, no program left running, and the next build is
+//! good.
 
 use std::{
     convert::Infallible,
@@ -19,7 +20,8 @@ use super::sandbox::Sandbox;
 /// Longest wait for a moment, and for programs to be gone.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// Who gets the signal: the process alone (`kill`), or all of its group (Ctrl-C in a terminal).
+/// The receiver of the signal: the process alone (`kill`), or its whole group (Ctrl-C in a
+/// terminal).
 #[derive(Clone, Copy, Debug)]
 enum To {
     Process,
@@ -57,7 +59,8 @@ fn interrupt(sandbox: &Sandbox, signal: Signal, to: To, moment: impl Fn() -> boo
 /// Command lines of the living processes of a session.
 fn members(session: Pid) -> Vec<String> {
     let of = |directory: &Path| -> Option<String> {
-        // pid (name) state parent group session …; the name may hold anything but ends at the last parenthesis.
+        // pid (name) state parent group session …; the name may hold anything but ends at the last
+        // parenthesis.
         let stat = fs::read_to_string(directory.join("stat")).ok()?;
         let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
         let (state, member) = (fields.next()?, fields.nth(2)?);
@@ -69,7 +72,7 @@ fn members(session: Pid) -> Vec<String> {
 }
 
 #[test]
-fn while_packing() {
+fn interrupt_while_packing_leaves_nothing_behind() {
     for (signal, to) in [(Signal::SIGINT, To::Group), (Signal::SIGTERM, To::Process)] {
         let mut sandbox = Sandbox::new();
         let packing =
@@ -80,7 +83,7 @@ fn while_packing() {
 }
 
 #[test]
-fn while_downloading() {
+fn interrupt_while_downloading_leaves_nothing_behind() {
     for (signal, to) in [(Signal::SIGINT, To::Group), (Signal::SIGTERM, To::Process)] {
         let mut sandbox = Sandbox::new();
         let package = sandbox.artifact("nvidia-smi");
@@ -94,7 +97,7 @@ fn while_downloading() {
 
 /// The compiler runs in the toolroot, with children of its own.
 #[test]
-fn while_compiling() {
+fn interrupt_while_compiling_leaves_nothing_behind() {
     for (signal, to) in [(Signal::SIGINT, To::Group), (Signal::SIGTERM, To::Process)] {
         let mut sandbox = Sandbox::new();
         fs::remove_dir_all(sandbox.path("cache/modules")).unwrap();

@@ -1,5 +1,5 @@
-//! `build-initrd` on the real packages: what it makes, that it makes the same again elsewhere, and that bad input is refused with a remedy
-//! and leaves nothing behind.
+//! `build-initrd` on the real packages: what it makes, that the result is reproducible elsewhere,
+//! and that bad input is refused with a remedy and leaves nothing behind.
 
 mod archive;
 mod bad_input;

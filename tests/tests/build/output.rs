@@ -43,7 +43,7 @@ fn docs_list_the_keys_of_the_json_result() {
 }
 
 #[test]
-fn a_dry_run_prints_the_plan_and_writes_nothing() {
+fn dry_run_prints_the_plan_and_writes_nothing() {
     let sandbox = Sandbox::new();
     fs::remove_file(sandbox.path("initrd.lock")).unwrap();
     let lock = initrd().lock.to_str().unwrap();
@@ -65,7 +65,7 @@ fn a_dry_run_prints_the_plan_and_writes_nothing() {
 }
 
 #[test]
-fn a_dry_run_for_people_names_modules_and_files() {
+fn dry_run_as_text_lists_modules_and_files() {
     let output = Sandbox::new().build(&["--dry-run"]);
     let text = String::from_utf8(output.stdout).unwrap();
     for part in ["modules, in load order:", "nvidia_uvm", "/init", "/usr/bin/nvidia-smi", "unpacked: "] {
@@ -74,7 +74,7 @@ fn a_dry_run_for_people_names_modules_and_files() {
 }
 
 #[test]
-fn json_has_the_documented_keys_and_quiet_says_nothing() {
+fn json_has_the_documented_keys_and_quiet_prints_nothing() {
     let report = &initrd().report;
     let keys: BTreeSet<_> = report.as_object().unwrap().keys().map(String::as_str).collect();
     assert_eq!(keys, KEYS.iter().copied().collect());
@@ -97,9 +97,10 @@ fn json_has_the_documented_keys_and_quiet_says_nothing() {
     );
 }
 
-/// Lists are summed up, and the lines that are needed next are the last ones, also where lines wrap.
+/// Lists are summed up, and the lines that are needed next are the last ones, also where lines
+/// wrap.
 #[test]
-fn on_80_columns_the_key_lines_are_last_and_no_line_is_longer() {
+fn report_fits_80_columns_and_ends_with_the_key_lines() {
     let sandbox = Sandbox::new();
     let little = ["--gpu", "h100", "--compression", "none"];
     let text = terminal::shown(80, &sandbox.command(&little), 300).unwrap();
@@ -125,7 +126,7 @@ fn on_80_columns_the_key_lines_are_last_and_no_line_is_longer() {
 }
 
 #[test]
-fn every_compression_holds_the_same_archive() {
+fn every_compression_contains_the_same_archive() {
     let sandbox = Sandbox::new();
     let read = |path: &Path| {
         let want = Want { digests: true, keep: &|_| false };

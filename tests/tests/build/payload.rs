@@ -25,7 +25,7 @@ fn manifest(options: &[&str]) -> serde_json::Value {
 }
 
 #[test]
-fn firmware_is_that_of_the_named_gpus() {
+fn only_firmware_of_the_named_gpus_is_packed() {
     let firmware = |gpus: &str| {
         let manifest = manifest(&["--payload", "files", "--gpu", gpus]);
         let files = manifest["driver"]["firmware"].as_array().unwrap().clone();
@@ -41,7 +41,7 @@ fn firmware_is_that_of_the_named_gpus() {
 }
 
 #[test]
-fn a_gpu_that_the_driver_does_not_support_is_refused_by_the_drivers_own_list() {
+fn unsupported_gpu_is_refused_by_the_list_of_the_driver() {
     refused(&["--gpu", "10de:2901"], &["10de:2901", initrd().driver(), "pins update"]);
     refused(&["--gpu", "b200"], &["B200 is newer than driver", initrd().driver(), "pins update"]);
     refused(&["--gpu", "no-such"], &["\"no-such\"", initrd().driver()]);
@@ -49,7 +49,7 @@ fn a_gpu_that_the_driver_does_not_support_is_refused_by_the_drivers_own_list() {
 }
 
 #[test]
-fn the_guests_memory_decides_between_the_initrd_and_a_disk() {
+fn guest_memory_selects_initrd_or_disk_payload() {
     let mode = |options: &[&str]| manifest(options)["payload"]["mode"].as_str().unwrap().to_owned();
     assert_eq!(mode(&[]), "image");
     assert_eq!(mode(&["--guest-memory", "1024"]), "image");
@@ -62,7 +62,7 @@ fn the_guests_memory_decides_between_the_initrd_and_a_disk() {
 }
 
 #[test]
-fn a_disk_is_an_output_beside_the_others() {
+fn disk_payload_is_one_more_output() {
     let built = initrd_with(&["--payload", "disk"]);
     let disk = built.disk.as_deref().unwrap();
     let verity = &manifest(&["--payload", "disk"])["payload"]["verity"];
@@ -77,7 +77,7 @@ fn a_disk_is_an_output_beside_the_others() {
     let (code, text) = verify(&built.initrd);
     assert_eq!(code, Some(0), "{text}");
     assert!(text.contains(" files of the payload were checked\n") && !text.contains("UNCHECKED"), "{text}");
-    // A disk that nobody can read any more.
+    // A disk that can no longer be read.
     let dir = tempfile::tempdir().unwrap();
     let damaged = dir.path().join("damaged");
     let mut bytes = std::fs::read(disk).unwrap();
@@ -88,7 +88,7 @@ fn a_disk_is_an_output_beside_the_others() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.code() == Some(1) && text.contains("the sha256 of its file system"), "{text}");
     assert!(text.contains("single files of the payload are UNCHECKED"), "{text}");
-    // A manifest that says something else of a file in it.
+    // A manifest with another entry for a file in it.
     let lying = dir.path().join("lying.img");
     let mut variant = Variant::of(&built.initrd).unwrap();
     let mut digest = String::new();

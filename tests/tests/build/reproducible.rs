@@ -1,5 +1,5 @@
-//! The same lock gives the same bytes: another user, another home, another directory, another umask and time zone, everything unpacked
-//! anew, and the GPU's modules compiled anew.
+//! The same lock produces the same bytes: another user, another home, another directory, another
+//! umask and time zone, everything unpacked anew, and the GPU's modules compiled anew.
 
 use std::{
     fs,
@@ -92,13 +92,14 @@ impl Other {
 }
 
 #[test]
-fn another_user_elsewhere_gets_the_same_bytes() {
+fn another_user_in_another_directory_gets_the_same_bytes() {
     let first = initrd_with(&[]);
     let lock = Lock::read(&first.lock).unwrap().unwrap();
     let other = Other::new(&lock);
     fs::copy(&first.lock, other.path("a directory/initrd.lock")).unwrap();
 
-    // Compiling takes minutes: it is done once for everything that goes in, to the last byte, and what comes out.
+    // Compiling takes minutes: it is done once for everything that goes in, to the last byte, and
+    // what comes out.
     let rig = rig::build::cache().unwrap();
     let (key, ours) = modules_of_the_first();
     let profile = Profile::load(DEFAULT).unwrap().0;

@@ -1,5 +1,5 @@
-//! A place to build in that can be damaged: a cache of its own that borrows from the rig's, a profile and a lock that can be altered, and
-//! an archive on this machine.
+//! A directory for builds that a test may damage: its own cache, which links to the rig's, a
+//! profile and a lock that can be altered, and an archive on this machine.
 
 use std::{
     fs,
@@ -135,7 +135,8 @@ impl Sandbox {
         self.command(arguments).output().unwrap()
     }
 
-    /// Builds, expects exit code 2 and an error that has all of `texts` and a remedy, and nothing half-written.
+    /// Builds, expects exit code 2 and an error that has all of `texts` and a remedy, and nothing
+    /// half-written.
     pub fn refuses(&self, arguments: &[&str], texts: &[&str]) {
         let before = self.outputs();
         refused(&self.build(&[arguments, &["--quiet"]].concat()), texts);
@@ -143,13 +144,13 @@ impl Sandbox {
         self.nothing_is_half_made();
     }
 
-    /// Whether there is an initrd, a kernel or anything beside them.
+    /// Whether there is an initrd, a kernel or anything next to them.
     pub fn outputs(&self) -> Vec<PathBuf> {
         let Ok(entries) = fs::read_dir(self.path("out")) else { return Vec::new() };
         entries.map(|entry| entry.unwrap().path()).collect()
     }
 
-    /// No temporary file or directory is left, neither beside the outputs nor in the cache.
+    /// No temporary file or directory is left, neither next to the outputs nor in the cache.
     pub fn nothing_is_half_made(&self) {
         let inside = walkdir::WalkDir::new(self.directory.path()).into_iter().map(Result::unwrap);
         let temporary = |name: &str| name.starts_with(".partial-") || name.starts_with(".gpu-initrd-");

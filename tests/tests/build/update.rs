@@ -1,5 +1,5 @@
-//! `pins update` with packages: the newest driver of a branch that is offered whole is chosen, pinned and checked; what cannot work is
-//! refused, and the lock stays.
+//! `pins update` with packages: the newest driver of a branch that is offered whole is chosen,
+//! pinned and checked; impossible requests are refused, and the lock stays.
 
 use std::{
     fs,
@@ -74,7 +74,7 @@ fn refuses(sandbox: &Sandbox, driver: &str, texts: &[&str]) {
 }
 
 #[test]
-fn the_newest_of_a_branch_is_chosen_and_stays_chosen() {
+fn newest_driver_of_a_branch_is_chosen_and_kept() {
     let sandbox = place(&[]);
     let (_, first) = good(&sandbox, &["resolve"]);
     assert_eq!(first.driver, initrd().driver());
@@ -104,7 +104,7 @@ fn the_newest_of_a_branch_is_chosen_and_stays_chosen() {
 }
 
 #[test]
-fn a_driver_that_is_not_offered_whole_is_refused_with_what_there_is() {
+fn incomplete_driver_is_refused_with_a_list_of_offers() {
     let sandbox = place(&["firmware-nvidia-gsp"]);
     good(&sandbox, &["resolve"]);
     refuses(&sandbox, "999.x", &["999.x", "nvidia-open-kernel-source 550.200.01 550.163.01", "more_suites"]);
@@ -118,7 +118,7 @@ fn a_driver_that_is_not_offered_whole_is_refused_with_what_there_is() {
 }
 
 #[test]
-fn a_source_that_the_profiles_patches_do_not_fit_is_refused() {
+fn source_that_does_not_fit_the_patches_is_refused() {
     let mut sandbox = place(&[]);
     sandbox.edit_profile("NV_GPU_BAR1, requested_size)\"", "NV_GPU_BAR1, other_size)\"");
     good(&sandbox, &["resolve"]);

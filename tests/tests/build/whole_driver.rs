@@ -1,4 +1,5 @@
-//! The whole driver, with every capability, in a real root with a 64-bit and a 32-bit glibc: by copy, as the image's own tools see it.
+//! The whole driver, with every capability, in a real root with a 64-bit and a 32-bit glibc: by
+//! copy, as the image's own tools see it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -60,7 +61,7 @@ impl Ground {
 }
 
 #[test]
-fn every_capability_arrives_where_the_images_own_tools_look() {
+fn every_capability_arrives_where_loaders_search() {
     let ground = Ground::new();
     let driver = rig::build::initrd().driver();
     ground.inject(BTreeSet::from(Capability::DEFAULT));

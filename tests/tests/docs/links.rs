@@ -1,4 +1,5 @@
-//! What the documentation names and links to exists: files, headings, commands, options, tests and rooms.
+//! What the documentation names and links to exists: files, headings, commands, options, tests and
+//! rooms.
 
 use super::markdown::{anchors, commands, links, table, words};
 use super::{pages, templates, top};
@@ -13,9 +14,9 @@ use std::path::{Component, Path};
 const README: &str = include_str!("../../../README.md");
 const SECURITY: &str = include_str!("../../../docs/security.md");
 
-/// A promise of safety has a test, by its name.
+/// Each class of attack in the security model names its test.
 #[test]
-fn every_class_of_attack_names_a_test_that_is_there() {
+fn every_class_of_attack_names_an_existing_test() {
     let sources = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
     let is_there = |name: &str| {
         let (module, test) = name.trim_matches('`').rsplit_once("::").unwrap();
@@ -33,9 +34,9 @@ fn every_class_of_attack_names_a_test_that_is_there() {
     cves.iter().chain(&others).for_each(|row| is_there(row.last().unwrap()));
 }
 
-/// What a remedy tells to give, it tells by its right name.
+/// A remedy names only options, keys, commands and links that exist.
 #[test]
-fn the_remedies_name_what_there_is() {
+fn remedies_name_existing_options_keys_and_commands() {
     let mut cli = Cli::command();
     cli.build();
     let mut options = BTreeSet::new();
@@ -73,7 +74,7 @@ fn all_options(command: &clap::Command, to: &mut BTreeSet<String>) {
 }
 
 #[test]
-fn every_command_in_the_help_is_explained() {
+fn every_command_is_documented_and_has_help() {
     let text: String = pages().into_iter().map(|(_, text)| text).collect();
     for command in Cli::command().get_subcommands() {
         let name = command.get_name();
@@ -89,7 +90,7 @@ fn every_command_in_the_help_is_explained() {
 }
 
 #[test]
-fn the_readme_is_short_and_has_the_quick_start() {
+fn readme_is_short_and_has_the_quick_start() {
     assert!(README.lines().count() <= 150, "{} lines", README.lines().count());
     for command in ["\ncargo run --release -- build-initrd ", "\n./tests/run "] {
         assert!(README.contains(command), "{command:?}");
@@ -120,7 +121,7 @@ fn every_link_leads_to_a_file_and_a_heading() {
 
 /// A line with the comment `# not run here` is not checked.
 #[test]
-fn every_command_in_a_block_of_sh_parses() {
+fn every_host_builder_command_in_the_docs_parses() {
     let mut checked = 0;
     let mut problems = Vec::new();
     for (path, text) in pages().into_iter().chain(templates()) {
@@ -136,9 +137,10 @@ fn every_command_in_a_block_of_sh_parses() {
     assert!(problems.is_empty() && checked > 50, "{checked} commands\n{}", problems.join("\n"));
 }
 
-/// The rooms of the architecture are the folders and files that there are, and every place of the two flows is there.
+/// The rooms of the architecture are the folders and files of the sources, and each place in the
+/// two flows exists.
 #[test]
-fn the_architecture_names_the_rooms_that_are_there() {
+fn architecture_lists_exactly_the_existing_rooms() {
     let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
     let text = fs::read_to_string(root.join("docs/architecture.md")).unwrap();
     for krate in ["guest-init", "host-builder"] {

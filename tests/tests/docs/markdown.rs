@@ -1,4 +1,5 @@
-//! What the tests of the documentation read from a page of Markdown: tables, links, headings and command lines.
+//! What the tests of the documentation read from a page of Markdown: tables, links, headings and
+//! command lines.
 
 use std::collections::BTreeSet;
 
@@ -59,7 +60,8 @@ pub fn anchors(page: &str) -> BTreeSet<String> {
     anchors
 }
 
-/// Command lines of host-builder in blocks of sh, each on one line, without comments, pipes and redirections.
+/// Command lines of host-builder in blocks of sh, each on one line, without comments, pipes and
+/// redirections.
 pub fn commands(page: &str) -> Vec<String> {
     let block = fenced(page).filter(|(_, language)| *language == Some("sh")).map(|(line, _)| line);
     let block = block.collect::<Vec<_>>().join("\n");
@@ -102,7 +104,7 @@ pub fn words(line: &str) -> Vec<String> {
 }
 
 #[test]
-fn links_headings_and_commands_are_found_in_markdown() {
+fn markdown_links_headings_and_commands_are_parsed() {
     let page = "# A `b`, c\n[x](y.md#z) `[no](no)`\n```sh\n[no](no)\nhost-builder a 'b c' \\\n    d > e   # f\n$ no\n```\n";
     assert_eq!(links(page), ["y.md#z"]);
     assert!(

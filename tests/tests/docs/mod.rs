@@ -1,4 +1,5 @@
-//! The documentation against the code: what the pages state in tables (`tables`), and what they name and link to (`links`).
+//! The documentation compared with the code: its tables (`tables`), and what it names and links to
+//! (`links`).
 
 mod links;
 mod markdown;

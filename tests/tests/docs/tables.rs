@@ -1,4 +1,4 @@
-//! Tables and lists of the documentation: they have the words of the code, and none of its rows is missing.
+//! Tables and lists of the documentation have exactly the rows and words of the code.
 
 use super::markdown::table;
 use clap::CommandFactory as _;
@@ -15,7 +15,7 @@ const PROTOCOL: &str = include_str!("../../../docs/protocol.md");
 const SECURITY: &str = include_str!("../../../docs/security.md");
 
 #[test]
-fn every_kernel_command_line_key_is_documented_as_it_is() {
+fn table_of_kernel_command_line_keys_matches_the_code() {
     let expected: Vec<_> = KEYS
         .iter()
         .map(|key| vec![format!("`{}`", key.name), key.expects.to_owned(), key.help.to_owned()])
@@ -24,7 +24,7 @@ fn every_kernel_command_line_key_is_documented_as_it_is() {
 }
 
 #[test]
-fn every_config_key_is_documented_as_it_is() {
+fn table_of_config_keys_matches_the_code() {
     let expected: Vec<_> = JSON_KEYS
         .iter()
         .map(|key| vec![format!("`{}`", key.name), key.expects.to_owned(), key.help.to_owned()])
@@ -33,7 +33,7 @@ fn every_config_key_is_documented_as_it_is() {
 }
 
 #[test]
-fn every_finding_is_documented_with_the_words_of_the_code() {
+fn table_of_findings_matches_the_code() {
     let expected: Vec<_> = CODES
         .iter()
         .map(|row| {
@@ -47,7 +47,7 @@ fn every_finding_is_documented_with_the_words_of_the_code() {
 }
 
 #[test]
-fn every_check_of_doctor_is_documented_with_the_words_of_the_code() {
+fn table_of_doctor_checks_matches_the_code() {
     let expected: Vec<_> = host_builder::doctor::CHECKS
         .iter()
         .map(|(name, meaning)| vec![format!("`{name}`"), (*meaning).to_owned()])
@@ -56,14 +56,14 @@ fn every_check_of_doctor_is_documented_with_the_words_of_the_code() {
 }
 
 #[test]
-fn a_finding_links_to_its_row() {
+fn link_of_a_finding_leads_to_its_row() {
     let link = image::status::Code::NoGpu.link();
     let anchor = link.strip_prefix("docs/findings.md#").unwrap();
     assert!(FINDINGS.contains(&format!("<a id=\"{anchor}\"></a>")), "{link}");
 }
 
 #[test]
-fn every_metric_is_documented_as_it_is() {
+fn table_of_metrics_matches_the_code() {
     let row = |family: &host_builder::guest_client::metrics::Family| {
         let labels: Vec<_> = family.labels.split(", ").filter(|label| !label.is_empty()).collect();
         let labels: Vec<_> = labels.iter().map(|label| format!("`{label}`")).collect();
@@ -74,9 +74,9 @@ fn every_metric_is_documented_as_it_is() {
     assert_eq!(table(OPERATING, "## Monitor guests"), expected);
 }
 
-/// The types on the wire, in the order that is on the wire, as the sources have them.
+/// The types on the wire, with their fields in order, as the sources define them.
 #[test]
-fn the_protocol_is_documented_with_the_types_as_they_are() {
+fn protocol_types_match_the_code() {
     let sources = [
         include_str!("../../../image/src/wire.rs"),
         include_str!("../../../image/src/event.rs"),
@@ -113,7 +113,7 @@ fn the_protocol_is_documented_with_the_types_as_they_are() {
 }
 
 #[test]
-fn every_option_of_build_initrd_is_documented() {
+fn table_of_build_initrd_options_matches_the_code() {
     let cells: String = table(BUILDING, "## Build").into_iter().map(|row| row[0].clone() + " ").collect();
     let documented: BTreeSet<_> = cells
         .split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'))
@@ -127,9 +127,9 @@ fn every_option_of_build_initrd_is_documented() {
     assert_eq!(documented, options.iter().map(String::as_str).collect());
 }
 
-/// The tests of hostile roots hold their own table against the names of the tests.
+/// The tests of hostile roots compare their own table with the names of the tests.
 #[test]
-fn the_table_of_vulnerabilities_is_that_of_the_tests() {
+fn table_of_vulnerabilities_matches_the_tests() {
     const TESTS: &str = include_str!("../../../guest-init/tests/hostile/main.rs");
     let rows: Vec<_> = TESTS.lines().filter_map(|line| line.strip_prefix("//! ")).collect();
     let rows: Vec<_> = rows.into_iter().filter(|row| row.starts_with("| CVE-")).collect();
@@ -138,9 +138,9 @@ fn the_table_of_vulnerabilities_is_that_of_the_tests() {
     assert_eq!(ours, rows);
 }
 
-/// The table of sources is that of the code: which there are, and what each gives.
+/// The table of sources is that of the code: the sources, and what each provides.
 #[test]
-fn every_source_of_artifacts_is_documented_as_it_is() {
+fn table_of_artifact_sources_matches_the_code() {
     let word = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
     let expected: Vec<_> = host_builder::resolve::sources::TABLE
         .iter()

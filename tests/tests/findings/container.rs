@@ -1,4 +1,4 @@
-//! What is wrong between the driver and the container's image. The GPU is the stub's, which comes up ready.
+//! Findings about the driver and the container's image. The GPU is the stub's, which becomes ready.
 
 use super::failed;
 use image::layout;
@@ -43,7 +43,7 @@ fn with_gpu() -> Setup {
 }
 
 #[test]
-fn a_library_that_wins_and_a_capability_that_is_not_packed_are_told_and_the_container_runs() {
+fn shadowed_library_and_missing_capability_are_findings() {
     let dir = tempfile::tempdir().unwrap();
     let root = small_root(dir.path());
     fs::create_dir_all(root.join("opt/old")).unwrap();
@@ -67,7 +67,7 @@ fn a_library_that_wins_and_a_capability_that_is_not_packed_are_told_and_the_cont
 }
 
 #[test]
-fn a_directory_in_the_loader_caches_place_ends_the_boot() {
+fn directory_in_place_of_the_loader_cache_ends_the_boot() {
     let dir = tempfile::tempdir().unwrap();
     let root = small_root(dir.path());
     fs::create_dir_all(root.join("etc/ld.so.cache/in-the-way")).unwrap();
@@ -77,7 +77,7 @@ fn a_directory_in_the_loader_caches_place_ends_the_boot() {
 }
 
 #[test]
-fn a_file_in_the_place_of_a_directory_ends_the_boot() {
+fn file_in_place_of_a_directory_ends_the_boot() {
     let dir = tempfile::tempdir().unwrap();
     let root = small_root(dir.path());
     fs::write(root.join("usr/bin"), "").unwrap();

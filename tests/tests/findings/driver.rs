@@ -1,4 +1,4 @@
-//! What is wrong with the driver's modules and nodes.
+//! Findings about the driver's modules and nodes.
 
 use super::{failed, real_variant, variant, with_root};
 use image::layout;
@@ -9,9 +9,9 @@ use rig::phantom::Model;
 use rig::scene::{stub_build, told, with_driver};
 use std::path::Path;
 
-/// Debian signs its modules, and nobody NVIDIA's.
+/// Debian signs its own modules; NVIDIA's are unsigned.
 #[test]
-fn an_unsigned_driver_is_rejected_where_the_kernel_insists_on_signatures() {
+fn unsigned_driver_is_rejected_when_signatures_are_enforced() {
     let setup = with_root(with_driver(&initrd_for_disk().initrd, initrd_for_disk()))
         .gpu(Model::H100)
         .cmdline("module.sig_enforce=1");
@@ -23,7 +23,7 @@ fn an_unsigned_driver_is_rejected_where_the_kernel_insists_on_signatures() {
 }
 
 #[test]
-fn a_driver_of_another_version_than_the_libraries_is_refused() {
+fn driver_and_libraries_of_different_versions_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let image = real_variant(dir.path(), |variant| {
         variant.edit_manifest(|manifest| manifest.driver.as_mut().unwrap().version = "550.999.99".into());
@@ -42,9 +42,10 @@ fn stub(image: &Path) -> Setup {
     with_root(with_driver(image, stub_build())).gpu(Model::H100)
 }
 
-/// The stub, whose misc device stands where nvidiactl belongs, in an image whose plan has no nvidia-uvm, nor one of the programs.
+/// The stub, whose misc device is in the place of nvidiactl, in an image whose manifest lacks
+/// nvidia-uvm and one of the programs.
 #[test]
-fn a_plan_without_uvm_or_a_program_and_a_foreign_device_in_a_nodes_place_are_told() {
+fn missing_uvm_missing_program_and_node_conflict_are_findings() {
     let dir = tempfile::tempdir().unwrap();
     let image = variant(&stub_build().initrd, dir.path(), |variant| {
         variant.edit_manifest(|manifest| {
@@ -66,9 +67,10 @@ fn a_plan_without_uvm_or_a_program_and_a_foreign_device_in_a_nodes_place_are_tol
     assert_eq!(status.gpus[0].state, GpuState::Ready, "what is there has come up");
 }
 
-/// The stub, whose misc device makes a directory of nvidiactl, in an image that lacks a file of its plan.
+/// The stub, whose misc device makes a directory of nvidiactl, in an image that lacks a file of its
+/// manifest.
 #[test]
-fn a_module_that_is_not_there_and_a_node_that_cannot_be_made_are_told() {
+fn missing_module_and_failed_node_are_findings() {
     let dir = tempfile::tempdir().unwrap();
     let file = layout::gpu_module(initrd_for_disk().release(), "not-packed.ko");
     let image = variant(&stub_build().initrd, dir.path(), |variant| {

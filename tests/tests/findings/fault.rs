@@ -1,4 +1,5 @@
-//! Defects of our own: an image without a plan, or without a driver, and a guest-init that panics.
+//! Defects of the initrd and of guest-init: an image without a manifest, or without a driver, and a
+//! guest-init that panics.
 
 use super::{failed, real_variant};
 use image::layout;
@@ -25,7 +26,7 @@ fn faulty(fault: &str) -> Setup {
 }
 
 #[test]
-fn a_panic_names_its_place_on_the_console_and_over_vsock_and_powers_off() {
+fn panic_reports_its_location_and_powers_off() {
     let mut guest = boot(faulty("panic"));
     let status = wait(&guest, Until::Ready);
     assert_eq!((status.outcome, status.container.as_ref()), (Outcome::Failed, None));
@@ -41,17 +42,18 @@ fn a_panic_names_its_place_on_the_console_and_over_vsock_and_powers_off() {
     assert!(last.contains(place) && last.ends_with("; exit status 1"), "{last}");
 }
 
-/// Then nobody can be told over vsock; the console has it, and the guest ends all the same.
+/// Then nothing can be reported over vsock. The console has the finding, and the guest ends
+/// nevertheless.
 #[test]
-fn a_panic_of_a_thread_that_holds_the_board_ends_the_guest_too() {
+fn panic_that_holds_the_status_board_ends_the_guest() {
     let mut guest = boot(faulty("panic-at-the-board"));
     let console = console_of_end(&mut guest);
     assert!(console.contains("panicked at guest-init/src/lifecycle/fault.rs:"), "{console}");
 }
 
-/// Without a plan there are no modules, hence no vsock: the console alone can say it.
+/// Without a manifest there are no modules, hence no vsock: only the console has the finding.
 #[test]
-fn an_image_without_a_readable_plan_says_so_on_the_console() {
+fn unreadable_manifest_is_reported_on_the_console() {
     let dir = tempfile::tempdir().unwrap();
     let image = real_variant(dir.path(), |variant| *variant.file(layout::MANIFEST) = b"{".to_vec());
     let console = console_of_end(&mut boot(guest_of(&image).cmdline("gpu_initrd.linger=0s -- true")));
@@ -62,7 +64,7 @@ fn an_image_without_a_readable_plan_says_so_on_the_console() {
 }
 
 #[test]
-fn a_gpu_that_is_required_of_an_image_without_a_driver_ends_the_boot() {
+fn required_gpu_without_a_driver_ends_the_boot() {
     let dir = tempfile::tempdir().unwrap();
     let image = real_variant(dir.path(), |variant| variant.edit_manifest(|manifest| manifest.driver = None));
     let setup = guest_of(&image).cmdline("HAS_GPU=1 gpu_initrd.gpu=required gpu_initrd.linger=120s");

@@ -1,4 +1,4 @@
-//! What is wrong with the GPUs: the real driver on phantoms.
+//! Findings about the GPUs: the real driver on phantoms.
 
 use super::{failed, with_root};
 use image::status::{Code, Finding, GpuState, Outcome, Severity};
@@ -13,9 +13,10 @@ fn real() -> Setup {
     with_root(with_driver(&initrd_for_disk().initrd, initrd_for_disk()))
 }
 
-/// One GPU too few, a parameter that is no number, a key that does not exist: each has its own name.
+/// One GPU too few, a parameter that is not a number, a key that does not exist: each has its own
+/// name.
 #[test]
-fn a_wrong_number_of_gpus_a_bad_parameter_and_an_unknown_key_are_told_in_one_boot() {
+fn gpu_count_bad_parameter_and_unknown_key_are_findings() {
     let line = "gpu_initrd.gpus=2 gpu_initrd.nonsense=1 nvidia.NVreg_DeviceFileMode=no-number";
     let status = failed(real().gpu(Model::L4).cmdline(line));
     let mismatch = told(&status, Code::GpuCountMismatch, Severity::Error, "0000:01:00.0 10de:27b8");
@@ -27,9 +28,10 @@ fn a_wrong_number_of_gpus_a_bad_parameter_and_an_unknown_key_are_told_in_one_boo
     assert!(unknown.message.contains("gpu_initrd.nonsense"), "{unknown:?}");
 }
 
-/// A GPU that comes from another guest without a reset, on a board with NVSwitches; then the host takes it away.
+/// A GPU that comes from another guest without a reset, on a board with NVSwitches; then the host
+/// removes it.
 #[test]
-fn a_gpu_in_use_switches_without_a_manager_and_a_gpu_that_is_unplugged() {
+fn used_gpu_missing_fabric_and_unplugged_gpu_are_findings() {
     let setup = real().gpu_that_is(Condition::InUse, Model::H100).gpu(Model::NvSwitch);
     let guest = boot(setup.cmdline("gpu_initrd.gpu=optional -- /bin/sleep 1000"));
     let status = wait(&guest, Until::Ready);
@@ -47,9 +49,9 @@ fn a_gpu_in_use_switches_without_a_manager_and_a_gpu_that_is_unplugged() {
     assert_eq!(status.outcome, Outcome::Ready, "the container runs on");
 }
 
-/// What the driver supports, and cannot use: its own lines tell why.
+/// GPUs that the driver supports and cannot use: its own lines say why.
 #[test]
-fn a_dead_gpu_and_one_without_an_address_are_not_called_unsupported() {
+fn dead_and_unaddressed_gpus_are_not_called_unsupported() {
     let setup = real().gpu_that_is(Condition::Dead, Model::L4).gpu_that_is(Condition::NoBar, Model::H100);
     let status = failed(setup);
     assert!(status.gpus.iter().all(|gpu| gpu.state == GpuState::Failed), "{:?}", status.gpus);
@@ -69,7 +71,7 @@ fn a_dead_gpu_and_one_without_an_address_are_not_called_unsupported() {
 }
 
 #[test]
-fn a_guest_with_too_little_memory_for_the_driver_says_so() {
+fn too_little_memory_for_the_driver_is_a_finding() {
     let status = failed(real().gpu(Model::H100).memory_mib(160));
     let low = told(&status, Code::LowMemory, Severity::Error, "NV_ERR_NO_MEMORY");
     assert!(low.message.contains("ran out of memory while it initialised the adapter"), "{low:?}");

@@ -1,4 +1,5 @@
-//! What goes wrong after the boot, while the container runs: the stub has ready GPUs and says the real driver's lines when it is told to.
+//! Failures after the boot, while the container runs. The stub has ready GPUs and prints the real
+//! driver's lines on request.
 
 use super::with_root;
 use image::event::{Event, Happening};
@@ -13,13 +14,14 @@ const XID_43: &str = "NVRM: Xid (PCI:0000:01:00): 43, pid=812, name=python3, Ch 
 const XID_79: &str =
     "NVRM: Xid (PCI:0000:02:00): 79, pid='<unknown>', name=<unknown>, GPU has fallen off the bus.";
 
-/// What a program without any right would like to be the driver's.
+/// A line that an unprivileged program forges.
 const FORGED: &str = "NVRM: Xid (PCI:0000:03:00): 79, x";
 
 #[test]
-fn errors_of_a_gpu_its_loss_and_a_killed_child_are_told_while_the_container_runs() {
+fn gpu_errors_and_kills_are_reported_during_the_run() {
     let dir = tempfile::tempdir().unwrap();
-    // A name of a file that is a line of the driver's, behind a newline: the kernel prints it when the program dies.
+    // A name of a file that is a line of the driver's, behind a newline: the kernel prints it when
+    // the program dies.
     let script = "cp $(command -v ending) \"/tmp/$FORGED\"
         (PATH=/tmp; \"$FORGED\" fault); echo it ended with $?; say() { echo \"$1\" > /proc/driver/nvidia/stub-says; }
         say \"$XID_43\"; say \"$XID_43\"; say \"$XID_79\"
@@ -46,7 +48,7 @@ fn errors_of_a_gpu_its_loss_and_a_killed_child_are_told_while_the_container_runs
     assert!(killed.message.contains("ended a process of the container"), "{killed:?}");
 
     let states: Vec<_> = status.gpus.iter().map(|gpu| gpu.state).collect();
-    // A line is no loss while the bus has it.
+    // A line does not mean a loss while the GPU is on the bus.
     assert_eq!(states, [GpuState::Ready, GpuState::Ready, GpuState::Ready]);
     let xids: Vec<Vec<_>> =
         status.gpus.iter().map(|gpu| gpu.xids.iter().map(|xid| (xid.code, xid.count)).collect()).collect();
@@ -77,7 +79,7 @@ fn errors_of_a_gpu_its_loss_and_a_killed_child_are_told_while_the_container_runs
         assert_eq!(found, expected, "{code:?}");
     }
 
-    // The host takes away one that works.
+    // The host removes a working GPU.
     guest.unplug(2).unwrap();
     let status = wait_for(&guest, "the loss of a GPU", |status| status.gpus[2].state == GpuState::Lost);
     assert_eq!((status.outcome, status.phase), (Outcome::Ready, Phase::Running));

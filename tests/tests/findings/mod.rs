@@ -1,6 +1,8 @@
-//! Every finding that nothing else makes happen, made to happen in a guest: each with its severity, its evidence and what to do.
+//! Findings that no other test produces, each produced in a guest with its severity, evidence and
+//! remedy.
 //!
-//! The driver is the real one on phantom GPUs; where only hardware could show it, it is the stub, and the test says so.
+//! The driver is the real one on phantom GPUs; where that would need hardware, it is the stub, and
+//! the test says so.
 
 mod container;
 mod driver;
@@ -18,7 +20,7 @@ use rig::scene::{boot, root_disk, wait};
 use rig::variant::Variant;
 use std::path::{Path, PathBuf};
 
-/// A guest with a root that is to have a GPU. It can be asked for two minutes after its end.
+/// A guest with a root that is to have a GPU. It answers for two minutes after its end.
 fn with_root(setup: Setup) -> Setup {
     let root = root_disk(Suite::Bookworm, FileSystem::Erofs);
     setup.disk(&root, "root").cmdline("HAS_GPU=1 gpu_initrd.linger=120s")

@@ -1,4 +1,5 @@
-//! Images that attack the commands: text that steers a terminal, and small files that unpack to much.
+//! Images that attack the commands: text that controls a terminal, and small files that unpack to
+//! large ones.
 
 use std::{fs, io::Read, process::Command};
 
@@ -10,9 +11,10 @@ use rig::{
 
 use super::host_builder;
 
-/// Names, targets and strings of a manifest that would steer a terminal, behind an image of ours.
+/// Names, link targets and strings of a manifest that would control a terminal, in an image of this
+/// project.
 #[test]
-fn no_command_passes_on_what_steers_a_terminal() {
+fn commands_print_no_terminal_control_from_images() {
     const EVIL: &str = "evil\u{1b}]0;title\u{7}\u{1b}[2J\u{202e}\r";
     let dir = tempfile::tempdir().unwrap();
     let image = dir.path().join("evil.img");
@@ -53,9 +55,10 @@ fn no_command_passes_on_what_steers_a_terminal() {
     }
 }
 
-/// Small images that unpack to much: what is asked costs memory by what is shown, not by what the image can be made to say.
+/// Small images that unpack to large ones: memory depends on what is shown, not on what the image
+/// claims.
 #[test]
-fn what_a_small_image_costs_is_bounded() {
+fn memory_for_small_hostile_images_is_bounded() {
     let dir = tempfile::tempdir().unwrap();
     let image = |name: &str, fill: &dyn Fn(&mut Writer<zstd::Encoder<'static, fs::File>>)| {
         let path = dir.path().join(name);

@@ -39,7 +39,7 @@ fn workshop() -> &'static Path {
             run(Command::new("cp").arg("-a").arg(recipe).arg(&root)).unwrap();
             let lock = Lock::read(&initrd().lock).unwrap().unwrap();
             let kernel = Tree::of(&cache().unwrap(), lock.set(Set::Kernel)[0]).unwrap();
-            // A part of them: enough for each tool to find what it must have, and little to compress.
+            // A part of them: enough for each tool, and little to compress.
             let modules = Path::new("usr/lib/modules").join(initrd().release());
             for part in
                 ["modules.builtin", "modules.order", "kernel/crypto", "kernel/drivers/virtio", "kernel/lib"]
@@ -76,7 +76,7 @@ fn early() -> Vec<u8> {
 }
 
 #[test]
-fn images_of_initramfs_tools_are_listed_as_cpio_lists_them() {
+fn initramfs_tools_images_are_listed_as_by_cpio() {
     let (root, release) = (workshop(), initrd().release());
     for compression in ["zstd", "lz4", "xz"] {
         in_workshop(root, &format!("mkinitramfs -c {compression} -o /root/{compression}.img {release}"));
@@ -98,7 +98,7 @@ fn images_of_initramfs_tools_are_listed_as_cpio_lists_them() {
 }
 
 #[test]
-fn images_of_dracut_are_listed_as_cpio_lists_them() {
+fn dracut_images_are_listed_as_by_cpio() {
     let (root, release) = (workshop(), initrd().release());
     for compression in ["gzip", "bzip2"] {
         let options = "--no-hostonly --no-hostonly-cmdline --force --quiet --no-early-microcode";

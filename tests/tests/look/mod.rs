@@ -1,5 +1,5 @@
-//! The commands that inspect images: images of distributions (`distributions`), images of this project (`ours`), and
-//! images that attack the commands (`bounds`).
+//! The commands that inspect images: images of distributions (`distributions`), images of this
+//! project (`ours`), and images that attack the commands (`bounds`).
 
 mod bounds;
 mod distributions;
@@ -23,7 +23,8 @@ fn json(args: &[&str], image: &Path) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// What the real programs find: each segment that `examine` shows, unpacked by its program, listed by cpio.
+/// What the real programs find: each segment that `examine` shows, unpacked by its program, listed
+/// by cpio.
 fn listed_by_cpio(image: &Path) -> String {
     let mut list = String::new();
     for segment in json(&["examine", "--json"], image)["segments"].as_array().unwrap() {
@@ -50,7 +51,7 @@ fn listed_by_cpio(image: &Path) -> String {
     list
 }
 
-/// `list` and `inspect` against cpio; how many entries there are.
+/// Compares `list` and `inspect` with cpio. Returns the number of entries.
 fn compare(image: &Path) -> usize {
     let theirs = listed_by_cpio(image);
     let ours = host_builder(&["list"], image);

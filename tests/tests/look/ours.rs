@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::{compare, host_builder, json};
 
 #[test]
-fn our_image_is_listed_as_cpio_lists_it_and_good() {
+fn built_initrd_is_listed_as_by_cpio_and_verifies() {
     let built = initrd();
     compare(&built.initrd);
     let lock = built.lock.to_str().unwrap();
@@ -45,7 +45,7 @@ fn our_image_is_listed_as_cpio_lists_it_and_good() {
     };
     assert!(why("nvidia").starts_with("needed by nvidia_uvm"), "{}", why("nvidia"));
     assert!(why("nvidia_uvm").starts_with("requested by the profile"), "{}", why("nvidia_uvm"));
-    // Without the packages nothing is said of their files but that.
+    // Without the packages, their files are reported as unchecked.
     let empty = tempfile::tempdir().unwrap();
     let mut command = Command::new(program());
     command.args(["verify", "--lock", lock]).arg(&built.initrd).env("GPU_INITRD_CACHE", empty.path());
@@ -56,7 +56,7 @@ fn our_image_is_listed_as_cpio_lists_it_and_good() {
         "{text}"
     );
     assert!(text.contains(" UNCHECKED: it is neither in the cache nor in a mirror"), "{text}");
-    // Half a document is none.
+    // A document that cannot be written whole is an error.
     let full = fs::File::options().write(true).open("/dev/full").unwrap();
     let sbom = Command::new(program()).arg("sbom").arg(&built.initrd).stdout(full).output().unwrap();
     let text = String::from_utf8_lossy(&sbom.stderr);
@@ -71,7 +71,7 @@ fn our_image_is_listed_as_cpio_lists_it_and_good() {
 }
 
 #[test]
-fn an_image_that_was_altered_is_told_from_the_one_that_was_built() {
+fn altered_image_differs_from_the_built_one() {
     let dir = tempfile::tempdir().unwrap();
     let altered = dir.path().join("altered.img");
     let mut variant = Variant::of(&initrd().initrd).unwrap();
@@ -89,7 +89,7 @@ fn an_image_that_was_altered_is_told_from_the_one_that_was_built() {
     assert_eq!(differences["changed"].as_array().unwrap().len(), 1, "{differences}");
     assert_eq!(host_builder(&["diff", original], &initrd().initrd).status.code(), Some(0));
 
-    // The same driver on a disk: no file of it came, went or changed.
+    // The same driver on a disk: none of its files is added, removed or changed.
     let on_disk = host_builder(&["diff", "--json", original], &initrd_for_disk().initrd);
     let differences: Value = serde_json::from_slice(&on_disk.stdout).unwrap();
     assert_eq!(on_disk.status.code(), Some(1));
@@ -115,7 +115,7 @@ fn an_image_that_was_altered_is_told_from_the_one_that_was_built() {
 
 /// An attacker who alters a file alters its digest in the manifest, too.
 #[test]
-fn an_image_that_agrees_with_itself_is_held_against_its_packages() {
+fn consistent_forged_image_differs_from_its_packages() {
     let (dir, built) = (tempfile::tempdir().unwrap(), initrd());
     let lock = built.lock.to_str().unwrap();
     let manifest = variant::manifest(&built.initrd).unwrap();
@@ -140,9 +140,10 @@ fn an_image_that_agrees_with_itself_is_held_against_its_packages() {
     }
 }
 
-/// An EFI program with an initramfs in it, as ukify makes one: the kernel's stub with a section of objcopy's.
+/// An EFI program with an initramfs in it, as ukify makes one: the kernel's stub with a section of
+/// objcopy's.
 #[test]
-fn a_unified_kernel_image_is_looked_into() {
+fn unified_kernel_image_is_inspected() {
     let dir = tempfile::tempdir().unwrap();
     let built = initrd();
     let image = dir.path().join("linux.efi");
@@ -164,7 +165,7 @@ fn set_digest(manifest: &mut Manifest, path: &str, digest: &str) {
 }
 
 #[test]
-fn files_come_out_as_they_are_and_a_closed_pipe_is_no_failure() {
+fn cat_and_extract_agree_and_a_closed_pipe_is_success() {
     let image = &initrd().initrd;
     let dir = tempfile::tempdir().unwrap();
     let to = dir.path().join("to");

@@ -1,4 +1,5 @@
-//! `boot` with a profile that has no QEMU: what the message says to do is done, word by word, and works.
+//! `boot` with a profile that has no QEMU: the remedy in the message is followed literally, and
+//! works.
 
 use std::{
     fs,
@@ -13,7 +14,7 @@ use rig::{
 use super::place::Place;
 
 #[test]
-fn a_profile_without_qemu_says_what_to_do_and_that_works() {
+fn remedy_for_a_profile_without_qemu_works() {
     let place = Place::new();
     place.good(&["pins", "resolve", "--quiet"]);
     let root = Recipe::minbase(Suite::Bookworm).directory().unwrap();
@@ -23,7 +24,7 @@ fn a_profile_without_qemu_says_what_to_do_and_that_works() {
         command.arg("--kernel").arg(&initrd().kernel).args(more);
         command.args(["--memory", "1024", "--uds", "vsock.sock", "--", "/bin/echo", "the container runs"]);
         place.prepare(&mut command);
-        // QEMU and the programs beside it come from where all tests have them.
+        // QEMU and the programs next to it come from the tools of all tests.
         command.env_remove("GPU_INITRD_CACHE").output().unwrap()
     };
     let refused = boot(&["--profile", "./profile.toml", "--lock", "r.lock"]);

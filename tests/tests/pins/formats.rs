@@ -55,7 +55,7 @@ fn same(source: &Path, files: &[Unpacked]) {
 }
 
 #[test]
-fn installers_of_every_compression_are_unpacked_and_never_run() {
+fn installers_are_unpacked_and_never_run() {
     let source = source();
     let trap = source.path().join("nvidia-installer");
     let out = tempfile::tempdir().unwrap();

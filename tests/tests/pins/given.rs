@@ -1,5 +1,6 @@
-//! `build-modules` with sources and headers in every form in which people have them, as an ordinary user: laid out as NVIDIA's, with the
-//! stub driver in place of NVIDIA's own files, since those take minutes to compile.
+//! `build-modules` with sources and headers in every common form, as an ordinary user: laid out as
+//! NVIDIA's, with the stub driver in place of NVIDIA's own files, since those take minutes to
+//! compile.
 
 use std::{
     fs,
@@ -20,7 +21,7 @@ use super::{
 const USER: u32 = 65534;
 const PASSPHRASE: &str = "a passphrase with spaces";
 
-/// What another user has: a home, the program, headers whose common part lies elsewhere, and keys.
+/// What another user has: a home, the program, headers whose common part is elsewhere, and keys.
 struct Home {
     directory: TempDir,
     headers: PathBuf,
@@ -35,7 +36,7 @@ impl Home {
         let headers = copy_of_headers(&path("headers"));
         let common = fs::read_dir(path("headers/usr/src")).unwrap().map(|entry| entry.unwrap().path());
         let common = common.filter(|path| path.to_str().unwrap().ends_with("-common")).last().unwrap();
-        // Its links lead to programs beside it.
+        // Its links lead to programs next to it.
         let other = path("the other part/usr");
         fs::create_dir_all(other.join("src")).unwrap();
         run(Command::new("cp").arg("-a").arg(path("headers/usr/lib")).arg(&other)).unwrap();
@@ -80,7 +81,7 @@ impl Home {
         command.stdin(Stdio::null()).output().unwrap()
     }
 
-    /// Builds, and gives the directory with the modules.
+    /// Builds, and returns the directory with the modules.
     fn built(&self, source: &str, pin: Option<&str>, more: &[&str]) -> PathBuf {
         let output = self.build(source, pin, more);
         assert!(output.status.success(), "{source}: {}", String::from_utf8_lossy(&output.stderr));
@@ -120,7 +121,8 @@ fn repository(at: &Path) {
     fs::write(at.join("Makefile"), makefile).unwrap();
 }
 
-/// NVIDIA's installer, unpacked: closed modules beside the open ones, which have their common part compiled.
+/// NVIDIA's installer, unpacked: closed modules next to the open ones, which have their common part
+/// compiled.
 fn unpacked_installer(at: &Path) {
     stub(&at.join("kernel-open"));
     fs::create_dir_all(at.join("kernel-open/nvidia")).unwrap();
@@ -140,7 +142,7 @@ fn taken_apart(signed: &[u8]) -> (&[u8], &[u8]) {
 }
 
 #[test]
-fn nvidias_repository_its_archive_and_its_installer_are_built_by_an_ordinary_user() {
+fn every_nvidia_source_builds_as_an_ordinary_user() {
     let home = Home::new();
     repository(&home.path("repository"));
     let name = "open-gpu-kernel-modules-550.163.01";
@@ -189,7 +191,7 @@ fn nvidias_repository_its_archive_and_its_installer_are_built_by_an_ordinary_use
 
 /// Headers of packages, in the profile's own toolroot.
 #[test]
-fn headers_of_a_package_are_those_of_the_archive_as_it_is_now() {
+fn headers_package_resolves_to_the_current_archive() {
     let dir = TempDir::new().unwrap();
     stub(&dir.path().join("source"));
     let mut command = Command::new(program());

@@ -1,5 +1,6 @@
-//! `pins` and the artifacts that are no packages: a release page served here, in the layout of the one that the embedded profile names, made
-//! from the real packages; installers and RPM packages made by the real programs; a mirror, with the network gone.
+//! `pins` and non-package artifacts: a release page served here, in the layout of the one that the
+//! built-in profile names, made from the real packages; installers and RPM packages made by the
+//! real programs; a mirror, with the network gone.
 
 mod boot;
 mod formats;

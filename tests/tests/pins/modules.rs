@@ -1,4 +1,5 @@
-//! `build-modules`: the modules of an image again as an archive, and modules for other kernels, signed and reproducible.
+//! `build-modules`: the modules of an image again as an archive, and modules for other kernels,
+//! signed and reproducible.
 
 use std::{
     fs,
@@ -27,7 +28,7 @@ pub fn stub(directory: &Path) {
     fs::copy(directory.join("Makefile"), directory.join("Kbuild")).unwrap();
 }
 
-/// Debian 12's kernel headers, in a root that nothing else is taken from.
+/// Debian 12's kernel headers, in a root that is used for nothing else.
 fn headers() -> PathBuf {
     let root = Recipe::minbase(Suite::Bookworm).with(&["linux-headers-cloud-amd64"]).directory().unwrap();
     let mut found = fs::read_dir(root.join("usr/src")).unwrap().map(|entry| entry.unwrap().path());
@@ -81,7 +82,7 @@ pub fn key(at: &Path) {
 const SIGNED: [&str; 4] = ["--sign-key", "key.pem", "--sign-cert", "cert.pem"];
 
 #[test]
-fn the_locks_modules_are_those_of_the_image_and_a_profile_takes_them_as_an_artifact() {
+fn built_modules_match_the_initrd_and_serve_as_an_artifact() {
     let mut place = Place::new();
     let mut command = Command::new(program());
     command.args(["build-modules", "--quiet", "--lock"]).arg(&initrd().lock);
@@ -118,7 +119,7 @@ fn the_locks_modules_are_those_of_the_image_and_a_profile_takes_them_as_an_artif
 }
 
 #[test]
-fn headers_elsewhere_give_the_same_bytes_with_the_callers_toolchain() {
+fn headers_in_another_directory_give_the_same_modules() {
     let (first, second) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     stub(&first.path().join("source"));
     stub(&second.path().join("source"));
@@ -146,7 +147,7 @@ fn headers_elsewhere_give_the_same_bytes_with_the_callers_toolchain() {
 }
 
 #[test]
-fn signatures_of_both_programs_are_the_same_and_openssl_takes_them() {
+fn sign_file_and_openssl_make_the_same_signature() {
     let dir = TempDir::new().unwrap();
     stub(&dir.path().join("source"));
     key(dir.path());
@@ -200,7 +201,7 @@ fn signatures_of_both_programs_are_the_same_and_openssl_takes_them() {
 }
 
 #[test]
-fn what_cannot_be_built_with_is_refused_and_leaves_nothing() {
+fn unusable_build_inputs_are_refused_and_leave_nothing() {
     let dir = TempDir::new().unwrap();
     stub(&dir.path().join("source"));
     key(dir.path());

@@ -19,7 +19,7 @@ fn without_network(command: &Command, place: &Place) -> Command {
 }
 
 #[test]
-fn a_vendored_lock_is_built_without_a_network() {
+fn vendored_lock_builds_without_a_network() {
     let place = Place::new();
     place.good(&["build-initrd", "--quiet"]);
     let first = sha256_file(&place.path("out/initrd.img")).unwrap();
@@ -47,7 +47,7 @@ fn a_vendored_lock_is_built_without_a_network() {
 }
 
 #[test]
-fn what_neither_cache_nor_mirror_has_is_named() {
+fn artifact_in_neither_cache_nor_mirror_is_named() {
     let place = Place::new();
     place.refuses(&["pins", "resolve", "--offline"], &["--offline forbids it"]);
     place.good(&["pins", "resolve", "--quiet"]);

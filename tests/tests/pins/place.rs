@@ -111,7 +111,8 @@ fn place(path: &str) -> Option<String> {
         .then(|| format!("libs{path}"))
 }
 
-/// Path, digest and capabilities of every file that belongs to the driver; links by what they lead to.
+/// Path, digest and capabilities of every file that belongs to the driver; links by what they lead
+/// to.
 pub fn driver_files(manifest: &Manifest) -> Vec<(String, String, usize)> {
     let of_driver = manifest.files.iter().filter(|file| {
         !file.capabilities.is_empty() || file.path.contains("/nvidia") && file.path.starts_with("/lib/")
@@ -150,7 +151,8 @@ impl Place {
         let uri = place.server.uri();
         place.edit_profile("https://github.com", &uri);
         place.edit_profile("https://us.download.nvidia.com", &format!("{uri}/nvidia"));
-        // Debian's kernel stands in for the release's: its modules are not there, so they count as built in.
+        // Debian's kernel stands in for the release's: its modules are not there, so they count as
+        // built in.
         place.edit_profile(
             "builtin = [",
             "builtin = [\"drm\", \"drm_kms_helper\", \"ecdh_generic\", \"ecdsa_generic\", ",
@@ -180,7 +182,8 @@ impl Place {
         self.profile = text;
     }
 
-    /// `host-builder` here; words that begin with `pins` or `build-initrd` get profile and lock of this place.
+    /// `host-builder` here; words that begin with `pins` or `build-initrd` get profile and lock of
+    /// this place.
     pub fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(program());
         command.args(words).args(["--profile", "./profile.toml", "--lock", "r.lock"]);
@@ -197,7 +200,7 @@ impl Place {
         self.command(words).output().unwrap()
     }
 
-    /// Runs it, expects success, gives what it printed: results, and everything else.
+    /// Runs it, expects success, and returns standard output and standard error.
     pub fn good(&self, words: &[&str]) -> (String, String) {
         let output = self.run(words);
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();

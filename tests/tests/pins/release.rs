@@ -1,4 +1,4 @@
-//! The release page: resolved, built from, looked at again.
+//! The release page: resolved, used for a build, checked again.
 
 use std::{fs, os::unix::fs::MetadataExt};
 
@@ -10,7 +10,7 @@ use rig::build::initrd;
 use super::place::{Place, address, driver_files, parts};
 
 #[test]
-fn the_first_resolve_records_digests_and_says_so() {
+fn first_resolve_records_and_reports_digests() {
     let place = Place::new();
     let (out, err) = place.good(&["pins", "resolve"]);
     assert!(out.contains("4 added, 0 removed"), "{out}");
@@ -43,7 +43,7 @@ fn the_first_resolve_records_digests_and_says_so() {
 }
 
 #[test]
-fn its_image_has_the_driver_files_of_the_packages_image() {
+fn release_initrd_has_the_driver_files_of_the_package_initrd() {
     let place = Place::new();
     place.server.cut(&address("nvidia-driver-libs-x86_64.tar.gz"), 3_000_000);
     let (out, err) = place.good(&["build-initrd", "--dry-run", "--json"]);
@@ -65,7 +65,7 @@ fn its_image_has_the_driver_files_of_the_packages_image() {
     place.good(&["build-initrd"]);
     assert_eq!(sha256_file(&place.path("out/vmlinuz")).unwrap(), sha256_file(&initrd().kernel).unwrap());
     assert!(place.path("r.lock").exists());
-    // A lock of files from a web server says of every file where it is from.
+    // A lock of files from a web server has the address of every file.
     let verify = |lock: &str| {
         let mut command = std::process::Command::new(rig::build::program());
         place.prepare(command.args(["verify", "out/initrd.img", "--lock", lock]));
@@ -92,7 +92,7 @@ fn its_image_has_the_driver_files_of_the_packages_image() {
 }
 
 #[test]
-fn what_changed_or_went_is_told_by_name() {
+fn changed_and_removed_artifacts_are_named() {
     let place = Place::new();
     place.good(&["pins", "resolve", "--quiet"]);
     let (out, _) = place.good(&["pins", "verify"]);
@@ -148,7 +148,7 @@ fn what_changed_or_went_is_told_by_name() {
 }
 
 #[test]
-fn the_list_and_the_lock_are_shown() {
+fn list_and_show_print_profiles_and_artifacts() {
     let place = Place::new();
     let list = |place: &Place| {
         let mut command = std::process::Command::new(rig::build::program());
@@ -180,7 +180,7 @@ fn the_list_and_the_lock_are_shown() {
 }
 
 #[test]
-fn modules_without_their_firmware_are_refused_unless_that_is_meant() {
+fn modules_without_firmware_need_an_explicit_profile_key() {
     let mut place = Place::new();
     place.edit_profile("only = [\"firmware\"]", "only = [\"nothing\"]");
     place.refuses(&["pins", "resolve"], &["gsp_", "firmware = \"none\"", "NVIDIA-Linux-x86_64-"]);

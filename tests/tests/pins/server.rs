@@ -14,7 +14,7 @@ use std::{
 struct State {
     files: BTreeMap<String, PathBuf>,
     requests: Vec<String>,
-    /// The connection ends after so many bytes of the next answer for a path.
+    /// The connection ends after this number of bytes of the next answer for a path.
     cut: BTreeMap<String, u64>,
 }
 
@@ -32,7 +32,7 @@ impl Server {
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 let state = Arc::clone(&state);
-                // A client that goes away is what some tests are about.
+                // Some tests end the client on purpose.
                 thread::spawn(move || drop(answer(&stream, &state)));
             }
         });
@@ -43,7 +43,7 @@ impl Server {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// Puts a file at a path, or takes it away.
+    /// Puts a file at a path, or removes it.
     pub fn offer(&self, path: &str, file: Option<&Path>) {
         let files = &mut self.state.lock().unwrap().files;
         match file {
@@ -52,7 +52,7 @@ impl Server {
         }
     }
 
-    /// Ends the connection after so many bytes of the next answer for this path.
+    /// Ends the connection after `bytes` bytes of the next answer for this path.
     pub fn cut(&self, path: &str, bytes: u64) {
         self.state.lock().unwrap().cut.insert(path.into(), bytes);
     }

@@ -1,4 +1,5 @@
-//! Sources of artifacts, each with real files: NVIDIA's index of redistributables, a proxy, an installed driver.
+//! Sources of artifacts, each with real files: NVIDIA's index of redistributables, a proxy, an
+//! installed driver.
 
 use std::{
     fs,
@@ -54,7 +55,7 @@ fn offer_index(place: &Place, path: &str, sha256: &str) {
 }
 
 #[test]
-fn a_driver_comes_from_an_index_of_redistributables() {
+fn driver_is_fetched_from_a_redistributable_index() {
     let mut place = Place::new();
     let path = offer_component(&place);
     let digest = sha256_file(&place.path("component.tar.xz")).unwrap();
@@ -100,7 +101,7 @@ fn a_driver_comes_from_an_index_of_redistributables() {
     place.refuses(&["pins", "resolve"], &["no component \"fabricmanager\"", "nvidia_driver"]);
 }
 
-/// A proxy as companies have them, which opens connections to anywhere, or to nowhere.
+/// A company's proxy, which opens connections to any address, or refuses all of them.
 struct Proxy {
     port: u16,
     asked: Arc<Mutex<Vec<String>>>,
@@ -144,9 +145,9 @@ fn tunnel(mut client: &TcpStream, opens: bool, asked: &Mutex<Vec<String>>) -> st
 }
 
 #[test]
-fn downloads_go_through_the_proxy_of_the_environment() {
+fn downloads_use_the_proxy_of_the_environment() {
     let mut place = Place::new();
-    // Nobody but the proxy knows this host.
+    // Only the proxy knows this host.
     let uri = place.server.uri();
     place.edit_profile(&uri, &uri.replace("127.0.0.1", "behind-the-proxy.invalid"));
     let resolve = |variable: &str, proxy: &Proxy, no_proxy: &str| {
@@ -175,7 +176,8 @@ fn downloads_go_through_the_proxy_of_the_environment() {
     assert!(!success && passed_by.asked().is_empty(), "{text}");
 }
 
-/// Debian's packages of the kernel and of the driver, unpacked into a directory as on a machine that has them installed.
+/// Debian's packages of the kernel and of the driver, unpacked into a directory as on a machine
+/// that has them installed.
 fn installed(root: &Path) {
     let lock = Lock::read(&initrd().lock).unwrap().unwrap();
     let cache = rig::build::cache().unwrap();
@@ -188,7 +190,8 @@ fn installed(root: &Path) {
     for artifact in lock.sets(&sets) {
         run(Command::new("dpkg-deb").arg("-x").arg(cache.blob(&artifact.sha256).unwrap()).arg(root)).unwrap();
     }
-    // What Debian's DKMS leaves, under names of its own, and what the alternatives of glx-alternative-nvidia are.
+    // What Debian's DKMS leaves, under names of its own, and what the alternatives of
+    // glx-alternative-nvidia are.
     let release = initrd().release();
     let dkms = root.join(format!("usr/lib/modules/{release}/updates/dkms"));
     fs::create_dir_all(&dkms).unwrap();
@@ -210,7 +213,7 @@ fn installed(root: &Path) {
 }
 
 #[test]
-fn an_installed_driver_is_packed_as_its_packages_are() {
+fn installed_driver_is_packed_like_its_packages() {
     let mut place = Place::new();
     let root = place.path("a root");
     fs::create_dir(&root).unwrap();
@@ -236,7 +239,7 @@ fn an_installed_driver_is_packed_as_its_packages_are() {
     let (out, _) = place.good(&["pins", "verify"]);
     assert!(out.contains("1 still offered, 0 problems"), "{out}");
 
-    // An upgrade of the machine is not taken for the driver that is locked.
+    // An upgraded driver of the machine is not used in place of the locked one.
     let library = root.join(format!("usr/lib/x86_64-linux-gnu/nvidia/current/libcuda.so.{driver}"));
     fs::rename(&library, library.with_file_name("libcuda.so.999.1")).unwrap();
     fs::remove_dir_all(place.path("cache")).unwrap();

@@ -1,4 +1,5 @@
-//! https: the machine's certificates decide whom to trust, and nothing leads from it to http.
+//! https: the machine's certificates decide which servers are trusted, and no redirect leads to
+//! http.
 
 use std::{
     fs,
@@ -30,7 +31,7 @@ fn openssl(dir: &Path, words: &str) {
     run(Command::new("openssl").current_dir(dir).args(words.split(' '))).unwrap();
 }
 
-/// A certificate authority of our own, and a server that it vouches for.
+/// A certificate authority of our own, and a server whose certificate it signed.
 fn serve(dir: &Path) -> Https {
     openssl(
         dir,
@@ -69,7 +70,7 @@ fn resolve(place: &Place, authority: &Path) -> (bool, String) {
 }
 
 #[test]
-fn https_is_trusted_by_the_machines_certificates_and_leads_to_no_http() {
+fn https_uses_system_certificates_and_never_downgrades() {
     let dir = tempfile::tempdir().unwrap();
     let https = serve(dir.path());
     let mut place = Place::new();

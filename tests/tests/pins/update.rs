@@ -1,4 +1,4 @@
-//! Another driver, another release: everything that upgrading takes, in one command, and what cannot work refused.
+//! Another driver, another release: one command upgrades, and refuses what cannot work.
 
 use std::{fs, path::Path, process::Command};
 
@@ -9,7 +9,7 @@ use rig::{build::initrd, variant::patch};
 use super::place::{Place, driver_files, parts, tag};
 
 #[test]
-fn another_release_is_one_command() {
+fn update_selects_another_release() {
     let place = Place::new();
     place.good(&["pins", "resolve", "--quiet"]);
     let next = "ch-6.12.8-kernel-2-20260101";
@@ -27,13 +27,13 @@ fn another_release_is_one_command() {
 }
 
 #[test]
-fn another_driver_must_be_offered_and_be_the_one_that_the_files_are_of() {
+fn update_refuses_unoffered_and_mismatched_drivers() {
     let mut place = Place::new();
     place.good(&["pins", "resolve", "--quiet"]);
     // The installer's address has the version in it.
     place.refuses(&["pins", "update", "--driver", "999.1"], &["NVIDIA-Linux-x86_64-999.1.run", "404"]);
     place.refuses(&["pins", "update", "--driver", "999.x"], &["999.x", "expected a whole version"]);
-    // Addresses without a version give what they always gave.
+    // Addresses without a version stay as they are.
     place.edit_profile("{driver}", initrd().driver());
     place.refuses(&["pins", "update", "--driver", "999.1"], &["libcuda.so.999.1", initrd().driver()]);
     let output = place.command(&["pins", "update"]).output().unwrap();
@@ -41,7 +41,7 @@ fn another_driver_must_be_offered_and_be_the_one_that_the_files_are_of() {
 }
 
 #[test]
-fn modules_of_another_driver_or_kernel_than_the_libraries_are_refused() {
+fn update_refuses_modules_that_do_not_match_libraries() {
     let place = Place::new();
     let (driver, release) = (initrd().driver(), initrd().release());
     let other = |text: &str| format!("9{}", &text[1..]);
@@ -82,7 +82,7 @@ fn add(place: &Place, kernel: &str, more: &[&str]) {
     assert!(String::from_utf8_lossy(&output.stdout).contains("pins resolve --profile ./profile-2.toml"));
 }
 
-/// What an image of that profile would have in it, or why there can be none.
+/// The manifest of an image of that profile, or the error.
 fn planned(place: &Place) -> Result<Manifest, String> {
     let mut build = Command::new(rig::build::program());
     build.args(["build-initrd", "--profile", "./profile-2.toml", "--lock", "2.lock", "--dry-run", "--json"]);
@@ -95,7 +95,7 @@ fn planned(place: &Place) -> Result<Manifest, String> {
 }
 
 #[test]
-fn a_profile_is_made_from_addresses_and_directories() {
+fn profile_is_made_from_addresses_and_directories() {
     let place = Place::new();
     let kernel = format!("{}{}", place.server.uri(), super::place::address("vmlinux-x86_64"));
     let builtin =
@@ -105,10 +105,10 @@ fn a_profile_is_made_from_addresses_and_directories() {
     assert_eq!(driver_files(&manifest), driver_files(&parts().manifest));
 }
 
-/// The package of a distribution's kernel says by itself which of its modules are built in: nobody has to name an
-/// archive of modules, nor what is in the kernel.
+/// The package of a distribution's kernel contains the list of built-in modules: the profile needs
+/// neither an archive of modules nor a list.
 #[test]
-fn a_kernels_package_brings_its_modules_and_says_what_is_built_in() {
+fn kernel_package_provides_modules_and_builtin_list() {
     let place = Place::new();
     let lock = Lock::read(&initrd().lock).unwrap().unwrap();
     let package = place.path("linux-image.deb");
@@ -118,7 +118,7 @@ fn a_kernels_package_brings_its_modules_and_says_what_is_built_in() {
     add(&place, package, &[]);
     let manifest = planned(&place).unwrap();
     let boot: Vec<_> = manifest.modules_for(Purpose::Boot).map(|module| module.name.as_str()).collect();
-    // Of the four that a profile asks for when nothing is said, ext4 is in this kernel.
+    // Of the four default modules of a profile, ext4 is built into this kernel.
     for module in ["virtio_blk", "overlay", "vmw_vsock_virtio_transport"] {
         assert!(boot.contains(&module), "{module} is not in {boot:?}");
     }
@@ -126,7 +126,7 @@ fn a_kernels_package_brings_its_modules_and_says_what_is_built_in() {
     assert_eq!(manifest.kernel_release, initrd().release());
     assert_eq!(driver_files(&manifest), driver_files(&parts().manifest));
 
-    // What is neither built in nor there ends the build, whatever the profile says of it.
+    // What is neither built in nor there ends the build, whatever the profile says.
     fs::remove_file(place.path("profile-2.toml")).unwrap();
     add(&place, package, &["--modules", "virtio_blk,no_such_module", "--builtin", "no_such_module"]);
     let error = planned(&place).unwrap_err();
