@@ -11,14 +11,16 @@ use std::{
 
 use host_builder::common::digest::sha256_file;
 use host_builder::common::error::{Error, Result};
-use host_builder::doctor::{Asked, CHECKS, Disk, Host, Origin, Packed, Tools, Verdict, check_host};
+use host_builder::doctor::{
+    Asked, CHECKS, HostRoot, ImageFileSystem, Origin, Packed, Tools, Verdict, check_host,
+};
 use host_builder::initramfs::{Archive, Want};
 use host_builder::vm::accel::{Choice, choose};
 use host_builder::vm::qemu::Accel;
 use image::{layout, manifest::Manifest};
 use rig::{
     build::{Built, initrd, initrd_with, program},
-    disk::FileSystem,
+    disk::ImageFileSystem,
     process::run,
     roots::{Recipe, Suite},
     scene::{file_disk, root_disk, vm_tools},
@@ -94,7 +96,7 @@ fn directory_and_every_disk_give_the_same_report() {
     is(&expected, "container-driver-files", "pass", &["the image has none"]);
     is(&expected, "container-cuda", "pass", &["no CUDA runtime"]);
     is(&expected, "container-requires", "warn", &["--config"]);
-    for kind in [FileSystem::Ext4, FileSystem::Erofs, FileSystem::Squashfs] {
+    for kind in [ImageFileSystem::Ext4, ImageFileSystem::Erofs, ImageFileSystem::Squashfs] {
         let disk = root_disk(Suite::Bookworm, kind);
         let before = sha256_file(&disk).unwrap();
         let found = of_root(&initrd().initrd, &[("--root", &disk)]);
@@ -325,7 +327,7 @@ fn take(
     image: &Path,
     work: &Path,
     whole: bool,
-    tools: &dyn Fn(Disk, &Path) -> Result<Tools>,
+    tools: &dyn Fn(ImageFileSystem, &Path) -> Result<Tools>,
 ) -> Result<Packed> {
     let archive = Archive::open(image).unwrap();
     let is_manifest = |entry: &host_builder::initramfs::cpio::Entry| {
@@ -343,7 +345,7 @@ fn take(
 fn missing_erofs_program_fails_only_container_checks() {
     let dir = tempfile::tempdir().unwrap();
     let image = payload_image().initrd;
-    let none = |kind: Disk, _: &Path| {
+    let none = |kind: ImageFileSystem, _: &Path| {
         Err(Error::new(format!("no {}", kind.program())).hint("apt install erofs-utils"))
     };
     let packed = take(&image, &dir.path().join("host"), false, &none).unwrap();
@@ -373,7 +375,7 @@ fn gpu_support_is_checked_against_the_packed_driver() {
             fs::write(device.join(name), text).unwrap();
         }
         let asked = Asked { packed: Some(&packed), ..Asked::default() };
-        let checks = check_host(&Host::at(&host), &asked).unwrap();
+        let checks = check_host(&HostRoot::at(&host), &asked).unwrap();
         let check = checks.iter().find(|check| check.name == "gpu-supported").unwrap();
         assert!(check.verdict == verdict && format!("{check:?}").contains(word), "{check:?}");
     }

@@ -36,7 +36,7 @@ pub struct InitrdRequest<'a> {
     /// GPUs whose firmware is packed; none: all that the driver supports.
     pub gpus: &'a [Asked],
     /// How the driver's files are carried, and compressed where they are an image.
-    pub payload: (payload::Wanted, Option<payload::Compression>),
+    pub payload: (payload::PayloadChoice, Option<payload::Compression>),
     /// How the initrd is compressed.
     pub compression: Compression,
     /// Memory that guests will have, MiB.

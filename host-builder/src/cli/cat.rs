@@ -6,7 +6,7 @@ use crate::common::digest::Hasher;
 use crate::common::error::{Doing, Error, Result};
 use crate::common::ui::{print_as_json, print_from};
 use crate::initramfs::cpio::kind;
-use crate::initramfs::{Archive, Place, Tree, Want, absolute};
+use crate::initramfs::{Archive, EntryPosition, Tree, Want, absolute};
 use clap::Args;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -108,7 +108,7 @@ fn positions(tree: &Tree, paths: &[Vec<u8>], image: &Path) -> Result<BTreeMap<us
 fn read(archive: &Archive, positions: &BTreeMap<usize, Vec<Vec<u8>>>) -> Result<Found> {
     let mut found = Found::new();
     let mut at = 0;
-    archive.walk(|_: Place, entry, content| {
+    archive.walk(|_: EntryPosition, entry, content| {
         if let Some(paths) = positions.get(&at) {
             let place = std::env::temp_dir();
             let mut file = tempfile::tempfile().doing("creating a temporary file in", &place)?;

@@ -89,7 +89,7 @@ pub fn names(contents: &Contents, harmless: bool) -> Vec<u8> {
 
 /// An entry for `--json`.
 #[derive(Serialize)]
-pub struct File<'a> {
+pub struct ListedFile<'a> {
     name: String,
     /// The bytes of the name in hexadecimal, if they are not UTF-8.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -137,10 +137,10 @@ impl Serialize for Files<'_> {
     }
 }
 
-fn file<'a>(item: &'a Item, kernel: Option<&'a str>) -> File<'a> {
+fn file<'a>(item: &'a Item, kernel: Option<&'a str>) -> ListedFile<'a> {
     let entry = &item.entry;
     let is_device = matches!(entry.kind(), kind::CHARACTER | kind::BLOCK);
-    File {
+    ListedFile {
         name: entry.text().into_owned(),
         name_hex: std::str::from_utf8(&entry.name).is_err().then(|| image::text::to_hex(&entry.name)),
         segment: item.place.segment,

@@ -1,7 +1,7 @@
 //! The GPUs' BARs: an H200 has one of 256 GiB. They need addresses on the host, and address space in a guest.
 
 use super::device::{Bar, Device};
-use super::host::Host;
+use super::host::HostRoot;
 use super::report::Check;
 
 const NAME: &str = "gpu-bars";
@@ -12,7 +12,7 @@ const DEFAULT_BITS: u32 = 40;
 const DEFAULT_MEMORY: u64 = 4;
 
 /// Compares all BARs of all GPUs with the address space.
-pub fn check(host: &Host, gpus: &[Device], guest_memory: Option<u64>) -> Check {
+pub fn check(host: &HostRoot, gpus: &[Device], guest_memory: Option<u64>) -> Check {
     let high = |gpu: &Device| gpu.bars.iter().filter(|bar| bar.high).map(|bar| bar.size).collect::<Vec<_>>();
     let line = |gpu: &Device| {
         let bars = gpu.bars.iter().map(|bar| format!("BAR{} {}", bar.number, size(bar.size)));
@@ -81,7 +81,7 @@ fn bits(end: u64) -> u32 {
 }
 
 /// Parses `address sizes   : 46 bits physical, 48 bits virtual`.
-fn host_bits(host: &Host) -> Option<u32> {
+fn host_bits(host: &HostRoot) -> Option<u32> {
     host.cpu("address sizes")?.split_whitespace().next()?.parse().ok()
 }
 

@@ -1,6 +1,6 @@
 //! PCI devices in sysfs (Documentation/ABI/testing/sysfs-bus-pci).
 
-use super::host::Host;
+use super::host::HostRoot;
 use image::pci::{self, DEVICES};
 
 /// Number of lines of `resource` that are BARs. The lines after them are the ROM and the windows of bridges.
@@ -48,7 +48,7 @@ pub struct Bar {
 
 impl Device {
     /// The device at an address; `None` if there is none.
-    pub fn read(host: &Host, bdf: &str) -> Option<Self> {
+    pub fn read(host: &HostRoot, bdf: &str) -> Option<Self> {
         let at = |name: &str| format!("{DEVICES}/{bdf}/{name}");
         let number = |name: &str| pci::number(&host.hint(&at(name))?);
         Some(Self {

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 /// A file system for container roots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum ImageFileSystem {
     /// ext2, ext3 and ext4.
     Ext,
     /// EROFS.
@@ -23,9 +23,10 @@ pub enum Kind {
 }
 
 /// Offset, bytes and file system of each superblock's magic number.
-const MAGICS: &[((u64, &[u8]), Kind)] = &[(EXT, Kind::Ext), (EROFS, Kind::Erofs), (SQUASHFS, Kind::Squashfs)];
+const MAGICS: &[((u64, &[u8]), ImageFileSystem)] =
+    &[(EXT, ImageFileSystem::Ext), (EROFS, ImageFileSystem::Erofs), (SQUASHFS, ImageFileSystem::Squashfs)];
 
-impl Kind {
+impl ImageFileSystem {
     /// Detects the file system of a disk image.
     pub fn of(path: &Path) -> Result<Self> {
         let metadata = fs::metadata(path).doing("reading", path)?;
@@ -38,7 +39,7 @@ impl Kind {
             .hint("pass a container root: a disk image (ext4, EROFS or SquashFS) or a directory"));
         }
         let file = File::open(path).doing("opening", path)?;
-        let is = |((offset, magic), _): &&((u64, &[u8]), Kind)| {
+        let is = |((offset, magic), _): &&((u64, &[u8]), ImageFileSystem)| {
             let mut found = vec![0; magic.len()];
             file.read_exact_at(&mut found, *offset).is_ok() && found == *magic
         };
@@ -92,7 +93,12 @@ impl Kind {
 }
 
 /// Unpacks `image` below `work`, where it creates two directories. Returns the directory, and what could not be read.
-pub fn unpack(tools: &Tools, kind: Kind, image: &Path, work: &Path) -> Result<(PathBuf, Vec<String>)> {
+pub fn unpack(
+    tools: &Tools,
+    kind: ImageFileSystem,
+    image: &Path,
+    work: &Path,
+) -> Result<(PathBuf, Vec<String>)> {
     let (out, place) = (work.join("out"), work.join("confined"));
     let root = out.join("root");
     for dir in [&root, &place] {
@@ -147,7 +153,7 @@ fn open_up(directory: &Path) {
 
 /// Whether a line reports that something is missing. Owners cannot be kept, and are not needed. debugfs always exits
 /// with success.
-fn is_complaint(kind: Kind, line: &str) -> bool {
+fn is_complaint(kind: ImageFileSystem, line: &str) -> bool {
     let usual = [
         "while changing ownership of",
         "debugfs ",
@@ -156,7 +162,9 @@ fn is_complaint(kind: Kind, line: &str) -> bool {
         "create_inode",
     ];
     let said = !line.trim().is_empty() && !usual.iter().any(|usual| line.contains(usual));
-    said && (kind == Kind::Ext || line.to_lowercase().contains("err") || line.to_lowercase().contains("fail"))
+    said && (kind == ImageFileSystem::Ext
+        || line.to_lowercase().contains("err")
+        || line.to_lowercase().contains("fail"))
 }
 
 #[cfg(test)]
@@ -185,13 +193,15 @@ mod tests {
             let at = usize::try_from(*offset).unwrap();
             bytes[at..at + magic.len()].copy_from_slice(magic);
             fs::write(&path, bytes).unwrap();
-            assert_eq!(Kind::of(&path).unwrap(), *kind);
+            assert_eq!(ImageFileSystem::of(&path).unwrap(), *kind);
         }
         for bytes in [&b""[..], &[0; 4096]] {
             fs::write(&path, bytes).unwrap();
-            assert!(Kind::of(&path).unwrap_err().remedy().unwrap().contains("partition table"));
+            assert!(ImageFileSystem::of(&path).unwrap_err().remedy().unwrap().contains("partition table"));
         }
-        assert!(Kind::of(dir.path()).is_err() && Kind::of(Path::new("/dev/null")).is_err());
+        assert!(
+            ImageFileSystem::of(dir.path()).is_err() && ImageFileSystem::of(Path::new("/dev/null")).is_err()
+        );
     }
 
     #[test]
@@ -213,7 +223,7 @@ mod tests {
 
     #[test]
     fn what_debugfs_says_of_owners_is_no_complaint() {
-        let is = |line| is_complaint(Kind::Ext, line);
+        let is = |line| is_complaint(ImageFileSystem::Ext, line);
         assert!(!is("rdump: Invalid argument while changing ownership of /out/root/etc"));
         assert!(!is("debugfs 1.47.2 (1-Jan-2025)") && !is(""));
         assert!(is("dump_file: Ext2 inode checksum does not match while reading inode"));

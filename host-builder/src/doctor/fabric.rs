@@ -1,13 +1,13 @@
 //! NVSwitches: on boards with them, CUDA starts only after the fabric is up.
 
 use super::device::Device;
-use super::host::Host;
+use super::host::HostRoot;
 use super::report::Check;
 
 const NAME: &str = "fabric";
 
 /// Whether there are NVSwitches, and what they require.
-pub fn check(host: &Host, gpus: &[Device]) -> Check {
+pub fn check(host: &HostRoot, gpus: &[Device]) -> Check {
     let switches: Vec<_> = host.devices().into_iter().filter(Device::is_switch).collect();
     let unseen: Vec<_> = gpus.iter().filter(|gpu| hides_switches(gpu.product)).collect();
     if switches.is_empty() && !unseen.is_empty() {

@@ -1,7 +1,7 @@
 //! The programs that read file systems.
 
 use crate::common::error::{Error, Result};
-use crate::doctor::{Disk as Kind, Tools, lacking};
+use crate::doctor::{ImageFileSystem, Tools, lacking};
 use crate::pins::lock::{Lock, Set};
 use crate::pins::profile::Profile;
 use crate::programs::toolroot::Toolroot;
@@ -24,7 +24,7 @@ pub(crate) struct Programs<'a> {
 impl Programs<'_> {
     /// The programs for a file system, in this order: from the lock's packages in the cache or the mirror, from the machine
     /// if they can read this image, from the lock's packages after fetching them.
-    pub(crate) fn of(&self, kind: Kind, image: &Path) -> Result<Tools> {
+    pub(crate) fn of(&self, kind: ImageFileSystem, image: &Path) -> Result<Tools> {
         let mut why = None;
         let lock = Lock::read(self.lock).unwrap_or_else(|error| {
             why = Some(error);
@@ -57,7 +57,7 @@ impl Programs<'_> {
     }
 
     /// The programs of the lock's packages; `None` if it has none, or they are not available and must not be fetched.
-    fn locked(&self, lock: &Lock, kind: Kind, fetch: bool) -> Result<Option<Tools>> {
+    fn locked(&self, lock: &Lock, kind: ImageFileSystem, fetch: bool) -> Result<Option<Tools>> {
         let Access { cache, ui, .. } = self.access;
         for set in [Set::Payload, Set::Vm] {
             let packages = lock.set(set);
@@ -89,7 +89,7 @@ impl Programs<'_> {
     }
 
     /// Why these programs cannot read the image; `None` if they can.
-    fn lack(&self, tools: &Tools, of: &str, kind: Kind, image: &Path) -> Result<Option<Error>> {
+    fn lack(&self, tools: &Tools, of: &str, kind: ImageFileSystem, image: &Path) -> Result<Option<Error>> {
         let (program, package) = (kind.program(), kind.package());
         let with_lock = "or pass the lock that the initrd was built from (its packages contain the programs and are fetched unless --offline is given): --lock FILE";
         if !tools.has(program) {
@@ -100,7 +100,7 @@ impl Programs<'_> {
                 .hint(format!("apt install {package}; {with_lock}")),
             ));
         }
-        if kind != Kind::Erofs {
+        if kind != ImageFileSystem::Erofs {
             return Ok(None);
         }
         let work = self.access.cache.scratch()?;

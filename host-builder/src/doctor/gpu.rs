@@ -1,7 +1,7 @@
 //! Which GPUs exist, which driver they are bound to, and whether they can be reset.
 
 use super::device::{Device, is_vfio};
-use super::host::Host;
+use super::host::HostRoot;
 use super::report::Check;
 use crate::common::error::Result;
 use crate::vm::vfio::full_address;
@@ -9,7 +9,7 @@ use crate::vm::vfio::full_address;
 const LIST: &str = "list NVIDIA's devices: lspci -D -d 10de:";
 
 /// The GPUs to check, and what is wrong with the choice. Fails if an address is malformed.
-pub fn chosen(host: &Host, asked: &[String]) -> Result<(Vec<Device>, Vec<Check>)> {
+pub fn chosen(host: &HostRoot, asked: &[String]) -> Result<(Vec<Device>, Vec<Check>)> {
     const NAME: &str = "gpu";
     let name = |gpu: &Device| format!("{} {} class {:04x}", gpu.bdf, gpu.id(), gpu.class);
     if asked.is_empty() {
@@ -51,7 +51,7 @@ pub fn chosen(host: &Host, asked: &[String]) -> Result<(Vec<Device>, Vec<Check>)
 }
 
 /// Whether the GPU is bound to vfio-pci.
-pub fn driver(host: &Host, gpu: &Device) -> Check {
+pub fn driver(host: &HostRoot, gpu: &Device) -> Check {
     const NAME: &str = "gpu-driver";
     let place = gpu.file("driver");
     let check = match gpu.driver.as_deref() {
@@ -72,7 +72,7 @@ pub fn driver(host: &Host, gpu: &Device) -> Check {
 }
 
 /// Whether the kernel has a method to reset it (`reset_method`, since Linux 5.15).
-pub fn reset(host: &Host, gpu: &Device) -> Check {
+pub fn reset(host: &HostRoot, gpu: &Device) -> Check {
     const NAME: &str = "gpu-reset";
     let remedy = "update the GPU's firmware; without a reset, a guest that crashes may leave the GPU unusable until the host reboots";
     let check = match host.text(&gpu.file("reset_method")) {

@@ -1,7 +1,7 @@
 //! A GPU's IOMMU group. VFIO passes the whole group to a guest.
 
 use super::device::{Device, is_vfio};
-use super::host::Host;
+use super::host::HostRoot;
 use super::report::Check;
 
 const NAME: &str = "gpu-group";
@@ -9,7 +9,7 @@ const NAME: &str = "gpu-group";
 const HARMLESS: [&str; 2] = ["pci-stub", "pcieport"];
 
 /// Whether another device of the group is bound to a driver of the host.
-pub fn check(host: &Host, gpu: &Device) -> Check {
+pub fn check(host: &HostRoot, gpu: &Device) -> Check {
     let Some(group) = &gpu.group else {
         return Check::fail(NAME, "the GPU is in no IOMMU group", "enable the IOMMU: see the check iommu")
             .of(&gpu.bdf);

@@ -1,13 +1,13 @@
 //! Whether the host still uses a GPU.
 
 use super::device::{Device, is_vfio};
-use super::host::Host;
+use super::host::HostRoot;
 use super::report::Check;
 
 const NAME: &str = "gpu-held";
 
 /// Whether a driver or a console of the host uses the GPU.
-pub fn check(host: &Host, gpu: &Device) -> Check {
+pub fn check(host: &HostRoot, gpu: &Device) -> Check {
     let driver = gpu.driver.as_deref();
     let check = match driver {
         Some("nvidia") => {

@@ -15,7 +15,7 @@ const MAX_ENTRIES: usize = 65_536;
 
 /// A host.
 #[derive(Debug, Clone)]
-pub struct Host {
+pub struct HostRoot {
     root: PathBuf,
 }
 
@@ -30,7 +30,7 @@ pub enum Node {
     Absent,
 }
 
-impl Host {
+impl HostRoot {
     /// The host at `root`.
     pub fn at(root: &Path) -> Self {
         Self { root: root.to_owned() }

@@ -1,13 +1,13 @@
 //! The IOMMU (Documentation/admin-guide/kernel-parameters.txt: `intel_iommu`, `amd_iommu`, `iommu`).
 
-use super::host::Host;
+use super::host::HostRoot;
 use super::report::Check;
 
 const CLASS: &str = "/sys/class/iommu";
 const GROUPS: &str = "/sys/kernel/iommu_groups";
 
 /// Whether an IOMMU is on, and whether the host's own devices bypass it.
-pub fn check(host: &Host) -> Vec<Check> {
+pub fn check(host: &HostRoot) -> Vec<Check> {
     let words = host.cmdline();
     let said: Vec<String> = words.iter().filter(|word| word.contains("iommu")).cloned().collect();
     let evidence = match said.join(" ") {
@@ -65,7 +65,7 @@ fn is_off(word: &str) -> bool {
 }
 
 /// Checks for `iommu=pt`, or a kernel with this default: the type of all groups is `identity` then.
-fn passthrough(host: &Host, words: &[String]) -> Check {
+fn passthrough(host: &HostRoot, words: &[String]) -> Check {
     const NAME: &str = "iommu-passthrough";
     // The last word that sets it takes precedence.
     let said = words.iter().rev().find_map(|word| says(word).map(|asked| (word, asked)));

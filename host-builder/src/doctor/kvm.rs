@@ -1,6 +1,6 @@
 //! KVM (Documentation/virt/kvm/api.rst).
 
-use super::host::{Host, Node};
+use super::host::{HostRoot, Node};
 use super::report::Check;
 
 const NAME: &str = "kvm";
@@ -18,7 +18,7 @@ pub enum TestGuest {
 }
 
 /// Whether guests can run on the processor instead of being emulated.
-pub fn check(host: &Host, test_guest: Option<&TestGuest>) -> Check {
+pub fn check(host: &HostRoot, test_guest: Option<&TestGuest>) -> Check {
     let flags = host.cpu("flags").unwrap_or_default();
     let flag = flags.split_whitespace().find(|flag| matches!(*flag, "vmx" | "svm"));
     match host.node(PATH) {

@@ -1,6 +1,6 @@
 //! The limit of locked memory: VFIO pins all memory of a guest, and counts it against `RLIMIT_MEMLOCK` (getrlimit(2)).
 
-use super::host::Host;
+use super::host::HostRoot;
 use super::report::Check;
 
 const NAME: &str = "memlock";
@@ -9,7 +9,7 @@ const MIB: u64 = 1 << 20;
 const IPC_LOCK: u32 = 14;
 
 /// Compares the limit of this process, which guests inherit, with the guest's memory in MiB.
-pub fn check(host: &Host, guest_memory: Option<u64>) -> Check {
+pub fn check(host: &HostRoot, guest_memory: Option<u64>) -> Check {
     let remedy = "run ulimit -l unlimited; or permanently: LimitMEMLOCK=infinity in the service's unit, or `USER - memlock unlimited` in /etc/security/limits.d";
     let text = match host.text("/proc/self/limits") {
         Ok(Some(text)) => text,
@@ -53,12 +53,12 @@ pub fn check(host: &Host, guest_memory: Option<u64>) -> Check {
 }
 
 /// VFIO ignores capabilities of other user namespaces. The initial one maps every user to itself.
-fn is_in_first_namespace(host: &Host) -> bool {
+fn is_in_first_namespace(host: &HostRoot) -> bool {
     let map = host.hint("/proc/self/uid_map");
     map.is_none_or(|map| map.split_whitespace().eq(["0", "0", "4294967295"]))
 }
 
-fn has_ipc_lock(host: &Host) -> bool {
+fn has_ipc_lock(host: &HostRoot) -> bool {
     if !is_in_first_namespace(host) {
         return false;
     }

@@ -1,6 +1,6 @@
 //! Huge pages (Documentation/admin-guide/mm/hugetlbpage.rst).
 
-use super::host::Host;
+use super::host::HostRoot;
 use super::report::Check;
 
 const NAME: &str = "huge-pages";
@@ -27,7 +27,7 @@ impl Pool {
 }
 
 /// Compares free huge pages with the guest's memory in MiB. Huge pages are optional; they make guests faster.
-pub fn check(host: &Host, guest_memory: Option<u64>) -> Check {
+pub fn check(host: &HostRoot, guest_memory: Option<u64>) -> Check {
     let mut pools = pools(host);
     if pools.is_empty() {
         return Check::warn(
@@ -76,7 +76,7 @@ fn against(pools: &[Pool], wanted: u64) -> Check {
     )
 }
 
-fn pools(host: &Host) -> Vec<Pool> {
+fn pools(host: &HostRoot) -> Vec<Pool> {
     let pool = |name: String| {
         let kib = name.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse().ok().filter(|kib| *kib > 0)?;
         let number = |file: &str| host.hint(&format!("{POOLS}/{name}/{file}"))?.parse().ok();

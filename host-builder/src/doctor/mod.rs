@@ -26,12 +26,12 @@ mod vsock;
 
 pub use crate::programs::sandbox::Tools;
 pub use container::{Container, check as check_container};
-pub use disk::{Kind as Disk, unpack};
+pub use disk::{ImageFileSystem, unpack};
 pub use erofs::lacking;
-pub use host::Host;
+pub use host::HostRoot;
 pub use kvm::TestGuest;
 pub use packed::{Origin, Packed};
-pub use report::{CHECKS, Check, Report, SCHEMA, Verdict};
+pub use report::{CHECKS, Check, DoctorReport, SCHEMA, Verdict};
 pub use view::screen;
 
 use crate::common::error::Result;
@@ -50,7 +50,7 @@ pub struct Asked<'a> {
 }
 
 /// Runs all checks of a host.
-pub fn check_host(host: &Host, asked: &Asked) -> Result<Vec<Check>> {
+pub fn check_host(host: &HostRoot, asked: &Asked) -> Result<Vec<Check>> {
     let (gpus, mut checks) = gpu::chosen(host, asked.gpus)?;
     let packed = asked.packed.filter(|packed| packed.unread.is_none());
     checks.push(kvm::check(host, asked.test_guest));

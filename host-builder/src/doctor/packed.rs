@@ -1,6 +1,6 @@
 //! The driver of an image: its files, unpacked for inspection, and its list of GPUs.
 
-use super::disk::{self, Kind};
+use super::disk::{self, ImageFileSystem};
 use super::report::Check;
 use crate::common::digest::sha256_file;
 use crate::common::error::{Doing, Error, Result};
@@ -58,7 +58,11 @@ impl Packed {
     /// # Errors
     /// When the image is damaged. An unreadable file system is an error only if files for containers are needed; a host can
     /// be checked without them ([`Packed::unread`]).
-    pub fn take(origin: Origin, work: &Path, tools: &dyn Fn(Kind, &Path) -> Result<Tools>) -> Result<Self> {
+    pub fn take(
+        origin: Origin,
+        work: &Path,
+        tools: &dyn Fn(ImageFileSystem, &Path) -> Result<Tools>,
+    ) -> Result<Self> {
         let Origin { archive, tree, manifest: (manifest, bytes), disk, whole } = origin;
         let wanted: BTreeMap<&str, &File> = manifest
             .files
@@ -217,9 +221,9 @@ fn from_erofs(
     wanted: &BTreeMap<&str, &File>,
     directory: &Path,
     work: &Path,
-    tools: &dyn Fn(Kind, &Path) -> Result<Tools>,
+    tools: &dyn Fn(ImageFileSystem, &Path) -> Result<Tools>,
 ) -> Result<()> {
-    let kind = Kind::of(image)?;
+    let kind = ImageFileSystem::of(image)?;
     let unpacked = work.join("payload-unpacked");
     let (root, _) = disk::unpack(&tools(kind, image)?, kind, image, &unpacked)?;
     let root = fs::File::open(&root).doing("opening", &root)?;

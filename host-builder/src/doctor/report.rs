@@ -115,7 +115,7 @@ impl Check {
 
 /// All checks of a run. `--json` prints exactly this.
 #[derive(Debug, Serialize)]
-pub struct Report {
+pub struct DoctorReport {
     /// [`SCHEMA`].
     pub schema: u32,
     /// Whether no check failed.
@@ -126,7 +126,7 @@ pub struct Report {
     pub checks: Vec<Check>,
 }
 
-impl Report {
+impl DoctorReport {
     /// The report of these checks.
     pub fn new(driver: Option<String>, checks: Vec<Check>) -> Self {
         let good = checks.iter().all(|check| check.verdict != Verdict::Fail);

@@ -1,13 +1,13 @@
 //! VFIO: its modules, and access to its nodes (Documentation/driver-api/vfio.rst).
 
 use super::device::Device;
-use super::host::{Host, Node};
+use super::host::{HostRoot, Node};
 use super::report::Check;
 
 const CONTAINER: &str = "/dev/vfio/vfio";
 
 /// Whether devices can be bound to vfio-pci, and mapped through the IOMMU.
-pub fn modules(host: &Host) -> Check {
+pub fn modules(host: &HostRoot) -> Check {
     const NAME: &str = "vfio-modules";
     // A driver that is built in has no directory in /sys/module without parameters, but its own on the bus.
     let pci = host.has("/sys/bus/pci/drivers/vfio-pci") || host.has("/sys/module/vfio_pci");
@@ -26,7 +26,7 @@ pub fn modules(host: &Host) -> Check {
 }
 
 /// Whether this user may open the container and the groups of the GPUs.
-pub fn access(host: &Host, gpus: &[Device]) -> Check {
+pub fn access(host: &HostRoot, gpus: &[Device]) -> Check {
     const NAME: &str = "vfio-access";
     let rule = "as root, add a udev rule: SUBSYSTEM==\"vfio\", GROUP=\"kvm\", MODE=\"0660\"; or chown the node to the user who starts guests";
     match host.node(CONTAINER) {

@@ -1,7 +1,7 @@
 //! The report as text: failures first, with remedies. All text is cleaned, because some of it comes from an image, and
 //! every list is limited; `--json` has everything.
 
-use super::report::{Check, Report, Verdict};
+use super::report::{Check, DoctorReport, Verdict};
 use crate::common::clean::clean;
 use crate::common::terminal::{BOLD, DIM, GREEN, Look, RED, YELLOW};
 
@@ -12,7 +12,7 @@ const LINE: usize = 240;
 const EVIDENCE: usize = 8;
 
 /// The report as text.
-pub fn screen(report: &Report, look: Look) -> String {
+pub fn screen(report: &DoctorReport, look: Look) -> String {
     let mut checks: Vec<&Check> = report.checks.iter().collect();
     checks.sort_by_key(|check| check.verdict);
     let mut out = String::new();
@@ -56,11 +56,11 @@ fn write(out: &mut String, check: &Check, look: Look) {
 mod tests {
     use super::*;
 
-    fn report() -> Report {
+    fn report() -> DoctorReport {
         let good = Check::pass("kvm", "good").evidence(["proof".into()]);
         let bad = Check::fail("gpu-driver", "bad\x1b[2J\nworse", "mend it").of("0000:01:00.0");
         let bad = bad.evidence((0..20).map(|at| format!("line {at}\u{202e}")));
-        Report::new(None, vec![good, Check::warn("vsock", "doubtful", "look"), bad])
+        DoctorReport::new(None, vec![good, Check::warn("vsock", "doubtful", "look"), bad])
     }
 
     #[test]

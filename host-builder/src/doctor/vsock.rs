@@ -1,13 +1,13 @@
 //! vsock: the transport for queries of guests.
 
-use super::host::{Host, Node};
+use super::host::{HostRoot, Node};
 use super::report::Check;
 
 const NAME: &str = "vsock";
 const PATH: &str = "/dev/vhost-vsock";
 
 /// Whether the kernel's vhost-vsock can be used. Hybrid sockets need no support from the host's kernel.
-pub fn check(host: &Host) -> Check {
+pub fn check(host: &HostRoot) -> Check {
     match host.node(PATH) {
         Node::Usable => Check::pass(NAME, format!("{PATH} can be opened: guests answer at vsock:CID")),
         Node::Forbidden => Check::warn(

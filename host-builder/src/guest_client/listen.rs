@@ -2,7 +2,7 @@
 
 use super::connection::Connection;
 use super::follow::Part;
-use super::quota::Places;
+use super::quota::Slots;
 use super::{QueryError, Step};
 use crate::common::error::{Error, Result};
 use crate::common::{interrupt, ui};
@@ -120,10 +120,10 @@ pub enum News {
 pub fn listen(addresses: &[Address], each: impl Fn(&str, News) + Sync) -> Result<()> {
     let doors = addresses.iter().map(Door::open).collect::<Result<Vec<_>>>()?;
     allow_descriptors();
-    let places = Places::default();
+    let slots = Slots::default();
     std::thread::scope(|scope| {
         for door in &doors {
-            let (places, each) = (&places, &each);
+            let (slots, each) = (&slots, &each);
             scope.spawn(move || {
                 loop {
                     let Ok((socket, guest)) = door.accept() else {
@@ -131,10 +131,10 @@ pub fn listen(addresses: &[Address], each: impl Fn(&str, News) + Sync) -> Result
                         std::thread::sleep(Duration::from_millis(50));
                         continue;
                     };
-                    let place = match places.take(&guest) {
+                    let place = match slots.take(&guest) {
                         Ok(place) => place,
                         Err(why) => {
-                            if let Some(warning) = places.warning(&guest, why) {
+                            if let Some(warning) = slots.warning(&guest, why) {
                                 ui::say(&warning);
                             }
                             continue;

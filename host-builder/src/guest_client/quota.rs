@@ -18,7 +18,7 @@ const QUIET: Duration = Duration::from_mins(1);
 
 /// The open connections by guest.
 #[derive(Default)]
-pub struct Places(Mutex<Taken>);
+pub struct Slots(Mutex<Taken>);
 
 #[derive(Default)]
 struct Taken {
@@ -27,8 +27,8 @@ struct Taken {
 }
 
 /// A counted connection, released on drop.
-pub struct Place<'a> {
-    places: &'a Places,
+pub struct Slot<'a> {
+    slots: &'a Slots,
     guest: String,
 }
 
@@ -56,9 +56,9 @@ impl fmt::Display for Full {
     }
 }
 
-impl Places {
+impl Slots {
     /// Counts a connection of `guest`, or refuses it.
-    pub fn take(&self, guest: &str) -> Result<Place<'_>, Full> {
+    pub fn take(&self, guest: &str) -> Result<Slot<'_>, Full> {
         let mut taken = self.lock();
         let own = taken.by.get(guest).copied().unwrap_or(0);
         let firsts = taken.by.len();
@@ -74,7 +74,7 @@ impl Places {
             return Err(Full::Second);
         }
         *taken.by.entry(guest.to_owned()).or_default() += 1;
-        Ok(Place { places: self, guest: guest.to_owned() })
+        Ok(Slot { slots: self, guest: guest.to_owned() })
     }
 
     /// The warning for a refused connection, unless there was a warning recently.
@@ -93,9 +93,9 @@ impl Places {
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for Slot<'_> {
     fn drop(&mut self) {
-        let mut taken = self.places.lock();
+        let mut taken = self.slots.lock();
         if let Some(count) = taken.by.get_mut(&self.guest) {
             *count -= 1;
             if *count == 0 {
@@ -111,23 +111,23 @@ mod tests {
 
     #[test]
     fn one_guest_cannot_take_all_places() {
-        let places = Places::default();
-        let held: Vec<_> = (0..OF_ONE).map(|_| places.take("a").ok().unwrap()).collect();
-        assert_eq!(places.take("a").err(), Some(Full::Own));
-        assert!(places.take("b").is_ok());
+        let slots = Slots::default();
+        let held: Vec<_> = (0..OF_ONE).map(|_| slots.take("a").ok().unwrap()).collect();
+        assert_eq!(slots.take("a").err(), Some(Full::Own));
+        assert!(slots.take("b").is_ok());
         drop(held);
-        assert!(places.take("a").is_ok());
-        assert!(places.lock().by.is_empty());
+        assert!(slots.take("a").is_ok());
+        assert!(slots.lock().by.is_empty());
     }
 
     #[test]
     fn every_guest_finds_a_place_however_many_the_others_want() {
-        let places = Places::default();
+        let slots = Slots::default();
         let mut held = Vec::new();
         let mut refused = 0;
         for guest in 0..OF_ALL {
             for number in 0..=OF_ONE {
-                match places.take(&guest.to_string()) {
+                match slots.take(&guest.to_string()) {
                     Ok(place) => held.push(place),
                     Err(why) => {
                         assert!(number > 0, "{guest}: {why:?}");
@@ -138,15 +138,15 @@ mod tests {
         }
         assert_eq!(held.len(), OF_ALL + SECOND);
         assert!(refused > 0);
-        assert_eq!(places.take("one more").err(), Some(Full::All));
+        assert_eq!(slots.take("one more").err(), Some(Full::All));
     }
 
     #[test]
     fn one_warning_stands_for_many_attempts() {
-        let places = Places::default();
-        let text = places.warning("vsock:3\x1b[2J", Full::All).unwrap();
+        let slots = Slots::default();
+        let text = slots.warning("vsock:3\x1b[2J", Full::All).unwrap();
         assert!(text.contains("connection of vsock:3") && text.contains("1024 guests"), "{text:?}");
-        assert_eq!(places.warning("vsock:3", Full::All), None);
-        assert_eq!(places.warning("vsock:4", Full::Own), None);
+        assert_eq!(slots.warning("vsock:3", Full::All), None);
+        assert_eq!(slots.warning("vsock:4", Full::Own), None);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::cpio::{Entry, kind};
 use super::walk::{Bounds, MAX_KEPT};
-use super::{BootConfig, Content, Place, Segment, Tree, add};
+use super::{BootConfig, Content, EntryPosition, Segment, Tree, add};
 use crate::common::digest::Hasher;
 use crate::common::error::Result;
 use std::path::Path;
@@ -26,7 +26,7 @@ impl Want<'_> {
 
     pub(crate) fn item(
         &self,
-        place: Place,
+        place: EntryPosition,
         entry: &Entry,
         content: &mut Content,
         bounds: &Bounds,
@@ -57,7 +57,7 @@ impl Want<'_> {
 #[derive(Debug, Clone)]
 pub struct Item {
     /// Where it stands.
-    pub place: Place,
+    pub place: EntryPosition,
     /// Its header.
     pub entry: Entry,
     /// What a symbolic link says.

@@ -31,7 +31,7 @@ pub use self::detect::Compression;
 pub use self::source::Source;
 pub use self::take::{take, take_one};
 pub use self::tree::{Left, Remark, Tree};
-pub use self::walk::{Content, Place};
+pub use self::walk::{Content, EntryPosition};
 
 use crate::common::error::{Doing, Error, Result};
 use crate::common::parallel;
@@ -119,7 +119,7 @@ impl Archive {
     /// Shows every entry of every segment to `visit`, in order, with its content.
     pub fn walk(
         &self,
-        mut visit: impl FnMut(Place, &Entry, &mut Content) -> Result<()>,
+        mut visit: impl FnMut(EntryPosition, &Entry, &mut Content) -> Result<()>,
     ) -> Result<Vec<Segment>> {
         let bounds = Bounds::default();
         let mut locator = Locator::new(self);
@@ -137,7 +137,7 @@ impl Archive {
         let bounds = Bounds::default();
         let done = self.each(|located, index| {
             let mut items = Vec::new();
-            let mut visit = |place: Place, entry: &Entry, content: &mut Content| {
+            let mut visit = |place: EntryPosition, entry: &Entry, content: &mut Content| {
                 items.push(want.item(place, entry, content, &bounds)?);
                 Ok(())
             };

@@ -5,7 +5,7 @@
 //! stored gets a [`Remark`], because a list of the entries does not show the result.
 
 use super::cpio::{Entry, kind};
-use super::{Contents, Item, Place};
+use super::{Contents, EntryPosition, Item};
 use serde::Serialize;
 use std::collections::hash_map::Entry::{Occupied, Vacant};
 use std::collections::{BTreeMap, HashMap};
@@ -98,7 +98,7 @@ struct Inode {
 }
 
 /// What names of one file share: `find_link` looks for these. Where an archive ends, the kernel forgets them.
-type Link = (Place, (u32, u32), u32, u32);
+type Link = (EntryPosition, (u32, u32), u32, u32);
 
 struct Unpacker<'a> {
     items: &'a [Item],

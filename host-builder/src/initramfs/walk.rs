@@ -32,7 +32,7 @@ pub struct Bounds {
 
 /// Where an entry stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Place {
+pub struct EntryPosition {
     /// Number of the segment, from 0.
     pub segment: usize,
     /// Number of the archive in it, from 0: hard links are between entries of one archive.
@@ -93,14 +93,14 @@ impl<R: Read> Read for Bounded<'_, R> {
     }
 }
 
-type Visit<'v> = dyn FnMut(Place, &Entry, &mut Content) -> Result<()> + 'v;
+type Visit<'v> = dyn FnMut(EntryPosition, &Entry, &mut Content) -> Result<()> + 'v;
 
 /// One segment on its way through.
 struct Walker<'a> {
     archive: &'a Archive,
     bounds: &'a Bounds,
     offset: u64,
-    place: Place,
+    place: EntryPosition,
 }
 
 /// Shows the entries of a segment to `visit`.
@@ -112,7 +112,7 @@ pub fn unpack(
     visit: &mut Visit,
 ) -> Result<Segment> {
     let Located { offset, compression, .. } = *located;
-    let place = Place { segment: index, archive: 0 };
+    let place = EntryPosition { segment: index, archive: 0 };
     let mut walker = Walker { archive, bounds, offset, place };
     if compression == Compression::None {
         let mut input = section(archive, located);

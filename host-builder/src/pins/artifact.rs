@@ -10,7 +10,7 @@ pub const MAX_UNPACKED: u64 = 8 << 30;
 /// Where an artifact comes from. The table of what each gives is `TABLE` of `resolve::sources`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Kind {
+pub enum SourceKind {
     /// A Debian or Ubuntu archive, through apt.
     Apt,
     /// A file on a web server.
@@ -23,7 +23,7 @@ pub enum Kind {
     Host,
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for SourceKind {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
             Self::Apt => "apt",
@@ -65,7 +65,7 @@ pub struct Artifact {
     /// Architecture, as its publisher calls it.
     pub arch: String,
     /// Where it comes from.
-    pub source: Kind,
+    pub source: SourceKind,
     /// Its address, or path; packages have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
@@ -93,7 +93,7 @@ impl Artifact {
     /// may offer another file under the same name and version.
     pub fn origin(&self) -> String {
         match self.source {
-            Kind::Apt => format!("{} {}", self.name, self.version),
+            SourceKind::Apt => format!("{} {}", self.name, self.version),
             _ => format!("{} {} sha256:{:.16}", self.name, self.version, self.sha256),
         }
     }

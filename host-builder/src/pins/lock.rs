@@ -2,7 +2,7 @@
 //! stable order, to be reviewed and committed. An artifact from an address has the address in the lock. Packages have
 //! none, because the machine that fetches them may use another archive.
 
-pub use super::artifact::{Artifact, Digest, Kind};
+pub use super::artifact::{Artifact, Digest, SourceKind};
 pub use super::lock_diff::Changes;
 pub use super::set::Set;
 
@@ -126,7 +126,7 @@ impl Lock {
         }
         let lock: Self = toml::from_str(&text).map_err(malformed)?;
         let usable = |artifact: &Artifact| {
-            let found = artifact.url.is_some() || artifact.source == Kind::Apt;
+            let found = artifact.url.is_some() || artifact.source == SourceKind::Apt;
             is_digest(&artifact.sha256) && is_plain(&artifact.name) && found
         };
         if let Some(bad) = lock.artifact.iter().find(|artifact| !usable(artifact)) {
@@ -142,7 +142,7 @@ impl Lock {
     fn check_driver(&self, path: &Path) -> Result<()> {
         let of_driver = self.sets(&[Set::ModuleSource, Set::Firmware]).into_iter();
         let other = of_driver
-            .filter(|artifact| artifact.source == Kind::Apt)
+            .filter(|artifact| artifact.source == SourceKind::Apt)
             .find(|artifact| upstream(&artifact.version) != self.driver);
         match other {
             None => Ok(()),
@@ -227,7 +227,7 @@ pub(crate) mod tests {
             name: name.into(),
             version: "1".into(),
             arch: "amd64".into(),
-            source: Kind::Apt,
+            source: SourceKind::Apt,
             url: None,
             suite: "s".into(),
             size: 1,

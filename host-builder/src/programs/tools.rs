@@ -12,9 +12,9 @@ pub trait Tools {
 }
 
 /// The machine itself.
-pub struct Host;
+pub struct HostTools;
 
-impl Tools for Host {
+impl Tools for HostTools {
     fn command(&self, program: &str, _visible: &[PathBuf]) -> Command {
         Command::new(program)
     }

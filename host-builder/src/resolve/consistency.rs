@@ -86,7 +86,7 @@ fn wanted(built: &Built) -> BTreeSet<String> {
 fn trees(lock: &Lock, cache: &Cache, sets: &[Set]) -> Result<Vec<Tree>> {
     lock.sets(sets)
         .into_iter()
-        .filter(|artifact| artifact.source != crate::pins::lock::Kind::Apt)
+        .filter(|artifact| artifact.source != crate::pins::lock::SourceKind::Apt)
         .map(|artifact| Tree::of(cache, artifact))
         .collect()
 }

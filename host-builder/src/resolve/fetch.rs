@@ -1,8 +1,8 @@
 //! Gets what a lock names into the cache: from a mirror directory, or from where it comes.
 
 use super::sources::apt::Apt;
-use super::sources::file::File;
-use super::sources::host::Host;
+use super::sources::file::FileSource;
+use super::sources::host::HostSource;
 use super::sources::http::Http;
 use super::sources::redist::Redist;
 use super::sources::{Access, Offer, Source};
@@ -10,7 +10,7 @@ use crate::artifacts::cache::Cache;
 use crate::common::digest::sha256_file;
 use crate::common::error::{Doing, Error, Result};
 use crate::common::files::write_atomically;
-use crate::pins::lock::{Artifact, Kind, Lock, Set};
+use crate::pins::lock::{Artifact, Lock, Set, SourceKind};
 use crate::pins::profile::Profile;
 use crate::resolve::{ARCH32, DEBIAN_ARCH32, driver_suites, suites};
 use std::fs;
@@ -80,7 +80,7 @@ pub fn in_mirror(mirror: &Path, sha256: &str) -> PathBuf {
 /// Artifacts that one source gets at once.
 fn groups<'a>(artifacts: &[&'a Artifact]) -> Vec<Vec<&'a Artifact>> {
     let key = |artifact: &Artifact| {
-        (artifact.source, artifact.source == Kind::Apt && artifact.arch == DEBIAN_ARCH32)
+        (artifact.source, artifact.source == SourceKind::Apt && artifact.arch == DEBIAN_ARCH32)
     };
     let mut keys: Vec<_> = artifacts.iter().map(|artifact| key(artifact)).collect();
     keys.sort_unstable();
@@ -114,17 +114,17 @@ fn with_source(
 ) -> Result<()> {
     let Some(first) = group.first() else { return Ok(()) };
     match first.source {
-        Kind::Apt => {
+        SourceKind::Apt => {
             let narrow = first.arch == DEBIAN_ARCH32;
             let arch = if narrow { ARCH32 } else { &profile.arch };
             let more =
                 if narrow { driver_suites(profile, &lock.driver) } else { suites(profile, &lock.driver) };
             work(&Apt::open(access, profile.apt()?, &more, arch)?)
         }
-        Kind::Http => work(&Http::new(access)?),
-        Kind::Redist => work(&Redist::new(access)?),
-        Kind::File => work(&File::new(access, &profile.directory)),
-        Kind::Host => work(&Host::new(access, Some(&lock.kernel_release))),
+        SourceKind::Http => work(&Http::new(access)?),
+        SourceKind::Redist => work(&Redist::new(access)?),
+        SourceKind::File => work(&FileSource::new(access, &profile.directory)),
+        SourceKind::Host => work(&HostSource::new(access, Some(&lock.kernel_release))),
     }
 }
 

@@ -11,15 +11,15 @@ pub use self::fetch::{at_hand, fetch, get, in_mirror, missing, offers};
 pub use self::headers::with_headers;
 
 use crate::common::error::{Error, Result};
-use crate::pins::lock::{Artifact, Digest, Kind, Lock, Set, upstream};
+use crate::pins::lock::{Artifact, Digest, Lock, Set, SourceKind, upstream};
 use crate::pins::profile::{Firmware, Profile, Values};
 use crate::programs::toolroot::Toolroot;
 use sources::apt::{Apt, Packages, Scope};
-use sources::file::File;
-use sources::host::Host;
+use sources::file::FileSource;
+use sources::host::HostSource;
 use sources::http::Http;
 use sources::redist::Redist;
-use sources::{Access, Source, Wanted};
+use sources::{Access, Source, WantedArtifact};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::thread::ScopedJoinHandle;
@@ -67,17 +67,17 @@ fn say_recorded(lock: &Lock, access: Access) {
 fn add_artifacts(lock: &mut Lock, profile: &Profile, access: Access) -> Result<()> {
     let (driver, kernel) = (lock.driver.clone(), lock.kernel.clone());
     let values = Values { driver: &driver, kernel: kernel.as_deref(), arch: &profile.arch };
-    for kind in [Kind::Http, Kind::Redist, Kind::File, Kind::Host] {
+    for kind in [SourceKind::Http, SourceKind::Redist, SourceKind::File, SourceKind::Host] {
         let of_kind = profile.artifact.iter().filter(|artifact| artifact.kind() == kind);
-        let wanted: Vec<_> = of_kind.map(|artifact| Wanted { artifact, values }).collect();
+        let wanted: Vec<_> = of_kind.map(|artifact| WantedArtifact { artifact, values }).collect();
         if wanted.is_empty() {
             continue;
         }
         let pinned = match kind {
-            Kind::Http => Http::new(access)?.resolve(wanted.clone())?,
-            Kind::Redist => Redist::new(access)?.resolve(wanted.clone())?,
-            Kind::File => File::new(access, &profile.directory).resolve(wanted.clone())?,
-            _ => Host::new(access, profile.kernel.release.as_deref()).resolve(wanted.clone())?,
+            SourceKind::Http => Http::new(access)?.resolve(wanted.clone())?,
+            SourceKind::Redist => Redist::new(access)?.resolve(wanted.clone())?,
+            SourceKind::File => FileSource::new(access, &profile.directory).resolve(wanted.clone())?,
+            _ => HostSource::new(access, profile.kernel.release.as_deref()).resolve(wanted.clone())?,
         };
         for (wanted, artifact) in wanted.iter().zip(pinned) {
             for set in &wanted.artifact.sets {

@@ -100,7 +100,7 @@ fn firmware() -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::programs::tools::Host;
+    use crate::programs::tools::HostTools;
     use std::path::PathBuf;
     use std::process::Command;
 
@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn tcg_needs_nothing_and_a_missing_device_is_named() {
-        let (accel, why) = choose(Choice::Tcg, &Host, Path::new("/nowhere")).unwrap();
+        let (accel, why) = choose(Choice::Tcg, &HostTools, Path::new("/nowhere")).unwrap();
         assert_eq!((accel, why.as_str()), (Accel::Tcg, "as asked"));
         let why = openable(Path::new("/nowhere/kvm")).unwrap_err();
         assert_eq!(why, "/nowhere/kvm: No such file or directory (os error 2)");

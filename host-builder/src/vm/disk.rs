@@ -123,7 +123,7 @@ fn occupied(directory: &Path) -> Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::programs::tools::Host;
+    use crate::programs::tools::HostTools;
 
     fn words(command: &Command) -> Vec<&str> {
         let program = command.get_program().to_str().unwrap();
@@ -137,7 +137,7 @@ mod tests {
         fs::create_dir(&source).unwrap();
         fs::write(source.join("file"), vec![0; 10 << 20]).unwrap();
         File::create(&image).unwrap();
-        let command = ext4(&Host, &[], &source, &image).unwrap();
+        let command = ext4(&HostTools, &[], &source, &image).unwrap();
         let (source, image_path) = (source.to_str().unwrap(), image.to_str().unwrap());
         let options = ["mkfs.ext4", "-q", "-F", "-m", "0", "-E", "root_owner=0:0,lazy_itable_init=0", "-d"];
         assert_eq!(words(&command), [&options[..], &[source, image_path]].concat());
@@ -148,14 +148,14 @@ mod tests {
     fn read_only_images_belong_to_root_unless_owners_are_kept() {
         let (source, image) = (Path::new("/s"), Path::new("/i"));
         assert_eq!(
-            words(&erofs(&Host, &[], Owners::Root, source, image)),
+            words(&erofs(&HostTools, &[], Owners::Root, source, image)),
             ["mkfs.erofs", "--quiet", "-zlz4", "--all-root", "/i", "/s"]
         );
         assert_eq!(
-            words(&erofs(&Host, &[], Owners::Kept, source, image)),
+            words(&erofs(&HostTools, &[], Owners::Kept, source, image)),
             ["mkfs.erofs", "--quiet", "-zlz4", "/i", "/s"]
         );
-        let squashfs = squashfs(&Host, &[], Owners::Root, source, image);
+        let squashfs = squashfs(&HostTools, &[], Owners::Root, source, image);
         assert_eq!(words(&squashfs)[..5], ["mksquashfs", "/s", "/i", "-noappend", "-quiet"]);
         assert_eq!(words(&squashfs).last(), Some(&"-all-root"));
     }

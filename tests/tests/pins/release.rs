@@ -3,7 +3,7 @@
 use std::{fs, os::unix::fs::MetadataExt};
 
 use host_builder::common::digest::{sha256, sha256_file};
-use host_builder::pins::lock::{Digest, Kind};
+use host_builder::pins::lock::{Digest, SourceKind};
 use image::manifest::Manifest;
 use rig::build::initrd;
 
@@ -18,7 +18,7 @@ fn first_resolve_records_and_reports_digests() {
     assert_eq!((lock.driver.as_str(), lock.kernel_release.as_str()), (initrd().driver(), initrd().release()));
     assert_eq!(lock.artifact.len(), 4);
     for artifact in &lock.artifact {
-        assert_eq!((artifact.source, artifact.digest), (Kind::Http, Digest::Recorded));
+        assert_eq!((artifact.source, artifact.digest), (SourceKind::Http, Digest::Recorded));
         let said = format!("recorded: {} ", artifact.name);
         assert!(err.contains(&said) && err.contains(&artifact.sha256), "{said}: {err}");
         assert!(artifact.unpacked.unwrap() > 0 && artifact.url.is_some());

@@ -13,7 +13,7 @@ use std::{
 };
 
 use host_builder::common::digest::sha256_file;
-use host_builder::pins::lock::{Digest, Kind, Lock, Set};
+use host_builder::pins::lock::{Digest, Lock, Set, SourceKind};
 use image::{capability::Capability, manifest::Manifest};
 use rig::{build::initrd, process::run};
 
@@ -73,7 +73,7 @@ fn driver_is_fetched_from_a_redistributable_index() {
     let (_, err) = place.good(&["pins", "resolve"]);
     assert!(!err.contains("recorded: nvidia-driver-libs"), "the index vouches for it: {err}");
     let locked = place.artifact("nvidia-driver-libs");
-    assert_eq!((locked.source, locked.digest), (Kind::Redist, Digest::Publisher));
+    assert_eq!((locked.source, locked.digest), (SourceKind::Redist, Digest::Publisher));
     assert_eq!((locked.sha256.as_str(), locked.version.as_str()), (digest.as_str(), initrd().driver()));
     assert!(locked.url.unwrap().ends_with(&format!("/redist/{path}")));
     assert_eq!(driver_files(&planned(&place)), driver_files(&parts().manifest));

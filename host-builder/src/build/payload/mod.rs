@@ -26,7 +26,7 @@ pub enum Mode {
 
 /// What `--payload` asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Wanted {
+pub enum PayloadChoice {
     /// What the kernel and the guest's memory allow: image, else disk, else files.
     Auto,
     /// Plain files in the initrd.
@@ -86,7 +86,7 @@ fn lacks(features: &Features, tools: bool) -> Option<&'static str> {
 
 /// The modes to try, best first, and why. `memory`: of the guest, in bytes; `tools`: whether there is a mkfs.erofs.
 pub fn candidates(
-    wanted: Wanted,
+    wanted: PayloadChoice,
     memory: Option<u64>,
     features: &Features,
     tools: bool,
@@ -101,10 +101,10 @@ pub fn candidates(
         }
     };
     match wanted {
-        Wanted::Files => explicit(Mode::Files),
-        Wanted::Image => explicit(Mode::Image),
-        Wanted::Disk => explicit(Mode::Disk),
-        Wanted::Auto => Ok(match (lacks(features, tools), memory) {
+        PayloadChoice::Files => explicit(Mode::Files),
+        PayloadChoice::Image => explicit(Mode::Image),
+        PayloadChoice::Disk => explicit(Mode::Disk),
+        PayloadChoice::Auto => Ok(match (lacks(features, tools), memory) {
             (Some(lack), _) => vec![(Mode::Files, lack.to_owned())],
             (None, None) => vec![(Mode::Image, format!("EROFS is {erofs} of the kernel"))],
             (None, Some(bytes)) => {
@@ -135,7 +135,7 @@ mod tests {
         }
     }
 
-    fn modes(wanted: Wanted, memory: Option<u64>, index: &Index) -> Result<Vec<Mode>> {
+    fn modes(wanted: PayloadChoice, memory: Option<u64>, index: &Index) -> Result<Vec<Mode>> {
         let features = Features::without_configuration(index);
         Ok(candidates(wanted, memory, &features, true)?.into_iter().map(|(mode, _)| mode).collect())
     }
@@ -143,15 +143,15 @@ mod tests {
     #[test]
     fn auto_takes_what_the_kernel_can_mount() {
         let able = index("6.12.8", &["erofs", "overlay"]);
-        assert_eq!(modes(Wanted::Auto, None, &able).unwrap(), [Mode::Image]);
-        assert_eq!(modes(Wanted::Auto, Some(1 << 28), &able).unwrap(), [Mode::Image, Mode::Disk]);
+        assert_eq!(modes(PayloadChoice::Auto, None, &able).unwrap(), [Mode::Image]);
+        assert_eq!(modes(PayloadChoice::Auto, Some(1 << 28), &able).unwrap(), [Mode::Image, Mode::Disk]);
         for unable in [
             index("6.12.8", &["overlay"]),
             index("6.12.8", &["erofs"]),
             index("6.1.9", &["erofs", "overlay"]),
         ] {
-            assert_eq!(modes(Wanted::Auto, None, &unable).unwrap(), [Mode::Files]);
-            let error = modes(Wanted::Disk, None, &unable).unwrap_err();
+            assert_eq!(modes(PayloadChoice::Auto, None, &unable).unwrap(), [Mode::Files]);
+            let error = modes(PayloadChoice::Disk, None, &unable).unwrap_err();
             assert!(
                 error.to_string().contains("--payload disk") && error.remedy().unwrap().contains("files")
             );
@@ -162,9 +162,9 @@ mod tests {
     fn without_tools_the_files_are_plain() {
         let able = index("6.12.8", &["erofs", "overlay"]);
         let features = Features::without_configuration(&able);
-        let auto = candidates(Wanted::Auto, None, &features, false).unwrap();
+        let auto = candidates(PayloadChoice::Auto, None, &features, false).unwrap();
         assert!(auto[0].0 == Mode::Files && auto[0].1.contains("[payload]"), "{auto:?}");
-        assert!(candidates(Wanted::Image, None, &features, false).is_err());
+        assert!(candidates(PayloadChoice::Image, None, &features, false).is_err());
     }
 
     #[test]

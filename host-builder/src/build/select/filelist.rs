@@ -5,7 +5,7 @@
 //! categories. Where a file goes the list does not say.
 
 use super::find::base_name;
-use super::wanted::Place;
+use super::wanted::Destination;
 use crate::artifacts::tree::Tree;
 use crate::common::error::{Error, Result};
 use image::capability::Capability::{self, Compute, Display, Graphics, Ngx, Utility, Video};
@@ -33,7 +33,7 @@ struct Row {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Listed {
     /// Where it goes, unless the table knows better.
-    pub place: Place,
+    pub place: Destination,
     /// What it is for, sorted.
     pub capabilities: Vec<Capability>,
 }
@@ -98,7 +98,7 @@ fn parse(bytes: &[u8], place: &str, driver: &str) -> Result<List> {
             list.notes.push(format!("{FILE}: {name} is passed over: {why}"));
             continue;
         }
-        let place = place_of(&row.kind).unwrap_or(Place::Library(""));
+        let place = place_of(&row.kind).unwrap_or(Destination::Library(""));
         let listed = list.files.entry(name.to_owned()).or_insert(Listed { place, capabilities: Vec::new() });
         capabilities.extend(&listed.capabilities);
         listed.capabilities = capabilities.into_iter().collect();
@@ -107,10 +107,10 @@ fn parse(bytes: &[u8], place: &str, driver: &str) -> Result<List> {
 }
 
 /// Where a file goes that the table does not know. Of other types only the table can say.
-fn place_of(kind: &str) -> Option<Place> {
+fn place_of(kind: &str) -> Option<Destination> {
     match kind {
-        "LIB" => Some(Place::Library("")),
-        "BINARY" | "MODPROBE" => Some(Place::Program),
+        "LIB" => Some(Destination::Library("")),
+        "BINARY" | "MODPROBE" => Some(Destination::Program),
         _ => None,
     }
 }
@@ -157,7 +157,7 @@ mod tests {
         assert_eq!(of("libnvidia-encode.so.580.142"), [Video]);
         assert_eq!(of("nvidia_icd.json"), [Display, Graphics]);
         assert_eq!(of("nvidia_drv.so"), [Display]);
-        assert_eq!(list.files["libnvidia-new.so.580.142"].place, Place::Library(""));
+        assert_eq!(list.files["libnvidia-new.so.580.142"].place, Destination::Library(""));
         assert!(!list.files.contains_key("gsp_ga10x.bin"));
     }
 

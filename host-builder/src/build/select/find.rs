@@ -1,6 +1,6 @@
 //! Files of a driver in its unpacked packages.
 
-use super::wanted::{Place, Wanted};
+use super::wanted::{Destination, WantedFile};
 use super::{Selected, reason};
 use crate::artifacts::tree::Tree;
 use crate::artifacts::unpack::Unpacked;
@@ -52,7 +52,7 @@ impl Width {
 
 /// A file that was found.
 #[derive(Debug)]
-pub struct Found {
+pub struct FoundFile {
     /// What goes into the image.
     pub file: Selected,
     /// Of which width it is.
@@ -61,7 +61,7 @@ pub struct Found {
     pub elf: Option<Elf>,
 }
 
-impl Found {
+impl FoundFile {
     /// Whether a loader or a link that asks for this name gets it.
     pub fn answers_to(&self, name: &str) -> bool {
         base_name(&self.file.path) == name
@@ -70,7 +70,7 @@ impl Found {
 }
 
 /// The file, if the packages have it.
-pub fn find(trees: &[Tree], wanted: &Wanted, width: Width, driver: &str) -> Result<Option<Found>> {
+pub fn find(trees: &[Tree], wanted: &WantedFile, width: Width, driver: &str) -> Result<Option<FoundFile>> {
     let mut other = None;
     for (tree, file) in candidates(trees, wanted, driver) {
         match found(tree, file, wanted, width)? {
@@ -89,15 +89,15 @@ pub fn find(trees: &[Tree], wanted: &Wanted, width: Width, driver: &str) -> Resu
 fn found(
     tree: &Tree,
     file: &Unpacked,
-    wanted: &Wanted,
+    wanted: &WantedFile,
     width: Width,
-) -> Result<std::result::Result<Found, Error>> {
+) -> Result<std::result::Result<FoundFile, Error>> {
     let name = base_name(&file.path);
     let path = match &wanted.place {
-        Place::Library("") => format!("{}/{name}", width.library_dir()),
-        Place::Library(dir) => format!("{}/{dir}/{name}", width.library_dir()),
-        Place::Program => format!("{}/{name}", layout::DRIVER_BIN_DIR),
-        Place::Data(path) => format!("{}{path}", layout::DRIVER_DATA_DIR),
+        Destination::Library("") => format!("{}/{name}", width.library_dir()),
+        Destination::Library(dir) => format!("{}/{dir}/{name}", width.library_dir()),
+        Destination::Program => format!("{}/{name}", layout::DRIVER_BIN_DIR),
+        Destination::Data(path) => format!("{}{path}", layout::DRIVER_DATA_DIR),
     };
     let capabilities = width.capabilities(&wanted.capabilities);
     let file = Selected {
@@ -110,27 +110,28 @@ fn found(
         soname: None,
         glibc: None,
     };
-    let is_elf = !matches!(wanted.place, Place::Data(_)) || file.path.contains(".so");
+    let is_elf = !matches!(wanted.place, Destination::Data(_)) || file.path.contains(".so");
     if !is_elf {
-        return Ok(Ok(Found { file, width, elf: None }));
+        return Ok(Ok(FoundFile { file, width, elf: None }));
     }
-    let is_library = matches!(wanted.place, Place::Library(_));
+    let is_library = matches!(wanted.place, Destination::Library(_));
     Ok(read(&file, width)?.map(|(elf, glibc)| {
         let soname = elf.soname.as_deref().filter(|_| is_library);
         let soname = soname.map(|name| String::from_utf8_lossy(name).into_owned());
-        Found { file: Selected { soname, glibc, ..file }, width, elf: Some(elf) }
+        FoundFile { file: Selected { soname, glibc, ..file }, width, elf: Some(elf) }
     }))
 }
 
 /// A data file is taken from its own path where a package has it there: names such as `nvidia_icd.json` come twice.
-fn candidates<'a>(trees: &'a [Tree], wanted: &Wanted, driver: &str) -> Vec<(&'a Tree, &'a Unpacked)> {
+fn candidates<'a>(trees: &'a [Tree], wanted: &WantedFile, driver: &str) -> Vec<(&'a Tree, &'a Unpacked)> {
     let files = || trees.iter().flat_map(|tree| tree.files.iter().map(move |file| (tree, file)));
     // A service has a script of its program's name in /etc/init.d.
     let program = |file: &Unpacked| file.executable && !file.path.starts_with("etc/");
     let named = |file: &Unpacked| {
-        wanted.is(base_name(&file.path), driver) && (wanted.place != Place::Program || program(file))
+        wanted.is(base_name(&file.path), driver) && (wanted.place != Destination::Program || program(file))
     };
-    let at_its_path = |file: &Unpacked| matches!(&wanted.place, Place::Data(path) if path[1..] == file.path);
+    let at_its_path =
+        |file: &Unpacked| matches!(&wanted.place, Destination::Data(path) if path[1..] == file.path);
     let (first, rest): (Vec<_>, Vec<_>) =
         files().filter(|(_, file)| at_its_path(file) || named(file)).partition(|(_, file)| at_its_path(file));
     [first, rest].concat()

@@ -9,8 +9,8 @@ mod wanted;
 pub use self::find::base_name;
 pub use self::needs::Need;
 
-use self::find::{Found, Width};
-use self::wanted::{Place, Wanted};
+use self::find::{FoundFile, Width};
+use self::wanted::{Destination, WantedFile};
 use crate::artifacts::tree::Tree;
 use crate::artifacts::unpack::Unpacked;
 use crate::common::error::{Error, Result};
@@ -122,7 +122,7 @@ pub fn select(
         }
     }
     if capabilities.contains(&Capability::Compat32) {
-        let libraries = wanted.iter().filter(|wanted| matches!(wanted.place, Place::Library(_)));
+        let libraries = wanted.iter().filter(|wanted| matches!(wanted.place, Destination::Library(_)));
         for wanted in libraries {
             found.extend(find::find(compat32, wanted, Width::Compat32, driver)?);
         }
@@ -140,7 +140,7 @@ fn stem(name: &str) -> &str {
     name.split(".so.").next().unwrap_or(name)
 }
 
-fn absent_error(trees: &[Tree], wanted: &Wanted, driver: &str) -> Error {
+fn absent_error(trees: &[Tree], wanted: &WantedFile, driver: &str) -> Error {
     let stem = stem(&wanted.name);
     let files = trees.iter().flat_map(|tree| &tree.files).map(|file| find::base_name(&file.path));
     let other: Vec<_> = files.filter(|file| file.starts_with(&format!("{stem}.so."))).collect();
@@ -156,7 +156,7 @@ fn absent_error(trees: &[Tree], wanted: &Wanted, driver: &str) -> Error {
     ))
 }
 
-fn check_empty(found: &[Found], capabilities: &BTreeSet<Capability>) -> Result<()> {
+fn check_empty(found: &[FoundFile], capabilities: &BTreeSet<Capability>) -> Result<()> {
     let has =
         |capability: &Capability| found.iter().any(|found| found.file.capabilities.contains(capability));
     match capabilities.iter().find(|capability| !has(capability)) {
@@ -169,13 +169,13 @@ fn check_empty(found: &[Found], capabilities: &BTreeSet<Capability>) -> Result<(
 }
 
 /// The table's links that lead to a selected file, by its name or its SONAME.
-fn links(found: &[Found], capabilities: &BTreeSet<Capability>, driver: &str) -> Vec<Link> {
+fn links(found: &[FoundFile], capabilities: &BTreeSet<Capability>, driver: &str) -> Vec<Link> {
     let mut links = Vec::new();
     for row in TABLE {
         let Kind::Link { dir, name, target } = row.kind else { continue };
         let belongs: Vec<_> = row.capabilities.iter().copied().filter(|c| capabilities.contains(c)).collect();
         let target = target.replace(VERSION, driver);
-        let leads_to = |found: &&Found| found.answers_to(find::base_name(&target));
+        let leads_to = |found: &&FoundFile| found.answers_to(find::base_name(&target));
         for to in found.iter().filter(|_| !belongs.is_empty()).filter(leads_to) {
             let base = if dir.starts_with('/') { layout::DRIVER_DATA_DIR } else { to.width.library_dir() };
             let belongs = to.width.capabilities(&belongs);

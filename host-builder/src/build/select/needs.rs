@@ -1,6 +1,6 @@
 //! What selected files need beside each other: checked, so that nothing is packed that no loader can load.
 
-use super::find::{Found, base_name};
+use super::find::{FoundFile, base_name};
 use crate::common::error::{Doing, Error, Result};
 use image::capability::Capability::{self, Compute, Display, Graphics, Utility, Video};
 use serde::Serialize;
@@ -56,7 +56,7 @@ pub struct Need {
 
 /// Every `NEEDED` entry must name a selected library of the same width, one of glibc's, or one that a container
 /// brings; returns the last.
-pub fn check(found: &[Found]) -> Result<Vec<Need>> {
+pub fn check(found: &[FoundFile]) -> Result<Vec<Need>> {
     let mut needs = BTreeMap::new();
     for file in found {
         for name in file.elf.iter().flat_map(|elf| &elf.needed) {
@@ -98,7 +98,7 @@ fn is_brought(name: &str, capabilities: &[Capability]) -> bool {
 
 /// Files by which a loader of the container (OpenCL, EGL, Vulkan) finds a library must name a selected one. Packages for RPM name
 /// it by its path on their own system: the guest makes a link there.
-pub fn check_data(found: &[Found]) -> Result<()> {
+pub fn check_data(found: &[FoundFile]) -> Result<()> {
     for file in found {
         let path = &file.file.path;
         let names = match path.rsplit('.').next() {
@@ -133,7 +133,7 @@ pub fn check_data(found: &[Found]) -> Result<()> {
     Ok(())
 }
 
-fn text(file: &Found) -> Result<String> {
+fn text(file: &FoundFile) -> Result<String> {
     if file.file.file.size > MAX_DATA {
         return Err(unusable(
             file,
@@ -143,7 +143,7 @@ fn text(file: &Found) -> Result<String> {
     std::fs::read_to_string(&file.file.source).doing("reading", &file.file.source)
 }
 
-fn unusable(file: &Found, what: &str) -> Error {
+fn unusable(file: &FoundFile, what: &str) -> Error {
     let name = base_name(&file.file.path);
     Error::new(format!("{name} of {} {what}", file.file.origin)).hint(
         "its package is laid out in another way than the profile's: leave the package or the capability out",

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Where a file goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum Destination {
     /// The library directory, or a subdirectory of it.
     Library(&'static str),
     /// The directory of programs.
@@ -19,20 +19,20 @@ pub enum Place {
 
 /// One file to look for.
 #[derive(Debug, Clone)]
-pub struct Wanted {
+pub struct WantedFile {
     /// Its name; for a library with a version of its own, the stem.
     pub name: String,
     /// Its row of the table, if it has one.
     pub row: Option<&'static DriverFile>,
     /// Where it goes.
-    pub place: Place,
+    pub place: Destination,
     /// The selected capabilities that it belongs to, sorted.
     pub capabilities: Vec<Capability>,
     /// Whether the image cannot be without it.
     pub required: bool,
 }
 
-impl Wanted {
+impl WantedFile {
     /// Whether a file of this name is it.
     pub fn is(&self, file_name: &str, driver: &str) -> bool {
         self.row.map_or(self.name == file_name, |row| row.is(file_name, driver))
@@ -44,7 +44,7 @@ pub fn wanted(
     trees: &[Tree],
     capabilities: &BTreeSet<Capability>,
     driver: &str,
-) -> Result<(Vec<Wanted>, Vec<String>)> {
+) -> Result<(Vec<WantedFile>, Vec<String>)> {
     let Some(list) = filelist::read(trees, driver)? else {
         let rows = TABLE.iter().filter_map(|row| of_row(row, row.capabilities, capabilities, driver));
         return Ok((rows.collect(), Vec::new()));
@@ -58,7 +58,7 @@ fn of_list(
     files: &BTreeMap<String, filelist::Listed>,
     capabilities: &BTreeSet<Capability>,
     driver: &str,
-) -> Vec<Wanted> {
+) -> Vec<WantedFile> {
     let mut wanted = Vec::new();
     for row in TABLE {
         let listed = files.iter().find(|(name, _)| row.is(name, driver));
@@ -72,7 +72,7 @@ fn of_list(
     for (name, listed) in unknown {
         let belongs = both(&listed.capabilities, capabilities);
         if !belongs.is_empty() {
-            wanted.push(Wanted {
+            wanted.push(WantedFile {
                 name: name.clone(),
                 row: None,
                 place: listed.place.clone(),
@@ -89,12 +89,12 @@ fn of_row(
     belongs: &[Capability],
     capabilities: &BTreeSet<Capability>,
     driver: &str,
-) -> Option<Wanted> {
+) -> Option<WantedFile> {
     let place = match row.kind {
-        Kind::Library(_) | Kind::Exact(_) | Kind::Separate(_) => Place::Library(""),
-        Kind::Sub(dir, _) => Place::Library(dir),
-        Kind::Program(_) => Place::Program,
-        Kind::Data(path) => Place::Data(path.replace(VERSION, driver)),
+        Kind::Library(_) | Kind::Exact(_) | Kind::Separate(_) => Destination::Library(""),
+        Kind::Sub(dir, _) => Destination::Library(dir),
+        Kind::Program(_) => Destination::Program,
+        Kind::Data(path) => Destination::Data(path.replace(VERSION, driver)),
         Kind::Link { .. } => return None,
     };
     let name = match row.kind {
@@ -102,7 +102,7 @@ fn of_row(
         _ => row.file_name(driver)?,
     };
     let capabilities = both(belongs, capabilities);
-    (!capabilities.is_empty()).then_some(Wanted {
+    (!capabilities.is_empty()).then_some(WantedFile {
         name,
         row: Some(row),
         place,

@@ -4,7 +4,7 @@ use super::gpus_asked;
 use crate::build::payload::{minimum_memory, minimum_memory_without_gpu};
 use crate::cli::{Boot, DEFAULT_PAYLOAD_OUTPUT};
 use crate::common::error::{Doing, Error, Result};
-use crate::doctor::Disk;
+use crate::doctor::ImageFileSystem;
 use crate::initramfs::file_type::{BZIMAGE, EFI, ELF, describe};
 use crate::initramfs::manifest::{is_manifest, manifest};
 use crate::initramfs::{Archive, Want};
@@ -123,7 +123,7 @@ pub fn kernel(path: &Path) -> Result<PathBuf> {
 /// Checks that a disk image has a file system that guests mount.
 pub fn disk(option: &str, path: &Path, hint: &str) -> Result<PathBuf> {
     let image = super::file(option, path, hint)?;
-    Disk::of(&image)?;
+    ImageFileSystem::of(&image)?;
     Ok(image)
 }
 
@@ -155,7 +155,7 @@ pub fn payload_disk(args: &Boot, plan: Option<&Manifest>) -> Result<Option<PathB
 pub fn root(path: &Path) -> Result<PathBuf> {
     let root = super::canonical("--root", path, "name a disk image or a directory")?;
     if !root.is_dir() {
-        Disk::of(&root)?;
+        ImageFileSystem::of(&root)?;
         return Ok(root);
     }
     let unreadable: Vec<PathBuf> = unreadable(&root);

@@ -4,7 +4,7 @@ use super::before::{self, text};
 use crate::cli::Boot;
 use crate::common::error::{Doing, Error, Result};
 use crate::common::ui::Ui;
-use crate::doctor::Disk as FileSystemOf;
+use crate::doctor::ImageFileSystem;
 use crate::initramfs::file_type::describe;
 use crate::programs::tools::Tools;
 use crate::vm::disk::{self, FileSystem, Owners};
@@ -43,7 +43,7 @@ impl Given {
         let json = file.as_deref().map(json_of).transpose()?.flatten();
         let image = file.filter(|_| json.is_none());
         if let (Some(image), Some(given)) = (&image, &args.config)
-            && FileSystemOf::of(image).is_err()
+            && ImageFileSystem::of(image).is_err()
         {
             let message = format!(
                 "--config {}: expected a config.json or a disk image, found {}",

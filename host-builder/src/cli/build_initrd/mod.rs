@@ -3,7 +3,7 @@
 pub(crate) mod options;
 pub(crate) mod report;
 
-use self::report::Report;
+use self::report::BuildReport;
 use crate::artifacts::cache::Cache;
 use crate::build::initrd::{self, InitrdRequest, Made};
 use crate::build::outputs::Outputs;
@@ -44,7 +44,7 @@ pub fn run(args: &BuildInitrd) -> Result<()> {
     match packed {
         None => print_plan(&plan, args.json),
         Some(packed) => {
-            let report = Report::new(&plan, args, &packed, &why, &ui);
+            let report = BuildReport::new(&plan, args, &packed, &why, &ui);
             if args.json {
                 print_json(&format!("{}\n", report.json()));
             } else if !args.quiet {

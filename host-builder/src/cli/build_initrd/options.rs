@@ -38,7 +38,7 @@ pub struct BuildInitrd {
     pub gpu: Vec<Asked>,
     /// How the initrd carries the driver's files.
     #[arg(long, value_enum, value_name = "HOW", default_value = "auto")]
-    pub payload: payload::Wanted,
+    pub payload: payload::PayloadChoice,
     /// Compression of the EROFS image of the driver's files [default: zstd in the initrd if the kernel supports it, lz4hc
     /// on a disk].
     #[arg(long, value_enum, value_name = "HOW")]

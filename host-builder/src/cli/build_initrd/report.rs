@@ -14,7 +14,7 @@ use std::time::Duration;
 
 /// The result of a build.
 #[derive(Debug, Serialize)]
-pub struct Report {
+pub struct BuildReport {
     initrd: String,
     initrd_bytes: u64,
     initrd_sha256: String,
@@ -75,7 +75,7 @@ impl Carried {
 /// Kernel parameters that a guest with this initrd should have. ramfs instead of tmpfs: no limit of half the memory.
 pub const RECOMMENDED_CMDLINE: &str = "rootfstype=ramfs";
 
-impl Report {
+impl BuildReport {
     /// Collects the figures of a finished build. `why`: the reason for the way that the payload is carried.
     pub fn new(plan: &Plan, args: &BuildInitrd, packed: &Packed, why: &str, ui: &Ui) -> Self {
         let manifest = &plan.manifest;
@@ -135,7 +135,7 @@ fn needs_text(needs: &[Need]) -> String {
     needs.iter().map(of).collect::<Vec<_>>().join(", ")
 }
 
-impl Report {
+impl BuildReport {
     /// For people: what is in the image, and last the lines that are needed next. Long lists are summed up unless `is_verbose`.
     pub fn text(&self, is_verbose: bool) -> String {
         let mut rows = self.content(is_verbose);

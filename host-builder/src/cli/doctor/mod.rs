@@ -9,7 +9,7 @@ use crate::common::error::{Doing, Error, Result};
 use crate::common::terminal::Look;
 use crate::common::ui::{Ui, print_as_json, print_painted};
 use crate::doctor::file_systems::Programs;
-use crate::doctor::{self, Asked, Container, Disk, Host, Origin, Packed, Report};
+use crate::doctor::{self, Asked, Container, DoctorReport, HostRoot, ImageFileSystem, Origin, Packed};
 use crate::initramfs::manifest::{is_manifest, required};
 use crate::initramfs::{Archive, Want};
 use clap::Args;
@@ -88,16 +88,22 @@ pub fn run(args: &Doctor) -> Result<ExitCode> {
     Ok(ExitCode::from(u8::from(!report.good)))
 }
 
-fn host(args: &Doctor, packed: Option<&Packed>) -> Result<Report> {
+fn host(args: &Doctor, packed: Option<&Packed>) -> Result<DoctorReport> {
     let test_guest = test_guest::start(args);
     let (gpus, guest_memory) = (&args.gpu, args.guest_memory);
     let asked = Asked { gpus, guest_memory, packed, test_guest: Some(&test_guest) };
-    let mut checks = doctor::check_host(&Host::at(Path::new("/")), &asked)?;
+    let mut checks = doctor::check_host(&HostRoot::at(Path::new("/")), &asked)?;
     checks.splice(0..0, packed.map(Packed::check));
-    Ok(Report::new(packed.map(|packed| packed.version().to_owned()), checks))
+    Ok(DoctorReport::new(packed.map(|packed| packed.version().to_owned()), checks))
 }
 
-fn container(args: &Doctor, root: &Path, packed: &Packed, programs: Programs, work: &Path) -> Result<Report> {
+fn container(
+    args: &Doctor,
+    root: &Path,
+    packed: &Packed,
+    programs: Programs,
+    work: &Path,
+) -> Result<DoctorReport> {
     let mut checks = vec![packed.check()];
     if packed.manifest.driver.is_some() {
         let (root, unread) = directory(root, programs, work)?;
@@ -105,7 +111,7 @@ fn container(args: &Doctor, root: &Path, packed: &Packed, programs: Programs, wo
         let config = config.as_deref();
         checks.extend(doctor::check_container(Container { root: &root, unread, config, packed, work })?);
     }
-    Ok(Report::new(Some(packed.version().to_owned()), checks))
+    Ok(DoctorReport::new(Some(packed.version().to_owned()), checks))
 }
 
 /// The root as a directory, and what could not be read if it is a disk.
@@ -114,7 +120,7 @@ fn directory(root: &Path, programs: Programs, work: &Path) -> Result<(PathBuf, O
     if root.is_dir() {
         return Ok((root, None));
     }
-    let kind = Disk::of(&root)?;
+    let kind = ImageFileSystem::of(&root)?;
     let (directory, unread) = doctor::unpack(&programs.of(kind, &root)?, kind, &root, &work.join("root"))?;
     Ok((directory, Some(unread)))
 }
@@ -122,7 +128,7 @@ fn directory(root: &Path, programs: Programs, work: &Path) -> Result<(PathBuf, O
 /// The `config.json` itself, or that of a config disk.
 fn config_file(config: &Path, programs: Programs, work: &Path) -> Result<PathBuf> {
     let path = config.canonicalize().doing("finding the configuration", config)?;
-    let Ok(kind) = Disk::of(&path) else { return Ok(path) };
+    let Ok(kind) = ImageFileSystem::of(&path) else { return Ok(path) };
     let (directory, _) = doctor::unpack(&programs.of(kind, &path)?, kind, &path, &work.join("config"))?;
     let file = directory.join(CONFIG_FILE);
     let is_there = std::fs::symlink_metadata(&file).is_ok_and(|metadata| metadata.is_file());

@@ -7,7 +7,7 @@ use crate::common::ui::Ui;
 use crate::doctor::{TestGuest, Tools as Programs};
 use crate::pins::lock::{Lock, Set};
 use crate::programs::toolroot;
-use crate::programs::tools::{Host, Toolroot, Tools};
+use crate::programs::tools::{HostTools, Toolroot, Tools};
 use crate::resolve;
 use crate::resolve::sources::Access;
 use crate::vm::accel::{Choice, choose};
@@ -41,7 +41,7 @@ fn attempt(args: &Arguments) -> Result<TestGuest> {
         || format!("this machine has no {QEMU}, and the QEMU of {} is not in the cache", args.lock.display());
     Ok(match locked {
         Ok(Some(tools)) => with(&tools, scratch.path()),
-        _ if Programs::machine().has(QEMU) => with(&Host, scratch.path()),
+        _ if Programs::machine().has(QEMU) => with(&HostTools, scratch.path()),
         Ok(None) => TestGuest::Untried(none()),
         Err(error) => TestGuest::Untried(format!("{}: {}", none(), error.chain())),
     })

@@ -14,7 +14,7 @@ use crate::common::ui::{megabytes, print_as_json, print_bytes, print_wrapped};
 use crate::initramfs::manifest::is_manifest;
 use crate::initramfs::{Archive, Want, absolute};
 use clap::Args;
-use report::{LARGEST, Report};
+use report::{InspectReport, LARGEST};
 use serde::Serialize;
 use std::io::IsTerminal;
 use std::path::Path;
@@ -54,7 +54,7 @@ pub struct Inspect {
 #[derive(Serialize)]
 struct WithFiles<F> {
     #[serde(flatten)]
-    report: Report,
+    report: InspectReport,
     files: F,
 }
 
@@ -75,7 +75,7 @@ fn initramfs(args: &Inspect, path: &Path) -> Result<()> {
     };
     let contents = archive.read(&Want { digests: false, keep: &keep })?;
     let tree = contents.tree();
-    let report = Report::of(&contents, &tree, path, archive.size())?;
+    let report = InspectReport::of(&contents, &tree, path, archive.size())?;
     if let Some(picture) = &args.plot {
         write_text(picture, &plot(&report)?)?;
     }
@@ -94,7 +94,7 @@ fn initramfs(args: &Inspect, path: &Path) -> Result<()> {
 
 /// What fills an image: the bytes by origin or directory, then the largest files.
 #[allow(clippy::cast_precision_loss, reason = "a picture has no single bytes")]
-fn plot(report: &Report) -> Result<String> {
+fn plot(report: &InspectReport) -> Result<String> {
     let bar = |label: &str, bytes: u64, tone: Tone| Bar {
         label: label.to_owned(),
         range: (0.0, bytes as f64 / 1e6),

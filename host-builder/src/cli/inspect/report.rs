@@ -13,7 +13,7 @@ use std::path::Path;
 
 /// Facts about an initramfs.
 #[derive(Debug, Serialize)]
-pub struct Report {
+pub struct InspectReport {
     pub image: String,
     pub size: u64,
     /// Number of regular files after unpacking, and their bytes.
@@ -74,7 +74,7 @@ pub fn is_told_by(path: &[u8]) -> bool {
     TOLD_BY.iter().any(|(told, words)| told.as_bytes() == path && words.contains("{}"))
 }
 
-impl Report {
+impl InspectReport {
     /// Creates the report of an image.
     pub fn of(contents: &Contents, whole: &Tree, path: &Path, size: u64) -> Result<Self> {
         let tree = &whole.paths;

@@ -1,6 +1,6 @@
 //! The text output of `inspect`.
 
-use super::report::Report;
+use super::report::InspectReport;
 use crate::cli::examine::table;
 use crate::common::clean::clean;
 use crate::common::ui::megabytes;
@@ -18,7 +18,7 @@ fn row(out: &mut fmt::Formatter<'_>, name: &str, value: &str) -> fmt::Result {
     if value.is_empty() { Ok(()) } else { writeln!(out, "{name:13} {}", safe(value)) }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for InspectReport {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = |value: &Option<String>| value.clone().unwrap_or_default();
         writeln!(out, "{:13} {}  {}", "image", self.image, megabytes(self.size))?;
@@ -62,7 +62,7 @@ fn payload(payload: &Payload) -> &'static str {
     }
 }
 
-impl Report {
+impl InspectReport {
     fn modules_text(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.modules.is_empty() {
             return Ok(());

@@ -1,6 +1,6 @@
 //! CycloneDX 1.6. Source: https://cyclonedx.org/docs/1.6/json/
 
-use super::origin::{Kind as Of, Origin};
+use super::origin::{Origin, OriginKind};
 use super::{Bill, DRIVER_NAME, DRIVER_SUPPLIER, NO_ASSERTION};
 use image::manifest::{File, Kind};
 use serde_json::{Value, json};
@@ -56,9 +56,9 @@ pub fn document(bill: &Bill) -> Value {
 
 fn part(origin: &Origin, files: &[&File]) -> Value {
     let kind = match origin.kind {
-        Of::Package => "library",
-        Of::Built => "device-driver",
-        Of::Tool => "application",
+        OriginKind::Package => "library",
+        OriginKind::Built => "device-driver",
+        OriginKind::Tool => "application",
     };
     let mut part = json!({
         "type": kind,

@@ -12,12 +12,12 @@ pub struct Origin {
     /// Package URL; `None` if no package archive has it.
     pub purl: Option<String>,
     /// What it is.
-    pub kind: Kind,
+    pub kind: OriginKind,
 }
 
 /// What an origin is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum OriginKind {
     /// A package, or another artifact of the lock.
     Package,
     /// Kernel modules, built from a package.
@@ -31,16 +31,16 @@ impl Origin {
     pub fn of(text: &str, manifest: &Manifest) -> Self {
         if let Some(source) = text.strip_prefix("built from ") {
             let version = manifest.driver.as_ref().map_or_else(String::new, |driver| driver.version.clone());
-            return Self { name: format!("{source} (built)"), version, purl: None, kind: Kind::Built };
+            return Self { name: format!("{source} (built)"), version, purl: None, kind: OriginKind::Built };
         }
         let (name, version) = text.split_once(' ').unwrap_or((text, ""));
         let version = version.to_owned();
         if text == manifest.builder {
-            return Self { name: name.to_owned(), version, purl: None, kind: Kind::Tool };
+            return Self { name: name.to_owned(), version, purl: None, kind: OriginKind::Tool };
         }
         // An origin with a digest is not a package of an archive.
         if version.contains(" sha256:") {
-            return Self { name: name.to_owned(), version, purl: None, kind: Kind::Package };
+            return Self { name: name.to_owned(), version, purl: None, kind: OriginKind::Package };
         }
         let native = match manifest.arch.as_str() {
             "x86_64" => "amd64",
@@ -49,7 +49,7 @@ impl Origin {
         };
         let (name, arch) = name.split_once(':').unwrap_or((name, native));
         let purl = format!("pkg:deb/debian/{}@{}?arch={}", encoded(name), encoded(&version), encoded(arch));
-        Self { name: name.to_owned(), version, purl: Some(purl), kind: Kind::Package }
+        Self { name: name.to_owned(), version, purl: Some(purl), kind: OriginKind::Package }
     }
 }
 

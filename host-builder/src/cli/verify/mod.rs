@@ -15,7 +15,7 @@ use crate::common::digest::sha256_file;
 use crate::common::error::{Error, Result};
 use crate::common::files::Scratch;
 use crate::common::ui::{Ui, megabytes, print_as_json, print_wrapped};
-use crate::doctor::Disk as FileSystem;
+use crate::doctor::ImageFileSystem;
 use crate::doctor::file_systems::Programs;
 use crate::initramfs::cpio::kind;
 use crate::initramfs::manifest::{is_manifest, required};
@@ -173,7 +173,7 @@ fn against_payload(
     };
     let lock = args.lock.as_deref().unwrap_or(Path::new(DEFAULT_LOCK));
     let look = || {
-        let kind = FileSystem::of(&image)?;
+        let kind = ImageFileSystem::of(&image)?;
         let (cache, ui) = (Cache::open()?, Ui::new(args.json));
         let access = Access { offline: true, mirror: args.mirror.as_deref(), ..Access::new(&cache, &ui) };
         let tools = Programs { lock, profile: None, access }.of(kind, &image)?;

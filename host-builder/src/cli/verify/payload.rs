@@ -3,7 +3,7 @@
 use super::Difference;
 use crate::common::digest::sha256_file;
 use crate::common::error::{Doing, Result};
-use crate::doctor::{Disk as FileSystem, Tools, unpack};
+use crate::doctor::{ImageFileSystem, Tools, unpack};
 use image::manifest::{File, Kind, Manifest};
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,7 +15,7 @@ pub fn against(
     manifest: &Manifest,
     image: &Path,
     work: &Path,
-    (kind, tools): (FileSystem, &Tools),
+    (kind, tools): (ImageFileSystem, &Tools),
 ) -> Result<Vec<Difference>> {
     let (root, complaints) = unpack(tools, kind, image, work)?;
     let mut differences: Vec<_> = complaints

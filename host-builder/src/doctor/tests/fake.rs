@@ -1,6 +1,6 @@
 //! A fake host: files below a directory, as the kernel would show them.
 
-use crate::doctor::{Asked, Check, Host, Packed, TestGuest, check_host};
+use crate::doctor::{Asked, Check, HostRoot, Packed, TestGuest, check_host};
 use nix::libc;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -76,8 +76,8 @@ impl Fake {
         fake
     }
 
-    pub fn host(&self) -> Host {
-        Host::at(self.dir.path())
+    pub fn host(&self) -> HostRoot {
+        HostRoot::at(self.dir.path())
     }
 
     pub fn path(&self, path: &str) -> PathBuf {

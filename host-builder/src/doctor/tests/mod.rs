@@ -22,7 +22,7 @@ fn a_good_host_passes_every_check() {
         .filter(|name| !name.starts_with("container-") && !name.starts_with("image-"))
         .collect();
     assert_eq!(names, of_hosts);
-    assert!(Report::new(None, checks).good);
+    assert!(DoctorReport::new(None, checks).good);
 }
 
 /// A machine without anything: every check has an answer and a remedy, none panics.
@@ -36,13 +36,13 @@ fn an_empty_machine_is_told_what_it_lacks() {
         assert!(!check.remedy.is_empty(), "{check:?}");
     }
     assert!(!checks.iter().any(|check| check.name.starts_with("gpu-")));
-    let report = Report::new(None, checks);
+    let report = DoctorReport::new(None, checks);
     assert!(!report.good && report.count(Verdict::Fail) == 5);
 }
 
 #[test]
 fn the_json_has_the_documented_keys() {
-    let report = Report::new(Some("550.1".into()), vec![Check::pass("kvm", "x").of("y")]);
+    let report = DoctorReport::new(Some("550.1".into()), vec![Check::pass("kvm", "x").of("y")]);
     let json = serde_json::to_value(&report).unwrap();
     let expected = serde_json::json!({
         "schema": 1, "good": true, "driver": "550.1",

@@ -42,11 +42,11 @@ pub enum Workshop {
     /// A directory of locked packages.
     Toolroot(Toolroot),
     /// This machine.
-    Host(Host),
+    Host(HostPrograms),
 }
 
 /// This machine, with fixed paths.
-pub struct Host {
+pub struct HostPrograms {
     stage: Scratch,
     compiler: String,
 }
@@ -55,7 +55,7 @@ impl Workshop {
     /// The machine's own programs: the compiler is `$CC`, else gcc.
     pub fn host(cache: &Cache) -> Result<Self> {
         let compiler = std::env::var("CC").ok().filter(|text| !text.is_empty());
-        Ok(Self::Host(Host {
+        Ok(Self::Host(HostPrograms {
             stage: cache.scratch()?,
             compiler: compiler.unwrap_or_else(|| "gcc".to_owned()),
         }))

@@ -1,7 +1,7 @@
 //! An artifact of a profile: a name, an address with placeholders, and what it is for.
 
 use crate::common::error::{Error, Result};
-use crate::pins::lock::{Kind, Set, is_digest, is_plain};
+use crate::pins::lock::{Set, SourceKind, is_digest, is_plain};
 use serde::Deserialize;
 
 /// Something that comes from elsewhere than a package archive. What kind of file it is its content says: a tar archive in
@@ -17,7 +17,7 @@ pub struct Artifact {
     /// and `{name}` are replaced.
     pub url: String,
     /// The kind of source, if the address does not determine it: `redist`.
-    pub source: Option<Kind>,
+    pub source: Option<SourceKind>,
     /// The component of an index of redistributables.
     pub component: Option<String>,
     /// Its SHA-256, if the publisher states it only in prose.
@@ -44,11 +44,11 @@ pub struct Values<'a> {
 
 impl Artifact {
     /// How it is got.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> SourceKind {
         self.source.unwrap_or_else(|| match &self.url {
-            url if url.starts_with("https://") || url.starts_with("http://") => Kind::Http,
-            url if url.starts_with("host:") => Kind::Host,
-            _ => Kind::File,
+            url if url.starts_with("https://") || url.starts_with("http://") => SourceKind::Http,
+            url if url.starts_with("host:") => SourceKind::Host,
+            _ => SourceKind::File,
         })
     }
 
@@ -95,16 +95,16 @@ impl Artifact {
                 "name kernel, gpu-modules, driver, firmware, userspace-… or compat32-…",
             );
         }
-        if self.kind() == Kind::Apt {
+        if self.kind() == SourceKind::Apt {
             return wrong(
                 "source is apt",
                 "packages are named in [kernel], [userspace], [firmware] and [modules]",
             );
         }
-        if (self.kind() == Kind::Redist) != self.component.is_some() {
+        if (self.kind() == SourceKind::Redist) != self.component.is_some() {
             return wrong("source redist and component go together", "give both, or neither");
         }
-        if matches!(self.kind(), Kind::Http | Kind::Redist) != over_the_network {
+        if matches!(self.kind(), SourceKind::Http | SourceKind::Redist) != over_the_network {
             return wrong(
                 "its source and its url do not go together",
                 "https:// and http:// are of sources http and redist",

@@ -1,24 +1,24 @@
 //! Files and directories of this machine.
 
-use super::{Access, Source, Wanted, check};
+use super::{Access, Source, WantedArtifact, check};
 use crate::artifacts::directory;
 use crate::artifacts::tree::Tree;
 use crate::common::digest::sha256_file;
 use crate::common::error::{Doing, Error, Result};
 use crate::common::files::Staged;
-use crate::pins::lock::{Artifact, Digest, Kind};
-use std::fs::{self, File as StdFile};
+use crate::pins::lock::{Artifact, Digest, SourceKind};
+use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
 /// Files and directories.
-pub struct File<'a> {
+pub struct FileSource<'a> {
     access: Access<'a>,
     /// Relative paths begin here: the profile's directory.
     directory: &'a Path,
 }
 
-impl<'a> File<'a> {
+impl<'a> FileSource<'a> {
     /// With relative paths below `directory`.
     pub fn new(access: Access<'a>, directory: &'a Path) -> Self {
         Self { access, directory }
@@ -32,14 +32,14 @@ impl<'a> File<'a> {
             return store(self.access, |out, place| directory::pack(&directory::below(&path)?, out, place));
         }
         store(self.access, |out, _| {
-            let mut file = StdFile::open(&path).doing("opening", &path)?;
+            let mut file = File::open(&path).doing("opening", &path)?;
             io::copy(&mut file, out).doing("copying", &path).map(drop)
         })
     }
 }
 
 /// Puts what `fill` writes into the cache, under its digest.
-pub fn store(access: Access, fill: impl FnOnce(&mut StdFile, &Path) -> Result<()>) -> Result<(u64, String)> {
+pub fn store(access: Access, fill: impl FnOnce(&mut File, &Path) -> Result<()>) -> Result<(u64, String)> {
     let scratch = access.cache.scratch()?;
     let path = scratch.path().join("blob");
     Staged::new(&path, 0o644, |out| fill(out, &path))?.commit()?;
@@ -51,8 +51,8 @@ pub fn store(access: Access, fill: impl FnOnce(&mut StdFile, &Path) -> Result<()
 /// What a lock says of something local.
 pub fn pinned(
     access: Access,
-    wanted: &Wanted,
-    kind: Kind,
+    wanted: &WantedArtifact,
+    kind: SourceKind,
     url: String,
     found: (u64, String),
 ) -> Result<Artifact> {
@@ -80,14 +80,14 @@ pub fn pinned(
     Ok(artifact)
 }
 
-impl Source for File<'_> {
-    type Wanted<'w> = Vec<Wanted<'w>>;
+impl Source for FileSource<'_> {
+    type Query<'w> = Vec<WantedArtifact<'w>>;
 
-    fn resolve(&self, wanted: Vec<Wanted>) -> Result<Vec<Artifact>> {
-        let one = |wanted: &Wanted| {
+    fn resolve(&self, wanted: Vec<WantedArtifact>) -> Result<Vec<Artifact>> {
+        let one = |wanted: &WantedArtifact| {
             let url = wanted.url()?;
             let found = self.take(&url)?;
-            pinned(self.access, wanted, Kind::File, url, found)
+            pinned(self.access, wanted, SourceKind::File, url, found)
         };
         wanted.iter().map(one).collect()
     }

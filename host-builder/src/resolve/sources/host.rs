@@ -2,11 +2,11 @@
 //! places where distributions put them. Never the rest of the system.
 
 use super::file::{pinned, store};
-use super::{Access, Source, Wanted, check};
+use super::{Access, Source, WantedArtifact, check};
 use crate::artifacts::directory;
 use crate::artifacts::directory::Files;
 use crate::common::error::{Doing, Error, Result};
-use crate::pins::lock::{Artifact, Kind, Set};
+use crate::pins::lock::{Artifact, Set, SourceKind};
 use image::capability::installed::{Directories, data_paths};
 use image::capability::{self, TABLE, classify, version_of};
 use std::collections::BTreeSet;
@@ -22,12 +22,12 @@ const FILELIST: &str = "sandboxutils-filelist.json";
 const MAX_ENTRIES: usize = 100_000;
 
 /// The driver below a root directory.
-pub struct Host<'a> {
+pub struct HostSource<'a> {
     access: Access<'a>,
     release: Option<&'a str>,
 }
 
-impl<'a> Host<'a> {
+impl<'a> HostSource<'a> {
     /// `release`: of the kernel whose modules are meant; default: the one that runs.
     pub fn new(access: Access<'a>, release: Option<&'a str>) -> Self {
         Self { access, release }
@@ -179,14 +179,14 @@ fn is_gpu_module(path: &str) -> bool {
     name.starts_with("nvidia") && name.contains(".ko") && !path.starts_with("kernel/drivers/video")
 }
 
-impl Source for Host<'_> {
-    type Wanted<'w> = Vec<Wanted<'w>>;
+impl Source for HostSource<'_> {
+    type Query<'w> = Vec<WantedArtifact<'w>>;
 
-    fn resolve(&self, wanted: Vec<Wanted>) -> Result<Vec<Artifact>> {
-        let one = |wanted: &Wanted| {
+    fn resolve(&self, wanted: Vec<WantedArtifact>) -> Result<Vec<Artifact>> {
+        let one = |wanted: &WantedArtifact| {
             let url = wanted.url()?;
             let found = self.take(&url, &wanted.artifact.sets, wanted.values.driver)?;
-            let mut artifact = pinned(self.access, wanted, Kind::Host, url, found)?;
+            let mut artifact = pinned(self.access, wanted, SourceKind::Host, url, found)?;
             // It is what packs the same archive again.
             wanted.values.driver.clone_into(&mut artifact.version);
             Ok(artifact)
@@ -241,7 +241,7 @@ mod tests {
     fn found(sets: &[Set], driver: &str) -> Result<Vec<String>> {
         let (dir, ui) = (machine(), Ui::new(true));
         let cache = Cache::at(&dir.path().join("cache")).unwrap();
-        let host = Host::new(Access::new(&cache, &ui), Some("6.12-x"));
+        let host = HostSource::new(Access::new(&cache, &ui), Some("6.12-x"));
         let url = format!("host:{}", dir.path().display());
         host.files(&url, sets, driver).map(|files| files.into_keys().collect())
     }

@@ -9,17 +9,17 @@ pub mod redist;
 use crate::artifacts::cache::Cache;
 use crate::common::error::{Error, Result};
 use crate::common::ui::Ui;
-use crate::pins::lock::{Artifact, Kind};
+use crate::pins::lock::{Artifact, SourceKind};
 use crate::pins::profile;
 use std::path::Path;
 
 /// Where artifacts come from.
 pub trait Source {
     /// What is asked for, in the words of the profile.
-    type Wanted<'a>;
+    type Query<'a>;
 
     /// What is offered for it: name, version, size, digest. What no publisher gives a digest for is fetched to get one.
-    fn resolve(&self, wanted: Self::Wanted<'_>) -> Result<Vec<Artifact>>;
+    fn resolve(&self, wanted: Self::Query<'_>) -> Result<Vec<Artifact>>;
 
     /// Gets artifacts into the cache, every byte checked against the lock.
     fn fetch(&self, artifacts: &[&Artifact]) -> Result<()>;
@@ -74,14 +74,14 @@ impl<'a> Access<'a> {
 
 /// An artifact of the profile, with what its placeholders stand for.
 #[derive(Clone, Copy)]
-pub struct Wanted<'a> {
+pub struct WantedArtifact<'a> {
     /// The artifact.
     pub artifact: &'a profile::Artifact,
     /// What placeholders stand for.
     pub values: profile::Values<'a>,
 }
 
-impl Wanted<'_> {
+impl WantedArtifact<'_> {
     /// Its address.
     pub fn url(&self) -> Result<String> {
         self.artifact.expand(&self.artifact.url, self.values)
@@ -97,7 +97,7 @@ impl Wanted<'_> {
 /// What a source gives.
 pub struct Gives {
     /// The source.
-    pub kind: Kind,
+    pub kind: SourceKind,
     /// How a profile names it.
     pub names: &'static str,
     /// Who vouches for the digest.
@@ -113,7 +113,7 @@ pub struct Gives {
 /// All sources. docs/building.md has the same table.
 pub const TABLE: [Gives; 5] = [
     Gives {
-        kind: Kind::Apt,
+        kind: SourceKind::Apt,
         names: "packages of [kernel], [userspace], [firmware], [modules], [toolroot], [vm]",
         digest: "the archive, signed",
         resumes: false,
@@ -121,7 +121,7 @@ pub const TABLE: [Gives; 5] = [
         network: true,
     },
     Gives {
-        kind: Kind::Http,
+        kind: SourceKind::Http,
         names: "url = \"https://…\" or \"http://…\"",
         digest: "`sha256` or `checksums` of the profile, else recorded",
         resumes: true,
@@ -129,7 +129,7 @@ pub const TABLE: [Gives; 5] = [
         network: true,
     },
     Gives {
-        kind: Kind::Redist,
+        kind: SourceKind::Redist,
         names: "source = \"redist\", url of redistrib_VERSION.json, component",
         digest: "the index",
         resumes: true,
@@ -137,7 +137,7 @@ pub const TABLE: [Gives; 5] = [
         network: true,
     },
     Gives {
-        kind: Kind::File,
+        kind: SourceKind::File,
         names: "url = \"a path\", of a file or a directory",
         digest: "`sha256` of the profile, else recorded",
         resumes: false,
@@ -145,7 +145,7 @@ pub const TABLE: [Gives; 5] = [
         network: false,
     },
     Gives {
-        kind: Kind::Host,
+        kind: SourceKind::Host,
         names: "url = \"host:/\", the driver installed there",
         digest: "recorded",
         resumes: false,
@@ -155,7 +155,7 @@ pub const TABLE: [Gives; 5] = [
 ];
 
 /// The row of a source.
-pub fn gives(kind: Kind) -> &'static Gives {
+pub fn gives(kind: SourceKind) -> &'static Gives {
     TABLE.iter().find(|row| row.kind == kind).expect("every kind has a row")
 }
 
@@ -166,7 +166,7 @@ pub fn check(artifact: &Artifact, size: u64, sha256: &str) -> Result<()> {
         return Err(Error::new(format!(
             "{named}: expected {} bytes, found {size}: the download is not the {} that was locked",
             artifact.size,
-            if artifact.source == Kind::Apt { "package" } else { "artifact" }
+            if artifact.source == SourceKind::Apt { "package" } else { "artifact" }
         ))
         .hint("try again; if it stays so, resolve again: build-initrd --update-lock"));
     }
@@ -184,7 +184,9 @@ mod tests {
 
     #[test]
     fn every_kind_has_one_row() {
-        for kind in [Kind::Apt, Kind::Http, Kind::Redist, Kind::File, Kind::Host] {
+        for kind in
+            [SourceKind::Apt, SourceKind::Http, SourceKind::Redist, SourceKind::File, SourceKind::Host]
+        {
             assert_eq!(gives(kind).kind, kind);
         }
         assert_eq!(TABLE.len(), 5);

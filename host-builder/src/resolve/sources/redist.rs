@@ -1,10 +1,10 @@
 //! NVIDIA's index of redistributables: `redistrib_<version>.json`, with a relative path, a SHA-256 and a size for each
 //! component and platform.
 
-use super::http::{File, Http};
-use super::{Access, Offer, Source, Wanted};
+use super::http::{Http, RemoteFile};
+use super::{Access, Offer, Source, WantedArtifact};
 use crate::common::error::{Error, Result};
-use crate::pins::lock::{Artifact, Kind, is_digest};
+use crate::pins::lock::{Artifact, SourceKind, is_digest};
 use serde_json::Value;
 
 /// Components of an index.
@@ -20,21 +20,21 @@ impl<'a> Redist<'a> {
 }
 
 impl Source for Redist<'_> {
-    type Wanted<'w> = Vec<Wanted<'w>>;
+    type Query<'w> = Vec<WantedArtifact<'w>>;
 
-    fn resolve(&self, wanted: Vec<Wanted>) -> Result<Vec<Artifact>> {
+    fn resolve(&self, wanted: Vec<WantedArtifact>) -> Result<Vec<Artifact>> {
         let mut files = Vec::new();
         for wanted in wanted {
             let url = wanted.url()?;
             let component = wanted.artifact.component.as_deref().unwrap_or_default();
             let component = wanted.artifact.expand(component, wanted.values)?;
             let found = find(&self.http.text(&url)?, &url, &component, wanted.values.arch)?;
-            files.push(File {
+            files.push(RemoteFile {
                 wanted,
                 url: found.url,
                 size: Some(found.size),
                 sha256: Some(found.sha256),
-                kind: Kind::Redist,
+                kind: SourceKind::Redist,
                 version: found.version,
             });
         }

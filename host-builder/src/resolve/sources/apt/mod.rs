@@ -13,7 +13,7 @@ use crate::artifacts::cache::Cache;
 use crate::common::digest::{sha256, sha256_file};
 use crate::common::error::{Doing, Error, Result};
 use crate::common::ui::Unit;
-use crate::pins::lock::{Artifact, Digest, Kind};
+use crate::pins::lock::{Artifact, Digest, SourceKind};
 use crate::pins::profile;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -209,7 +209,7 @@ impl<'a> Apt<'a> {
 }
 
 impl Source for Apt<'_> {
-    type Wanted<'w> = Packages<'w>;
+    type Query<'w> = Packages<'w>;
 
     /// Nothing is downloaded.
     fn resolve(&self, wanted: Packages) -> Result<Vec<Artifact>> {
@@ -299,7 +299,7 @@ fn parse_uri_line(line: &str, suite: &str) -> Option<Artifact> {
         name: package.into(),
         version: version.replace("%3a", ":"),
         arch: arch.into(),
-        source: Kind::Apt,
+        source: SourceKind::Apt,
         url: None,
         suite: suite.into(),
         size,

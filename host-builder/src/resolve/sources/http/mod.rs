@@ -7,7 +7,7 @@ pub use self::client::{Client, Failure, Patience};
 
 use self::client::header;
 use self::transfer::{Expected, download};
-use super::{Access, Offer, Source, Wanted, check};
+use super::{Access, Offer, Source, WantedArtifact, check};
 use crate::artifacts::tree::{Tree, read_json};
 use crate::common::digest::sha256;
 use crate::common::error::{Doing, Error, Result};
@@ -15,7 +15,7 @@ use crate::common::files::write_atomically;
 use crate::common::parallel;
 use crate::common::ui::Unit;
 use crate::pins::artifact::MAX_UNPACKED;
-use crate::pins::lock::{Artifact, Digest, Kind, is_digest};
+use crate::pins::lock::{Artifact, Digest, SourceKind, is_digest};
 use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -38,9 +38,9 @@ pub struct Http<'a> {
 }
 
 /// A file to resolve.
-pub struct File<'a> {
+pub struct RemoteFile<'a> {
     /// What the profile says of it.
-    pub wanted: Wanted<'a>,
+    pub wanted: WantedArtifact<'a>,
     /// Its address.
     pub url: String,
     /// Size, where the publisher says it.
@@ -48,7 +48,7 @@ pub struct File<'a> {
     /// Digest, where the publisher says it.
     pub sha256: Option<String>,
     /// How it was found.
-    pub kind: Kind,
+    pub kind: SourceKind,
     /// Its version.
     pub version: String,
 }
@@ -111,7 +111,7 @@ impl<'a> Http<'a> {
     }
 
     /// Fetches a file, and says what it is: size, digest, how much it unpacks to.
-    pub fn pin(&self, file: &File, bar: &ProgressBar) -> Result<Artifact> {
+    pub fn pin(&self, file: &RemoteFile, bar: &ProgressBar) -> Result<Artifact> {
         let (size, sha256) = match self.unchanged(file)? {
             Some(known) => known,
             None => self.first(file, bar)?,
@@ -137,7 +137,7 @@ impl<'a> Http<'a> {
     }
 
     /// What we have of it, where the server says that it is still the same.
-    fn unchanged(&self, file: &File) -> Result<Option<(u64, String)>> {
+    fn unchanged(&self, file: &RemoteFile) -> Result<Option<(u64, String)>> {
         if let (Some(size), Some(sha256)) = (file.size, &file.sha256)
             && self.access.cache.has_blob(sha256, size)?
         {
@@ -158,7 +158,7 @@ impl<'a> Http<'a> {
         }
     }
 
-    fn first(&self, file: &File, bar: &ProgressBar) -> Result<(u64, String)> {
+    fn first(&self, file: &RemoteFile, bar: &ProgressBar) -> Result<(u64, String)> {
         let expected = Expected { size: file.size, sha256: file.sha256.as_deref(), limit: MAX_FILE };
         let cache = self.access.cache;
         let got = download(&self.client, self.patience, cache, &file.url, expected, bar)?;
@@ -177,7 +177,7 @@ impl<'a> Http<'a> {
         Ok(self.access.cache.room("known")?.join(format!("{:.32}.json", sha256(url.as_bytes()))))
     }
 
-    fn file<'w>(&self, wanted: Wanted<'w>) -> Result<File<'w>> {
+    fn file<'w>(&self, wanted: WantedArtifact<'w>) -> Result<RemoteFile<'w>> {
         let url = wanted.url()?;
         let sha256 = match (&wanted.artifact.sha256, &wanted.artifact.checksums) {
             (Some(digest), _) => Some(digest.clone()),
@@ -187,7 +187,14 @@ impl<'a> Http<'a> {
             }
             (None, None) => None,
         };
-        Ok(File { url, size: None, sha256, kind: Kind::Http, version: wanted.version().into(), wanted })
+        Ok(RemoteFile {
+            url,
+            size: None,
+            sha256,
+            kind: SourceKind::Http,
+            version: wanted.version().into(),
+            wanted,
+        })
     }
 
     fn get(&self, artifact: &Artifact, bar: &ProgressBar) -> Result<()> {
@@ -226,9 +233,9 @@ impl<'a> Http<'a> {
 }
 
 impl Source for Http<'_> {
-    type Wanted<'w> = Vec<Wanted<'w>>;
+    type Query<'w> = Vec<WantedArtifact<'w>>;
 
-    fn resolve(&self, wanted: Vec<Wanted>) -> Result<Vec<Artifact>> {
+    fn resolve(&self, wanted: Vec<WantedArtifact>) -> Result<Vec<Artifact>> {
         let files = wanted.into_iter().map(|wanted| self.file(wanted)).collect::<Result<Vec<_>>>()?;
         self.pin_all(&files)
     }
@@ -249,7 +256,7 @@ impl Source for Http<'_> {
 
 impl Http<'_> {
     /// Pins files, several at a time.
-    pub fn pin_all(&self, files: &[File]) -> Result<Vec<Artifact>> {
+    pub fn pin_all(&self, files: &[RemoteFile]) -> Result<Vec<Artifact>> {
         let total = files.iter().filter_map(|file| file.size).sum();
         let bar = self.access.ui.bar(&format!("resolving {} files", files.len()), total, Unit::Bytes);
         let result = parallel::map(files, PARALLEL, |file| self.pin(file, &bar));

@@ -304,7 +304,7 @@ fn a_file_is_pinned_with_who_vouches_for_it_and_not_fetched_again_while_it_is_th
     let text = format!("name = \"x\"\nsets = [\"driver\"]\nurl = \"{}\"\n", server.url);
     let artifact: crate::pins::profile::Artifact = toml::from_str(&text).unwrap();
     let values = crate::pins::profile::Values { driver: "1.2", kernel: None, arch: "x86_64" };
-    let wanted = Wanted { artifact: &artifact, values };
+    let wanted = WantedArtifact { artifact: &artifact, values };
     for _ in 0..2 {
         let pinned = place.http().resolve(vec![wanted]).unwrap().remove(0);
         assert_eq!((pinned.size, pinned.unpacked, pinned.digest), (5, Some(5), Digest::Recorded));
@@ -315,7 +315,7 @@ fn a_file_is_pinned_with_who_vouches_for_it_and_not_fetched_again_while_it_is_th
     assert_eq!(requests.iter().filter(|request| request.starts_with("GET")).count(), 2, "{requests:?}");
     let mut known = artifact.clone();
     known.sha256 = Some(sha256(b"hello"));
-    let wanted = Wanted { artifact: &known, values };
+    let wanted = WantedArtifact { artifact: &known, values };
     assert_eq!(place.http().resolve(vec![wanted]).unwrap()[0].digest, Digest::Publisher);
 }
 
