@@ -47,6 +47,11 @@ pub struct Bar {
 }
 
 impl Device {
+    /// All devices of a host, by address.
+    pub fn all(host: &HostRoot) -> Vec<Self> {
+        host.names(DEVICES).into_iter().filter_map(|bdf| Self::read(host, &bdf)).collect()
+    }
+
     /// The device at an address; `None` if there is none.
     pub fn read(host: &HostRoot, bdf: &str) -> Option<Self> {
         let at = |name: &str| format!("{DEVICES}/{bdf}/{name}");

@@ -1,9 +1,11 @@
 //! The programs that read file systems.
 
+use super::disk::ImageFileSystem;
+use super::erofs::lacking;
 use crate::common::error::{Error, Result};
-use crate::doctor::{ImageFileSystem, Tools, lacking};
 use crate::pins::lock::{Lock, Set};
 use crate::pins::profile::Profile;
+use crate::programs::sandbox::Tools;
 use crate::programs::toolroot::Toolroot;
 use crate::resolve;
 use crate::resolve::sources::Access;

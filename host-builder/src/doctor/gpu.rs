@@ -1,4 +1,5 @@
-//! Which GPUs exist, which driver they are bound to, and whether they can be reset.
+//! Which GPUs exist, which driver they are bound to, whether the host still uses them, whether they can be reset, and
+//! whether they need a fabric: on boards with NVSwitches, CUDA starts only after the fabric is up.
 
 use super::device::{Device, is_vfio};
 use super::host::HostRoot;
@@ -13,7 +14,7 @@ pub fn chosen(host: &HostRoot, asked: &[String]) -> Result<(Vec<Device>, Vec<Che
     const NAME: &str = "gpu";
     let name = |gpu: &Device| format!("{} {} class {:04x}", gpu.bdf, gpu.id(), gpu.class);
     if asked.is_empty() {
-        let gpus: Vec<_> = host.devices().into_iter().filter(Device::is_gpu).collect();
+        let gpus: Vec<_> = Device::all(host).into_iter().filter(Device::is_gpu).collect();
         let check = if gpus.is_empty() {
             Check::fail(
                 NAME,
@@ -83,4 +84,98 @@ pub fn reset(host: &HostRoot, gpu: &Device) -> Check {
         Err(error) => Check::warn(NAME, format!("unknown: {}", error.chain()), remedy),
     };
     check.of(&gpu.bdf)
+}
+
+/// Whether a driver or a console of the host uses the GPU.
+pub fn held(host: &HostRoot, gpu: &Device) -> Check {
+    const NAME: &str = "gpu-held";
+    let driver = gpu.driver.as_deref();
+    let check = match driver {
+        Some("nvidia") => {
+            let users = host
+                .hint("/sys/module/nvidia/refcnt")
+                .map(|count| format!("/sys/module/nvidia/refcnt: {count}"));
+            let version = host
+                .hint("/sys/module/nvidia/version")
+                .map(|version| format!("/sys/module/nvidia/version: {version}"));
+            Check::fail(
+                NAME,
+                "the host's nvidia driver uses it",
+                format!("stop the programs that use it (fuser -v /dev/nvidia*; systemctl stop nvidia-persistenced nvidia-dcgm); then, as root: driverctl --nosave set-override {} vfio-pci", gpu.bdf),
+            )
+            .evidence(users.into_iter().chain(version))
+        }
+        Some(driver) if !is_idle(driver) => match display_module(driver) {
+            Some(module) => Check::fail(
+                NAME,
+                format!("the host's {driver} driver uses it, and may show a console on it"),
+                format!(
+                    "blacklist that driver: add modprobe.blacklist={module} to the kernel command line, and reboot"
+                ),
+            ),
+            None => Check::fail(
+                NAME,
+                format!("the host's {driver} driver uses it"),
+                format!(
+                    "stop the programs that use it; then, as root: driverctl --nosave set-override {} vfio-pci",
+                    gpu.bdf
+                ),
+            ),
+        },
+        _ if host.hint(&gpu.file("boot_vga")).as_deref() == Some("1") => Check::warn(
+            NAME,
+            "it is the host's boot display (boot_vga): a console may write to its memory",
+            "select another primary display, or none, in the firmware settings; or add video=efifb:off to the kernel command line",
+        ),
+        _ => Check::pass(NAME, "the host does not use it"),
+    };
+    check.of(&gpu.bdf)
+}
+
+/// Drivers that only reserve a device and do nothing with it.
+fn is_idle(driver: &str) -> bool {
+    is_vfio(driver) || driver == "pci-stub"
+}
+
+/// The module of a display driver of the kernel. The name of Nova's driver changes between releases.
+fn display_module(driver: &str) -> Option<&'static str> {
+    match driver {
+        "nouveau" => Some("nouveau"),
+        "nova-core" | "nova_core" | "NovaCore" => Some("nova_core"),
+        "nvidiafb" => Some("nvidiafb"),
+        _ => None,
+    }
+}
+
+/// Whether there are NVSwitches, and what they require.
+pub fn fabric(host: &HostRoot, gpus: &[Device]) -> Check {
+    const NAME: &str = "fabric";
+    let switches: Vec<_> = Device::all(host).into_iter().filter(Device::is_switch).collect();
+    let unseen: Vec<_> = gpus.iter().filter(|gpu| hides_switches(gpu.product)).collect();
+    if switches.is_empty() && !unseen.is_empty() {
+        return Check::warn(
+            NAME,
+            "no NVSwitch on the PCI bus; for these GPUs this is not conclusive: since B200, NVSwitches are not PCI devices",
+            "on an HGX or NVL board, run nvidia-fabricmanager and nvlsm of the driver's version on the machine with the switches' ConnectX bridges; for a single GPU, disable NVLink instead: nvidia.NVreg_NvLinkDisable=1 on the guest's command line",
+        )
+        .evidence(unseen.iter().map(|gpu| format!("{} {}", gpu.bdf, gpu.id())));
+    }
+    if switches.is_empty() {
+        return Check::pass(NAME, "no NVSwitch on the PCI bus: fabric manager is not needed");
+    }
+    let name = |switch: &Device| {
+        format!("{} {}: {}", switch.bdf, switch.id(), switch.driver.as_deref().unwrap_or("no driver"))
+    };
+    Check::warn(
+        NAME,
+        format!("NVSwitches: {}, GPUs: {}: CUDA starts in a guest only if the fabric is up or NVLink is disabled", switches.len(), gpus.len()),
+        "for a single GPU: add nvidia.NVreg_NvLinkDisable=1 to the guest's command line; for all GPUs: pass the NVSwitches through as well and run nvidia-fabricmanager in the guest; for some GPUs: use fabric manager's shared mode on the host",
+    )
+    .evidence(switches.iter().map(name))
+}
+
+/// GPUs for boards whose NVSwitches are reached through ConnectX bridges (NVIDIA's Fabric Manager User Guide): GB100 (B200,
+/// GB200), and everything from GB110 (B300) on, which is not tested.
+fn hides_switches(product: u16) -> bool {
+    matches!(product, 0x2900..=0x29ff | 0x3100..)
 }

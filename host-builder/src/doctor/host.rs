@@ -1,6 +1,5 @@
 //! A host below a root directory, `/` or a fake one for tests. /sys, /proc and /dev are read, never written.
 
-use super::device::Device;
 use crate::common::error::{Error, Result};
 use nix::fcntl::AtFlags;
 use nix::unistd::{AccessFlags, faccessat};
@@ -87,12 +86,6 @@ impl HostRoot {
         let wanted = AccessFlags::R_OK | AccessFlags::W_OK;
         let allowed = faccessat(nix::fcntl::AT_FDCWD, &place, wanted, AtFlags::AT_EACCESS);
         if allowed.is_ok() { Node::Usable } else { Node::Forbidden }
-    }
-
-    /// All PCI devices, by address.
-    pub fn devices(&self) -> Vec<Device> {
-        let names = self.names(image::pci::DEVICES);
-        names.into_iter().filter_map(|bdf| Device::read(self, &bdf)).collect()
     }
 
     /// The kernel command line as words.

@@ -7,32 +7,27 @@ mod cuda;
 mod device;
 mod disk;
 mod erofs;
-mod fabric;
+pub(crate) mod file_systems;
 mod gpu;
-mod group;
 mod guest;
-mod held;
 mod host;
-mod iommu;
-mod kvm;
-mod memlock;
 mod memory;
 mod packed;
 mod report;
 mod support;
 mod vfio;
 mod view;
-mod vsock;
+mod virtualization;
 
 pub use crate::programs::sandbox::Tools;
 pub use container::{Container, check as check_container};
 pub use disk::{ImageFileSystem, unpack};
 pub use erofs::lacking;
 pub use host::HostRoot;
-pub use kvm::TestGuest;
 pub use packed::{Origin, Packed};
 pub use report::{CHECKS, Check, DoctorReport, SCHEMA, Verdict};
 pub use view::screen;
+pub use virtualization::TestGuest;
 
 use crate::common::error::Result;
 
@@ -53,18 +48,18 @@ pub struct Asked<'a> {
 pub fn check_host(host: &HostRoot, asked: &Asked) -> Result<Vec<Check>> {
     let (gpus, mut checks) = gpu::chosen(host, asked.gpus)?;
     let packed = asked.packed.filter(|packed| packed.unread.is_none());
-    checks.push(kvm::check(host, asked.test_guest));
-    checks.extend(iommu::check(host));
+    checks.push(virtualization::kvm(host, asked.test_guest));
+    checks.extend(vfio::iommu(host));
     checks.push(vfio::modules(host));
     checks.push(vfio::access(host, &gpus));
-    checks.push(memlock::check(host, asked.guest_memory));
-    checks.push(memory::check(host, asked.guest_memory));
-    checks.push(vsock::check(host));
-    checks.push(fabric::check(host, &gpus));
+    checks.push(memory::locked(host, asked.guest_memory));
+    checks.push(memory::huge_pages(host, asked.guest_memory));
+    checks.push(virtualization::vsock(host));
+    checks.push(gpu::fabric(host, &gpus));
     for gpu in &gpus {
         checks.push(gpu::driver(host, gpu));
-        checks.push(held::check(host, gpu));
-        checks.push(group::check(host, gpu));
+        checks.push(gpu::held(host, gpu));
+        checks.push(vfio::group(host, gpu));
         checks.push(gpu::reset(host, gpu));
         checks.push(support::check(gpu, packed));
     }
@@ -74,6 +69,5 @@ pub fn check_host(host: &HostRoot, asked: &Asked) -> Result<Vec<Check>> {
     Ok(checks)
 }
 
-pub(crate) mod file_systems;
 #[cfg(test)]
 mod tests;
