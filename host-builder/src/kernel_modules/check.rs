@@ -1,6 +1,6 @@
 //! Whether modules belong to a kernel and to a driver.
 
-use super::Module;
+use super::module::Module;
 use crate::common::error::{Error, Result};
 
 /// Fails for a module that was built for another kernel.

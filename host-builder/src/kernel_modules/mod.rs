@@ -7,7 +7,9 @@ pub mod firmware;
 pub mod gpus;
 pub mod index;
 pub mod make;
+pub mod module;
 pub mod order;
 mod symbols;
 
-pub use index::{Index, Module};
+pub use index::Index;
+pub use module::Module;

@@ -1,7 +1,8 @@
 //! The order in which modules are loaded: hard dependencies as libkmod orders them, soft dependencies around them.
 
 use super::depmod::{edges, positions};
-use super::index::{Index, Module};
+use super::index::Index;
+use super::module::Module;
 use crate::common::error::{Error, Result};
 use std::collections::BTreeSet;
 

@@ -1,7 +1,7 @@
 //! Which symbols a module takes and which it gives. depmod finds dependencies by them, in the order of the symbol table;
 //! the names in `depends:` are the same and their order is not.
 
-use super::index::Module;
+use super::module::Module;
 use goblin::elf::Elf;
 use std::collections::HashMap;
 

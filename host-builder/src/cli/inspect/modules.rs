@@ -1,7 +1,7 @@
 //! The kernel modules of an image, and why each is there.
 
 use crate::initramfs::Left;
-use crate::kernel_modules::index::{Module, uncompress, uncompressed};
+use crate::kernel_modules::module::{Module, uncompress, uncompressed};
 use image::elf::modinfo;
 use image::layout;
 use image::manifest::{self, Manifest, Purpose};

@@ -72,6 +72,13 @@ fn content<'a>(elf: &Elf, module: &'a [u8], section: usize) -> Option<&'a [u8]> 
     module.get(elf.section_headers.get(section)?.file_range()?)
 }
 
+/// Whether all these words, lower case, are whole words of a product's name.
+pub(super) fn has_words(name: &str, wanted: &[&str]) -> bool {
+    let words: Vec<String> =
+        name.split(|c: char| !c.is_ascii_alphanumeric()).map(str::to_ascii_lowercase).collect();
+    wanted.iter().all(|word| words.iter().any(|found| found == word))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,6 +6,7 @@ pub(crate) mod newer;
 
 pub use self::chips::{Chip, chips};
 
+use self::chips::has_words;
 use crate::common::error::{Error, Result};
 use image::pci;
 use std::collections::BTreeSet;
@@ -143,13 +144,6 @@ fn by_name<'a>(name: &str, chips: &'a [Chip], driver: &str) -> Result<Vec<&'a Ch
     let near = if near.is_empty() { String::new() } else { format!("; its list has {near}") };
     Err(Error::new(format!("driver {driver} knows no GPU named {name:?}{near}"))
         .hint("name it as its product is called (h100, l4, t4, rtx-4090), or by PCI id: --gpu 10de:2330"))
-}
-
-/// Whether all these words, lower case, are whole words of a product's name.
-fn has_words(name: &str, wanted: &[&str]) -> bool {
-    let words: Vec<String> =
-        name.split(|c: char| !c.is_ascii_alphanumeric()).map(str::to_ascii_lowercase).collect();
-    wanted.iter().all(|word| words.iter().any(|found| found == word))
 }
 
 /// PCI device ids of NVIDIA's display controllers in a host.

@@ -3,6 +3,7 @@
 //! Source: g_nv_name_released.h of NVIDIA's open modules, releases 550.163.01 to 595.45.04. Of each GPU the first release from which on every
 //! one lists it, but for those that were made for one customer's hardware (570.123, 580.94).
 
+use super::chips::has_words;
 use crate::common::error::Error;
 use crate::pins::lock::by_number;
 use crate::pins::profile;
@@ -64,7 +65,7 @@ pub fn by_words(wanted: &[&str], driver: &str) -> Option<Newer> {
     if wanted.is_empty() {
         return None;
     }
-    than(driver).find(|newer| super::has_words(newer.name, wanted))
+    than(driver).find(|newer| has_words(newer.name, wanted))
 }
 
 impl Newer {

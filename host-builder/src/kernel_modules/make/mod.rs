@@ -1,6 +1,7 @@
 //! Builds NVIDIA's open kernel modules for a kernel, in the toolroot, reproducibly: fixed user, host, time and paths.
 //! The result is cached by the digest of everything that went in.
 
+mod built;
 pub mod compile;
 pub mod environment;
 pub mod headers;
@@ -10,11 +11,12 @@ pub mod sign;
 pub mod source;
 pub(crate) mod steps;
 
-use super::index::{Module, content, read_module};
+pub use built::{Built, facts};
+
 use crate::artifacts::cache::Cache;
-use crate::artifacts::tree::{Tree, read_json, write_json};
+use crate::artifacts::tree::Tree;
 use crate::common::digest::sha256;
-use crate::common::error::{Doing, Result};
+use crate::common::error::Result;
 use crate::common::ui::Ui;
 use crate::pins::lock::{Lock, Set};
 use crate::pins::profile::Modules;
@@ -23,27 +25,9 @@ use compile::compile;
 use environment::Workshop;
 use headers::{Headers, headers_names};
 use source::{apply, unpack_source};
-use std::fs;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
 
 /// Changes whenever the way of building does, so that no old result is taken.
 const RECIPE: &str = "4";
-/// Changes whenever what is kept about built modules does.
-const FACTS: &str = "2";
-const ABOUT: &str = "about.json";
-
-/// Built modules, stripped of debug sections.
-pub struct Built {
-    /// Where the `.ko` files are.
-    pub dir: PathBuf,
-    /// What they say about themselves; paths are file names.
-    pub modules: Vec<Module>,
-    /// Size and SHA-256 of each file, in the same order.
-    pub contents: Vec<(u64, String)>,
-    /// Where they come from, for the manifest.
-    pub origin: String,
-}
 
 /// Where they are in the cache.
 const ROOM: &str = "modules";
@@ -95,50 +79,6 @@ pub fn recipe(cache: &Cache, lock: &Lock, profile: &Modules, toolroot: Toolroot)
     let tree = source::locked(cache, lock, profile, &headers, work.path())?;
     let text = compile::recipe(&Workshop::Toolroot(toolroot), &headers, work.path(), &tree)?;
     Ok(format!("{}\n{text}", lock.digest(&[Set::Toolroot])))
-}
-
-impl Built {
-    /// The modules in a directory of the cache.
-    pub fn read(cache: &Cache, dir: PathBuf, origin: String) -> Result<Self> {
-        let (_, key) = files(&dir)?;
-        let facts = cache.derived("module-facts", &key, |out| {
-            let facts = facts(&dir)?;
-            write_json(&out.join(ABOUT), &facts)
-        })?;
-        let facts: Vec<Fact> = read_json(&facts.join(ABOUT))?;
-        let (modules, contents) = facts.into_iter().unzip();
-        Ok(Self { dir, modules, contents, origin })
-    }
-}
-
-/// The modules in a directory, and a key of its state: another one after any change of a file.
-fn files(dir: &Path) -> Result<(Vec<String>, String)> {
-    let (mut names, mut state) = (Vec::new(), vec![FACTS.to_owned(), dir.display().to_string()]);
-    for entry in fs::read_dir(dir).doing("reading", dir)? {
-        let name = entry.doing("reading", dir)?.file_name().to_string_lossy().into_owned();
-        if name.ends_with(".ko") {
-            let metadata = fs::metadata(dir.join(&name)).doing("reading", &dir.join(&name))?;
-            let time = (metadata.mtime(), metadata.mtime_nsec());
-            state.push(format!("{name} {} {time:?}", metadata.len()));
-            names.push(name);
-        }
-    }
-    state.sort();
-    Ok((names, sha256(state.join("\n").as_bytes())))
-}
-
-/// What a module says about itself, and the size and SHA-256 of its file.
-pub type Fact = (Module, (u64, String));
-
-/// The facts of every module in a directory, sorted by name.
-pub fn facts(dir: &Path) -> Result<Vec<Fact>> {
-    let mut facts = Vec::new();
-    for name in files(dir)?.0 {
-        let bytes = content(&dir.join(&name))?;
-        facts.push((read_module(&dir.join(&name), &name)?, (bytes.len() as u64, sha256(&bytes))));
-    }
-    facts.sort_by(|(a, _), (b, _): &Fact| a.name.cmp(&b.name));
-    Ok(facts)
 }
 
 /// Whether the locked source can be built for the locked kernel, as far as that can be told without compiling it: it has the

@@ -1,11 +1,11 @@
 //! The GPU's modules where an artifact brings them built: taken as they are, signatures and all.
 
-use super::Built;
+use super::built::Built;
 use crate::artifacts::cache::Cache;
 use crate::artifacts::tree::Tree;
 use crate::common::digest::sha256;
 use crate::common::error::{Doing, Error, Result};
-use crate::kernel_modules::index::{parse, uncompress, underscored};
+use crate::kernel_modules::module::{parse, uncompress, underscored};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;

@@ -1,6 +1,6 @@
 //! Built modules, checked, described and packed as release pages have them.
 
-use super::Fact;
+use super::built::Fact;
 use super::sign::is_signed;
 use crate::artifacts::directory;
 use crate::common::digest::sha256;
