@@ -3,7 +3,7 @@
 //!
 //! Source: Documentation/admin-guide/bootconfig.rst and `get_boot_config_from_initrd` in init/main.c of Linux.
 
-use super::Source;
+use super::source::Source;
 use serde::Serialize;
 use std::io;
 

@@ -1,7 +1,7 @@
 //! Unpacks one segment as a stream, and reports where it ended.
 
 use super::blocks;
-use super::detect::Compression;
+use super::compression::Compression;
 use super::lz4::Lz4;
 use super::lzop::Lzop;
 use std::io::{self, BufRead, Read};

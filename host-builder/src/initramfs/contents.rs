@@ -1,8 +1,9 @@
 //! All entries of an image in memory, with the requested contents.
 
+use super::archive::Segment;
+use super::boot_config::BootConfig;
 use super::cpio::{Entry, kind};
-use super::walk::{Bounds, MAX_KEPT};
-use super::{BootConfig, Content, EntryPosition, Segment, Tree, add};
+use super::walk::{Bounds, Content, EntryPosition, MAX_KEPT, add};
 use crate::common::digest::Hasher;
 use crate::common::error::Result;
 use std::path::Path;
@@ -76,13 +77,6 @@ pub struct Contents {
     pub items: Vec<Item>,
     /// What the kernel strips from its end before unpacking.
     pub boot_config: Option<BootConfig>,
-}
-
-impl Contents {
-    /// The files after the kernel has unpacked everything.
-    pub fn tree(&self) -> Tree<'_> {
-        Tree::of(self)
-    }
 }
 
 /// The absolute path that a name of an archive means, without empty and `.` parts. `..` stays: it is for the caller to

@@ -1,75 +1,17 @@
 //! Detects where segments begin and how they are compressed, and where they end if this is known without unpacking.
 
+use super::archive::{Archive, words};
+use super::compression::Compression;
 use super::file_type::of_front;
-use super::source::exact;
-use super::walk::words;
-use super::{Archive, MAX_SEGMENTS, Source, lzop, strict};
+use super::source::{Source, exact};
+use super::{lz4, lzop, strict};
 use crate::common::error::Result;
-use serde::Serialize;
-use std::fmt;
 use std::io;
 
+/// Most segments of a file. No tool makes more.
+const MAX_SEGMENTS: usize = 65_536;
 /// Largest window of a zstd frame (`ZSTD_WINDOWSIZE_MAX` in the kernel's lib/decompress_unzstd.c).
 const ZSTD_WINDOW: u64 = 1 << 27;
-
-/// How a segment is compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Compression {
-    /// Not at all: an archive.
-    None,
-    /// One member of a gzip file.
-    Gzip,
-    /// One xz stream.
-    Xz,
-    /// One zstd frame.
-    Zstd,
-    /// Legacy frames of lz4.
-    Lz4,
-    /// One bzip2 stream.
-    Bzip2,
-    /// One stream of LZMA, as before xz.
-    Lzma,
-    /// One file of lzop.
-    Lzop,
-}
-
-impl Compression {
-    /// By the first bytes.
-    pub fn of(head: &[u8]) -> Option<Self> {
-        match head {
-            [b'0', b'7', b'0', b'7', b'0', b'1' | b'2', ..] => Some(Self::None),
-            [0x1f, 0x8b, ..] => Some(Self::Gzip),
-            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Some(Self::Xz),
-            [0x28, 0xb5, 0x2f, 0xfd, ..] => Some(Self::Zstd),
-            [0x02, 0x21, 0x4c, 0x18, ..] => Some(Self::Lz4),
-            [b'B', b'Z', b'h', ..] => Some(Self::Bzip2),
-            [0x5d, 0, ..] => Some(Self::Lzma),
-            [0x89, b'L', ..] => Some(Self::Lzop),
-            _ => None,
-        }
-    }
-
-    /// Its common name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::None => "cpio",
-            Self::Gzip => "gzip",
-            Self::Xz => "xz",
-            Self::Zstd => "zstd",
-            Self::Lz4 => "lz4",
-            Self::Bzip2 => "bzip2",
-            Self::Lzma => "lzma",
-            Self::Lzop => "lzop",
-        }
-    }
-}
-
-impl fmt::Display for Compression {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.pad(self.name())
-    }
-}
 
 /// A segment as far as it is known before it is unpacked.
 #[derive(Debug)]
@@ -242,14 +184,14 @@ fn lz4_frames(source: &dyn Source, offset: u64) -> io::Result<u64> {
     let mut at = offset + 4;
     while at + 4 <= source.size() {
         let word = u32::from_le_bytes(exact(source, at)?);
-        if word == super::lz4::MAGIC {
+        if word == lz4::MAGIC {
             at += 4;
             continue;
         }
         if word == 0 {
             break;
         }
-        if word > super::lz4::MAX_BLOCK {
+        if word > lz4::MAX_BLOCK {
             let what = "something follows an lz4 stream at once: the kernel takes it for a block of it, unless four zero bytes come first";
             return Err(io::Error::new(io::ErrorKind::InvalidData, what));
         }

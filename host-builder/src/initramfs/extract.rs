@@ -3,8 +3,10 @@
 //! [`Tree`](super::Tree) has already resolved all links, so every parent of a path is a directory. Links are created last,
 //! and nothing is written through a link.
 
+use super::archive::Archive;
+use super::contents::Contents;
 use super::cpio::kind;
-use super::{Archive, Contents, Left, Tree};
+use super::tree::{Left, Tree};
 use crate::common::error::{Doing, Error, Result};
 use crate::common::files::Scratch;
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};

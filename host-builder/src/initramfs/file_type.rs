@@ -1,6 +1,6 @@
 //! Describes the type of a file for errors. The type is detected from the content, not from the name.
 
-use super::Compression;
+use super::compression::Compression;
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::FileTypeExt;

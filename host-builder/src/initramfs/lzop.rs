@@ -4,9 +4,8 @@
 //! in another way than lzop is refused: it skips four bytes of checksum before each block, whatever the header's flags say. The decoder
 //! of blocks is our own: what the registry has either panics on hostile input or has a licence that does not go with ours.
 
-use super::Source;
 use super::blocks::{Format, malformed, next};
-use super::source::exact;
+use super::source::{Source, exact};
 use std::io::{self, Read};
 
 /// How a file begins.

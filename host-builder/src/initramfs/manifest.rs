@@ -1,7 +1,8 @@
 //! The manifest that an image carries.
 
-use super::Tree;
+use super::contents::absolute;
 use super::cpio::Entry;
+use super::tree::Tree;
 use crate::common::error::{Error, Result};
 use image::layout;
 use image::manifest::{MAX_BYTES, Manifest};
@@ -9,8 +10,7 @@ use std::path::Path;
 
 /// Whether an entry may be the manifest: its content must be kept.
 pub fn is_manifest(entry: &Entry) -> bool {
-    crate::initramfs::absolute(&entry.name) == layout::MANIFEST.as_bytes()
-        && u64::from(entry.size) <= MAX_BYTES
+    absolute(&entry.name) == layout::MANIFEST.as_bytes() && u64::from(entry.size) <= MAX_BYTES
 }
 
 /// The manifest with its bytes; none in an image of another tool.

@@ -4,9 +4,10 @@
 //! Sources: lib/decompress_inflate.c, lib/xz/xz_dec_stream.c, lib/decompress_bunzip2.c and lib/decompress_unlzma.c of Linux; the formats' own
 //! documents.
 
+use super::archive::Segment;
 use super::codec::decoder;
-use super::source::{Section, exact};
-use super::{Compression, Segment, Source};
+use super::compression::Compression;
+use super::source::{Section, Source, exact};
 use std::io::{self, BufReader, Read};
 
 /// Bits of a gzip header's flags that change nothing behind it (FTEXT), and the one that the kernel knows (FNAME).

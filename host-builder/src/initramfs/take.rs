@@ -1,7 +1,8 @@
 //! Copies single files of an unpacked image.
 
+use super::archive::Archive;
 use super::cpio::kind;
-use super::{Archive, Tree};
+use super::tree::Tree;
 use crate::common::error::{Doing, Result};
 use std::collections::BTreeMap;
 use std::fs::File;

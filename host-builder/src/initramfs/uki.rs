@@ -2,8 +2,7 @@
 //!
 //! Format: PE/COFF, of which only the table of sections is read; uapi-group.org/specifications/specs/unified_kernel_image.
 
-use super::Source;
-use super::source::exact;
+use super::source::{Source, exact};
 use std::io;
 
 const NAME: &[u8; 8] = b".initrd\0";

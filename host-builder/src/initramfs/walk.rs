@@ -1,14 +1,16 @@
 //! Reads the archives of one segment.
 
+use super::archive::{Archive, Segment, words};
 use super::codec::{Counted, decoder};
+use super::compression::Compression;
 use super::cpio::{Entry, Reader};
-use super::detect::{Compression, Located};
+use super::detect::Located;
 use super::source::Section;
-use super::{Archive, Segment, add};
+use super::strict;
 use crate::common::error::{Error, Result};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::Path;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Most bytes that all segments together may unpack to.
 const MAX_UNPACKED: u64 = 16 << 30;
@@ -141,7 +143,14 @@ pub fn unpack(
     }
     let unpacked = stream.get_ref().count;
     drop(stream);
-    archive.as_the_kernel_reads_it(Segment { offset, size: input.taken, compression, unpacked })
+    accepted(archive, Segment { offset, size: input.taken, compression, unpacked })
+}
+
+/// A segment that was unpacked, unless the kernel would not unpack it, or differently.
+fn accepted(archive: &Archive, segment: Segment) -> Result<Segment> {
+    strict::whole(&*archive.source, &segment)
+        .map_err(|error| archive.fault(segment.offset, words(&error)))?;
+    Ok(segment)
 }
 
 /// A segment's size, packed and unpacked; what is in it is looked at only where it is not compressed.
@@ -158,7 +167,7 @@ pub fn measure(archive: &Archive, located: &Located, index: usize, bounds: &Boun
     while stream.read(&mut buffer).map_err(failed)? > 0 {}
     let unpacked = stream.count;
     drop(stream);
-    archive.as_the_kernel_reads_it(Segment { offset, size: input.taken, compression, unpacked })
+    accepted(archive, Segment { offset, size: input.taken, compression, unpacked })
 }
 
 fn section<'a>(archive: &'a Archive, located: &Located) -> BufReader<Section<'a>> {
@@ -199,14 +208,6 @@ impl Walker<'_> {
     }
 }
 
-/// An error in words; what the end of the file means in an archive is not what it means in general.
-pub fn words(error: &io::Error) -> String {
-    if error.kind() == io::ErrorKind::UnexpectedEof {
-        return "the file ends before the archive does: it is cut short".to_owned();
-    }
-    error.to_string()
-}
-
 /// Passes over bytes of a file that need not be read.
 fn seek(input: &mut BufReader<Section>, bytes: u64) -> io::Result<()> {
     let section = input.get_ref();
@@ -244,4 +245,13 @@ fn zeros(input: &mut impl BufRead) -> io::Result<u64> {
             return Ok(total);
         }
     }
+}
+
+/// Adds to a counter that has a bound.
+pub fn add(counter: &AtomicU64, more: u64, most: u64, what: &str) -> io::Result<()> {
+    let before = counter.fetch_add(more, Ordering::Relaxed);
+    if before.saturating_add(more) <= most {
+        return Ok(());
+    }
+    Err(io::Error::other(format!("more than {most} {what}: this is taken for an attack")))
 }

@@ -1,6 +1,6 @@
 //! Reads a newc archive that anyone may have made.
 
-use super::{Entry, HEADER, MAGIC, MAGIC_CHECKSUM, MAX_NAME, TRAILER, kind};
+use super::format::{Entry, HEADER, MAGIC, MAGIC_CHECKSUM, MAX_NAME, TRAILER, kind};
 use std::io::{self, Read};
 
 /// Reads an archive entry by entry.

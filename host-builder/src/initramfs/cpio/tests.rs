@@ -1,5 +1,7 @@
+use super::format::TRAILER;
 use super::*;
 use proptest::prelude::*;
+use std::io::{self, Read};
 
 fn archive() -> Vec<u8> {
     let mut writer = Writer::new(Vec::new());

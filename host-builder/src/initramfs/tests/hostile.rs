@@ -1,5 +1,7 @@
 use super::*;
+use crate::initramfs::walk::add;
 use proptest::prelude::*;
+use std::sync::atomic::AtomicU64;
 
 #[test]
 fn what_is_no_initramfs_is_refused_with_its_first_bytes() {

@@ -5,9 +5,11 @@ mod hostile;
 mod kernel;
 mod segments;
 
-use super::cpio::{Writer, kind};
+use super::cpio::{Entry, Writer, kind};
 use super::*;
+use crate::common::error::Result;
 use std::io::Write;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// An archive with a file of each kind that needs no root, and one large file.
