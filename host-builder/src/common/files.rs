@@ -29,6 +29,11 @@ impl Scratch {
     }
 }
 
+/// The last component of a path, which may be that of an archive or an address: what follows the last slash.
+pub fn base_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
 /// Sets permission bits.
 pub fn set_mode(path: &Path, mode: u32) -> Result<()> {
     use std::os::unix::fs::PermissionsExt;

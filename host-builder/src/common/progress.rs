@@ -1,8 +1,7 @@
 //! Progress on standard error: bars and spinners on a terminal, elsewhere a line now and then with the current operation
 //! and its progress.
 
-use super::terminal;
-use super::ui::{megabytes, say};
+use super::terminal::{self, megabytes, say};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
 use std::ops::Deref;
@@ -202,7 +201,7 @@ fn report(lines: &Weak<Lines>) {
         let silent = state.last_line.elapsed();
         if silent >= lines.silence {
             state.last_line = Instant::now();
-            if let Some(text) = state.text() {
+            if let Some(text) = state.text(Instant::now()) {
                 (lines.say)(&text);
             }
             continue;
@@ -213,19 +212,19 @@ fn report(lines: &Weak<Lines>) {
 }
 
 impl State {
-    /// What is counted, else what was begun last.
-    fn text(&self) -> Option<String> {
+    /// The operations that are counted, or the one that began last, with the time that each has taken at `now`.
+    fn text(&self, now: Instant) -> Option<String> {
         let counted: Vec<_> = self.active.iter().filter(|active| active.unit.is_some()).collect();
         let shown = if counted.is_empty() { self.active.last().into_iter().collect() } else { counted };
-        let texts: Vec<_> = shown.into_iter().map(Listed::text).collect();
+        let texts: Vec<_> = shown.into_iter().map(|listed| listed.text(now)).collect();
         (!texts.is_empty()).then(|| format!("… {}", texts.join("; ")))
     }
 }
 
 impl Listed {
-    fn text(&self) -> String {
+    fn text(&self, now: Instant) -> String {
         let (done, total) = (self.bar.position(), self.bar.length().unwrap_or_default());
-        let took = self.begin.elapsed().as_secs();
+        let took = now.saturating_duration_since(self.begin).as_secs();
         match self.unit {
             None => format!("{}: {took} s so far", self.label),
             Some(Unit::Bytes) => {
@@ -256,23 +255,32 @@ mod tests {
     }
 
     #[test]
-    fn what_takes_long_is_said_again_and_again() {
+    fn a_long_operation_is_reported_repeatedly() {
+        let begin = Instant::now();
         let progress = Progress::Lines(Lines::start(Duration::from_millis(20), keep));
+        let text = |progress: &Progress| {
+            let Progress::Lines(lines) = progress else { unreachable!() };
+            lines.state().text(begin)
+        };
         let stage = progress.spinner("plan");
-        is_said("… plan: 0 s so far");
+        assert_eq!(text(&progress).as_deref(), Some("… plan: 0 s so far"));
+        is_said("… plan: ");
         let bar = progress.bar("compiling", 190, Unit::Count);
         is_said("compiling …");
         bar.inc(90);
-        is_said("… compiling: 90 of 190 in 0 s");
+        assert_eq!(text(&progress).as_deref(), Some("… compiling: 90 of 190 in 0 s"));
+        is_said("… compiling: 90 of 190 in ");
         let other = progress.bar("downloading", 2_000_000, Unit::Bytes);
         other.inc(1_500_000);
-        is_said("… compiling: 90 of 190 in 0 s; downloading: 1.5 MB of 2.0 MB in 0 s");
+        let both = "… compiling: 90 of 190 in 0 s; downloading: 1.5 MB of 2.0 MB in 0 s";
+        assert_eq!(text(&progress).as_deref(), Some(both));
+        is_said("; downloading: 1.5 MB of 2.0 MB in ");
         drop((bar, other));
         SAID.lock().unwrap().clear();
         is_said("… plan:");
         drop(stage);
+        assert_eq!(text(&progress), None);
         let Progress::Lines(lines) = progress else { unreachable!() };
         lines.end();
-        assert!(lines.state().text().is_none());
     }
 }

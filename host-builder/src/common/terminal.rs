@@ -1,6 +1,7 @@
 //! Terminal output: size, colours, and text that is wrapped to the width. Lines wrap; nothing is cut off silently.
 
-use std::io::IsTerminal;
+use super::clean::clean_lines;
+use std::io::{IsTerminal, Write};
 use textwrap::core::display_width;
 use textwrap::{Options, WordSplitter};
 
@@ -104,6 +105,18 @@ fn without_escapes(line: &str) -> String {
     let mut parts = line.split('\x1b');
     let first = parts.next().unwrap_or_default().to_owned();
     parts.fold(first, |text, part| text + part.split_once('m').map_or("", |(_, rest)| rest))
+}
+
+/// Formats bytes, such as `83.4 MB`.
+#[allow(clippy::cast_precision_loss)]
+pub fn megabytes(bytes: u64) -> String {
+    format!("{:.1} MB", bytes as f64 / 1e6)
+}
+
+/// Prints a cleaned message to standard error. All messages go through this function.
+pub fn say(text: &str) {
+    // Nobody can be told that it cannot be said.
+    let _ = writeln!(std::io::stderr().lock(), "{}", clean_lines(text));
 }
 
 #[cfg(test)]

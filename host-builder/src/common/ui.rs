@@ -6,6 +6,7 @@ use super::error::{Doing, Result};
 pub use super::progress::Unit;
 use super::progress::{Activity, Progress};
 use super::terminal::Look;
+pub use super::terminal::{megabytes, say};
 use std::io::Write;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -72,18 +73,6 @@ impl Drop for Ui {
     }
 }
 
-/// Formats bytes, such as `83.4 MB`.
-#[allow(clippy::cast_precision_loss)]
-pub fn megabytes(bytes: u64) -> String {
-    format!("{:.1} MB", bytes as f64 / 1e6)
-}
-
-/// Prints a cleaned message to standard error. All messages go through this function.
-pub fn say(text: &str) {
-    // Nobody can be told that it cannot be said.
-    let _ = writeln!(std::io::stderr().lock(), "{}", clean_lines(text));
-}
-
 /// The first error of standard output.
 static REFUSED: Mutex<Option<std::io::Error>> = Mutex::new(None);
 
@@ -100,6 +89,12 @@ pub fn print_wrapped(text: &str) {
 /// Prints JSON with unsafe characters escaped. The strings stay the same.
 pub fn print_json(text: &str) {
     print_bytes(clean_json(text).as_bytes());
+}
+
+/// One line, harmless to a terminal.
+pub fn json_line(value: &impl serde::Serialize) -> String {
+    let json = serde_json::to_string(value).expect("there is nothing in it that JSON cannot say");
+    clean_json(&json) + "\n"
 }
 
 /// Prints a value as JSON, as [`print_json`], piece by piece: of an image it can be much longer than the image.
