@@ -23,6 +23,15 @@ pub const EROFS: (u64, &[u8]) = (1024, &[0xe2, 0xe1, 0xf5, 0xe0]);
 /// The same of SquashFS.
 pub const SQUASHFS: (u64, &[u8]) = (0, b"hsqs");
 
+/// The same of ar archives, of which a Debian package is one.
+pub const AR: (u64, &[u8]) = (0, b"!<arch>\n");
+/// The same of RPM packages.
+pub const RPM: (u64, &[u8]) = (0, &[0xed, 0xab, 0xee, 0xdb]);
+/// The same of tar archives.
+pub const TAR: (u64, &[u8]) = (257, b"ustar");
+/// The same of zip archives.
+pub const ZIP: (u64, &[u8]) = (0, b"PK\x03\x04");
+
 /// Offset, bytes and name of what begins in one way only. The first that fits counts.
 const MAGICS: &[(u64, &[u8], &str)] = &[
     (0x202, b"HdrS", BZIMAGE),
@@ -33,10 +42,10 @@ const MAGICS: &[(u64, &[u8], &str)] = &[
     (SQUASHFS.0, SQUASHFS.1, "a disk image with SquashFS"),
     (0, b"XFSB", "a disk image with XFS"),
     (0, b"QFI\xfb", "a disk image in the qcow2 format"),
-    (257, b"ustar", "a tar archive"),
-    (0, b"PK\x03\x04", "a zip archive"),
-    (0, b"!<arch>\n", "a Debian package or another ar archive"),
-    (0, &[0xed, 0xab, 0xee, 0xdb], "an RPM package"),
+    (TAR.0, TAR.1, "a tar archive"),
+    (ZIP.0, ZIP.1, "a zip archive"),
+    (AR.0, AR.1, "a Debian package or another ar archive"),
+    (RPM.0, RPM.1, "an RPM package"),
     (0, b"#!", "a script"),
     (510, &[0x55, 0xaa], "a disk with a partition table or a boot sector"),
 ];
@@ -58,16 +67,18 @@ pub fn describe(path: &Path) -> &'static str {
     }
 }
 
+/// Whether the first bytes of a file have this magic number at this offset.
+pub fn begins(front: &[u8], (offset, magic): (u64, &[u8])) -> bool {
+    let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+    front.get(offset..).is_some_and(|rest| rest.starts_with(magic))
+}
+
 /// The same by the first bytes of a file.
 pub fn of_front(front: &[u8]) -> &'static str {
     if front.is_empty() {
         return "an empty file";
     }
-    let has = |(offset, magic, _): &&(u64, &[u8], &str)| {
-        let offset = usize::try_from(*offset).unwrap_or(usize::MAX);
-        front.get(offset..).is_some_and(|rest| rest.starts_with(magic))
-    };
-    if let Some((_, _, name)) = MAGICS.iter().find(has) {
+    if let Some((_, _, name)) = MAGICS.iter().find(|(offset, magic, _)| begins(front, (*offset, magic))) {
         return name;
     }
     match Compression::of(front) {

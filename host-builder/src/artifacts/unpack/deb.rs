@@ -1,6 +1,8 @@
 //! Debian packages: an ar archive, with the files in a member `data.tar` of some compression.
 
-use super::{Unpacker, damaged, decompressor, open};
+use super::error::damaged;
+use super::stream::decompressor;
+use super::unpacker::{Unpacker, open};
 use crate::common::error::{Error, Result};
 use std::path::Path;
 

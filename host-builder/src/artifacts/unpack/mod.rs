@@ -2,119 +2,19 @@
 //! no entry leaves the root, none is written through a link, there are no device nodes, and sizes are limited.
 
 mod deb;
+mod error;
 mod format;
 mod rpm;
 mod runfile;
+mod stream;
 mod tar;
+mod unpacker;
 mod writer;
 mod zip;
 
-pub use self::format::{decompressor, inflate};
+pub use self::stream::{decompressor, inflate};
+pub use self::unpacker::Unpacker;
 pub use self::writer::Unpacked;
-
-use self::format::Format;
-use self::writer::Writer;
-use crate::common::error::{Doing, Error, Result};
-use crate::common::space;
-use crate::pins::artifact::MAX_UNPACKED;
-use std::fs::File;
-use std::io::{BufReader, Read};
-use std::path::{Path, PathBuf};
-
-/// Most entries of one archive.
-const MAX_ENTRIES: usize = 500_000;
-/// Most bytes of a stream with skipped entries: 2 TiB of zeros compress well.
-const MAX_STREAM: u64 = 32 << 30;
-
-/// Where to unpack, and how.
-pub struct Unpacker<'a> {
-    writer: Writer<'a>,
-    only: &'a [String],
-    entries: usize,
-}
-
-impl<'a> Unpacker<'a> {
-    /// Unpacks below `root`, which must exist, and uses at most half of the free space there.
-    pub fn new(root: &'a Path) -> Self {
-        // A place that cannot be asked for its room says so when it is written to.
-        let room = space::half(root).unwrap_or(u64::MAX);
-        Self { writer: Writer::new(root, MAX_UNPACKED, room), only: &[], entries: 0 }
-    }
-
-    /// Limits the number of unpacked bytes.
-    #[must_use]
-    pub fn bound(mut self, bytes: u64) -> Self {
-        self.writer.limit = bytes.min(MAX_UNPACKED);
-        self
-    }
-
-    /// Unpacks only what is at or below one of these paths, as the archive spells them; an empty list is everything.
-    #[must_use]
-    pub fn only(mut self, paths: &'a [String]) -> Self {
-        self.only = paths;
-        self
-    }
-
-    /// Unpacks a file according to its first bytes, whatever its name. A file that is not an archive becomes a single file
-    /// with the name `name`.
-    pub fn file(&mut self, path: &Path, name: &str) -> Result<()> {
-        match format::of(path)? {
-            Format::Deb => self.deb(path),
-            Format::Rpm => self.rpm(path),
-            Format::Zip => self.zip(path),
-            Format::Runfile => self.runfile(path),
-            Format::Tar => self.tar(open(path)?, path),
-            Format::Compressed => self.tar(inflate(open(path)?, path)?, path),
-            Format::Plain => self.plain(path, name),
-        }
-    }
-
-    /// What was unpacked, sorted by path.
-    pub fn finish(self) -> Vec<Unpacked> {
-        self.writer.finish()
-    }
-
-    fn plain(&mut self, path: &Path, name: &str) -> Result<()> {
-        let mut input = open(path)?;
-        self.writer.file(Path::new(name), &mut input, 0o644, None, path)
-    }
-
-    /// The destination of an entry; `None` if it is not wanted. Every entry of every format passes through this function.
-    fn place(&mut self, raw: &Path, origin: &Path) -> Result<Option<PathBuf>> {
-        self.entries += 1;
-        if self.entries > MAX_ENTRIES {
-            return Err(Error::new(format!("{}: more than {MAX_ENTRIES} entries", origin.display())));
-        }
-        let Some(relative) = writer::inside(raw) else {
-            return Err(refused(origin, raw, "its path leaves the root"));
-        };
-        let plain = raw.strip_prefix(".").unwrap_or(raw);
-        let wanted = self.only.is_empty() || self.only.iter().any(|path| plain.starts_with(path));
-        Ok((wanted && !relative.as_os_str().is_empty()).then_some(relative))
-    }
-}
-
-fn open(path: &Path) -> Result<BufReader<File>> {
-    Ok(BufReader::with_capacity(128 << 10, File::open(path).doing("opening", path)?))
-}
-
-/// Reads exactly `bytes` bytes from the start of a stream.
-fn take_exactly(input: &mut impl Read, bytes: usize, origin: &Path) -> Result<Vec<u8>> {
-    let mut buffer = vec![0; bytes];
-    input.read_exact(&mut buffer).map_err(|error| damaged(origin, error))?;
-    Ok(buffer)
-}
-
-fn damaged(origin: &Path, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
-    Error::new(format!("{}: is truncated or damaged", origin.display()))
-        .source(error)
-        .hint("remove it and run again to fetch it again")
-}
-
-fn refused(origin: &Path, entry: &Path, why: &str) -> Error {
-    Error::new(format!("{}: entry {:?} is refused: {why}", origin.display(), entry.display()))
-        .hint("check where the archive came from: publishers do not create such entries")
-}
 
 #[cfg(test)]
 mod tests;

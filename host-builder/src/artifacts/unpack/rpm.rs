@@ -3,7 +3,9 @@
 //! Source: <https://rpm-software-management.github.io/rpm/manual/format_v4.html>. The headers are stepped over: the
 //! lock's digest says what a package is, and the archive says what is in it.
 
-use super::{MAX_STREAM, Unpacker, damaged, inflate, open, refused, take_exactly};
+use super::error::{damaged, refused};
+use super::stream::inflate;
+use super::unpacker::{MAX_STREAM, Unpacker, open, take_exactly};
 use crate::common::error::{Error, Result};
 use crate::initramfs::cpio::{Entry, Reader, kind};
 use std::collections::BTreeMap;

@@ -4,10 +4,11 @@
 //! NVIDIA's says `skip=N` and starts the archive *at* line N; makeself says `skip="N"` and starts it *after* line N. What
 //! the bytes there begin with decides.
 
-use super::format::{is_compressed, is_tar};
-use super::{Unpacker, inflate, open};
+use super::format::skip;
+use super::stream::{inflate, is_compressed, is_tar};
+use super::unpacker::{Unpacker, open};
 use crate::common::error::{Doing, Error, Result};
-use std::io::{BufRead, Read, Seek, SeekFrom};
+use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
 /// The script is at the front, and ends here at the latest. NVIDIA's has about 40 KiB.
@@ -31,11 +32,6 @@ impl Unpacker<'_> {
     }
 }
 
-/// Whether a file that begins so is an installer: a shell script with a line `skip=`.
-pub fn is_runfile(front: &[u8]) -> bool {
-    front.starts_with(b"#!") && skip(front).is_some()
-}
-
 fn archive_start(script: &[u8]) -> Option<usize> {
     let lines = skip(script)?;
     [lines, lines.checked_sub(1)?].into_iter().find_map(|lines| {
@@ -43,22 +39,6 @@ fn archive_start(script: &[u8]) -> Option<usize> {
         let there = &script[start..script.len().min(start + PROBE)];
         (is_compressed(there) || is_tar(there)).then_some(start)
     })
-}
-
-/// The number in the first line `skip=N` or `skip="N"`.
-fn skip(mut script: &[u8]) -> Option<usize> {
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        if script.read_until(b'\n', &mut line).ok()? == 0 {
-            return None;
-        }
-        let Some(value) = line.strip_prefix(b"skip=") else { continue };
-        let text = std::str::from_utf8(value).ok()?;
-        if let Ok(lines) = text.trim().trim_matches('"').parse() {
-            return Some(lines);
-        }
-    }
 }
 
 /// Where the line after so many lines begins.
@@ -70,6 +50,7 @@ fn after_lines(script: &[u8], lines: usize) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::artifacts::unpack::format::is_runfile;
 
     #[test]
     fn both_ways_of_counting_lines_find_the_archive() {

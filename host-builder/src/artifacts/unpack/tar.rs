@@ -1,6 +1,7 @@
 //! Tar streams.
 
-use super::{MAX_STREAM, Unpacker, damaged, refused};
+use super::error::{damaged, refused};
+use super::unpacker::{MAX_STREAM, Unpacker};
 use crate::common::error::Result;
 use std::io::Read;
 use std::path::Path;

@@ -1,7 +1,10 @@
 use super::*;
+use crate::common::error::Result;
 use crate::initramfs::cpio;
+use crate::pins::artifact::MAX_UNPACKED;
 use std::fs;
 use std::io::{Cursor, Write};
+use std::path::Path;
 
 /// What a hostile archive holds, whatever its format.
 #[derive(Clone, Copy)]

@@ -1,6 +1,6 @@
 //! Writes the content of archives: inside the root, through no link, within a limit.
 
-use super::{damaged, refused};
+use super::error::{damaged, refused};
 use crate::common::digest::Hasher;
 use crate::common::error::{Doing, Error, Result};
 use crate::common::space;

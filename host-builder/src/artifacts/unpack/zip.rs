@@ -1,6 +1,7 @@
 //! Zip archives.
 
-use super::{Unpacker, damaged, open, refused};
+use super::error::{damaged, refused};
+use super::unpacker::{Unpacker, open};
 use crate::common::error::Result;
 use std::io::Read;
 use std::path::Path;
