@@ -5,7 +5,7 @@ use super::payload;
 use crate::artifacts::cache::Cache;
 use crate::artifacts::tree::Tree;
 use crate::common::error::{Doing, Error, Result};
-use crate::common::files::Staged;
+use crate::common::files::{Staged, base_name};
 use crate::pins::lock::Lock;
 use std::io::Write;
 use std::path::Path;
@@ -72,10 +72,8 @@ fn appear(initrd: Staged, others: Vec<Staged>) -> Result<()> {
 /// The kernel image: where Debian has it, or the one file that is called so.
 fn kernel_image(trees: &[Tree], release: &str) -> Result<Vec<u8>> {
     let installed = format!("boot/vmlinuz-{release}");
-    let named = |path: &str| {
-        let file = path.rsplit('/').next().unwrap_or(path);
-        ["vmlinux", "vmlinuz", "bzImage"].iter().any(|name| file.starts_with(name))
-    };
+    let named =
+        |path: &str| ["vmlinux", "vmlinuz", "bzImage"].iter().any(|name| base_name(path).starts_with(name));
     let files = || trees.iter().flat_map(|tree| tree.files.iter().map(move |file| (tree, file)));
     let mut images = files().filter(|(_, file)| file.path == installed);
     let mut others = files().filter(|(_, file)| named(&file.path));

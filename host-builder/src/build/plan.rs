@@ -362,6 +362,13 @@ impl Builder {
     }
 }
 
+/// The error of content that is not what the manifest says.
+pub(crate) fn altered(path: &str, expected: &str, found: &str) -> Error {
+    Error::new(format!("{path}: expected sha256 {expected}, found {found}")).hint(
+        "the cache was altered after the package was unpacked: remove the cache directory and run again",
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,12 +3,12 @@
 use crate::artifacts::tree::Tree;
 use crate::artifacts::unpack::Unpacked;
 use crate::common::error::Error;
+use crate::common::files::base_name;
 
 /// The file of this name (`nvidia/550.163.01/gsp_ga10x.bin`): where the kernel would look for it, or in the directory
 /// `firmware` of an installer of NVIDIA's, which is of one version as a whole.
 pub fn find<'a>(trees: &'a [Tree], name: &str) -> Option<(&'a Tree, &'a Unpacked)> {
-    let file = name.rsplit('/').next().unwrap_or(name);
-    let places = [format!("usr/lib/firmware/{name}"), format!("firmware/{file}")];
+    let places = [format!("usr/lib/firmware/{name}"), format!("firmware/{}", base_name(name))];
     let at = |place: &String| {
         let ends = |path: &str| path == place || path.ends_with(&format!("/{place}"));
         trees.iter().find_map(|tree| Some((tree, tree.files.iter().find(|file| ends(&file.path))?)))

@@ -2,6 +2,7 @@
 
 use crate::artifacts::unpack::decompressor;
 use crate::common::error::{Doing, Error, Result};
+use crate::common::files::base_name;
 use crate::common::plain;
 use image::elf::{Modinfo, modinfo};
 use serde::{Deserialize, Serialize};
@@ -115,8 +116,7 @@ pub fn uncompressed(path: &str) -> &str {
 }
 
 pub(super) fn name_of(path: &str) -> String {
-    let file = path.rsplit('/').next().unwrap_or(path);
-    underscored(uncompressed(file).trim_end_matches(".ko"))
+    underscored(uncompressed(base_name(path)).trim_end_matches(".ko"))
 }
 
 pub(super) fn underscored(name: &str) -> String {

@@ -12,7 +12,7 @@ use super::plan::Plan;
 use crate::artifacts::cache::Cache;
 use crate::artifacts::tree::{read_json, write_json};
 use crate::common::digest::{Hasher, sha256};
-use crate::common::error::{Doing, Error, Result};
+use crate::common::error::{Doing, Result};
 use crate::common::files::Staged;
 use crate::common::ui::{Ui, Unit};
 use segment::{Cached, Segment, segments};
@@ -152,11 +152,4 @@ fn crc(bytes: &[u8]) -> u32 {
 /// Zero bytes between the end of one segment and the begin of the next.
 fn padding(segment: &Cached, end: u64) -> Vec<u8> {
     vec![0; usize::try_from(segment.start(end) - end).unwrap_or_default()]
-}
-
-/// The error of content that is not what the manifest says.
-pub(crate) fn altered(path: &str, expected: &str, found: &str) -> Error {
-    Error::new(format!("{path}: expected sha256 {expected}, found {found}")).hint(
-        "the cache was altered after the package was unpacked: remove the cache directory and run again",
-    )
 }

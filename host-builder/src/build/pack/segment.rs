@@ -1,10 +1,9 @@
 //! One segment of an image: the files of one origin as a whole archive, compressed, kept in the cache by its content.
 
-use super::altered;
 use super::compression::Compression;
 use crate::artifacts::cache::Cache;
 use crate::artifacts::tree::{read_json, write_json};
-use crate::build::plan::Plan;
+use crate::build::plan::{Plan, altered};
 use crate::common::digest::{HashingReader, sha256};
 use crate::common::error::{Doing, Error, Result};
 use crate::initramfs::cpio;

@@ -4,7 +4,7 @@
 use super::verity;
 use crate::artifacts::cache::Cache;
 use crate::artifacts::tree::{read_json, write_json};
-use crate::build::plan::Draft;
+use crate::build::plan::{Draft, altered};
 use crate::common::digest::{HashingReader, sha256, sha256_file};
 use crate::common::error::{Doing, Error, Result};
 use crate::common::files::Staged;
@@ -79,11 +79,7 @@ impl Image {
             io::copy(&mut image, file).doing("writing", path)?;
             let found = image.hasher.hex();
             if found != self.erofs.sha256 {
-                return Err(crate::build::pack::altered(
-                    &self.path.display().to_string(),
-                    &self.erofs.sha256,
-                    &found,
-                ));
+                return Err(altered(&self.path.display().to_string(), &self.erofs.sha256, &found));
             }
             io::copy(&mut source, file).map(drop).doing("writing", path)
         })
@@ -169,7 +165,7 @@ fn copy(draft: &Draft, path: &Path, file: &Entry, expected: &str) -> Result<()> 
     io::copy(&mut reader, &mut out).doing("copying to", path)?;
     let found = reader.hasher.hex();
     if found != expected {
-        return Err(crate::build::pack::altered(&file.path, expected, &found));
+        return Err(altered(&file.path, expected, &found));
     }
     out.set_permissions(fs::Permissions::from_mode(file.mode)).doing("setting the mode of", path)
 }

@@ -5,9 +5,9 @@
 //! compiler of the CUDA toolkit prints: `Cuda compilation tools, release 12.4, V12.4.131`. Drivers 470, 550, 580, 595 and 615 have it, and
 //! it is what the note says where there are both.
 
-use super::Selected;
-use super::find::base_name;
+use super::selected::Selected;
 use crate::common::error::{Doing, Result};
+use crate::common::files::base_name;
 use crate::common::plain;
 use image::elf;
 use memchr::memmem;

@@ -4,10 +4,10 @@
 //! the categories that it is for (`cuda`, `nvml`, `video`, `egl`, …). A file comes again for every group of
 //! categories. Where a file goes the list does not say.
 
-use super::find::base_name;
-use super::wanted::Destination;
+use super::selected::Destination;
 use crate::artifacts::tree::Tree;
 use crate::common::error::{Error, Result};
+use crate::common::files::base_name;
 use image::capability::Capability::{self, Compute, Display, Graphics, Ngx, Utility, Video};
 use image::capability::TABLE;
 use serde::Deserialize;

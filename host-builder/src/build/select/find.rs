@@ -1,10 +1,11 @@
 //! Files of a driver in its unpacked packages.
 
-use super::wanted::{Destination, WantedFile};
-use super::{Selected, reason};
+use super::selected::{Destination, Selected, reason};
+use super::wanted::WantedFile;
 use crate::artifacts::tree::Tree;
 use crate::artifacts::unpack::Unpacked;
 use crate::common::error::{Doing, Error, Result};
+use crate::common::files::base_name;
 use crate::common::plain;
 use image::capability::Capability;
 use image::elf::{self, Class, Elf};
@@ -173,9 +174,4 @@ fn script(file: &File) -> std::io::Result<Option<String>> {
     let got = file.read_at(&mut start, 0)?;
     let line = start[..got].split(|byte| *byte == b'\n').next().unwrap_or_default();
     Ok(line.starts_with(b"#!").then(|| String::from_utf8_lossy(line).trim().to_owned()))
-}
-
-/// What follows the last slash.
-pub fn base_name(path: &str) -> &str {
-    path.rsplit('/').next().unwrap_or(path)
 }

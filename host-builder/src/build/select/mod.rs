@@ -4,56 +4,21 @@ mod cuda;
 mod filelist;
 mod find;
 mod needs;
+mod selected;
 mod wanted;
 
-pub use self::find::base_name;
 pub use self::needs::Need;
+pub use self::selected::{Link, Selected};
 
 use self::find::{FoundFile, Width};
-use self::wanted::{Destination, WantedFile};
+use self::selected::{Destination, reason};
+use self::wanted::WantedFile;
 use crate::artifacts::tree::Tree;
-use crate::artifacts::unpack::Unpacked;
 use crate::common::error::{Error, Result};
+use crate::common::files::base_name;
 use image::capability::{Capability, Kind, TABLE, VERSION, requested};
 use image::layout;
 use std::collections::BTreeSet;
-use std::path::PathBuf;
-
-/// One selected file.
-#[derive(Debug, Clone)]
-pub struct Selected {
-    /// Where it is on this machine.
-    pub source: PathBuf,
-    /// Where it goes in the initramfs.
-    pub path: String,
-    /// Its size and digest.
-    pub file: Unpacked,
-    /// Its package.
-    pub origin: String,
-    /// What it is for, in words.
-    pub reason: String,
-    /// The selected capabilities that it belongs to, sorted; none for a file that no container gets.
-    pub capabilities: Vec<Capability>,
-    /// SONAME of a library.
-    pub soname: Option<String>,
-    /// The newest version of glibc that it requires: major, minor.
-    pub glibc: Option<(u32, u32)>,
-}
-
-/// One link beside the selected files.
-#[derive(Debug, Clone)]
-pub struct Link {
-    /// Where it goes in the initramfs.
-    pub path: String,
-    /// What it says.
-    pub target: String,
-    /// Package of the file that it leads to.
-    pub origin: String,
-    /// What it is for, in words.
-    pub reason: String,
-    /// As [`Selected::capabilities`].
-    pub capabilities: Vec<Capability>,
-}
 
 /// Everything that some capabilities need.
 #[derive(Debug, Default)]
@@ -142,7 +107,7 @@ fn stem(name: &str) -> &str {
 
 fn absent_error(trees: &[Tree], wanted: &WantedFile, driver: &str) -> Error {
     let stem = stem(&wanted.name);
-    let files = trees.iter().flat_map(|tree| &tree.files).map(|file| find::base_name(&file.path));
+    let files = trees.iter().flat_map(|tree| &tree.files).map(|file| base_name(&file.path));
     let other: Vec<_> = files.filter(|file| file.starts_with(&format!("{stem}.so."))).collect();
     let found = if other.is_empty() { "nothing of that name".to_owned() } else { other.join(", ") };
     Error::new(format!(
@@ -175,7 +140,7 @@ fn links(found: &[FoundFile], capabilities: &BTreeSet<Capability>, driver: &str)
         let Kind::Link { dir, name, target } = row.kind else { continue };
         let belongs: Vec<_> = row.capabilities.iter().copied().filter(|c| capabilities.contains(c)).collect();
         let target = target.replace(VERSION, driver);
-        let leads_to = |found: &&FoundFile| found.answers_to(find::base_name(&target));
+        let leads_to = |found: &&FoundFile| found.answers_to(base_name(&target));
         for to in found.iter().filter(|_| !belongs.is_empty()).filter(leads_to) {
             let base = if dir.starts_with('/') { layout::DRIVER_DATA_DIR } else { to.width.library_dir() };
             let belongs = to.width.capabilities(&belongs);
@@ -194,12 +159,6 @@ fn links(found: &[FoundFile], capabilities: &BTreeSet<Capability>, driver: &str)
         }
     }
     links
-}
-
-/// `capability compute`, `capabilities compute, video`.
-fn reason(capabilities: &[Capability]) -> String {
-    let names: Vec<_> = capabilities.iter().map(|capability| capability.name()).collect();
-    format!("{} {}", if names.len() == 1 { "capability" } else { "capabilities" }, names.join(", "))
 }
 
 #[cfg(test)]

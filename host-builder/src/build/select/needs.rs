@@ -1,7 +1,8 @@
 //! What selected files need beside each other: checked, so that nothing is packed that no loader can load.
 
-use super::find::{FoundFile, base_name};
+use super::find::FoundFile;
 use crate::common::error::{Doing, Error, Result};
+use crate::common::files::base_name;
 use image::capability::Capability::{self, Compute, Display, Graphics, Utility, Video};
 use serde::Serialize;
 use std::collections::BTreeMap;

@@ -1,4 +1,5 @@
 use super::*;
+use crate::artifacts::unpack::Unpacked;
 use crate::common::digest::sha256;
 use image::capability::Capability::{Compat32, Compute, Display, Graphics, Utility, Video};
 use std::fs;

@@ -1,21 +1,11 @@
 //! What to look for in a driver's packages: what the driver's own list says, where it has one, else our table.
 
 use super::filelist;
+use super::selected::Destination;
 use crate::artifacts::tree::Tree;
 use crate::common::error::Result;
 use image::capability::{Capability, DriverFile, Kind, TABLE, VERSION};
 use std::collections::{BTreeMap, BTreeSet};
-
-/// Where a file goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Destination {
-    /// The library directory, or a subdirectory of it.
-    Library(&'static str),
-    /// The directory of programs.
-    Program,
-    /// A path in the container.
-    Data(String),
-}
 
 /// One file to look for.
 #[derive(Debug, Clone)]

@@ -1,6 +1,6 @@
 //! Checks a payload disk against the manifest of its image.
 
-use super::Difference;
+use super::difference::Difference;
 use crate::build::payload::verity;
 use crate::common::digest::{Hasher, HashingReader};
 use crate::common::error::{Doing, Error, Result};

@@ -1,15 +1,17 @@
 //! `verify`: checks every file of an image against its manifest, and the manifest against a lock.
 
+mod difference;
 mod disk;
 mod packages;
 mod payload;
 #[cfg(test)]
 mod tests;
 
+use self::difference::Difference;
 use self::packages::Compared;
 use super::list::kind_name;
 use crate::artifacts::cache::Cache;
-use crate::cli::DEFAULT_LOCK;
+use crate::cli::arguments::DEFAULT_LOCK;
 use crate::common::clean::clean;
 use crate::common::digest::sha256_file;
 use crate::common::error::{Error, Result};
@@ -25,7 +27,6 @@ use crate::resolve::sources::Access;
 use clap::Args;
 use image::layout;
 use image::manifest::{File, Kind, Manifest, Payload};
-use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::path::PathBuf;
@@ -65,25 +66,6 @@ pub struct Verify {
     /// Print the differences as JSON to standard output.
     #[arg(long)]
     pub json: bool,
-}
-
-/// A difference between the expected and the actual state.
-#[derive(Debug, PartialEq, Eq, Serialize)]
-pub struct Difference {
-    /// Path in the image, or name in the manifest.
-    pub of: String,
-    /// What differs.
-    pub what: &'static str,
-    /// The expected value.
-    pub expected: String,
-    /// The actual value.
-    pub found: String,
-}
-
-impl Difference {
-    fn new(of: &str, what: &'static str, expected: &str, found: &str) -> Self {
-        Self { of: of.to_owned(), what, expected: expected.to_owned(), found: found.to_owned() }
-    }
 }
 
 /// Runs the command.

@@ -1,10 +1,10 @@
 //! Checks the files of an image against those of the packages that the manifest names, as far as these are available.
 
-use super::Difference;
+use super::difference::Difference;
 use crate::artifacts::tree::Tree;
-use crate::build::select::base_name;
 use crate::common::digest::sha256;
 use crate::common::error::Result;
+use crate::common::files::base_name;
 use crate::kernel_modules::make::made_here;
 use crate::kernel_modules::make::prebuilt::module_name;
 use crate::kernel_modules::module::{content, uncompressed};

@@ -1,6 +1,6 @@
 //! Checks the files inside the driver's EROFS image against the manifest.
 
-use super::Difference;
+use super::difference::Difference;
 use crate::common::digest::sha256_file;
 use crate::common::error::{Doing, Result};
 use crate::doctor::{ImageFileSystem, Tools, unpack};

@@ -8,6 +8,7 @@ pub use self::chips::{Chip, chips};
 
 use self::chips::has_words;
 use crate::common::error::{Error, Result};
+use crate::common::files::base_name;
 use image::pci;
 use std::collections::BTreeSet;
 use std::fs;
@@ -68,8 +69,7 @@ pub(crate) fn family(device: u16) -> &'static str {
 
 /// Whether chips of a family load a file of firmware: `gsp_ga10x.bin`, and from driver 610 on `ucodes_ga10x.bin` beside it.
 pub(crate) fn is_firmware_of(file: &str, family: &str) -> bool {
-    let name = file.rsplit('/').next().unwrap_or(file);
-    name.strip_suffix(".bin").and_then(|stem| stem.rsplit('_').next()) == Some(family)
+    base_name(file).strip_suffix(".bin").and_then(|stem| stem.rsplit('_').next()) == Some(family)
 }
 
 /// What an image for some GPUs must carry.

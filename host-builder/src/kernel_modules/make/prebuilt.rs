@@ -5,6 +5,7 @@ use crate::artifacts::cache::Cache;
 use crate::artifacts::tree::Tree;
 use crate::common::digest::sha256;
 use crate::common::error::{Doing, Error, Result};
+use crate::common::files::base_name;
 use crate::kernel_modules::module::{parse, uncompress, underscored};
 use std::collections::BTreeSet;
 use std::fs;
@@ -53,8 +54,7 @@ pub fn built(cache: &Cache, trees: &[Tree], release: &str) -> Result<Built> {
 
 /// `nvidia.ko` of `…/updates/dkms/nvidia.ko.xz`; none for what is no module of the GPU's.
 pub fn module_name(path: &str) -> Option<&str> {
-    let file = path.rsplit('/').next()?;
-    let name = file.split_inclusive(".ko").next()?;
+    let name = base_name(path).split_inclusive(".ko").next()?;
     (name.ends_with(".ko") && name.starts_with("nvidia") && !path.contains("/drivers/video/")).then_some(name)
 }
 

@@ -5,6 +5,7 @@ use super::sign::is_signed;
 use crate::artifacts::directory;
 use crate::common::digest::sha256;
 use crate::common::error::{Doing, Error, Result};
+use crate::common::files::base_name;
 use serde::Serialize;
 use std::fs::{self, File};
 use std::path::Path;
@@ -166,10 +167,7 @@ impl Validation {
     pub fn pack(&self, dir: &Path, out: &mut File, output: &Path) -> Result<()> {
         let description = dir.join(VALIDATION);
         fs::write(&description, self.to_json()).doing("writing", &description)?;
-        let of = |module: &ModuleFacts| {
-            let file = module.path.rsplit('/').next().unwrap_or_default();
-            (module.path.clone(), dir.join(file))
-        };
+        let of = |module: &ModuleFacts| (module.path.clone(), dir.join(base_name(&module.path)));
         let mut files: directory::Files = self.modules.iter().map(of).collect();
         files.insert(place(&self.kernel_release, VALIDATION), description);
         // Without a name and a time.
