@@ -2,7 +2,7 @@
 
 use super::sources::apt::{Apt, Packages, Scope};
 use super::sources::{Access, Source};
-use super::strs;
+use super::suites::{strs, suites};
 use crate::common::error::{Error, Result};
 use crate::pins::lock::{Lock, by_number, upstream};
 use crate::pins::profile;
@@ -97,7 +97,7 @@ pub fn choose(
     }
     if asked != profile.driver {
         // The same state as when another driver is resolved.
-        let apt = Apt::open(access, profile.apt()?, &super::suites(profile, ""), &profile.arch)?;
+        let apt = Apt::open(access, profile.apt()?, &suites(profile, ""), &profile.arch)?;
         let offered = Offered::of(profile, &apt)?;
         choice.driver = offered.newest(asked)?;
         if choice.driver != profile.driver {

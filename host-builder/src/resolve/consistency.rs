@@ -4,6 +4,7 @@
 use crate::artifacts::cache::Cache;
 use crate::artifacts::tree::Tree;
 use crate::common::error::{Error, Result};
+use crate::common::files::base_name;
 use crate::kernel_modules::check::check_built;
 use crate::kernel_modules::firmware;
 use crate::kernel_modules::make::Built;
@@ -65,11 +66,11 @@ pub fn artifacts(profile: &Profile, lock: &Lock, cache: &Cache) -> Result<()> {
 fn libraries(trees: &[Tree], driver: &str) -> Result<()> {
     let files = || trees.iter().flat_map(|tree| &tree.files);
     let name = format!("libcuda.so.{driver}");
-    if files().any(|file| file.path.rsplit('/').next() == Some(&name)) {
+    if files().any(|file| base_name(&file.path) == name) {
         return Ok(());
     }
     let versions: BTreeSet<_> = files()
-        .filter_map(|file| version_of(file.path.rsplit('/').next()?).map(|(_, version)| version.to_owned()))
+        .filter_map(|file| version_of(base_name(&file.path)).map(|(_, version)| version.to_owned()))
         .collect();
     let versions = Vec::from_iter(versions).join(", ");
     let found =

@@ -5,14 +5,14 @@ use super::sources::file::FileSource;
 use super::sources::host::HostSource;
 use super::sources::http::Http;
 use super::sources::redist::Redist;
-use super::sources::{Access, Offer, Source};
+use super::sources::{Access, Offer, Source, gives};
+use super::suites::{ARCH32, DEBIAN_ARCH32, driver_suites, suites};
 use crate::artifacts::cache::Cache;
 use crate::common::digest::sha256_file;
 use crate::common::error::{Doing, Error, Result};
 use crate::common::files::write_atomically;
 use crate::pins::lock::{Artifact, Lock, Set, SourceKind};
 use crate::pins::profile::Profile;
-use crate::resolve::{ARCH32, DEBIAN_ARCH32, driver_suites, suites};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -35,7 +35,7 @@ pub fn get(profile: &Profile, lock: &Lock, wanted: &[&Artifact], access: Access)
             rest.push(artifact);
         }
     }
-    let network = |artifact: &&Artifact| crate::resolve::sources::gives(artifact.source).network;
+    let network = |artifact: &&Artifact| gives(artifact.source).network;
     if access.offline && rest.iter().any(network) {
         return Err(absent(&rest, access.mirror));
     }

@@ -2,7 +2,7 @@
 
 use super::sources::apt::{Apt, Packages, Scope};
 use super::sources::{Access, Source};
-use super::{strs, suites};
+use super::suites::{strs, suites};
 use crate::common::error::{Error, Result};
 use crate::pins::lock::{Lock, Set};
 use crate::pins::profile::Profile;

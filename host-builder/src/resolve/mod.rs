@@ -5,6 +5,7 @@ mod consistency;
 mod fetch;
 mod headers;
 pub mod sources;
+mod suites;
 
 pub use self::choose::{Choice, choose};
 pub use self::fetch::{at_hand, fetch, get, in_mirror, missing, offers};
@@ -23,11 +24,9 @@ use sources::{Access, Source, WantedArtifact};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::thread::ScopedJoinHandle;
+use suites::{ARCH32, driver_suites, strs, suites};
 
 const IMAGE_PREFIX: &str = "linux-image-";
-/// Architecture of 32-bit libraries beside x86_64, as `uname -m` says it, and as packages do.
-const ARCH32: &str = "i686";
-const DEBIAN_ARCH32: &str = "i386";
 
 /// Resolves every package and artifact of a profile. Of packages only lists are downloaded; of other artifacts
 /// everything, since nothing else tells what they are.
@@ -195,23 +194,6 @@ fn add_to_groups(lock: &mut Lock, groups: &Groups, artifacts: &[Artifact]) {
         let of_set = artifacts.iter().filter(|artifact| packages.contains(&artifact.name));
         lock.add(*set, of_set.cloned().collect());
     }
-}
-
-fn strs(list: &[String]) -> Vec<&str> {
-    list.iter().map(String::as_str).collect()
-}
-
-/// The suites beside the profile's own that packages come from. The same list when they are fetched as when they were
-/// resolved: another one would be another state, with package lists of its own.
-fn suites<'a>(profile: &'a Profile, driver: &str) -> Vec<&'a str> {
-    let vm = profile.vm.iter().map(|vm| vm.suite.as_str());
-    vm.chain(driver_suites(profile, driver)).collect()
-}
-
-/// The suites beside the profile's own that a driver may come from.
-fn driver_suites<'a>(profile: &'a Profile, driver: &str) -> Vec<&'a str> {
-    let other = profile.apt.iter().filter(|_| driver != profile.driver);
-    other.flat_map(|apt| strs(&apt.more_suites)).collect()
 }
 
 /// The package with the image itself: the named one, or the one it depends on.

@@ -1,6 +1,6 @@
 //! Files and directories of this machine.
 
-use super::{Access, Source, WantedArtifact, check};
+use super::source::{Access, Source, WantedArtifact, check};
 use crate::artifacts::directory;
 use crate::artifacts::tree::Tree;
 use crate::common::digest::sha256_file;

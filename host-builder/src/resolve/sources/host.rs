@@ -2,10 +2,11 @@
 //! places where distributions put them. Never the rest of the system.
 
 use super::file::{pinned, store};
-use super::{Access, Source, WantedArtifact, check};
+use super::source::{Access, Source, WantedArtifact, check};
 use crate::artifacts::directory;
 use crate::artifacts::directory::Files;
 use crate::common::error::{Doing, Error, Result};
+use crate::common::files::base_name;
 use crate::pins::lock::{Artifact, Set, SourceKind};
 use image::capability::installed::{Directories, data_paths};
 use image::capability::{self, TABLE, classify, version_of};
@@ -175,7 +176,7 @@ fn join(directory: &str, name: &str) -> String {
 }
 
 fn is_gpu_module(path: &str) -> bool {
-    let name = path.rsplit('/').next().unwrap_or(path);
+    let name = base_name(path);
     name.starts_with("nvidia") && name.contains(".ko") && !path.starts_with("kernel/drivers/video")
 }
 

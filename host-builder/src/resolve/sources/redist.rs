@@ -2,7 +2,7 @@
 //! component and platform.
 
 use super::http::{Http, RemoteFile};
-use super::{Access, Offer, Source, WantedArtifact};
+use super::source::{Access, Offer, Source, WantedArtifact};
 use crate::common::error::{Error, Result};
 use crate::pins::lock::{Artifact, SourceKind, is_digest};
 use serde_json::Value;

@@ -6,9 +6,9 @@ mod run;
 mod sources;
 
 use self::records::{Record, records};
-use self::run::{LISTS, LOCAL, longest, run};
+use self::run::{LISTS, LOCAL, RE_RESOLVE, longest, run};
 pub use self::sources::{Archive, machine_archive};
-use super::{Access, Offer, Source, check};
+use super::source::{Access, Offer, Source, check};
 use crate::artifacts::cache::Cache;
 use crate::common::digest::{sha256, sha256_file};
 use crate::common::error::{Doing, Error, Result};
@@ -20,8 +20,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
-
-const RE_RESOLVE: &str = "the archive has moved on; resolve again: build-initrd --update-lock";
 
 /// A private apt state for one archive and one set of suites.
 pub struct Apt<'a> {

@@ -1,6 +1,5 @@
 //! Runs apt, follows its progress, and turns its complaints into errors with remedies.
 
-use super::RE_RESOLVE;
 use crate::common::error::{Doing, Error, Result};
 use crate::common::interrupt;
 use nix::sys::signal::{Signal, killpg};
@@ -14,6 +13,8 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
+/// The remedy where the archive no longer has what the lock says.
+pub const RE_RESOLVE: &str = "the archive has moved on; resolve again: build-initrd --update-lock";
 /// What apt does with files that it has takes no longer.
 pub const LOCAL: Duration = Duration::from_mins(10);
 /// Asking an archive for its lists takes no longer.

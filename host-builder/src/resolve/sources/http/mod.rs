@@ -7,11 +7,11 @@ pub use self::client::{Client, Failure, Patience};
 
 use self::client::header;
 use self::transfer::{Expected, download};
-use super::{Access, Offer, Source, WantedArtifact, check};
+use super::source::{Access, Offer, Source, WantedArtifact, check};
 use crate::artifacts::tree::{Tree, read_json};
 use crate::common::digest::sha256;
 use crate::common::error::{Doing, Error, Result};
-use crate::common::files::write_atomically;
+use crate::common::files::{base_name, write_atomically};
 use crate::common::parallel;
 use crate::common::ui::Unit;
 use crate::pins::artifact::MAX_UNPACKED;
@@ -267,11 +267,11 @@ impl Http<'_> {
 
 /// The digest of a file in a list as sha256sum writes it: `HEX  NAME` or `HEX *NAME`, a path before the name or none.
 fn listed(text: &str, list: &str, url: &str) -> Result<String> {
-    let file = url.rsplit('/').next().unwrap_or(url);
+    let file = base_name(url);
     let line = text.lines().find_map(|line| {
         let (digest, name) = line.trim().split_once(char::is_whitespace)?;
         let name = name.trim_start().trim_start_matches('*');
-        (name.rsplit('/').next() == Some(file)).then(|| digest.to_ascii_lowercase())
+        (base_name(name) == file).then(|| digest.to_ascii_lowercase())
     });
     let digest = line.ok_or_else(|| {
         Error::new(format!("{list}: has no digest of {file}")).hint(
