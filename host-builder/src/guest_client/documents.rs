@@ -1,6 +1,7 @@
 //! The documents that `--json` prints, their version, and their JSON Schemas.
 
-use super::{QueryError, Target};
+use super::error::QueryError;
+use super::target::Target;
 use image::event::Event;
 use image::status::Status;
 use serde::Serialize;

@@ -1,6 +1,8 @@
 //! Follows the events or log lines of a guest with repeated requests, each from where the last answer ended.
 
-use super::{ATTEMPT, PAUSE, QueryError, Step, Target, ask, millis};
+use super::error::{QueryError, Step};
+use super::request::{ATTEMPT, PAUSE, ask, millis};
+use super::target::Target;
 use image::event::{Event, LogLine, LogSource};
 use image::wire::{Reply, Request};
 use std::ops::ControlFlow;

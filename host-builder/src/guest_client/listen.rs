@@ -1,9 +1,9 @@
 //! Guests connect to the host and push their events. Each frame is a `Reply::Events`.
 
 use super::connection::Connection;
+use super::error::{QueryError, Step};
 use super::follow::Part;
 use super::quota::Slots;
-use super::{QueryError, Step};
 use crate::common::error::{Error, Result};
 use crate::common::{interrupt, ui};
 use image::event::Event;

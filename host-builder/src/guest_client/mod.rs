@@ -9,6 +9,7 @@ mod listen;
 mod many;
 pub mod metrics;
 pub(crate) mod quota;
+mod request;
 mod target;
 mod targets;
 #[cfg(test)]
@@ -22,121 +23,6 @@ pub use self::error::{QueryError, Step};
 pub use self::follow::{End, Followed, Part, all, follow};
 pub use self::listen::{Address, News, listen};
 pub use self::many::{AT_ONCE, Told, of_each};
+pub use self::request::{is_decisive, status, status_by, wait, wait_by, wait_for_change};
 pub use self::target::Target;
 pub use self::targets::{Expanded, Guests, expand};
-
-use connection::Connection;
-use image::event::Happening;
-use image::status::Status;
-use image::wire::{self, MAX_REPLY, MAX_REQUEST, Reply, Request, Until};
-use std::time::{Duration, Instant};
-
-/// Longest wait for `CONNECT` to be answered while the whole may take longer: a backend whose guest has no vsock driver
-/// yet may swallow a connection, and only a new one will get through.
-const ATTEMPT: Duration = Duration::from_secs(2);
-/// Between two attempts.
-const PAUSE: Duration = Duration::from_millis(200);
-/// The guest's deadline is so much before ours, so that its last word still arrives.
-const MARGIN: Duration = Duration::from_millis(500);
-
-/// The status now, `timeout` at most from connecting to the last byte.
-pub fn status(target: &Target, timeout: Duration) -> Result<Status, QueryError> {
-    status_by(target, Instant::now() + timeout)
-}
-
-/// The status now, its last byte at `deadline` at the latest.
-pub fn status_by(target: &Target, deadline: Instant) -> Result<Status, QueryError> {
-    ask_status(target, &Request::Status, deadline, deadline)
-}
-
-/// The status once `until` is reached or cannot be reached any more, or as it is when `timeout` is nearly over. While
-/// there is no socket, or nobody listens, it tries again.
-pub fn wait(target: &Target, until: Until, timeout: Duration) -> Result<Status, QueryError> {
-    wait_by(target, until, Instant::now() + timeout)
-}
-
-/// [`wait`] with the moment at which it is over.
-pub fn wait_by(target: &Target, until: Until, deadline: Instant) -> Result<Status, QueryError> {
-    let start = Instant::now();
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let timeout_ms = millis(left.saturating_sub(MARGIN.min(left / 4)));
-        let request = Request::Wait { until, timeout_ms };
-        let handshake = deadline.min(Instant::now() + ATTEMPT);
-        let over = || Instant::now() + PAUSE >= deadline;
-        match ask_status(target, &request, handshake, deadline) {
-            Ok(status) if until.decided(&status).is_some() || over() => return Ok(status),
-            Err(last) if last.is_passing() && over() => {
-                return Err(QueryError::GaveUp { after: start.elapsed(), last: Box::new(last) });
-            }
-            Err(error) if !error.is_passing() => return Err(error),
-            // A guest that answers early is asked again, but not in a tight loop.
-            Ok(_) | Err(_) => std::thread::sleep(PAUSE),
-        }
-    }
-}
-
-/// Waits for the next event after the newest of `status`, at most for `longest`; whether one came does not matter to
-/// whoever asks for the status again.
-pub fn wait_for_change(target: &Target, status: &Status, longest: Duration) {
-    let end = Instant::now() + longest;
-    let request = Request::Events { from: status.events.saturating_add(1), timeout_ms: millis(longest) };
-    let reply = ask(target, &request, end + ATTEMPT, end + ATTEMPT);
-    let left = end.saturating_duration_since(Instant::now());
-    let is_news = matches!(reply, Ok(Reply::Events(events)) if !events.events.is_empty());
-    // A guest cannot make us ask in a tight loop.
-    std::thread::sleep(if is_news { PAUSE } else { left });
-}
-
-/// Whether the boot has an outcome, or the program has ended, by what an event says.
-pub fn is_decisive(what: &Happening) -> bool {
-    matches!(what, Happening::Exited(_) | Happening::Outcome(_))
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn ask_status(
-    target: &Target,
-    request: &Request,
-    handshake: Instant,
-    deadline: Instant,
-) -> Result<Status, QueryError> {
-    match ask(target, request, handshake, deadline)? {
-        Reply::Status(status) => Ok(*status),
-        _ => Err(QueryError::another_question()),
-    }
-}
-
-/// One request, one reply.
-fn ask(
-    target: &Target,
-    request: &Request,
-    handshake: Instant,
-    deadline: Instant,
-) -> Result<Reply, QueryError> {
-    let mut connection = Connection::open(target, handshake)?;
-    connection.set_deadline(deadline);
-    let allowed = deadline.saturating_duration_since(Instant::now());
-    match wire::write(&mut connection, request, MAX_REQUEST)
-        .map_err(|error| QueryError::wire(Step::Request, allowed, error))
-    {
-        // Closed before it had read us, but perhaps not before it had said why.
-        Ok(()) | Err(QueryError::Closed { .. }) => {}
-        Err(error) => return Err(error),
-    }
-    match connection.receive(allowed)? {
-        Reply::Refused(reason) => {
-            Err(QueryError::Refused { reason: crate::common::clean::clean(&reason, 200) })
-        }
-        reply => Ok(reply),
-    }
-}
-
-impl Connection {
-    /// One reply, of bounded size.
-    fn receive(&mut self, allowed: Duration) -> Result<Reply, QueryError> {
-        wire::read(self, MAX_REPLY).map_err(|error| QueryError::wire(Step::Reply, allowed, error))
-    }
-}

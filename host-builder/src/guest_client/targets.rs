@@ -1,6 +1,6 @@
 //! Several guests in one argument: a pattern for the paths of their sockets.
 
-use super::Target;
+use super::target::Target;
 use crate::common::clean::clean;
 use crate::common::error::{Error, Result};
 use crate::common::ui;

@@ -1,6 +1,7 @@
 //! Queries several guests repeatedly. A slow or silent guest keeps its last row, and does not delay the others.
 
-use super::{UNASKED, code, json_line};
+use super::answer::{UNASKED, code};
+use crate::common::ui::json_line;
 use crate::guest_client;
 use crate::guest_client::view::Row;
 use crate::guest_client::{AT_ONCE, Answer, QueryError, Target};

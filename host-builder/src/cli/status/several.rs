@@ -1,9 +1,10 @@
 //! `status` of several guests: a table in which quick guests do not wait for slow ones.
 
-use super::{Arguments, GOOD, UNASKED, ask, code, json_line, patience};
+use super::answer::{GOOD, UNASKED, ask, code, patience};
+use super::options::Status as Arguments;
 use crate::common::terminal;
 use crate::common::terminal::Look;
-use crate::common::ui::{print_on, print_painted};
+use crate::common::ui::{json_line, print_on, print_painted};
 use crate::guest_client;
 use crate::guest_client::view;
 use crate::guest_client::view::Row;

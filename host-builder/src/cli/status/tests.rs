@@ -1,7 +1,7 @@
 //! Exit codes, and guests that are watched together, some of them slow or silent.
 
+use super::answer::{BAD, GOOD, UNASKED, code};
 use super::round::{Show, follow};
-use super::{BAD, GOOD, UNASKED, code};
 use crate::common::terminal::Look;
 use crate::guest_client::Target;
 use crate::guest_client::tests::{FakeGuest, SOON, a_status, after_ok, frame, status_frame};

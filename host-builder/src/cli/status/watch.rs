@@ -1,13 +1,14 @@
 //! `status --watch`: updates the status in place on the screen.
 
+use super::answer::{DEFAULT_ANSWER, code};
+use super::options::Status as Arguments;
 use super::round::{self, Show};
-use super::{Arguments, DEFAULT_ANSWER, code, json_line};
 use crate::common::error::{Error, Result};
 use crate::common::interrupt;
 use crate::common::terminal;
 use crate::common::terminal::Look;
 use crate::common::ui;
-use crate::common::ui::print_on;
+use crate::common::ui::{json_line, print_on};
 use crate::guest_client;
 use crate::guest_client::view;
 use crate::guest_client::view::Row;
@@ -108,13 +109,14 @@ fn rows() -> usize {
 /// first.
 fn the_worst_first(rows_of_guests: &[Row]) -> String {
     let look = Look::of_stdout();
-    let text = view::table(rows_of_guests, look);
+    let (head, texts) = view::table_parts(rows_of_guests, look);
+    let text = head.clone() + &texts.concat();
     if look.wrap_to_draw(&text).lines().count() < rows() {
         return text;
     }
-    let mut sorted = rows_of_guests.to_vec();
-    sorted.sort_by_key(Row::badness);
-    view::table(&sorted, look)
+    let mut sorted: Vec<_> = rows_of_guests.iter().zip(texts).collect();
+    sorted.sort_by_key(|(row, _)| row.badness());
+    head + &sorted.into_iter().map(|(_, text)| text).collect::<String>()
 }
 
 /// Draws on the terminal. Returns `false` when the output is closed.

@@ -1,6 +1,6 @@
 //! The metrics, and how they are computed from a status.
 
-use super::text::{Sample, Value, Word};
+use super::sample::{Family, Sample, Value, Word};
 use image::status::{Container, Finding, Gpu, GpuState, Outcome, Status};
 use image::text::name;
 use std::collections::BTreeMap;
@@ -9,18 +9,6 @@ use std::collections::BTreeMap;
 const GPUS: usize = 32;
 /// Most series of Xids of one guest. More are left out.
 const XIDS: usize = 256;
-
-/// A family of metrics.
-pub struct Family {
-    /// Its name.
-    pub name: &'static str,
-    /// What it measures.
-    pub help: &'static str,
-    /// `gauge` or `counter`.
-    pub kind: &'static str,
-    /// Its labels in addition to `target`, for docs/operating.md.
-    pub labels: &'static str,
-}
 
 const fn gauge(name: &'static str, labels: &'static str, help: &'static str) -> Family {
     Family { name, help, kind: "gauge", labels }
@@ -65,6 +53,13 @@ const MEMORY: Family = gauge(
 pub const FAMILIES: &[Family] = &[
     UP, INFO, READY, FAILED, UPTIME, PHASE, STATE, INIT, FINDINGS, XID, RUNNING, EXIT, RESTARTS, OOM, MEMORY,
 ];
+
+impl Sample {
+    /// Whether a guest could be queried.
+    pub fn up(is_up: bool) -> Self {
+        Self { family: &UP, labels: Vec::new(), value: Value::Count(is_up.into()) }
+    }
+}
 
 fn sample(family: &'static Family, labels: Vec<(&'static str, Word)>, value: Value) -> Sample {
     Sample { family, labels, value }

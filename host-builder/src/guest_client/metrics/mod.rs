@@ -2,19 +2,24 @@
 //! and over the lifetime of this process.
 
 mod families;
+mod sample;
 pub mod serve;
 #[cfg(test)]
 mod tests;
 mod text;
 
-pub use self::families::{FAMILIES, Family};
-use super::{QueryError, Target, Told};
-use crate::guest_client;
+pub use self::families::FAMILIES;
+pub use self::sample::Family;
+use super::error::QueryError;
+use super::many::{Told, of_each};
+use super::request::status_by;
+use super::target::Target;
 
 use families::samples;
+use sample::Sample;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
-use text::{Labels, Page, Sample};
+use text::{Labels, Page};
 
 /// Asks guests, and remembers which words each has used.
 #[derive(Default)]
@@ -35,9 +40,9 @@ impl Collector {
     pub fn scrape(&mut self, targets: &[Target], timeout: Duration) -> Scrape {
         let mut answers: Vec<Option<Vec<Sample>>> = targets.iter().map(|_| None).collect();
         let work = |target: &Target, deadline: Instant| -> Result<Vec<Sample>, QueryError> {
-            guest_client::status_by(target, deadline).map(|status| samples(&status))
+            status_by(target, deadline).map(|status| samples(&status))
         };
-        guest_client::of_each(targets, timeout, work, |told| {
+        of_each(targets, timeout, work, |told| {
             if let Told::Came(index, result) = told {
                 answers[index] = result.ok();
             }

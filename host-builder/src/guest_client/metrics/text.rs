@@ -1,6 +1,7 @@
 //! The text format of Prometheus, version 0.0.4.
 
-use super::families::{FAMILIES, Family, UP};
+use super::families::FAMILIES;
+use super::sample::{Family, Sample, Value, Word};
 use crate::common::clean::clean;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -10,40 +11,6 @@ const LABEL: usize = 200;
 /// Most different label values from a guest. Further values become `other`.
 const WORDS: usize = 64;
 const OTHER: &str = "other";
-
-/// A sample.
-pub struct Sample {
-    /// What it measures.
-    pub family: &'static Family,
-    /// Its labels without `target`.
-    pub labels: Vec<(&'static str, Word)>,
-    /// The number.
-    pub value: Value,
-}
-
-/// The value of a label.
-pub enum Word {
-    /// One of a few constants.
-    Ours(String),
-    /// A value from a guest.
-    Guests(String),
-}
-
-/// The value of a sample.
-#[derive(Clone, Copy)]
-pub enum Value {
-    /// A number of things.
-    Count(u64),
-    /// A time, as seconds.
-    Millis(u64),
-}
-
-impl Sample {
-    /// Whether a guest could be queried.
-    pub fn up(is_up: bool) -> Self {
-        Self { family: &UP, labels: Vec::new(), value: Value::Count(is_up.into()) }
-    }
-}
 
 /// The label values of one guest so far.
 #[derive(Default)]

@@ -8,10 +8,13 @@ mod many;
 mod screen;
 
 use super::*;
-use image::status::{Outcome, Phase};
+use image::event::Happening;
+use image::status::{Outcome, Phase, Status};
+use image::wire::{self, MAX_REPLY, MAX_REQUEST, Reply, Request, Until};
 use std::io::Write;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::thread;
+use std::time::{Duration, Instant};
 
 /// What happens at once has happened by then, also on a machine that has much else to do.
 pub(crate) const SOON: Duration = Duration::from_secs(20);

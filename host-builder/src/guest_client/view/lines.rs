@@ -1,6 +1,8 @@
 //! Formats an event or a log line as one line.
 
-use super::{DIM, GREEN, LINE, Look, RED, WORD, YELLOW, clean, exact, severity};
+use super::screen::{LINE, WORD, exact, severity};
+use crate::common::clean::clean;
+use crate::common::terminal::{DIM, GREEN, Look, RED, YELLOW};
 use image::event::{Event, Happening, LogLine};
 use image::status::{GpuState, Outcome, PhaseOutcome};
 use image::text::name;

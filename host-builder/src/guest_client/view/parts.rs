@@ -1,6 +1,9 @@
 //! Parts of the status: GPUs, nodes, files, libraries, the container, memory.
 
-use super::{DIM, ENTRIES, EVIDENCE, GREEN, LINE, RED, View, WORD, YELLOW, clean, seconds, worst};
+use super::screen::{ENTRIES, EVIDENCE, LINE, View, WORD, seconds, worst};
+use crate::common::clean::clean;
+use crate::common::files::base_name;
+use crate::common::terminal::{DIM, GREEN, RED, YELLOW};
 use image::status::{Gpu, GpuState, Node, Resolved, Status, Xid};
 use image::text::name;
 use std::fmt::Write;
@@ -80,7 +83,7 @@ impl View {
     }
 
     pub(super) fn files(&mut self, status: &Status) {
-        let last = |path: &str| clean(path.rsplit('/').next().unwrap_or(path), WORD);
+        let last = |path: &str| clean(base_name(path), WORD);
         let links: Vec<_> = status.injected.iter().filter(|entry| entry.link.is_some()).collect();
         if !status.injected.is_empty() {
             let mut row = format!("{} files, {} links", status.injected.len() - links.len(), links.len());

@@ -1,7 +1,10 @@
 //! A table of several guests, one row per guest.
 
-use super::{BOLD, LINE, Look, RED, WORD, YELLOW, clean, seconds, severity, state, worst};
-use crate::guest_client::{QueryError, Target};
+use super::screen::{LINE, WORD, seconds, severity, state, worst};
+use crate::common::clean::clean;
+use crate::common::terminal::{BOLD, Look, RED, YELLOW};
+use crate::guest_client::error::QueryError;
+use crate::guest_client::target::Target;
 use image::status::{GpuState, Status};
 use image::text::name;
 use std::ops::Range;
@@ -92,6 +95,12 @@ fn gpus(status: &Status) -> String {
 /// The table. If it is wider than the terminal, the findings move to separate lines below their guests; if that is not
 /// enough, everything except the targets does.
 pub fn table(rows: &[Row], look: Look) -> String {
+    let (head, texts) = table_parts(rows, look);
+    head + &texts.concat()
+}
+
+/// The head of the table, and each row as text.
+pub fn table_parts(rows: &[Row], look: Look) -> (String, Vec<String>) {
     let mut widths = HEAD.map(str::len);
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(&row.cells) {
@@ -123,15 +132,12 @@ pub fn table(rows: &[Row], look: Look) -> String {
         }
         line.trim_end().to_owned() + "\n"
     };
-    let mut out = String::new();
-    for columns in &lines {
-        out.push_str(&line(columns, &|at| (HEAD[at].to_owned(), BOLD)));
-    }
-    for row in rows {
+    let head: String = lines.iter().map(|columns| line(columns, &|at| (HEAD[at].to_owned(), BOLD))).collect();
+    let text = |row: &Row| {
         let cell = |at: usize| (row.cells[at].clone(), if at == STATE { row.code } else { "" });
         let there =
             lines.iter().filter(|columns| columns.start < FINDING_AT || !row.cells[FINDING_AT].is_empty());
-        there.for_each(|columns| out.push_str(&line(columns, &cell)));
-    }
-    look.wrap(&out)
+        look.wrap(&there.map(|columns| line(columns, &cell)).collect::<String>())
+    };
+    (look.wrap(&head), rows.iter().map(text).collect())
 }

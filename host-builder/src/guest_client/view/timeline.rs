@@ -1,8 +1,10 @@
 //! The timeline of the boot, from the start of the kernel.
 
-use super::{ENTRIES, GREEN, RED, View, WORD, YELLOW, clean, exact};
+use super::screen::{ENTRIES, View, WORD, exact};
+use crate::common::clean::clean;
 use crate::common::error::Result;
 use crate::common::plot::{self, Bar, Tone};
+use crate::common::terminal::{GREEN, RED, YELLOW};
 use image::status::{Gpu, GpuState, Phase, PhaseOutcome, PhaseTime, Status};
 use image::text::name;
 
