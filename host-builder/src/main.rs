@@ -1,7 +1,7 @@
 //! host-builder: parses the command line, runs the command, turns its error into text and an exit code.
 
-use clap::Parser;
 use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
 use host_builder::cli::{self, Cli, Command};
 use host_builder::common::{interrupt, ui};
 use std::process::ExitCode;
@@ -60,9 +60,9 @@ fn main() -> ExitCode {
         Command::Events(args) => cli::events::run(&args),
         Command::Logs(args) => cli::logs::run(&args),
         Command::Metrics(args) => cli::metrics::run(&args),
-        Command::Man(args) => cli::man::pages(&args).map(|()| ExitCode::SUCCESS),
+        Command::Man(args) => cli::man::pages(&args, Cli::command()).map(|()| ExitCode::SUCCESS),
         Command::Completions(args) => {
-            cli::man::completions(&args);
+            cli::man::completions(&args, Cli::command());
             Ok(ExitCode::SUCCESS)
         }
     };

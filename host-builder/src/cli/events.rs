@@ -1,13 +1,12 @@
 //! `events`: the events of a guest as they occur.
 
-use super::status::json_line;
-use crate::cli::arguments::duration;
-use crate::cli::patience;
+use crate::cli::arguments::{duration, patience};
 use crate::common::clean::clean;
 use crate::common::error::Result;
 use crate::common::interrupt;
 use crate::common::terminal::Look;
 use crate::common::ui;
+use crate::common::ui::json_line;
 use crate::common::ui::{print, print_on};
 use crate::guest_client;
 use crate::guest_client::{Address, End, EventLine, EventNews, News, Part, SCHEMA, Target, view};

@@ -1,12 +1,11 @@
 //! `logs`: the output of a guest's container, or its kernel log.
 
-use super::status::json_line;
-use crate::cli::arguments::duration;
-use crate::cli::patience;
+use crate::cli::arguments::{duration, patience};
 use crate::common::error::Result;
 use crate::common::interrupt;
 use crate::common::terminal::Look;
 use crate::common::ui;
+use crate::common::ui::json_line;
 use crate::common::ui::print_on;
 use crate::guest_client;
 use crate::guest_client::Target;

@@ -1,9 +1,8 @@
 //! `man` and `completions`, generated from the definitions that `--help` shows.
 
-use crate::cli::Cli;
 use crate::common::error::{Doing, Result};
 use clap::Args;
-use clap::{Command, CommandFactory};
+use clap::Command;
 use clap_complete::Shell;
 use std::fs;
 use std::path::Path;
@@ -37,11 +36,10 @@ pub struct Completions {
 
 const PROGRAM: &str = "host-builder";
 
-/// Writes one page for each command.
-pub fn pages(args: &Man) -> Result<()> {
+/// Writes one page for each command of `cli`.
+pub fn pages(args: &Man, mut cli: Command) -> Result<()> {
     fs::create_dir_all(&args.dir).doing("making", &args.dir)?;
-    clap_mangen::generate_to(Cli::command(), &args.dir).doing("writing pages into", &args.dir)?;
-    let mut cli = Cli::command();
+    clap_mangen::generate_to(cli.clone(), &args.dir).doing("writing pages into", &args.dir)?;
     cli.build();
     with_values(&cli, PROGRAM, &args.dir)
 }
@@ -72,14 +70,14 @@ fn with_values(command: &Command, name: &str, dir: &Path) -> Result<()> {
     below.into_iter().try_for_each(|inner| with_values(inner, &format!("{name}-{}", inner.get_name()), dir))
 }
 
-/// Prints the completion script of a shell.
-pub fn completions(args: &Completions) {
-    crate::common::ui::print_bytes(script(args.shell).as_bytes());
+/// Prints the completion script of a shell for `cli`.
+pub fn completions(args: &Completions, cli: Command) {
+    crate::common::ui::print_bytes(script(args.shell, cli).as_bytes());
 }
 
-fn script(shell: Shell) -> String {
+fn script(shell: Shell, mut cli: Command) -> String {
     let mut out = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), PROGRAM, &mut out);
+    clap_complete::generate(shell, &mut cli, PROGRAM, &mut out);
     let out = String::from_utf8_lossy(&out);
     if shell == Shell::Bash { with_right_labels(&out) } else { out.into_owned() }
 }
@@ -95,12 +93,14 @@ fn with_right_labels(script: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::Cli;
+    use clap::CommandFactory;
     use std::process;
 
     #[test]
     fn there_is_a_page_for_each_command_and_each_names_every_option() {
         let dir = tempfile::tempdir().unwrap();
-        pages(&Man { dir: dir.path().join("man1") }).unwrap();
+        pages(&Man { dir: dir.path().join("man1") }, Cli::command()).unwrap();
         let mut cli = Cli::command();
         cli.build();
         let mut checked = 0;
@@ -132,7 +132,7 @@ mod tests {
     #[test]
     fn completions_know_every_command() {
         for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
-            let text = script(shell);
+            let text = script(shell, Cli::command());
             for command in Cli::command().get_subcommands() {
                 assert!(text.contains(command.get_name()), "{shell}: {}", command.get_name());
             }
@@ -150,7 +150,7 @@ mod tests {
             asked=${asked#*-F }
             "${asked%% *}" "$1" "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}" && printf '%s\n' "${COMPREPLY[@]}"
         "#;
-        fs::write(&path, script(Shell::Bash) + ask).unwrap();
+        fs::write(&path, script(Shell::Bash, Cli::command()) + ask).unwrap();
         let bash = process::Command::new("bash")
             .args(["--norc", "--noprofile"])
             .arg(&path)

@@ -1,6 +1,6 @@
 //! One pinned artifact.
 
-use super::lock::Set;
+use super::set::Set;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 

@@ -3,7 +3,6 @@
 //! none, because the machine that fetches them may use another archive.
 
 pub use super::artifact::{Artifact, Digest, SourceKind};
-pub use super::lock_diff::Changes;
 pub use super::set::Set;
 
 use crate::common::digest::sha256;
@@ -219,6 +218,7 @@ fn not_a_lock(path: &Path) -> Error {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::pins::lock_diff::Changes;
     use image::capability::Capability;
 
     /// A package of one byte.

@@ -2,6 +2,6 @@
 
 pub mod artifact;
 pub mod lock;
-pub(crate) mod lock_diff;
+pub mod lock_diff;
 pub mod profile;
 pub(crate) mod set;

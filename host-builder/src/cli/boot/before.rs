@@ -1,9 +1,10 @@
 //! Checks before a boot: the guest has enough memory, the kernel matches the modules, the root is usable.
 
-use super::gpus_asked;
+use super::options::Boot;
 use crate::build::payload::{minimum_memory, minimum_memory_without_gpu};
-use crate::cli::{Boot, DEFAULT_PAYLOAD_OUTPUT};
+use crate::cli::build_initrd::options::DEFAULT_PAYLOAD_OUTPUT;
 use crate::common::error::{Doing, Error, Result};
+use crate::common::files::base_name;
 use crate::doctor::ImageFileSystem;
 use crate::initramfs::file_type::{BZIMAGE, EFI, ELF, describe};
 use crate::initramfs::manifest::{is_manifest, manifest};
@@ -54,7 +55,7 @@ pub fn check(args: &Boot, initrd: &Path, kernel: &Path, plan: &Manifest) -> Resu
 fn fits(args: &Boot, plan: &Manifest, initrd: u64) -> Result<()> {
     let mib = |bytes: u64| bytes.div_ceil(1 << 20);
     let of = |plan: &Manifest, initrd| {
-        mib(if gpus_asked(args).is_empty() {
+        mib(if args.gpus().is_empty() {
             minimum_memory_without_gpu(plan, initrd)
         } else {
             minimum_memory(plan, initrd)
@@ -110,7 +111,7 @@ fn release(kernel: &Path) -> Result<Option<String>> {
 /// Checks by its content that a file can be a kernel.
 pub fn kernel(path: &Path) -> Result<PathBuf> {
     let hint = "pass the kernel that build-initrd wrote next to the initrd: --kernel FILE";
-    let file = super::file("--kernel", path, "build it first: host-builder build-initrd")?;
+    let file = file("--kernel", path, "build it first: host-builder build-initrd")?;
     match describe(&file) {
         BZIMAGE | ELF | EFI => Ok(file),
         other => {
@@ -122,7 +123,7 @@ pub fn kernel(path: &Path) -> Result<PathBuf> {
 
 /// Checks that a disk image has a file system that guests mount.
 pub fn disk(option: &str, path: &Path, hint: &str) -> Result<PathBuf> {
-    let image = super::file(option, path, hint)?;
+    let image = file(option, path, hint)?;
     ImageFileSystem::of(&image)?;
     Ok(image)
 }
@@ -137,9 +138,9 @@ pub fn payload_disk(args: &Boot, plan: Option<&Manifest>) -> Result<Option<PathB
     let name = Path::new(DEFAULT_PAYLOAD_OUTPUT).file_name().unwrap_or_default();
     let usual = args.initrd.with_file_name(name);
     if usual.is_file() {
-        return super::file("--payload-disk", &usual, hint).map(Some);
+        return file("--payload-disk", &usual, hint).map(Some);
     }
-    if gpus_asked(args).is_empty() {
+    if args.gpus().is_empty() {
         return Ok(None);
     }
     Err(Error::new(format!(
@@ -153,7 +154,7 @@ pub fn payload_disk(args: &Boot, plan: Option<&Manifest>) -> Result<Option<PathB
 
 /// Checks that a root has a file system that guests mount, or is a directory that this user can read completely.
 pub fn root(path: &Path) -> Result<PathBuf> {
-    let root = super::canonical("--root", path, "name a disk image or a directory")?;
+    let root = canonical("--root", path, "name a disk image or a directory")?;
     if !root.is_dir() {
         ImageFileSystem::of(&root)?;
         return Ok(root);
@@ -186,8 +187,25 @@ fn unreadable(root: &Path) -> Vec<PathBuf> {
 
 /// Whether the command is a program of the driver. A guest without a GPU does not have these.
 pub fn is_drivers(command: &[String]) -> bool {
-    let name = command.first().and_then(|first| first.rsplit('/').next());
+    let name = command.first().map(|first| base_name(first));
     name.is_some_and(|name| TABLE.iter().any(|row| matches!(row.kind, Kind::Program(known) if known == name)))
+}
+
+/// The path for QEMU: absolute, without links.
+pub fn canonical(option: &str, path: &Path, hint: &str) -> Result<PathBuf> {
+    path.canonicalize()
+        .map_err(|error| Error::new(format!("{option} {}", path.display())).source(error).hint(hint))
+}
+
+/// A file or a block device.
+pub fn file(option: &str, path: &Path, hint: &str) -> Result<PathBuf> {
+    let found = canonical(option, path, hint)?;
+    if found.is_dir() {
+        return Err(
+            Error::new(format!("{option} {}: expected a file, found a directory", path.display())).hint(hint)
+        );
+    }
+    Ok(found)
 }
 
 /// Reads a file, at most `most` bytes.

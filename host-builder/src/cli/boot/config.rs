@@ -1,7 +1,7 @@
 //! The config disk of a guest: the given one, or one made from a `config.json` and `--volume`.
 
-use super::before::{self, text};
-use crate::cli::Boot;
+use super::before::{self, file, text};
+use super::options::Boot;
 use crate::common::error::{Doing, Error, Result};
 use crate::common::ui::Ui;
 use crate::doctor::ImageFileSystem;
@@ -39,7 +39,7 @@ impl Given {
             .hint("put several volumes on one disk"));
         }
         let hint = "pass a config.json, or a disk image that contains one";
-        let file = args.config.as_deref().map(|path| super::file("--config", path, hint)).transpose()?;
+        let file = args.config.as_deref().map(|path| file("--config", path, hint)).transpose()?;
         let json = file.as_deref().map(json_of).transpose()?.flatten();
         let image = file.filter(|_| json.is_none());
         if let (Some(image), Some(given)) = (&image, &args.config)

@@ -9,8 +9,8 @@ mod run;
 
 use self::config::Given;
 pub use self::ending::NOT_STARTED;
+use self::options::Boot;
 use crate::artifacts::cache::Cache;
-use crate::cli::Boot;
 use crate::common::error::{Doing, Error, Result};
 use crate::common::interrupt::Guard;
 use crate::common::ui::{Ui, megabytes, say};
@@ -59,12 +59,12 @@ pub fn run(args: &Boot) -> ExitCode {
 
 fn start(args: &Boot) -> Result<u8> {
     let ui = Ui::new(args.quiet);
-    let gpus_asked = !gpus_asked(args).is_empty();
+    let gpus_asked = !args.gpus().is_empty();
     // Arguments are checked before anything is fetched or created.
     let append = [size(), args.append.clone()].into_iter().flatten().collect::<Vec<_>>().join(" ");
     let cmdline = cmdline::build(gpus_asked, Some(&append), &args.command)?;
     let kernel = before::kernel(&args.kernel)?;
-    let initrd = file("--initrd", &args.initrd, "build it first: host-builder build-initrd")?;
+    let initrd = before::file("--initrd", &args.initrd, "build it first: host-builder build-initrd")?;
     let mut machine = Machine::new(&kernel, &initrd, Console::Stdio);
     machine.cmdline = cmdline;
     machine.memory_mib = args.memory;
@@ -116,18 +116,13 @@ fn size() -> Option<String> {
     Some(format!("gpu_initrd.terminal={}x{}", height.0, width.0))
 }
 
-fn gpus_asked(args: &Boot) -> Vec<&Path> {
-    let own = args.vfio.iter().map(Path::new);
-    own.chain(args.vfio_user.iter().map(PathBuf::as_path)).collect()
-}
-
 fn gpus(args: &Boot) -> Result<Vec<Gpu>> {
     let own = args.vfio.iter().map(|address| vfio::check(address).map(Gpu::Vfio));
     let served = args.vfio_user.iter().map(|path| {
         let hint = "start its server first; the server creates the socket";
         let there = || Ok::<_, Infallible>(path.exists().then_some(()));
         let Ok(_) = poll(SERVER, there);
-        let path = canonical("--vfio-user", path, hint)?;
+        let path = before::canonical("--vfio-user", path, hint)?;
         if fs::metadata(&path).is_ok_and(|metadata| metadata.file_type().is_socket()) {
             return Ok(Gpu::VfioUser(path));
         }
@@ -138,23 +133,6 @@ fn gpus(args: &Boot) -> Result<Vec<Gpu>> {
         .hint(hint))
     });
     own.chain(served).collect()
-}
-
-/// The path for QEMU: absolute, without links.
-fn canonical(option: &str, path: &Path, hint: &str) -> Result<PathBuf> {
-    path.canonicalize()
-        .map_err(|error| Error::new(format!("{option} {}", path.display())).source(error).hint(hint))
-}
-
-/// A file or a block device.
-fn file(option: &str, path: &Path, hint: &str) -> Result<PathBuf> {
-    let found = canonical(option, path, hint)?;
-    if found.is_dir() {
-        return Err(
-            Error::new(format!("{option} {}: expected a file, found a directory", path.display())).hint(hint)
-        );
-    }
-    Ok(found)
 }
 
 fn toolroot(args: &Boot, cache: &Cache, ui: &Ui) -> Result<Toolroot> {

@@ -1,12 +1,11 @@
 //! The command line of `boot`.
 
-use crate::cli::DEFAULT_LOCK;
-use crate::cli::arguments::duration;
+use crate::cli::arguments::{DEFAULT_LOCK, duration};
 use crate::pins::profile;
 use crate::vm::accel::Choice;
 use crate::vm::volume::Volume;
 use clap::Args;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub(crate) const BOOT_HELP: &str = "\
@@ -96,4 +95,12 @@ pub struct Boot {
     /// The container's command. It is appended to the kernel command line.
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<String>,
+}
+
+impl Boot {
+    /// Addresses and sockets of the GPUs that the guest gets.
+    pub fn gpus(&self) -> Vec<&Path> {
+        let own = self.vfio.iter().map(Path::new);
+        own.chain(self.vfio_user.iter().map(PathBuf::as_path)).collect()
+    }
 }

@@ -3,7 +3,7 @@
 
 use super::console::{Detail, Screen};
 use super::ending::Ending;
-use crate::cli::Boot;
+use super::options::Boot;
 use crate::common::error::{Doing, Error, Result};
 use crate::common::interrupt;
 use crate::common::interrupt::Action;

@@ -3,13 +3,13 @@
 pub(crate) mod options;
 pub(crate) mod report;
 
+use self::options::BuildInitrd;
 use self::report::BuildReport;
 use crate::artifacts::cache::Cache;
 use crate::build::initrd::{self, InitrdRequest, Made};
 use crate::build::outputs::Outputs;
 use crate::build::plan::Plan;
 use crate::build::select;
-use crate::cli::BuildInitrd;
 use crate::common::error::{Doing, Error, Result};
 use crate::common::ui::{Ui, print, print_json, print_wrapped};
 use crate::pins::profile::Profile;

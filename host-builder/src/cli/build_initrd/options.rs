@@ -2,7 +2,7 @@
 
 use crate::build::pack::Compression;
 use crate::build::payload;
-use crate::cli::{AccessArgs, DEFAULT_LOCK};
+use crate::cli::arguments::{AccessArgs, DEFAULT_LOCK};
 use crate::kernel_modules::gpus::Asked;
 use crate::pins::profile;
 use clap::Args;

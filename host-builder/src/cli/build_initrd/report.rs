@@ -1,10 +1,11 @@
 //! What a build says of its result.
 
+use super::options::BuildInitrd;
 use crate::build::pack::Packed;
 use crate::build::payload::{Mode, minimum_memory};
 use crate::build::plan::Plan;
 use crate::build::select::Need;
-use crate::cli::BuildInitrd;
+use crate::common::files::base_name;
 use crate::common::ui::{Ui, megabytes};
 use image::manifest::{Kind, Manifest, Payload, Purpose};
 use serde::Serialize;
@@ -117,9 +118,8 @@ fn seconds(time: Duration) -> f64 {
 }
 
 fn driver_files(manifest: &Manifest) -> Vec<String> {
-    let file = |path: &str| path.rsplit('/').next().unwrap_or(path).to_owned();
     let of_containers = manifest.files.iter().filter(|entry| !entry.capabilities.is_empty());
-    let mut files: Vec<_> = of_containers.map(|entry| file(&entry.path)).collect();
+    let mut files: Vec<_> = of_containers.map(|entry| base_name(&entry.path).to_owned()).collect();
     // A library comes twice with 32 bits.
     let mut seen = BTreeSet::new();
     files.retain(|name| seen.insert(name.clone()));

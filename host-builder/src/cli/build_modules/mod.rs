@@ -2,9 +2,9 @@
 
 pub(crate) mod options;
 
+use self::options::BuildModules;
 use crate::artifacts::cache::Cache;
 use crate::build::modules::{self, ModulesRequest};
-use crate::cli::BuildModules;
 use crate::common::digest::sha256_file;
 use crate::common::error::{Doing, Error, Result};
 use crate::common::ui::{Ui, megabytes, print, print_json};

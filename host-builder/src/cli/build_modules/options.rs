@@ -1,7 +1,7 @@
 //! The command line of `build-modules`.
 
 use crate::build::modules::Toolchain;
-use crate::cli::{AccessArgs, DEFAULT_LOCK};
+use crate::cli::arguments::{AccessArgs, DEFAULT_LOCK};
 use crate::kernel_modules::make::sign::Hash;
 use crate::pins::profile;
 use clap::Args;

@@ -3,8 +3,8 @@
 pub(crate) mod test_guest;
 
 use crate::artifacts::cache::Cache;
-use crate::cli::DEFAULT_PAYLOAD_OUTPUT;
-use crate::cli::{AccessArgs, DEFAULT_LOCK};
+use crate::cli::arguments::{AccessArgs, DEFAULT_LOCK};
+use crate::cli::build_initrd::options::DEFAULT_PAYLOAD_OUTPUT;
 use crate::common::error::{Doing, Error, Result};
 use crate::common::terminal::Look;
 use crate::common::ui::{Ui, print_as_json, print_painted};
@@ -89,7 +89,7 @@ pub fn run(args: &Doctor) -> Result<ExitCode> {
 }
 
 fn host(args: &Doctor, packed: Option<&Packed>) -> Result<DoctorReport> {
-    let test_guest = test_guest::start(args);
+    let test_guest = test_guest::start(&args.lock, &args.access, args.json);
     let (gpus, guest_memory) = (&args.gpu, args.guest_memory);
     let asked = Asked { gpus, guest_memory, packed, test_guest: Some(&test_guest) };
     let mut checks = doctor::check_host(&HostRoot::at(Path::new("/")), &asked)?;

@@ -1,7 +1,7 @@
 //! Checks for `doctor` whether KVM runs an ordinary guest, in the same way as `boot`.
 
 use crate::artifacts::cache::Cache;
-use crate::cli::Doctor as Arguments;
+use crate::cli::arguments::AccessArgs;
 use crate::common::error::Result;
 use crate::common::ui::Ui;
 use crate::doctor::{TestGuest, Tools as Programs};
@@ -25,20 +25,20 @@ const NOT_ENTERED: [&str; 3] = ["unshare:", "mount:", "chroot:"];
 
 /// Starts the test guest with the QEMU of the lock if it is in the cache or the mirror, else with this machine's QEMU.
 /// Fetches nothing.
-pub(crate) fn start(args: &Arguments) -> TestGuest {
+pub(crate) fn start(lock: &Path, access: &AccessArgs, is_quiet: bool) -> TestGuest {
     // If the device cannot be opened, QEMU is not needed for the result.
     if File::options().read(true).write(true).open(KVM).is_err() {
         return TestGuest::Untried(format!("{KVM} cannot be opened"));
     }
-    attempt(args).unwrap_or_else(|error| TestGuest::Untried(error.chain()))
+    attempt(lock, access, is_quiet).unwrap_or_else(|error| TestGuest::Untried(error.chain()))
 }
 
-fn attempt(args: &Arguments) -> Result<TestGuest> {
-    let (cache, ui) = (Cache::open()?, Ui::new(args.json));
+fn attempt(lock: &Path, access: &AccessArgs, is_quiet: bool) -> Result<TestGuest> {
+    let (cache, ui) = (Cache::open()?, Ui::new(is_quiet));
     let scratch = cache.scratch()?;
-    let locked = locked(&args.lock, args.access.of(&cache, &ui));
+    let locked = locked(lock, access.of(&cache, &ui));
     let none =
-        || format!("this machine has no {QEMU}, and the QEMU of {} is not in the cache", args.lock.display());
+        || format!("this machine has no {QEMU}, and the QEMU of {} is not in the cache", lock.display());
     Ok(match locked {
         Ok(Some(tools)) => with(&tools, scratch.path()),
         _ if Programs::machine().has(QEMU) => with(&HostTools, scratch.path()),

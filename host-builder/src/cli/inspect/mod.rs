@@ -8,7 +8,7 @@ mod text;
 pub use self::modules::releases;
 use super::list::{files, names, warn};
 use crate::common::error::Result;
-use crate::common::files::write_text;
+use crate::common::files::{base_name, write_text};
 use crate::common::plot::{self, Bar, Tone};
 use crate::common::ui::{megabytes, print_as_json, print_bytes, print_wrapped};
 use crate::initramfs::manifest::is_manifest;
@@ -103,9 +103,8 @@ fn plot(report: &InspectReport) -> Result<String> {
     };
     let origins = report.sizes.iter().map(|size| bar(&size.of, size.bytes, Tone::Neutral));
     // Of a path its end says most.
-    let file = |path: &str| path.rsplit('/').next().unwrap_or(path).to_owned();
     let files =
-        report.largest.iter().map(|(path, bytes)| bar(&format!("  {}", file(path)), *bytes, Tone::Good));
+        report.largest.iter().map(|(path, bytes)| bar(&format!("  {}", base_name(path)), *bytes, Tone::Good));
     let bars: Vec<_> = origins.take(LARGEST).chain(files).collect();
     let title = format!("{}: {} unpacked", report.image, megabytes(report.unpacked_bytes));
     plot::svg(&title, "MB", &bars)

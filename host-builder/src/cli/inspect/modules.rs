@@ -1,5 +1,6 @@
 //! The kernel modules of an image, and why each is there.
 
+use crate::common::files::base_name;
 use crate::initramfs::Left;
 use crate::kernel_modules::module::{Module, uncompress, uncompressed};
 use image::elf::modinfo;
@@ -104,8 +105,7 @@ pub fn found(files: &BTreeMap<String, Option<Module>>) -> Vec<View> {
         list(all.into_iter())
     };
     let view = |(path, module): (&String, &Option<Module>)| {
-        let file = path.rsplit('/').next().unwrap_or(path);
-        let name = uncompressed(file).trim_end_matches(".ko").replace('-', "_");
+        let name = uncompressed(base_name(path)).trim_end_matches(".ko").replace('-', "_");
         let aliases = module.iter().flat_map(|module| module.aliases.iter().map(String::as_str));
         let names: Vec<_> = std::iter::once(name.as_str()).chain(aliases).collect();
         let why = match (module, of(&needed, &names), of(&liked, &names)) {

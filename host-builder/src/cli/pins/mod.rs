@@ -8,10 +8,8 @@ mod show;
 mod vendor;
 mod verify;
 
-use crate::common::error::{Error, Result};
-use crate::pins::lock::Lock;
-use crate::pins::profile::Profile;
-use options::{Pins, PinsCommand, Which};
+use crate::common::error::Result;
+use options::{Pins, PinsCommand};
 use std::process::ExitCode;
 
 /// Runs the command.
@@ -28,15 +26,4 @@ pub fn run(args: &Pins) -> Result<ExitCode> {
         PinsCommand::Add(args) => add::run(args).map(good),
         PinsCommand::Vendor(args) => vendor::run(args).map(good),
     }
-}
-
-/// Loads the profile and its lock. The lock must exist and belong to the profile.
-fn locked(which: &Which) -> Result<(Profile, Lock)> {
-    let (profile, text) = Profile::load(&which.profile)?;
-    let lock = Lock::read(&which.lock)?.ok_or_else(|| {
-        Error::new(format!("{}: no such lock", which.lock.display()))
-            .hint("create it: host-builder pins resolve; or pass an existing one: --lock FILE")
-    })?;
-    lock.check_profile(&profile.name, &text, &which.lock)?;
-    Ok((profile, lock))
 }

@@ -1,7 +1,9 @@
 //! The command line of `pins`.
 
-use crate::cli::{AccessArgs, DEFAULT_LOCK};
-use crate::pins::profile;
+use crate::cli::arguments::{AccessArgs, DEFAULT_LOCK};
+use crate::common::error::{Error, Result};
+use crate::pins::lock::Lock;
+use crate::pins::profile::{self, Profile};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
@@ -66,6 +68,19 @@ pub struct Which {
     /// Lock file.
     #[arg(long, value_name = "FILE", default_value = DEFAULT_LOCK)]
     pub lock: PathBuf,
+}
+
+impl Which {
+    /// Loads the profile and its lock. The lock must exist and belong to the profile.
+    pub fn load(&self) -> Result<(Profile, Lock)> {
+        let (profile, text) = Profile::load(&self.profile)?;
+        let lock = Lock::read(&self.lock)?.ok_or_else(|| {
+            Error::new(format!("{}: no such lock", self.lock.display()))
+                .hint("create it: host-builder pins resolve; or pass an existing one: --lock FILE")
+        })?;
+        lock.check_profile(&profile.name, &text, &self.lock)?;
+        Ok((profile, lock))
+    }
 }
 
 /// Output options.

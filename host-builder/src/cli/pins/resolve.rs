@@ -4,7 +4,8 @@ use super::options::Resolve;
 use crate::artifacts::cache::Cache;
 use crate::common::error::{Error, Result};
 use crate::common::ui::{Ui, print_json, print_wrapped};
-use crate::pins::lock::{Changes, Lock};
+use crate::pins::lock::Lock;
+use crate::pins::lock_diff::Changes;
 use crate::pins::profile::Profile;
 use crate::resolve;
 

@@ -1,6 +1,5 @@
 //! `pins show`: shows a profile and its lock.
 
-use super::locked;
 use super::options::Show;
 use crate::artifacts::cache::Cache;
 use crate::common::error::Result;
@@ -13,7 +12,7 @@ use std::fmt::Write;
 /// Runs the command.
 pub fn run(args: &Show) -> Result<()> {
     let cache = Cache::open()?;
-    let (profile, lock) = locked(&args.which)?;
+    let (profile, lock) = args.which.load()?;
     let mut here = Vec::new();
     for artifact in &lock.artifact {
         here.push(cache.has_blob(&artifact.sha256, artifact.size)?);

@@ -1,6 +1,5 @@
 //! `pins vendor`: copies all artifacts of a lock into a directory.
 
-use super::locked;
 use super::options::Vendor;
 use crate::artifacts::cache::Cache;
 use crate::common::digest::sha256_file;
@@ -19,7 +18,7 @@ pub fn run(args: &Vendor) -> Result<()> {
     let ui = Ui::new(args.how.quiet || args.how.json);
     let cache = Cache::open()?;
     let access = args.access.of(&cache, &ui);
-    let (profile, lock) = locked(&args.which)?;
+    let (profile, lock) = args.which.load()?;
     let all: Vec<_> = lock.artifact.iter().collect();
     resolve::get(&profile, &lock, &all, access)?;
     let directory = &args.directory;

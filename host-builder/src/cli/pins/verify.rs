@@ -1,6 +1,5 @@
 //! `pins verify`: hashes all cached artifacts again, compares their unpacked copies, and asks their sources.
 
-use super::locked;
 use super::options::Verify;
 use crate::artifacts::cache::Cache;
 use crate::artifacts::tree::{Altered, Tree};
@@ -39,7 +38,7 @@ pub fn run(args: &Verify) -> Result<ExitCode> {
     let ui = Ui::new(args.how.quiet || args.how.json);
     let cache = Cache::open()?;
     let access = args.access.of(&cache, &ui);
-    let (profile, lock) = locked(&args.which)?;
+    let (profile, lock) = args.which.load()?;
     let mut report = Report { artifacts: lock.artifact.len(), ..Report::default() };
     report.recorded = lock.artifact.iter().filter(|artifact| artifact.digest == Digest::Recorded).count();
     hash(&lock, &cache, access.mirror, &ui, &mut report)?;

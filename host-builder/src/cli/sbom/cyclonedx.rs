@@ -1,7 +1,8 @@
 //! CycloneDX 1.6. Source: https://cyclonedx.org/docs/1.6/json/
 
+use super::bill::{Bill, DRIVER_NAME, DRIVER_SUPPLIER, NO_ASSERTION};
 use super::origin::{Origin, OriginKind};
-use super::{Bill, DRIVER_NAME, DRIVER_SUPPLIER, NO_ASSERTION};
+
 use image::manifest::{File, Kind};
 use serde_json::{Value, json};
 

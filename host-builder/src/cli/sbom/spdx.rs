@@ -1,7 +1,8 @@
 //! SPDX 2.3. Source: https://spdx.github.io/spdx-spec/v2.3/
 
+use super::bill::{Bill, DRIVER_NAME, DRIVER_SUPPLIER, NO_ASSERTION};
 use super::origin::Origin;
-use super::{Bill, DRIVER_NAME, DRIVER_SUPPLIER, NO_ASSERTION};
+
 use image::manifest::{File, Kind};
 use serde_json::{Value, json};
 

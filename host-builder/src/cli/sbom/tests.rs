@@ -1,6 +1,7 @@
+use super::origin::Origin;
 use super::*;
 use image::capability::Capability;
-use image::manifest::{Driver, Kind};
+use image::manifest::{Driver, File, Kind, Manifest};
 use std::collections::BTreeSet;
 
 fn manifest() -> Manifest {
