@@ -26,44 +26,44 @@ use image::layout;
 use image::manifest::Payload;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What an initrd is to be made of, and how.
+/// The inputs and options of an initrd build.
 pub struct InitrdRequest<'a> {
     /// The profile, and its text.
     pub profile: (&'a Profile, &'a str),
-    /// Whether the profile is resolved again although there is a lock.
+    /// Resolve the profile again even if there is a lock.
     pub update_lock: bool,
-    /// What containers may use.
+    /// The capabilities that containers can use.
     pub capabilities: &'a BTreeSet<Capability>,
-    /// GPUs whose firmware is packed; none: all that the driver supports.
+    /// GPUs whose firmware is packed; empty: all GPUs that the driver supports.
     pub gpus: &'a [Asked],
-    /// How the driver's files are carried, and compressed where they are an image.
+    /// How the driver's files are carried, and how their image is compressed.
     pub payload: (payload::PayloadChoice, Option<payload::Compression>),
     /// How the initrd is compressed.
     pub compression: Compression,
-    /// Memory that guests will have, MiB.
+    /// Planned memory of the guests, in MiB.
     pub guest_memory: Option<u32>,
     /// The program that becomes PID 1.
     pub guest_init: &'a [u8],
-    /// Where the files go. With `is_dry` only the lock is read.
+    /// Paths of the outputs. With `is_dry`, only the lock is read.
     pub outputs: Outputs<'a>,
-    /// Whether the plan is made and nothing is written.
+    /// Make the plan, but write nothing.
     pub is_dry: bool,
 }
 
-/// An initrd that was made, or planned.
+/// The result of a build.
 pub struct Made {
-    /// What is in it.
+    /// The plan of the initrd.
     pub plan: Plan,
-    /// Its file; `None`: nothing was written.
+    /// The initrd file; `None`: nothing was written.
     pub packed: Option<Packed>,
-    /// Why the payload is carried as it is.
+    /// Why this way of carrying the payload was chosen.
     pub why: String,
 }
 
-/// Makes an initrd with all that belongs to it.
+/// Builds an initrd and the files that belong to it.
 ///
 /// # Errors
-/// What is wrong with the inputs, or cannot be had; nothing is written then.
+/// An input is wrong or not available. Nothing is written then.
 pub fn make(request: &InitrdRequest, access: Access) -> Result<Made> {
     let (profile, text) = request.profile;
     let ui = access.ui;
@@ -72,7 +72,7 @@ pub fn make(request: &InitrdRequest, access: Access) -> Result<Made> {
         resolve::lock_of(request.outputs.lock, request.update_lock, profile, text, access)
     })?;
     let sets = Set::image(request.capabilities);
-    // All at once: what cannot be had is named together.
+    // Everything is fetched in one step, so that one error lists all missing artifacts.
     ui.stage("fetch", || resolve::fetch(profile, &lock, &sets, access))?;
     let (built, Unpacked { kernel, index }) = std::thread::scope(|scope| {
         let built = scope.spawn(|| ui.stage("build modules", || gpu_modules(profile, &lock, access)));
@@ -101,19 +101,19 @@ struct Build<'a> {
     access: Access<'a>,
 }
 
-/// A plan with its payload in place.
+/// A plan with its payload.
 struct Planned {
     plan: Plan,
-    /// The disk to write, when there is one.
+    /// The payload disk to write, if there is one.
     disk: Option<payload::Image>,
-    /// Why the payload is carried so.
+    /// Why this way of carrying the payload was chosen.
     why: String,
-    /// Unless nothing will be written.
+    /// The compressed segments; `None` if nothing will be written.
     segments: Option<Segments>,
 }
 
 impl Build<'_> {
-    /// Selects what goes in, and plans it in the first mode that fits into the guest's memory.
+    /// Selects the files, and plans the initrd in the first mode that fits into the guest's memory.
     fn plan(&self, kernel: &[Tree], index: &Index, built: &Built) -> Result<Planned> {
         let Build { request, profile, lock, access } = *self;
         let (cache, capabilities) = (access.cache, request.capabilities);
@@ -138,7 +138,7 @@ impl Build<'_> {
         })
     }
 
-    /// The plan in the first mode that fits into the guest's memory.
+    /// Returns the plan in the first mode that fits into the guest's memory.
     fn fit(&self, inputs: &Inputs) -> Result<Planned> {
         let features = Features::of(inputs.kernel, inputs.index);
         let (cache, ui) = (self.access.cache, self.access.ui);
@@ -168,7 +168,7 @@ impl Build<'_> {
             ))
     }
 
-    /// Puts the payload where the mode has it, which ends the plan. Returns the disk, if it is one.
+    /// Completes the plan with the payload in this mode. Returns the payload disk, if there is one.
     fn carry(&self, draft: Draft, mode: Mode, features: &Features) -> Result<(Plan, Option<payload::Image>)> {
         if mode == Mode::Files {
             return Ok((draft.with_files(), None));
@@ -190,13 +190,13 @@ impl Build<'_> {
     }
 }
 
-/// What is prepared in parallel with the GPU's modules.
+/// What is prepared in parallel with building the GPU's modules.
 struct Unpacked {
     kernel: Vec<Tree>,
     index: Index,
 }
 
-/// Unpacks these sets, which are in the cache, and indexes the kernel's modules.
+/// Unpacks these sets from the cache, and indexes the kernel's modules.
 fn unpack(profile: &Profile, lock: &Lock, sets: &[Set], access: Access) -> Result<Unpacked> {
     let Access { cache, ui, .. } = access;
     let kernel = ui.stage("unpack", || {
@@ -208,7 +208,8 @@ fn unpack(profile: &Profile, lock: &Lock, sets: &[Set], access: Access) -> Resul
     Ok(Unpacked { kernel, index })
 }
 
-/// Built from source, or as an artifact has them.
+/// Returns the GPU's modules: prebuilt from an artifact if the lock has one, else built from
+/// source.
 fn gpu_modules(profile: &Profile, lock: &Lock, access: Access) -> Result<Built> {
     let prebuilt = trees(access.cache, lock, &[Set::GpuModules])?;
     if !prebuilt.is_empty() {
@@ -222,7 +223,8 @@ fn trees(cache: &Cache, lock: &Lock, sets: &[Set]) -> Result<Vec<Tree>> {
     lock.sets(sets).into_iter().map(|artifact| Tree::of(cache, artifact)).collect()
 }
 
-/// Packages of the same name and version as others: the manifest tells them apart as apt does.
+/// Trees of 32-bit packages. They have the same name and version as the 64-bit ones, so their
+/// origin contains the architecture, as apt writes it.
 fn trees32(cache: &Cache, lock: &Lock, sets: &[Set]) -> Result<Vec<Tree>> {
     let named = |artifact: &Artifact, tree: Tree| Tree {
         origin: format!("{}:{} {}", artifact.name, artifact.arch, artifact.version),
@@ -231,15 +233,17 @@ fn trees32(cache: &Cache, lock: &Lock, sets: &[Set]) -> Result<Vec<Tree>> {
     lock.sets(sets).into_iter().map(|artifact| Ok(named(artifact, Tree::of(cache, artifact)?))).collect()
 }
 
-/// Resolves the GPUs of `--gpu` with the list in the module that drives them.
+/// Resolves the GPUs of `--gpu` with the list in the `nvidia` module.
 fn chosen_gpus(asked: &[Asked], built: &Built, lock: &Lock) -> Result<Option<Chosen>> {
     if asked.is_empty() {
         return Ok(None);
     }
     let module = built.modules.iter().find(|module| module.name == "nvidia");
     let module = module.ok_or_else(|| {
-        Error::new("--gpu: there is no module nvidia, which lists the GPUs that the driver supports")
-            .hint("build without --gpu, which packs the firmware of all GPUs")
+        Error::new(
+            "--gpu: the list of supported GPUs is in the module nvidia, which this driver does not have",
+        )
+        .hint("build without --gpu, which packs the firmware of all GPUs")
     })?;
     let chips = gpus::chips(&content(&built.dir.join(&module.path))?)?;
     gpus::choose(asked, &chips, &lock.driver)

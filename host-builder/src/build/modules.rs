@@ -18,27 +18,27 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 
-/// What modules are to be made of, and where they go.
+/// The inputs and outputs of a build of modules.
 pub struct ModulesRequest<'a> {
-    /// Profile: a name that the tool carries, or a file.
+    /// Profile: the name of a built-in profile, or a file.
     pub profile: &'a str,
-    /// Its lock: read where it is there, else written.
+    /// The lock. It is read if it exists, else written.
     pub lock: &'a Path,
-    /// A source other than that of the lock.
+    /// A source to use instead of the locked one.
     pub source: Option<&'a Path>,
-    /// Headers other than those of the lock.
+    /// Headers to use instead of the locked ones.
     pub headers: Option<&'a Path>,
-    /// The other part of them, where they are split.
+    /// The common part of the headers, if they are split.
     pub headers_common: Option<&'a Path>,
-    /// Packages with headers, from the profile's archive as it is now.
+    /// Packages with headers, resolved from the profile's archive as it is now.
     pub headers_package: &'a [String],
     /// Where the compiler comes from.
     pub toolchain: Toolchain,
-    /// What signs the modules.
+    /// The key and certificate to sign the modules with.
     pub signer: Option<Signer>,
-    /// Where the archive goes.
+    /// Path of the archive.
     pub output: &'a Path,
-    /// Where a description of the modules goes.
+    /// Path of the description of the modules.
     pub validation: Option<&'a Path>,
 }
 
@@ -47,7 +47,7 @@ pub struct ModulesRequest<'a> {
 pub enum Toolchain {
     /// The lock's packages.
     Toolroot,
-    /// This machine; the compiler is $CC, else gcc.
+    /// This machine; the compiler is $CC, or gcc if it is not set.
     Host,
 }
 
@@ -57,10 +57,10 @@ struct Pinned {
     lock: Lock,
 }
 
-/// Makes the archive of the modules, checked.
+/// Builds and checks the modules, and writes their archive.
 ///
 /// # Errors
-/// What is wrong with the inputs, or does not compile; nothing is written then.
+/// An input is wrong, or the source does not compile. Nothing is written then.
 pub fn make(request: &ModulesRequest, access: Access) -> Result<Validation> {
     let signer = request.signer.as_ref();
     signer.map_or(Ok(()), Signer::check)?;
@@ -85,7 +85,7 @@ pub fn make(request: &ModulesRequest, access: Access) -> Result<Validation> {
     Ok(validation)
 }
 
-/// Nothing of a lock is asked for where everything comes from elsewhere.
+/// Loads the profile and its lock; `None` if source, headers and compiler all come from elsewhere.
 fn pinned(request: &ModulesRequest, access: Access) -> Result<Option<Pinned>> {
     if request.source.is_some() && request.headers.is_some() && request.toolchain == Toolchain::Host {
         return Ok(None);
@@ -103,7 +103,7 @@ fn arch(pinned: Option<&Pinned>) -> &str {
     pinned.map_or("x86_64", |pinned| &pinned.profile.arch)
 }
 
-/// The headers to build with, and where to build.
+/// Returns the headers and the programs to build with.
 fn tools(request: &ModulesRequest, pinned: Option<&Pinned>, access: Access) -> Result<(Headers, Workshop)> {
     let given = match request.headers {
         Some(dir) => Some(Headers::read(dir, request.headers_common)?),
@@ -133,7 +133,7 @@ fn tools(request: &ModulesRequest, pinned: Option<&Pinned>, access: Access) -> R
     Ok((headers, workshop))
 }
 
-/// The configured headers that packages brought.
+/// Finds the configured headers in the packages.
 fn only_headers(toolroot: &Toolroot, packages: &[String]) -> Result<Headers> {
     let src = toolroot.path().join("usr/src");
     let mut found = Vec::new();
@@ -158,7 +158,7 @@ fn only_headers(toolroot: &Toolroot, packages: &[String]) -> Result<Headers> {
     }
 }
 
-/// Leaves the modules in `dir`: from the cache where only locked things go in, else compiled.
+/// Puts the modules into `dir`: from the cache if all inputs are locked, else compiled.
 fn make_in(
     request: &ModulesRequest,
     pinned: Option<&Pinned>,
@@ -191,7 +191,7 @@ fn make_in(
     compile(workshop, headers, work.path(), &tree, dir.path(), ui)
 }
 
-/// All outputs, whole or not at all; a lock that was made on the way, too.
+/// Writes all outputs or none, and a newly resolved lock.
 fn write(
     request: &ModulesRequest,
     pinned: Option<&Pinned>,
@@ -205,7 +205,7 @@ fn write(
         })?),
         None => None,
     };
-    // With other headers the lock in hand is not the profile's.
+    // With other headers, this lock is not the profile's.
     if let Some(pinned) = pinned.filter(|_| request.headers_package.is_empty() && !request.lock.exists()) {
         pinned.lock.stage(request.lock)?.commit()?;
     }

@@ -1,4 +1,4 @@
-//! The files that a build leaves: all of them or none, the initrd last.
+//! Writes the files of a build: all of them or none. The initrd is renamed last.
 
 use super::pack::{Packed, Segments};
 use super::payload;
@@ -10,24 +10,25 @@ use crate::pins::lock::Lock;
 use std::io::Write;
 use std::path::Path;
 
-/// Where the files of a build go.
+/// Paths of a build's files.
 #[derive(Debug, Clone, Copy)]
 pub struct Outputs<'a> {
     /// The initrd.
     pub initrd: &'a Path,
     /// The kernel image.
     pub kernel: &'a Path,
-    /// The driver's disk, where there is one.
+    /// The driver's disk, if there is one.
     pub payload: &'a Path,
-    /// The lock; it stays as it is where it says the same.
+    /// The lock. It is left unchanged if its content is the same.
     pub lock: &'a Path,
 }
 
 impl Outputs<'_> {
-    /// Writes everything, and then makes it appear together: an initrd is of no use next to another kernel or disk.
+    /// Writes all files under temporary names, then renames them together: an initrd does not work
+    /// with another kernel or disk.
     ///
     /// # Errors
-    /// What could not be read or written; then every old file is still there.
+    /// Something cannot be read or written. All old files are still there then.
     pub fn write(
         &self,
         segments: &Segments,
@@ -46,7 +47,7 @@ impl Outputs<'_> {
         Ok(packed)
     }
 
-    /// The outputs besides the initrd, those that are not there already.
+    /// Stages the outputs other than the initrd that have changed.
     fn others(&self, disk: Option<&payload::Image>, kernel: &[Tree], lock: &Lock) -> Result<Vec<Staged>> {
         let mut staged = Vec::new();
         if let Some(disk) = disk {
@@ -64,12 +65,13 @@ impl Outputs<'_> {
     }
 }
 
-/// The initrd last: where something fails in between, the old one is there, which refuses another disk, and no new one beside an old disk.
+/// Renames the initrd last. After a failure in between, the old initrd is still there and refuses
+/// the new disk; a new initrd with an old disk cannot occur.
 fn appear(initrd: Staged, others: Vec<Staged>) -> Result<()> {
     others.into_iter().chain([initrd]).try_for_each(Staged::commit)
 }
 
-/// The kernel image: where Debian has it, or the one file that is called so.
+/// Reads the kernel image: from Debian's path, or the only file with the name of a kernel image.
 fn kernel_image(trees: &[Tree], release: &str) -> Result<Vec<u8>> {
     let installed = format!("boot/vmlinuz-{release}");
     let named =
@@ -83,7 +85,7 @@ fn kernel_image(trees: &[Tree], release: &str) -> Result<Vec<u8>> {
             let found = if first.is_some() { "several images" } else { "none" };
             let origins: Vec<_> = trees.iter().map(|tree| tree.origin.as_str()).collect();
             Err(Error::new(format!("{}: expected {installed} or one kernel image, found {found}", origins.join(", ")))
-                .hint("name the artifact with the image in the profile: sets = [\"kernel\"], a file called vmlinux…, vmlinuz… or bzImage…"))
+                .hint("name the artifact with the image in the profile: sets = [\"kernel\"], with a file named vmlinux…, vmlinuz… or bzImage…"))
         }
     }
 }
@@ -94,7 +96,7 @@ mod tests {
     use std::fs;
 
     #[test]
-    fn a_failure_leaves_no_new_initrd_beside_an_old_disk() {
+    fn failed_write_leaves_no_new_initrd_with_an_old_disk() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         fs::write(at("initrd"), "old").unwrap();
@@ -103,7 +105,7 @@ mod tests {
             Staged::new(&path, 0o644, |file| file.write_all(b"new").doing("writing", &path)).unwrap()
         };
         let (initrd, disk) = (staged("initrd"), staged("disk"));
-        // Somebody makes a directory where the disk is to appear.
+        // Another process creates a directory at the path of the disk.
         fs::create_dir(at("disk")).unwrap();
         assert!(appear(initrd, vec![disk]).is_err());
         assert_eq!(fs::read_to_string(at("initrd")).unwrap(), "old");

@@ -1,27 +1,29 @@
-//! How segments are compressed: what the kernel's unpacker reads.
+//! The compressions of segments that the kernel's unpacker supports.
 
 use crate::common::error::{Error, Result};
 use std::fmt;
 use std::io::{self, Write};
 use std::str::FromStr;
 
-/// Bytes that each zstd job compresses. The output depends on it, and not on the number of workers.
+/// Bytes that each zstd job compresses. The output depends on this number, but not on the number of
+/// workers.
 const ZSTD_JOB: u32 = 4 << 20;
-/// What begins an LZ4 legacy frame, the only kind that the kernel reads (lib/decompress_unlz4.c).
+/// Magic number of an LZ4 legacy frame, the only kind that the kernel reads
+/// (lib/decompress_unlz4.c).
 const LZ4_MAGIC: [u8; 4] = 0x184c_2102_u32.to_le_bytes();
-/// Uncompressed bytes of one of its blocks.
+/// Uncompressed size of a block of such a frame.
 const LZ4_BLOCK: usize = 8 << 20;
 
 /// How an initramfs is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compression {
-    /// One zstd frame a segment, level 1 to 19.
+    /// One zstd frame per segment, level 1 to 19.
     Zstd(i32),
-    /// LZ4 legacy frames: fastest to unpack.
+    /// LZ4 legacy frames: the fastest to unpack.
     Lz4,
     /// gzip, for kernels without zstd.
     Gzip,
-    /// xz with CRC-32, the only check that the kernel knows.
+    /// xz with CRC-32, the only check that the kernel supports.
     Xz,
     /// Not at all.
     None,
@@ -39,7 +41,7 @@ impl FromStr for Compression {
             None if text == "none" => Ok(Self::None),
             Some(("zstd", level)) => {
                 let level = level.parse().ok().filter(|level| (1..=19).contains(level));
-                level.map(Self::Zstd).ok_or_else(|| "the level of zstd is 1 to 19".to_owned())
+                level.map(Self::Zstd).ok_or_else(|| "expected a zstd level from 1 to 19".to_owned())
             }
             _ => Err("expected zstd, zstd:LEVEL, lz4, gzip, xz or none".to_owned()),
         }
@@ -59,7 +61,7 @@ impl fmt::Display for Compression {
 }
 
 impl Compression {
-    /// Lets `fill` write `size` bytes through a compressor into `out`.
+    /// Compresses the `size` bytes that `fill` writes, and writes the result to `out`.
     pub(super) fn through(
         self,
         out: &mut dyn Write,
@@ -97,7 +99,7 @@ impl Compression {
     }
 }
 
-/// The frame's header says what it unpacks to: nobody has to unpack it to know.
+/// The frame header contains the unpacked size, so readers know it without unpacking.
 fn zstd(out: &mut dyn Write, level: i32, size: u64) -> Result<zstd::Encoder<'static, &mut dyn Write>> {
     let prepare = || -> io::Result<_> {
         let mut encoder = zstd::Encoder::new(out, level)?;
@@ -112,7 +114,7 @@ fn zstd(out: &mut dyn Write, level: i32, size: u64) -> Result<zstd::Encoder<'sta
     prepare().map_err(|error| Error::new("starting the zstd encoder").source(error))
 }
 
-/// Writes one LZ4 legacy frame: a magic number, then blocks, each behind its compressed length.
+/// Writes one LZ4 legacy frame: a magic number, then blocks, each after its compressed length.
 struct Lz4<W: Write> {
     out: W,
     block: Vec<u8>,
@@ -166,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_compression_prints_as_it_is_written() {
+    fn compression_display_matches_its_option_value() {
         for text in ["zstd:3", "zstd:19", "lz4", "gzip", "xz", "none"] {
             assert_eq!(text.parse::<Compression>().unwrap().to_string(), text);
         }
@@ -175,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lz4_program_reads_our_frames() {
+    fn lz4_program_unpacks_our_frames() {
         use std::process::{Command, Stdio};
         let text: Vec<u8> = (0..3 * LZ4_BLOCK / 2).map(|at| u8::try_from(at / 100 % 251).unwrap()).collect();
         let mut packed = Vec::new();

@@ -1,7 +1,8 @@
-//! Packs a plan into an initramfs: the same bytes for the same plan, on any machine, at any time, for any user.
+//! Packs a plan into an initramfs. The same plan produces the same bytes, on any machine, at any
+//! time, for any user.
 //!
-//! The image is a row of segments, one for each origin of files: each is a whole archive, compressed by itself and kept in
-//! the cache by its content, so that a change of one leaves the others as they are.
+//! The image is a row of segments, one per origin of files. Each is a complete archive, compressed
+//! separately and cached by its content, so a change of one leaves the others unchanged.
 
 mod compression;
 mod segment;
@@ -23,9 +24,9 @@ use std::path::Path;
 
 /// Bytes that are hashed at a time.
 const CHUNK: usize = 256 << 10;
-/// Segments that are kept in the cache.
+/// Number of segments that the cache keeps.
 const KEPT: usize = 32;
-/// Where digests that were begun are in the cache.
+/// The cache directory for states of partial digests.
 const HASHED: &str = "hashed";
 const STATE: &str = "state.json";
 /// An image that was written.
@@ -52,13 +53,13 @@ pub fn compress(plan: &Plan, compression: Compression, cache: &Cache, ui: &Ui) -
 }
 
 impl Segments {
-    /// Bytes of the image.
+    /// Size of the image in bytes.
     pub fn bytes(&self) -> u64 {
         let end = |end: u64, segment: &Cached| segment.start(end) + segment.bytes;
         self.made.iter().fold(0, end)
     }
 
-    /// Makes the image that will be at `path`. Hashed beside the copying.
+    /// Stages the image for `path`. It is hashed in parallel with copying.
     pub fn write(&self, path: &Path, cache: &Cache) -> Result<(Staged, Packed)> {
         std::thread::scope(|scope| {
             let hashing = scope.spawn(|| self.digest(cache));
@@ -73,7 +74,7 @@ impl Segments {
         for segment in &self.made {
             file.write_all(&padding(segment, end)).doing("writing", path)?;
             let mut source = File::open(&segment.path).doing("opening", &segment.path)?;
-            // The file system copies by itself where it can.
+            // `io::copy` lets the file system copy the data if it can.
             let copied = io::copy(&mut source, file).doing("writing", path)?;
             segment.check_size(copied)?;
             end = segment.start(end) + copied;
@@ -81,8 +82,8 @@ impl Segments {
         Ok(())
     }
 
-    /// SHA-256 of the image, each segment checked on the way. What an earlier build hashed of the same segments is not hashed
-    /// again.
+    /// Returns the SHA-256 of the image and checks each segment. Segments that an earlier build
+    /// hashed in the same order are not hashed again.
     fn digest(&self, cache: &Cache) -> Result<String> {
         let (mut hasher, known) = self.hashed_before(cache)?;
         let (mut end, mut buffer) = (0, vec![0; CHUNK]);
@@ -116,7 +117,7 @@ impl Segments {
         Ok(hasher.hex())
     }
 
-    /// The digest behind the first segments, as many as are known; and how many those are.
+    /// The longest known partial digest of the first segments, and the number of these segments.
     fn hashed_before(&self, cache: &Cache) -> Result<(Hasher, usize)> {
         let room = cache.room(HASHED)?;
         let known = (1..=self.made.len()).rev().find_map(|count| {
@@ -127,7 +128,7 @@ impl Segments {
         Ok(known.unwrap_or_default())
     }
 
-    /// Names the first segments: their content in their order.
+    /// Key of the first `count` segments: their content, in order.
     fn key(&self, count: usize) -> String {
         let names = self.made[..count]
             .iter()
@@ -136,7 +137,7 @@ impl Segments {
     }
 }
 
-/// What [`Hasher::state`] was behind the first segments of an image.
+/// The [`Hasher::state`] after the first segments of an image.
 #[derive(Serialize, Deserialize)]
 struct State {
     checksum: u32,
@@ -149,7 +150,7 @@ fn crc(bytes: &[u8]) -> u32 {
     sum.sum()
 }
 
-/// Zero bytes between the end of one segment and the begin of the next.
+/// Zero bytes between the end of one segment and the start of the next.
 fn padding(segment: &Cached, end: u64) -> Vec<u8> {
     vec![0; usize::try_from(segment.start(end) - end).unwrap_or_default()]
 }

@@ -1,4 +1,5 @@
-//! One segment of an image: the files of one origin as a whole archive, compressed, kept in the cache by its content.
+//! One segment of an image: the files of one origin as a complete archive, compressed, and cached
+//! by its content.
 
 use super::compression::Compression;
 use crate::artifacts::cache::Cache;
@@ -17,19 +18,19 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-/// Changes whenever the way of packing does, so that no old segment is taken.
+/// Changed with every change of the packing, so that old segments are not reused.
 const RECIPE: &str = "2";
-/// Where segments are in the cache.
+/// The cache directory for segments.
 pub(super) const ROOM: &str = "segments";
-/// Segments begin at a multiple of this many bytes.
+/// Segments start at a multiple of this many bytes.
 const ALIGNMENT: u64 = 4;
 const CONTENT: &str = "segment";
 const ABOUT: &str = "about.json";
 
-/// Where files come from: what changes together.
+/// Origin of files. Files of one origin change together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Origin {
-    /// The EROFS image of the driver's files, which is compressed in itself.
+    /// The EROFS image of the driver's files, which is already compressed.
     Image,
     /// Libraries, programs and data of the driver.
     Driver,
@@ -37,22 +38,22 @@ enum Origin {
     Firmware,
     /// Kernel modules.
     Modules,
-    /// guest-init, the manifest and the directories that the guest mounts on.
+    /// guest-init, the manifest and the guest's mount points.
     Init,
 }
 
-/// A segment that is to be made.
+/// A segment to make.
 pub(super) struct Segment<'a> {
     entries: Vec<&'a Entry>,
     manifest: Option<Vec<u8>>,
     compression: Compression,
 }
 
-/// One in the cache.
+/// A segment in the cache.
 pub(super) struct Cached {
     /// Where it is.
     pub(super) path: PathBuf,
-    /// What its content is made from.
+    /// Digest of what its content is made from.
     pub(super) key: String,
     /// Its size.
     pub(super) bytes: u64,
@@ -62,27 +63,27 @@ pub(super) struct Cached {
 }
 
 impl Cached {
-    /// Where it begins behind a segment that ends at `end`. The kernel takes an LZ4 stream for ended where four zero bytes
-    /// stand, so LZ4 segments follow each other without padding.
+    /// Offset of this segment if the segment before it ends at `end`. For the kernel, four zero
+    /// bytes end an LZ4 stream, so LZ4 segments follow each other without padding.
     pub(super) fn start(&self, end: u64) -> u64 {
         if self.compression == Compression::Lz4 { end } else { end.next_multiple_of(ALIGNMENT) }
     }
 
-    /// Fails when it has another size than when it was made.
+    /// Checks that the size is the one that was recorded.
     pub(super) fn check_size(&self, found: u64) -> Result<()> {
         if found == self.bytes { Ok(()) } else { Err(self.altered("bytes", self.bytes, found)) }
     }
 
-    /// The error of an entry that is not as it was made: a power cut, or somebody's hand. It is removed.
+    /// Removes a changed cache entry (after a power failure, or edited), and returns the error.
     fn altered(&self, what: &str, expected: impl Display, found: impl Display) -> Error {
         if let Some(entry) = self.path.parent() {
             let _ = std::fs::remove_dir_all(entry);
         }
         Error::new(format!("{}: expected {what} {expected}, found {found}", self.path.display()))
-            .hint("the cached segment was damaged and has been removed; run again to make it anew")
+            .hint("the cached segment was damaged and has been removed: run the command again to rebuild it")
     }
 
-    /// Fails when the CRC-32 of its bytes is another one than when it was made.
+    /// Checks that the CRC-32 is the one that was recorded.
     pub(super) fn check(&self, found: u32) -> Result<()> {
         if found == self.checksum { Ok(()) } else { Err(self.altered("checksum", self.checksum, found)) }
     }
@@ -94,8 +95,8 @@ struct About {
     checksum: u32,
 }
 
-/// The segments of a plan, in order. Uncompressed ones come first: the kernel's LZ4 reader takes all that follows for its
-/// own.
+/// The segments of a plan, in order. Uncompressed ones come first, because the kernel's LZ4 reader
+/// consumes everything that follows.
 pub(super) fn segments(plan: &Plan, compression: Compression) -> Vec<Segment<'_>> {
     let entries: Vec<&Entry> = plan.manifest.archived().collect();
     let image = match &plan.manifest.payload {
@@ -128,8 +129,8 @@ fn origin_of(entry: &Entry, image: &str) -> Origin {
     }
 }
 
-/// The content with the directories that it is in: the kernel drops an entry without a parent in silence. Directories
-/// that nothing is in belong to the init segment.
+/// Returns the content together with its parent directories, because the kernel silently drops an
+/// entry without a parent. Directories without content belong to the init segment.
 fn with_parents<'a>(all: &[&'a Entry], content: &[&'a Entry], origin: Origin) -> Vec<&'a Entry> {
     if content.is_empty() {
         return Vec::new();
@@ -149,12 +150,12 @@ fn with_parents<'a>(all: &[&'a Entry], content: &[&'a Entry], origin: Origin) ->
 }
 
 impl Segment<'_> {
-    /// Bytes of its content.
+    /// Size of its content in bytes.
     pub(super) fn bytes(&self) -> u64 {
         self.entries.iter().map(|entry| entry.size()).sum()
     }
 
-    /// Bytes of it as an archive that is not compressed.
+    /// Size of the segment as an uncompressed archive.
     fn archive_bytes(&self) -> u64 {
         let manifest =
             self.manifest.as_ref().map(|bytes| cpio::entry_bytes(layout::MANIFEST, bytes.len() as u64));
@@ -165,7 +166,7 @@ impl Segment<'_> {
         cpio::archive_bytes(entries.chain(manifest).sum())
     }
 
-    /// The segment, from the cache where it is there.
+    /// Returns the segment from the cache, or makes it.
     pub(super) fn make(&self, plan: &Plan, cache: &Cache, bar: &indicatif::ProgressBar) -> Result<Cached> {
         let key = self.key();
         let dir = cache.derived_checked(ROOM, &key, |out| {
@@ -184,7 +185,7 @@ impl Segment<'_> {
         Ok(Cached { path: dir.join(CONTENT), key, bytes, checksum, compression: self.compression })
     }
 
-    /// Everything that its bytes depend on.
+    /// Digest of everything that its bytes depend on.
     fn key(&self) -> String {
         let mut text = format!("{RECIPE} {}\n", self.compression);
         for entry in &self.entries {
@@ -200,7 +201,7 @@ impl Segment<'_> {
         let mut writer = Writer::new(out);
         let mut manifest = self.manifest.as_deref();
         for entry in &self.entries {
-            // The manifest stands where its path sorts, so that its directory comes first.
+            // The manifest is written at its sorted position, after its directory.
             if entry.path.as_str() > layout::MANIFEST
                 && let Some(bytes) = manifest.take()
             {
@@ -240,7 +241,7 @@ fn write_manifest<W: Write>(writer: &mut Writer<W>, manifest: &[u8]) -> Result<(
     writer.file(layout::MANIFEST, 0o644, manifest.len() as u64, &mut &manifest[..]).doing("packing", path)
 }
 
-/// A writer that sums up what passes through it.
+/// A writer that computes the checksum and the size of what it writes.
 struct Summed<W> {
     out: W,
     checksum: flate2::Crc,

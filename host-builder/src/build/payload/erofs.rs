@@ -1,5 +1,5 @@
-//! The driver's files as an EROFS image, made by mkfs.erofs of the toolroot, the same bytes for the same files. Kept in the
-//! cache by the digest of everything that goes in.
+//! The driver's files as an EROFS image, made by the toolroot's mkfs.erofs. The same files produce
+//! the same bytes. The image is cached by the digest of all inputs.
 
 use super::verity;
 use crate::artifacts::cache::Cache;
@@ -21,26 +21,27 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-/// Changes whenever the way of making an image does, so that no old one is taken.
+/// Changed with every change of the image's creation, so that old images are not reused.
 const RECIPE: &str = "1";
-/// Images that are kept; each is about 120 MB.
+/// Number of images that the cache keeps; each has about 120 MB.
 const KEPT: usize = 12;
 const IMAGE: &str = "driver.erofs";
 const ABOUT: &str = "about.json";
 
-/// How the image is compressed. None of them is undone by a guest before a file is read.
+/// How the image is compressed. Guests read files from it without unpacking the whole image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Compression {
-    /// Fast to read; kernels since 5.4.
+    /// Fast to read; Linux 5.4 or newer.
     Lz4hc,
-    /// Smallest; kernels since 6.10 with CONFIG_EROFS_FS_ZIP_ZSTD.
+    /// Smallest; Linux 6.10 or newer with CONFIG_EROFS_FS_ZIP_ZSTD.
     Zstd,
     /// Not at all.
     None,
 }
 
 impl Compression {
-    /// Arguments of mkfs.erofs. Large clusters: driver libraries are read in long runs.
+    /// Arguments of mkfs.erofs. The clusters are large, because driver libraries are read
+    /// sequentially.
     fn arguments(self) -> &'static [&'static str] {
         match self {
             Self::Lz4hc => &["-zlz4hc,9", "-C65536"],
@@ -49,7 +50,7 @@ impl Compression {
         }
     }
 
-    /// The word for it on the command line.
+    /// Its name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Lz4hc => "lz4hc",
@@ -62,16 +63,16 @@ impl Compression {
 /// An image in the cache.
 #[derive(Debug, Clone)]
 pub struct Image {
-    /// Where it is. For a disk, hash tree and padding included.
+    /// Path of the image, including hash tree and padding for a disk.
     pub path: PathBuf,
-    /// What the manifest says of it.
+    /// Its description in the manifest.
     pub erofs: Erofs,
-    /// The hash tree behind it.
+    /// The hash tree after it.
     pub verity: Verity,
 }
 
 impl Image {
-    /// The disk that will be at `path`, each byte of the image checked as it is copied.
+    /// Stages the disk for `path`. Each byte of the image is checked while it is copied.
     pub fn stage(&self, path: &Path) -> Result<Staged> {
         Staged::new(path, 0o644, |file| {
             let mut source = File::open(&self.path).doing("opening", &self.path)?;
@@ -92,7 +93,8 @@ struct About {
     verity: Verity,
 }
 
-/// The image of the driver's files in a plan. The toolroot is asked for only to make it.
+/// Makes the image of the driver's files in a plan. `toolroot` is called only if the image is not
+/// cached.
 pub fn make(
     cache: &Cache,
     draft: &Draft,
@@ -119,7 +121,7 @@ pub fn make(
     Ok(Image { path: dir.join(IMAGE), erofs: about.erofs, verity: about.verity })
 }
 
-/// Everything that the bytes of the image depend on.
+/// Digest of everything that the bytes of the image depend on.
 fn key(files: &[&Entry], compression: Compression) -> String {
     let mut text = format!("{RECIPE} {:?}\n", compression.arguments());
     for file in files {
@@ -128,7 +130,8 @@ fn key(files: &[&Entry], compression: Compression) -> String {
     sha256(text.as_bytes())
 }
 
-/// An UUID of version 8 (RFC 9562): other files or another compression make another one.
+/// A UUID of version 8 (RFC 9562), derived from the key: different files or another compression
+/// produce another one.
 fn uuid(key: &str) -> String {
     let mut digits: Vec<char> = key.chars().take(32).collect();
     digits[12] = '8';
@@ -137,7 +140,7 @@ fn uuid(key: &str) -> String {
     [&text[..8], &text[8..12], &text[12..16], &text[16..20], &text[20..]].join("-")
 }
 
-/// Copies the files to where mkfs.erofs reads them, each byte checked against the manifest.
+/// Copies the files into `tree`, and checks each byte against the manifest.
 fn lay_out(draft: &Draft, files: &[&Entry], tree: &Path) -> Result<()> {
     for file in files {
         let path = tree.join(file.path.trim_start_matches('/'));
@@ -149,7 +152,8 @@ fn lay_out(draft: &Draft, files: &[&Entry], tree: &Path) -> Result<()> {
             Kind::File { sha256, .. } => copy(draft, &path, file, sha256)?,
         }
     }
-    // Directories as they would be in the archive, whatever the caller's umask.
+    // Directories have the mode that they would have in the archive, regardless of the caller's
+    // umask.
     for entry in walkdir::WalkDir::new(tree) {
         let entry = entry.map_err(|error| Error::new("reading the driver's files").source(error))?;
         if entry.file_type().is_dir() {
@@ -187,7 +191,7 @@ fn run(toolroot: &Toolroot, work: &Path, compression: Compression, uuid: &str) -
     Err(explain("making the driver's image (mkfs.erofs)", &String::from_utf8_lossy(&said)))
 }
 
-/// Whole blocks, a digest, a hash tree.
+/// Pads the image to whole blocks, hashes it, and appends the hash tree.
 fn finish(image: &Path, uuid: String, key: &str, out: &Path) -> Result<()> {
     let mut file = File::options().read(true).write(true).open(image).doing("opening", image)?;
     let size = file.metadata().doing("reading", image)?.len().next_multiple_of(Verity::BLOCK);
@@ -202,12 +206,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_uuid_is_made_of_the_key_and_says_its_version() {
+    fn uuid_is_derived_from_the_key_and_has_version_8() {
         assert_eq!(uuid(&"0123456789abcdef".repeat(4)), "01234567-89ab-8def-8123-456789abcdef");
     }
 
     #[test]
-    fn other_files_modes_or_compressions_make_another_image() {
+    fn key_depends_on_files_modes_and_compression() {
         let file = |path: &str, mode| Entry {
             path: path.into(),
             kind: Kind::File { size: 1, sha256: "aa".into() },

@@ -1,20 +1,22 @@
-//! How much memory a guest needs at least, predicted from what is in its initrd.
+//! Estimates the minimum memory of a guest from the content of its initrd.
 
 use image::manifest::{Kind, Manifest};
 
-/// Kernel image, its data, page tables, PID 1 and a small container: measured with the default profile's kernel.
+/// Kernel image, its data, page tables, PID 1 and a small container, measured with the default
+/// profile's kernel.
 const GUEST: u64 = 76 << 20;
-/// What the driver takes until the adapter's firmware runs: modules, the firmware that was read and its copy for the GPU.
+/// Memory that the driver uses until the adapter's firmware runs: modules, the loaded firmware, and
+/// its copy for the GPU.
 const DRIVER: u64 = 104 << 20;
 const PAGE: u64 = 4096;
 
-/// Bytes of memory that a guest needs to boot this image and to start its GPU.
+/// Minimum memory in bytes of a guest that boots this image and starts its GPU.
 pub fn minimum(manifest: &Manifest, initrd: u64) -> u64 {
     let driver = if manifest.driver.is_some() { DRIVER } else { 0 };
     needed(manifest, initrd, driver)
 }
 
-/// Bytes of memory that a guest without a GPU needs to boot this image.
+/// Minimum memory in bytes of a guest without a GPU that boots this image.
 pub fn minimum_without_gpu(manifest: &Manifest, initrd: u64) -> u64 {
     needed(manifest, initrd, 0)
 }
@@ -25,7 +27,8 @@ fn needed(manifest: &Manifest, initrd: u64, driver: u64) -> u64 {
         _ => 0,
     };
     let unpacked: u64 = manifest.archived().map(pages).sum();
-    // The archive is in memory beside what it unpacks to; once that is done it is given back, and then the driver comes.
+    // During unpacking, archive and unpacked files are both in memory. Afterwards the archive is
+    // freed, and the driver is loaded.
     GUEST + unpacked + initrd.max(driver)
 }
 
@@ -35,7 +38,7 @@ mod tests {
     use image::manifest::{File, Payload};
 
     #[test]
-    fn memory_counts_pages_of_what_is_in_the_archive() {
+    fn minimum_counts_pages_of_archived_files() {
         let file = |path: &str, size, payload| File {
             path: path.into(),
             kind: Kind::File { size, sha256: String::new() },

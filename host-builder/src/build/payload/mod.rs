@@ -1,5 +1,6 @@
-//! How an image carries the driver's files: as plain files, as one EROFS image in the initrd, or as one on a disk of its own.
-//! Chosen from what the kernel can mount and from the guest's memory.
+//! How an image carries the driver's files: as plain files, as an EROFS image in the initrd, or as
+//! an EROFS image on a disk. The choice depends on what the kernel can mount and on the guest's
+//! memory.
 
 mod erofs;
 mod memory;
@@ -16,24 +17,24 @@ use std::fmt;
 /// How the driver's files are carried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Mode {
-    /// Plain files in the initrd: every kernel can, and they are in memory uncompressed.
+    /// Plain files in the initrd. Works with every kernel; they are uncompressed in memory.
     Files,
-    /// One EROFS image in the initrd: in memory compressed.
+    /// An EROFS image in the initrd. It is compressed in memory.
     Image,
-    /// One EROFS image on a disk that many guests share: costs a guest no memory.
+    /// An EROFS image on a disk that many guests share. It uses no memory of a guest.
     Disk,
 }
 
-/// What `--payload` asks for.
+/// Values of `--payload`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum PayloadChoice {
-    /// What the kernel and the guest's memory allow: image, else disk, else files.
+    /// The best that the kernel and the guest's memory allow: image, then disk, then files.
     Auto,
     /// Plain files in the initrd.
     Files,
     /// One EROFS image in the initrd, mounted: compressed in memory.
     Image,
-    /// One EROFS image on a disk of its own that many guests share: costs no memory.
+    /// One EROFS image on a separate disk that many guests share: uses no memory.
     Disk,
 }
 
@@ -48,8 +49,8 @@ impl fmt::Display for Mode {
 }
 
 impl Mode {
-    /// Modules that every boot needs to get at the payload, besides those of the profile; a kernel that has one of them
-    /// built in, or not at all, has it left out.
+    /// Modules that every boot needs to mount the payload, in addition to the profile's. Modules
+    /// that are built in, or that the kernel does not have, are left out.
     pub fn modules(self, features: &Features) -> Vec<&'static str> {
         let wanted: &[&str] = match self {
             Self::Files => &[],
@@ -59,14 +60,14 @@ impl Mode {
         wanted.iter().copied().filter(|name| features.module(name).is_there()).collect()
     }
 
-    /// The compression that suits it: smallest where it is memory, fastest to read where it is not.
+    /// The best compression for this mode: the smallest in memory, the fastest to read from a disk.
     pub fn compression(self, features: &Features) -> Compression {
         let zstd = features.option("EROFS_FS_ZIP_ZSTD").is_some_and(State::is_there);
         if self == Self::Image && zstd { Compression::Zstd } else { Compression::Lz4hc }
     }
 }
 
-/// What is lacking for an EROFS payload. `None`: nothing. `tools`: whether there is a mkfs.erofs.
+/// What an EROFS payload lacks; `None`: nothing. `tools`: whether mkfs.erofs is available.
 fn lacks(features: &Features, tools: bool) -> Option<&'static str> {
     let absent = |name: &str| !features.module(name).is_there();
     if !tools {
@@ -78,13 +79,14 @@ fn lacks(features: &Features, tools: bool) -> Option<&'static str> {
     } else if features.option("TMPFS_XATTR").is_some_and(|state| !state.is_there()) {
         Some("the kernel's tmpfs has no extended attributes (CONFIG_TMPFS_XATTR)")
     } else if !features.at_least(6, 5) {
-        Some("overlayfs has data-only layers since Linux 6.5, and the kernel is older")
+        Some("overlayfs has data-only layers since Linux 6.5, but the kernel is older")
     } else {
         None
     }
 }
 
-/// The modes to try, best first, and why. `memory`: of the guest, in bytes; `tools`: whether there is a mkfs.erofs.
+/// The modes to try, the best one first, each with its reason. `memory`: the guest's memory in
+/// bytes; `tools`: whether mkfs.erofs is available.
 pub fn candidates(
     wanted: PayloadChoice,
     memory: Option<u64>,
@@ -97,7 +99,7 @@ pub fn candidates(
         match missing {
             None => Ok(vec![(mode, "asked for".to_owned())]),
             Some(lack) => Err(Error::new(format!("--payload {mode}: {lack}"))
-                .hint("choose --payload files, which every kernel can; or another kernel or profile")),
+                .hint("choose --payload files, which works with every kernel; or another kernel or profile")),
         }
     };
     match wanted {
@@ -141,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn auto_takes_what_the_kernel_can_mount() {
+    fn auto_selects_what_the_kernel_can_mount() {
         let able = index("6.12.8", &["erofs", "overlay"]);
         assert_eq!(modes(PayloadChoice::Auto, None, &able).unwrap(), [Mode::Image]);
         assert_eq!(modes(PayloadChoice::Auto, Some(1 << 28), &able).unwrap(), [Mode::Image, Mode::Disk]);
@@ -159,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn without_tools_the_files_are_plain() {
+    fn without_tools_auto_selects_plain_files() {
         let able = index("6.12.8", &["erofs", "overlay"]);
         let features = Features::without_configuration(&able);
         let auto = candidates(PayloadChoice::Auto, None, &features, false).unwrap();
@@ -168,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn only_modules_that_the_kernel_has_are_asked_for() {
+    fn mode_requests_only_modules_that_the_kernel_has() {
         let index = index("6.12", &["erofs", "dm_verity"]);
         let features = Features::without_configuration(&index);
         assert_eq!(Mode::Disk.modules(&features), ["erofs", "dm_verity"]);

@@ -1,5 +1,5 @@
-//! The hash tree that the kernel's dm-verity checks a disk against: format 1, SHA-256, blocks of 4 KiB, no superblock, the
-//! salt before each block, the topmost level first.
+//! The hash tree with which the kernel's dm-verity checks a disk: format 1, SHA-256, blocks of 4
+//! KiB, no superblock, the salt before each block, the topmost level first.
 //!
 //! Source: Documentation/admin-guide/device-mapper/verity.rst; cryptsetup's lib/verity/verity_hash.c as the oracle.
 
@@ -11,15 +11,15 @@ use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::path::Path;
 
-/// Bytes of a block, of data as of hashes.
+/// Size of a data or hash block in bytes.
 #[allow(clippy::cast_possible_truncation)]
 const BLOCK: usize = Verity::BLOCK as usize;
-/// Bytes of a digest.
+/// Size of a digest in bytes.
 const DIGEST: usize = 32;
-/// Disks end at a multiple of this: persistent-memory devices must.
+/// The size of a disk is a multiple of this, because persistent-memory devices require it.
 const ALIGNMENT: u64 = 2 << 20;
 
-/// Appends the tree of an image, whole blocks, to its file, and pads the file to 2 MiB.
+/// Appends the hash tree of an image of whole blocks to its file, and pads the file to 2 MiB.
 pub fn append(file: &mut File, path: &Path, salt: &str) -> Result<Verity> {
     let size = file.seek(io::SeekFrom::End(0)).doing("measuring", path)?;
     debug_assert_eq!(size % Verity::BLOCK, 0);
@@ -31,7 +31,7 @@ pub fn append(file: &mut File, path: &Path, salt: &str) -> Result<Verity> {
     }
     let mut root = levels.last().map(|top| hash_blocks(top, &raw_salt)).unwrap_or_default();
     if size == Verity::BLOCK {
-        // The digest of the only block is the root, without a tree.
+        // With a single block, its digest is the root, and there is no tree.
         root = levels.pop().unwrap_or_default();
     }
     file.seek(io::SeekFrom::End(0)).doing("measuring", path)?;
@@ -43,7 +43,7 @@ pub fn append(file: &mut File, path: &Path, salt: &str) -> Result<Verity> {
     Ok(Verity { root_hash: text::to_hex(&root[..DIGEST.min(root.len())]), salt: salt.into(), disk_size: end })
 }
 
-/// The lowest level, from the data.
+/// Computes the lowest level from the data.
 fn leaves(file: &mut File, salt: &[u8]) -> io::Result<Vec<u8>> {
     file.rewind()?;
     let mut level = Vec::new();
@@ -69,7 +69,7 @@ fn fill(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(filled)
 }
 
-/// The level above one.
+/// Computes the level above another one.
 fn hash_blocks(level: &[u8], salt: &[u8]) -> Vec<u8> {
     let mut next: Vec<u8> = level.chunks(BLOCK).flat_map(|block| digest(salt, block)).collect();
     pad(&mut next);
@@ -103,16 +103,17 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_is_data_tree_and_padding() {
+    fn disk_consists_of_data_tree_and_padding() {
         let (_dir, verity, path) = disk(1);
         assert_eq!(verity.disk_size, ALIGNMENT);
         assert_eq!(std::fs::metadata(&path).unwrap().len(), ALIGNMENT);
         assert_eq!(verity.root_hash.len(), 64);
     }
 
-    /// 128 digests fill a block: one block less, exactly one, one more, and three levels.
+    /// One block has room for 128 digests. The sizes: one block less, exactly one, one more, and
+    /// three levels.
     #[test]
-    fn veritysetup_agrees() {
+    fn veritysetup_accepts_our_trees() {
         for blocks in [1, 127, 128, 129, 128 * 128 + 1] {
             let (_dir, verity, path) = disk(blocks);
             let output = Command::new("veritysetup")

@@ -1,9 +1,10 @@
-//! The CUDA version of a driver, told by its own files.
+//! The CUDA version of a driver, read from its own files.
 //!
-//! libcuda says it in the note by which a compatibility library is judged (drivers 580, 595, 615 have it). Older drivers have no note; but
-//! a driver takes PTX of its own CUDA version and older, so its PTX compiler is of that version, and says so in the line that every
-//! compiler of the CUDA toolkit prints: `Cuda compilation tools, release 12.4, V12.4.131`. Drivers 470, 550, 580, 595 and 615 have it, and
-//! it is what the note says where there are both.
+//! libcuda has a note with the version, by which compatibility libraries are judged (drivers 580,
+//! 595 and 615). Older drivers do not have the note. A driver accepts PTX of its own CUDA version
+//! and older, so its PTX compiler has that version, and contains the line that every compiler of
+//! the CUDA toolkit prints: `Cuda compilation tools, release 12.4, V12.4.131`. Drivers 470, 550,
+//! 580, 595 and 615 have this line, and it agrees with the note if there are both.
 
 use super::selected::Selected;
 use crate::common::error::{Doing, Result};
@@ -18,17 +19,17 @@ use std::io::Read;
 const LIBCUDA: &str = "libcuda.so.";
 /// The library with the compiler.
 const COMPILER: &str = "libnvidia-ptxjitcompiler.so.";
-/// What comes before the version.
+/// Text before the version.
 const BEFORE: &[u8] = b"Cuda compilation tools, release ";
-/// Bytes of the library that are read; real ones have 20 to 45 MB.
+/// Maximum size of a library that is read; real ones have 20 to 45 MB.
 const MAX_BYTES: u64 = 1 << 30;
 
-/// The CUDA version that the selected files tell; none where neither library is among them, or says one version.
-pub fn told(files: &[Selected]) -> Result<Option<String>> {
+/// The CUDA version in the selected files; `None` if neither library is selected or has a version.
+pub fn version_of(files: &[Selected]) -> Result<Option<String>> {
     let named = |start| files.iter().find(|file| base_name(&file.path).starts_with(start));
     if let Some(libcuda) = named(LIBCUDA) {
         let file = plain::open(&libcuda.source).doing("opening", &libcuda.source)?;
-        // A note that cannot be read is none.
+        // A note that cannot be read counts as absent.
         let note = elf::cuda_compat(&file).ok().flatten();
         let said = note.and_then(|note| release(format!("{},", note.cuda_version).as_bytes()));
         if said.is_some() {
@@ -45,7 +46,7 @@ pub fn told(files: &[Selected]) -> Result<Option<String>> {
 fn version(library: &[u8]) -> Option<String> {
     let found = memmem::find_iter(library, BEFORE).filter_map(|at| release(&library[at + BEFORE.len()..]));
     let found: BTreeSet<String> = found.collect();
-    // Of two, neither is the driver's for certain.
+    // With two versions, it is not certain which one is the driver's.
     found.first().filter(|_| found.len() == 1).cloned()
 }
 
@@ -62,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_version_is_told_and_two_are_none() {
+    fn one_version_is_accepted_and_two_are_not() {
         let line = |text: &str| [b"\0\xffx", BEFORE, text.as_bytes(), b"\0"].concat();
         assert_eq!(version(&line("13.4, V13.4.89")).as_deref(), Some("13.4"));
         assert_eq!(

@@ -1,8 +1,9 @@
-//! `sandboxutils-filelist.json`: the driver's own list, since 570, of the files that container runtimes need.
+//! `sandboxutils-filelist.json`: the driver's own list (since 570) of the files that container
+//! runtimes need.
 //!
-//! An array of rows, each with a file name, a type (`LIB`, `BINARY`, `JSON`, `SYMLINK`, `FIRMWARE`, `MODPROBE`) and
-//! the categories that it is for (`cuda`, `nvml`, `video`, `egl`, …). A file comes again for every group of
-//! categories. Where a file goes the list does not say.
+//! It is an array of rows with a file name, a type (`LIB`, `BINARY`, `JSON`, `SYMLINK`, `FIRMWARE`,
+//! `MODPROBE`) and categories (`cuda`, `nvml`, `video`, `egl`, …). A file has a row for each group
+//! of categories. The list does not say where a file belongs.
 
 use super::selected::Destination;
 use crate::artifacts::tree::Tree;
@@ -13,9 +14,9 @@ use image::capability::TABLE;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Its name in every package.
+/// File name of the list in every package.
 pub const FILE: &str = "sandboxutils-filelist.json";
-/// Real ones have about a hundred rows, and 15 kB.
+/// Limits; real lists have about a hundred rows and 15 kB.
 const MAX_BYTES: u64 = 1 << 20;
 const MAX_ROWS: usize = 4096;
 const MAX_NAME: usize = 255;
@@ -29,25 +30,25 @@ struct Row {
     category: Vec<String>,
 }
 
-/// What the list says of one file.
+/// A file's row.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Listed {
-    /// Where it goes, unless the table knows better.
+    /// Where it belongs, unless the table has another place.
     pub place: Destination,
-    /// What it is for, sorted.
+    /// Its capabilities, sorted.
     pub capabilities: Vec<Capability>,
 }
 
-/// The list, in our words.
+/// The list, with our types.
 #[derive(Debug)]
 pub struct List {
-    /// By file name.
+    /// The rows by file name.
     pub files: BTreeMap<String, Listed>,
-    /// Rows that were passed over.
+    /// Notes on rows that were skipped.
     pub notes: Vec<String>,
 }
 
-/// The list of these packages, if one of them has it.
+/// Reads the list from these packages, if one of them has it.
 pub fn read(trees: &[Tree], driver: &str) -> Result<Option<List>> {
     let files = trees.iter().flat_map(|tree| tree.files.iter().map(move |file| (tree, file)));
     let Some((tree, file)) = files.into_iter().find(|(_, file)| base_name(&file.path) == FILE) else {
@@ -77,7 +78,7 @@ fn parse(bytes: &[u8], place: &str, driver: &str) -> Result<List> {
         {
             return Err(unusable(place, &format!("names a file {:?}", row.name)));
         }
-        // Firmware is what the modules ask for.
+        // Firmware is selected by the modules that request it.
         if row.kind == "FIRMWARE" {
             continue;
         }
@@ -88,14 +89,14 @@ fn parse(bytes: &[u8], place: &str, driver: &str) -> Result<List> {
         }
         let known = || TABLE.iter().any(|file| file.is(name, driver));
         let passed_over = match place_of(&row.kind) {
-            // Wine's part of DLSS is among the libraries.
+            // Wine's part of DLSS is listed as a library.
             _ if name.ends_with(".dll") => Some("a library for Windows".to_owned()),
             _ if capabilities.is_empty() => Some(format!("categories {}", row.category.join(", "))),
             None if !known() => Some(format!("type {}", row.kind)),
             _ => None,
         };
         if let Some(why) = passed_over {
-            list.notes.push(format!("{FILE}: {name} is passed over: {why}"));
+            list.notes.push(format!("{FILE}: {name} is skipped: {why}"));
             continue;
         }
         let place = place_of(&row.kind).unwrap_or(Destination::Library(""));
@@ -106,7 +107,7 @@ fn parse(bytes: &[u8], place: &str, driver: &str) -> Result<List> {
     Ok(list)
 }
 
-/// Where a file goes that the table does not know. Of other types only the table can say.
+/// Where a file belongs that is not in the table. Only the table knows the places of other types.
 fn place_of(kind: &str) -> Option<Destination> {
     match kind {
         "LIB" => Some(Destination::Library("")),
@@ -130,7 +131,7 @@ fn of_category(word: &str) -> &'static [Capability] {
 
 fn unusable(place: &str, what: &str) -> Error {
     Error::new(format!("{place} {what}"))
-        .hint("the driver's own list of files has a form that this tool does not know: report it")
+        .hint("the driver's own list of files has a format that this tool does not support: report it")
 }
 
 #[cfg(test)]
@@ -138,7 +139,8 @@ mod tests {
     use super::*;
 
     const DRIVER: &str = "580.142";
-    /// The shape of the file that the drivers' README documents and that public readers of it parse; the rows are ours.
+    /// The format that the drivers' README documents and public readers of the file parse, with our
+    /// own rows.
     const REAL_SHAPE: &str = include_str!("filelist.fixture.json");
 
     fn parsed(text: &str) -> Result<List> {
@@ -146,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn categories_become_capabilities_and_repeated_files_one() {
+    fn categories_become_capabilities_and_rows_are_merged() {
         let list = parsed(REAL_SHAPE).unwrap();
         let of =
             |name: &str| list.files.get(name).map(|listed| listed.capabilities.clone()).unwrap_or_default();
@@ -162,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_that_mean_nothing_to_us_are_passed_over_and_said() {
+    fn unknown_rows_are_skipped_with_a_note() {
         let list = parsed(REAL_SHAPE).unwrap();
         assert!(
             !list.files.contains_key("future.json")
@@ -170,22 +172,19 @@ mod tests {
         );
         let notes = list.notes.join("\n");
         assert!(notes.contains("future.json is passed over: type JSON"), "{notes}");
-        assert!(
-            notes.contains("libnvidia-teleport.so.580.142 is passed over: categories teleport"),
-            "{notes}"
-        );
+        assert!(notes.contains("libnvidia-teleport.so.580.142 is skipped: categories teleport"), "{notes}");
         assert_eq!(list.notes.len(), 2, "{notes}");
     }
 
-    /// As Ubuntu's package of driver 580 has it.
+    /// As in Ubuntu's package of driver 580.
     #[test]
-    fn libraries_for_windows_are_passed_over() {
+    fn windows_libraries_are_skipped() {
         let list = parsed(r#"[{"name": "_nvngx.dll", "type": "LIB", "category": ["ngx"]}]"#).unwrap();
         assert!(list.files.is_empty() && list.notes[0].contains("library for Windows"), "{:?}", list.notes);
     }
 
     #[test]
-    fn another_form_is_an_error_that_names_the_file() {
+    fn unknown_format_is_an_error_with_the_file_name() {
         for text in [
             "",
             "{}",
@@ -205,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn both_spellings_of_the_categories_are_read() {
+    fn both_spellings_of_categories_are_read() {
         let list =
             parsed(r#"[{"name": "a", "type": "LIB", "categories": ["video"], "optional": true}]"#).unwrap();
         assert_eq!(list.files["a"].capabilities, [Video]);

@@ -1,4 +1,4 @@
-//! Files of a driver in its unpacked packages.
+//! Finds the driver's files in its unpacked packages.
 
 use super::selected::{Destination, Selected, reason};
 use super::wanted::WantedFile;
@@ -16,17 +16,17 @@ use std::os::unix::fs::FileExt;
 /// Bytes of a script's first line that are shown.
 const MAX_LINE: usize = 80;
 
-/// Of which width libraries are looked for.
+/// The width of a library.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Width {
-    /// That of the kernel.
+    /// The width of the kernel.
     Native,
-    /// 32 bits, beside 64.
+    /// 32 bits, in addition to 64.
     Compat32,
 }
 
 impl Width {
-    /// Where such libraries go.
+    /// The directory for libraries of this width.
     pub fn library_dir(self) -> &'static str {
         match self {
             Self::Native => layout::DRIVER_LIB_DIR,
@@ -34,11 +34,11 @@ impl Width {
         }
     }
 
-    /// What a file of this width belongs to that is for these.
+    /// The capabilities of a file with this width, for given capabilities of its 64-bit form.
     pub fn capabilities(self, capabilities: &[Capability]) -> Vec<Capability> {
         match self {
             Self::Native => capabilities.to_vec(),
-            // The list stays sorted: the name is the first of all.
+            // The list stays sorted, because compat32 sorts first.
             Self::Compat32 => [&[Capability::Compat32], capabilities].concat(),
         }
     }
@@ -54,23 +54,23 @@ impl Width {
 /// A file that was found.
 #[derive(Debug)]
 pub struct FoundFile {
-    /// What goes into the image.
+    /// The file to pack.
     pub file: Selected,
-    /// Of which width it is.
+    /// Its width.
     pub width: Width,
-    /// What it says of itself, where it is a library or a program.
+    /// Its ELF headers, if it is a library or a program.
     pub elf: Option<Elf>,
 }
 
 impl FoundFile {
-    /// Whether a loader or a link that asks for this name gets it.
+    /// Whether a loader or a link finds this file by the name.
     pub fn answers_to(&self, name: &str) -> bool {
         base_name(&self.file.path) == name
             || self.elf.as_ref().and_then(|elf| elf.soname.as_deref()).is_some_and(|s| s == name.as_bytes())
     }
 }
 
-/// The file, if the packages have it.
+/// Finds the file in the packages.
 pub fn find(trees: &[Tree], wanted: &WantedFile, width: Width, driver: &str) -> Result<Option<FoundFile>> {
     let mut other = None;
     for (tree, file) in candidates(trees, wanted, driver) {
@@ -80,13 +80,13 @@ pub fn find(trees: &[Tree], wanted: &WantedFile, width: Width, driver: &str) -> 
         }
     }
     match other {
-        // Artifacts with the whole driver have libraries of either width, or of one.
+        // Artifacts with the whole driver have libraries of both widths, or of one.
         Some(error) if width == Width::Native => Err(error),
         _ => Ok(None),
     }
 }
 
-/// The file, or why it is of another width.
+/// Returns the file, or an error if it has another width.
 fn found(
     tree: &Tree,
     file: &Unpacked,
@@ -123,10 +123,11 @@ fn found(
     }))
 }
 
-/// A data file is taken from its own path where a package has it there: names such as `nvidia_icd.json` come twice.
+/// Candidates for a file. A data file at its own path comes first, because names such as
+/// `nvidia_icd.json` occur twice.
 fn candidates<'a>(trees: &'a [Tree], wanted: &WantedFile, driver: &str) -> Vec<(&'a Tree, &'a Unpacked)> {
     let files = || trees.iter().flat_map(|tree| tree.files.iter().map(move |file| (tree, file)));
-    // A service has a script of its program's name in /etc/init.d.
+    // A service has a script with the name of its program in /etc/init.d.
     let program = |file: &Unpacked| file.executable && !file.path.starts_with("etc/");
     let named = |file: &Unpacked| {
         wanted.is(base_name(&file.path), driver) && (wanted.place != Destination::Program || program(file))
@@ -149,7 +150,7 @@ fn read(file: &Selected, width: Width) -> Result<std::result::Result<Facts, Erro
             file.source.display()
         );
         return Ok(Err(Error::new(message).hint(
-            "the package starts the program from elsewhere: add the one that has the driver's own files, or leave the capability out",
+            "this package only has a wrapper: add the package with the driver's own program, or leave the capability out",
         )));
     }
     let elf = elf::read(&source).map_err(|error| {
@@ -168,7 +169,7 @@ fn read(file: &Selected, width: Width) -> Result<std::result::Result<Facts, Erro
         .hint("32-bit packages belong in a list `compat32` of the profile, others in `packages`")))
 }
 
-/// The first line of a script.
+/// Returns the first line of a script.
 fn script(file: &File) -> std::io::Result<Option<String>> {
     let mut start = [0; MAX_LINE];
     let got = file.read_at(&mut start, 0)?;

@@ -1,4 +1,5 @@
-//! Which driver files an image gets: capabilities, as containers ask for them, to files, as the driver ships them.
+//! Selects the driver files of an image: from capabilities, as containers request them, to files,
+//! as the driver ships them.
 
 mod cuda;
 mod filelist;
@@ -20,22 +21,22 @@ use image::capability::{Capability, Kind, TABLE, VERSION, requested};
 use image::layout;
 use std::collections::BTreeSet;
 
-/// Everything that some capabilities need.
+/// The files for a set of capabilities.
 #[derive(Debug, Default)]
 pub struct Selection {
     /// Files.
     pub files: Vec<Selected>,
     /// Links.
     pub links: Vec<Link>,
-    /// The CUDA version that the files tell: `12.4`.
+    /// The CUDA version in the files, such as `12.4`.
     pub cuda: Option<String>,
     /// Libraries that the container must bring.
     pub needs: Vec<Need>,
-    /// What was passed over, in words.
+    /// Notes on what was skipped.
     pub notes: Vec<String>,
 }
 
-/// Reads a list of capability names; `all` is every one.
+/// Reads a list of capability names; `all` means all of them.
 pub fn capabilities(list: &[String]) -> Result<BTreeSet<Capability>> {
     let known = format!("known: all, {}", Capability::ALL.map(Capability::name).join(", "));
     if list.iter().all(|word| word.trim().is_empty()) {
@@ -43,26 +44,28 @@ pub fn capabilities(list: &[String]) -> Result<BTreeSet<Capability>> {
     }
     let set = requested(Some(&list.join(","))).map_err(|error| Error::new(error.to_string()).hint(known))?;
     if set == BTreeSet::from([Capability::Compat32]) {
-        return Err(Error::new("capability compat32 alone selects nothing: it is the 32-bit form of others")
-            .hint("name them too: --capabilities compute,utility,compat32"));
+        return Err(Error::new(
+            "capability compat32 alone selects nothing: it selects the 32-bit form of other capabilities",
+        )
+        .hint("add the others: --capabilities compute,utility,compat32"));
     }
     Ok(set)
 }
 
-/// What it means that a file is not there which every driver has.
+/// How to handle a missing file that every driver has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Absent {
-    /// The packages are wrong.
+    /// An error: the packages are wrong.
     IsAnError,
-    /// Its publisher left it out of an archive of his own choice; said, unless `CORE` has it.
+    /// A note, unless the file is in `CORE`: the publisher of the archive left it out.
     IsNoted,
 }
 
-/// What no publisher can leave out: without it there is no CUDA.
+/// Files that cannot be left out: CUDA does not work without them.
 const CORE: [&str; 4] = ["libcuda", "libnvidia-ptxjitcompiler", "libnvidia-nvvm", "libnvidia-ml"];
 
-/// The files of some capabilities, in the unpacked packages, with every library they need. `compat32` are the packages
-/// with 32-bit libraries.
+/// Selects the files of these capabilities from unpacked packages, with every library that they
+/// need. `compat32`: the packages with 32-bit libraries.
 pub fn select(
     trees: &[Tree],
     compat32: &[Tree],
@@ -97,7 +100,7 @@ pub fn select(
     needs::check_data(&found)?;
     let links = links(&found, capabilities, driver);
     let files: Vec<Selected> = found.into_iter().map(|found| found.file).collect();
-    Ok(Selection { cuda: cuda::told(&files)?, files, links, needs, notes })
+    Ok(Selection { cuda: cuda::version_of(&files)?, files, links, needs, notes })
 }
 
 /// `libcuda` of `libcuda.so.550.163.01`.
@@ -109,7 +112,7 @@ fn absent_error(trees: &[Tree], wanted: &WantedFile, driver: &str) -> Error {
     let stem = stem(&wanted.name);
     let files = trees.iter().flat_map(|tree| &tree.files).map(|file| base_name(&file.path));
     let other: Vec<_> = files.filter(|file| file.starts_with(&format!("{stem}.so."))).collect();
-    let found = if other.is_empty() { "nothing of that name".to_owned() } else { other.join(", ") };
+    let found = if other.is_empty() { "no file with that name".to_owned() } else { other.join(", ") };
     Error::new(format!(
         "{} of driver {driver} expects {}, the packages have {found}",
         reason(&wanted.capabilities),
@@ -133,7 +136,7 @@ fn check_empty(found: &[FoundFile], capabilities: &BTreeSet<Capability>) -> Resu
     }
 }
 
-/// The table's links that lead to a selected file, by its name or its SONAME.
+/// The table's links to a selected file, by its name or its SONAME.
 fn links(found: &[FoundFile], capabilities: &BTreeSet<Capability>, driver: &str) -> Vec<Link> {
     let mut links = Vec::new();
     for row in TABLE {

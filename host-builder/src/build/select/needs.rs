@@ -1,4 +1,4 @@
-//! What selected files need beside each other: checked, so that nothing is packed that no loader can load.
+//! Checks what selected files need, so that nothing is packed that a loader cannot load.
 
 use super::find::FoundFile;
 use crate::common::error::{Doing, Error, Result};
@@ -7,7 +7,7 @@ use image::capability::Capability::{self, Compute, Display, Graphics, Utility, V
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// Libraries that every glibc container has.
+/// Libraries that every container with glibc has.
 const GLIBC: &[&str] = &[
     "libc.so.6",
     "libm.so.6",
@@ -21,8 +21,8 @@ const GLIBC: &[&str] = &[
     "ld-linux.so.2",
 ];
 
-/// Libraries that a container brings that uses a capability: each has its own way of talking to a display, and none
-/// of them is the driver's.
+/// Libraries that containers bring if they use a capability. They are for displays, and not part of
+/// the driver.
 const BROUGHT: &[(&str, &[Capability])] = &[
     ("libX11.so.6", &[Display, Graphics, Video]),
     ("libXext.so.6", &[Display, Graphics, Video]),
@@ -37,26 +37,26 @@ const BROUGHT: &[(&str, &[Capability])] = &[
     // Confidential computing only.
     ("libcrypto.so.1.1", &[Compute]),
     ("libcrypto.so.3", &[Compute]),
-    // nvidia-persistenced, which a guest has no use for: guest-init holds the GPUs open.
+    // For nvidia-persistenced, which a guest does not need: guest-init keeps the GPUs open.
     ("libtirpc.so.3", &[Utility]),
 ];
 
-/// JSON and ICD files are a few hundred bytes.
+/// Most bytes of a JSON or ICD file. Real ones have a few hundred.
 const MAX_DATA: u64 = 64 << 10;
 
-/// A library that the container must bring for some of the files to load.
+/// A library that the container must bring, so that some files can be loaded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Need {
     /// Its SONAME.
     pub library: String,
-    /// What the files are for, sorted.
+    /// The capabilities of these files, sorted.
     pub capabilities: Vec<Capability>,
-    /// The files, by their path in the initramfs.
+    /// Paths of these files in the initramfs.
     pub files: Vec<String>,
 }
 
-/// Every `NEEDED` entry must name a selected library of the same width, one of glibc's, or one that a container
-/// brings; returns the last.
+/// Checks that each `NEEDED` entry is a selected library of the same width, part of glibc, or
+/// brought by containers. Returns the last kind.
 pub fn check(found: &[FoundFile]) -> Result<Vec<Need>> {
     let mut needs = BTreeMap::new();
     for file in found {
@@ -72,7 +72,7 @@ pub fn check(found: &[FoundFile]) -> Result<Vec<Need>> {
                     file.file.path
                 ))
                 .hint(
-                    "select the capability that has it, or report it: the table of capabilities lacks it",
+                    "select the capability that has it, or report that it is missing in the table of capabilities",
                 ));
             }
             let need = needs.entry(name.to_string()).or_insert_with(|| Need {
@@ -97,8 +97,9 @@ fn is_brought(name: &str, capabilities: &[Capability]) -> bool {
     list.is_some_and(|(_, list)| capabilities.iter().any(|capability| list.contains(capability)))
 }
 
-/// Files by which a loader of the container (OpenCL, EGL, Vulkan) finds a library must name a selected one. Packages for RPM name
-/// it by its path on their own system: the guest makes a link there.
+/// Checks that files by which a container's loader (OpenCL, EGL, Vulkan) finds a library name a
+/// selected one. Packages for RPM contain its path on their own system; the guest creates a link
+/// there.
 pub fn check_data(found: &[FoundFile]) -> Result<()> {
     for file in found {
         let path = &file.file.path;
@@ -147,12 +148,12 @@ fn text(file: &FoundFile) -> Result<String> {
 fn unusable(file: &FoundFile, what: &str) -> Error {
     let name = base_name(&file.file.path);
     Error::new(format!("{name} of {} {what}", file.file.origin)).hint(
-        "its package is laid out in another way than the profile's: leave the package or the capability out",
+        "its package has another layout than the profile expects: leave the package or the capability out",
     )
 }
 
 fn library_paths(value: &serde_json::Value, names: &mut Vec<String>) {
-    // Vulkan's layers stand in a list.
+    // Vulkan's layers are in a list.
     if let serde_json::Value::Array(values) = value {
         for value in values {
             library_paths(value, names);
@@ -172,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn libraries_are_found_in_icd_files_and_in_lists_of_layers() {
+    fn libraries_are_found_in_icd_files_and_lists_of_layers() {
         let text = r#"{"ICD": {"library_path": "a.so.0"}, "layers": [{"library_path": "b.so.1"}, {"library_path": "c.so.2", "n": 1}]}"#;
         let mut names = Vec::new();
         library_paths(&serde_json::from_str(text).unwrap(), &mut names);

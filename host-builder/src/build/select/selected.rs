@@ -1,4 +1,4 @@
-//! A selected file: where it comes from, where it goes, and why.
+//! A selected file: its source, its destination, and the reason for it.
 
 use crate::artifacts::unpack::Unpacked;
 use image::capability::Capability;
@@ -7,17 +7,18 @@ use std::path::PathBuf;
 /// One selected file.
 #[derive(Debug, Clone)]
 pub struct Selected {
-    /// Where it is on this machine.
+    /// Its path on this machine.
     pub source: PathBuf,
-    /// Where it goes in the initramfs.
+    /// Its path in the initramfs.
     pub path: String,
     /// Its size and digest.
     pub file: Unpacked,
     /// Its package.
     pub origin: String,
-    /// What it is for, in words.
+    /// Why it is packed.
     pub reason: String,
-    /// The selected capabilities that it belongs to, sorted; none for a file that no container gets.
+    /// The selected capabilities that it belongs to, sorted; empty for files that are not for
+    /// containers.
     pub capabilities: Vec<Capability>,
     /// SONAME of a library.
     pub soname: Option<String>,
@@ -25,22 +26,22 @@ pub struct Selected {
     pub glibc: Option<(u32, u32)>,
 }
 
-/// One link beside the selected files.
+/// A link to a selected file.
 #[derive(Debug, Clone)]
 pub struct Link {
-    /// Where it goes in the initramfs.
+    /// Its path in the initramfs.
     pub path: String,
-    /// What it says.
+    /// Its target.
     pub target: String,
-    /// Package of the file that it leads to.
+    /// Package of the file that it points to.
     pub origin: String,
-    /// What it is for, in words.
+    /// Why it is packed.
     pub reason: String,
     /// As [`Selected::capabilities`].
     pub capabilities: Vec<Capability>,
 }
 
-/// Where a file goes.
+/// Where a file belongs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Destination {
     /// The library directory, or a subdirectory of it.
@@ -51,7 +52,7 @@ pub enum Destination {
     Data(String),
 }
 
-/// `capability compute`, `capabilities compute, video`.
+/// Returns `capability compute` or `capabilities compute, video`.
 pub fn reason(capabilities: &[Capability]) -> String {
     let names: Vec<_> = capabilities.iter().map(|capability| capability.name()).collect();
     format!("{} {}", if names.len() == 1 { "capability" } else { "capabilities" }, names.join(", "))

@@ -50,7 +50,7 @@ fn set(list: &[Capability]) -> BTreeSet<Capability> {
     list.iter().copied().collect()
 }
 
-/// What `nvidia-smi` and NVML come in.
+/// The packages of `nvidia-smi` and NVML.
 fn utility() -> Packages {
     Packages::new()
         .with("usr/lib/x/libnvidia-ml.so.550.163.01", false, &elf(2))
@@ -62,7 +62,7 @@ fn utility() -> Packages {
 }
 
 #[test]
-fn capabilities_are_read_as_a_container_names_them() {
+fn capabilities_are_parsed_as_containers_name_them() {
     let list =
         |words: &[&str]| capabilities(&words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
     assert_eq!(list(&["utility", "compute", "utility"]).unwrap(), set(&[Compute, Utility]));
@@ -73,7 +73,7 @@ fn capabilities_are_read_as_a_container_names_them() {
 }
 
 #[test]
-fn the_version_counts_to_the_last_digit() {
+fn version_is_compared_to_the_last_digit() {
     let packages = utility().with("usr/lib/libnvidia-ml.so.550.163.1", false, &elf(2));
     let error = select(&packages.trees[1..], &[], &set(&[Utility]), DRIVER, Absent::IsAnError)
         .unwrap_err()
@@ -83,9 +83,9 @@ fn the_version_counts_to_the_last_digit() {
 }
 
 #[test]
-fn a_program_must_be_executable_and_every_file_says_what_it_is_for() {
+fn program_is_executable_and_files_have_a_reason() {
     let selection = select(&utility().trees, &[], &set(&[Utility, Display]), DRIVER, Absent::IsAnError);
-    // Display asks for more than these packages have.
+    // The packages lack files of display.
     assert!(selection.unwrap_err().to_string().contains("of driver 550.163.01 expects"));
     let packages = utility();
     let selection = select(&packages.trees, &[], &set(&[Utility]), DRIVER, Absent::IsAnError).unwrap();
@@ -96,7 +96,7 @@ fn a_program_must_be_executable_and_every_file_says_what_it_is_for() {
 }
 
 #[test]
-fn libraries_of_32_bits_stand_apart_and_belong_to_both() {
+fn libraries_of_32_bits_have_their_own_directory() {
     let (packages, other) =
         (utility(), Packages::new().with("usr/lib/libnvidia-ml.so.550.163.01", false, &elf(1)));
     let selection =
@@ -121,7 +121,7 @@ fn libraries_of_32_bits_stand_apart_and_belong_to_both() {
 }
 
 #[test]
-fn the_drivers_own_list_decides_and_what_no_driver_is_without_stays() {
+fn the_drivers_list_decides_except_for_required_files() {
     let list = r#"[{"name": "libnvidia-ml.so.550.163.01", "type": "LIB", "category": ["nvml", "cuda"]},
         {"name": "libnvidia-new.so.550.163.01", "type": "LIB", "category": ["utils"]},
         {"name": "libnvidia-odd.so.550.163.01", "type": "LIB", "category": ["odd"]}]"#;
@@ -139,7 +139,7 @@ fn the_drivers_own_list_decides_and_what_no_driver_is_without_stays() {
 }
 
 #[test]
-fn a_data_file_must_name_a_selected_library() {
+fn data_file_must_name_a_selected_library() {
     let with = |content: &str| {
         let icd = Packages::new().with("usr/share/vulkan/icd.d/nvidia_icd.json", false, content.as_bytes());
         let wanted = wanted::wanted(&icd.trees, &set(&[Graphics]), DRIVER).unwrap().0;
@@ -159,9 +159,9 @@ fn a_data_file_must_name_a_selected_library() {
     }
 }
 
-/// Packages for RPM: the machine in the name, and the library by its path on their own system.
+/// Packages for RPM: the architecture is in the name, and the library is named by its path.
 #[test]
-fn a_data_file_under_a_name_of_its_machine_and_with_a_path_goes_to_its_usual_place() {
+fn data_file_of_an_rpm_goes_to_its_usual_path() {
     let icd = format!("usr/share/vulkan/icd.d/nvidia_icd.{}.json", std::env::consts::ARCH);
     let packages = Packages::new()
         .with(&icd, false, br#"{"ICD": {"library_path": "/usr/lib64/libGLX_nvidia.so.550.163.01"}}"#)
@@ -178,7 +178,7 @@ fn a_data_file_under_a_name_of_its_machine_and_with_a_path_goes_to_its_usual_pla
 }
 
 #[test]
-fn a_script_in_a_programs_place_is_named_unless_the_program_is_elsewhere() {
+fn script_is_an_error_unless_the_program_is_elsewhere() {
     let of = |packages: &Packages| select(&packages.trees, &[], &set(&[Utility]), DRIVER, Absent::IsAnError);
     let mut both = utility().with("usr/bin/nvidia-smi", true, b"#!/bin/sh\nexec x\n");
     both.trees.rotate_right(1);
@@ -190,7 +190,7 @@ fn a_script_in_a_programs_place_is_named_unless_the_program_is_elsewhere() {
 }
 
 #[test]
-fn links_follow_the_file_that_they_lead_to() {
+fn links_have_the_directory_of_their_target() {
     let packages = Packages::new().with("usr/lib/libvdpau_nvidia.so.550.163.01", false, &elf(1));
     let wanted = wanted::wanted(&packages.trees, &set(&[Video]), DRIVER).unwrap().0;
     let wanted = wanted.iter().find(|wanted| wanted.name.starts_with("libvdpau")).unwrap();
@@ -204,7 +204,7 @@ fn links_follow_the_file_that_they_lead_to() {
 }
 
 #[test]
-fn what_a_publisher_left_out_is_said_and_what_cuda_needs_is_not_left_out() {
+fn missing_files_are_noted_except_those_of_cuda() {
     let packages = utility();
     let without = |path: &str| -> Vec<Tree> {
         packages.trees.iter().filter(|tree| !tree.files[0].path.contains(path)).cloned().collect()

@@ -1,4 +1,5 @@
-//! What to look for in a driver's packages: what the driver's own list says, where it has one, else our table.
+//! The files to look for in a driver's packages: from the driver's own list if it has one, else
+//! from our table.
 
 use super::filelist;
 use super::selected::Destination;
@@ -10,26 +11,26 @@ use std::collections::{BTreeMap, BTreeSet};
 /// One file to look for.
 #[derive(Debug, Clone)]
 pub struct WantedFile {
-    /// Its name; for a library with a version of its own, the stem.
+    /// File name; for a library with a version in its name, the stem.
     pub name: String,
-    /// Its row of the table, if it has one.
+    /// Its row of the table, if there is one.
     pub row: Option<&'static DriverFile>,
-    /// Where it goes.
+    /// Where it belongs.
     pub place: Destination,
     /// The selected capabilities that it belongs to, sorted.
     pub capabilities: Vec<Capability>,
-    /// Whether the image cannot be without it.
+    /// Whether an image requires it.
     pub required: bool,
 }
 
 impl WantedFile {
-    /// Whether a file of this name is it.
+    /// Whether this is the file's name.
     pub fn is(&self, file_name: &str, driver: &str) -> bool {
         self.row.map_or(self.name == file_name, |row| row.is(file_name, driver))
     }
 }
 
-/// The files of some capabilities, and notes of what was passed over.
+/// The files of these capabilities, and notes on what was skipped.
 pub fn wanted(
     trees: &[Tree],
     capabilities: &BTreeSet<Capability>,
@@ -42,8 +43,8 @@ pub fn wanted(
     Ok((of_list(&list.files, capabilities, driver), list.notes))
 }
 
-/// The list decides for every file that it names. What it leaves out and no driver is without comes from the table: a
-/// category that we do not know must not take a file away.
+/// Selects from the driver's list. Files that the list lacks but every driver has come from the
+/// table, because a category that we do not know must not remove a file.
 fn of_list(
     files: &BTreeMap<String, filelist::Listed>,
     capabilities: &BTreeSet<Capability>,
