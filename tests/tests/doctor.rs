@@ -20,7 +20,7 @@ use host_builder::vm::qemu::Accel;
 use image::{layout, manifest::Manifest};
 use rig::{
     build::{Built, initrd, initrd_with, program},
-    disk::ImageFileSystem,
+    disk::FileSystem,
     process::run,
     roots::{Recipe, Suite},
     scene::{file_disk, root_disk, vm_tools},
@@ -96,7 +96,7 @@ fn directory_and_every_disk_give_the_same_report() {
     is(&expected, "container-driver-files", "pass", &["the image has none"]);
     is(&expected, "container-cuda", "pass", &["no CUDA runtime"]);
     is(&expected, "container-requires", "warn", &["--config"]);
-    for kind in [ImageFileSystem::Ext4, ImageFileSystem::Erofs, ImageFileSystem::Squashfs] {
+    for kind in [FileSystem::Ext4, FileSystem::Erofs, FileSystem::Squashfs] {
         let disk = root_disk(Suite::Bookworm, kind);
         let before = sha256_file(&disk).unwrap();
         let found = of_root(&initrd().initrd, &[("--root", &disk)]);
