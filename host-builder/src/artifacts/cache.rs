@@ -1,5 +1,6 @@
-//! The cache in the user's cache directory: artifacts by their digest, and everything derived from them by the digest of
-//! its inputs. Entries are complete or absent: they are created under a temporary name, then renamed.
+//! The cache in the user's cache directory: artifacts by their digest, and everything derived from
+//! them by the digest of its inputs. Entries are complete or absent: they are created under a
+//! temporary name, then renamed.
 
 use crate::common::digest::sha256_file;
 use crate::common::error::{Doing, Error, Result};
@@ -10,7 +11,8 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// Minimum age at which an entry may be removed, so that the process that created it can still use it.
+/// Minimum age at which an entry may be removed, so that the process that created it can still use
+/// it.
 const SETTLED: std::time::Duration = std::time::Duration::from_hours(1);
 
 /// The cache directory and its rooms.
@@ -54,7 +56,8 @@ impl Cache {
         Ok(self.room("blobs/sha256")?.join(sha256))
     }
 
-    /// Whether the artifact with this digest is in the cache. An artifact of the wrong size is removed as damaged.
+    /// Whether the artifact with this digest is in the cache. An artifact of the wrong size is
+    /// removed as damaged.
     pub fn has_blob(&self, sha256: &str, size: u64) -> Result<bool> {
         let path = self.blob(sha256)?;
         let Ok(metadata) = fs::metadata(&path) else { return Ok(false) };
@@ -65,7 +68,8 @@ impl Cache {
         Ok(false)
     }
 
-    /// Returns the artifact with this digest after checking its content. Removes a damaged one.
+    /// Returns the artifact with this digest after checking its content. Removes it if it is
+    /// damaged.
     pub fn verified_blob(&self, sha256: &str) -> Result<PathBuf> {
         let path = self.blob(sha256)?;
         let found = sha256_file(&path)?;
@@ -74,11 +78,11 @@ impl Cache {
         }
         fs::remove_file(&path).doing("removing a damaged artifact", &path)?;
         Err(Error::new(format!("{}: expected sha256 {sha256}, found {found}", path.display()))
-            .hint("run again to fetch the artifact; the damaged one was removed"))
+            .hint("run the command again to fetch the artifact; the damaged one was removed"))
     }
 
-    /// Returns the directory derived from inputs with digest `key`. Creates it with `make` if it does not exist. Processes
-    /// that need the same directory wait for each other.
+    /// Returns the directory derived from inputs with digest `key`. Creates it with `make` if it
+    /// does not exist. Processes that need the same directory wait for each other.
     pub fn derived(&self, room: &str, key: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
         self.derived_checked(room, key, |dir| {
             make(dir)?;
@@ -94,7 +98,8 @@ impl Cache {
         Ok(path.exists().then_some(path))
     }
 
-    /// [`Self::derived`] without waiting for the disk, for directories that are checked at each use.
+    /// [`Self::derived`] without waiting for the disk, for directories that are checked at each
+    /// use.
     pub fn derived_checked(
         &self,
         room: &str,
@@ -117,7 +122,8 @@ impl Cache {
         Ok(path)
     }
 
-    /// Removes all entries of a room except those used last, and those that another process may be using.
+    /// Removes all entries of a room except those used last, and those that another process may be
+    /// using.
     pub fn forget(&self, room: &str, keep: usize) -> Result<()> {
         let room = self.room(room)?;
         let mut entries = Vec::new();
@@ -171,7 +177,8 @@ fn own(root: &Path) -> Result<()> {
     }
 }
 
-/// Whether an entry exists. Updates its time of use, so that [`Cache::forget`] of another process keeps it.
+/// Whether an entry exists. Updates its time of use, so that [`Cache::forget`] of another process
+/// keeps it.
 fn is_in_use(path: &Path) -> bool {
     let Ok(directory) = File::open(path) else { return false };
     // A cache on a read-only file system is not cleaned up either.
@@ -190,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cache_that_others_can_write_to_is_refused_and_one_that_they_can_read_is_closed() {
+    fn cache_is_refused_if_others_can_write_to_it() {
         let (_dir, cache) = cache();
         let mode = || fs::metadata(&cache.root).unwrap().mode() & 0o777;
         assert_eq!(mode(), 0o700);
@@ -210,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_used_last_is_kept_however_old_it_is() {
+    fn entries_used_last_are_kept() {
         let (_dir, cache) = cache();
         let room = cache.room("room").unwrap();
         for name in ["a", "b", "c"] {
@@ -224,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_derived_entry_is_made_once() {
+    fn derived_entry_is_created_once() {
         let (_dir, cache) = cache();
         let mut made = 0;
         for _ in 0..2 {
@@ -240,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_entry_leaves_nothing() {
+    fn failed_entry_leaves_nothing() {
         let (_dir, cache) = cache();
         let result = cache.derived("room", "key", |dir| {
             fs::write(dir.join("x"), "y").unwrap();
@@ -251,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_blob_is_removed() {
+    fn damaged_blob_is_removed() {
         let (_dir, cache) = cache();
         let path = cache.blob("aa").unwrap();
         fs::write(&path, "short").unwrap();

@@ -89,7 +89,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     #[test]
-    fn every_kind_of_difference_is_named() {
+    fn every_kind_of_difference_is_reported() {
         let dir = tempfile::tempdir().unwrap();
         let sides = [dir.path().join("fresh"), dir.path().join("kept")];
         for side in &sides {

@@ -1,4 +1,5 @@
-//! Directories as artifacts: packed into a reproducible archive, so that a lock can pin them like other artifacts.
+//! Directories as artifacts: packed into a reproducible archive, so that a lock can pin them like
+//! other artifacts.
 
 use crate::common::error::{Doing, Error, Result};
 use std::collections::BTreeMap;
@@ -10,8 +11,9 @@ use std::path::{Path, PathBuf};
 /// Files by their path in the archive.
 pub type Files = BTreeMap<String, PathBuf>;
 
-/// Every regular file below a directory. A link is followed only if it leads out of the directory to a file of the same
-/// name, as in a directory of links into a store. Targets of other links are found under their own names.
+/// Every regular file below a directory. A link is followed only if it leads out of the directory
+/// to a file with the same name, as in a directory of links into a store. Other targets in the
+/// directory are found under their own names.
 pub fn below(directory: &Path) -> Result<Files> {
     let mut files = Files::new();
     add(directory, directory, &mut files)?;
@@ -25,7 +27,7 @@ pub fn below(directory: &Path) -> Result<Files> {
     Ok(files)
 }
 
-/// What is below `part`, a directory in `whole` or a link in it.
+/// The content of `part`, a directory in `whole` or a link in it.
 fn add(whole: &Path, part: &Path, files: &mut Files) -> Result<()> {
     for entry in walkdir::WalkDir::new(part).sort_by_file_name() {
         let entry = entry.map_err(|error| {
@@ -78,7 +80,7 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     #[test]
-    fn the_same_files_give_the_same_bytes() {
+    fn same_files_give_the_same_bytes() {
         let pack_of = |umask: u32| {
             let dir = tempfile::tempdir().unwrap();
             fs::create_dir(dir.path().join("a")).unwrap();
@@ -99,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn links_into_a_store_are_the_files_of_that_name() {
+    fn links_into_a_store_count_as_files() {
         let dir = tempfile::tempdir().unwrap();
         let at = |path: &str| dir.path().join(path);
         for path in ["store/1-a/lib", "store/2-b/bin", "driver/lib"] {

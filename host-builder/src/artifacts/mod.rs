@@ -1,4 +1,4 @@
-//! Every byte that is pinned: the cache, and what is unpacked of it.
+//! Pinned artifacts: the cache, and their unpacked forms.
 
 pub mod cache;
 pub(crate) mod compare;

@@ -1,4 +1,5 @@
-//! Unpacked packages, cached by the package's digest, each with an index of its files and their digests.
+//! Unpacked packages, cached by the package's digest, each with an index of its files and their
+//! digests.
 
 use super::cache::Cache;
 use super::compare::differences;
@@ -12,24 +13,24 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// Where they are in the cache.
+/// The cache directory for trees.
 const ROOM: &str = "trees";
 
 /// One unpacked artifact.
 #[derive(Debug, Clone)]
 pub struct Tree {
-    /// Where its files are.
+    /// The directory with its files.
     pub root: PathBuf,
     /// [`Artifact::origin`], for the manifest.
     pub origin: String,
-    /// What it is unpacked from and how: the key of what is derived from it.
+    /// Key of its inputs, for what is derived from it.
     pub key: String,
     /// Its regular files, sorted by path.
     pub files: Vec<Unpacked>,
 }
 
 impl Tree {
-    /// The unpacked form of an artifact that is in the cache.
+    /// Unpacks an artifact that is in the cache.
     pub fn of(cache: &Cache, artifact: &Artifact) -> Result<Self> {
         let key = artifact.tree_key();
         let dir = cache.derived(ROOM, &key, |dir| unpack(cache, artifact, dir))?;
@@ -46,7 +47,7 @@ impl Tree {
         Ok(Some(Altered { dir, differences }))
     }
 
-    /// Its file at this path.
+    /// The file at this path.
     pub fn file(&self, path: &str) -> Result<&Unpacked> {
         self.files.iter().find(|file| file.path == path).ok_or_else(|| {
             Error::new(format!("{} has no file {path}", self.origin))
@@ -54,7 +55,7 @@ impl Tree {
         })
     }
 
-    /// The content of a file of it, every byte checked against the index.
+    /// Reads a file, and checks every byte against the index.
     pub fn read(&self, file: &Unpacked) -> Result<Vec<u8>> {
         let path = self.path(file);
         let bytes = plain::read(&path, file.size)?;
@@ -63,22 +64,22 @@ impl Tree {
             return Ok(bytes);
         }
         Err(Error::new(format!("{}: expected sha256 {}, found {found}", path.display(), file.sha256)).hint(
-            "remove the cache directory and run again: the cache was altered after the package was unpacked",
+            "the cache was changed after the package was unpacked: remove the cache directory and run again",
         ))
     }
 
-    /// Where a file of it is on this machine.
+    /// Path of a file on this machine.
     pub fn path(&self, file: &Unpacked) -> PathBuf {
         self.root.join(&file.path)
     }
 }
 
-/// What is kept of an artifact, or of several, and how it differs from them.
+/// An unpacked copy, and how it differs from its packages.
 #[derive(Debug)]
 pub struct Altered {
-    /// Where it is.
+    /// Its directory.
     pub dir: PathBuf,
-    /// In words, a path each.
+    /// The differences in words, one per path.
     pub differences: Vec<String>,
 }
 

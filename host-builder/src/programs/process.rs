@@ -1,4 +1,5 @@
-//! Child programs: run to completion with their output in the error, or in the background until their owner is dropped.
+//! Child programs: run to completion with their output in the error, or in the background until
+//! their owner is dropped.
 
 use crate::common::error::{Doing, Error, Result};
 use nix::sys::{prctl, signal::Signal};
@@ -41,7 +42,8 @@ fn failed(program: &str, status: ExitStatus, output: &str) -> Error {
     crate::programs::toolroot::explain(&format!("{program} ({status})"), output)
 }
 
-/// A background program. It is killed when this is dropped, and when this process ends for any reason.
+/// A background program. It is killed when this is dropped, and when this process ends for any
+/// reason.
 pub struct Background {
     child: Child,
     program: String,
@@ -53,14 +55,16 @@ impl Background {
     pub fn start(mut command: Command, log: &Path) -> Result<Self> {
         let out = File::create(log).doing("creating", log)?;
         let err = out.try_clone().doing("duplicating the descriptor of", log)?;
-        // In a group of its own: a Ctrl-C at the terminal is for its owner, who ends it in order.
+        // In its own process group: Ctrl-C at the terminal goes to the owner, which then ends the
+        // program.
         command.stdin(Stdio::null()).stdout(out).stderr(err).process_group(0);
         Self::spawn(command, Some(log.to_owned()))
     }
 
-    /// Starts `command` with pipes to its standard input and from its standard output; messages go where ours go.
+    /// Starts `command` with pipes to its standard input and from its standard output. Its standard
+    /// error is ours.
     pub fn piped(mut command: Command) -> Result<(Self, ChildStdin, ChildStdout)> {
-        // In a group of its own, as above.
+        // In its own process group, as above.
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
         let mut started = Self::spawn(command, None)?;
         match (started.child.stdin.take(), started.child.stdout.take()) {
@@ -82,13 +86,14 @@ impl Background {
             .map_err(|error| Error::new(format!("waiting for {}", self.program)).source(error))
     }
 
-    /// Waits until it has ended.
+    /// Waits until it ends.
     pub fn wait(&mut self, deadline: Duration) -> Result<ExitStatus> {
         let ended = poll(deadline, || self.ended())?;
         ended.ok_or_else(|| self.too_late(&format!("the end of {}", self.program), deadline))
     }
 
-    /// Waits until `ready` returns true. It is an error if the program ends early or the deadline passes.
+    /// Waits until `ready` returns true. It is an error if the program ends early or the deadline
+    /// passes.
     pub fn wait_ready(&mut self, deadline: Duration, what: &str, ready: impl Fn() -> bool) -> Result<()> {
         let ended = poll(deadline, || {
             if ready() {
@@ -114,12 +119,12 @@ impl Background {
         let _ = self.child.wait();
     }
 
-    /// Process id, which is that of the program itself where the command ends in `exec`.
+    /// Process id. It is the program's own if the command ends in `exec`.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// The tail of its log so far.
+    /// The end of its log so far.
     pub fn output(&self) -> String {
         let bytes = self.log.as_ref().and_then(|log| std::fs::read(log).ok()).unwrap_or_default();
         tail(&String::from_utf8_lossy(&bytes)).to_owned()
@@ -132,15 +137,16 @@ impl Drop for Background {
     }
 }
 
-/// Starts `command` so that it does not outlive this process, however that ends. The kernel ties this to the *thread*
-/// that starts a program, which may end before: hence a thread that never ends.
+/// Starts `command` so that it does not outlive this process, for whatever reason that ends. The
+/// kernel ties this to the *thread* that starts a program, and the caller's thread may end earlier.
+/// Therefore, a thread that never ends starts all programs.
 fn spawn(mut command: Command) -> io::Result<Child> {
     type Order = (Command, mpsc::Sender<io::Result<Child>>);
     static SPAWNER: LazyLock<mpsc::Sender<Order>> = LazyLock::new(|| {
         let (orders, inbox) = mpsc::channel::<Order>();
         thread::spawn(move || {
             for (mut command, reply) in inbox {
-                // Nobody who waits for the answer means nobody who would keep the program.
+                // If the caller no longer waits, nobody would own the program.
                 let _ = reply.send(command.spawn());
             }
         });
@@ -170,7 +176,7 @@ pub fn poll<T, E>(
     }
 }
 
-/// The last few thousand bytes of `text`, from the start of a line where there is one.
+/// The last few thousand bytes of `text`, from the start of a line if there is one.
 pub fn tail(text: &str) -> &str {
     if text.len() <= TAIL_BYTES {
         return text;
@@ -193,14 +199,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failed_program_is_an_error_with_its_output() {
+    fn failed_program_is_an_error_with_its_output() {
         let error = run(Command::new("sh").args(["-c", "echo out; echo err >&2; exit 3"])).unwrap_err();
         let text = error.to_string();
         assert!(text.contains("exit status: 3") && text.ends_with("out\nerr"), "{text}");
     }
 
     #[test]
-    fn waiting_for_a_program_that_ends_at_once_does_not_take_the_deadline() {
+    fn early_exit_ends_the_wait_before_the_deadline() {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("log");
         let mut command = Command::new("sh");
@@ -211,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dropped_program_is_killed() {
+    fn dropped_program_is_killed() {
         let dir = tempfile::tempdir().unwrap();
         let mut command = Command::new("sleep");
         command.arg("600");

@@ -1,6 +1,7 @@
-//! Runs programs on untrusted file systems in a sandbox. The kernel never mounts such a file system; a program of the
-//! machine or of a toolroot unpacks it. The program sees its own libraries and the image read-only and one writable
-//! directory. It runs in its own namespaces, without network, as nobody.
+//! Runs programs on untrusted file systems in a sandbox. The kernel never mounts such a file
+//! system; a program of the machine or of a toolroot unpacks it. The program sees its own libraries
+//! and the image read-only and one writable directory. It runs in its own namespaces, without
+//! network, as nobody.
 
 use super::toolroot::explain;
 use crate::common::error::{Doing, Error, Result};
@@ -25,15 +26,16 @@ const MAX_FILES: u64 = 4_000_000;
 /// How often to check for the program's end, and how often to measure its output.
 const POLL: Duration = Duration::from_millis(20);
 const MEASURE: Duration = Duration::from_secs(2);
-/// Bytes of what a program says that are read, and of its end, for an error.
+/// Bytes of a program's output that are read, and bytes of its end for an error.
 const MAX_SAID: u64 = 512 << 20;
 const TAIL: u64 = 16 << 10;
-/// Lines of it that are kept.
+/// Lines of the output that are kept.
 const MAX_LINES: usize = 12;
 
-/// Builds the place (`$2`, an empty directory) from the programs of `$1`, the image `$3` and the output `$4`, and runs the
-/// rest in it. The second `unshare` gives the program's own namespace no mounts to change and no identity: it is nobody,
-/// without capabilities. Limits: a file of 16 GiB, 600 s of processor time, 8 GiB of memory.
+/// Builds the sandbox root (`$2`, an empty directory) from the programs of `$1`, the image `$3` and
+/// the output directory `$4`, and runs the rest of the arguments in it. After the second `unshare`,
+/// the program cannot change mounts, is user nobody, and has no capabilities. Limits: a file of 16
+/// GiB, 600 s of processor time, 8 GiB of memory.
 const ENTER: &str = r#"set -e
 root=$1 new=$2 image=$3 out=$4; shift 4
 mount -t tmpfs -o mode=0755 none "$new"
@@ -50,31 +52,31 @@ mount -o remount,bind,ro "$new"
 ulimit -f 33554432; ulimit -t 600; ulimit -v 8388608
 exec unshare --user --mount --root="$new" --wd=/out -- "$@""#;
 
-/// Where the programs come from.
+/// The programs that run in the sandbox.
 #[derive(Debug, Clone)]
 pub struct Tools {
     root: PathBuf,
 }
 
 impl Tools {
-    /// Those of a toolroot.
+    /// The programs of a toolroot.
     pub fn at(root: &Path) -> Self {
         Self { root: root.to_owned() }
     }
 
-    /// Those of the machine.
+    /// The programs of the machine.
     pub fn machine() -> Self {
         Self::at(Path::new("/"))
     }
 
-    /// Whether there is a program of this name.
+    /// Whether there is a program with this name.
     pub fn has(&self, program: &str) -> bool {
         ["usr/bin", "usr/sbin", "bin", "sbin"].iter().any(|dir| self.root.join(dir).join(program).is_file())
     }
 
-    /// Runs `words`, which find the image at `/image` and write below `/out`: `image` and `out` here. `work` is an
-    /// empty directory for the mount point and what the program says; the first lines of that which `worth` wants are
-    /// returned.
+    /// Runs `words`, which find the image at `/image` and write below `/out`; `image` and `out` are
+    /// their paths outside. `work` is an empty directory for the mount point and the program's
+    /// output. Returns the first lines of the output for which `worth` is true.
     pub fn run(
         &self,
         words: &[&str],
@@ -118,7 +120,8 @@ impl Tools {
     }
 }
 
-/// Runs a command in its own process group until it ends or the deadline passes; `watch` may also end it.
+/// Runs a command in its own process group until it ends or the deadline passes; `watch` may also
+/// end it.
 pub fn wait(
     mut command: Command,
     what: &str,
@@ -166,8 +169,7 @@ fn until_end(
     }
 }
 
-/// Returns an error for an image that unpacks to too much.
-/// `room`: bytes that may be used there.
+/// Returns an error if an image unpacks to too much. `room`: bytes that may be used there.
 fn measure(out: &Path, what: &str, room: u64) -> Result<()> {
     let (mut bytes, mut files) = (0_u64, 0_u64);
     for entry in walkdir::WalkDir::new(out).into_iter().flatten() {
@@ -186,7 +188,7 @@ fn measure(out: &Path, what: &str, room: u64) -> Result<()> {
     Ok(())
 }
 
-/// The first lines of a file that are worth it.
+/// The first lines of a file for which `worth` is true.
 fn lines(path: &Path, worth: &dyn Fn(&str) -> bool) -> Result<Vec<String>> {
     let file = File::open(path).doing("opening", path)?;
     let lines = BufReader::new(file.take(MAX_SAID)).split(b'\n').map_while(std::result::Result::ok);
@@ -218,9 +220,9 @@ mod tests {
         (said, dir)
     }
 
-    /// The whole point: what a program that an image has taken over could still do.
+    /// What a program could still do after a hostile image has taken it over.
     #[test]
-    fn a_confined_program_can_write_its_output_and_nothing_else() {
+    fn confined_program_can_only_write_its_output() {
         let (said, dir) = run(&["sh", "-c", "cat /image > copy; cat copy; echo; id -u"]);
         assert_eq!(said.unwrap(), ["content", "65534"]);
         assert_eq!(fs::read(dir.path().join("out/copy")).unwrap(), b"content");
@@ -240,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unpacked_takes_no_more_than_the_room_that_it_has() {
+    fn output_is_limited_to_half_of_the_free_space() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("large"), vec![1; 100_000]).unwrap();
         measure(dir.path(), "reading x", 200_000).unwrap();
@@ -249,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_does_not_end_is_ended_at_the_deadline() {
+    fn program_is_killed_at_the_deadline() {
         let mut command = Command::new("sh");
         command.args(["-c", "sleep 600 & wait"]);
         let start = Instant::now();

@@ -1,5 +1,6 @@
-//! A directory of Debian packages to run programs in, without root and without touching the machine: all packages
-//! unpacked, no maintainer scripts, entered through a user and a mount namespace.
+//! A directory of Debian packages to run programs in, without root and without changing the
+//! machine: all packages unpacked, without maintainer scripts, entered through a user and a mount
+//! namespace.
 
 use crate::artifacts::cache::Cache;
 use crate::artifacts::compare::differences;
@@ -15,8 +16,9 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// `$1` is the root, then pairs of SOURCE TARGET until `--`, then the program. /dev is the machine's: with an empty
-/// one, `> /dev/null` makes a file and NVIDIA's configuration tests misread every probe.
+/// `$1` is the root, then pairs of SOURCE TARGET until `--`, then the program. /dev is the
+/// machine's: with an empty one, `> /dev/null` creates a file, and NVIDIA's configuration tests
+/// give wrong results.
 const ENTER: &str = r#"
 root=$1; shift
 mount --rbind /dev "$root/dev"
@@ -30,7 +32,7 @@ shift
 exec chroot "$root" "$@"
 "#;
 
-/// Where they are in the cache.
+/// The cache directory for toolroots.
 const ROOM: &str = "toolroots";
 
 /// An unpacked toolroot.
@@ -40,7 +42,7 @@ pub struct Toolroot {
 }
 
 impl Toolroot {
-    /// The toolroot of one set of the lock; its packages are in the cache.
+    /// Unpacks the toolroot of one set of the lock. Its packages must be in the cache.
     pub fn of(
         cache: &Cache,
         lock: &Lock,
@@ -54,8 +56,8 @@ impl Toolroot {
         Ok(Self { root })
     }
 
-    /// How what was unpacked before differs from the packages; `None` when there is nothing of this set. Its packages are in the
-    /// cache.
+    /// The differences between the unpacked toolroot and its packages; `None` if it is not
+    /// unpacked. Its packages must be in the cache.
     pub fn altered(
         cache: &Cache,
         lock: &Lock,
@@ -69,13 +71,14 @@ impl Toolroot {
         Ok(Some(Altered { dir, differences }))
     }
 
-    /// Where its files are on this machine.
+    /// The directory with its files on this machine.
     pub fn path(&self) -> &Path {
         &self.root
     }
 
-    /// A command that runs `program` of the toolroot, with `binds` (on this machine, in the toolroot) in place. A
-    /// target is one of the mount points `/build`, `/mnt`, `/srv`, `/opt` or a path below `/dev` or `/tmp` that exists.
+    /// A command that runs `program` in the toolroot with `binds` (path on this machine, path in
+    /// the toolroot). A target is one of the mount points `/build`, `/mnt`, `/srv`, `/opt` or an
+    /// existing path below `/dev` or `/tmp`.
     pub fn command(&self, binds: &[(&Path, &str)], program: &str) -> Command {
         let mut command = Command::new("unshare");
         command.arg("--mount");
@@ -133,7 +136,7 @@ fn make(
     Ok(())
 }
 
-/// An error that explains why a namespace could not be entered, from what the command printed.
+/// Explains why a namespace could not be entered, from the command's output.
 pub fn explain(what: &str, stderr: &str) -> Error {
     let error = Error::new(format!("{what} failed: {}", stderr.trim()));
     if stderr.contains("unshare:") {

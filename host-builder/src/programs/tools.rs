@@ -1,17 +1,19 @@
-//! Where programs come from: the machine, or a toolroot (a directory of unpacked packages, entered without root).
+//! Sources of programs: the machine, or a toolroot (a directory of unpacked packages, entered
+//! without root).
 
 use crate::common::error::{Doing, Error, Result};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A place that programs are run from.
+/// A source of programs.
 pub trait Tools {
-    /// A command that runs `program`, found on the place's own path, with the host's directories and files `visible`
-    /// at their own paths. The process that it starts *is* the program: killing it kills the program.
+    /// A command that runs `program`, found in the PATH of this source. The host's files and
+    /// directories `visible` have the same paths in it. The started process *is* the program:
+    /// killing it kills the program.
     fn command(&self, program: &str, visible: &[PathBuf]) -> Command;
 }
 
-/// The machine itself.
+/// The programs of the machine itself.
 pub struct HostTools;
 
 impl Tools for HostTools {
@@ -20,8 +22,8 @@ impl Tools for HostTools {
     }
 }
 
-/// A directory of unpacked Debian packages ([`crate::programs::toolroot::Toolroot::path`]), entered so that the host's files keep
-/// their paths.
+/// A directory of unpacked Debian packages ([`crate::programs::toolroot::Toolroot::path`]). The
+/// host's files keep their paths in it.
 pub struct Toolroot {
     root: PathBuf,
 }
@@ -38,10 +40,10 @@ impl Toolroot {
     }
 }
 
-/// Enters the toolroot `$1` in a new mount namespace. The root is a fresh tmpfs, on the toolroot's own empty /tmp, with
-/// the toolroot's programs and configuration bound into it: mount points for the host's paths (`$2`, a count, then as
-/// many paths) leave no trace. Entering a namespace cancels the signal that ends the program with its owner, so it is
-/// asked for again.
+/// Enters the toolroot `$1` in a new mount namespace. Its root is a new tmpfs on the toolroot's
+/// empty /tmp, with the toolroot's programs and configuration bound into it, so mount points for
+/// the host's paths (`$2`, a count, then the paths) leave no trace. Entering a namespace cancels
+/// the signal that ends the program together with its owner, so it is requested again.
 const ENTER: &str = r#"set -e
 root=$1 count=$2; shift 2
 mount -t tmpfs toolroot "$root/tmp"; new=$root/tmp
@@ -59,7 +61,8 @@ exec setpriv --pdeathsig KILL chroot "$new" "$@""#;
 impl Tools for Toolroot {
     fn command(&self, program: &str, visible: &[PathBuf]) -> Command {
         let mut command = Command::new("unshare");
-        // Real root stays it: in a user namespace it could not lock the memory that VFIO maps.
+        // With real root, no user namespace is used: in it, QEMU could not lock the memory that
+        // VFIO maps.
         if !nix::unistd::geteuid().is_root() {
             command.args(["--user", "--map-root-user"]);
         }
@@ -75,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_toolroot_command_names_root_count_paths_and_program_in_that_order() {
+    fn command_has_root_count_paths_and_program_in_order() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(dir.path().join("usr/bin")).unwrap();
         let root = dir.path().canonicalize().unwrap();
@@ -89,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_without_programs_is_no_toolroot() {
+    fn directory_without_programs_is_not_a_toolroot() {
         let dir = tempfile::tempdir().unwrap();
         assert!(Toolroot::at(dir.path()).err().unwrap().to_string().contains("usr/bin"));
     }

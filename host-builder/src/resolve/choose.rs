@@ -1,4 +1,4 @@
-//! Which driver, and which kernel of a release page: the profile's, the lock's, or another one that somebody asks for.
+//! Chooses the driver, and the kernel of a release page: from the options, the lock or the profile.
 
 use super::sources::apt::{Apt, Packages, Scope};
 use super::sources::{Access, Source};
@@ -9,25 +9,26 @@ use crate::pins::profile;
 use crate::pins::profile::{DRIVER, Firmware, Profile, with_driver};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What a lock is to be for.
+/// What a lock is resolved for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Choice {
     /// Version of the driver.
     pub driver: String,
-    /// What `{kernel}` stands for.
+    /// Value of `{kernel}`.
     pub kernel: Option<String>,
-    /// Package versions, where another driver than the profile's asks for them.
+    /// Package versions, for a driver other than the profile's.
     pins: BTreeMap<String, String>,
 }
 
 impl Choice {
-    /// What the profile says.
+    /// The profile's choice.
     pub fn of(profile: &Profile) -> Self {
         let kernel = profile.kernel.version.clone();
         Self { driver: profile.driver.clone(), kernel, pins: BTreeMap::new() }
     }
 
-    /// The same choice, with versions pinned where the suite would give those of another driver: it may have several.
+    /// The same choice with versions pinned for packages of which the suite has versions for
+    /// several drivers.
     pub fn settled(&self, profile: &Profile, apt: &Apt) -> Result<Self> {
         let names = of_driver(profile);
         if names.is_empty() || !self.pins.is_empty() {
@@ -35,7 +36,7 @@ impl Choice {
         }
         let suite = &profile.apt()?.suite;
         let named: Vec<_> = names.iter().map(|name| with_driver(name, &self.driver)).collect();
-        // A package that has the driver's version in its name is not there at all when it is of another.
+        // A package with the driver's version in its name does not exist for another driver.
         let offered = apt.versions(&named.iter().map(String::as_str).collect())?;
         if offered.values().any(Vec::is_empty) {
             Offered::of(profile, apt)?.newest(&self.driver)?;
@@ -49,7 +50,7 @@ impl Choice {
         Ok(Self { pins: offered.pins(&self.driver)?, ..self.clone() })
     }
 
-    /// Package names, with the versions that the driver asks for.
+    /// Package names, with the versions that belong to the driver.
     pub fn pin(&self, names: &[String]) -> Vec<String> {
         let pinned = |name: &String| {
             let package = with_driver(name, &self.driver);
@@ -62,8 +63,8 @@ impl Choice {
     }
 }
 
-/// The choice of somebody who asks for a driver, exactly or as `550.x`, and for a kernel. What is not asked for stays as the
-/// lock has it, else as the profile has it.
+/// The choice for a requested driver, exact or in the form `550.x`, and a requested kernel. What is
+/// not requested comes from the lock, else from the profile.
 pub fn choose(
     profile: &Profile,
     driver: Option<&str>,
@@ -87,16 +88,16 @@ pub fn choose(
     if profile.modules.package.is_none() {
         if asked.split('.').any(|part| part == "x") {
             return Err(Error::new(format!(
-                "--driver {asked}: expected a whole version, such as {}",
+                "--driver {asked}: expected a complete version, such as {}",
                 profile.driver
             ))
-            .hint("nobody lists what the profile's addresses offer: look at the publisher's page"));
+            .hint("the addresses in the profile have no list of versions: see the publisher's page"));
         }
         asked.clone_into(&mut choice.driver);
         return Ok(choice);
     }
     if asked != profile.driver {
-        // The same state as when another driver is resolved.
+        // The same apt state as for resolving another driver.
         let apt = Apt::open(access, profile.apt()?, &suites(profile, ""), &profile.arch)?;
         let offered = Offered::of(profile, &apt)?;
         choice.driver = offered.newest(asked)?;
@@ -107,7 +108,7 @@ pub fn choose(
     Ok(choice)
 }
 
-/// The packages that carry the driver's version: the modules' source first, then firmware.
+/// The packages with the driver's version: the modules' source first, then firmware.
 fn of_driver(profile: &Profile) -> Vec<&str> {
     let mut names: Vec<&str> = profile.modules.package.iter().map(String::as_str).collect();
     if let Some(Firmware::Packages { packages }) = &profile.firmware {
@@ -116,11 +117,11 @@ fn of_driver(profile: &Profile) -> Vec<&str> {
     names
 }
 
-/// What package archives offer of the driver.
+/// The driver packages that the archives offer.
 struct Offered<'a> {
-    /// Version strings of each package, newest first.
+    /// The versions of each package, newest first.
     packages: BTreeMap<&'a str, Vec<String>>,
-    /// The packages that must be of the driver's version: the modules' source first, then firmware.
+    /// The packages that must have the driver's version: the modules' source first, then firmware.
     of_driver: Vec<&'a str>,
     suites: String,
     /// Name of the profile.
@@ -140,7 +141,7 @@ impl<'a> Offered<'a> {
         let packages = apt.versions(&plain)?;
         let mut offered = Self { packages, of_driver, suites: suites.join(", "), profile: &profile.name };
         for name in named {
-            // One package per version: those of the versions that the source is offered in.
+            // One package per version: use the versions of the source package.
             let drivers = offered.upstreams(offered.of_driver.first().copied().unwrap_or_default());
             let all: Vec<_> = drivers.iter().map(|driver| with_driver(name, driver)).collect();
             let versions = apt.versions(&all.iter().map(String::as_str).collect())?;
@@ -157,7 +158,7 @@ impl<'a> Offered<'a> {
         list
     }
 
-    /// The newest version that matches, of which every package of the driver is offered.
+    /// The newest matching version for which every package of the driver is offered.
     fn newest(&self, asked: &str) -> Result<String> {
         let source = self.of_driver.first().copied().unwrap_or_default();
         let whole =
@@ -166,15 +167,16 @@ impl<'a> Offered<'a> {
         matching.find(whole).map(str::to_owned).ok_or_else(|| {
             let offered = self.of_driver.iter().map(|package| format!("{package} {}", words(&self.upstreams(package))));
             Error::new(format!(
-                "driver {asked} is not offered whole in {}: there are {}",
+                "driver {asked} is not offered completely in {}: available versions: {}",
                 self.suites,
                 offered.collect::<Vec<_>>().join("; ")
             ))
-            .hint(format!("{}choose a version of which all are offered: pins update --driver VERSION; or name more suites in the profile ([apt] more_suites)", self.elsewhere(asked)))
+            .hint(format!("{}choose a version with all packages: pins update --driver VERSION; or add suites to the profile ([apt] more_suites)", self.elsewhere(asked)))
         })
     }
 
-    /// The version of each package for a driver. One that is versioned apart from the driver is left to the suite.
+    /// The version of each package for a driver. The suite decides for packages that have other
+    /// version numbers than the driver.
     fn pins(&self, driver: &str) -> Result<BTreeMap<String, String>> {
         let drivers: BTreeSet<_> =
             self.of_driver.iter().flat_map(|package| self.upstreams(package)).collect();
@@ -198,7 +200,7 @@ impl<'a> Offered<'a> {
             .hint(format!("{}a driver of another branch has other packages: write a profile for it, with image/profiles/debian-13.toml as the example", self.elsewhere(driver))))
     }
 
-    /// The other profiles of the tool that have the driver, as the beginning of a remedy.
+    /// The other built-in profiles that have the driver, as the start of a remedy.
     fn elsewhere(&self, asked: &str) -> String {
         let carried = profile::carried();
         let others = carried.iter().filter(|(name, driver)| *name != self.profile && matches(driver, asked));
@@ -206,7 +208,7 @@ impl<'a> Offered<'a> {
         if others.is_empty() {
             String::new()
         } else {
-            format!("the tool has it in another profile: {}; or ", others.join(" or "))
+            format!("another built-in profile has it: {}; or ", others.join(" or "))
         }
     }
 }
@@ -215,7 +217,7 @@ fn words(versions: &[&str]) -> String {
     if versions.is_empty() { "(none)".into() } else { versions.join(" ") }
 }
 
-/// Whether a version is the one that is asked for, or begins as `550.x` says.
+/// Whether a version is the requested one, or of the branch in the form `550.x`.
 fn matches(version: &str, asked: &str) -> bool {
     match asked.split_once(".x") {
         Some((branch, _)) => version.strip_prefix(branch).is_some_and(|rest| rest.starts_with('.')),
@@ -246,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_of_a_branch_is_the_newest_that_is_offered_whole() {
+    fn newest_of_a_branch_has_all_packages() {
         let offered = offered();
         assert_eq!(offered.newest("550.x").unwrap(), "550.163.01");
         assert_eq!(offered.newest("550.90.07").unwrap(), "550.90.07");
@@ -259,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn packages_of_the_driver_are_pinned_and_others_left_alone() {
+    fn only_packages_of_the_driver_are_pinned() {
         let offered = offered();
         let pins = offered.pins("550.90.07").unwrap();
         assert_eq!(pins["libcuda1"], "550.90.07-1");
@@ -270,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_branch_without_one_of_the_packages_is_refused_by_name() {
+    fn branch_without_a_package_is_refused_by_name() {
         let error = offered().pins("535.1").unwrap_err().to_string();
         assert!(
             error.contains("libnvidia-gpucomp 550.163.01 550.90.07") && !error.contains("egl-gbm"),
@@ -279,16 +281,16 @@ mod tests {
     }
 
     #[test]
-    fn a_driver_that_another_profile_carries_is_named_with_that() {
+    fn driver_of_another_profile_names_that_profile() {
         let remedy = |asked| offered().newest(asked).unwrap_err().remedy().unwrap().to_owned();
         let found = remedy("570.x");
         assert!(found.contains("--profile ch-6.12.8-kernel-2-20251211 (driver 570.86.16)"), "{found}");
         assert!(
             remedy("570.86.16").contains("ch-6.12.8") && remedy("580.x").contains("--profile ubuntu-24.04")
         );
-        // What is not carried, or by this profile itself, changes nothing.
+        // Without a profile that has it, or with only this one, nothing is added.
         for asked in ["999.x", "570.86.15", "550.163.02"] {
-            assert!(remedy(asked).starts_with("choose a version of which all are offered"), "{asked}");
+            assert!(remedy(asked).starts_with("choose a version with all packages"), "{asked}");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! What a lock of artifacts must hold together: one kernel release, one driver version, to the last digit. Packages say
-//! their versions in their names; here it is their content.
+//! Checks that the artifacts of a lock are of one kernel release and one driver version. Packages
+//! have their versions in their names; for other artifacts, the content is checked.
 
 use crate::artifacts::cache::Cache;
 use crate::artifacts::tree::Tree;
@@ -14,7 +14,7 @@ use crate::pins::profile::{Firmware, Profile};
 use image::capability::version_of;
 use std::collections::BTreeSet;
 
-/// The one kernel release that the artifacts have modules for.
+/// The only kernel release that the artifacts have modules for.
 pub fn kernel_release(profile: &Profile, lock: &Lock, cache: &Cache) -> Result<String> {
     let trees = trees(lock, cache, &[Set::Kernel, Set::GpuModules])?;
     let releases = prebuilt::releases(&trees);
@@ -26,7 +26,7 @@ pub fn kernel_release(profile: &Profile, lock: &Lock, cache: &Cache) -> Result<S
         (Some(release), None) => Ok(release),
         (None, _) => {
             Err(Error::new(format!("{}: expected lib/modules/RELEASE, found none", origins(&trees)))
-                .hint("say in the profile which release the kernel is of ([kernel] release)"))
+                .hint("set the release of the kernel in the profile ([kernel] release)"))
         }
         (Some(one), Some(two)) => {
             let all: Vec<_> = [one, two].into_iter().chain(releases).collect();
@@ -35,12 +35,12 @@ pub fn kernel_release(profile: &Profile, lock: &Lock, cache: &Cache) -> Result<S
                 origins(&trees),
                 all.join(", ")
             ))
-            .hint("say in the profile which one is meant ([kernel] release)"))
+            .hint("choose one in the profile ([kernel] release)"))
         }
     }
 }
 
-/// Whether modules, libraries and firmware that come as artifacts are of the kernel and driver of the lock.
+/// Checks that modules, libraries and firmware in artifacts belong to the lock's kernel and driver.
 pub fn artifacts(profile: &Profile, lock: &Lock, cache: &Cache) -> Result<()> {
     let modules = trees(lock, cache, &[Set::GpuModules])?;
     let driver = trees(lock, cache, &[Set::Driver])?;
@@ -52,7 +52,7 @@ pub fn artifacts(profile: &Profile, lock: &Lock, cache: &Cache) -> Result<()> {
     }
     let built = prebuilt::built(cache, &modules, &lock.kernel_release)?;
     built.modules.iter().try_for_each(|module| check_built(module, &lock.kernel_release, &lock.driver))?;
-    // What comes in packages is not here yet, and is checked when an image is planned.
+    // Packages are not available yet. They are checked when an image is planned.
     if matches!(profile.firmware, Some(Firmware::Packages { .. } | Firmware::Word(_))) {
         return Ok(());
     }
@@ -76,7 +76,7 @@ fn libraries(trees: &[Tree], driver: &str) -> Result<()> {
     let found =
         if versions.is_empty() { "no driver library".to_owned() } else { format!("libraries of {versions}") };
     Err(Error::new(format!("{}: expected {name}, found {found}", origins(trees))).hint(
-        "modules, firmware and libraries must carry one version, to the last digit: choose it with `pins update --driver`, or set `driver` in the profile",
+        "modules, firmware and libraries must have exactly the same version: choose it with `pins update --driver`, or set `driver` in the profile",
     ))
 }
 

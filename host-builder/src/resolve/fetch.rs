@@ -1,4 +1,4 @@
-//! Gets what a lock names into the cache: from a mirror directory, or from where it comes.
+//! Gets the artifacts of a lock into the cache: from a mirror directory or from their sources.
 
 use super::sources::apt::Apt;
 use super::sources::file::FileSource;
@@ -17,19 +17,19 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Fetches what is not in the cache yet.
+/// Fetches the artifacts of these sets that are not in the cache yet.
 pub fn fetch(profile: &Profile, lock: &Lock, sets: &[Set], access: Access) -> Result<()> {
     get(profile, lock, &lock.sets(sets), access)
 }
 
-/// Fetches those of these artifacts that are not in the cache yet.
+/// Fetches the given artifacts that are not in the cache yet.
 pub fn get(profile: &Profile, lock: &Lock, wanted: &[&Artifact], access: Access) -> Result<()> {
     if missing(wanted, access.cache)?.is_empty() {
         return Ok(());
     }
     let _lock = access.cache.lock("fetch")?;
     let mut rest = Vec::new();
-    // Somebody else may have fetched some of them meanwhile.
+    // Another process may have fetched some of them in the meantime.
     for artifact in missing(wanted, access.cache)? {
         if !from_mirror(artifact, access)? {
             rest.push(artifact);
@@ -45,7 +45,7 @@ pub fn get(profile: &Profile, lock: &Lock, wanted: &[&Artifact], access: Access)
     Ok(())
 }
 
-/// What of these is not in the cache.
+/// The given artifacts that are not in the cache.
 pub fn missing<'a>(wanted: &[&'a Artifact], cache: &Cache) -> Result<Vec<&'a Artifact>> {
     let mut missing = Vec::new();
     for artifact in wanted.iter().copied() {
@@ -56,7 +56,8 @@ pub fn missing<'a>(wanted: &[&'a Artifact], cache: &Cache) -> Result<Vec<&'a Art
     Ok(missing)
 }
 
-/// Asks the sources of all artifacts whether they still have them. In the order of the lock.
+/// Asks the sources whether they still have their artifacts. Returns the answers in the order of
+/// the lock.
 pub fn offers(profile: &Profile, lock: &Lock, access: Access) -> Result<Vec<(String, Offer)>> {
     let all: Vec<_> = lock.artifact.iter().collect();
     let mut answers = Vec::new();
@@ -72,12 +73,12 @@ pub fn offers(profile: &Profile, lock: &Lock, access: Access) -> Result<Vec<(Str
     Ok(answers)
 }
 
-/// Where a mirror has the artifact of this digest.
+/// Path of the artifact with this digest in a mirror.
 pub fn in_mirror(mirror: &Path, sha256: &str) -> PathBuf {
     mirror.join("sha256").join(sha256)
 }
 
-/// Artifacts that one source gets at once.
+/// Groups of artifacts that one source fetches together.
 fn groups<'a>(artifacts: &[&'a Artifact]) -> Vec<Vec<&'a Artifact>> {
     let key = |artifact: &Artifact| {
         (artifact.source, artifact.source == SourceKind::Apt && artifact.arch == DEBIAN_ARCH32)
@@ -89,7 +90,7 @@ fn groups<'a>(artifacts: &[&'a Artifact]) -> Vec<Vec<&'a Artifact>> {
     keys.into_iter().map(of).collect()
 }
 
-/// What can be asked of every source.
+/// The methods of a source that are called through this table.
 trait Any {
     fn fetch(&self, artifacts: &[&Artifact]) -> Result<()>;
     fn offers(&self, artifacts: &[&Artifact]) -> Result<Vec<Offer>>;
@@ -128,12 +129,13 @@ fn with_source(
     }
 }
 
-/// Whether an artifact is in the cache, or in the mirror, from where it is copied then. Nothing is fetched.
+/// Whether an artifact is in the cache or in the mirror; copies it from the mirror. Fetches
+/// nothing.
 pub fn at_hand(artifact: &Artifact, access: Access) -> Result<bool> {
     Ok(access.cache.has_blob(&artifact.sha256, artifact.size)? || from_mirror(artifact, access)?)
 }
 
-/// Copies an artifact out of the mirror, every byte checked.
+/// Copies an artifact from the mirror, and checks every byte.
 fn from_mirror(artifact: &Artifact, access: Access) -> Result<bool> {
     let Some(mirror) = access.mirror else { return Ok(false) };
     let path = in_mirror(mirror, &artifact.sha256);
@@ -169,5 +171,5 @@ fn absent(rest: &[&Artifact], mirror: Option<&Path>) -> Error {
     let place =
         mirror.map_or_else(|| "the cache".to_owned(), |mirror| format!("the cache and {}", mirror.display()));
     Error::new(format!("--offline, and {place} lacks {}{more}", names.join(", ")))
-        .hint("fetch them where there is a network: host-builder pins vendor DIR; then give --mirror DIR")
+        .hint("fetch them on a machine with a network: host-builder pins vendor DIR; then pass --mirror DIR")
 }

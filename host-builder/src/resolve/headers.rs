@@ -1,4 +1,4 @@
-//! Headers of another kernel than the lock's, for building modules for it.
+//! Headers for another kernel than the lock's, to build modules for it.
 
 use super::sources::apt::{Apt, Packages, Scope};
 use super::sources::{Access, Source};
@@ -7,16 +7,16 @@ use crate::common::error::{Error, Result};
 use crate::pins::lock::{Lock, Set};
 use crate::pins::profile::Profile;
 
-/// The lock with another toolroot: the profile's programs, and these packages with all that they depend on, as the
-/// archive has them now. Its kernel release stays what it was.
+/// Returns the lock with another toolroot: the profile's programs and these packages, with all
+/// dependencies, as the archive has them now. The kernel release of the lock does not change.
 pub fn with_headers(profile: &Profile, lock: &Lock, packages: &[String], access: Access) -> Result<Lock> {
     let Some(toolroot) = &profile.toolroot else {
         return Err(Error::new(format!(
-            "profile {} has no [toolroot] to put kernel headers into",
+            "profile {} has no [toolroot] for kernel headers",
             profile.name
         ))
         .hint(
-            "use a profile with one, such as debian-13, or give the headers as a directory: --headers DIR",
+            "use a profile with one, such as debian-13, or pass a directory with the headers: --headers DIR",
         ));
     };
     let from = profile.apt()?;

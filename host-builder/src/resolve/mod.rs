@@ -1,4 +1,4 @@
-//! From intent to facts: resolves a profile into a lock, and gets what a lock names into the cache.
+//! Resolves a profile into a lock, and gets the artifacts of a lock into the cache.
 
 mod choose;
 mod consistency;
@@ -28,8 +28,8 @@ use suites::{ARCH32, driver_suites, strs, suites};
 
 const IMAGE_PREFIX: &str = "linux-image-";
 
-/// Resolves every package and artifact of a profile. Of packages only lists are downloaded; of other artifacts
-/// everything, since nothing else tells what they are.
+/// Resolves all packages and artifacts of a profile. For packages, only lists are downloaded. Other
+/// artifacts are downloaded completely, because there is no other source for their digests.
 pub fn resolve(profile: &Profile, text: &str, choice: &Choice, access: Access) -> Result<Lock> {
     access.ui.line(format!("resolving profile {} for driver {} …", profile.name, choice.driver));
     let mut lock = Lock::new(&profile.name, text, String::new(), choice.driver.clone());
@@ -52,17 +52,17 @@ pub fn resolve(profile: &Profile, text: &str, choice: &Choice, access: Access) -
     Ok(lock)
 }
 
-/// Digests that nobody vouches for are said aloud: this is the moment to compare them.
+/// Reports digests that no publisher vouches for, so that they can be compared now.
 fn say_recorded(lock: &Lock, access: Access) {
     for artifact in lock.artifact.iter().filter(|artifact| artifact.digest == Digest::Recorded) {
         access.ui.line(format!(
-            "recorded: {} {}: its publisher gives no digest; what came has sha256 {}: compare it with somebody else's",
+            "recorded: {} {}: its publisher provides no digest; the download has sha256 {}: compare it with a trusted source",
             artifact.name, artifact.version, artifact.sha256
         ));
     }
 }
 
-/// Every artifact that is no package, from its source.
+/// Resolves every non-package artifact from its source.
 fn add_artifacts(lock: &mut Lock, profile: &Profile, access: Access) -> Result<()> {
     let (driver, kernel) = (lock.driver.clone(), lock.kernel.clone());
     let values = Values { driver: &driver, kernel: kernel.as_deref(), arch: &profile.arch };
@@ -87,7 +87,7 @@ fn add_artifacts(lock: &mut Lock, profile: &Profile, access: Access) -> Result<(
     Ok(())
 }
 
-/// Packages, the 32-bit ones from package lists of their own: while one apt waits for the archive, the other works.
+/// Resolves packages. The 32-bit ones have their own package lists, and are resolved in parallel.
 fn add_packages(lock: &mut Lock, profile: &Profile, choice: &Choice, access: Access) -> Result<()> {
     let from = profile.apt()?;
     let compat32 = profile.userspace.iter().filter(|(_, group)| !group.compat32.is_empty());
@@ -108,7 +108,8 @@ fn add_packages(lock: &mut Lock, profile: &Profile, choice: &Choice, access: Acc
     })
 }
 
-/// Packages of the profile's own architecture. Once the kernel is known no question needs another's answer.
+/// Resolves the packages of the profile's own architecture. Once the kernel is known, all queries
+/// run in parallel.
 fn add_native(lock: &mut Lock, profile: &Profile, choice: &Choice, apt: &Apt) -> Result<()> {
     let suite = profile.apt()?.suite.as_str();
     if let Some(package) = &profile.kernel.package {
@@ -154,7 +155,7 @@ fn add_native(lock: &mut Lock, profile: &Profile, choice: &Choice, apt: &Apt) ->
     })
 }
 
-/// What is run on the host, with everything that it needs: packages, and the suite that is preferred.
+/// Sets for the host, with all dependencies: the packages and the preferred suite.
 fn closures<'a>(profile: &'a Profile, suite: &'a str, release: &str) -> Vec<(Set, Vec<String>, &'a str)> {
     let headers = format!("linux-headers-{release}");
     let toolroot = profile.toolroot.iter().map(|toolroot| {
@@ -174,11 +175,11 @@ fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
     thread.join().expect("asking apt does not panic")
 }
 
-/// Sets, and the packages that each has.
+/// Sets, and the packages of each.
 type Groups<'a> = Vec<(Set, &'a Vec<String>)>;
 
-/// Resolves the packages of all capabilities at once. They are not checked for the driver's version: some are versioned
-/// apart from it, and libraries are checked file by file.
+/// Resolves the packages of all capabilities in one query. They are not checked for the driver's
+/// version: some have other version numbers, and libraries are checked file by file.
 fn userspace(groups: &Groups, apt: &Apt, suite: &str, choice: &Choice) -> Result<Vec<Artifact>> {
     let all: BTreeSet<&String> = groups.iter().flat_map(|(_, packages)| packages.iter()).collect();
     if all.is_empty() {
@@ -188,7 +189,7 @@ fn userspace(groups: &Groups, apt: &Apt, suite: &str, choice: &Choice) -> Result
     exact(apt, &choice.pin(&all), suite)
 }
 
-/// Adds each of these artifacts to the sets that name it.
+/// Adds each of these artifacts to the sets that contain its package.
 fn add_to_groups(lock: &mut Lock, groups: &Groups, artifacts: &[Artifact]) {
     for (set, packages) in groups {
         let of_set = artifacts.iter().filter(|artifact| packages.contains(&artifact.name));
@@ -196,7 +197,7 @@ fn add_to_groups(lock: &mut Lock, groups: &Groups, artifacts: &[Artifact]) {
     }
 }
 
-/// The package with the image itself: the named one, or the one it depends on.
+/// The package that contains the kernel image: the given one, or its dependency.
 fn kernel_image(apt: &Apt, package: &str, suite: &str) -> Result<String> {
     let is_image = |name: &str| {
         name.strip_prefix(IMAGE_PREFIX)
@@ -210,14 +211,14 @@ fn check_version(artifact: &Artifact, driver: &str) -> Result<()> {
     if found == driver {
         return Ok(());
     }
-    Err(Error::new(format!("package {} has version {found}, the profile is for driver {driver}", artifact.name))
+    Err(Error::new(format!("package {} has version {found}, but the profile is for driver {driver}", artifact.name))
         .hint("the archive has moved to another driver: choose it with `pins update --driver VERSION`, or set `driver` in a profile of your own"))
 }
-/// The lock at `path`, or what the profile resolves to where there is none or another one is asked for.
+/// Reads the lock at `path`. Resolves the profile if there is no lock, or if `update` is set.
 pub fn lock_of(path: &Path, update: bool, profile: &Profile, text: &str, access: Access) -> Result<Lock> {
     let present = Lock::read(path);
     if update {
-        // One that cannot be read is replaced.
+        // An unreadable lock is replaced.
         let choice = choose(profile, None, None, present.ok().flatten().as_ref(), access)?;
         return resolve(profile, text, &choice, access);
     }
@@ -227,7 +228,7 @@ pub fn lock_of(path: &Path, update: bool, profile: &Profile, text: &str, access:
     lock.check_profile(&profile.name, text, path)?;
     if lock.driver != profile.driver {
         access.ui.line(format!(
-            "driver {}, as {} says (the profile says {})",
+            "driver {}, from {} (the profile has {})",
             lock.driver,
             path.display(),
             profile.driver
@@ -236,7 +237,7 @@ pub fn lock_of(path: &Path, update: bool, profile: &Profile, text: &str, access:
     Ok(lock)
 }
 
-/// The unpacked toolroot of a lock; the modules' source is fetched, too.
+/// Fetches and unpacks the toolroot of a lock. Fetches the modules' source, too.
 pub fn toolroot_of(profile: &Profile, lock: &Lock, access: Access) -> Result<Toolroot> {
     fetch(profile, lock, &[Set::Toolroot, Set::ModuleSource], access)?;
     let links = profile.toolroot.as_ref().map(|toolroot| toolroot.links.clone()).unwrap_or_default();

@@ -2,24 +2,24 @@
 
 use crate::pins::profile::Profile;
 
-/// Architecture of 32-bit libraries beside x86_64, as `uname -m` says it.
+/// Architecture of 32-bit libraries on x86_64, as `uname -m` says it.
 pub const ARCH32: &str = "i686";
 /// The same as Debian says it.
 pub const DEBIAN_ARCH32: &str = "i386";
 
-/// The same list of borrowed strings.
+/// Borrows each string.
 pub fn strs(list: &[String]) -> Vec<&str> {
     list.iter().map(String::as_str).collect()
 }
 
-/// The suites beside the profile's own that packages come from. The same list when they are fetched as when they were
-/// resolved: another one would be another state, with package lists of its own.
+/// The suites for packages besides the profile's own. Fetching must use the same list as resolving,
+/// because another list means another apt state, with its own package lists.
 pub fn suites<'a>(profile: &'a Profile, driver: &str) -> Vec<&'a str> {
     let vm = profile.vm.iter().map(|vm| vm.suite.as_str());
     vm.chain(driver_suites(profile, driver)).collect()
 }
 
-/// The suites beside the profile's own that a driver may come from.
+/// The suites besides the profile's own in which a driver may be.
 pub fn driver_suites<'a>(profile: &'a Profile, driver: &str) -> Vec<&'a str> {
     let other = profile.apt.iter().filter(|_| driver != profile.driver);
     other.flat_map(|apt| strs(&apt.more_suites)).collect()

@@ -32,7 +32,7 @@ fn update_refuses_unoffered_and_mismatched_drivers() {
     place.good(&["pins", "resolve", "--quiet"]);
     // The installer's address has the version in it.
     place.refuses(&["pins", "update", "--driver", "999.1"], &["NVIDIA-Linux-x86_64-999.1.run", "404"]);
-    place.refuses(&["pins", "update", "--driver", "999.x"], &["999.x", "expected a whole version"]);
+    place.refuses(&["pins", "update", "--driver", "999.x"], &["999.x", "expected a complete version"]);
     // Addresses without a version stay as they are.
     place.edit_profile("{driver}", initrd().driver());
     place.refuses(&["pins", "update", "--driver", "999.1"], &["libcuda.so.999.1", initrd().driver()]);

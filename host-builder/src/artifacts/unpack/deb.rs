@@ -1,4 +1,4 @@
-//! Debian packages: an ar archive, with the files in a member `data.tar` of some compression.
+//! Debian packages: an ar archive with the files in a member `data.tar`, in any compression.
 
 use super::error::damaged;
 use super::stream::decompressor;

@@ -1,4 +1,5 @@
-//! Detects the type of a file from its first bytes, because names are not reliable and files in the cache have none.
+//! Detects the type of a file from its first bytes, because names are not reliable and files in the
+//! cache have none.
 
 use super::stream::{is_compressed, is_tar};
 use crate::common::error::{Doing, Result};
@@ -7,10 +8,10 @@ use std::fs::File;
 use std::io::{BufRead, Read};
 use std::path::Path;
 
-/// Enough of a file to tell: the `skip=` of an installer is in its first kilobytes.
+/// Bytes that are read for detection. The `skip=` of an installer is in its first kilobytes.
 const FRONT: u64 = 64 << 10;
 
-/// What a file is.
+/// The format of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// Debian package.
@@ -23,13 +24,13 @@ pub enum Format {
     Runfile,
     /// Tar archive.
     Tar,
-    /// A compressed stream, which must be a tar archive.
+    /// A compressed stream, which must contain a tar archive.
     Compressed,
     /// Anything else.
     Plain,
 }
 
-/// What the file is.
+/// Detects the format of a file.
 pub fn of(path: &Path) -> Result<Format> {
     let mut front = Vec::new();
     File::open(path).doing("opening", path)?.take(FRONT).read_to_end(&mut front).doing("reading", path)?;
@@ -44,7 +45,7 @@ pub fn of(path: &Path) -> Result<Format> {
     })
 }
 
-/// Whether a file that begins so is an installer: a shell script with a line `skip=`.
+/// Whether a file is an installer by its first bytes: a shell script with a line `skip=`.
 pub fn is_runfile(front: &[u8]) -> bool {
     front.starts_with(b"#!") && skip(front).is_some()
 }

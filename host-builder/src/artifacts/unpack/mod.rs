@@ -1,5 +1,6 @@
-//! Unpacks archives: tar in any compression, zip, Debian and RPM packages, NVIDIA's installers. Archives are not trusted:
-//! no entry leaves the root, none is written through a link, there are no device nodes, and sizes are limited.
+//! Unpacks archives: tar in any compression, zip, Debian and RPM packages, NVIDIA's installers.
+//! Archives are not trusted: no entry leaves the root, none is written through a link, there are no
+//! device nodes, and sizes are limited.
 
 mod deb;
 mod error;

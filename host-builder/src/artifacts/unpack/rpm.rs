@@ -1,7 +1,7 @@
 //! RPM packages: a lead, two headers, and a cpio archive in some compression.
 //!
-//! Source: <https://rpm-software-management.github.io/rpm/manual/format_v4.html>. The headers are stepped over: the
-//! lock's digest says what a package is, and the archive says what is in it.
+//! Source: <https://rpm-software-management.github.io/rpm/manual/format_v4.html>. The headers are
+//! skipped: the lock's digest identifies the package, and the archive lists the files.
 
 use super::error::{damaged, refused};
 use super::stream::inflate;
@@ -16,9 +16,9 @@ use std::path::{Path, PathBuf};
 
 const LEAD: usize = 96;
 const HEADER_MAGIC: [u8; 3] = [0x8e, 0xad, 0xe8];
-/// A header bigger than this is refused (rpm's own limit for a header's data is 256 MiB).
+/// Maximum size of a header (rpm's own limit for the data of a header is 256 MiB).
 const MAX_HEADER: u64 = 256 << 20;
-/// The longest target of a link.
+/// Maximum length of a link target.
 const MAX_LINK: u32 = 4096;
 
 impl Unpacker<'_> {
@@ -26,7 +26,7 @@ impl Unpacker<'_> {
     pub fn rpm(&mut self, package: &Path) -> Result<()> {
         let mut input = open(package)?;
         take_exactly(&mut input, LEAD, package)?;
-        // The signature's header is padded to eight bytes, the other is not.
+        // The header with the signature is padded to eight bytes, the other one is not.
         let signature = header(&mut input, package)?;
         skip(&mut input, signature.next_multiple_of(8) - signature, package)?;
         header(&mut input, package)?;
@@ -53,7 +53,7 @@ impl Unpacker<'_> {
                     reader.read_to_string(&mut link).map_err(|error| damaged(origin, error))?;
                     self.writer.symlink(&relative, Path::new(&link), origin)?;
                 }
-                _ => return Err(refused(origin, raw, "it is no file, directory or link")),
+                _ => return Err(refused(origin, raw, "it is not a file, directory or link")),
             }
         }
         // Names of an empty file.
@@ -68,11 +68,11 @@ impl Unpacker<'_> {
     }
 }
 
-/// Names of files that have several: the content comes with the last of them.
+/// Names of files with several names: the content comes with the last one.
 #[derive(Default)]
 struct HardLinks(BTreeMap<Number, (u32, Vec<PathBuf>)>);
 
-/// Device and inode: what the names of one file share.
+/// Device and inode, which all names of a file share.
 type Number = ((u32, u32), u32);
 
 impl HardLinks {
@@ -86,7 +86,7 @@ impl HardLinks {
         waits
     }
 
-    /// Those that an entry has the content of.
+    /// Takes the names whose content this entry has.
     fn of(&mut self, entry: &Entry) -> Vec<PathBuf> {
         if entry.links < 2 {
             return Vec::new();
@@ -94,13 +94,14 @@ impl HardLinks {
         self.0.remove(&(entry.origin, entry.inode)).map(|(_, names)| names).unwrap_or_default()
     }
 
-    /// Those whose content never came, each with its mode.
+    /// Takes the names whose content never came, each with its mode.
     fn empty(self) -> impl Iterator<Item = (u32, Vec<PathBuf>)> {
         self.0.into_values()
     }
 }
 
-/// Steps over one header: magic, version, four reserved bytes, number of index entries, bytes of data. Gives its size.
+/// Skips one header: magic, version, four reserved bytes, number of index entries, size of the
+/// data. Returns its size.
 fn header(input: &mut impl Read, package: &Path) -> Result<u64> {
     let intro = take_exactly(input, 16, package)?;
     if intro[..3] != HEADER_MAGIC {

@@ -1,8 +1,8 @@
-//! Self-extracting installers: NVIDIA's `.run`, and what makeself makes. Never executed: the script at the front says on
-//! which line the archive begins, and that is all we ask it.
+//! Self-extracting installers: NVIDIA's `.run` files, and those of makeself. They are never
+//! executed. Only the line number of the archive is read from the script at the front.
 //!
-//! NVIDIA's says `skip=N` and starts the archive *at* line N; makeself says `skip="N"` and starts it *after* line N. What
-//! the bytes there begin with decides.
+//! NVIDIA's have `skip=N`, and the archive starts *at* line N. Those of makeself have `skip="N"`,
+//! and it starts *after* line N. The bytes at these lines decide.
 
 use super::format::skip;
 use super::stream::{inflate, is_compressed, is_tar};
@@ -11,9 +11,9 @@ use crate::common::error::{Doing, Error, Result};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
-/// The script is at the front, and ends here at the latest. NVIDIA's has about 40 KiB.
+/// Maximum size of the script. NVIDIA's has about 40 KiB.
 const MAX_SCRIPT: u64 = 4 << 20;
-/// Enough to see what a stream is: tar's magic ends at 262.
+/// Bytes that identify a stream: tar's magic number ends at 262.
 const PROBE: usize = 512;
 
 impl Unpacker<'_> {
@@ -41,7 +41,7 @@ fn archive_start(script: &[u8]) -> Option<usize> {
     })
 }
 
-/// Where the line after so many lines begins.
+/// Offset of the line after `lines` lines.
 fn after_lines(script: &[u8], lines: usize) -> Option<usize> {
     let mut ends = script.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1);
     lines.checked_sub(1).map_or(Some(0), |last| ends.nth(last))
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn a_script_that_lies_about_its_lines_has_no_archive() {
+    fn script_with_a_wrong_line_number_has_no_archive() {
         for text in [
             "#!/bin/sh\nskip=1\nexit\n",
             "#!/bin/sh\nskip=99999999999999999999\n",

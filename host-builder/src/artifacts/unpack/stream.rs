@@ -10,17 +10,17 @@ use std::path::Path;
 /// Most memory for an xz stream.
 const XZ_MEMORY: u64 = 512 << 20;
 
-/// Whether a stream begins as gzip, xz or zstd do.
+/// Whether a stream starts like gzip, xz or zstd.
 pub fn is_compressed(front: &[u8]) -> bool {
     suffix(front).is_some()
 }
 
-/// Whether a stream begins as a tar archive does.
+/// Whether a stream starts like a tar archive.
 pub fn is_tar(front: &[u8]) -> bool {
     begins(front, TAR)
 }
 
-/// The suffix of files that are compressed as a stream is; none for a stream that is not.
+/// The file suffix for the compression of a stream; `None` if it is not compressed.
 fn suffix(front: &[u8]) -> Option<&'static str> {
     match Compression::of(front)? {
         Compression::Gzip => Some("gz"),
@@ -30,14 +30,14 @@ fn suffix(front: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// The decompressor that the stream's first bytes ask for; none for a stream that is not compressed.
+/// Decompresses a stream according to its first bytes; an uncompressed stream is returned as it is.
 pub fn inflate<'a>(mut stream: impl BufRead + 'a, origin: &Path) -> Result<Box<dyn Read + 'a>> {
     let front = stream.fill_buf().map_err(|error| damaged(origin, error))?;
     let suffix = suffix(front).unwrap_or("tar");
     decompressor(&format!("x.{suffix}"), stream)
 }
 
-/// The decompressor that a file name asks for.
+/// Decompresses a stream according to a file name.
 pub fn decompressor<'a>(name: &str, stream: impl Read + 'a) -> Result<Box<dyn Read + 'a>> {
     match Path::new(name).extension().and_then(|extension| extension.to_str()) {
         Some("xz") => {

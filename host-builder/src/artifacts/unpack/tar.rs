@@ -6,11 +6,11 @@ use crate::common::error::Result;
 use std::io::Read;
 use std::path::Path;
 
-/// A global header is no longer than this; git's has 52 bytes.
+/// Maximum size of a global header; git's has 52 bytes.
 const MAX_GLOBAL: u64 = 64 << 10;
 
 impl Unpacker<'_> {
-    /// Unpacks a tar stream that came out of `origin`.
+    /// Unpacks a tar stream from `origin`.
     pub fn tar(&mut self, stream: impl Read, origin: &Path) -> Result<()> {
         let mut archive = tar::Archive::new(stream.take(MAX_STREAM));
         for entry in archive.entries().map_err(|error| damaged(origin, error))? {
@@ -49,7 +49,8 @@ impl Unpacker<'_> {
     }
 }
 
-/// A header for all entries behind it (pax). git writes one with a comment; whatever else it says would change them.
+/// Checks a header for all entries after it (pax). git writes one with a comment; other fields
+/// would change the entries and are refused.
 fn global_header(entry: &mut tar::Entry<impl Read>, origin: &Path) -> Result<()> {
     let mut bytes = Vec::new();
     entry.take(MAX_GLOBAL).read_to_end(&mut bytes).map_err(|error| damaged(origin, error))?;
@@ -57,7 +58,7 @@ fn global_header(entry: &mut tar::Entry<impl Read>, origin: &Path) -> Result<()>
         let extension = extension.map_err(|error| damaged(origin, error))?;
         if extension.key_bytes() != b"comment" {
             let what = format!(
-                "{:?} for all entries is not understood",
+                "{:?} for all entries is not supported",
                 String::from_utf8_lossy(extension.key_bytes())
             );
             return Err(refused(origin, Path::new("pax_global_header"), &what));

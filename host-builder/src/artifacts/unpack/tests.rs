@@ -6,7 +6,7 @@ use std::fs;
 use std::io::{Cursor, Write};
 use std::path::Path;
 
-/// What a hostile archive holds, whatever its format.
+/// An entry of a hostile archive, in any format.
 #[derive(Clone, Copy)]
 enum Entry {
     File(&'static str, &'static [u8]),
@@ -18,7 +18,7 @@ use self::Entry::{Device, File as Regular, Hard, Link};
 
 type Make = fn(&[Entry]) -> Vec<u8>;
 
-/// Every format that holds files, and how it is made here.
+/// Every format that contains files, and how it is made here.
 const FORMATS: [(&str, Make); 8] = [
     ("tar", tar_of),
     ("tar.gz", gzip_of),
@@ -30,7 +30,7 @@ const FORMATS: [(&str, Make); 8] = [
     ("run", runfile_of),
 ];
 
-/// Names are written without the checks that the tar crate's writer makes.
+/// Names are written without the checks of the tar crate's writer.
 fn tar_of(entries: &[Entry]) -> Vec<u8> {
     let mut builder = ::tar::Builder::new(Vec::new());
     for entry in entries {
@@ -89,7 +89,7 @@ fn rpm_of(entries: &[Entry]) -> Vec<u8> {
             Regular(name, content) => writer.file(name, 0o755, content.len() as u64, &mut &content[..]),
             Link(name, link) => writer.link(name, link),
             Device(name) => writer.character(name, 0o644, 1, 3),
-            // newc has hard links as repeated files.
+            // In newc, hard links are repeated files.
             Hard(name, _) => writer.file(name, 0o755, 0, &mut &b""[..]),
         }
         .unwrap();
@@ -127,7 +127,8 @@ fn zip_of(entries: &[Entry]) -> Vec<u8> {
         }
     }
     let mut bytes = writer.finish().unwrap().into_inner();
-    // The writer makes no devices: the mode is in the upper half of the external attributes, eight bytes before the name.
+    // The writer cannot make devices: the mode is in the upper half of the external attributes,
+    // eight bytes before the name.
     for name in devices {
         let at = bytes.windows(name.len()).rposition(|window| window == name.as_bytes()).unwrap();
         bytes[at - 8..at - 4].copy_from_slice(&(0o020_644_u32 << 16).to_le_bytes());
@@ -139,7 +140,7 @@ fn runfile_of(entries: &[Entry]) -> Vec<u8> {
     [&b"#!/bin/sh\nskip=\"3\"\nexit 1\n"[..], &gzip_of(entries)].concat()
 }
 
-/// The directory, with the root in it, and what came of it.
+/// The directory with the root, and the result.
 fn unpack(bytes: &[u8], bound: u64, only: &[String]) -> (tempfile::TempDir, Result<Vec<Unpacked>>) {
     let dir = tempfile::tempdir().unwrap();
     let (archive, root) = (dir.path().join("archive"), dir.path().join("root"));
@@ -158,7 +159,7 @@ fn each(entries: &[Entry], check: impl Fn(&str, &Path, Result<Vec<Unpacked>>)) {
 }
 
 #[test]
-fn every_format_is_told_by_its_content_and_its_files_are_merged_and_hashed() {
+fn every_format_is_detected_and_its_files_are_hashed() {
     each(&[Regular("./lib/x", b"hello"), Link("usr/lib/y", "x")], |format, dir, files| {
         let files = files.unwrap();
         assert_eq!(fs::read(dir.join("root/usr/lib/x")).unwrap(), b"hello", "{format}");
@@ -169,7 +170,7 @@ fn every_format_is_told_by_its_content_and_its_files_are_merged_and_hashed() {
 }
 
 #[test]
-fn nothing_leaves_the_root() {
+fn no_entry_leaves_the_root() {
     for name in ["../evil", "a/../../evil"] {
         let entries = [Entry::File(name, b"x")];
         each(&entries, |format, dir, result| {
@@ -185,20 +186,20 @@ fn nothing_leaves_the_root() {
 }
 
 #[test]
-fn nothing_is_written_through_a_link() {
+fn no_entry_is_written_through_a_link() {
     each(&[Link("out", ".."), Regular("out/evil", b"x")], |format, dir, result| {
         let error = result.expect_err(format);
         assert!(error.to_string().contains("is a link"), "{format}: {error}");
         assert!(!dir.join("evil").exists(), "{format}");
     });
-    // A file of the link's name takes its place, and does not follow it.
+    // A file with the link's name replaces it, and does not follow it.
     let (dir, result) = unpack(&tar_of(&[Link("out", "../evil"), Regular("out", b"x")]), MAX_UNPACKED, &[]);
     result.unwrap();
     assert!(!dir.path().join("evil").exists() && dir.path().join("root/out").is_file());
 }
 
 #[test]
-fn hard_links_lead_to_files_of_the_archive_only() {
+fn hard_links_point_only_to_files_of_the_archive() {
     let of = |entries: &[Entry]| unpack(&tar_of(entries), MAX_UNPACKED, &[]);
     let (dir, files) = of(&[Regular("./lib/x", b"hello"), Hard("usr/y", "./lib/x")]);
     assert_eq!(files.unwrap().len(), 2);
@@ -216,21 +217,21 @@ fn hard_links_lead_to_files_of_the_archive_only() {
 
 /// As the formats' own tools do.
 #[test]
-fn the_last_entry_of_a_name_is_what_is_there_and_what_is_known() {
+fn last_entry_of_a_name_wins() {
     for (format, make) in FORMATS.into_iter().filter(|(format, _)| *format != "zip") {
         let (dir, files) = unpack(&make(&[Regular("x", b"one"), Regular("x", b"three")]), MAX_UNPACKED, &[]);
         let files = files.unwrap();
         assert_eq!((files.len(), files[0].size), (1, 5), "{format}");
         assert_eq!(files[0].sha256, crate::common::digest::sha256(b"three"), "{format}");
         assert_eq!(fs::read(dir.path().join("root/x")).unwrap(), b"three", "{format}");
-        // A link in its place is no file of the package.
+        // A link in its place is not a file of the package.
         let (_dir, files) = unpack(&make(&[Regular("x", b"one"), Link("x", "/dev/zero")]), MAX_UNPACKED, &[]);
         assert_eq!(files.unwrap(), [], "{format}");
     }
 }
 
 #[test]
-fn hard_links_of_an_rpm_share_the_content_that_comes_last() {
+fn hard_links_of_an_rpm_share_the_last_content() {
     let entry = |name: &str, inode, content: &[u8]| cpio::Entry {
         name: name.into(),
         mode: cpio::kind::FILE | 0o755,
@@ -250,7 +251,7 @@ fn hard_links_of_an_rpm_share_the_content_that_comes_last() {
 }
 
 #[test]
-fn a_header_for_all_entries_may_say_a_comment_and_nothing_else() {
+fn header_for_all_entries_may_only_have_a_comment() {
     let with = |record: &[u8]| {
         let mut builder = ::tar::Builder::new(Vec::new());
         let mut header = ::tar::Header::new_ustar();
@@ -277,7 +278,7 @@ fn device_nodes_are_refused() {
 }
 
 #[test]
-fn an_archive_unpacks_to_no_more_than_its_bound() {
+fn unpacked_size_is_limited() {
     static ZEROS: [u8; 300_000] = [0; 300_000];
     for (format, make) in FORMATS {
         let bytes = make(&[Regular("a", &ZEROS), Regular("b", &ZEROS)]);
@@ -291,7 +292,7 @@ fn an_archive_unpacks_to_no_more_than_its_bound() {
 }
 
 #[test]
-fn only_what_is_wanted_is_unpacked() {
+fn only_wanted_paths_are_unpacked() {
     let entries =
         [Regular("./firmware/gsp.bin", b"1"), Regular("firmware-x", b"2"), Regular("libx.so", b"3")];
     for (format, make) in FORMATS {
@@ -307,14 +308,15 @@ fn only_what_is_wanted_is_unpacked() {
 }
 
 #[test]
-fn a_truncated_archive_says_so_and_never_panics() {
+fn truncated_archive_is_an_error_without_a_panic() {
     static CONTENT: [u8; 4000] = [7; 4000];
     for (format, make) in FORMATS {
         let bytes = make(&[Regular("x", &CONTENT), Regular("y", &CONTENT)]);
         for part in 1..20 {
             let cut = bytes.len() * part / 20;
             let (_dir, result) = unpack(&bytes[..cut], MAX_UNPACKED, &[]);
-            // What is too short to be an archive is a plain file; an archive that only lacks its end is whole.
+            // A file that is too short to be an archive is a plain file; an archive that only lacks
+            // its end is complete.
             if let Ok(files) = result {
                 let whole = files.iter().all(|file| file.size == 4000);
                 assert!(whole || files[0].path == "archive", "{format} cut at {cut}: {files:?}");
@@ -326,7 +328,7 @@ fn a_truncated_archive_says_so_and_never_panics() {
 }
 
 #[test]
-fn a_file_that_is_no_archive_is_one_file() {
+fn file_that_is_not_an_archive_is_one_file() {
     let (dir, files) = unpack(b"\x7fELF and so on", MAX_UNPACKED, &[]);
     assert_eq!(files.unwrap()[0].path, "archive");
     assert!(dir.path().join("root/archive").is_file());

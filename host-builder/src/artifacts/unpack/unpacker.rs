@@ -27,7 +27,7 @@ pub struct Unpacker<'a> {
 impl<'a> Unpacker<'a> {
     /// Unpacks below `root`, which must exist, and uses at most half of the free space there.
     pub fn new(root: &'a Path) -> Self {
-        // A place that cannot be asked for its room says so when it is written to.
+        // If the free space is unknown, writing fails when the space runs out.
         let room = space::half(root).unwrap_or(u64::MAX);
         Self { writer: Writer::new(root, MAX_UNPACKED, room), only: &[], entries: 0 }
     }
@@ -39,15 +39,16 @@ impl<'a> Unpacker<'a> {
         self
     }
 
-    /// Unpacks only what is at or below one of these paths, as the archive spells them; an empty list is everything.
+    /// Unpacks only entries at or below one of these paths, as the archive spells them. An empty
+    /// list means everything.
     #[must_use]
     pub fn only(mut self, paths: &'a [String]) -> Self {
         self.only = paths;
         self
     }
 
-    /// Unpacks a file according to its first bytes, whatever its name. A file that is not an archive becomes a single file
-    /// with the name `name`.
+    /// Unpacks a file according to its first bytes, regardless of its name. A file that is not an
+    /// archive becomes a single file named `name`.
     pub fn file(&mut self, path: &Path, name: &str) -> Result<()> {
         match format::of(path)? {
             Format::Deb => self.deb(path),
@@ -60,7 +61,7 @@ impl<'a> Unpacker<'a> {
         }
     }
 
-    /// What was unpacked, sorted by path.
+    /// The unpacked files, sorted by path.
     pub fn finish(self) -> Vec<Unpacked> {
         self.writer.finish()
     }
@@ -70,7 +71,8 @@ impl<'a> Unpacker<'a> {
         self.writer.file(Path::new(name), &mut input, 0o644, None, path)
     }
 
-    /// The destination of an entry; `None` if it is not wanted. Every entry of every format passes through this function.
+    /// The destination of an entry; `None` if it is not wanted. Every entry of every format passes
+    /// through this function.
     pub fn place(&mut self, raw: &Path, origin: &Path) -> Result<Option<PathBuf>> {
         self.entries += 1;
         if self.entries > MAX_ENTRIES {

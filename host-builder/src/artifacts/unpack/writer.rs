@@ -1,4 +1,4 @@
-//! Writes the content of archives: inside the root, through no link, within a limit.
+//! Writes the content of archives: inside the root, never through a link, within a limit.
 
 use super::error::{damaged, refused};
 use crate::common::digest::Hasher;
@@ -11,7 +11,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
-/// Directories of an unmerged `/` that live below `/usr`.
+/// Directories of a separate `/` that are merged into `/usr`.
 const MERGED: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
 
 /// A regular file that was unpacked.
@@ -31,7 +31,7 @@ pub struct Unpacked {
 pub struct Writer<'a> {
     root: &'a Path,
     checked: HashSet<PathBuf>,
-    /// Most bytes of all files together.
+    /// Maximum size of all files together.
     pub limit: u64,
     /// Most bytes that may be used in the destination.
     room: u64,
@@ -45,7 +45,7 @@ impl<'a> Writer<'a> {
         Self { root, checked: HashSet::new(), limit, room, bytes: 0, files: BTreeMap::new() }
     }
 
-    /// What was written, sorted by path.
+    /// The written files, sorted by path.
     pub fn finish(self) -> Vec<Unpacked> {
         self.files.into_values().collect()
     }
@@ -88,7 +88,7 @@ impl<'a> Writer<'a> {
         std::os::unix::fs::symlink(link, &target).doing("linking", &target)
     }
 
-    /// Gives a file that was written before another name.
+    /// Creates another name of a file that was written before.
     pub fn hard_link(&mut self, relative: &Path, link: &Path, origin: &Path) -> Result<()> {
         let source = inside(link).ok_or_else(|| refused(origin, link, "its path leaves the root"))?;
         let from = self.target(&source, origin)?;
@@ -96,7 +96,11 @@ impl<'a> Writer<'a> {
             return self.symlink(relative, &link, origin);
         }
         let Some(same) = self.files.get(&source).cloned() else {
-            return Err(refused(origin, link, "it is a hard link to what is no file of the archive"));
+            return Err(refused(
+                origin,
+                link,
+                "it is a hard link to something that is not a file of the archive",
+            ));
         };
         if source == relative {
             return Ok(());
@@ -107,7 +111,7 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Makes a directory and its parents; none may be a link.
+    /// Creates a directory and its parents; none of them may be a link.
     pub fn directory(&mut self, relative: &Path, origin: &Path) -> Result<()> {
         if self.checked.contains(relative) || relative.as_os_str().is_empty() {
             return Ok(());
@@ -135,7 +139,7 @@ impl<'a> Writer<'a> {
         Ok(self.root.join(relative))
     }
 
-    /// Where a file or link goes. What an earlier entry put there is gone, and forgotten.
+    /// The destination of a file or link. Removes what an earlier entry created there.
     fn free(&mut self, relative: &Path, origin: &Path) -> Result<PathBuf> {
         let target = self.target(relative, origin)?;
         replace(&target)?;
@@ -143,7 +147,7 @@ impl<'a> Writer<'a> {
         Ok(target)
     }
 
-    /// The bound counts what arrives, not what a header announces.
+    /// The limit applies to the actual data, not to the size in a header.
     fn copy(
         &mut self,
         input: &mut dyn Read,
@@ -183,8 +187,8 @@ fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
-/// The path below the root that an archive's path means, with `/bin` and its like moved below `/usr`; `None` when it
-/// would leave the root.
+/// The path below the root for a path in an archive, with `/bin` and other merged directories moved
+/// below `/usr`; `None` if it leaves the root.
 pub fn inside(path: &Path) -> Option<PathBuf> {
     let mut result = PathBuf::new();
     for component in path.components() {
@@ -202,11 +206,11 @@ pub fn inside(path: &Path) -> Option<PathBuf> {
     Some(result)
 }
 
-/// Removes a file that an earlier entry put there.
+/// Removes a file that an earlier entry created.
 fn replace(target: &Path) -> Result<()> {
     match fs::symlink_metadata(target) {
         Ok(metadata) if metadata.is_dir() => Err(Error::new(format!(
-            "{}: is a directory, an archive has a file of that name",
+            "{}: is a directory, but the archive has a file with that name",
             target.display()
         ))),
         Ok(_) => fs::remove_file(target).doing("replacing", target),

@@ -6,7 +6,7 @@ use crate::common::error::Result;
 use std::io::Read;
 use std::path::Path;
 
-/// The longest target of a link.
+/// Maximum length of a link target.
 const MAX_LINK: u64 = 4096;
 /// File type bits of `st_mode`, as zip archives made on Unix carry them.
 const TYPE: u32 = 0o170_000;
@@ -34,7 +34,7 @@ impl Unpacker<'_> {
             } else if matches!(mode & TYPE, 0 | REGULAR) {
                 self.writer.file(&relative, &mut entry, mode, None, path)?;
             } else {
-                return Err(refused(path, raw, "it is no file, directory or link"));
+                return Err(refused(path, raw, "it is not a file, directory or link"));
             }
         }
         Ok(())

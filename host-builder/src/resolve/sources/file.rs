@@ -11,20 +11,20 @@ use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
-/// Files and directories.
+/// Files and directories as sources.
 pub struct FileSource<'a> {
     access: Access<'a>,
-    /// Relative paths begin here: the profile's directory.
+    /// The base of relative paths: the profile's directory.
     directory: &'a Path,
 }
 
 impl<'a> FileSource<'a> {
-    /// With relative paths below `directory`.
+    /// Relative paths start at `directory`.
     pub fn new(access: Access<'a>, directory: &'a Path) -> Self {
         Self { access, directory }
     }
 
-    /// Copies it into the cache: a file as it is, of a directory an archive.
+    /// Copies a file into the cache unchanged, a directory as an archive.
     fn take(&self, url: &str) -> Result<(u64, String)> {
         let path = self.directory.join(url);
         let metadata = fs::metadata(&path).doing("looking for", &path)?;
@@ -38,7 +38,7 @@ impl<'a> FileSource<'a> {
     }
 }
 
-/// Puts what `fill` writes into the cache, under its digest.
+/// Stores what `fill` writes in the cache, under its digest.
 pub fn store(access: Access, fill: impl FnOnce(&mut File, &Path) -> Result<()>) -> Result<(u64, String)> {
     let scratch = access.cache.scratch()?;
     let path = scratch.path().join("blob");
@@ -48,7 +48,7 @@ pub fn store(access: Access, fill: impl FnOnce(&mut File, &Path) -> Result<()>) 
     Ok((size, sha256))
 }
 
-/// What a lock says of something local.
+/// The lock entry of a local artifact.
 pub fn pinned(
     access: Access,
     wanted: &WantedArtifact,
@@ -59,7 +59,7 @@ pub fn pinned(
     let stated = wanted.artifact.sha256.as_ref();
     if let Some(digest) = stated.filter(|digest| **digest != found.1) {
         return Err(Error::new(format!("{url}: expected sha256 {digest}, found {}", found.1))
-            .hint("it is another file than the profile means"));
+            .hint("this is not the file of the profile: check the path and the digest"));
     }
     let mut artifact = Artifact {
         name: wanted.artifact.name.clone(),

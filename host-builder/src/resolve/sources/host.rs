@@ -1,5 +1,5 @@
-//! The driver that is installed below a root directory (`host:/`): the driver's own files, found by their names in the
-//! places where distributions put them. Never the rest of the system.
+//! The driver that is installed below a root directory (`host:/`): only the driver's own files,
+//! found by name in the directories where distributions install them.
 
 use super::file::{pinned, store};
 use super::source::{Access, Source, WantedArtifact, check};
@@ -14,12 +14,12 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Where packages put the driver's own list of its files.
+/// Directories with the driver's own list of its files.
 const LIST_DIRECTORIES: [&str; 2] = ["usr/share/nvidia", "usr/share/nvidia/files.d"];
-/// What the directories of libraries have besides.
+/// A subdirectory of library directories.
 const VDPAU: &str = "vdpau";
 const FILELIST: &str = "sandboxutils-filelist.json";
-/// A directory has at most so many entries that are looked at.
+/// Most entries of a directory that are read.
 const MAX_ENTRIES: usize = 100_000;
 
 /// The driver below a root directory.
@@ -29,7 +29,7 @@ pub struct HostSource<'a> {
 }
 
 impl<'a> HostSource<'a> {
-    /// `release`: of the kernel whose modules are meant; default: the one that runs.
+    /// `release`: kernel release of the modules; default: the running kernel.
     pub fn new(access: Access<'a>, release: Option<&'a str>) -> Self {
         Self { access, release }
     }
@@ -72,7 +72,7 @@ struct Found {
 }
 
 impl Found {
-    /// Adds a file by its path; a link counts as what it leads to, if that is below the root.
+    /// Adds a file by its path. A link counts as its target if that is below the root.
     fn add(&mut self, path: &str) {
         let real = self.root.join(path).canonicalize();
         if let Ok(real) = real
@@ -89,7 +89,7 @@ impl Found {
         names.collect()
     }
 
-    /// Where the driver's files may be.
+    /// Directories that may contain the driver's files.
     fn directories(&self) -> Vec<String> {
         let subdirectories = |directory: &str| {
             let names = self.names(directory).into_iter();
@@ -117,14 +117,14 @@ impl Found {
                 }
             }
         }
-        // Without this one it is no driver, whatever else is there.
+        // Without this file, it is not a driver, regardless of other files.
         if self.files.keys().any(|path| path.contains("/libcuda.so.")) {
             return Ok(());
         }
         Err(self.nothing(Set::Driver, driver))
     }
 
-    /// What is below one of a directory's subdirectories, with the directory merged into /usr or not.
+    /// The content of a subdirectory, whether the directory is merged into /usr or not.
     fn below(&mut self, directory: &str, name: &str, wanted: impl Fn(&str) -> bool) -> Result<()> {
         let directory = [format!("usr/{directory}/{name}"), format!("{directory}/{name}")]
             .into_iter()
@@ -167,7 +167,7 @@ impl Found {
             format!("driver {}", versions.join(", "))
         };
         Error::new(format!("{}: expected {set} of driver {driver}, found {found}", self.root.display()))
-            .hint("set `driver` in the profile to the version that is installed, and [kernel] release to the kernel that it is for")
+            .hint("set `driver` in the profile to the installed version, and [kernel] release to its kernel")
     }
 }
 
@@ -188,7 +188,7 @@ impl Source for HostSource<'_> {
             let url = wanted.url()?;
             let found = self.take(&url, &wanted.artifact.sets, wanted.values.driver)?;
             let mut artifact = pinned(self.access, wanted, SourceKind::Host, url, found)?;
-            // It is what packs the same archive again.
+            // These paths are needed to pack the same archive again.
             wanted.values.driver.clone_into(&mut artifact.version);
             Ok(artifact)
         };
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn only_files_of_the_driver_are_taken_and_no_link_leads_out() {
+    fn only_driver_files_are_packed_and_no_link_leaves_the_root() {
         assert_eq!(
             found(&[Set::Driver], "550.163.01").unwrap(),
             [
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn another_driver_is_named() {
+    fn another_driver_is_an_error_with_both_versions() {
         let error = found(&[Set::Driver], "570.86.16").unwrap_err().to_string();
         assert!(error.contains("570.86.16") && error.contains("550.163.01"), "{error}");
         assert!(found(&[Set::Kernel], "550.163.01").unwrap_err().to_string().contains("boot/vmlinuz-6.12-x"));

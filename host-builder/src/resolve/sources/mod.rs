@@ -1,4 +1,4 @@
-//! Where artifacts come from: one trait, and one table of what each source gives.
+//! The sources of artifacts: a trait, and a table of what each source provides.
 
 pub mod apt;
 pub mod file;
@@ -11,17 +11,17 @@ pub use self::source::{Access, Offer, Source, WantedArtifact, check};
 
 use crate::pins::lock::SourceKind;
 
-/// What a source gives.
+/// What a source provides.
 pub struct Gives {
     /// The source.
     pub kind: SourceKind,
-    /// How a profile names it.
+    /// How a profile names its artifacts.
     pub names: &'static str,
     /// Who vouches for the digest.
     pub digest: &'static str,
-    /// Whether a download that was cut off goes on where it ended.
+    /// Whether an interrupted download is resumed.
     pub resumes: bool,
-    /// Whether it can say which versions there are.
+    /// Whether it can list versions.
     pub versions: bool,
     /// Whether it needs the network.
     pub network: bool,
@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_kind_has_one_row() {
+    fn every_kind_of_source_has_one_row() {
         for kind in
             [SourceKind::Apt, SourceKind::Http, SourceKind::Redist, SourceKind::File, SourceKind::Host]
         {

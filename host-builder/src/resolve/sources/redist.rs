@@ -1,5 +1,5 @@
-//! NVIDIA's index of redistributables: `redistrib_<version>.json`, with a relative path, a SHA-256 and a size for each
-//! component and platform.
+//! NVIDIA's index of redistributables: `redistrib_<version>.json`, with a relative path, a SHA-256
+//! and a size for each component and platform.
 
 use super::http::{Http, RemoteFile};
 use super::source::{Access, Offer, Source, WantedArtifact};
@@ -13,7 +13,7 @@ pub struct Redist<'a> {
 }
 
 impl<'a> Redist<'a> {
-    /// With the usual patience.
+    /// With the default timeouts.
     pub fn new(access: Access<'a>) -> Result<Self> {
         Ok(Self { http: Http::new(access)? })
     }
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_component_has_address_digest_size_and_version() {
+    fn component_has_address_digest_size_and_version() {
         let text = index("nvidia_driver/linux-x86_64/d.tar.xz");
         let found = find(&text, URL, "nvidia_driver", "x86_64").unwrap();
         assert_eq!(found.url, "https://x.test/redist/nvidia_driver/linux-x86_64/d.tar.xz");
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_index_lacks_is_named() {
+    fn missing_component_or_platform_is_named() {
         let text = index("d.tar.xz");
         let error = |text: &str, component: &str, arch: &str| {
             find(text, URL, component, arch).unwrap_err().to_string()
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_leaves_the_index_is_refused() {
+    fn path_that_leaves_the_index_is_refused() {
         for path in ["../d.tar.xz", "a//b", "/etc/x", "https://evil.test/x", ""] {
             assert!(find(&index(path), URL, "nvidia_driver", "x86_64").is_err(), "{path}");
         }

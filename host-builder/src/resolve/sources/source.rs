@@ -1,4 +1,4 @@
-//! What every source does, and what it is given to do it.
+//! The trait of all sources, and their common input.
 
 use crate::artifacts::cache::Cache;
 use crate::common::error::{Error, Result};
@@ -7,18 +7,20 @@ use crate::pins::lock::{Artifact, Set, SourceKind};
 use crate::pins::profile;
 use std::path::Path;
 
-/// Where artifacts come from.
+/// A source of artifacts.
 pub trait Source {
-    /// What is asked for, in the words of the profile.
+    /// What to resolve.
     type Query<'a>;
 
-    /// What is offered for it: name, version, size, digest. What no publisher gives a digest for is fetched to get one.
+    /// Returns the lock entries: name, version, size, digest. An artifact without a published
+    /// digest is fetched to compute one.
     fn resolve(&self, wanted: Self::Query<'_>) -> Result<Vec<Artifact>>;
 
-    /// Gets artifacts into the cache, every byte checked against the lock.
+    /// Fetches artifacts into the cache. Every byte is checked against the lock.
     fn fetch(&self, artifacts: &[&Artifact]) -> Result<()>;
 
-    /// Whether each of them is still there, in their order. A source that cannot ask without getting them gets them.
+    /// Whether each artifact is still offered, in the same order. A source that cannot ask fetches
+    /// instead.
     fn offers(&self, artifacts: &[&Artifact]) -> Result<Vec<Offer>> {
         let one = |artifact: &&Artifact| match self.fetch(&[artifact]) {
             Ok(()) => Offer::Yes,
@@ -28,50 +30,50 @@ pub trait Source {
     }
 }
 
-/// Whether a source still has an artifact.
+/// Whether a source still offers an artifact.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Offer {
-    /// It has, as far as can be told without fetching it.
+    /// It does, as far as is known without fetching it.
     Yes,
-    /// It has not, and why.
+    /// It does not, for this reason.
     No(String),
 }
 
-/// What a source needs beside what is asked of it.
+/// What all sources need.
 #[derive(Clone, Copy)]
 pub struct Access<'a> {
-    /// Where everything goes.
+    /// The cache to fetch into.
     pub cache: &'a Cache,
-    /// Who is told.
+    /// Where progress is shown.
     pub ui: &'a Ui,
-    /// No socket is opened.
+    /// Whether the network must not be used.
     pub offline: bool,
     /// A directory that `pins vendor` filled.
     pub mirror: Option<&'a Path>,
 }
 
 impl<'a> Access<'a> {
-    /// Everything is allowed.
+    /// Without restrictions.
     pub fn new(cache: &'a Cache, ui: &'a Ui) -> Self {
         Self { cache, ui, offline: false, mirror: None }
     }
 
-    /// Fails where the network may not be used.
+    /// Fails if the network must not be used.
     pub fn online(&self, what: &str) -> Result<()> {
         if !self.offline {
             return Ok(());
         }
         Err(Error::new(format!("{what} needs the network, and --offline forbids it"))
-            .hint("run it once without --offline; `pins vendor DIR` fills a directory for --mirror"))
+            .hint("run it once without --offline; or fill a directory for --mirror with `pins vendor DIR`"))
     }
 }
 
-/// An artifact of the profile, with what its placeholders stand for.
+/// An artifact of the profile, with the values of its placeholders.
 #[derive(Clone, Copy)]
 pub struct WantedArtifact<'a> {
     /// The artifact.
     pub artifact: &'a profile::Artifact,
-    /// What placeholders stand for.
+    /// The values of placeholders.
     pub values: profile::Values<'a>,
 }
 
@@ -81,14 +83,14 @@ impl WantedArtifact<'_> {
         self.artifact.expand(&self.artifact.url, self.values)
     }
 
-    /// The version that a lock gives it: what tells one from the next.
+    /// Its version in the lock: the kernel's for artifacts of the kernel, else the driver's.
     pub fn version(&self) -> &str {
         let of_kernel = self.artifact.sets.contains(&Set::Kernel);
         self.values.kernel.filter(|_| of_kernel).unwrap_or(self.values.driver)
     }
 }
 
-/// Fails when what came is not what the lock says.
+/// Fails if a download does not match the lock.
 pub fn check(artifact: &Artifact, size: u64, sha256: &str) -> Result<()> {
     let named = format!("{} {}", artifact.name, artifact.version);
     if size != artifact.size {
@@ -97,7 +99,7 @@ pub fn check(artifact: &Artifact, size: u64, sha256: &str) -> Result<()> {
             artifact.size,
             if artifact.source == SourceKind::Apt { "package" } else { "artifact" }
         ))
-        .hint("try again; if it stays so, resolve again: build-initrd --update-lock"));
+        .hint("try again; if the error remains, resolve again: build-initrd --update-lock"));
     }
     if sha256 == artifact.sha256 {
         return Ok(());

@@ -1,5 +1,5 @@
-//! Debian packages through apt, in a private state: nothing of the machine's own package system is touched, apt
-//! verifies the archive's signature, and we verify each byte against the lock.
+//! Debian packages through apt with private state. The machine's own package system is not touched,
+//! apt verifies the signature of the archive, and we check each byte against the lock.
 
 mod records;
 mod run;
@@ -26,17 +26,17 @@ pub struct Apt<'a> {
     access: Access<'a>,
     state: PathBuf,
     arch: &'static str,
-    /// apt gives up at once where another one works in the same state; this waits instead.
+    /// apt fails immediately if another apt uses the same state; this lock waits instead.
     _lock: fs::File,
 }
 
 /// States whose package lists this process has updated.
 static UPDATED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
-/// What is asked for: exactly these packages, or these with all they depend on.
+/// Whether to include dependencies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
-    /// These and no others.
+    /// Only the given packages.
     Exact,
     /// With their dependencies, as for an empty system.
     Closure,
@@ -45,16 +45,16 @@ pub enum Scope {
 /// Packages to resolve.
 #[derive(Debug, Clone, Copy)]
 pub struct Packages<'a> {
-    /// Names; `NAME=VERSION` is that version.
+    /// Names; `NAME=VERSION` selects a version.
     pub names: &'a [&'a str],
     /// With their dependencies or without.
     pub scope: Scope,
-    /// The suite that is preferred.
+    /// The preferred suite.
     pub suite: &'a str,
 }
 
 impl<'a> Apt<'a> {
-    /// Prepares the state and updates its package lists, once in the life of this process.
+    /// Prepares the state and updates its package lists, once per process.
     pub fn open(access: Access<'a>, from: &profile::Apt, more_suites: &[&str], arch: &str) -> Result<Self> {
         access.online("asking the package archive")?;
         let (cache, ui) = (access.cache, access.ui);
@@ -73,7 +73,7 @@ impl<'a> Apt<'a> {
         fs::write(state.join("status"), "").doing("writing", &state)?;
         fs::write(state.join("private.sources"), sources).doing("writing", &state)?;
         let apt = Self { access, state, arch, _lock: lock };
-        // Not held while apt works: nobody else updates this state, whose lock is ours.
+        // Not held while apt runs: nobody else updates this state, because we hold its lock.
         let updated = || UPDATED.lock().unwrap_or_else(PoisonError::into_inner);
         if updated().contains(&apt.state) {
             return Ok(apt);
@@ -97,19 +97,19 @@ impl<'a> Apt<'a> {
         Ok(names.iter().map(|name| (*name, of(name))).collect())
     }
 
-    /// What the package lists say of these packages, in all versions.
+    /// The records of these packages in the package lists, in all versions.
     fn records(&self, names: &BTreeSet<&str>) -> Result<Vec<Record>> {
         let mut command = self.command("apt-cache");
         match run(command.arg("show").args(names), "reading the package lists", LOCAL, &mut |_| {}) {
             Ok(text) => Ok(records(&text)),
-            // None of them is known.
+            // None of them exists.
             Err(error) if error.to_string().contains("No packages found") => Ok(Vec::new()),
             Err(error) => Err(error),
         }
     }
 
-    /// Bounds what each package may unpack to: what its publisher says, and as much again, since it may have been measured
-    /// on a file system that compresses.
+    /// Sets the maximum unpacked size of each package: twice its Installed-Size, because the
+    /// publisher may have measured it on a compressing file system.
     fn bound(&self, artifacts: &mut [Artifact]) -> Result<()> {
         let records = self.records(&artifacts.iter().map(|artifact| artifact.name.as_str()).collect())?;
         for artifact in artifacts {
@@ -119,9 +119,9 @@ impl<'a> Apt<'a> {
         Ok(())
     }
 
-    /// The package that a metapackage depends on and whose name begins with `prefix`.
+    /// The dependency of a metapackage whose name starts with `prefix`.
     pub fn dependency(&self, package: &str, prefix: &str, suite: &str) -> Result<String> {
-        let what = format!("looking up {package} in {suite}");
+        let what = format!("resolving {package} in {suite}");
         let output = run(
             self.command("apt-cache").args(["-t", suite, "show", "--no-all-versions", package]),
             &what,
@@ -132,7 +132,7 @@ impl<'a> Apt<'a> {
         let name = depends.split(',').filter_map(|item| item.split_whitespace().next());
         let mut name = name.filter(|name| name.starts_with(prefix));
         name.next().map(str::to_owned).ok_or_else(|| {
-            Error::new(format!("{package} depends on no {prefix}…: it depends on {depends:?}"))
+            Error::new(format!("{package} has no dependency {prefix}…: it depends on {depends:?}"))
                 .hint("name the package itself in the profile")
         })
     }
@@ -149,7 +149,7 @@ impl<'a> Apt<'a> {
             bar.set_position(total * percent / 100);
         });
         drop(bar);
-        // What did arrive is kept even when something else failed: the next run is shorter.
+        // Successful downloads are kept even if another one failed, so the next run is shorter.
         let mut kept = Ok(());
         for artifact in missing {
             let path = dir.path().join(file_name(artifact));
@@ -164,7 +164,7 @@ impl<'a> Apt<'a> {
         match absent {
             None => Ok(()),
             Some(artifact) => Err(Error::new(format!(
-                "apt said it downloaded {} {}, and it is not there",
+                "apt reported that it downloaded {} {}, but the file is not there",
                 artifact.name, artifact.version
             ))
             .hint(RE_RESOLVE)),
@@ -209,7 +209,7 @@ impl<'a> Apt<'a> {
 impl Source for Apt<'_> {
     type Query<'w> = Packages<'w>;
 
-    /// Nothing is downloaded.
+    /// Downloads nothing.
     fn resolve(&self, wanted: Packages) -> Result<Vec<Artifact>> {
         let Packages { names, scope, suite } = wanted;
         let mut command = self.command("apt-get");
@@ -225,15 +225,16 @@ impl Source for Apt<'_> {
             let name = name.split('=').next().unwrap_or(name);
             if !artifacts.iter().any(|artifact| artifact.name == name) {
                 return Err(Error::new(format!("{what}: apt named no package {name} with size and SHA-256"))
-                    .hint("see what the archive has: apt-cache policy"));
+                    .hint("check which versions the archive has: apt-cache policy"));
             }
         }
         self.bound(&mut artifacts)?;
         Ok(artifacts)
     }
 
-    /// One apt gets them all, over one connection. Several at a time were slower (60 packages, 92 MB: 5.8 s with four of
-    /// them, 3.6 s with one): each reads all package lists first.
+    /// One apt fetches all packages over one connection. Several at a time were slower (60
+    /// packages, 92 MB: 5.8 s with four of them, 3.6 s with one), because each reads all package
+    /// lists first.
     fn fetch(&self, artifacts: &[&Artifact]) -> Result<()> {
         self.download(artifacts)
     }
@@ -247,9 +248,9 @@ impl Source for Apt<'_> {
             }
             let versions: Vec<_> = of_name.iter().map(|record| record.version.as_str()).collect();
             Offer::No(if versions.is_empty() {
-                "the archive has no package of that name any more".into()
+                "the archive no longer has a package with that name".into()
             } else if versions.contains(&artifact.version.as_str()) {
-                "the archive has another file under this version".into()
+                "the archive has another file with this version".into()
             } else {
                 format!("the archive has {} now", versions.join(", "))
             })
@@ -313,7 +314,7 @@ fn file_name(artifact: &Artifact) -> String {
     format!("{}_{}_{}.deb", artifact.name, artifact.version.replace(':', "%3a"), artifact.arch)
 }
 
-/// Moves a download into the cache when it is what the lock says.
+/// Moves a download into the cache if it matches the lock.
 fn keep(cache: &Cache, artifact: &Artifact, path: &Path) -> Result<()> {
     let size = fs::metadata(path).doing("reading", path)?.len();
     check(artifact, size, &sha256_file(path)?)?;
@@ -325,7 +326,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_uri_line_becomes_an_artifact() {
+    fn uri_line_becomes_an_artifact() {
         let sha256 = "a".repeat(64);
         let line = format!("'http://x.test/y' gcc_4%3a14.2.0-1_amd64.deb 1433 SHA256:{sha256}");
         let artifact = parse_uri_line(&line, "trixie").unwrap();
@@ -337,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn a_download_that_differs_from_the_lock_is_not_kept() {
+    fn download_that_differs_from_the_lock_is_not_kept() {
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::at(&dir.path().join("cache")).unwrap();
         let path = dir.path().join("x.deb");

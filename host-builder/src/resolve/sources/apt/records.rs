@@ -1,4 +1,4 @@
-//! What package lists say of a package: the fields of `apt-cache show` that matter here.
+//! The fields of `apt-cache show` that are used here.
 
 /// One version of a package.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -9,11 +9,11 @@ pub struct Record {
     pub version: String,
     /// Its digest.
     pub sha256: String,
-    /// So many bytes are its files, as its publisher estimates them.
+    /// Unpacked size in bytes, as its publisher estimates it.
     pub installed: Option<u64>,
 }
 
-/// The paragraphs of a package list.
+/// Parses the paragraphs of a package list.
 pub fn records(text: &str) -> Vec<Record> {
     let one = |paragraph: &str| {
         let field = |name: &str| {

@@ -1,4 +1,4 @@
-//! Runs apt, follows its progress, and turns its complaints into errors with remedies.
+//! Runs apt, follows its progress, and turns its error messages into errors with remedies.
 
 use crate::common::error::{Doing, Error, Result};
 use crate::common::interrupt;
@@ -13,22 +13,22 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
-/// The remedy where the archive no longer has what the lock says.
+/// The remedy if the archive no longer has a locked package.
 pub const RE_RESOLVE: &str = "the archive has moved on; resolve again: build-initrd --update-lock";
-/// What apt does with files that it has takes no longer.
+/// Longest time for an operation of apt on local files.
 pub const LOCAL: Duration = Duration::from_mins(10);
-/// Asking an archive for its lists takes no longer.
+/// Longest time for updating the package lists.
 pub const LISTS: Duration = Duration::from_mins(20);
-/// An archive that sends fewer bytes a second, as a mean, has stalled.
+/// Minimum average speed in bytes per second; a slower archive counts as stalled.
 const LEAST: u64 = 16 << 10;
 
-/// How long so many bytes may take.
+/// Longest time for downloading `bytes`.
 pub fn longest(bytes: u64) -> Duration {
     LOCAL + Duration::from_secs(bytes / LEAST)
 }
 
-/// Runs apt to its end, which must come within `longest`. `progress` gets the percentage that apt reports on its status
-/// descriptor.
+/// Runs apt to completion, for at most `longest`. `progress` receives the percentage that apt
+/// reports on its status descriptor.
 pub fn run(
     command: &mut Command,
     what: &str,
@@ -38,7 +38,7 @@ pub fn run(
     let program = command.get_program().to_string_lossy().into_owned();
     let (status_read, status_write) = std::io::pipe().doing("making a pipe for", Path::new(&program))?;
     let errors = tempfile::tempfile().doing("creating a temporary file for", Path::new(&program))?;
-    // apt inherits descriptor 3 or whatever number the pipe has; close-on-exec must be off for it.
+    // apt inherits the pipe's descriptor, so close-on-exec must be off for it.
     let number = status_write.as_raw_fd();
     nix::fcntl::fcntl(&status_write, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()))
         .map_err(|error| Error::new("preparing apt's status pipe").source(error))?;
@@ -75,8 +75,8 @@ pub fn run(
     drop(done);
     if watchdog.join().expect("the watchdog does not panic") {
         let seconds = longest.as_secs_f64();
-        return Err(Error::new(format!("{what}: waited {seconds:.0} s for {program}, which has not ended"))
-            .hint("use another mirror in the machine's apt sources; what was fetched so far is kept"));
+        return Err(Error::new(format!("{what}: {program} did not finish within {seconds:.0} s"))
+            .hint("use another mirror in the machine's apt sources; completed downloads are kept"));
     }
     let output = reader
         .join()
@@ -96,26 +96,26 @@ fn read_back(mut file: fs::File) -> String {
     text
 }
 
-/// Turns what apt wrote to standard error into an error with a remedy.
+/// Turns the error messages of apt into an error with a remedy.
 fn failure(what: &str, stderr: &str) -> Error {
     let lines: Vec<_> =
         stderr.lines().filter(|line| line.starts_with("E:")).map(|line| line[2..].trim()).collect();
     let text = if lines.is_empty() { stderr.trim().to_owned() } else { lines.join("; ") };
     let text: String = text.chars().take(800).collect();
     let has = |words: &[&str]| words.iter().any(|word| stderr.contains(word));
-    // apt says that it failed to fetch also where it could not write.
+    // apt also says "failed to fetch" if it could not write.
     let hint = if has(&["No space"]) {
         "free some space in the cache directory, or set GPU_INITRD_CACHE to another place"
     } else if has(&["Mirror sync in progress"]) {
-        "the mirror is being updated: try again in some minutes, or use another mirror"
+        "the mirror is being updated: try again in a few minutes, or use another mirror"
     } else if has(&["was not found", "Unable to locate", "has no installation candidate", "404"]) {
         RE_RESOLVE
     } else if has(&["resolve", "connect", "Network", "timed out", "Failed to fetch"]) {
-        "check the network and the machine's apt sources; what was fetched so far is kept"
+        "check the network and the machine's apt sources; completed downloads are kept"
     } else if has(&["NO_PUBKEY", "not signed", "GPG"]) {
-        "install the archive's keys (package debian-archive-keyring; for Ubuntu's archive ubuntu-keyring), up to date; a profile with [apt] uri names them in signed_by"
+        "install the archive's keys (package debian-archive-keyring, or ubuntu-keyring for Ubuntu) in their current version; a profile with [apt] uri names them in signed_by"
     } else {
-        "run it with the machine's own apt to see more"
+        "run the machine's own apt for more details"
     };
     Error::new(format!("{what} failed: {text}")).hint(hint)
 }
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_apt_says_becomes_a_remedy() {
+    fn messages_of_apt_get_a_remedy() {
         let gone = failure("x", "E: Version '9' for 'libcuda1' was not found\n");
         assert!(gone.remedy().unwrap().contains("--update-lock"));
         let offline = failure("x", "Err: Temporary failure resolving 'a.test'\nE: Failed to fetch\n");
@@ -141,7 +141,7 @@ mod tests {
             "x",
             "E: Failed to fetch http://a.test/P.xz  File has unexpected size. Mirror sync in progress?\n",
         );
-        assert!(syncing.remedy().unwrap().contains("some minutes"));
+        assert!(syncing.remedy().unwrap().contains("a few minutes"));
         let full = failure(
             "x",
             "E: Failed to fetch http://a.test/b.deb  Error writing to file - write (28: No space left on device)\n",
@@ -149,13 +149,14 @@ mod tests {
         assert!(full.remedy().unwrap().contains("free some space"));
     }
 
-    /// A program in apt's place that sends nothing and does not end; the options that every apt is given end its own.
+    /// Replaces apt with a program that sends nothing and does not end; it ignores the options that
+    /// apt receives.
     #[test]
-    fn what_does_not_end_is_ended_with_its_children() {
+    fn program_that_does_not_end_is_killed_with_its_children() {
         let mut command = Command::new("sh");
         command.args(["-c", "sleep 1000 & sleep 1000; true"]);
         let error = run(&mut command, "waiting", Duration::from_millis(300), &mut |_| {}).unwrap_err();
-        assert!(error.to_string().starts_with("waiting: waited 0 s for sh"), "{error}");
+        assert!(error.to_string().starts_with("waiting: sh did not finish within 0 s"), "{error}");
         assert!(error.remedy().unwrap().contains("another mirror"));
     }
 

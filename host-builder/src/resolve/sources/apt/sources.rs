@@ -1,4 +1,5 @@
-//! The machine's own apt sources: which archive it uses, and which keys it trusts for it. Both of apt's file formats.
+//! Reads the machine's own apt sources, in both file formats of apt: the archive, and the trusted
+//! keys.
 
 use crate::common::error::{Error, Result};
 use crate::pins::profile::Distribution;
@@ -10,16 +11,16 @@ use std::path::Path;
 pub struct Archive {
     /// Its address.
     pub uri: String,
-    /// Key ring that signs it, when the source names one.
+    /// Key ring of the archive, if the source names one.
     pub signed_by: Option<String>,
 }
 
-/// The archive for packages of a distribution among the sources in `/etc/apt`.
+/// Finds the archive for packages of a distribution in the sources in `/etc/apt`.
 pub fn machine_archive(of: Distribution) -> Result<Archive> {
     machine_archive_from(Path::new("/etc/apt"), of)
 }
 
-/// [`machine_archive`] of a fake `/etc/apt`.
+/// [`machine_archive`] for another `/etc/apt`, in tests.
 pub fn machine_archive_from(etc_apt: &Path, of: Distribution) -> Result<Archive> {
     let mut archives = Vec::new();
     let parts = etc_apt.join("sources.list.d");
@@ -36,7 +37,7 @@ pub fn machine_archive_from(etc_apt: &Path, of: Distribution) -> Result<Archive>
             _ => {}
         }
     }
-    // Other vendors call their archives `…/debian` too; theirs have other components and other keys.
+    // Archives of other vendors may be named `…/debian`, too, but have other components and keys.
     let mut archives: Vec<_> =
         archives.into_iter().filter(|found| found.main && is_main_of(&found.archive.uri, of)).collect();
     let keyring = format!("{}-archive", of.word());
@@ -47,7 +48,7 @@ pub fn machine_archive_from(etc_apt: &Path, of: Distribution) -> Result<Archive>
         .map(|found| found.archive)
         .next()
         .ok_or_else(|| {
-            Error::new(format!("no {of} archive among the apt sources in {}", etc_apt.display())).hint(format!(
+            Error::new(format!("the apt sources in {} have no {of} archive", etc_apt.display())).hint(format!(
                 "run this on {of}, or name an archive and its keys in a profile of your own: [apt] uri = \"…/{}\", signed_by = \"/usr/share/keyrings/{}-archive-keyring.gpg\" (--profile FILE)",
                 of.word(),
                 of.word()
@@ -55,13 +56,14 @@ pub fn machine_archive_from(etc_apt: &Path, of: Distribution) -> Result<Archive>
         })
 }
 
-/// A source with what tells whose it is.
+/// An archive, and whether it has a distribution's own component.
 struct Found {
     archive: Archive,
     main: bool,
 }
 
-/// A distribution's main archive, not that of security updates; cloud images name it through a list of mirrors.
+/// Whether an address is that of a distribution's main archive, not that of security updates. Cloud
+/// images use a list of mirrors.
 fn is_main_of(uri: &str, of: Distribution) -> bool {
     let (uri, word) = (uri.trim_end_matches('/'), of.word());
     uri.ends_with(&format!("/{word}"))
@@ -108,7 +110,7 @@ fn deb822(text: &str) -> Vec<Found> {
         if !has("Types", "deb") || has("Enabled", "no") {
             continue;
         }
-        // An empty value means that the key itself follows; apt's own trust applies then.
+        // An empty value means that the key follows inline; then apt's own trust applies.
         let signed_by = field("Signed-By").filter(|path| path.starts_with('/'));
         for uri in field("URIs").unwrap_or_default().split_whitespace() {
             let archive = Archive { uri: uri.into(), signed_by: signed_by.clone() };
@@ -149,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn other_vendors_are_passed_over_and_lists_of_mirrors_are_known() {
+    fn other_vendors_are_skipped_and_mirror_lists_accepted() {
         let archive = machine(
             "sources.list",
             "deb [signed-by=/docker.gpg] http://v.test/linux/debian trixie stable\n\

@@ -1,5 +1,5 @@
-//! HTTP requests: TLS with the machine's own roots, proxies of the environment, deadlines, and which failures are worth
-//! another try.
+//! HTTP requests: TLS with the machine's own roots, the environment's proxies, deadlines, and the
+//! decision which failures are worth a retry.
 
 use crate::common::error::Error;
 use std::io::{self, Read};
@@ -9,15 +9,16 @@ use ureq::http::{Response, StatusCode};
 use ureq::tls::{RootCerts, TlsConfig};
 use ureq::{Agent, Body};
 
-/// A connection that takes longer has failed.
+/// Longest time for a connection.
 const CONNECT: Duration = Duration::from_secs(20);
-/// A server that says nothing for so long has stalled.
+/// Longest silence of a server before it counts as stalled.
 const STALL: Duration = Duration::from_secs(30);
-/// A server that sends fewer bytes than so many a second, through as long a time as it may be silent, has stalled, too.
+/// Minimum average speed in bytes per second, measured over the longest allowed silence. A slower
+/// server counts as stalled.
 const LEAST: u64 = 1 << 10;
 /// Redirects in a row.
 const REDIRECTS: u32 = 8;
-/// The longest pause that a server may ask for.
+/// Longest pause that a server may request.
 const MAX_PAUSE: Duration = Duration::from_mins(1);
 
 /// Makes requests.
@@ -25,21 +26,21 @@ pub struct Client {
     agent: Agent,
 }
 
-/// Why there is no answer.
+/// Why a request failed.
 pub enum Failure {
-    /// Another try may succeed, after this pause where the server asked for one.
+    /// A retry may succeed, after this pause if the server requested one.
     Transient(String, Option<Duration>),
-    /// No other try will.
+    /// A retry cannot succeed.
     Final(Error),
 }
 
 impl Failure {
-    /// As an error of the last try.
+    /// The error after the last try.
     pub fn give_up(self, url: &str, tries: u32) -> Error {
         match self {
             Self::Final(error) => error,
             Self::Transient(why, _) => Error::new(format!("{url}: {why}, tried {tries} times")).hint(
-                "check the network and the proxy settings (HTTPS_PROXY, NO_PROXY); what was fetched so far is kept",
+                "check the network and the proxy settings (HTTPS_PROXY, NO_PROXY); completed downloads are kept",
             ),
         }
     }
@@ -48,16 +49,16 @@ impl Failure {
 /// How long to wait, and for what.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
-    /// For a byte.
+    /// Longest wait for a byte.
     pub stall: Duration,
-    /// Before the second try; doubled before each further one.
+    /// Pause before the second try; doubled before each further one.
     pub pause: Duration,
-    /// Tries in a row that bring nothing, or next to nothing.
+    /// Number of consecutive tries that may bring almost nothing.
     pub tries: u32,
 }
 
 impl Patience {
-    /// The bytes that must come while a server may be silent.
+    /// The minimum number of bytes within the longest allowed silence.
     pub fn least(&self) -> u64 {
         LEAST * self.stall.as_secs().max(1)
     }
@@ -90,19 +91,19 @@ impl Client {
         Self { agent: config.new_agent() }
     }
 
-    /// Asks for a file, or for the part of it that the headers name.
+    /// Requests a file, or the part that the headers name.
     pub fn get(&self, url: &str, headers: &[(&str, String)]) -> Result<Response<Body>, Failure> {
         let mut request = self.agent.get(url);
         for (name, value) in headers {
             request = request.header(*name, value);
         }
-        // What began with https stays there.
+        // An https address must not be redirected to http.
         let https = url.starts_with("https://");
         let result = request.config().https_only(https).build().call();
         self.judge(url, result)
     }
 
-    /// Asks whether a file is there, and of what size.
+    /// Requests whether a file exists, and its size.
     pub fn head(&self, url: &str) -> Result<Response<Body>, Failure> {
         let https = url.starts_with("https://");
         let result = self.agent.head(url).config().https_only(https).build().call();
@@ -125,7 +126,7 @@ impl Client {
     }
 }
 
-/// Reads a body to its end, in parts, from a server that must not become too slow.
+/// Reads a body to its end in parts, unless the server becomes too slow.
 pub fn receive(
     body: &mut Body,
     patience: Patience,
@@ -145,7 +146,7 @@ pub fn receive(
         if begin.elapsed() >= patience.stall {
             if came < least {
                 let took = begin.elapsed().as_secs_f64();
-                return Err(Failure::Transient(format!("only {came} bytes came in {took:.0} s"), None));
+                return Err(Failure::Transient(format!("received only {came} bytes in {took:.0} s"), None));
             }
             (begin, came) = (Instant::now(), 0);
         }
@@ -162,16 +163,16 @@ fn of_status(url: &str, status: StatusCode, retry_after: Option<String>) -> Fail
     if status.is_server_error() || matches!(code, 408 | 425 | 429) {
         let pause = retry_after.and_then(|text| text.parse().ok()).map(Duration::from_secs);
         return Failure::Transient(
-            format!("the server says {status}"),
+            format!("the server responded with {status}"),
             pause.map(|pause| pause.min(MAX_PAUSE)),
         );
     }
     let error = match code {
         404 | 410 => Error::new(format!("{url}: the server no longer offers it ({status})"))
-            .hint("check name and version at its publisher; another one: pins update --driver VERSION, or a profile of your own"),
+            .hint("check name and version with the publisher; choose another one: pins update --driver VERSION, or your own profile"),
         401 | 403 | 407 => Error::new(format!("{url}: the server refuses it ({status})"))
-            .hint("check the address, and whether a proxy stands in between; files that need a login must be fetched by hand: url = \"./FILE\""),
-        _ => Error::new(format!("{url}: expected the file, the server says {status}"))
+            .hint("check the address, and whether there is a proxy in between; download files that need a login yourself, and use url = \"./FILE\""),
+        _ => Error::new(format!("{url}: expected the file, the server responded with {status}"))
             .hint("check the address in a browser"),
     };
     Failure::Final(error)
@@ -180,7 +181,7 @@ fn of_status(url: &str, status: StatusCode, retry_after: Option<String>) -> Fail
 fn of_error(url: &str, error: ureq::Error) -> Failure {
     use ureq::Error as E;
     match error {
-        E::Timeout(what) => Failure::Transient(format!("no answer in time ({what})"), None),
+        E::Timeout(what) => Failure::Transient(format!("the server did not answer in time ({what})"), None),
         E::Io(error)
             if error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>) =>
         {
@@ -189,7 +190,7 @@ fn of_error(url: &str, error: ureq::Error) -> Failure {
         E::Io(error) => Failure::Transient(io_text(&error), None),
         E::ConnectProxyFailed(text) if !text.contains("responded 5") => Failure::Final(
             Error::new(format!("{url}: the proxy of the environment does not open a connection (CONNECT): {text}")).hint(
-                "the first of ALL_PROXY, HTTPS_PROXY and HTTP_PROXY is used: check it, and its user and password; many proxies open connections for https:// only; NO_PROXY names hosts to be asked directly",
+                "check the proxy, its user and its password (ALL_PROXY, else HTTPS_PROXY, else HTTP_PROXY is used); many proxies open connections for https:// only; NO_PROXY lists hosts to connect to directly",
             ),
         ),
         error @ (E::ConnectionFailed | E::HostNotFound | E::BodyStalled | E::ConnectProxyFailed(_)) => {
@@ -198,17 +199,17 @@ fn of_error(url: &str, error: ureq::Error) -> Failure {
         E::Protocol(error) => Failure::Transient(format!("the connection broke ({error})"), None),
         E::RequireHttpsOnly(_) => Failure::Final(
             Error::new(format!("{url}: redirects from https to an address without encryption")).hint(
-                "that is refused: ask its publisher, or give the other address in a profile of your own",
+                "this is not allowed: ask the publisher, or use the other address in your own profile",
             ),
         ),
         E::TooManyRedirects | E::RedirectFailed => Failure::Final(
-            Error::new(format!("{url}: more than {REDIRECTS} redirects, or one that leads nowhere"))
-                .hint("open the address in a browser, and put the last one into a profile of your own"),
+            Error::new(format!("{url}: more than {REDIRECTS} redirects, or one without a valid target"))
+                .hint("open the address in a browser, and use the final address in your own profile"),
         ),
         E::Tls(text) => Failure::Final(untrusted(url, text)),
         E::Rustls(error) => Failure::Final(untrusted(url, &error.to_string())),
         error => Failure::Final(
-            Error::new(format!("{url}: cannot be asked for"))
+            Error::new(format!("{url}: cannot be requested"))
                 .source(error)
                 .hint("check the address in the profile, and the proxy settings of the environment"),
         ),
@@ -217,11 +218,11 @@ fn of_error(url: &str, error: ureq::Error) -> Failure {
 
 fn untrusted(url: &str, text: &str) -> Error {
     Error::new(format!("{url}: its server is not trusted: {text}")).hint(
-        "install the machine's certificates (package ca-certificates), with those of a private authority or proxy among them; or set SSL_CERT_FILE",
+        "install the machine's certificates (package ca-certificates), including those of a private authority or proxy; or set SSL_CERT_FILE",
     )
 }
 
-/// What an I/O error means for a connection.
+/// The text for an I/O error of a connection.
 pub fn io_text(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => "the server has stalled".into(),

@@ -1,4 +1,5 @@
-//! Files on web servers: several at a time, resumed, tried again, every byte checked.
+//! Files on web servers: several downloads in parallel, resumed and retried, with every byte
+//! checked.
 
 mod client;
 mod transfer;
@@ -23,11 +24,11 @@ use std::io::Write;
 use ureq::Body;
 use ureq::http::StatusCode;
 
-/// Downloads at a time.
+/// Number of parallel downloads.
 const PARALLEL: usize = 4;
-/// A file of which nothing is known has at most so many bytes.
+/// Most bytes of a file whose size is unknown.
 const MAX_FILE: u64 = 16 << 30;
-/// A list or an index has at most so many.
+/// Most bytes of a list or an index.
 const MAX_TEXT: usize = 32 << 20;
 
 /// Files on web servers.
@@ -39,21 +40,21 @@ pub struct Http<'a> {
 
 /// A file to resolve.
 pub struct RemoteFile<'a> {
-    /// What the profile says of it.
+    /// The artifact in the profile.
     pub wanted: WantedArtifact<'a>,
     /// Its address.
     pub url: String,
-    /// Size, where the publisher says it.
+    /// Size, if the publisher states it.
     pub size: Option<u64>,
-    /// Digest, where the publisher says it.
+    /// Digest, if the publisher states it.
     pub sha256: Option<String>,
-    /// How it was found.
+    /// The source that found it.
     pub kind: SourceKind,
     /// Its version.
     pub version: String,
 }
 
-/// What came from an address when it was last resolved.
+/// What was downloaded from an address when it was last resolved.
 #[derive(Serialize, Deserialize)]
 struct Known {
     url: String,
@@ -63,18 +64,18 @@ struct Known {
 }
 
 impl<'a> Http<'a> {
-    /// With the usual patience.
+    /// With the default timeouts.
     pub fn new(access: Access<'a>) -> Result<Self> {
         Self::patient(access, Patience::default())
     }
 
-    /// With a patience of one's own.
+    /// With the given timeouts.
     pub fn patient(access: Access<'a>, patience: Patience) -> Result<Self> {
         access.online("asking web servers")?;
         Ok(Self { access, client: Client::new(patience), patience })
     }
 
-    /// A text at an address.
+    /// Fetches a text.
     pub fn text(&self, url: &str) -> Result<String> {
         let mut tries = 0;
         loop {
@@ -101,7 +102,7 @@ impl<'a> Http<'a> {
             if bytes.len() <= MAX_TEXT {
                 return Ok(());
             }
-            let what = format!("{url}: has more than {MAX_TEXT} bytes, which a list has at most");
+            let what = format!("{url}: expected a list of at most {MAX_TEXT} bytes, found more");
             Err(Failure::Final(Error::new(what).hint("check the address")))
         })?;
         String::from_utf8(bytes).map_err(|_| {
@@ -110,7 +111,7 @@ impl<'a> Http<'a> {
         })
     }
 
-    /// Fetches a file, and says what it is: size, digest, how much it unpacks to.
+    /// Fetches a file, and returns its entry for the lock: size, digest, and maximum unpacked size.
     pub fn pin(&self, file: &RemoteFile, bar: &ProgressBar) -> Result<Artifact> {
         let (size, sha256) = match self.unchanged(file)? {
             Some(known) => known,
@@ -136,7 +137,7 @@ impl<'a> Http<'a> {
         Ok(artifact)
     }
 
-    /// What we have of it, where the server says that it is still the same.
+    /// The cached file, if the server says that it has not changed.
     fn unchanged(&self, file: &RemoteFile) -> Result<Option<(u64, String)>> {
         if let (Some(size), Some(sha256)) = (file.size, &file.sha256)
             && self.access.cache.has_blob(sha256, size)?
@@ -217,7 +218,7 @@ impl<'a> Http<'a> {
                 Err(Failure::Transient(_, pause)) if tries < self.patience.tries => {
                     std::thread::sleep(pause.unwrap_or(self.patience.pause * tries));
                 }
-                // That the network is down says nothing about the file.
+                // If the network is down, this does not mean that the file is gone.
                 Err(failure @ Failure::Transient(..)) => return Err(failure.give_up(url, tries)),
                 Err(Failure::Final(error)) => return Ok(Offer::No(error.chain())),
             }
@@ -255,7 +256,7 @@ impl Source for Http<'_> {
 }
 
 impl Http<'_> {
-    /// Pins files, several at a time.
+    /// Pins files in parallel.
     pub fn pin_all(&self, files: &[RemoteFile]) -> Result<Vec<Artifact>> {
         let total = files.iter().filter_map(|file| file.size).sum();
         let bar = self.access.ui.bar(&format!("resolving {} files", files.len()), total, Unit::Bytes);
@@ -265,7 +266,8 @@ impl Http<'_> {
     }
 }
 
-/// The digest of a file in a list as sha256sum writes it: `HEX  NAME` or `HEX *NAME`, a path before the name or none.
+/// Finds the digest of a file in a list of sha256sum: `HEX  NAME` or `HEX *NAME`, where the name
+/// may be a path.
 fn listed(text: &str, list: &str, url: &str) -> Result<String> {
     let file = base_name(url);
     let line = text.lines().find_map(|line| {
@@ -275,14 +277,14 @@ fn listed(text: &str, list: &str, url: &str) -> Result<String> {
     });
     let digest = line.ok_or_else(|| {
         Error::new(format!("{list}: has no digest of {file}")).hint(
-            "name another list in the profile (`checksums`), or leave it out: the digest is recorded then",
+            "use another list in the profile (`checksums`), or leave it out: then the digest is recorded",
         )
     })?;
     if is_digest(&digest) {
         return Ok(digest);
     }
     Err(Error::new(format!("{list}: expected a SHA-256 of {file}, found {digest:?}"))
-        .hint("only lists of SHA-256 digests are read"))
+        .hint("use a list of SHA-256 digests"))
 }
 
 #[cfg(test)]

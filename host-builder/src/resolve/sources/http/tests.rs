@@ -10,21 +10,21 @@ use std::time::Duration;
 /// What the server does with a request.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Does {
-    /// Answers it as it should.
+    /// Answers normally.
     Right,
-    /// Ends the connection after so many bytes of the body.
+    /// Ends the connection after N bytes of the body.
     Cuts(usize),
-    /// Sends so many bytes and then nothing.
+    /// Sends N bytes and then nothing.
     Stalls(usize),
-    /// Sends a byte now and then, so that it is never silent.
+    /// Sends a byte from time to time, so that it is never silent for long.
     Trickles,
-    /// Says this status.
+    /// Responds with this status.
     Says(u16),
     /// Ignores ranges.
     Whole,
-    /// Leads to another path.
+    /// Redirects to another path.
     Leads(&'static str),
-    /// Answers ranges with other bytes than those asked for.
+    /// Answers ranges with other bytes than requested.
     Lies,
 }
 
@@ -32,7 +32,7 @@ enum Does {
 struct State {
     content: Vec<u8>,
     etag: &'static str,
-    /// What happens to the first requests; later ones are answered right.
+    /// Behaviour for the first requests; later ones are answered normally.
     script: BTreeMap<usize, Does>,
     requests: Vec<String>,
 }
@@ -169,7 +169,7 @@ fn content() -> Vec<u8> {
 }
 
 #[test]
-fn a_download_goes_on_where_it_was_cut_off() {
+fn download_resumes_where_it_was_cut_off() {
     let server =
         Server::start(&content(), &[Does::Cuts(70_000), Does::Stalls(50_000), Does::Says(503), Does::Right]);
     let place = Place::new();
@@ -180,33 +180,33 @@ fn a_download_goes_on_where_it_was_cut_off() {
 }
 
 #[test]
-fn a_run_that_gave_up_leaves_its_part_for_the_next() {
+fn failed_run_leaves_its_part_for_the_next() {
     let server =
         Server::start(&content(), &[Does::Cuts(70_000), Does::Says(500), Does::Says(500), Does::Says(500)]);
     let place = Place::new();
     let error = place.download(&server.url, None, None).unwrap_err();
     assert!(error.to_string().contains("500") && error.to_string().contains("tried"), "{error}");
-    assert!(error.remedy().unwrap().contains("what was fetched so far is kept"));
+    assert!(error.remedy().unwrap().contains("completed downloads are kept"));
     assert_eq!(place.download(&server.url, None, None).unwrap(), content());
     assert!(server.requests().last().unwrap().ends_with("bytes=70000-"));
 }
 
 #[test]
-fn a_server_that_sends_a_byte_now_and_then_has_stalled() {
+fn server_with_a_byte_now_and_then_counts_as_stalled() {
     let server = Server::start(&content(), &[Does::Trickles, Does::Trickles, Does::Right]);
     let place = Place::new();
     assert_eq!(place.download(&server.url, None, None).unwrap(), content());
     assert_eq!(server.requests().len(), 3, "{:?}", server.requests());
     let server = Server::start(&content(), &[Does::Trickles; 9]);
     let error = place.download(&server.url, None, None).unwrap_err();
-    assert!(error.to_string().contains("bytes came in 1 s, tried 3 times"), "{error}");
+    assert!(error.to_string().contains("bytes in 1 s, tried 3 times"), "{error}");
     // Texts are read in the same way.
     let error = place.http().text(&server.url).unwrap_err();
-    assert!(error.to_string().contains("bytes came in 1 s, tried 3 times"), "{error}");
+    assert!(error.to_string().contains("bytes in 1 s, tried 3 times"), "{error}");
 }
 
 #[test]
-fn a_file_that_changed_meanwhile_is_fetched_anew() {
+fn file_that_changed_during_a_download_is_fetched_again() {
     let server = Server::start(&content(), &[Does::Cuts(70_000)]);
     let place = Place::new();
     let swap = Arc::clone(&server.state);
@@ -223,7 +223,7 @@ fn a_file_that_changed_meanwhile_is_fetched_anew() {
 }
 
 #[test]
-fn servers_that_ignore_or_misstate_ranges_do_no_harm() {
+fn ignored_or_wrong_ranges_do_no_harm() {
     for bad in [Does::Whole, Does::Lies, Does::Says(416)] {
         let server = Server::start(&content(), &[Does::Cuts(70_000), bad]);
         assert_eq!(Place::new().download(&server.url, None, None).unwrap(), content(), "{bad:?}");
@@ -231,7 +231,7 @@ fn servers_that_ignore_or_misstate_ranges_do_no_harm() {
 }
 
 #[test]
-fn what_is_not_there_is_final_and_says_so() {
+fn missing_file_is_a_final_error() {
     let server = Server::start(&content(), &[Does::Says(404), Does::Says(403)]);
     let place = Place::new();
     let error = place.download(&server.url, None, None).unwrap_err().to_string();
@@ -241,7 +241,7 @@ fn what_is_not_there_is_final_and_says_so() {
 }
 
 #[test]
-fn another_digest_or_size_names_both_and_keeps_nothing() {
+fn wrong_digest_or_size_is_named_and_nothing_is_kept() {
     let server = Server::start(b"hello", &[]);
     let place = Place::new();
     let digest = "a".repeat(64);
@@ -253,7 +253,7 @@ fn another_digest_or_size_names_both_and_keeps_nothing() {
 }
 
 #[test]
-fn a_part_of_other_bytes_is_thrown_away_once() {
+fn part_with_other_bytes_is_discarded_once() {
     let server = Server::start(&content(), &[]);
     let place = Place::new();
     let digest = sha256(&content());
@@ -266,7 +266,7 @@ fn a_part_of_other_bytes_is_thrown_away_once() {
 }
 
 #[test]
-fn redirects_are_followed_and_bounded() {
+fn redirects_are_followed_and_limited() {
     let server = Server::start(b"hello", &[Does::Leads("/elsewhere")]);
     assert_eq!(Place::new().download(&server.url, None, None).unwrap(), b"hello");
     assert!(server.requests()[1].contains("/elsewhere"));
@@ -275,14 +275,14 @@ fn redirects_are_followed_and_bounded() {
 }
 
 #[test]
-fn more_than_the_limit_is_refused_before_it_comes() {
+fn file_above_the_limit_is_refused_before_it_is_read() {
     let server = Server::start(&vec![0; 2 << 20], &[]);
     let error = Place::new().download(&server.url, None, None).unwrap_err().to_string();
-    assert!(error.contains("has more than 1.0 MB"), "{error}");
+    assert!(error.contains("expected at most 1.0 MB, found more"), "{error}");
 }
 
 #[test]
-fn nobody_at_the_address_is_told_with_what_to_check() {
+fn connection_failure_has_a_hint() {
     let error = Place::new().download("http://127.0.0.1:9/x", None, None).unwrap_err();
     assert!(
         error.to_string().contains("127.0.0.1:9") && error.remedy().unwrap().contains("proxy"),
@@ -291,14 +291,14 @@ fn nobody_at_the_address_is_told_with_what_to_check() {
 }
 
 #[test]
-fn offline_is_told_before_anything_is_asked() {
+fn offline_fails_before_any_request() {
     let place = Place::new();
     let access = Access { offline: true, ..Access::new(&place.cache, &place.ui) };
     assert!(Http::new(access).err().unwrap().to_string().contains("--offline"));
 }
 
 #[test]
-fn a_file_is_pinned_with_who_vouches_for_it_and_not_fetched_again_while_it_is_the_same() {
+fn pinned_file_is_fetched_again_only_after_a_change() {
     let server = Server::start(b"hello", &[]);
     let place = Place::new();
     let text = format!("name = \"x\"\nsets = [\"driver\"]\nurl = \"{}\"\n", server.url);
@@ -320,7 +320,7 @@ fn a_file_is_pinned_with_who_vouches_for_it_and_not_fetched_again_while_it_is_th
 }
 
 #[test]
-fn a_file_is_offered_as_long_as_its_size_is_the_same() {
+fn file_is_offered_while_its_size_is_the_same() {
     let server = Server::start(b"hello", &[Does::Right, Does::Right, Does::Says(404)]);
     let place = Place::new();
     let mut artifact = crate::pins::lock::tests::artifact("x", 'a');
@@ -337,7 +337,7 @@ fn a_file_is_offered_as_long_as_its_size_is_the_same() {
 }
 
 #[test]
-fn lists_of_checksums_are_read_as_sha256sum_writes_them() {
+fn checksum_lists_of_sha256sum_are_read() {
     let digest = "b".repeat(64);
     for line in [
         format!("{digest}  file.run"),

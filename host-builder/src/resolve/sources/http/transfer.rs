@@ -1,4 +1,5 @@
-//! One download: into a file that outlives an interrupt, resumed where it ended, tried again when that can help.
+//! One download, into a file that survives an interrupt: resumed where it ended, and retried if
+//! that can help.
 
 use super::client::{Client, Failure, Patience, header, receive};
 use crate::artifacts::cache::Cache;
@@ -16,44 +17,44 @@ use std::time::Duration;
 use ureq::Body;
 use ureq::http::{Response, StatusCode};
 
-/// The longest pause between two tries.
+/// Longest pause between two tries.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
-/// So many interruptions in all, even where each try brings something.
+/// Most interruptions in total, even if each try makes progress.
 const MAX_INTERRUPTIONS: u32 = 50;
 
-/// What is known beforehand about a file.
+/// What is known about a file before its download.
 #[derive(Debug, Clone, Copy)]
 pub struct Expected<'a> {
     /// Its size.
     pub size: Option<u64>,
     /// Its digest.
     pub sha256: Option<&'a str>,
-    /// It has no more bytes than so many.
+    /// Most bytes that it may have.
     pub limit: u64,
 }
 
-/// A file that has come, whole.
+/// A complete download.
 #[derive(Debug)]
 pub struct Got {
-    /// Where it is; it is to be moved away.
+    /// Its temporary path; the caller moves the file away.
     pub path: PathBuf,
     /// Its size.
     pub size: u64,
     /// Its digest.
     pub sha256: String,
-    /// What the server calls this state of it.
+    /// The server's name for this version of the file (ETag or date).
     pub validator: Option<String>,
     _lock: File,
 }
 
-/// What a partial file is a part of.
+/// Identifies the file that a partial download belongs to.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Origin {
     url: String,
     validator: Option<String>,
 }
 
-/// A file that is coming.
+/// A download in progress.
 struct Partial<'a> {
     url: &'a str,
     path: PathBuf,
@@ -84,14 +85,14 @@ pub fn download(
             let _ = fs::remove_file(origin_of(&path));
             return Ok(Got { path, size: have, sha256: found, validator: origin.validator, _lock: lock });
         }
-        // The part that was here may have been of another state of the file.
+        // The old part may belong to another version of the file.
         if resumed {
             partial.restart()?;
             continue;
         }
         fs::remove_file(&partial.path).doing("removing", &partial.path)?;
         return Err(Error::new(format!("{url}: expected sha256 {}, found {found}", expected.sha256.unwrap_or_default()))
-            .hint("its publisher has changed it, or it is not what its publisher gave out: compare with the publisher, then resolve again: pins resolve"));
+            .hint("the publisher has replaced the file, or it is not the publisher's: compare with the publisher, then resolve again: pins resolve"));
     }
 }
 
@@ -110,7 +111,8 @@ impl<'a> Partial<'a> {
             .doing("opening", &path)?;
         let have = file.metadata().doing("reading", &path)?.len();
         let mut partial = Self { url, path, file, have, origin, bar };
-        // Without a name of its state, only a digest can tell whether the parts belong together.
+        // If the server does not identify its version, only a digest shows whether the parts belong
+        // together.
         let same =
             partial.origin.url == url && (partial.origin.validator.is_some() || expected.sha256.is_some());
         if !same || partial.have > expected.size.unwrap_or(expected.limit) {
@@ -129,7 +131,7 @@ impl<'a> Partial<'a> {
         Ok(())
     }
 
-    /// Until all is there.
+    /// Downloads until the file is complete.
     fn complete(&mut self, client: &Client, patience: Patience, expected: Expected) -> Result<()> {
         let (mut in_vain, mut interruptions) = (0, 0);
         while expected.size.is_none_or(|size| self.have < size) {
@@ -150,7 +152,7 @@ impl<'a> Partial<'a> {
         Ok(())
     }
 
-    /// One request, from where we are to the end.
+    /// Makes one request, from the current position to the end.
     fn go_on(
         &mut self,
         client: &Client,
@@ -166,7 +168,7 @@ impl<'a> Partial<'a> {
         if !self.goes_on(&response) {
             self.restart().map_err(Failure::Final)?;
             if response.status() != StatusCode::OK {
-                return Err(Failure::Transient("it does not go on where it ended".into(), None));
+                return Err(Failure::Transient("the server does not resume the download".into(), None));
             }
         }
         let rest = header(&response, "content-length").and_then(|text| text.parse::<u64>().ok());
@@ -184,7 +186,8 @@ impl<'a> Partial<'a> {
         }
     }
 
-    /// Whether the server goes on from our place; else it begins anew, or cannot.
+    /// Checks whether the server resumes at the current position; otherwise the download restarts
+    /// or fails.
     fn goes_on(&self, response: &Response<Body>) -> bool {
         let range = header(response, "content-range").unwrap_or_default();
         let start = range.strip_prefix("bytes ").and_then(|span| span.split('-').next()?.parse().ok());
@@ -195,18 +198,18 @@ impl<'a> Partial<'a> {
         let Some(total) = total else { return Ok(()) };
         if let Some(size) = expected.size.filter(|size| *size != total) {
             return Err(Error::new(format!("{}: expected {size} bytes, the server has {total}", self.url))
-                .hint("its publisher has changed it: compare with the publisher, then resolve again: pins resolve"));
+                .hint("the publisher has replaced the file: compare with the publisher, then resolve again: pins resolve"));
         }
         if total > expected.limit { Err(self.too_big(expected.limit)) } else { Ok(()) }
     }
 
     fn too_big(&self, limit: u64) -> Error {
-        Error::new(format!("{}: has more than {}, which is expected at most", self.url, megabytes(limit)))
-            .hint("this is not the file that the profile means: check the address")
+        Error::new(format!("{}: expected at most {}, found more", self.url, megabytes(limit)))
+            .hint("this is not the file of the profile: check the address")
     }
 
     fn remember(&mut self, response: &Response<Body>) -> Result<()> {
-        // A weak name does not say that the bytes are the same.
+        // A weak ETag does not guarantee the same bytes.
         let strong = header(response, "etag").filter(|tag| !tag.starts_with("W/"));
         let validator = strong.or_else(|| header(response, "last-modified"));
         let origin = Origin { url: self.url.to_owned(), validator };
