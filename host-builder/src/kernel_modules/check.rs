@@ -1,30 +1,35 @@
-//! Whether modules belong to a kernel and to a driver.
+//! Checks that modules belong to a kernel and a driver.
 
 use super::module::Module;
 use crate::common::error::{Error, Result};
 
-/// Fails for a module that was built for another kernel.
+/// Fails if a module was built for another kernel.
 pub fn check_release(module: &Module, release: &str) -> Result<()> {
     if module.release() == release {
         return Ok(());
     }
     Err(Error::new(format!(
-        "module {} was built for kernel {:?} (its vermagic), the image's kernel is {release:?}",
+        "module {} was built for kernel {:?} (its vermagic), but the image's kernel is {release:?}",
         module.name,
         module.release()
     ))
-    .hint("modules and kernel must be of one release; resolve again: build-initrd --update-lock"))
+    .hint("modules and kernel must have the same release; resolve again: build-initrd --update-lock"))
 }
 
-/// Fails for a module of the GPU's that is of another kernel or driver.
+/// Fails if a module of the GPU is for another kernel or driver.
 pub fn check_built(module: &Module, release: &str, driver: &str) -> Result<()> {
     check_release(module, release)?;
     if module.version.as_deref() == Some(driver) {
         return Ok(());
     }
     let found = module.version.as_deref().unwrap_or("none");
-    Err(Error::new(format!("module {} has version {found}, the libraries are of driver {driver}", module.name))
-        .hint("modules, firmware and libraries must carry one version, to the last digit; correct the profile's `driver`"))
+    Err(Error::new(format!(
+        "module {} has version {found}, but the libraries are of driver {driver}",
+        module.name
+    ))
+    .hint(
+        "modules, firmware and libraries must have exactly the same version; correct the profile's `driver`",
+    ))
 }
 
 #[cfg(test)]
@@ -39,13 +44,13 @@ mod tests {
     }
 
     #[test]
-    fn another_kernels_module_is_refused_naming_both_releases() {
+    fn module_of_another_kernel_is_refused_with_both_releases() {
         let error = check_release(&module("6.1.0-9 SMP mod_unload", None), "6.12.1").unwrap_err().to_string();
         assert!(error.contains("6.1.0-9") && error.contains("6.12.1"), "{error}");
     }
 
     #[test]
-    fn another_drivers_module_is_refused_naming_both_versions() {
+    fn module_of_another_driver_is_refused_with_both_versions() {
         let error = check_built(&module("6.12.1 SMP", Some("550.90")), "6.12.1", "550.163.01")
             .unwrap_err()
             .to_string();

@@ -1,13 +1,15 @@
-//! The position of each module in a load order, computed as depmod computes it, so that ours equals libkmod's.
+//! Computes the position of each module in a load order as depmod does, so that our order equals
+//! libkmod's.
 //!
-//! depmod sorts all modules topologically from those nobody uses, taking the last root first; a list of dependencies
-//! is sorted by that position, and libkmod loads it from its end. Ties are broken by the order of each module's
-//! dependencies, which is that of its symbols.
+//! depmod sorts all modules topologically, starting with those that nothing depends on, the last
+//! root first. A list of dependencies is sorted by this position, and libkmod loads it from its
+//! end. The order of each module's dependencies, which is that of its symbols, breaks ties.
 
 use super::index::Index;
 use std::collections::BTreeMap;
 
-/// Position by index in [`Index::modules`]; a smaller one loads later. Members of a dependency cycle get none.
+/// Position by index in [`Index::modules`]; a smaller one loads later. Members of a dependency
+/// cycle have none.
 pub(super) fn positions(index: &Index, dependencies: &[Vec<usize>]) -> Vec<Option<usize>> {
     let count = index.modules.len();
     let mut users = vec![0_usize; count];
@@ -30,7 +32,8 @@ pub(super) fn positions(index: &Index, dependencies: &[Vec<usize>]) -> Vec<Optio
     positions
 }
 
-/// Dependencies of each module as indices. A name that is neither a module nor built in is returned as missing.
+/// Dependencies of each module as indices. A name that is neither a module nor built in is returned
+/// as missing.
 pub(super) fn edges(index: &Index) -> (Vec<Vec<usize>>, Vec<(usize, String)>) {
     let by_name: BTreeMap<&str, usize> =
         index.modules.iter().enumerate().map(|(at, module)| (module.name.as_str(), at)).collect();

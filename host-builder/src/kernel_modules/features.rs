@@ -1,23 +1,23 @@
-//! What a kernel can do: built in, as a module, or not at all. Asked of its modules and, where its package brings one, of its
-//! configuration.
+//! The features of a kernel: built in, as a module, or absent. Read from its modules and, if its
+//! package has one, from its configuration.
 
 use super::index::Index;
 use crate::artifacts::tree::Tree;
 use std::collections::BTreeMap;
 
-/// How a kernel has a feature.
+/// How a kernel provides a feature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     /// Part of the kernel image.
     BuiltIn,
-    /// A module.
+    /// As a module.
     Module,
-    /// Not at all.
+    /// Absent.
     Absent,
 }
 
 impl State {
-    /// Whether it is there, one way or the other.
+    /// Whether the feature is available, built in or as a module.
     pub fn is_there(self) -> bool {
         self != Self::Absent
     }
@@ -33,29 +33,29 @@ impl std::fmt::Display for State {
     }
 }
 
-/// What one kernel can do.
+/// The features of one kernel.
 #[derive(Debug, Clone)]
 pub struct Features<'a> {
     index: &'a Index,
-    /// `CONFIG_` options by name; `None` when nobody says.
+    /// `CONFIG_` options by name; `None` if the configuration is not known.
     config: Option<BTreeMap<String, State>>,
 }
 
 impl<'a> Features<'a> {
-    /// Of what a kernel comes in, and its modules.
+    /// Reads the features from a kernel's artifacts and modules.
     pub fn of(kernel: &[Tree], index: &'a Index) -> Self {
         let path = format!("boot/config-{}", index.release);
         let text = kernel.iter().find_map(|tree| tree.read(tree.file(&path).ok()?).ok());
         Self { index, config: text.map(|text| parse(&String::from_utf8_lossy(&text))) }
     }
 
-    /// Of a kernel that says nothing but which modules it has.
+    /// The features of a kernel of which only the modules are known.
     #[cfg(test)]
     pub(crate) fn without_configuration(index: &'a Index) -> Self {
         Self { index, config: None }
     }
 
-    /// How it has the driver or file system that is called `name` as a module.
+    /// How the kernel provides the driver or file system whose module is called `name`.
     pub fn module(&self, name: &str) -> State {
         let name = name.replace('-', "_");
         if self.index.builtin.contains(&name) {
@@ -67,13 +67,14 @@ impl<'a> Features<'a> {
         }
     }
 
-    /// How it has the option `CONFIG_<name>`. `None` when its configuration is not known.
+    /// How the kernel provides the option `CONFIG_<name>`. `None` if its configuration is not
+    /// known.
     pub fn option(&self, name: &str) -> Option<State> {
         let config = self.config.as_ref()?;
         Some(config.get(name).copied().unwrap_or(State::Absent))
     }
 
-    /// Whether its version is at least this. A release that says no version is not.
+    /// Whether the kernel's version is at least this one; false for a release without a version.
     pub fn at_least(&self, major: u32, minor: u32) -> bool {
         version(&self.index.release).is_some_and(|found| found >= (major, minor))
     }
@@ -102,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_configuration_is_read() {
+    fn configuration_is_parsed() {
         let config = parse("# CONFIG_A is not set\nCONFIG_B=y\nCONFIG_C=m\nCONFIG_D=\"y\"\n");
         assert_eq!(config.get("B"), Some(&State::BuiltIn));
         assert_eq!(config.get("C"), Some(&State::Module));
@@ -110,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn releases_have_versions() {
+    fn releases_are_compared_by_version() {
         assert_eq!(version("6.12.107+deb13-cloud-amd64"), Some((6, 12)));
         assert_eq!(version("6.5-rc1"), Some((6, 5)));
         assert_eq!(version("next"), None);

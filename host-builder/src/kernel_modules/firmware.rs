@@ -1,12 +1,12 @@
-//! Firmware of the driver in its unpacked artifacts.
+//! Finds firmware of the driver in its unpacked artifacts.
 
 use crate::artifacts::tree::Tree;
 use crate::artifacts::unpack::Unpacked;
 use crate::common::error::Error;
 use crate::common::files::base_name;
 
-/// The file of this name (`nvidia/550.163.01/gsp_ga10x.bin`): where the kernel would look for it, or in the directory
-/// `firmware` of an installer of NVIDIA's, which is of one version as a whole.
+/// Finds a file (`nvidia/550.163.01/gsp_ga10x.bin`) at the kernel's path, or in the directory
+/// `firmware` of NVIDIA's installer, all of whose files have one version.
 pub fn find<'a>(trees: &'a [Tree], name: &str) -> Option<(&'a Tree, &'a Unpacked)> {
     let places = [format!("usr/lib/firmware/{name}"), format!("firmware/{}", base_name(name))];
     let at = |place: &String| {
@@ -16,13 +16,13 @@ pub fn find<'a>(trees: &'a [Tree], name: &str) -> Option<(&'a Tree, &'a Unpacked
     places.iter().find_map(at)
 }
 
-/// No artifact has a file that the modules ask for.
+/// The error for a firmware file that no artifact has.
 pub fn missing(trees: &[Tree], name: &str) -> Error {
     let origins: Vec<_> = trees.iter().map(|tree| tree.origin.as_str()).collect();
     let origins = if origins.is_empty() { "no artifact".to_owned() } else { origins.join(", ") };
     let mut parts = name.split('/');
     let version = parts.nth(1).unwrap_or("VERSION");
-    Error::new(format!("the modules ask for firmware {name}, {origins} has no such file")).hint(format!(
+    Error::new(format!("the modules request firmware {name}, but {origins} has no such file")).hint(format!(
         "firmware and modules must be of one driver version; resolve again: build-initrd --update-lock; or add an artifact \
          with sets = [\"firmware\"], such as NVIDIA's installer NVIDIA-Linux-x86_64-{version}.run with only = [\"firmware\"]; \
          without firmware no GPU starts: firmware = \"none\" in the profile says that this is meant"
@@ -40,7 +40,7 @@ mod tests {
     }
 
     #[test]
-    fn firmware_is_found_where_packages_and_installers_have_it() {
+    fn firmware_is_found_in_packages_and_installers() {
         const NAME: &str = "nvidia/550.163.01/gsp_ga10x.bin";
         for path in [
             "usr/lib/firmware/nvidia/550.163.01/gsp_ga10x.bin",

@@ -1,4 +1,4 @@
-//! What every module of a kernel says about itself (`.modinfo`), and what is built into the kernel.
+//! The index of a kernel: what every module says about itself (`.modinfo`), and what is built in.
 
 use super::module::{Module, content, is_module, name_of, not_a_module, parse, uncompressed, underscored};
 use super::symbols::{Symbols, sort_dependencies};
@@ -12,24 +12,25 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// Changes whenever the index of a kernel does, so that no old one is taken.
+/// Changed with every change of the index, so that old ones are not reused.
 const RECIPE: &str = "3";
 /// Every module of one kernel.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Index {
     /// Release of the kernel.
     pub release: String,
-    /// Modules in depmod's order (that of `modules.order`, others behind).
+    /// Modules in depmod's order (that of `modules.order`, then the others).
     pub modules: Vec<Module>,
-    /// Names of what is built in.
+    /// Names of built-in modules.
     pub builtin: BTreeSet<String>,
-    /// Other names of what is built in.
+    /// Aliases of built-in modules.
     pub builtin_aliases: BTreeSet<String>,
 }
 
 impl Index {
-    /// The index of a kernel's artifacts, cached by the key of the one that has its modules. `builtin` is what the
-    /// profile says to be built in; a kernel without modules of its own has nothing else.
+    /// The index of a kernel's artifacts, cached by the key of the artifact with its modules.
+    /// `builtin`: the modules that the profile declares as built in; a kernel without modules has
+    /// no others.
     pub fn of(cache: &Cache, trees: &[Tree], release: &str, builtin: &[String]) -> Result<Self> {
         let subdir = format!("usr/lib/modules/{release}");
         let mut index = match trees.iter().find(|tree| tree.root.join(&subdir).is_dir()) {
@@ -42,7 +43,7 @@ impl Index {
             None if builtin.is_empty() => {
                 let names: Vec<_> = trees.iter().map(|tree| tree.origin.as_str()).collect();
                 return Err(Error::new(format!("{}: expected the kernel's modules in {subdir}, found none", names.join(", ")))
-                    .hint("say in the profile what is built in ([kernel] builtin), or add the artifact that has the modules"));
+                    .hint("list the built-in modules in the profile ([kernel] builtin), or add the artifact with the modules"));
             }
             None => Self { release: release.into(), ..Self::default() },
         };
@@ -50,7 +51,8 @@ impl Index {
         Ok(index)
     }
 
-    /// What the profile says to be built in is believed where the kernel has no word of its own: no list of that, and no such module.
+    /// Uses the profile's list of built-in modules if the kernel itself has none, except for names
+    /// that are modules.
     fn trust(&mut self, builtin: &[String]) {
         if self.builtin.is_empty() {
             let named = builtin.iter().map(|name| underscored(name));
@@ -77,7 +79,7 @@ impl Index {
         paths.sort_by_key(|path| {
             (position.get(uncompressed(path)).copied().unwrap_or(usize::MAX), path.clone())
         });
-        // Not every kernel has it.
+        // Some kernels do not have this file.
         let builtin_info =
             plain::read_below(dir, "modules.builtin.modinfo", plain::MAX_TEXT).unwrap_or_default();
         let aliases = parse_modinfo(&builtin_info).0.into_iter().filter(|(key, value)| {
@@ -97,7 +99,7 @@ impl Index {
         self.modules.push(module);
     }
 
-    /// The module of this name.
+    /// The module with this name.
     pub fn module(&self, name: &str) -> Option<&Module> {
         let name = underscored(name);
         self.modules.iter().find(|module| module.name == name)
@@ -126,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_kernels_own_word_on_what_is_built_in_comes_first() {
+    fn builtin_list_of_the_kernel_takes_precedence() {
         let module = |name: &str| Module::of(&format!("{name}.ko"), &image::elf::parse_modinfo(b""));
         let said = ["ext4".to_owned(), "virtio-blk".to_owned()];
         let trusted = |modules: &[&str], own: &[&str]| {

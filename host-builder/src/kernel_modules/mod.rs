@@ -1,4 +1,4 @@
-//! Kernel modules: what a kernel brings, in which order they load, and building NVIDIA's from source.
+//! Kernel modules: the modules of a kernel, their load order, and building NVIDIA's from source.
 
 pub mod check;
 mod depmod;

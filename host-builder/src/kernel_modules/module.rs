@@ -1,4 +1,4 @@
-//! One kernel module: what its file says about itself (`.modinfo`), and what its path says.
+//! One kernel module: its metadata (`.modinfo`), and its path.
 
 use crate::artifacts::unpack::decompressor;
 use crate::common::error::{Doing, Error, Result};
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use std::io::Read;
 use std::path::Path;
 
-/// A module bigger than this, unpacked, is refused.
+/// Maximum size of an unpacked module.
 const MAX_MODULE: u64 = 512 << 20;
 
 /// One module.
@@ -19,19 +19,19 @@ pub struct Module {
     pub name: String,
     /// Path below the directory of the kernel release: `kernel/fs/overlayfs/overlay.ko.xz`.
     pub path: String,
-    /// Names it needs, in the order in which depmod finds them where that is known, else as it states them.
+    /// Modules that it needs, in depmod's order if that is known, else in the order of `.modinfo`.
     pub depends: Vec<String>,
-    /// Names it would like loaded before it.
+    /// Modules that should be loaded before it.
     pub soft_before: Vec<String>,
-    /// Names it would like loaded after it.
+    /// Modules that should be loaded after it.
     pub soft_after: Vec<String>,
-    /// Other names it answers to; device aliases (with a colon) are left out.
+    /// Its aliases, without device aliases (those with a colon).
     pub aliases: Vec<String>,
-    /// Kernel and options it was built for.
+    /// Kernel and build options that it is for.
     pub vermagic: String,
-    /// Its own version, when it states one.
+    /// Its own version, if it has one.
     pub version: Option<String>,
-    /// Firmware files it may ask for.
+    /// Firmware files that it may request.
     pub firmware: Vec<String>,
 }
 
@@ -41,14 +41,15 @@ impl Module {
         self.vermagic.split(' ').next().unwrap_or_default()
     }
 
-    /// What a module file says about itself. `path` is below the directory of the kernel release.
+    /// Parses the metadata of a module file. `path` is below the directory of the kernel release.
     pub fn of(path: &str, modinfo: &Modinfo) -> Self {
         let words = |text: &str| -> Vec<String> {
             text.split([',', ' ', '\t']).filter(|word| !word.is_empty()).map(underscored).collect()
         };
         let (mut soft_before, mut soft_after) = (Vec::new(), Vec::new());
         for text in modinfo.all("softdep") {
-            // "pre: a b post: c"; NVIDIA's separates by comma, which kmod does not split and we do.
+            // "pre: a b post: c". NVIDIA's modules use commas, which kmod does not split at, but we
+            // do.
             let mut into = None;
             for word in text.split([',', ' ', '\t']).filter(|word| !word.is_empty()) {
                 match word {
@@ -77,7 +78,7 @@ impl Module {
     }
 }
 
-/// Reads one module file. `path` is what it is called below the directory of the kernel release.
+/// Reads one module file. `path` is its path below the directory of the kernel release.
 pub fn read_module(file: &Path, path: &str) -> Result<Module> {
     parse(&content(file)?, file, path)
 }
@@ -90,7 +91,7 @@ pub(super) fn parse(bytes: &[u8], file: &Path, path: &str) -> Result<Module> {
 pub(super) fn not_a_module(file: &Path, error: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::new(format!("{}: expected a kernel module", file.display()))
         .source(error)
-        .hint("the package that brought it is damaged, or it is not a module")
+        .hint("its package is damaged, or it is not a module")
 }
 
 /// The uncompressed bytes of a module file.
@@ -98,7 +99,7 @@ pub fn content(file: &Path) -> Result<Vec<u8>> {
     uncompress(&plain::read(file, MAX_MODULE)?, file)
 }
 
-/// The uncompressed form of what was in `file`.
+/// Uncompresses the bytes of `file`.
 pub fn uncompress(bytes: &[u8], file: &Path) -> Result<Vec<u8>> {
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     let mut content = Vec::new();

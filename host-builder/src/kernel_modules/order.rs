@@ -1,4 +1,5 @@
-//! The order in which modules are loaded: hard dependencies as libkmod orders them, soft dependencies around them.
+//! The load order of modules: hard dependencies as libkmod orders them, soft dependencies before
+//! and after them.
 
 use super::depmod::{edges, positions};
 use super::index::Index;
@@ -6,7 +7,7 @@ use super::module::Module;
 use crate::common::error::{Error, Result};
 use std::collections::BTreeSet;
 
-/// Answers in which order modules load.
+/// Computes load orders for one kernel.
 pub struct LoadOrder<'a> {
     index: &'a Index,
     edges: Vec<Vec<usize>>,
@@ -21,7 +22,7 @@ enum Found {
 }
 
 impl Index {
-    /// Prepares to answer for this kernel.
+    /// Prepares the load orders of this kernel.
     pub fn load_order(&self) -> LoadOrder<'_> {
         let (edges, missing) = edges(self);
         let positions = positions(self, &edges);
@@ -30,14 +31,15 @@ impl Index {
 }
 
 impl<'a> LoadOrder<'a> {
-    /// Everything that one module needs, directly or not, in load order, without itself.
+    /// All direct and indirect dependencies of one module, in load order, without the module
+    /// itself.
     pub fn dependencies(&self, name: &str) -> Result<Vec<&'a Module>> {
         let at = self.at(name)?;
         Ok(self.hard(at)?.into_iter().map(|at| &self.index.modules[at]).collect())
     }
 
-    /// Everything to load for these modules, in order, each once. A wanted module that is built in takes nothing; one
-    /// that does not exist is an error, and so is a hard dependency; a soft dependency may be absent.
+    /// The modules to load for these modules, in order, each once. Built-in modules are left out. A
+    /// missing module or hard dependency is an error; a soft dependency may be missing.
     pub fn plan(&self, wanted: &[impl AsRef<str>]) -> Result<Vec<&'a Module>> {
         let mut order = Vec::new();
         let mut seen = BTreeSet::new();
@@ -89,7 +91,7 @@ impl<'a> LoadOrder<'a> {
             if let Some((_, name)) = self.missing.iter().find(|(module, _)| *module == next) {
                 let module = &self.index.modules[next];
                 return Err(Error::new(format!(
-                    "module {} needs {name}, and kernel {} has it neither as a module nor built in",
+                    "module {} needs {name}, but kernel {} has it neither as a module nor built in",
                     module.name, self.index.release
                 ))
                 .hint("the kernel's package is incomplete, or the module was built for another kernel"));
@@ -109,7 +111,7 @@ impl<'a> LoadOrder<'a> {
         self.index.modules.iter().position(|module| module.name == name).ok_or_else(|| self.unknown(&name))
     }
 
-    /// By name, then by alias, as kmod does; what is built in needs nothing.
+    /// Finds a module by name, then by alias, as kmod does. Built-in modules have no dependencies.
     fn find(&self, name: &str) -> Found {
         let name = name.replace('-', "_");
         if self.index.builtin.contains(&name) {
@@ -166,20 +168,20 @@ mod tests {
     }
 
     #[test]
-    fn each_module_comes_after_what_it_needs() {
+    fn modules_come_after_their_dependencies() {
         let index =
             index(&[("erofs", "libcrc32c", ""), ("libcrc32c", "", "crc32c"), ("crc32c", "", "")], &[]);
         assert_eq!(plan(&index, &["erofs"]), ["crc32c", "libcrc32c", "erofs"]);
     }
 
     #[test]
-    fn built_in_takes_nothing_and_absent_soft_dependencies_are_tolerated() {
+    fn built_in_and_absent_soft_dependencies_are_left_out() {
         let index = index(&[("a", "ext4", "gone built_in_alias alias_of_b"), ("b", "", "")], &["ext4"]);
         assert_eq!(plan(&index, &["ext4", "a"]), ["b", "a"]);
     }
 
     #[test]
-    fn a_missing_module_or_dependency_is_named() {
+    fn missing_module_or_dependency_is_named() {
         let index = index(&[("a", "gone", "")], &[]);
         let error = |wanted: &str| index.load_order().plan(&[wanted]).unwrap_err().to_string();
         assert!(error("a").contains("module a needs gone"));
@@ -187,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_soft_cycle_ends() {
+    fn soft_dependency_cycle_ends() {
         let index = index(&[("a", "", "b"), ("b", "", "a")], &[]);
         assert_eq!(plan(&index, &["a"]), ["b", "a"]);
     }

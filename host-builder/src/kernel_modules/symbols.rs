@@ -1,24 +1,24 @@
-//! Which symbols a module takes and which it gives. depmod finds dependencies by them, in the order of the symbol table;
-//! the names in `depends:` are the same and their order is not.
+//! The symbols that a module imports and exports. depmod finds dependencies by them, in the order
+//! of the symbol table; `depends:` has the same names in another order.
 
 use super::module::Module;
 use goblin::elf::Elf;
 use std::collections::HashMap;
 
-/// What the kernel's build puts before the name of an exported symbol.
+/// Prefix of the kernel's build for an exported symbol.
 const EXPORT: &str = "__ksymtab_";
 
 /// The symbols of one module.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Symbols {
-    /// Undefined, in the order of the table.
+    /// Imported, in the order of the table.
     pub(super) taken: Vec<String>,
     /// Exported.
     pub(super) given: Vec<String>,
 }
 
 impl Symbols {
-    /// Reads the table of an uncompressed module.
+    /// Reads the symbol table of an uncompressed module.
     pub(super) fn of(module: &[u8]) -> goblin::error::Result<Self> {
         let elf = Elf::parse(module)?;
         let mut symbols = Self::default();
@@ -34,8 +34,8 @@ impl Symbols {
     }
 }
 
-/// Puts each module's dependencies in the order in which it first takes a symbol of them; one that it takes none of
-/// stays behind those.
+/// Sorts each module's dependencies by the first symbol that it imports from them. Dependencies
+/// without such a symbol come last.
 pub(super) fn sort_dependencies(modules: &mut [(Module, Symbols)]) {
     let mut givers = HashMap::new();
     for (module, symbols) in &*modules {
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn dependencies_come_in_the_order_of_the_symbols_that_need_them() {
+    fn dependencies_have_the_order_of_imported_symbols() {
         let mut modules = [
             module("top", "a,none,b-c", &["printk", "of_b", "of_a", "of_b2"], &[]),
             module("a", "", &[], &["of_a"]),
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_elf_file_is_an_error() {
+    fn file_that_is_not_elf_is_an_error() {
         assert!(Symbols::of(b"#!/bin/sh\n").is_err());
     }
 }

@@ -155,7 +155,7 @@ fn modules_of_another_driver_are_refused() {
     with_modules_that_say(
         &format!("\0version={driver}\0"),
         &format!("\0version={other}\0"),
-        &["nvidia", driver, &other, "to the last digit"],
+        &["nvidia", driver, &other, "exactly the same version"],
     );
 }
 

@@ -1,7 +1,7 @@
 //! The GPUs that a driver supports, from the list inside its own kernel module.
 //!
-//! Source: `CHIPS_RELEASED sChipsReleased[]` in src/nvidia/generated/g_nv_name_released.h of NVIDIA's open modules: device id,
-//! subsystem ids, product name.
+//! Source: `CHIPS_RELEASED sChipsReleased[]` in src/nvidia/generated/g_nv_name_released.h of
+//! NVIDIA's open modules: device id, subsystem ids, product name.
 
 use crate::common::error::{Error, Result};
 use goblin::elf::Elf;
@@ -10,9 +10,9 @@ use std::collections::BTreeMap;
 const SYMBOL: &str = "sChipsReleased";
 /// `sizeof(CHIPS_RELEASED)`: three 16-bit ids, padding, a pointer.
 const ENTRY: usize = 16;
-/// Where the pointer is in it.
+/// Offset of the pointer in it.
 const NAME_AT: u64 = 8;
-/// A product name is shorter than this.
+/// Maximum length of a product name.
 const MAX_NAME: usize = 128;
 
 /// One product.
@@ -24,7 +24,7 @@ pub struct Chip {
     pub name: String,
 }
 
-/// The list in `nvidia.ko`, uncompressed.
+/// Reads the list in `nvidia.ko`, uncompressed.
 pub fn chips(module: &[u8]) -> Result<Vec<Chip>> {
     read(module).filter(|chips| !chips.is_empty()).ok_or_else(|| {
         Error::new(format!("the nvidia module has no list of GPUs ({SYMBOL})"))
@@ -47,7 +47,8 @@ fn read(module: &[u8]) -> Option<Vec<Chip>> {
     Some(entries.collect())
 }
 
-/// The names that the list's pointers will point to, by the place of the pointer: a module is not linked yet.
+/// The names that the pointers of the list will point to, by the offset of the pointer: a module is
+/// not linked yet.
 fn names(elf: &Elf, module: &[u8], section: usize, range: std::ops::Range<u64>) -> BTreeMap<u64, String> {
     let mut names = BTreeMap::new();
     for (at, relocations) in &elf.shdr_relocs {
@@ -72,7 +73,7 @@ fn content<'a>(elf: &Elf, module: &'a [u8], section: usize) -> Option<&'a [u8]> 
     module.get(elf.section_headers.get(section)?.file_range()?)
 }
 
-/// Whether all these words, lower case, are whole words of a product's name.
+/// Whether all these lower-case words are complete words of a product's name.
 pub(super) fn has_words(name: &str, wanted: &[&str]) -> bool {
     let words: Vec<String> =
         name.split(|c: char| !c.is_ascii_alphanumeric()).map(str::to_ascii_lowercase).collect();
@@ -84,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_module_is_an_error_with_a_remedy() {
+    fn module_without_a_list_is_an_error_with_a_remedy() {
         for bytes in [&b""[..], b"\x7fELF", b"#!/bin/sh"] {
             assert!(chips(bytes).unwrap_err().remedy().unwrap().contains("without --gpu"));
         }

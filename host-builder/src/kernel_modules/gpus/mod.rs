@@ -1,5 +1,5 @@
-//! Which GPUs an image is for (`--gpu`): names, PCI ids or what this host has, held against the list that the driver's own
-//! module carries, and turned into the GSP firmware files that they need.
+//! The GPUs of an image (`--gpu`): names, PCI ids or the GPUs of this host, checked against the
+//! list in the driver's own module, and the GSP firmware files that they need.
 
 mod chips;
 pub(crate) mod newer;
@@ -16,19 +16,20 @@ use std::path::Path;
 
 /// PCI vendor id of NVIDIA.
 const VENDOR: &str = "10de";
-/// The first PCI device id of Turing: the open modules drive nothing older.
+/// The first PCI device id of Turing: the open modules support nothing older.
 pub(crate) const TURING: u16 = 0x1e00;
-/// So many names of the list an error shows.
+/// Number of names from the list that an error shows.
 const SHOWN: usize = 12;
 
-/// What `--gpu` was given: one GPU, or all of a host.
+/// A value of `--gpu`: one GPU, or all GPUs of a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Asked {
     /// By PCI device id.
     Id(u16),
-    /// By words of its product name, lower case: `h100`, `rtx-4090`; or by a PCI device id that the driver's list has.
+    /// By words of its product name, lower case: `h100`, `rtx-4090`; or by a PCI device id in the
+    /// driver's list.
     Name(String),
-    /// Those of this host.
+    /// The GPUs of this host.
     Host,
 }
 
@@ -41,9 +42,9 @@ impl std::str::FromStr for Asked {
             return Ok(Self::Host);
         }
         if let Some(digits) = text.strip_prefix(VENDOR).and_then(|rest| rest.strip_prefix(':')) {
-            return id(digits)
-                .map(Self::Id)
-                .ok_or_else(|| format!("{digits:?} is no PCI device id: expected four hexadecimal digits"));
+            return id(digits).map(Self::Id).ok_or_else(|| {
+                format!("{digits:?} is not a PCI device id: expected four hexadecimal digits")
+            });
         }
         if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b" -".contains(&byte))
         {
@@ -57,41 +58,43 @@ fn id(digits: &str) -> Option<u16> {
     (digits.len() == 4).then(|| u16::from_str_radix(digits, 16).ok()).flatten()
 }
 
-/// The family of chips, by the name that files of firmware have it in.
+/// The family of a chip, as it is named in firmware files.
 pub(crate) fn family(device: u16) -> &'static str {
     match device {
-        // Turing (TU10x, TU11x) and GA100. Source: kgspGetGspRmBootUcode… and README of NVIDIA's open modules: "gsp_tu10x.bin
-        // for Turing and GA100, gsp_ga10x.bin for everything newer".
+        // Turing (TU10x, TU11x) and GA100. Source: kgspGetGspRmBootUcode… and README of NVIDIA's
+        // open modules: "gsp_tu10x.bin for Turing and GA100, gsp_ga10x.bin for everything newer".
         TURING..=0x1fff | 0x2080..=0x20ff | 0x2180..=0x21ff => "tu10x",
         _ => "ga10x",
     }
 }
 
-/// Whether chips of a family load a file of firmware: `gsp_ga10x.bin`, and from driver 610 on `ucodes_ga10x.bin` beside it.
+/// Whether chips of a family load a firmware file: `gsp_ga10x.bin`, and since driver 610 also
+/// `ucodes_ga10x.bin`.
 pub(crate) fn is_firmware_of(file: &str, family: &str) -> bool {
     base_name(file).strip_suffix(".bin").and_then(|stem| stem.rsplit('_').next()) == Some(family)
 }
 
-/// What an image for some GPUs must carry.
+/// The requested GPUs, and what an image needs for them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chosen {
     /// One line for each GPU: its id and name.
     pub gpus: Vec<String>,
-    /// Families of chips, whose firmware is needed.
+    /// Chip families whose firmware is needed.
     pub families: BTreeSet<&'static str>,
 }
 
-/// Holds what was asked for against the driver's list. `None` when nothing was asked for: all firmware.
+/// Checks requested GPUs against the driver's list. Returns `None` if none was requested: then all
+/// firmware is packed.
 pub fn choose(asked: &[Asked], chips: &[Chip], driver: &str) -> Result<Option<Chosen>> {
     choose_from(asked, chips, driver, Path::new("/sys/bus/pci/devices"))
 }
 
-/// [`choose`] with a fake host.
+/// [`choose`] with other sysfs devices, for tests.
 pub fn choose_from(asked: &[Asked], chips: &[Chip], driver: &str, devices: &Path) -> Result<Option<Chosen>> {
     if asked.is_empty() {
         return Ok(None);
     }
-    // The list is that of NVIDIA's other kernel modules, too.
+    // The list is shared with NVIDIA's closed modules, which support older GPUs.
     let driven: Vec<Chip> = chips.iter().filter(|chip| chip.device >= TURING).cloned().collect();
     let chips = &driven[..];
     let mut gpus = BTreeSet::new();
@@ -125,7 +128,7 @@ fn by_id<'a>(id: u16, chips: &'a [Chip], driver: &str) -> Result<&'a Chip> {
 }
 
 fn by_name<'a>(name: &str, chips: &'a [Chip], driver: &str) -> Result<Vec<&'a Chip>> {
-    // A100 is a product, and 2330 an id: the list tells them apart.
+    // A100 is a product, and 2330 an id. The list tells which one is meant.
     if let Some(chip) = chips.iter().find(|chip| id(name) == Some(chip.device)) {
         return Ok(vec![chip]);
     }
@@ -142,11 +145,11 @@ fn by_name<'a>(name: &str, chips: &'a [Chip], driver: &str) -> Result<Vec<&'a Ch
     let near: BTreeSet<&str> = chips.iter().filter(alike).map(|chip| chip.name.as_str()).collect();
     let near = near.into_iter().take(SHOWN).collect::<Vec<_>>().join(", ");
     let near = if near.is_empty() { String::new() } else { format!("; its list has {near}") };
-    Err(Error::new(format!("driver {driver} knows no GPU named {name:?}{near}"))
-        .hint("name it as its product is called (h100, l4, t4, rtx-4090), or by PCI id: --gpu 10de:2330"))
+    Err(Error::new(format!("driver {driver} supports no GPU named {name:?}{near}"))
+        .hint("use the product name (h100, l4, t4, rtx-4090) or the PCI id: --gpu 10de:2330"))
 }
 
-/// PCI device ids of NVIDIA's display controllers in a host.
+/// PCI device ids of the NVIDIA display controllers of a host.
 fn host(devices: &Path) -> Result<Vec<u16>> {
     let mut ids = BTreeSet::new();
     for entry in fs::read_dir(devices).into_iter().flatten().flatten() {
@@ -209,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_whole_words_and_an_unknown_one_shows_what_is_near() {
+    fn names_match_whole_words_and_errors_show_similar_names() {
         let asked = [Asked::Name("l4".into())];
         let chosen = choose_from(&asked, &list(), "550.1", Path::new("/")).unwrap().unwrap();
         assert_eq!(chosen.gpus, ["10de:27b8 NVIDIA L4"]);
@@ -223,10 +226,10 @@ mod tests {
     }
 
     #[test]
-    fn a_gpu_that_is_newer_than_the_driver_is_no_unknown_name() {
+    fn gpu_newer_than_the_driver_has_its_own_error() {
         for asked in ["b200", "10de:2901", "2901"] {
             let error = families(asked).unwrap_err();
-            let text = "the GPU 10de:2901 B200 is newer than driver 550.1: NVIDIA's drivers have it from 570.86.15 on";
+            let text = "the GPU 10de:2901 B200 is newer than driver 550.1: NVIDIA's drivers support it since 570.86.15";
             assert_eq!(error.to_string(), text);
             assert!(error.remedy().unwrap().contains("--profile ubuntu-24.04 (driver "), "{error:?}");
         }
@@ -239,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_is_asked_for_its_display_controllers() {
+    fn host_means_its_display_controllers() {
         let dir = tempfile::tempdir().unwrap();
         for (bdf, vendor, class, device) in [
             ("a", "0x10de", "0x030200", "0x2330"),
@@ -258,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_and_names_are_told_apart() {
+    fn ids_and_names_are_distinguished() {
         assert_eq!("10DE:2330".parse(), Ok(Asked::Id(0x2330)));
         assert!("10de:h100".parse::<Asked>().is_err());
         assert_eq!(families("2330").unwrap(), ["ga10x"]);

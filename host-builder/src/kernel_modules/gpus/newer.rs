@@ -1,7 +1,9 @@
-//! GPUs that are newer than some driver: their names are known here, so that a driver without them is told from a wrong name.
+//! GPUs that are newer than some drivers. Their names are known here, so that an error can tell a
+//! newer GPU from a wrong name.
 //!
-//! Source: g_nv_name_released.h of NVIDIA's open modules, releases 550.163.01 to 595.45.04. Of each GPU the first release from which on every
-//! one lists it, but for those that were made for one customer's hardware (570.123, 580.94).
+//! Source: g_nv_name_released.h of NVIDIA's open modules, releases 550.163.01 to 595.45.04. For
+//! each GPU, the first release since which every release lists it, except releases for one
+//! customer's hardware (570.123, 580.94).
 
 use super::chips::has_words;
 use crate::common::error::Error;
@@ -9,14 +11,14 @@ use crate::pins::lock::by_number;
 use crate::pins::profile;
 use std::cmp::Ordering;
 
-/// A GPU by its PCI device id and name, and the driver from which on NVIDIA lists it.
+/// A GPU by its PCI device id and name, and the first driver that supports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Newer {
     /// PCI device id.
     pub device: u16,
-    /// Product name, without the maker's.
+    /// Product name, without NVIDIA.
     pub name: &'static str,
-    /// Version of the driver.
+    /// Version of the first driver that supports it.
     pub since: &'static str,
 }
 
@@ -49,18 +51,18 @@ const NEWER: &[(u16, &str, &str)] = &[
     (0x31c2, "GB300", "580.95.05"),
 ];
 
-/// Those that are newer than a driver.
+/// The GPUs that are newer than a driver.
 fn than(driver: &str) -> impl Iterator<Item = Newer> {
     let all = NEWER.iter().map(|(device, name, since)| Newer { device: *device, name, since });
     all.filter(move |newer| by_number(driver, newer.since) == Ordering::Less)
 }
 
-/// The GPU of this id, where it is newer than the driver.
+/// The GPU with this id, if it is newer than the driver.
 pub fn by_id(device: u16, driver: &str) -> Option<Newer> {
     than(driver).find(|newer| newer.device == device)
 }
 
-/// The first GPU with these words, lower case, in its name, where it is newer than the driver.
+/// The first GPU with these lower-case words in its name, if it is newer than the driver.
 pub fn by_words(wanted: &[&str], driver: &str) -> Option<Newer> {
     if wanted.is_empty() {
         return None;
@@ -69,27 +71,27 @@ pub fn by_words(wanted: &[&str], driver: &str) -> Option<Newer> {
 }
 
 impl Newer {
-    /// What is wrong.
+    /// The text of the error.
     pub fn found(&self, driver: &str) -> String {
         format!(
-            "the GPU 10de:{:04x} {} is newer than driver {driver}: NVIDIA's drivers have it from {} on",
+            "the GPU 10de:{:04x} {} is newer than driver {driver}: NVIDIA's drivers support it since {}",
             self.device, self.name, self.since
         )
     }
 
-    /// What to do, with the profiles of the tool whose driver has it.
+    /// The remedy, with the built-in profiles whose driver supports it.
     pub fn remedy(&self) -> String {
         let carried = profile::carried();
         let new = |(_, driver): &&(&str, String)| by_number(driver, self.since) != Ordering::Less;
         let named: Vec<_> = carried.iter().filter(new).map(profile::named).collect();
         let one = match named.as_slice() {
-            [] => "no profile of the tool has such a driver".to_owned(),
+            [] => "no built-in profile has such a driver".to_owned(),
             named => format!("build with a profile that has one: {}", named.join(" or ")),
         };
-        format!("{one}; or choose a driver from {} on: host-builder pins update --driver VERSION", self.since)
+        format!("{one}; or choose driver {} or newer: host-builder pins update --driver VERSION", self.since)
     }
 
-    /// Both, as an error.
+    /// The error, with its remedy.
     pub fn error(&self, driver: &str) -> Error {
         Error::new(self.found(driver)).hint(format!("{}; or leave it out of --gpu", self.remedy()))
     }
@@ -100,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_gpu_is_newer_than_drivers_before_its_first_only() {
+    fn gpu_is_newer_only_than_drivers_before_its_first_one() {
         let b200 = by_words(&["b200"], "550.163.01").unwrap();
         assert_eq!((b200.device, b200.since), (0x2901, "570.86.15"));
         assert_eq!(by_id(0x2901, "550.163.01"), Some(b200));
@@ -112,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn the_carried_profiles_that_have_it_are_named() {
+    fn remedy_names_the_built_in_profiles_that_support_it() {
         let remedy = by_id(0x2901, "550.163.01").unwrap().remedy();
         assert!(
             remedy.contains("--profile ch-6.12.8-kernel-2-20251211") && remedy.contains("570.86.16"),

@@ -9,7 +9,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// Changes whenever what is kept about built modules does.
+/// Changed with every change of the recorded facts, so that old ones are not reused.
 const FACTS: &str = "2";
 const ABOUT: &str = "about.json";
 
@@ -17,11 +17,11 @@ const ABOUT: &str = "about.json";
 pub struct Built {
     /// Where the `.ko` files are.
     pub dir: PathBuf,
-    /// What they say about themselves; paths are file names.
+    /// Their own metadata; paths are file names.
     pub modules: Vec<Module>,
     /// Size and SHA-256 of each file, in the same order.
     pub contents: Vec<(u64, String)>,
-    /// Where they come from, for the manifest.
+    /// Their origin, for the manifest.
     pub origin: String,
 }
 
@@ -39,7 +39,7 @@ impl Built {
     }
 }
 
-/// The modules in a directory, and a key of its state: another one after any change of a file.
+/// The modules in a directory, and a key that changes with any change of a file.
 fn files(dir: &Path) -> Result<(Vec<String>, String)> {
     let (mut names, mut state) = (Vec::new(), vec![FACTS.to_owned(), dir.display().to_string()]);
     for entry in fs::read_dir(dir).doing("reading", dir)? {
@@ -55,7 +55,7 @@ fn files(dir: &Path) -> Result<(Vec<String>, String)> {
     Ok((names, sha256(state.join("\n").as_bytes())))
 }
 
-/// What a module says about itself, and the size and SHA-256 of its file.
+/// A module's metadata, and the size and SHA-256 of its file.
 pub type Fact = (Module, (u64, String));
 
 /// The facts of every module in a directory, sorted by name.

@@ -15,10 +15,11 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// Lines of the compiler's output that an error shows.
+/// Lines of the compiler's output in an error.
 const TAIL: usize = 15;
 
-/// Compiles the modules of `tree`, which is below `work`, strips debug sections and leaves them in `out`.
+/// Compiles the modules of `tree`, which is below `work`, strips debug sections, and puts the
+/// modules into `out`.
 pub fn compile(
     workshop: &Workshop,
     headers: &Headers,
@@ -32,8 +33,9 @@ pub fn compile(
     collect(workshop, work, tree, out)
 }
 
-/// Everything that the result of [`compile`] depends on, as text: the commands with their environment, and the digest of every file below
-/// `work` before it is compiled. Paths of this machine are replaced by names.
+/// Everything that the result of [`compile`] depends on, as text: the commands with their
+/// environment, and the digest of every file below `work` before compilation. Paths of this machine
+/// are replaced by names.
 pub fn recipe(workshop: &Workshop, headers: &Headers, work: &Path, tree: &SourceTree) -> Result<String> {
     let mut lines = Vec::new();
     for command in [command(workshop, headers, work, tree), strip(workshop, work)] {
@@ -68,7 +70,7 @@ fn command(workshop: &Workshop, headers: &Headers, work: &Path, tree: &SourceTre
     let compiler = format!("CC={}", workshop.compiler());
     command.args(["-C", &place, &format!("-j{jobs}"), &compiler, "IGNORE_CC_MISMATCH=1"]);
     command.arg(format!("SYSSRC={}", seen.source)).arg(format!("SYSOUT={}", seen.output)).arg("modules");
-    // Debug sections would be stripped in the end.
+    // Debug sections would be stripped anyway.
     command.arg("KCFLAGS=-g0");
     for (name, value) in [
         ("KBUILD_BUILD_USER", "gpu-initrd"),
@@ -80,7 +82,7 @@ fn command(workshop: &Workshop, headers: &Headers, work: &Path, tree: &SourceTre
         command.env(name, value);
     }
     if tree.is_whole() {
-        // What NVIDIA's own makefiles ask, beside the kernel's.
+        // Variables of NVIDIA's own makefiles, in addition to the kernel's.
         command.envs([
             ("WHOAMI", "echo gpu-initrd"),
             ("HOSTNAME", "echo gpu-initrd"),
@@ -108,7 +110,7 @@ fn make(workshop: &Workshop, headers: &Headers, work: &Path, tree: &SourceTree, 
     for line in BufReader::new(output).lines().map_while(std::result::Result::ok) {
         if steps::is_one(&line) {
             bar.inc(1);
-            // The number was an estimate.
+            // The total was an estimate.
             bar.update(|state| state.set_len(state.pos().max(state.len().unwrap_or_default())));
         }
         tail.push(line);
@@ -126,7 +128,7 @@ fn make(workshop: &Workshop, headers: &Headers, work: &Path, tree: &SourceTree, 
     Err(if error.remedy().is_some() {
         error
     } else {
-        error.hint("headers, compiler and driver must fit together: take the compiler that built the kernel, or a newer driver")
+        error.hint("headers, compiler and driver must match: use the compiler that built the kernel, or a newer driver")
     })
 }
 
@@ -137,7 +139,8 @@ fn read_all(mut file: File) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Of what a compiler says, its first errors, however many warnings come after them, and the last lines.
+/// Shortens a compiler's output to its first errors, regardless of the number of warnings after
+/// them, and the last lines.
 fn telling(text: &str) -> String {
     let lines: Vec<_> = text.lines().collect();
     let last = lines.len().saturating_sub(TAIL);
@@ -146,7 +149,7 @@ fn telling(text: &str) -> String {
     first.chain(&lines[last..]).copied().collect::<Vec<_>>().join("\n")
 }
 
-/// The command that strips debug sections, but for the files.
+/// The command that strips debug sections, without the files.
 fn strip(workshop: &Workshop, work: &Path) -> Command {
     let mut command = workshop.command(&[(work, Room::Work)], "strip");
     command.arg("--strip-debug");
@@ -164,7 +167,7 @@ fn collect(workshop: &Workshop, work: &Path, tree: &SourceTree, out: &Path) -> R
         }
     }
     if names.is_empty() {
-        return Err(Error::new(format!("building the modules in {} gave no .ko file", tree.modules))
+        return Err(Error::new(format!("building the modules in {} produced no .ko file", tree.modules))
             .hint("the source must be NVIDIA's open modules, with a Kbuild that names them"));
     }
     names.sort();
@@ -187,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_are_not_pushed_out_by_warnings() {
+    fn errors_are_kept_before_many_warnings() {
         let warnings = "x.c:2: warning: unused\n".repeat(100);
         let text = telling(&format!("x.c:1: error: no such field\n{warnings}make: *** [x.o] Error 1\n"));
         assert!(text.starts_with("x.c:1: error: no such field\n") && text.ends_with("Error 1"), "{text}");

@@ -1,5 +1,6 @@
-//! Where modules are compiled: in the toolroot, or with the caller's own programs. In both the same directories are at
-//! the same paths each time, so that no path of this machine gets into a module.
+//! The environment for compiling modules: the toolroot, or the machine's own programs. Both have
+//! the same directories at the same paths every time, so that no path of this machine gets into a
+//! module.
 
 use crate::artifacts::cache::Cache;
 use crate::common::error::{Doing, Error, Result};
@@ -8,8 +9,8 @@ use crate::programs::toolroot::{Toolroot, explain};
 use std::path::Path;
 use std::process::Command;
 
-/// `$1` is a directory to collect the binds in, then pairs of SOURCE NAME until `--`, then the program. All are bound
-/// before `/mnt` is covered, since they may lie below it.
+/// `$1` is a directory to collect the binds in, then pairs of SOURCE NAME until `--`, then the
+/// program. All of them are bound before `/mnt` is covered, because they may be below it.
 const ENTER: &str = r#"
 stage=$1; shift
 mount -t tmpfs tmpfs "$stage"
@@ -24,20 +25,20 @@ cd /
 exec "$@"
 "#;
 
-/// A place in the workshop where a directory of this machine can be.
+/// A directory in the environment that a directory of this machine is bound to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Room {
-    /// What is worked on.
+    /// The work directory.
     Work,
     /// Kernel headers.
     Headers,
-    /// The part of them that several kernels share, where it is elsewhere.
+    /// The part of the headers that several kernels share, if it is separate.
     Common,
     /// The directory of the signing key.
     Key,
 }
 
-/// Where programs come from.
+/// Where the programs come from.
 pub enum Workshop {
     /// A directory of locked packages.
     Toolroot(Toolroot),
@@ -45,7 +46,7 @@ pub enum Workshop {
     Host(HostPrograms),
 }
 
-/// This machine, with fixed paths.
+/// This machine's programs, with fixed paths of directories.
 pub struct HostPrograms {
     stage: Scratch,
     compiler: String,
@@ -69,7 +70,7 @@ impl Workshop {
         }
     }
 
-    /// What the compiler is called.
+    /// Name of the compiler.
     pub fn compiler(&self) -> &str {
         match self {
             Self::Toolroot(_) => "gcc",
@@ -77,7 +78,7 @@ impl Workshop {
         }
     }
 
-    /// Where a directory is seen by programs.
+    /// Path of a directory as programs see it.
     pub fn place(&self, room: Room) -> &'static str {
         match (self, room) {
             (Self::Toolroot(_), Room::Work) => "/build",
@@ -91,7 +92,7 @@ impl Workshop {
         }
     }
 
-    /// A command that runs `program` with directories of this machine in their places.
+    /// A command that runs `program` with directories of this machine bound to their paths.
     pub fn command(&self, binds: &[(&Path, Room)], program: &str) -> Command {
         let host = match self {
             Self::Toolroot(toolroot) => {
@@ -115,7 +116,7 @@ impl Workshop {
         command
     }
 
-    /// Fails where a program that compiling needs is missing.
+    /// Fails if a program for compiling is missing.
     pub fn check(&self) -> Result<()> {
         for program in [self.compiler(), "make", "strip", "ld"] {
             let output = self.command(&[], program).arg("--version").output();

@@ -1,4 +1,5 @@
-//! Kernel headers: which kernel they are of, whether modules can be built with them, and where their parts are.
+//! Kernel headers: their kernel, whether modules can be built with them, and the paths of their
+//! parts.
 
 use super::environment::{Room, Workshop};
 use crate::common::error::{Doing, Error, Result};
@@ -7,7 +8,7 @@ use crate::programs::toolroot::Toolroot;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What a tree must hold for modules to be built with it.
+/// Files that a tree must have for building modules.
 const PREPARED: [&str; 4] = [
     "include/config/kernel.release",
     "include/generated/autoconf.h",
@@ -20,13 +21,13 @@ const PREPARED: [&str; 4] = [
 pub struct Headers {
     /// The configured part.
     pub configured: PathBuf,
-    /// The sources; the same directory where they are not split.
+    /// The sources; the same directory if the headers are not split.
     pub common: PathBuf,
     /// Release of the kernel.
     pub release: String,
 }
 
-/// Headers as programs in a workshop see them.
+/// Headers as programs in the environment see them.
 pub struct Seen {
     /// Directories to bind.
     pub binds: Vec<(PathBuf, Room)>,
@@ -37,30 +38,32 @@ pub struct Seen {
 }
 
 impl Headers {
-    /// Those of a toolroot, by the release of the kernel.
+    /// The headers of a toolroot, by the release of the kernel.
     pub fn in_toolroot(toolroot: &Toolroot, release: &str) -> Result<Self> {
         let name = format!("linux-headers-{release}");
         let path = toolroot.path().join("usr/src").join(&name);
         if !path.is_dir() {
             return Err(Error::new(format!(
-                "the toolroot has no /usr/src/{name}, which modules for kernel {release} need"
+                "the toolroot has no /usr/src/{name}, which is needed to build modules for kernel {release}"
             ))
             .hint("the locked headers belong to another kernel; resolve again: build-initrd --update-lock"));
         }
         Self::read(&path, None)
     }
 
-    /// Those in a directory. `common` is where the sources are, when the directory does not tell.
+    /// The headers in a directory. `common`: the directory of the sources, if it cannot be derived
+    /// from the first one.
     pub fn read(directory: &Path, common: Option<&Path>) -> Result<Self> {
         let configured = directory.canonicalize().doing("finding the kernel headers", directory)?;
         for file in PREPARED {
-            // A directory of links into /usr may lie in a root of its own: what a link leads to is looked at inside it.
+            // A directory of links into /usr may be in another root: the targets of its links are
+            // resolved inside that root.
             if fs::symlink_metadata(configured.join(file)).is_err() {
                 return Err(Error::new(format!(
                     "{}: expected a configured kernel build tree or a linux-headers directory, found no {file}",
                     directory.display()
                 ))
-                .hint("build the kernel there (`make`; `make modules_prepare` gives no Module.symvers), or give the directory of a package linux-headers-RELEASE"));
+                .hint("build the kernel there (`make`; `make modules_prepare` does not create Module.symvers), or pass the directory of a package linux-headers-RELEASE"));
             }
         }
         let release = release_of(&configured)?;
@@ -68,7 +71,7 @@ impl Headers {
             Some(common) => common.canonicalize().doing("finding the common kernel headers", common)?,
             None => find_common(&configured).ok_or_else(|| {
                 Error::new(format!("{}: expected include/linux/module.h, or a Makefile or link `source` that names the sources", directory.display()))
-                    .hint("name the directory of the common part: --headers-common DIR")
+                    .hint("pass the directory of the common part: --headers-common DIR")
             })?,
         };
         if !has_sources(&common) {
@@ -76,12 +79,12 @@ impl Headers {
                 "{}: expected the kernel's include/linux/module.h",
                 common.display()
             ))
-            .hint("name the directory of the common part: --headers-common DIR"));
+            .hint("pass the directory of the common part: --headers-common DIR"));
         }
         Ok(Self { configured, common, release })
     }
 
-    /// Fails for a kernel of another architecture than x86-64, as far as its configuration tells.
+    /// Fails if the configuration shows that the kernel is for another architecture than x86-64.
     pub fn check_arch(&self, arch: &str) -> Result<()> {
         let path = self.configured.join("include/config/auto.conf");
         let Ok(text) = plain::read_text(&path) else { return Ok(()) };
@@ -92,12 +95,15 @@ impl Headers {
         if text.lines().any(|line| line == option) {
             return Ok(());
         }
-        Err(Error::new(format!("{}: expected {option}, a kernel for {arch}, found another", path.display()))
-            .hint("give headers of a kernel for the machine that the modules are for"))
+        Err(Error::new(format!(
+            "{}: expected {option} (a kernel for {arch}), found another architecture",
+            path.display()
+        ))
+        .hint("pass headers of a kernel for the machine that the modules are for"))
     }
 
-    /// The headers at their place in a workshop. Those below `usr/src` are seen with all of that `usr`, since their
-    /// links lead there.
+    /// The headers with their paths in the environment. Headers below `usr/src` are bound with all
+    /// of that `usr`, because their links lead there.
     pub fn seen_from(&self, workshop: &Workshop) -> Seen {
         if let Workshop::Toolroot(toolroot) = workshop {
             let inside =
@@ -131,7 +137,8 @@ impl Headers {
     }
 }
 
-/// What a module's vermagic will say. Debian's headers may have an upstream version in `kernel.release`.
+/// The kernel release in a module's vermagic. Debian's headers may have an upstream version in
+/// `kernel.release`.
 fn release_of(configured: &Path) -> Result<String> {
     let path = configured.join("include/generated/utsrelease.h");
     let header = plain::read_text(&path).unwrap_or_default();
@@ -155,8 +162,9 @@ fn has_sources(dir: &Path) -> bool {
     dir.join("include/linux/module.h").is_file() && dir.join("Makefile").is_file()
 }
 
-/// The sources: here, where a link `source` leads, or where the Makefile is included from. An absolute path may be meant
-/// inside the root that the headers were unpacked into, or beside them.
+/// The directory of the sources: this one, the target of a link `source`, or the one from which the
+/// Makefile is included. An absolute path may refer to the root that the headers were unpacked
+/// into, or to the directory next to them.
 fn find_common(configured: &Path) -> Option<PathBuf> {
     if has_sources(configured) {
         return Some(configured.to_owned());
@@ -177,8 +185,9 @@ fn find_common(configured: &Path) -> Option<PathBuf> {
     candidates.into_iter().find(|dir| has_sources(dir))?.canonicalize().ok()
 }
 
-/// What packages with the sources of a kernel's headers may be called, the likelier first. Debian splits headers:
-/// `6.12.1+deb13-cloud-amd64` has its common part in `6.12.1+deb13-common`; Ubuntu: `6.8.0-31-generic`, `6.8.0-31`.
+/// Possible names of the packages with a kernel's headers, the most likely one first. Debian splits
+/// headers: the common part of `6.12.1+deb13-cloud-amd64` is in `6.12.1+deb13-common`. Ubuntu does,
+/// too: `6.8.0-31-generic`, `6.8.0-31`.
 pub fn headers_names(release: &str) -> Vec<String> {
     let abi = release.strip_suffix("-amd64").or(release.strip_suffix("-arm64")).unwrap_or(release);
     let abi = ["-cloud", "-rt"].iter().find_map(|flavour| abi.strip_suffix(flavour)).unwrap_or(abi);
@@ -193,7 +202,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn debian_and_ubuntu_name_their_headers_so() {
+    fn names_of_debian_and_ubuntu_headers_are_tried() {
         assert_eq!(headers_names("6.12.1+deb13-cloud-amd64")[0], "linux-headers-6.12.1+deb13-common");
         assert_eq!(headers_names("6.1.0-9-amd64")[0], "linux-headers-6.1.0-9-common");
         assert_eq!(headers_names("6.8.0-31-generic")[1], "linux-headers-6.8.0-31");
@@ -211,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn the_common_part_of_a_split_pair_is_found_where_the_makefile_says_inside_the_root() {
+    fn common_part_is_found_through_the_makefile_in_the_root() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().canonicalize().unwrap();
         let (configured, common) = (root.join("usr/src/h-amd64"), root.join("usr/src/h-common"));
@@ -232,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tree_that_is_not_prepared_is_refused_naming_what_it_lacks() {
+    fn unprepared_tree_is_refused_with_what_is_missing() {
         for lacking in PREPARED {
             let dir = tempfile::tempdir().unwrap();
             tree(dir.path());

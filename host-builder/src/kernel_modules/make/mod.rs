@@ -1,5 +1,5 @@
-//! Builds NVIDIA's open kernel modules for a kernel, in the toolroot, reproducibly: fixed user, host, time and paths.
-//! The result is cached by the digest of everything that went in.
+//! Builds NVIDIA's open kernel modules for a kernel, in the toolroot, reproducibly: with a fixed
+//! user, host name, time and paths. The result is cached by the digest of all inputs.
 
 mod built;
 pub mod compile;
@@ -26,13 +26,14 @@ use environment::Workshop;
 use headers::{Headers, headers_names};
 use source::{apply, unpack_source};
 
-/// Changes whenever the way of building does, so that no old result is taken.
+/// Changed with every change of the build, so that old results are not reused.
 const RECIPE: &str = "4";
 
-/// Where they are in the cache.
+/// The cache directory for built modules.
 const ROOM: &str = "modules";
 
-/// Builds the modules of the profile, or finds them in the cache. The toolroot is asked for only to build.
+/// Builds the modules of the profile, or finds them in the cache. `toolroot` is called only to
+/// build.
 pub fn build(
     cache: &Cache,
     lock: &Lock,
@@ -51,14 +52,14 @@ pub fn build(
     Built::read(cache, dir, format!("built from {package}"))
 }
 
-/// What [`build`] has made before, if it has.
+/// The cached result of [`build`], if there is one.
 pub fn made_here(cache: &Cache, lock: &Lock, profile: &Modules) -> Result<Option<Built>> {
     let (key, package) = key(lock, profile)?;
     let dir = cache.kept(ROOM, &key)?;
     dir.map(|dir| Built::read(cache, dir, format!("built from {package}"))).transpose()
 }
 
-/// The key of all that the modules are built from, and the package of their source.
+/// The key of all inputs of the modules, and the package of their source.
 fn key(lock: &Lock, profile: &Modules) -> Result<(String, String)> {
     let named = source::of_profile(profile, &lock.driver)?;
     let source = format!("{} {} {:?}", named.archive.unwrap_or_default(), named.subdir, profile.patch);
@@ -72,7 +73,8 @@ fn key(lock: &Lock, profile: &Modules) -> Result<(String, String)> {
     Ok((sha256(inputs.join("\n").as_bytes()), named.package.to_owned()))
 }
 
-/// Everything that the result of [`build`] depends on, as text: [`compile::recipe`] and the digest of the toolroot's packages.
+/// Everything that the result of [`build`] depends on, as text: [`compile::recipe`] and the digest
+/// of the toolroot's packages.
 pub fn recipe(cache: &Cache, lock: &Lock, profile: &Modules, toolroot: Toolroot) -> Result<String> {
     let work = cache.scratch()?;
     let headers = Headers::in_toolroot(&toolroot, &lock.kernel_release)?;
@@ -81,8 +83,9 @@ pub fn recipe(cache: &Cache, lock: &Lock, profile: &Modules, toolroot: Toolroot)
     Ok(format!("{}\n{text}", lock.digest(&[Set::Toolroot])))
 }
 
-/// Whether the locked source can be built for the locked kernel, as far as that can be told without compiling it: it has the
-/// form that the profile says, and the profile's patches fit. Source and kernel headers are in the cache.
+/// Checks whether the locked source can be built for the locked kernel, as far as possible without
+/// compiling: the source has the layout of the profile, and the profile's patches apply. Source and
+/// kernel headers must be in the cache.
 pub fn check_source(cache: &Cache, lock: &Lock, profile: &Modules) -> Result<()> {
     let Some(named) = profile.source(&lock.driver) else { return Ok(()) };
     let source = Tree::of(cache, lock.package(Set::ModuleSource, named.package)?)?;

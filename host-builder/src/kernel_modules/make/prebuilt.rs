@@ -1,4 +1,4 @@
-//! The GPU's modules where an artifact brings them built: taken as they are, signatures and all.
+//! Prebuilt modules of the GPU in an artifact. They are used unchanged, including signatures.
 
 use super::built::Built;
 use crate::artifacts::cache::Cache;
@@ -11,10 +11,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-/// Where a release's modules are in a tree.
+/// Directory of a release's modules in a tree.
 const MODULES: &str = "usr/lib/modules/";
 
-/// The releases of the kernels that these trees have modules for.
+/// The kernel releases for which these trees have modules.
 pub fn releases(trees: &[Tree]) -> BTreeSet<String> {
     let files = trees.iter().flat_map(|tree| &tree.files);
     let of = |path: &str| path.strip_prefix(MODULES)?.split_once('/').map(|(release, _)| release.to_owned());
@@ -36,7 +36,7 @@ pub fn built(cache: &Cache, trees: &[Tree], release: &str) -> Result<Built> {
                 let name = own_name(name, &content, Path::new(&file.path))?;
                 if out.join(&name).exists() {
                     return Err(Error::new(format!("{}: a second module {name}", tree.path(file).display()))
-                        .hint("the artifact has modules of several builds: name what of it is meant (only = [...])"));
+                        .hint("the artifact has modules of several builds: select the files of one (only = [...])"));
                 }
                 fs::write(out.join(&name), content).doing("writing", &out.join(name))?;
                 found = true;
@@ -47,18 +47,20 @@ pub fn built(cache: &Cache, trees: &[Tree], release: &str) -> Result<Built> {
         }
         let others = Vec::from_iter(releases(trees)).join(", ");
         Err(Error::new(format!("{}: expected {prefix}…/nvidia.ko, found releases {others:?}", origins.join(", ")))
-            .hint("modules and kernel must be of one release: name it in the profile ([kernel] release), or get modules that were built for the kernel"))
+            .hint("modules and kernel must have the same release: set it in the profile ([kernel] release), or get modules that were built for the kernel"))
     })?;
     Built::read(cache, dir, origins.join(", "))
 }
 
-/// `nvidia.ko` of `…/updates/dkms/nvidia.ko.xz`; none for what is no module of the GPU's.
+/// Returns `nvidia.ko` for `…/updates/dkms/nvidia.ko.xz`; `None` if the file is not a module of the
+/// GPU.
 pub fn module_name(path: &str) -> Option<&str> {
     let name = base_name(path).split_inclusive(".ko").next()?;
     (name.ends_with(".ko") && name.starts_with("nvidia") && !path.contains("/drivers/video/")).then_some(name)
 }
 
-/// The file name that the module's own name asks for: Debian's DKMS calls the file of `nvidia` nvidia-current.ko.
+/// The file name for the module's own name. Debian's DKMS names the file of `nvidia`
+/// nvidia-current.ko.
 fn own_name(name: &str, content: &[u8], origin: &Path) -> Result<String> {
     let module = parse(content, origin, name)?;
     if underscored(name.trim_end_matches(".ko")) == module.name {
@@ -66,16 +68,15 @@ fn own_name(name: &str, content: &[u8], origin: &Path) -> Result<String> {
     }
     file_name(&module.name).ok_or_else(|| {
         let message = format!(
-            "{}: expected a module of the GPU's, found one that calls itself {:?}",
+            "{}: expected a module of the GPU, found one with the name {:?}",
             origin.display(),
             module.name
         );
-        Error::new(message)
-            .hint("this is not an archive as its publisher makes them; check where it came from")
+        Error::new(message).hint("publishers do not make such archives: check where it came from")
     })
 }
 
-/// The file name for a module of the GPU's; none for a name that could be a path.
+/// The file name for a module of the GPU; `None` for a name that could be a path.
 fn file_name(module: &str) -> Option<String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let good = module.starts_with("nvidia") && module.chars().all(plain);
@@ -87,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_modules_own_name_is_no_path() {
+    fn name_of_a_module_is_not_used_as_a_path() {
         assert_eq!(file_name("nvidia_uvm").as_deref(), Some("nvidia-uvm.ko"));
         for name in ["/etc/nvidia", "nvidia/../../x", "../nvidia", "nvidia\0", "ext4", ""] {
             assert_eq!(file_name(name), None, "{name}");
@@ -95,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn names_lose_their_compression_and_others_are_left_out() {
+    fn names_lose_their_compression_and_others_are_skipped() {
         assert_eq!(module_name("usr/lib/modules/r/updates/dkms/nvidia-uvm.ko.xz"), Some("nvidia-uvm.ko"));
         assert_eq!(module_name("usr/lib/modules/r/kernel/drivers/gpu/nvidia.ko"), Some("nvidia.ko"));
         for path in [

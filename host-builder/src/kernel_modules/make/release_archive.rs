@@ -1,4 +1,4 @@
-//! Built modules, checked, described and packed as release pages have them.
+//! Checks, describes and packs built modules in the format of release archives.
 
 use super::built::Fact;
 use super::sign::is_signed;
@@ -10,25 +10,25 @@ use serde::Serialize;
 use std::fs::{self, File};
 use std::path::Path;
 
-/// Below the directory of the kernel release.
+/// Directory below that of the kernel release.
 const PLACE: &str = "kernel/drivers/gpu";
-/// The file that describes the modules, beside them.
+/// The file that describes the modules, next to them.
 const VALIDATION: &str = "nvidia-modules.json";
-/// Modules without which the driver is of no use.
+/// Modules that every driver needs.
 const NEEDED: [&str; 4] = ["nvidia", "nvidia_uvm", "nvidia_modeset", "nvidia_drm"];
 
-/// What modules were built to be, held against what they are.
+/// The properties that modules must have.
 #[derive(Debug, Clone, Copy)]
 pub struct Expected<'a> {
     /// Release of the kernel.
     pub release: &'a str,
-    /// Version of the driver; none where the source is all that is known of it.
+    /// Version of the driver; `None` if it is not known, because only the source was given.
     pub driver: Option<&'a str>,
-    /// Architecture, as `uname -m` says it.
+    /// Architecture, as `uname -m` prints it.
     pub arch: &'a str,
 }
 
-/// What is kept about modules: the same for the same modules.
+/// The description of modules. Equal modules have equal descriptions.
 #[derive(Debug, Clone, Serialize)]
 pub struct Validation {
     /// Release of the kernel.
@@ -37,13 +37,13 @@ pub struct Validation {
     pub driver: String,
     /// Architecture.
     pub arch: String,
-    /// SHA-256 of the certificate that they are signed with.
+    /// SHA-256 of the certificate of the signature.
     pub certificate_sha256: Option<String>,
-    /// Each of them, by name.
+    /// The modules, sorted by name.
     pub modules: Vec<ModuleFacts>,
 }
 
-/// What is kept about one module.
+/// The description of one module.
 #[derive(Debug, Clone, Serialize)]
 pub struct ModuleFacts {
     /// Name with underscores.
@@ -52,9 +52,9 @@ pub struct ModuleFacts {
     pub path: String,
     /// Version.
     pub version: String,
-    /// Kernel and options it is for.
+    /// Kernel and build options that it is for.
     pub vermagic: String,
-    /// Modules it needs.
+    /// Modules that it needs.
     pub depends: Vec<String>,
     /// Whether it carries a signature.
     pub signed: bool,
@@ -74,7 +74,7 @@ pub fn check(
     let names: Vec<_> = facts.iter().map(|(module, _)| module.name.as_str()).collect();
     if let Some(lacking) = NEEDED.iter().find(|name| !names.contains(name)) {
         return Err(Error::new(format!("expected the module {lacking}, found {}", names.join(", ")))
-            .hint("the source must be all of NVIDIA's open modules, and the kernel must have what they need (CONFIG_DRM for nvidia-drm)"));
+            .hint("use the complete source of NVIDIA's open modules, and a kernel with the options that they need (CONFIG_DRM for nvidia-drm)"));
     }
     let own = facts
         .iter()
@@ -108,14 +108,14 @@ fn describe(
         let found = module.release();
         return wrong(
             format!("expected kernel release {:?} in its vermagic, found {found:?}", expected.release),
-            "the configured and the common headers must be of one kernel",
+            "use configured and common headers of the same kernel",
         );
     }
     let version = module.version.clone().unwrap_or_default();
     if version != driver || version.is_empty() {
         return wrong(
             format!("expected driver version {driver:?}, found {version:?}"),
-            "modules must be of one driver, to the last digit: check the source, and the profile's `driver`",
+            "all modules must have exactly the driver's version: check the source, and the profile's `driver`",
         );
     }
     let ours = |needed: &&String| needed.starts_with("nvidia");
@@ -123,7 +123,7 @@ fn describe(
     {
         return wrong(
             format!("needs module {absent}, which was not built"),
-            "build from a whole source tree",
+            "build from a complete source tree",
         );
     }
     let path = dir.join(&module.path);
@@ -138,7 +138,7 @@ fn describe(
                 "expected a module for {} (ELF machine {wanted}), found machine {machine}",
                 expected.arch
             ),
-            "headers, compiler and profile must be of one architecture",
+            "use headers, a compiler and a profile of the same architecture",
         );
     }
     Ok(ModuleFacts {
@@ -158,19 +158,19 @@ fn place(release: &str, file: &str) -> String {
 }
 
 impl Validation {
-    /// As it is written.
+    /// The description as JSON.
     pub fn to_json(&self) -> String {
         serde_json::to_string_pretty(self).expect("text and numbers have a JSON form") + "\n"
     }
 
-    /// Packs the modules in `dir` with this description: the same bytes for the same modules.
+    /// Packs the modules in `dir` with this description. The same modules produce the same bytes.
     pub fn pack(&self, dir: &Path, out: &mut File, output: &Path) -> Result<()> {
         let description = dir.join(VALIDATION);
         fs::write(&description, self.to_json()).doing("writing", &description)?;
         let of = |module: &ModuleFacts| (module.path.clone(), dir.join(base_name(&module.path)));
         let mut files: directory::Files = self.modules.iter().map(of).collect();
         files.insert(place(&self.kernel_release, VALIDATION), description);
-        // Without a name and a time.
+        // The gzip header has no name and no time.
         let mut stream = flate2::GzBuilder::new().write(out, flate2::Compression::default());
         directory::pack(&files, &mut stream, output)?;
         stream.finish().doing("writing", output).map(drop)
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn modules_that_lack_one_or_are_of_another_kernel_driver_or_machine_are_refused() {
+    fn incomplete_or_mismatched_modules_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let refused = |facts: &[Fact], driver| {
             let expected = Expected { release: "6.1", driver, arch: "x86_64" };
@@ -207,7 +207,7 @@ mod tests {
         assert!(found.contains("\"6.1\"") && found.contains("\"6.2\""), "{found}");
         let found = refused(&facts(&NEEDED, "6.1 SMP", "550"), Some("551"));
         assert!(found.contains("\"551\"") && found.contains("\"550\""), "{found}");
-        // This test is a program of this machine.
+        // This test itself is a program for this machine.
         let program = fs::read(std::env::current_exe().unwrap()).unwrap();
         fs::write(dir.path().join("nvidia.ko"), program).unwrap();
         let expected = Expected { release: "6.1", driver: None, arch: "aarch64" };

@@ -1,5 +1,6 @@
-//! Signs modules as the kernel expects it: a detached PKCS#7 signature behind the module, with a trailer. The kernel's
-//! own `sign-file` does it where it runs, else `openssl`. Format: `include/linux/module_signature.h`.
+//! Signs modules as the kernel expects it: a detached PKCS#7 signature after the module, with a
+//! trailer. The kernel's own `sign-file` makes it if it runs, else `openssl`. Format:
+//! `include/linux/module_signature.h`.
 
 use super::environment::{Room, Workshop};
 use super::headers::Headers;
@@ -10,14 +11,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What a signed module ends with.
+/// The end of a signed module.
 const MAGIC: &[u8] = b"~Module signature appended~\n";
 /// `PKEY_ID_PKCS7`.
 const PKCS7: u8 = 2;
-/// The certificate and the signature, in the work directory.
+/// Certificate and signature in the work directory.
 const CERTIFICATE: &str = "certificate";
 const SIGNATURE: &str = "signature";
-/// Passphrase of the key, as the kernel's build calls it.
+/// Environment variable with the passphrase of the key, as in the kernel's build.
 const PIN: &str = "KBUILD_SIGN_PIN";
 
 /// Digest that is signed.
@@ -30,7 +31,7 @@ pub enum Hash {
 }
 
 impl Hash {
-    /// As openssl calls it.
+    /// Its name for openssl.
     pub fn name(self) -> &'static str {
         match self {
             Self::Sha256 => "sha256",
@@ -56,8 +57,8 @@ pub fn is_signed(module: &[u8]) -> bool {
 }
 
 impl Signer {
-    /// Fails where key or certificate cannot be read, or the key's passphrase is not given: compiling takes minutes, and
-    /// nobody is asked for anything after it.
+    /// Fails if key or certificate cannot be read, or if the key's passphrase is missing. Compiling
+    /// takes minutes, and there is no prompt afterwards.
     pub fn check(&self) -> Result<()> {
         self.check_with(std::env::var_os(PIN).is_some())
     }
@@ -68,13 +69,13 @@ impl Signer {
         let key = String::from_utf8_lossy(&key);
         if !key.contains("PRIVATE KEY-----") {
             return Err(Error::new(format!("{}: expected a private key in PEM form", self.key.display()))
-                .hint("a key in DER form becomes one with: openssl pkey -inform DER -in KEY -out KEY.pem"));
+                .hint("convert a key in DER form: openssl pkey -inform DER -in KEY -out KEY.pem"));
         }
-        // PKCS#8, and the older form of OpenSSL.
+        // PKCS#8, and OpenSSL's older format.
         let encrypted = key.contains("BEGIN ENCRYPTED PRIVATE KEY") || key.contains("Proc-Type: 4,ENCRYPTED");
         if encrypted && !has_pin {
             return Err(Error::new(format!("{} is encrypted, and {PIN} has no passphrase for it", self.key.display()))
-                .hint(format!("put the passphrase into the environment, as for the kernel's own build: read -rs {PIN}; export {PIN}")));
+                .hint(format!("set the passphrase in the environment, as for the kernel's own build: read -rs {PIN}; export {PIN}")));
         }
         Ok(())
     }
@@ -96,15 +97,15 @@ impl Signer {
             bench.sign(name)?;
             let signed = fs::read(&path).doing("reading", &path)?;
             if !(signed.starts_with(&plain) && is_signed(&signed)) || is_signed(&plain) {
-                return Err(Error::new(format!("{name}: expected the module and one signature behind it, found something else"))
-                    .hint("the sign-file of the kernel headers is of no use here: report it, with the kernel's release"));
+                return Err(Error::new(format!("{name}: expected the module followed by one signature, found something else"))
+                    .hint("the sign-file of the kernel headers does not work here: report this with the release of the kernel"));
             }
         }
         fs::remove_file(dir.join(CERTIFICATE)).doing("removing", dir)
     }
 }
 
-/// What signs.
+/// The program that signs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Program {
     SignFile(String),
@@ -126,7 +127,7 @@ impl<'a> Bench<'a> {
             (Some(parent), Some(name)) if key.is_file() => (parent, name.to_string_lossy()),
             _ => {
                 return Err(Error::new(format!("{}: expected a key file", key.display()))
-                    .hint("give a private key in PEM form"));
+                    .hint("pass a private key in PEM form"));
             }
         };
         let seen = headers.seen_from(workshop);
@@ -139,7 +140,7 @@ impl<'a> Bench<'a> {
         Ok(bench)
     }
 
-    /// What runs: `sign-file` prints its usage and ends with 2.
+    /// Finds a program that runs: `sign-file` prints its usage and ends with 2.
     fn choose(&self) -> Result<Program> {
         let Program::SignFile(path) = &self.program else { return Ok(self.program.clone()) };
         let runs = |program: &str, arguments: &[&str], code: i32| {
@@ -198,21 +199,21 @@ impl<'a> Bench<'a> {
                 command
             }
         };
-        // A key that asks for its passphrase finds nobody.
+        // A key that asks for its passphrase gets no answer.
         let output = command.stdin(std::process::Stdio::null()).output().doing("signing", Path::new(name))?;
         if !output.status.success() {
             let error = explain(&format!("signing {name}"), &String::from_utf8_lossy(&output.stderr));
             return Err(match error.remedy() {
                 Some(_) => error,
                 None => error.hint(format!(
-                    "key and certificate must belong together and be readable; a passphrase is taken from {PIN}"
+                    "key and certificate must belong together and be readable; the passphrase is read from {PIN}"
                 )),
             });
         }
         if self.program == Program::Openssl { self.append(name) } else { Ok(()) }
     }
 
-    /// The signature and its trailer, behind the module.
+    /// Appends the signature and its trailer to the module.
     fn append(&self, name: &str) -> Result<()> {
         let work = self.binds.iter().find(|(_, room)| *room == Room::Work);
         let work = &work.expect("the work directory is always bound").0;
@@ -234,7 +235,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_encrypted_key_without_its_passphrase_is_refused_before_anything_is_built() {
+    fn encrypted_key_without_passphrase_is_refused_early() {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
         fs::write(path("cert"), "x").unwrap();

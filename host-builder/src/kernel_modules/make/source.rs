@@ -1,4 +1,5 @@
-//! Source trees of NVIDIA's open modules, made ready in a work directory: from a package that is locked, or as they are given.
+//! Prepares source trees of NVIDIA's open modules in a work directory: from a locked package, or
+//! from a given path.
 
 use super::headers::Headers;
 use crate::artifacts::cache::Cache;
@@ -15,23 +16,23 @@ use std::io::BufReader;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// The modules' own tree is at most so deep in what is given.
+/// Maximum depth of the modules' own tree in a given source.
 const DEPTH: usize = 4;
-/// What an earlier build left in a tree: directories, and endings of files.
+/// Directories and file suffixes that an earlier build leaves in a tree.
 const BUILT_DIRS: [&str; 2] = ["_out", "conftest"];
 const BUILT_FILES: [&str; 8] = [".o", ".ko", ".cmd", ".mod", ".mod.c", ".a", ".symvers", "modules.order"];
 
-/// Where in a work directory what is.
+/// A source tree in a work directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceTree {
-    /// Directory that `make` is run in.
+    /// The directory to run `make` in.
     pub make: String,
-    /// Directory that the modules appear in.
+    /// The directory where the modules appear.
     pub modules: String,
 }
 
 impl SourceTree {
-    /// The archive of NVIDIA's repository compiles more than the modules' own tree.
+    /// The archive of NVIDIA's repository, which contains more than the modules' own tree.
     pub fn is_whole(&self) -> bool {
         self.make != self.modules
     }
@@ -40,12 +41,12 @@ impl SourceTree {
 /// Package, archive and tree that a profile names for a driver.
 pub fn of_profile<'a>(profile: &'a Modules, driver: &str) -> Result<ModuleSource<'a>> {
     profile.source(driver).ok_or_else(|| {
-        Error::new("the profile has no source of the GPU's modules")
-            .hint("add [modules] package and subdir, or give one: build-modules --source")
+        Error::new("the profile has no source for the GPU's modules")
+            .hint("add [modules] package and subdir, or pass a source: build-modules --source")
     })
 }
 
-/// The locked source, with the profile's patches where the headers ask for them.
+/// The locked source, with the profile's patches that the headers require.
 pub fn locked(
     cache: &Cache,
     lock: &Lock,
@@ -60,7 +61,8 @@ pub fn locked(
     Ok(SourceTree { make: named.subdir.clone(), modules: named.subdir })
 }
 
-/// A source that was given: a directory, or an archive of any form that can be unpacked. It is copied, never written to.
+/// A given source: a directory, or an archive in any supported format. It is copied and never
+/// written to.
 pub fn given(source: &Path, work: &Path) -> Result<SourceTree> {
     if source.is_dir() {
         copy(source, work)?;
@@ -72,11 +74,11 @@ pub fn given(source: &Path, work: &Path) -> Result<SourceTree> {
             "{}: expected the source of NVIDIA's open modules (a directory with Kbuild and Makefile), found none",
             source.display()
         ))
-        .hint("give an unpacked or packed open-gpu-kernel-modules, NVIDIA's .run installer, or its directory kernel-open")
+        .hint("pass open-gpu-kernel-modules (unpacked or packed), NVIDIA's .run installer, or its directory kernel-open")
     })
 }
 
-/// Regular files only, and none that an earlier build has left: its answers are for another kernel.
+/// Copies regular files, except those of an earlier build: its results are for another kernel.
 fn copy(source: &Path, work: &Path) -> Result<()> {
     for (name, path) in directory::below(source)? {
         let parents = name.rsplit_once('/').map_or("", |(parents, _)| parents);
@@ -91,7 +93,8 @@ fn copy(source: &Path, work: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The tree that is nearest to the root; of several, the first by name (`kernel-open` stands before `kernel`'s closed modules).
+/// Finds the tree that is nearest to the root; with several, the first one by name (`kernel-open`
+/// sorts before `kernel`, the closed modules).
 fn find(work: &Path) -> Option<SourceTree> {
     let entries = walkdir::WalkDir::new(work).max_depth(DEPTH).sort_by_file_name();
     let mut found: Vec<PathBuf> = entries
@@ -104,7 +107,8 @@ fn find(work: &Path) -> Option<SourceTree> {
     found.sort_by_key(|dir| (!dir.ends_with("kernel-open"), dir.components().count(), dir.clone()));
     let modules = found.first()?;
     let text = |path: &Path| path.strip_prefix(work).ok().map(|path| path.to_string_lossy().into_owned());
-    // NVIDIA's repository has the system-independent part as source, its installers have it compiled.
+    // NVIDIA's repository has the system-independent part as source; the installers have it
+    // compiled.
     let parent = modules.parent().filter(|parent| {
         parent.starts_with(work)
             && parent.join("src/nvidia").is_dir()
@@ -114,7 +118,8 @@ fn find(work: &Path) -> Option<SourceTree> {
     Some(SourceTree { make: text(parent.unwrap_or(modules))?, modules: text(modules)? })
 }
 
-/// Puts the source tree of a package below `work`: out of the archive that it is in, or as the package has it.
+/// Copies the source tree of a package below `work`, from the archive in the package or from its
+/// directory.
 pub fn unpack_source(source: &Tree, named: &ModuleSource, work: &Path) -> Result<PathBuf> {
     let subdir = &named.subdir;
     let tree = work.join(subdir);
@@ -134,7 +139,7 @@ pub fn unpack_source(source: &Tree, named: &ModuleSource, work: &Path) -> Result
         .hint("the profile's [modules] subdir names another layout"))
 }
 
-/// Copies the files of a package below a directory of it, every byte checked.
+/// Copies the files below a directory of a package, and checks every byte.
 fn plain_files(source: &Tree, subdir: &str, work: &Path) -> Result<()> {
     let prefix = format!("{}/", subdir.trim_end_matches('/'));
     for file in source.files.iter().filter(|file| file.path.starts_with(&prefix)) {
@@ -147,7 +152,7 @@ fn plain_files(source: &Tree, subdir: &str, work: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Makes one replacement, where the kernel's header asks for it.
+/// Applies one replacement, if the kernel's header requires it.
 pub fn apply(patch: &Patch, tree: &Path, headers: &Path) -> Result<()> {
     let header = headers.join(&patch.header);
     let text = plain::read_text(&header)?;
@@ -185,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn the_repository_is_made_from_its_root_and_an_installer_from_its_open_modules() {
+    fn repository_and_installer_are_built_from_their_trees() {
         let of = |files: &[&str]| {
             let (source, work) = (tree(files), tempfile::tempdir().unwrap());
             given(source.path(), work.path()).map(|tree| (tree.make, tree.modules))
@@ -201,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_earlier_build_left_is_not_taken_along() {
+    fn files_of_an_earlier_build_are_not_copied() {
         let source = tree(&[
             "Kbuild",
             "Makefile",
@@ -218,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_patch_is_made_once_and_only_where_the_header_asks() {
+    fn patch_is_applied_once_and_only_if_the_header_matches() {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
         let patch = Patch {

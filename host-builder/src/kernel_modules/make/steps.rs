@@ -1,17 +1,19 @@
-//! The steps of a compile, for its progress: files that are compiled, and NVIDIA's questions to the kernel's headers (conftest.sh), which take as long.
+//! Counts the steps of a compilation for its progress: compiled files, and NVIDIA's tests of the
+//! kernel's headers (conftest.sh), which take about as long.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 use walkdir::WalkDir;
 
-/// Whether a line of make's output tells of a step: the kernel's `CC [M]  nvidia/nv.o`, `CONFTEST: drm/drm.h`, or in NVIDIA's own makefiles
-/// `[ nvidia            ]  CC           src/kernel/core/system.c`.
+/// Whether a line of make's output is a step: the kernel's `CC [M]  nvidia/nv.o`, `CONFTEST:
+/// drm/drm.h`, or in NVIDIA's own makefiles `[ nvidia            ]  CC
+/// src/kernel/core/system.c`.
 pub fn is_one(line: &str) -> bool {
     let line = line.trim_start();
     line.starts_with("CC [M]") || line.starts_with("CONFTEST:") || line.contains(" ]  CC ")
 }
 
-/// How many there will be, nearly: by the files of a source tree. What cannot be read does not count.
+/// Estimates the number of steps from the files of a source tree. Unreadable files are not counted.
 pub fn expected(tree: &Path) -> u64 {
     let mut compiled = 0;
     let mut asked = BTreeSet::new();
@@ -27,7 +29,7 @@ pub fn expected(tree: &Path) -> u64 {
     compiled + asked.len() as u64
 }
 
-/// `NV_CONFTEST_TYPE_COMPILE_TESTS += vm_fault_t`, and a line of the list of headers: `drm/drm.h \`.
+/// `NV_CONFTEST_TYPE_COMPILE_TESTS += vm_fault_t`, or a line of the list of headers: `drm/drm.h \`.
 fn question(line: &str) -> Option<&str> {
     match line.trim().split_once("_TESTS") {
         Some((variable, rest)) if variable.starts_with("NV_CONFTEST_") => rest.split_whitespace().nth(1),
@@ -41,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_and_questions_are_counted_once() {
+    fn files_and_tests_are_counted_once() {
         let dir = tempfile::tempdir().unwrap();
         for (name, text) in [
             ("nv.c", ""),
