@@ -1,4 +1,4 @@
-//! An initramfs that was opened, and the errors of what is in it.
+//! An opened initramfs, and the errors in its content.
 
 use super::boot_config::{self, BootConfig};
 use super::compression::Compression;
@@ -10,32 +10,33 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// The remedy for a file that is not an initramfs.
-pub(super) const NOT_ONE: &str = "check that the file is a whole initramfs; segments may be cpio (newc) as it is, or in gzip, xz, zstd, lz4 (legacy) or bzip2";
+pub(super) const NOT_ONE: &str = "check that the file is a complete initramfs; segments may be cpio (newc), uncompressed or in gzip, xz, zstd, lz4 (legacy) or bzip2";
 
-/// One compressed stream, or one archive that is not compressed.
+/// One compressed stream, or one uncompressed archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Segment {
-    /// Where in the file it begins.
+    /// Its offset in the file.
     pub offset: u64,
-    /// Its bytes in the file, without zero bytes behind it.
+    /// Its size in the file, without zero bytes after it.
     pub size: u64,
     /// How it is compressed.
     pub compression: Compression,
-    /// Its bytes when unpacked.
+    /// Its unpacked size in bytes.
     pub unpacked: u64,
 }
 
 /// An initramfs.
 pub struct Archive {
     pub(super) path: PathBuf,
-    /// What the kernel unpacks.
+    /// The part of the file that the kernel unpacks.
     pub(super) source: Box<dyn Source>,
     size: u64,
     pub(super) boot_config: Option<BootConfig>,
 }
 
 impl Archive {
-    /// Opens a regular file or a disk. Of a unified kernel image the section with the initramfs is read, and offsets count from there.
+    /// Opens a regular file or a disk. In a unified kernel image, the section with the initramfs is
+    /// read, and offsets start there.
     pub fn open(path: &Path) -> Result<Self> {
         let mut source: Box<dyn Source> = Box::new(source::open(path)?);
         if let Some((offset, size)) = uki::initrd(&*source).doing("reading", path)? {
@@ -44,7 +45,7 @@ impl Archive {
         Self::new(path.to_owned(), source).doing("reading", path)
     }
 
-    /// One in memory; `name` is what messages call it.
+    /// An initramfs in memory; `name` is its name in messages.
     pub fn of_bytes(name: &str, bytes: Vec<u8>) -> Self {
         Self::new(name.into(), Box::new(bytes)).expect("memory can be read")
     }
@@ -55,7 +56,7 @@ impl Archive {
         Ok(Self { path, source: Box::new(Part { source, offset: 0, size: front }), size, boot_config })
     }
 
-    /// Bytes of the file.
+    /// Size of the file in bytes.
     pub fn size(&self) -> u64 {
         self.size
     }
@@ -66,10 +67,11 @@ impl Archive {
     }
 }
 
-/// An error in words; what the end of the file means in an archive is not what it means in general.
+/// The text of an I/O error. The end of the file has its own text, because in an archive it means
+/// truncation.
 pub fn words(error: &io::Error) -> String {
     if error.kind() == io::ErrorKind::UnexpectedEof {
-        return "the file ends before the archive does: it is cut short".to_owned();
+        return "the file ends before the archive does: it is truncated".to_owned();
     }
     error.to_string()
 }

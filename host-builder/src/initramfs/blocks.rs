@@ -1,19 +1,19 @@
-//! Decodes formats that consist of blocks with a length in front, one block at a time.
+//! Decodes formats that consist of blocks with their length in front, one block at a time.
 
 use std::io::{self, Read};
 
-/// What reads such a format.
+/// A format that consists of blocks.
 pub trait Format {
-    /// Reads the next block and leaves in `block` what it unpacks to; `false` at the end.
+    /// Reads the next block and unpacks it into `block`. Returns `false` at the end.
     fn next_block(&mut self, input: &mut dyn Read, block: &mut Vec<u8>) -> io::Result<bool>;
 }
 
-/// Unpacks blocks that follow each other, of which `input` holds exactly all.
+/// Unpacks consecutive blocks. `input` contains exactly these blocks.
 pub struct Decoder<R, F> {
     input: R,
     format: F,
     block: Vec<u8>,
-    /// What of the block was read.
+    /// Number of bytes of the block that were read.
     read: usize,
 }
 
@@ -39,7 +39,7 @@ impl<R: Read, F: Format> Read for Decoder<R, F> {
     }
 }
 
-/// The next `N` bytes, or none at the end.
+/// Reads the next `N` bytes. Returns `None` at the end of the input.
 pub fn next<const N: usize>(input: &mut dyn Read) -> io::Result<Option<[u8; N]>> {
     let mut bytes = Vec::with_capacity(N);
     input.take(N as u64).read_to_end(&mut bytes)?;

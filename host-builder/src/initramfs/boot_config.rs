@@ -1,30 +1,32 @@
-//! Boot configuration after the archives. A kernel with `CONFIG_BOOT_CONFIG` strips it before unpacking, and applies it if
-//! its command line has `bootconfig`. Other kernels try to unpack it. Images of this tool have none.
+//! Boot configuration after the archives. A kernel with `CONFIG_BOOT_CONFIG` strips it before
+//! unpacking, and applies it if its command line has `bootconfig`. Other kernels try to unpack it.
+//! Images of this tool have none.
 //!
-//! Source: Documentation/admin-guide/bootconfig.rst and `get_boot_config_from_initrd` in init/main.c of Linux.
+//! Source: Documentation/admin-guide/bootconfig.rst and `get_boot_config_from_initrd` in
+//! init/main.c of Linux.
 
 use super::source::Source;
 use serde::Serialize;
 use std::io;
 
 const MAGIC: &[u8; 12] = b"#BOOTCONFIG\n";
-/// Size and checksum, in front of the magic.
+/// Size and checksum, before the magic number.
 const NUMBERS: usize = 8;
 /// Boot loaders round sizes up to four bytes.
 const PADDING: u64 = 4;
 /// Bytes that are read at a time.
 const READ: usize = 1 << 16;
 
-/// Where it is, without its numbers and magic.
+/// The boot configuration, without its numbers and magic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct BootConfig {
-    /// Where in the file it begins, and what the kernel unpacks ends.
+    /// Its offset in the file, where the data that the kernel unpacks ends.
     pub offset: u64,
-    /// Its bytes.
+    /// Its size in bytes.
     pub size: u64,
 }
 
-/// What the kernel would find at the end of an image.
+/// Finds what the kernel would find at the end of an image.
 pub fn find(source: &dyn Source) -> io::Result<Option<BootConfig>> {
     for padding in 0..PADDING {
         let Some(magic) = source.size().checked_sub(MAGIC.len() as u64 + padding) else { return Ok(None) };
@@ -38,7 +40,7 @@ pub fn find(source: &dyn Source) -> io::Result<Option<BootConfig>> {
         let [size, sum] =
             [&bytes[..4], &bytes[4..]].map(|word| u32::from_le_bytes(word.try_into().expect("four bytes")));
         let Some(offset) = numbers.checked_sub(u64::from(size)) else { return Ok(None) };
-        // Where the sum differs, the kernel leaves it where it is.
+        // If the checksum differs, the kernel does not strip it.
         let whole = checksum(source, offset, numbers)? == sum;
         return Ok(whole.then_some(BootConfig { offset, size: u64::from(size) }));
     }

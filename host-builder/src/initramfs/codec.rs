@@ -11,10 +11,10 @@ const XZ_MEMORY: u64 = 128 << 20;
 /// Windows of zstd above this are refused, by the kernel as well.
 const ZSTD_WINDOW_LOG: u32 = 27;
 
-/// Counts the bytes that a decoder takes.
+/// Counts the bytes that a decoder consumes.
 pub struct Counted<R> {
     inner: R,
-    /// Bytes taken.
+    /// Number of consumed bytes.
     pub taken: u64,
 }
 
@@ -44,7 +44,7 @@ impl<R: BufRead> BufRead for Counted<R> {
     }
 }
 
-/// What `input` unpacks to, up to the end of one stream; nothing behind it is taken.
+/// Decompresses `input` up to the end of one stream. Nothing after it is consumed.
 pub fn decoder<'a>(compression: Compression, input: impl BufRead + 'a) -> io::Result<Box<dyn Read + 'a>> {
     Ok(match compression {
         Compression::None => Box::new(input),

@@ -7,7 +7,7 @@ use std::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Compression {
-    /// Not at all: an archive.
+    /// Not compressed: an archive.
     None,
     /// One member of a gzip file.
     Gzip,
@@ -19,14 +19,14 @@ pub enum Compression {
     Lz4,
     /// One bzip2 stream.
     Bzip2,
-    /// One stream of LZMA, as before xz.
+    /// One LZMA stream, the predecessor of xz.
     Lzma,
     /// One file of lzop.
     Lzop,
 }
 
 impl Compression {
-    /// By the first bytes.
+    /// Detects the compression from the first bytes.
     pub fn of(head: &[u8]) -> Option<Self> {
         match head {
             [b'0', b'7', b'0', b'7', b'0', b'1' | b'2', ..] => Some(Self::None),

@@ -10,14 +10,14 @@ use std::path::Path;
 
 /// Longest target of a symbolic link (`PATH_MAX`).
 const MAX_TARGET: u32 = 4096;
-/// Most bytes of a file that is kept.
+/// Most bytes of a file whose content is kept.
 const MAX_FILE: u32 = 512 << 20;
 
 /// What to read in addition to headers and targets of links.
 pub struct Want<'a> {
-    /// Digests of regular files.
+    /// Compute digests of regular files.
     pub digests: bool,
-    /// The content of these.
+    /// Keep the content of these entries.
     pub keep: &'a (dyn Fn(&Entry) -> bool + Sync),
 }
 
@@ -36,7 +36,7 @@ impl Want<'_> {
         let is_file = entry.kind() == kind::FILE;
         if entry.kind() == kind::LINK {
             let mut target = content.bytes(entry, MAX_TARGET)?;
-            // It is a C string to the kernel.
+            // The kernel treats it as a C string.
             target.truncate(target.iter().position(|byte| *byte == 0).unwrap_or(target.len()));
             item.target = Some(target);
         } else if is_file && (self.keep)(entry) {
@@ -57,15 +57,15 @@ impl Want<'_> {
 /// One entry.
 #[derive(Debug, Clone)]
 pub struct Item {
-    /// Where it stands.
+    /// Its position.
     pub place: EntryPosition,
     /// Its header.
     pub entry: Entry,
-    /// What a symbolic link says.
+    /// The target of a symbolic link.
     pub target: Option<Vec<u8>>,
-    /// SHA-256 of a regular file's content, lower-case hex, when it was wanted.
+    /// SHA-256 of a regular file's content, lower-case hex, if requested.
     pub sha256: Option<String>,
-    /// Content, when it was wanted.
+    /// Content, if requested.
     pub content: Option<Vec<u8>>,
 }
 
@@ -75,12 +75,12 @@ pub struct Contents {
     pub segments: Vec<Segment>,
     /// Its entries, in order.
     pub items: Vec<Item>,
-    /// What the kernel strips from its end before unpacking.
+    /// The boot configuration, which the kernel strips before unpacking.
     pub boot_config: Option<BootConfig>,
 }
 
-/// The absolute path that a name of an archive means, without empty and `.` parts. `..` stays: it is for the caller to
-/// refuse.
+/// The absolute path for a name in an archive, without empty and `.` parts. `..` is kept; the
+/// caller must refuse it.
 pub fn absolute(name: &[u8]) -> Vec<u8> {
     let mut path = Vec::with_capacity(name.len() + 1);
     for part in name.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".") {

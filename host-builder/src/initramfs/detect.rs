@@ -1,4 +1,5 @@
-//! Detects where segments begin and how they are compressed, and where they end if this is known without unpacking.
+//! Detects where segments start and how they are compressed, and where they end if this is known
+//! without unpacking.
 
 use super::archive::{Archive, words};
 use super::compression::Compression;
@@ -13,7 +14,7 @@ const MAX_SEGMENTS: usize = 65_536;
 /// Largest window of a zstd frame (`ZSTD_WINDOWSIZE_MAX` in the kernel's lib/decompress_unzstd.c).
 const ZSTD_WINDOW: u64 = 1 << 27;
 
-/// A segment as far as it is known before it is unpacked.
+/// What is known about a segment before it is unpacked.
 #[derive(Debug)]
 pub struct Located {
     pub offset: u64,
@@ -22,10 +23,10 @@ pub struct Located {
     pub unpacked: Option<u64>,
 }
 
-/// Finds one segment after the other.
+/// Finds one segment after another.
 pub struct Locator<'a> {
     archive: &'a Archive,
-    /// Where the next one is looked for.
+    /// Where to look for the next one.
     pub position: u64,
     found: usize,
 }
@@ -35,7 +36,8 @@ impl<'a> Locator<'a> {
         Self { archive, position: 0, found: 0 }
     }
 
-    /// The next segment; none at the end. [`Self::position`] must have been set to the end of the one before.
+    /// The next segment; `None` at the end. [`Self::position`] must have been set to the end of the
+    /// previous one.
     pub fn next_segment(&mut self) -> Result<Option<Located>> {
         let (archive, source) = (self.archive, &*self.archive.source);
         let failed = |at: u64| move |error: io::Error| archive.fault(at, words(&error));
@@ -51,7 +53,7 @@ impl<'a> Locator<'a> {
         let mut head = [0; 6];
         let got = source.read_at(&mut head, offset).map_err(failed(offset))?;
         let Some(compression) = Compression::of(&head[..got]) else {
-            // What is no archive from the start on may be a file of another kind.
+            // If the file does not start with a segment, it may have another type.
             let front = if self.found == 1 { front(source) } else { Vec::new() };
             return Err(archive.fault(offset, unknown(&head[..got], of_front(&front))));
         };
@@ -72,7 +74,7 @@ impl<'a> Locator<'a> {
     }
 }
 
-/// Words for a whole file that say nothing of what is at the offset.
+/// Descriptions of a whole file that are not specific enough for an error at an offset.
 const KNOWN: [&str; 4] = [
     "an empty file",
     "data of an unknown kind",
@@ -80,7 +82,7 @@ const KNOWN: [&str; 4] = [
     "a compressed file, such as an initramfs",
 ];
 
-/// The first bytes of a file, to tell it by; what cannot be read is not there.
+/// The first bytes of a file, for detecting its type; empty if they cannot be read.
 fn front(source: &dyn Source) -> Vec<u8> {
     let mut front = vec![0; 4096];
     let got = source.read_at(&mut front, 0).unwrap_or_default();
@@ -88,7 +90,7 @@ fn front(source: &dyn Source) -> Vec<u8> {
     front
 }
 
-/// What was found instead of a segment.
+/// The error text for something that is not a segment.
 fn unknown(head: &[u8], file: &str) -> String {
     let hex: Vec<_> = head.iter().map(|byte| format!("{byte:02x}")).collect();
     let what = match head {
@@ -96,7 +98,7 @@ fn unknown(head: &[u8], file: &str) -> String {
             ", which is lz4's newer frame: the kernel reads only the legacy one (lz4 -l)"
         }
         [0x27, 0x05, 0x19, 0x56, ..] => {
-            ", which is a uImage of U-Boot: the initramfs is behind its first 64 bytes (tail -c +65)"
+            ", which is a uImage of U-Boot: the initramfs starts after its first 64 bytes (tail -c +65)"
         }
         [b'0', b'7', b'0', b'7', b'0', b'7', ..] => {
             ", which is the old cpio format: the kernel reads newc (cpio -H newc)"
@@ -119,13 +121,14 @@ fn skip_zeros(source: &dyn Source, mut position: u64) -> io::Result<u64> {
     }
 }
 
-/// Size of a zstd frame, and of its content where the header says it (RFC 8878, sections 3.1.1.1 and 3.1.1.2).
+/// Size of a zstd frame, and of its content if the header states it (RFC 8878, sections 3.1.1.1 and
+/// 3.1.1.2).
 fn zstd_frame(source: &dyn Source, offset: u64) -> io::Result<(u64, Option<u64>)> {
     let [.., descriptor] = exact::<5>(source, offset)?;
     let single_segment = descriptor & 0x20 != 0;
     if !single_segment {
         let [window] = exact(source, offset + 5)?;
-        // Bits 3 to 7 are the logarithm, from 10; an eighth of it for each of the other three.
+        // Bits 3 to 7 are the logarithm, from 10. Each unit of the other three bits adds an eighth.
         let base = 1_u64 << (10 + (window >> 3));
         check_window(base + base / 8 * u64::from(window & 7))?;
     }
@@ -167,19 +170,19 @@ fn zstd_frame(source: &dyn Source, offset: u64) -> io::Result<(u64, Option<u64>)
     Ok((at - offset, unpacked))
 }
 
-/// The kernel's own bound.
+/// Checks the kernel's limit.
 fn check_window(bytes: u64) -> io::Result<()> {
     if bytes <= ZSTD_WINDOW {
         return Ok(());
     }
-    let what = format!(
-        "a zstd frame with a window of {bytes} bytes, of which the kernel takes {ZSTD_WINDOW} at most"
-    );
+    let what =
+        format!("a zstd frame with a window of {bytes} bytes: the kernel accepts {ZSTD_WINDOW} at most");
     Err(io::Error::new(io::ErrorKind::InvalidData, what))
 }
 
-/// Size of legacy frames of lz4 that follow each other: the kernel takes them as one stream. A length of zero, or
-/// less than a length, ends it; whatever else is there is a length to the kernel.
+/// Size of consecutive legacy frames of lz4, which the kernel reads as one stream. A length of
+/// zero, or fewer bytes than a length has, ends the stream. The kernel takes anything else for a
+/// length.
 fn lz4_frames(source: &dyn Source, offset: u64) -> io::Result<u64> {
     let mut at = offset + 4;
     while at + 4 <= source.size() {
@@ -192,7 +195,7 @@ fn lz4_frames(source: &dyn Source, offset: u64) -> io::Result<u64> {
             break;
         }
         if word > lz4::MAX_BLOCK {
-            let what = "something follows an lz4 stream at once: the kernel takes it for a block of it, unless four zero bytes come first";
+            let what = "data follows an lz4 stream immediately: the kernel takes it for a block of the stream, unless four zero bytes come first";
             return Err(io::Error::new(io::ErrorKind::InvalidData, what));
         }
         at += 4 + u64::from(word);

@@ -1,7 +1,7 @@
 //! Unpacks an image into a directory, with the same result as in the kernel.
 //!
-//! [`Tree`](super::Tree) has already resolved all links, so every parent of a path is a directory. Links are created last,
-//! and nothing is written through a link.
+//! [`Tree`](super::Tree) has already resolved all links, so every parent of a path is a directory.
+//! Links are created last, and nothing is written through a link.
 
 use super::archive::Archive;
 use super::contents::Contents;
@@ -21,10 +21,10 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, lchown, s
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
-/// Of what is unpacked, the bits that let nobody become somebody else.
+/// Mode bits of unpacked files without set-user-ID and set-group-ID.
 const HARMLESS: u32 = 0o1777;
 
-/// What may be made beside plain files.
+/// What may be created in addition to plain files.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct How {
     /// Device nodes, named pipes and sockets.
@@ -33,28 +33,29 @@ pub struct How {
     pub set_ids: bool,
 }
 
-/// What was unpacked.
+/// The result of unpacking.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize)]
 pub struct Extracted {
     /// Regular files.
     pub files: u64,
-    /// Their bytes.
+    /// Their size in bytes.
     pub bytes: u64,
     /// Directories.
     pub directories: u64,
     /// Symbolic links.
     pub links: u64,
-    /// Device nodes, named pipes and sockets that were made.
+    /// Number of device nodes, named pipes and sockets that were created.
     pub devices: u64,
-    /// Those that were passed over.
+    /// Number of device nodes, named pipes and sockets that were skipped.
     pub devices_left_out: u64,
-    /// Files and directories whose set-user-ID or set-group-ID bit was left out.
+    /// Files and directories whose set-user-ID or set-group-ID bit was removed.
     pub set_ids_left_out: u64,
-    /// Entries that the kernel does not unpack as they say.
+    /// Entries that the kernel does not unpack as stored.
     pub remarks: u64,
 }
 
-/// Unpacks everything into `to`, which must not exist or be empty. It appears whole or not at all.
+/// Unpacks everything into `to`, which must not exist or must be empty. It appears completely or
+/// not at all.
 pub fn extract(
     archive: &Archive,
     contents: &Contents,
@@ -88,7 +89,7 @@ fn check_empty(to: &Path) -> Result<()> {
         Ok(mut entries) => match entries.next() {
             None => Ok(()),
             Some(_) => Err(Error::new(format!(
-                "{} is not empty: expected a directory without files, or none",
+                "{} is not empty: expected an empty directory, or none",
                 to.display()
             ))
             .hint(remedy)),
@@ -96,7 +97,7 @@ fn check_empty(to: &Path) -> Result<()> {
     }
 }
 
-/// To the kernel the root is above itself. Who unpacks elsewhere does not mean that.
+/// For the kernel, the parent of the root is the root. In a directory, this is not what is wanted.
 fn check_names(contents: &Contents) -> Result<()> {
     let leaves = |name: &[u8]| name.split(|byte| *byte == b'/').any(|part| part == b"..");
     match contents.items.iter().find(|item| leaves(&item.entry.name)) {
@@ -115,7 +116,7 @@ struct Extractor<'a> {
     done: Extracted,
 }
 
-/// Names of one file.
+/// Creates the names of one file.
 struct Names<'a> {
     left: Left<'a>,
     paths: Vec<&'a [u8]>,
@@ -126,14 +127,14 @@ impl Extractor<'_> {
         self.root.join(OsStr::from_bytes(&path[1..]))
     }
 
-    /// Open to their owner until everything is in them.
+    /// Creates directories that their owner can write to until everything is in them.
     fn directories(&mut self, tree: &Tree) -> Result<()> {
         for (path, _) in of_kind(tree, kind::DIRECTORY) {
             let place = self.at(path);
             DirBuilder::new().recursive(true).mode(0o700).create(&place).doing("creating", &place)?;
             self.done.directories += u64::from(path != b"/");
         }
-        // Directories that are there without an entry: the kernel makes /dev by itself.
+        // Directories without an entry: the kernel creates /dev itself.
         let parents: BTreeSet<_> =
             tree.paths.keys().filter_map(|path| self.at(path).parent().map(Path::to_owned)).collect();
         for parent in parents {
@@ -200,7 +201,7 @@ impl Extractor<'_> {
     fn links(&mut self, tree: &Tree) -> Result<()> {
         for (path, left) in of_kind(tree, kind::LINK) {
             let (place, target) = (self.at(path), left.item.target.as_deref().unwrap_or_default());
-            // One to nothing, of which there is a remark.
+            // The target of a link to nothing; a remark reports it.
             if target.is_empty() {
                 continue;
             }
@@ -211,7 +212,7 @@ impl Extractor<'_> {
         Ok(())
     }
 
-    /// The deepest first: a directory may be closed to its owner.
+    /// Sets modes and times, the deepest directory first: a directory may be closed to its owner.
     fn finish_directories(&mut self, tree: &Tree) -> Result<()> {
         let directories: Vec<_> = of_kind(tree, kind::DIRECTORY).collect();
         for (path, left) in directories.into_iter().rev() {
@@ -229,7 +230,7 @@ impl Extractor<'_> {
 
     fn attributes(&mut self, place: &Path, left: &Left) -> Result<()> {
         self.own(place, left)?;
-        // Who is not root owns what is unpacked, and nothing of it runs as somebody else.
+        // Without root, everything belongs to the user, and nothing must run as another user.
         let mode = if self.how.set_ids && self.owners { left.mode() } else { left.mode() & HARMLESS };
         self.done.set_ids_left_out += u64::from(mode != left.mode());
         fs::set_permissions(place, Permissions::from_mode(mode)).doing("setting the mode of", place)

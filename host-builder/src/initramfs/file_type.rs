@@ -1,4 +1,5 @@
-//! Describes the type of a file for errors. The type is detected from the content, not from the name.
+//! Describes the type of a file for errors. The type is detected from the content, not from the
+//! name.
 
 use super::compression::Compression;
 use std::fs::{self, File};
@@ -6,33 +7,33 @@ use std::io::Read;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
-/// Bytes that are looked at: the superblocks of file systems end before.
+/// Bytes that are read; the superblocks of file systems are within them.
 const FRONT: u64 = 4096;
 
-/// A kernel for x86 as distributions have it.
+/// A kernel for x86, in the format of distributions.
 pub const BZIMAGE: &str = "a Linux kernel (bzImage)";
-/// Also a kernel with its EFI stub.
+/// This may also be a kernel with its EFI stub.
 pub const EFI: &str = "an EFI program, such as a unified kernel image";
-/// Also a kernel that is not compressed.
+/// This may also be an uncompressed kernel.
 pub const ELF: &str = "an ELF file (a program, library or vmlinux)";
 
 /// Offset and bytes of the magic number of ext2, ext3 and ext4.
 pub const EXT: (u64, &[u8]) = (1024 + 56, &[0x53, 0xef]);
-/// The same of EROFS.
+/// Offset and bytes of EROFS' magic number.
 pub const EROFS: (u64, &[u8]) = (1024, &[0xe2, 0xe1, 0xf5, 0xe0]);
-/// The same of SquashFS.
+/// Offset and bytes of SquashFS' magic number.
 pub const SQUASHFS: (u64, &[u8]) = (0, b"hsqs");
 
-/// The same of ar archives, of which a Debian package is one.
+/// Offset and bytes of the magic number of ar archives, such as Debian packages.
 pub const AR: (u64, &[u8]) = (0, b"!<arch>\n");
-/// The same of RPM packages.
+/// Offset and bytes of the magic number of RPM packages.
 pub const RPM: (u64, &[u8]) = (0, &[0xed, 0xab, 0xee, 0xdb]);
-/// The same of tar archives.
+/// Offset and bytes of the magic number of tar archives.
 pub const TAR: (u64, &[u8]) = (257, b"ustar");
-/// The same of zip archives.
+/// Offset and bytes of the magic number of zip archives.
 pub const ZIP: (u64, &[u8]) = (0, b"PK\x03\x04");
 
-/// Offset, bytes and name of what begins in one way only. The first that fits counts.
+/// Offset, bytes and name of unambiguous magic numbers. The first match is used.
 const MAGICS: &[(u64, &[u8], &str)] = &[
     (0x202, b"HdrS", BZIMAGE),
     (0, b"MZ", EFI),
@@ -50,7 +51,7 @@ const MAGICS: &[(u64, &[u8], &str)] = &[
     (510, &[0x55, 0xaa], "a disk with a partition table or a boot sector"),
 ];
 
-/// What is at a path: `a disk image with ext4`, `a directory`, `JSON`.
+/// Describes what is at a path: `a disk image with ext4`, `a directory`, `JSON`.
 pub fn describe(path: &Path) -> &'static str {
     let Ok(metadata) = fs::metadata(path) else { return "nothing that can be read" };
     let kind = metadata.file_type();
@@ -73,7 +74,7 @@ pub fn begins(front: &[u8], (offset, magic): (u64, &[u8])) -> bool {
     front.get(offset..).is_some_and(|rest| rest.starts_with(magic))
 }
 
-/// The same by the first bytes of a file.
+/// Describes a file by its first bytes.
 pub fn of_front(front: &[u8]) -> &'static str {
     if front.is_empty() {
         return "an empty file";
@@ -86,7 +87,7 @@ pub fn of_front(front: &[u8]) -> &'static str {
         Some(_) => return "a compressed file, such as an initramfs",
         None => {}
     }
-    // A character may go on behind the front.
+    // The front may end within a character.
     let text = match std::str::from_utf8(front) {
         Ok(text) => text,
         Err(error) if error.error_len().is_none() => {
@@ -110,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_told_by_its_content() {
+    fn file_type_is_detected_from_the_content() {
         let at = |offset: usize, magic: &[u8]| [vec![0; offset], magic.to_vec(), vec![0; 64]].concat();
         for (front, expected) in [
             (vec![], "an empty file"),

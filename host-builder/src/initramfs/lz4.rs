@@ -1,18 +1,19 @@
 //! The legacy frame of lz4: a magic number, then blocks, each with its compressed length before it.
 //!
-//! Source: "Legacy frame" in lz4's doc/lz4_Frame_format.md, and lib/decompress_unlz4.c in the kernel.
+//! Source: "Legacy frame" in lz4's doc/lz4_Frame_format.md, and lib/decompress_unlz4.c in the
+//! kernel.
 
 use super::blocks::{Format, malformed, next};
 use std::io::{self, Read};
 
-/// How a frame begins, as a number.
+/// First bytes of a frame, as a number.
 pub const MAGIC: u32 = 0x184c_2102;
-/// Bytes that one block unpacks to at most.
+/// Maximum unpacked size of a block.
 const BLOCK: u32 = 8 << 20;
-/// Bytes of a compressed block at most: what cannot be compressed grows by 1/255.
+/// Maximum size of a compressed block: data that cannot be compressed grows by 1/255.
 pub const MAX_BLOCK: u32 = BLOCK + BLOCK / 255 + 16;
 
-/// Frames that follow each other.
+/// Consecutive frames.
 #[derive(Default)]
 pub struct Lz4 {
     packed: Vec<u8>,
@@ -32,7 +33,7 @@ impl Format for Lz4 {
                     block.truncate(filled);
                     return Ok(true);
                 }
-                _ => return Err(malformed("an lz4 block of no possible length")),
+                _ => return Err(malformed("an lz4 block of an impossible length")),
             }
         }
     }

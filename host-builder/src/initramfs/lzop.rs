@@ -1,25 +1,28 @@
-//! The files of lzop: a header, then blocks of LZO1X, each with its lengths and a checksum before it.
+//! The files of lzop: a header, then blocks of LZO1X, each with its lengths and a checksum before
+//! it.
 //!
-//! Sources: lib/decompress_unlzo.c and Documentation/staging/lzo.rst of Linux, lzop's own conf.h for the flags. What the kernel would read
-//! in another way than lzop is refused: it skips four bytes of checksum before each block, whatever the header's flags say. The decoder
-//! of blocks is our own: what the registry has either panics on hostile input or has a licence that does not go with ours.
+//! Sources: lib/decompress_unlzo.c and Documentation/staging/lzo.rst of Linux, and lzop's conf.h
+//! for the flags. Files that the kernel would read differently from lzop are refused: it skips four
+//! bytes of checksum before each block, regardless of the header's flags. The decoder of blocks is
+//! our own, because available crates either panic on hostile input or have an incompatible licence.
 
 use super::blocks::{Format, malformed, next};
 use super::source::{Source, exact};
 use std::io::{self, Read};
 
-/// How a file begins.
+/// First bytes of a file.
 const MAGIC: [u8; 9] = [0x89, b'L', b'Z', b'O', 0, 0x0d, 0x0a, 0x1a, 0x0a];
-/// From this version on a header has a version that is needed, a level, and the upper half of a time.
+/// Since this version, a header has the required version, a level, and the upper half of a time.
 const NEWER: u16 = 0x0940;
-/// Flags for a checksum before each block: Adler-32, or CRC-32, of what it unpacks to.
+/// Flags for a checksum before each block: Adler-32 or CRC-32 of its unpacked data.
 const CHECKSUMS: [u32; 2] = [0x1, 0x100];
-/// Flags that change nothing of what follows: where data came from, and kinds of names, systems, character sets and header checksums.
+/// Flags that do not change the following data: the origin of the data, and kinds of names,
+/// systems, character sets and header checksums.
 const HARMLESS: u32 = 0xfff0_0000 | 0x1000 | 0x2000 | 0x4 | 0x8 | 0x10 | 0x20;
-/// Bytes that one block unpacks to at most.
+/// Maximum unpacked size of a block.
 const BLOCK: u32 = 256 << 10;
 
-/// Size of a file: of its header, and of all its blocks up to the length of zero at their end.
+/// Size of a file: its header, and all blocks up to the length of zero at the end.
 pub fn size(source: &dyn Source, offset: u64) -> io::Result<u64> {
     let mut at = offset + header(source, offset)?;
     loop {
@@ -34,7 +37,7 @@ pub fn size(source: &dyn Source, offset: u64) -> io::Result<u64> {
 /// Size of the header.
 fn header(source: &dyn Source, offset: u64) -> io::Result<u64> {
     if exact(source, offset)? != MAGIC {
-        return Err(malformed("a beginning that is lzop's only in part"));
+        return Err(malformed("an incomplete lzop magic number"));
     }
     let mut at = offset + MAGIC.len() as u64;
     let newer = u16::from_be_bytes(exact(source, at)?) >= NEWER;
@@ -54,11 +57,11 @@ fn header(source: &dyn Source, offset: u64) -> io::Result<u64> {
     Ok(at + 1 + u64::from(name) + 4 - offset)
 }
 
-/// The length of a compressed block, if it can be one.
+/// Checks the length of a compressed block.
 fn packed(unpacked: u32, packed: u32) -> io::Result<u32> {
     if unpacked > BLOCK || packed == 0 || packed > unpacked {
         return Err(malformed(format!(
-            "an lzop block of {packed} bytes for {unpacked}: the kernel takes 1 byte to as many as it unpacks to, {BLOCK} at most"
+            "an lzop block of {packed} bytes for {unpacked}: the kernel accepts from 1 byte up to the unpacked size, {BLOCK} at most"
         )));
     }
     Ok(packed)
@@ -93,7 +96,7 @@ impl Format for Lzop {
     }
 }
 
-/// Its size was checked before ([`header`]).
+/// The header was checked before ([`header`]).
 fn skip_header(input: &mut dyn Read) -> io::Result<()> {
     let mut start = [0; MAGIC.len() + 2];
     input.read_exact(&mut start)?;
@@ -108,7 +111,7 @@ fn skip_header(input: &mut dyn Read) -> io::Result<()> {
 /// Unpacks one block of LZO1X to exactly `size` bytes.
 fn unpack(packed: &[u8], out: &mut Vec<u8>, size: usize) -> io::Result<()> {
     let mut block = Lzo { input: packed, out, size };
-    // Literals that the last instruction copied: 0 to 3, or 4 for a run of them.
+    // Number of literals that the last instruction copied: 0 to 3, or 4 for a longer run.
     let mut state = match packed.first() {
         Some(first @ 18..) => {
             let length = usize::from(first - 17);
@@ -155,7 +158,7 @@ fn unpack(packed: &[u8], out: &mut Vec<u8>, size: usize) -> io::Result<()> {
     }
 }
 
-/// A block on its way.
+/// A block that is being unpacked.
 struct Lzo<'a> {
     input: &'a [u8],
     out: &'a mut Vec<u8>,
@@ -173,7 +176,7 @@ impl Lzo<'_> {
         Ok(usize::from(u16::from_le_bytes([self.byte()?, self.byte()?])))
     }
 
-    /// A length: what the code has of it, or, where that is 0, `most` and what follows.
+    /// A length: the bits of the instruction, or, if they are 0, `most` plus the following bytes.
     fn length(&mut self, of_code: usize, most: usize) -> io::Result<usize> {
         if of_code != 0 {
             return Ok(of_code);
@@ -198,7 +201,7 @@ impl Lzo<'_> {
     fn copy(&mut self, length: usize, distance: usize) -> io::Result<()> {
         let from = self.out.len().checked_sub(distance).ok_or_else(damaged)?;
         self.room(length)?;
-        // The two may overlap: then what was just copied is copied again.
+        // Source and destination may overlap; then bytes that were just copied are copied again.
         for at in from..from + length {
             self.out.push(self.out[at]);
         }
@@ -209,7 +212,7 @@ impl Lzo<'_> {
         if self.out.len() + length > self.size { Err(damaged()) } else { Ok(()) }
     }
 
-    /// The end has a length of 3, all is read, and as much is there as was said.
+    /// Checks the end: its length is 3, the input is consumed, and the output has the stated size.
     fn end(&self, length: usize) -> io::Result<()> {
         if length == 3 && self.input.is_empty() && self.out.len() == self.size {
             Ok(())

@@ -1,4 +1,4 @@
-//! The manifest that an image carries.
+//! Reads the manifest in an image.
 
 use super::contents::absolute;
 use super::cpio::Entry;
@@ -8,12 +8,12 @@ use image::layout;
 use image::manifest::{MAX_BYTES, Manifest};
 use std::path::Path;
 
-/// Whether an entry may be the manifest: its content must be kept.
+/// Whether an entry may be the manifest, so that its content must be kept.
 pub fn is_manifest(entry: &Entry) -> bool {
     absolute(&entry.name) == layout::MANIFEST.as_bytes() && u64::from(entry.size) <= MAX_BYTES
 }
 
-/// The manifest with its bytes; none in an image of another tool.
+/// The manifest and its bytes; `None` in an image of another tool.
 pub fn manifest<'a>(tree: &Tree<'a>, path: &Path) -> Result<Option<(Manifest, &'a [u8])>> {
     let Some(left) = tree.paths.get(layout::MANIFEST.as_bytes()) else { return Ok(None) };
     let Some(bytes) = &left.item.content else {
@@ -26,7 +26,7 @@ pub fn manifest<'a>(tree: &Tree<'a>, path: &Path) -> Result<Option<(Manifest, &'
     Ok(Some((manifest, bytes)))
 }
 
-/// The manifest of an image of ours.
+/// The manifest of an image that must have been built by this tool.
 pub fn required<'a>(tree: &Tree<'a>, path: &Path) -> Result<(Manifest, &'a [u8])> {
     manifest(tree, path)?.ok_or_else(|| {
         Error::new(format!(

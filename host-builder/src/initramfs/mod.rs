@@ -1,9 +1,10 @@
 //! Reads any initramfs: segments of newc archives, each compressed or not.
 //!
-//! It reads what the kernel's unpacker would read (init/initramfs.c): zero bytes between segments, archives that begin at
-//! a multiple of four bytes, several archives in one compressed stream. Input that the kernel would refuse or read
-//! differently is an error. The unpacked result is a [`Tree`]. The file is not trusted: every length is limited, and
-//! anything that is not an archive is an error with its offset.
+//! It reads what the kernel's unpacker would read (init/initramfs.c): zero bytes between segments,
+//! archives that begin at a multiple of four bytes, several archives in one compressed stream.
+//! Input that the kernel would refuse or read differently is an error. The unpacked result is a
+//! [`Tree`]. The file is not trusted: every length is limited, and anything that is not an archive
+//! is an error with its offset.
 
 mod archive;
 mod blocks;

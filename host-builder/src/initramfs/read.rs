@@ -9,8 +9,8 @@ use crate::common::error::{Error, Result};
 use crate::common::parallel;
 
 impl Archive {
-    /// The segments. What is compressed is unpacked only where its header does not say to how much, and what is in it
-    /// is not looked at.
+    /// The segments. What is compressed is unpacked only where its header does not say to how much,
+    /// and what is in it is not looked at.
     pub fn segments(&self) -> Result<Vec<Segment>> {
         let bounds = Bounds::default();
         let done = self.each(|located, index| {
@@ -27,7 +27,7 @@ impl Archive {
         Ok(done.into_iter().map(|(segment, ())| segment).collect())
     }
 
-    /// Shows every entry of every segment to `visit`, in order, with its content.
+    /// Calls `visit` for every entry of every segment, in order, with its content.
     pub fn walk(
         &self,
         mut visit: impl FnMut(EntryPosition, &Entry, &mut Content) -> Result<()>,
@@ -43,7 +43,8 @@ impl Archive {
         self.some(segments)
     }
 
-    /// Every entry, with what is wanted of its content. Segments whose ends are known are unpacked at the same time.
+    /// Reads all entries, with the requested content. Segments with known ends are unpacked in
+    /// parallel.
     pub fn read(&self, want: &Want) -> Result<Contents> {
         let bounds = Bounds::default();
         let done = self.each(|located, index| {
@@ -60,7 +61,8 @@ impl Archive {
         Ok(Contents { segments, items, boot_config: self.boot_config })
     }
 
-    /// Does `work` for each segment, on all processors where a segment's end is known before it is unpacked.
+    /// Calls `work` for each segment. Segments whose end is known before unpacking are processed in
+    /// parallel.
     fn each<T: Send>(
         &self,
         work: impl Fn(&Located, usize) -> Result<(Segment, T)> + Sync,
@@ -69,7 +71,7 @@ impl Archive {
         let mut locator = Locator::new(self);
         let mut known = Vec::new();
         let mut count = 0;
-        // What comes before a fault is looked at first: its own fault is the one to tell.
+        // Segments before a fault are processed first, because a fault in them is reported instead.
         let mut fault = None;
         loop {
             let located = match locator.next_segment() {
@@ -96,7 +98,7 @@ impl Archive {
                 Err(()) => break,
             }
         }
-        // Their own errors count after those of segments before them, so none ends this.
+        // An error in an earlier segment is reported first, so no error ends this loop.
         let finish = |(index, located): &(usize, Located)| Ok((*index, work(located, *index)));
         results.extend(parallel::map(&known, parallel::processors(), finish)?);
         results.sort_by_key(|(index, _)| *index);

@@ -1,4 +1,4 @@
-//! What an archive is read from: bytes at any place, for many readers at once.
+//! The data of an archive: bytes at any offset, for several readers at the same time.
 
 use super::file_type::describe;
 use crate::common::error::{Doing, Error, Result};
@@ -7,11 +7,11 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::Path;
 
-/// Bytes that can be read at any place.
+/// Bytes that can be read at any offset.
 pub trait Source: Send + Sync {
     /// Number of bytes.
     fn size(&self) -> u64;
-    /// Reads at a place; fewer bytes than asked for only at the end.
+    /// Reads at an offset. Fewer bytes than requested are returned only at the end.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
 }
 
@@ -28,7 +28,7 @@ impl Source for Vec<u8> {
     }
 }
 
-/// A file, as long as it was when it was opened.
+/// A file with its size when it was opened.
 struct Disk {
     file: File,
     size: u64,
@@ -104,7 +104,7 @@ impl Source for Part {
     }
 }
 
-/// So many bytes at a place; their absence is an error.
+/// Reads exactly `N` bytes at an offset. If they are not there, this is an error.
 pub fn exact<const N: usize>(source: &dyn Source, offset: u64) -> io::Result<[u8; N]> {
     let mut bytes = [0; N];
     let mut got = 0;

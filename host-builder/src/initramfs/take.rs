@@ -1,4 +1,4 @@
-//! Copies single files of an unpacked image.
+//! Copies single files out of an image.
 
 use super::archive::Archive;
 use super::cpio::kind;
@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-/// Copies regular files to places on this machine, whose directories are there. `place` says for a path where; `None` is not wanted.
-/// Returns how many there were.
+/// Copies regular files to existing directories of this machine. `place` returns the destination of
+/// a path, or `None` to skip it. Returns the number of copied files.
 pub fn take(
     archive: &Archive,
     tree: &Tree,
@@ -38,7 +38,7 @@ pub fn take(
     Ok(count)
 }
 
-/// Copies the regular file `path` to `place`. Returns whether there is one.
+/// Copies the regular file `path` to `place`. Returns whether the file exists.
 pub fn take_one(archive: &Archive, tree: &Tree, path: &str, place: &Path) -> Result<bool> {
     let is_it = |found: &[u8]| Ok((found == path.as_bytes()).then(|| place.to_owned()));
     Ok(take(archive, tree, is_it)? > 0)

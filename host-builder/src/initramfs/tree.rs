@@ -8,21 +8,21 @@ use std::collections::BTreeMap;
 /// Permission bits.
 const PERMISSIONS: u32 = 0o7777;
 
-/// One path of what is left.
+/// A path in the result.
 #[derive(Debug, Clone, Copy)]
 pub struct Left<'a> {
-    /// The entry that mode, owner and time come from.
+    /// The entry with its mode, owner and time.
     pub entry: &'a Entry,
-    /// Kind, size and content come from this one, which is another for hard links.
+    /// The entry with its kind, size and content. With hard links, this may be another entry.
     pub item: &'a Item,
-    /// Number of that one, from 0.
+    /// Number of the entry with the content, from 0.
     pub number: usize,
-    /// The same for all names of one file.
+    /// Number of the file. All names of one file have the same number.
     pub file: usize,
 }
 
 impl Left<'_> {
-    /// What it is, of [`kind`].
+    /// Its kind, one of [`kind`].
     pub fn kind(&self) -> u32 {
         self.item.entry.kind()
     }
@@ -32,26 +32,26 @@ impl Left<'_> {
         self.entry.mode & PERMISSIONS
     }
 
-    /// Bytes of a regular file.
+    /// Size of a regular file in bytes; else 0.
     pub fn bytes(&self) -> u64 {
         if self.kind() == kind::FILE { u64::from(self.item.entry.size) } else { 0 }
     }
 }
 
-/// An entry that is not unpacked as it says.
+/// A note on an entry that is not unpacked as stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Remark {
     /// Number of the entry, from 0.
     #[serde(skip)]
     pub item: usize,
-    /// What the kernel makes of it, to be read behind its name.
+    /// What the kernel does with it, in words that follow its name.
     pub what: String,
 }
 
-/// All that is left, and what is to be said of it.
+/// The result of unpacking, and the notes on it.
 #[derive(Debug, Default)]
 pub struct Tree<'a> {
-    /// By absolute path, without links in it but its last part.
+    /// By absolute path, without links except its last part.
     pub paths: BTreeMap<Vec<u8>, Left<'a>>,
     /// In the order of the entries.
     pub remarks: Vec<Remark>,

@@ -1,25 +1,27 @@
 //! Unified kernel images: an EFI program whose section `.initrd` is the initramfs.
 //!
-//! Format: PE/COFF, of which only the table of sections is read; uapi-group.org/specifications/specs/unified_kernel_image.
+//! Format: PE/COFF, of which only the section table is read;
+//! uapi-group.org/specifications/specs/unified_kernel_image.
 
 use super::source::{Source, exact};
 use std::io;
 
 const NAME: &[u8; 8] = b".initrd\0";
-/// An archive that the stub puts in front.
+/// Section with an archive that the stub puts in front.
 const MICROCODE: &[u8; 8] = b".ucode\0\0";
-/// Where the DOS header says where the PE header is.
+/// Offset in the DOS header of the offset of the PE header.
 const PE_OFFSET: u64 = 0x3c;
-/// Sizes of the PE header with its signature, and of an entry of the table of sections.
+/// Sizes of the PE header with its signature, and of an entry in the section table.
 const HEADER: u64 = 24;
 const ENTRY: u64 = 40;
-/// The format's own bound.
+/// The limit of the format.
 const MAX_SECTIONS: u64 = 96;
 
-/// Offset and size of the initramfs in an EFI program; none in other files.
+/// Offset and size of the initramfs in an EFI program; `None` for other files.
 ///
 /// # Errors
-/// Of an EFI program without exactly one, or whose section is not in the file.
+/// The EFI program does not have exactly one such section, or the section is not completely in the
+/// file.
 pub fn initrd(source: &dyn Source) -> io::Result<Option<(u64, u64)>> {
     if source.size() < PE_OFFSET + 4 || exact(source, 0)? != *b"MZ" {
         return Ok(None);
@@ -36,19 +38,19 @@ pub fn initrd(source: &dyn Source) -> io::Result<Option<(u64, u64)>> {
         let name: [u8; 8] = exact(source, at)?;
         if name == *MICROCODE {
             return Err(io::Error::other(
-                "an EFI program with a section .ucode, which is unpacked before .initrd and not read by this program",
+                "an EFI program with a section .ucode, which is unpacked before .initrd: this is not supported",
             ));
         }
         if name != *NAME {
             continue;
         }
         let word = |at: u64| Ok::<_, io::Error>(u64::from(u32::from_le_bytes(exact(source, at)?)));
-        // The size in memory; the one in the file is rounded up.
+        // The size in memory. The size in the file is rounded up.
         let (size, rounded, offset) = (word(at + 8)?, word(at + 16)?, word(at + 20)?);
         let size = size.min(rounded);
         if found.replace((offset, size)).is_some() {
             return Err(io::Error::other(
-                "an EFI program with several sections .initrd: which of them is unpacked, its profile says",
+                "an EFI program with several sections .initrd: which one is unpacked depends on its profile",
             ));
         }
         if offset + size > source.size() {
@@ -64,7 +66,7 @@ pub fn initrd(source: &dyn Source) -> io::Result<Option<(u64, u64)>> {
 mod tests {
     use super::*;
 
-    /// An EFI program with sections of these names, each with this content.
+    /// An EFI program with sections of these names, all with this content.
     fn program(names: &[&[u8; 8]], content: &[u8]) -> Vec<u8> {
         let mut bytes = vec![0; 0x80];
         bytes[..2].copy_from_slice(b"MZ");
@@ -89,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn the_section_is_found_by_its_name() {
+    fn section_is_found_by_its_name() {
         let bytes = program(&[b".linux\0\0", NAME], b"content");
         let (offset, size) = initrd(&bytes).unwrap().unwrap();
         let at = usize::try_from(offset).unwrap();
@@ -116,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_without_one_or_with_several_is_refused() {
+    fn program_without_exactly_one_section_is_refused() {
         for names in [&[b".linux\0\0"][..], &[NAME, NAME], &[NAME, MICROCODE]] {
             assert!(initrd(&program(names, b"content")).is_err());
         }

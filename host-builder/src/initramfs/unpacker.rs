@@ -1,8 +1,8 @@
-//! The result of unpacking an image: the kernel's rules for names, links, kinds and hard links, applied to the entries in
-//! order.
+//! Unpacks the entries of an image in memory, with the kernel's rules for names, links, kinds and
+//! hard links.
 //!
-//! Source: init/initramfs.c of Linux, whose functions the comments name. An entry that the kernel does not unpack as
-//! stored gets a [`Remark`], because a list of the entries does not show the result.
+//! Source: init/initramfs.c of Linux; comments name its functions. An entry that the kernel does
+//! not unpack as stored gets a [`Remark`], because a list of the entries does not show the result.
 
 use super::contents::{Contents, Item};
 use super::cpio::kind;
@@ -11,7 +11,7 @@ use super::walk::EntryPosition;
 use std::collections::hash_map::Entry::{Occupied, Vacant};
 use std::collections::{BTreeMap, HashMap};
 
-/// Links that a path may lead through (the kernel's `MAXSYMLINKS`).
+/// Most links in the resolution of a path (the kernel's `MAXSYMLINKS`).
 const MAX_LINKS: usize = 40;
 /// Longest part of a path (`NAME_MAX`).
 const MAX_PART: usize = 255;
@@ -24,7 +24,7 @@ impl Contents {
 }
 
 impl<'a> Tree<'a> {
-    /// What the kernel makes of all entries, in order.
+    /// The result of unpacking all entries in order.
     pub fn of(contents: &'a Contents) -> Self {
         let mut unpacker = Unpacker::new(&contents.items);
         for at in 0..contents.items.len() {
@@ -41,20 +41,21 @@ const ROOT: Id = 0;
 
 /// A file of any kind.
 struct Inode {
-    /// What mode and owner come from; nothing where the kernel made it by itself.
+    /// The entry with mode and owner; `None` if the kernel made the file itself.
     attributes: Option<usize>,
-    /// What kind, content, target and device come from.
+    /// The entry with kind, content, target and device.
     content: Option<usize>,
     kind: u32,
-    /// Of a directory.
+    /// Entries of a directory.
     children: BTreeMap<Vec<u8>, Id>,
-    /// Of a directory: the one above.
+    /// Parent of a directory.
     parent: Id,
-    /// Names that it was given.
+    /// Number of its names.
     names: usize,
 }
 
-/// What names of one file share: `find_link` looks for these. Where an archive ends, the kernel forgets them.
+/// What all names of one file have in common; `find_link` searches for it. The kernel forgets it at
+/// the end of an archive.
 type Link = (EntryPosition, (u32, u32), u32, u32);
 
 struct Unpacker<'a> {
@@ -68,7 +69,7 @@ impl<'a> Unpacker<'a> {
     fn new(items: &'a [Item]) -> Self {
         let mut new = Self { items, inodes: Vec::new(), links: HashMap::new(), remarks: Vec::new() };
         new.inode(kind::DIRECTORY, None, ROOT);
-        // default_rootfs: what is there before any initramfs, in kernels that have none of their own.
+        // default_rootfs: the files before any initramfs, in kernels without a built-in one.
         for name in ["dev", "root"] {
             let id = new.inode(kind::DIRECTORY, None, ROOT);
             new.inodes[ROOT].children.insert(name.into(), id);
@@ -101,7 +102,7 @@ impl<'a> Unpacker<'a> {
         let (parent, name) = match self.place(ROOT, &entry.name, &mut 0) {
             Ok(place) => place,
             Err(why) => {
-                // The number counts all the same, for who links to it.
+                // The number is still recorded for entries that link to it.
                 self.seen_before(at);
                 return self.remark(at, format!("is left out: {why}"));
             }
@@ -111,7 +112,7 @@ impl<'a> Unpacker<'a> {
         }
         let slash = entry.name.ends_with(b"/");
         if slash && entry.kind() != kind::DIRECTORY {
-            return self.remark(at, "is left out: its name ends with a slash, and it is no directory");
+            return self.remark(at, "is left out: its name ends with a slash, but it is not a directory");
         }
         match entry.kind() {
             kind::DIRECTORY => self.directory(at, parent, name),
@@ -120,19 +121,20 @@ impl<'a> Unpacker<'a> {
             kind::CHARACTER | kind::BLOCK | kind::FIFO | kind::SOCKET => self.device(at, parent, name),
             other => {
                 self.clean(parent, name, other);
-                self.remark(at, format!("is left out: its mode {:o} is of no kind", entry.mode));
+                self.remark(at, format!("is left out: its mode {:o} has no valid kind", entry.mode));
             }
         }
     }
 
-    /// The directory that a path's last part is in, and that part. `links` counts those that the way leads through.
+    /// The directory that contains a path's last part, and that part. `links` counts the followed
+    /// links.
     fn place(&self, from: Id, path: &'a [u8], links: &mut usize) -> Result<(Id, &'a [u8]), &'static str> {
         let path = match path.iter().rposition(|byte| *byte != b'/') {
             Some(end) => &path[..=end],
             None if path.is_empty() => return Err("it has no name"),
             None => return Ok((ROOT, b"")),
         };
-        // With its slash, which tells a path from the root.
+        // The slash is kept, to distinguish a path from the root.
         let (above, name) =
             path.split_at(path.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1));
         if name.len() > MAX_PART {
@@ -150,14 +152,14 @@ impl<'a> Unpacker<'a> {
                 continue;
             }
             let Some(&next) = self.inodes[here].children.get(part) else {
-                return Err("the directory that it is in is not there");
+                return Err("its directory does not exist");
             };
             here = match self.inodes[next].kind {
                 kind::DIRECTORY => next,
                 kind::LINK => {
                     *links += 1;
                     if *links > MAX_LINKS {
-                        return Err("its path leads through too many links");
+                        return Err("its path has too many links");
                     }
                     self.walk(here, self.target(next), links)?
                 }
@@ -175,7 +177,8 @@ impl<'a> Unpacker<'a> {
         self.items[at].target.as_deref().unwrap_or_default()
     }
 
-    /// What is removed to make room: all but a directory with something in it (`clean_path`). `false` where it stays.
+    /// Removes a file to make room, except a directory with content (`clean_path`). Returns `false`
+    /// if the file stays.
     fn clean(&mut self, parent: Id, name: &[u8], unless: u32) -> bool {
         let Some(&found) = self.inodes[parent].children.get(name) else { return true };
         let inode = &self.inodes[found];
@@ -191,7 +194,7 @@ impl<'a> Unpacker<'a> {
 
     fn existing_directory(&mut self, at: usize, parent: Id, name: &[u8]) {
         if self.items[at].entry.kind() != kind::DIRECTORY {
-            return self.remark(at, "is left out: it has the name of a directory that is there");
+            return self.remark(at, "is left out: it has the name of an existing directory");
         }
         let id = if name == b".." { self.inodes[parent].parent } else { parent };
         self.inodes[id].attributes = Some(at);
@@ -214,19 +217,20 @@ impl<'a> Unpacker<'a> {
         }
         let (target, stated) = (self.target_of(at).len(), self.items[at].entry.size as usize);
         if target == 0 {
-            self.remark(at, "is a link to nothing, which nobody else can make");
+            self.remark(at, "is a link with an empty target, which only the kernel can create");
         } else if target < stated {
-            self.remark(at, "is a link to what comes before its first zero byte");
+            self.remark(at, "is a link whose target ends at its first zero byte");
         }
         let id = self.inode(kind::LINK, Some(at), parent);
         self.inodes[parent].children.insert(name.to_vec(), id);
     }
 
     fn occupied(&mut self, at: usize) {
-        self.remark(at, "is left out: a directory with something in it has its name");
+        self.remark(at, "is left out: a directory with content has its name");
     }
 
-    /// `find_link`: the name of the entry before of which this one is another name; else it is remembered.
+    /// `find_link`: the name of an earlier entry of the same file. Without one, this entry is
+    /// remembered.
     fn seen_before(&mut self, at: usize) -> Option<&'a [u8]> {
         let Item { place, entry, .. } = &self.items[at];
         if entry.links < 2 || matches!(entry.kind(), kind::DIRECTORY | kind::LINK) {
@@ -242,7 +246,8 @@ impl<'a> Unpacker<'a> {
         }
     }
 
-    /// `maybe_link`: makes it another name of an earlier one. `Ok(false)` where there is none.
+    /// `maybe_link`: makes the entry another name of an earlier one. Returns `Ok(false)` if there
+    /// is no earlier one.
     fn another_name(&mut self, at: usize, parent: Id, name: &[u8]) -> Result<bool, ()> {
         let Some(old) = self.seen_before(at) else { return Ok(false) };
         if !self.clean(parent, name, 0) {
@@ -252,7 +257,7 @@ impl<'a> Unpacker<'a> {
         let place = self.place(ROOT, old, &mut 0).ok();
         let found = place.and_then(|(above, last)| self.inodes[above].children.get(last).copied());
         let Some(found) = found.filter(|id| self.inodes[*id].kind != kind::DIRECTORY) else {
-            self.remark(at, "is left out: the file that it is another name of is not there");
+            self.remark(at, "is left out: it is another name of a file that does not exist");
             return Err(());
         };
         self.inodes[parent].children.insert(name.to_vec(), found);
@@ -269,7 +274,7 @@ impl<'a> Unpacker<'a> {
         let (parent, name) = match self.through_links(parent, name) {
             Ok(place) => {
                 if place != (parent, name) {
-                    self.remark(at, "is another name of a link, and its content goes where that leads");
+                    self.remark(at, "is another name of a link, and its content is written to the target");
                 }
                 place
             }
@@ -283,11 +288,11 @@ impl<'a> Unpacker<'a> {
             return;
         };
         if self.inodes[id].kind != kind::FILE {
-            return self.remark(at, "is another name of what is no regular file");
+            return self.remark(at, "is another name of something that is not a regular file");
         }
         self.inodes[id].attributes = Some(at);
         let new = &self.items[at];
-        // Another name without content changes none.
+        // Another name without content changes nothing.
         if linked && new.entry.size == 0 {
             return;
         }
@@ -301,7 +306,8 @@ impl<'a> Unpacker<'a> {
         }
     }
 
-    /// Where opening a name for writing leads. A link is there only as another name of what was a file before.
+    /// The destination of opening a name for writing. A link can only be there as another name of
+    /// an earlier file.
     fn through_links(&mut self, mut parent: Id, mut name: &'a [u8]) -> Result<(Id, &'a [u8]), &'static str> {
         let mut links = 0;
         while let Some(&found) = self.inodes[parent].children.get(name) {
@@ -310,7 +316,7 @@ impl<'a> Unpacker<'a> {
             }
             links += 1;
             if links > MAX_LINKS {
-                return Err("its path leads through too many links");
+                return Err("its path has too many links");
             }
             (parent, name) = self.place(parent, self.target(found), &mut links)?;
             if matches!(name, b"" | b"." | b"..") {
@@ -334,11 +340,11 @@ impl<'a> Unpacker<'a> {
             self.inodes[parent].children.insert(name.to_vec(), id);
             return;
         };
-        // mknod finds it there: mode and owner are set, nothing else.
+        // mknod finds an existing file: only mode and owner are set.
         self.inodes[found].attributes = Some(at);
         let before = *self.inodes[found].content.get_or_insert(at);
         if self.items[before].entry.device != self.items[at].entry.device {
-            self.remark(at, "stays the device that an earlier entry made it");
+            self.remark(at, "keeps the device numbers of an earlier entry");
         }
     }
 

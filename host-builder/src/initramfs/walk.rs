@@ -12,18 +12,18 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Most bytes that all segments together may unpack to.
+/// Most unpacked bytes of all segments together.
 const MAX_UNPACKED: u64 = 16 << 30;
 /// Most entries of all segments together.
 const MAX_ENTRIES: u64 = 250_000;
-/// Bytes of all their names together.
+/// Most bytes of all their names together.
 const MAX_NAMES: u64 = 64 << 20;
-/// Bytes of contents that are kept in memory.
+/// Most bytes of content that is kept in memory.
 pub const MAX_KEPT: u64 = 1 << 30;
 const READ_BUFFER: usize = 1 << 18;
 const UNPACK_BUFFER: usize = 1 << 17;
 
-/// What was seen so far, over all segments.
+/// Counters over all segments.
 #[derive(Default)]
 pub struct Bounds {
     unpacked: AtomicU64,
@@ -32,7 +32,7 @@ pub struct Bounds {
     pub kept: AtomicU64,
 }
 
-/// Where an entry stands.
+/// The position of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EntryPosition {
     /// Number of the segment, from 0.
@@ -41,7 +41,7 @@ pub struct EntryPosition {
     pub archive: usize,
 }
 
-/// Content of an entry: read it, or leave it.
+/// The content of an entry, to be read or skipped.
 pub struct Content<'a> {
     input: &'a mut dyn Read,
     archive: &'a Archive,
@@ -49,12 +49,12 @@ pub struct Content<'a> {
 }
 
 impl Content<'_> {
-    /// The error that reading the content ended with, with its place.
+    /// The error of reading the content, with its position.
     pub fn fault(&self, entry: &Entry, error: &io::Error) -> Error {
         self.archive.fault(self.offset, format!("the content of {:?}: {}", entry.text(), words(error)))
     }
 
-    /// All of it.
+    /// Reads all of it.
     pub fn bytes(&mut self, entry: &Entry, most: u32) -> Result<Vec<u8>> {
         if entry.size > most {
             let message = format!("{:?} has {} bytes, expected at most {most}", entry.text(), entry.size);
@@ -65,7 +65,7 @@ impl Content<'_> {
         Ok(bytes)
     }
 
-    /// Copies all of it to `out`, which messages call `place`.
+    /// Copies all of it to `out`, which has the name `place` in messages.
     pub fn copy(&mut self, entry: &Entry, out: &mut dyn Write, place: &Path) -> Result<()> {
         use crate::common::error::Doing;
         let mut buffer = vec![0; UNPACK_BUFFER.min(entry.size as usize + 1)];
@@ -79,7 +79,7 @@ impl Content<'_> {
     }
 }
 
-/// Counts what comes out of a decoder, and ends it where it is too much.
+/// Counts the output of a decoder, and ends it at the limit.
 struct Bounded<'a, R> {
     inner: R,
     bounds: &'a Bounds,
@@ -97,7 +97,7 @@ impl<R: Read> Read for Bounded<'_, R> {
 
 type Visit<'v> = dyn FnMut(EntryPosition, &Entry, &mut Content) -> Result<()> + 'v;
 
-/// One segment on its way through.
+/// A segment that is being read.
 struct Walker<'a> {
     archive: &'a Archive,
     bounds: &'a Bounds,
@@ -105,7 +105,7 @@ struct Walker<'a> {
     place: EntryPosition,
 }
 
-/// Shows the entries of a segment to `visit`.
+/// Calls `visit` for the entries of a segment.
 pub fn unpack(
     archive: &Archive,
     located: &Located,
@@ -139,21 +139,21 @@ pub fn unpack(
         walker.place.archive += 1;
     }
     if walker.place.archive == 0 {
-        return Err(walker.fault(0, &io::Error::other("no archive is in it")));
+        return Err(walker.fault(0, &io::Error::other("it contains no archive")));
     }
     let unpacked = stream.get_ref().count;
     drop(stream);
     accepted(archive, Segment { offset, size: input.taken, compression, unpacked })
 }
 
-/// A segment that was unpacked, unless the kernel would not unpack it, or differently.
+/// Checks that the kernel would unpack this segment with the same result.
 fn accepted(archive: &Archive, segment: Segment) -> Result<Segment> {
     strict::whole(&*archive.source, &segment)
         .map_err(|error| archive.fault(segment.offset, words(&error)))?;
     Ok(segment)
 }
 
-/// A segment's size, packed and unpacked; what is in it is looked at only where it is not compressed.
+/// The packed and unpacked size of a segment. The content is read only if it is not compressed.
 pub fn measure(archive: &Archive, located: &Located, index: usize, bounds: &Bounds) -> Result<Segment> {
     let Located { offset, compression, .. } = *located;
     if compression == Compression::None {
@@ -173,13 +173,13 @@ pub fn measure(archive: &Archive, located: &Located, index: usize, bounds: &Boun
 fn section<'a>(archive: &'a Archive, located: &Located) -> BufReader<Section<'a>> {
     let end = located.size.map_or(archive.size(), |size| located.offset + size);
     let section = Section { source: &*archive.source, position: located.offset, end };
-    // Between the large files of an archive that is not compressed there is little to read.
+    // In an uncompressed archive, there is little to read between large files.
     let capacity = if located.compression == Compression::None { 1 << 14 } else { READ_BUFFER };
     BufReader::with_capacity(capacity, section)
 }
 
 impl Walker<'_> {
-    /// Goes through one archive, which begins at `position` of what the segment unpacks to; its size.
+    /// Reads one archive, which starts at `position` of the unpacked segment. Returns its size.
     fn archive<R: BufRead>(
         &mut self,
         input: &mut R,
@@ -201,14 +201,14 @@ impl Walker<'_> {
         }
     }
 
-    /// An error at a place of what the segment unpacks to.
+    /// An error at a position of the unpacked segment.
     fn fault(&self, position: u64, error: &io::Error) -> Error {
         self.archive
             .fault(self.offset, format!("byte {position} of this segment, unpacked: {}", words(error)))
     }
 }
 
-/// Passes over bytes of a file that need not be read.
+/// Skips bytes of a file without reading them.
 fn seek(input: &mut BufReader<Section>, bytes: u64) -> io::Result<()> {
     let section = input.get_ref();
     let here = section.position - input.buffer().len() as u64;
@@ -218,7 +218,7 @@ fn seek(input: &mut BufReader<Section>, bytes: u64) -> io::Result<()> {
     input.seek_relative(i64::try_from(bytes).expect("a file is smaller than 2^63"))
 }
 
-/// Passes over bytes of a stream.
+/// Skips bytes of a stream.
 fn discard(input: &mut BufReader<impl Read>, mut bytes: u64) -> io::Result<()> {
     while bytes > 0 {
         let there = input.fill_buf()?.len();
@@ -232,7 +232,7 @@ fn discard(input: &mut BufReader<impl Read>, mut bytes: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Takes zero bytes; how many.
+/// Skips zero bytes. Returns their number.
 fn zeros(input: &mut impl BufRead) -> io::Result<u64> {
     let mut total = 0;
     loop {
@@ -247,11 +247,11 @@ fn zeros(input: &mut impl BufRead) -> io::Result<u64> {
     }
 }
 
-/// Adds to a counter that has a bound.
+/// Adds to a counter with a limit.
 pub fn add(counter: &AtomicU64, more: u64, most: u64, what: &str) -> io::Result<()> {
     let before = counter.fetch_add(more, Ordering::Relaxed);
     if before.saturating_add(more) <= most {
         return Ok(());
     }
-    Err(io::Error::other(format!("more than {most} {what}: this is taken for an attack")))
+    Err(io::Error::other(format!("more than {most} {what}: this is treated as an attack")))
 }

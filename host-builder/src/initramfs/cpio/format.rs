@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 
-/// How an archive begins.
+/// First bytes of an archive.
 pub const MAGIC: &[u8; 6] = b"070701";
-/// How an archive begins whose files have checksums.
+/// First bytes of an archive with checksums.
 pub const MAGIC_CHECKSUM: &[u8; 6] = b"070702";
 pub(super) const TRAILER: &[u8] = b"TRAILER!!!";
 pub(super) const HEADER: usize = 110;
@@ -34,9 +34,10 @@ pub mod kind {
 /// Header of one entry.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Entry {
-    /// Path as the archive has it: bytes of any kind but NUL, with or without a leading slash.
+    /// Path as in the archive: bytes of any kind except NUL, with or without a leading slash.
     pub name: Vec<u8>,
-    /// Inode number: entries of one archive with the same one, and the same [`Entry::origin`], are one file.
+    /// Inode number. Entries of one archive with the same inode number and the same
+    /// [`Entry::origin`] are one file.
     pub inode: u32,
     /// Type and permission bits.
     pub mode: u32,
@@ -44,7 +45,7 @@ pub struct Entry {
     pub uid: u32,
     /// Group.
     pub gid: u32,
-    /// Number of hard links; where there are several, one of them, usually the last, has the content.
+    /// Number of hard links. With several, one of them, usually the last, has the content.
     pub links: u32,
     /// Time of the last change, seconds since 1970.
     pub mtime: u32,
@@ -59,24 +60,24 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// The name as text, with replacement characters where it is none.
+    /// The name as text. Invalid UTF-8 is replaced.
     pub fn text(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(&self.name)
     }
 
-    /// The type bits of the mode, one of [`kind`] in a sound archive.
+    /// The type bits of the mode. In a valid archive, they are one of [`kind`].
     pub fn kind(&self) -> u32 {
         self.mode & kind::MASK
     }
 }
 
-/// Bytes that an entry takes in an archive, its content included.
+/// Size of an entry in an archive, including its content.
 pub fn entry_bytes(name: &str, size: u64) -> u64 {
     let header = (HEADER + name.trim_start_matches('/').len() + 1).next_multiple_of(4) as u64;
     header + size.next_multiple_of(4)
 }
 
-/// Bytes of a whole archive whose entries take so many.
+/// Size of a complete archive with entries of this size.
 pub fn archive_bytes(entries: u64) -> u64 {
     (entries + (HEADER + TRAILER.len() + 1) as u64).next_multiple_of(512)
 }

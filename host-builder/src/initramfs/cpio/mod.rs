@@ -1,8 +1,10 @@
-//! The newc cpio format (`070701`, and `070702` with checksums), as the kernel's initramfs unpacker reads it.
+//! The newc cpio format (`070701`, and `070702` with checksums), as the kernel's initramfs unpacker
+//! reads it.
 //!
-//! Source: Documentation/driver-api/early-userspace/buffer-format.rst in the kernel. What is written for an image of
-//! ours is only what an initramfs needs: directories, regular files, symbolic links and device nodes, owner root,
-//! time 0, so that equal input gives equal bytes. What is read may be anything.
+//! Source: Documentation/driver-api/early-userspace/buffer-format.rst in the kernel. Archives that
+//! we write contain only what an initramfs needs: directories, regular files, symbolic links and
+//! device nodes, with owner root and time 0, so that equal input produces equal bytes. Archives
+//! that we read may contain anything.
 
 mod format;
 mod read;

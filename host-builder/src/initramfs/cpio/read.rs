@@ -1,4 +1,4 @@
-//! Reads a newc archive that anyone may have made.
+//! Reads newc archives from any source.
 
 use super::format::{Entry, HEADER, MAGIC, MAGIC_CHECKSUM, MAX_NAME, TRAILER, kind};
 use std::io::{self, Read};
@@ -13,17 +13,17 @@ pub struct Reader<R: Read> {
 }
 
 impl<R: Read> Reader<R> {
-    /// An archive that comes from `input`.
+    /// Reads an archive from `input`.
     pub fn new(input: R) -> Self {
         Self { input, position: 0, content_left: 0, checksum: None, sum: 0 }
     }
 
-    /// Bytes of the archive that were read or passed over.
+    /// Number of bytes of the archive that were read or skipped.
     pub fn position(&self) -> u64 {
         self.position
     }
 
-    /// The next entry, or `None` behind the trailer. Content that was not read is skipped.
+    /// The next entry, or `None` after the trailer. Content that was not read is skipped.
     pub fn next_entry(&mut self) -> io::Result<Option<Entry>> {
         self.end_content()?;
         let mut header = [0; HEADER];
@@ -44,24 +44,25 @@ impl<R: Read> Reader<R> {
         let mut name = vec![0; name_size as usize];
         self.fill(&mut name)?;
         self.align()?;
-        // Some tools align content by more NULs behind the name, and the kernel stops at the first.
+        // Some tools pad content with additional NULs after the name. The kernel stops at the first
+        // NUL.
         let Some(end) = name.iter().position(|byte| *byte == 0).filter(|_| name.last() == Some(&0)) else {
             return Err(invalid("name is not NUL-terminated"));
         };
         if name[end..].iter().any(|byte| *byte != 0) {
-            return Err(invalid("something is hidden behind the end of a name"));
+            return Err(invalid("there is hidden data after the end of a name"));
         }
         name.truncate(end);
         let of_kind = mode & kind::MASK;
         if size > 0 && !matches!(of_kind, kind::FILE | kind::LINK) {
             return Err(invalid(
-                "content of what is neither file nor link: the kernel loses its place behind it",
+                "an entry that is neither file nor link has content: the kernel would lose its position after it",
             ));
         }
         self.content_left = u64::from(size);
         let checksum = with_checksum.then_some(sum);
         (self.checksum, self.sum) = (checksum, 0);
-        // A link of that name is one like others to the kernel.
+        // For the kernel, a link with this name is an ordinary link.
         if name == TRAILER && of_kind != kind::LINK {
             self.end_content()?;
             return Ok(None);
@@ -71,8 +72,8 @@ impl<R: Read> Reader<R> {
         Ok(Some(entry))
     }
 
-    /// Passes over the content that was not read by `skip`, which is given the input and the number of bytes: for
-    /// inputs that know a faster way than to be read.
+    /// Skips the content that was not read with `skip`, which receives the input and the number of
+    /// bytes. Used for inputs that can skip faster than read.
     pub fn skip_content(&mut self, skip: impl FnOnce(&mut R, u64) -> io::Result<()>) -> io::Result<()> {
         if self.content_left > 0 {
             skip(&mut self.input, self.content_left)?;
@@ -83,7 +84,7 @@ impl<R: Read> Reader<R> {
         Ok(())
     }
 
-    /// What it read from, wherever that stands.
+    /// The input, at its current position.
     pub fn into_inner(self) -> R {
         self.input
     }
@@ -108,8 +109,8 @@ impl<R: Read> Reader<R> {
     }
 }
 
-/// Reads the content of the entry that [`Reader::next_entry`] returned last. A checksum that differs is an error at
-/// the content's end.
+/// Reads the content of the entry that [`Reader::next_entry`] returned last. If its checksum
+/// differs, the end of the content is an error.
 impl<R: Read> Read for Reader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let most = usize::try_from(self.content_left).unwrap_or(usize::MAX).min(buffer.len());
@@ -125,7 +126,7 @@ impl<R: Read> Read for Reader<R> {
         if let Some(checksum) = self.checksum {
             self.sum = buffer[..got].iter().fold(self.sum, |sum, byte| sum.wrapping_add(u32::from(*byte)));
             if self.content_left == 0 && self.sum != checksum {
-                return Err(invalid("the content is not what its checksum says"));
+                return Err(invalid("the content does not match its checksum"));
             }
         }
         Ok(got)

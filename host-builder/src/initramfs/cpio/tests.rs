@@ -22,7 +22,7 @@ fn names(bytes: &[u8]) -> io::Result<Vec<String>> {
 }
 
 #[test]
-fn what_is_written_is_read_back() {
+fn written_archive_is_read_back() {
     let bytes = archive();
     assert_eq!(bytes.len() % 512, 0);
     let mut reader = Reader::new(&bytes[..]);
@@ -38,21 +38,21 @@ fn what_is_written_is_read_back() {
 }
 
 #[test]
-fn the_size_of_an_archive_is_known_before_it_is_written() {
+fn archive_size_is_known_before_writing() {
     let entries = [("/dev", 0), ("/dev/console", 0), ("/init", 5), ("/bin", 7)];
     let bytes = entries.iter().map(|(name, size)| entry_bytes(name, *size)).sum();
     assert_eq!(archive_bytes(bytes), archive().len() as u64);
 }
 
 #[test]
-fn a_short_source_is_an_error() {
+fn short_source_is_an_error() {
     let mut writer = Writer::new(Vec::new());
     let error = writer.file("/x", 0o644, 9, &mut &b"short"[..]).unwrap_err();
     assert!(error.to_string().contains("expected 9 bytes, found 5"), "{error}");
 }
 
 #[test]
-fn every_truncation_is_an_error_and_no_panic() {
+fn every_truncation_is_an_error_without_a_panic() {
     let bytes = archive();
     let end = bytes.windows(10).position(|window| window == TRAILER).unwrap() + TRAILER.len() + 1;
     for short in 0..end {
@@ -62,7 +62,7 @@ fn every_truncation_is_an_error_and_no_panic() {
 }
 
 #[test]
-fn a_name_may_be_padded_by_more_than_one_nul() {
+fn name_may_be_padded_with_several_nuls() {
     let mut writer = Writer::new(Vec::new());
     let entry = Entry { name: b"a\0\0\0\0".to_vec(), mode: 0o100_644, size: 1, ..Entry::default() };
     writer.entry(&entry, &mut &b"x"[..]).unwrap();
@@ -70,7 +70,7 @@ fn a_name_may_be_padded_by_more_than_one_nul() {
 }
 
 #[test]
-fn a_checksum_is_held_against_the_content() {
+fn checksum_is_compared_with_the_content() {
     let read = |checksum| {
         let mut writer = Writer::new(Vec::new());
         let entry = Entry {
@@ -92,7 +92,7 @@ fn a_checksum_is_held_against_the_content() {
 }
 
 #[test]
-fn fields_are_hexadecimal_digits_and_nothing_else() {
+fn header_fields_are_only_hexadecimal_digits() {
     for digits in ["+0000001", " 0000001", "0x000001", "0000000g"] {
         let mut bytes = archive();
         bytes[6..14].copy_from_slice(digits.as_bytes());
@@ -106,7 +106,7 @@ fn entries() -> impl Strategy<Value = Vec<(Entry, Vec<u8>)>> {
     let content = proptest::collection::vec(any::<u8>(), 0..600);
     let entry = (numbers, name, content, any::<bool>()).prop_map(|(numbers, name, mut content, sums)| {
         let [inode, mode, uid, gid, links, mtime, a, b, c, d] = numbers;
-        // Half of them can have content; of another kind, with content, an entry is refused.
+        // Half of the kinds can have content. An entry of another kind with content is refused.
         let mode = if a % 2 == 0 { mode & !kind::MASK | kind::FILE } else { mode };
         if !matches!(mode & kind::MASK, kind::FILE | kind::LINK) {
             content.clear();
@@ -120,7 +120,7 @@ fn entries() -> impl Strategy<Value = Vec<(Entry, Vec<u8>)>> {
 }
 
 #[test]
-fn content_of_what_can_have_none_is_refused() {
+fn content_of_a_directory_or_device_is_refused() {
     for of in [kind::DIRECTORY, kind::CHARACTER, kind::BLOCK, kind::FIFO, kind::SOCKET, 0, kind::MASK] {
         let mut writer = Writer::new(Vec::new());
         let entry = Entry { name: b"a".to_vec(), mode: of, size: 2, ..Entry::default() };
@@ -141,7 +141,7 @@ proptest! {
         let mut reader = Reader::new(&bytes[..]);
         for (at, (entry, content)) in entries.iter().enumerate() {
             prop_assert_eq!(reader.next_entry().unwrap(), Some(entry.clone()));
-            // Whether content is read or passed over changes nothing about what follows.
+            // Whether content is read or skipped does not change the following entries.
             if read >> (at % 32) & 1 == 1 {
                 let mut found = Vec::new();
                 reader.read_to_end(&mut found).unwrap();

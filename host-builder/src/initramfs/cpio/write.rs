@@ -11,18 +11,19 @@ pub struct Writer<W: Write> {
 }
 
 impl<W: Write> Writer<W> {
-    /// An archive that goes to `out`.
+    /// Writes an archive to `out`.
     pub fn new(out: W) -> Self {
         Self { out, next_inode: 1, written: 0 }
     }
 
-    /// A directory. Parents must have been written before, or the kernel drops the entry in silence.
+    /// Writes a directory. Its parents must be written before, or the kernel silently drops the
+    /// entry.
     pub fn directory(&mut self, path: &str, permissions: u32) -> io::Result<()> {
         let entry = Entry { mode: kind::DIRECTORY | permissions, links: 2, ..Entry::default() };
         self.numbered(path, entry, &mut io::empty())
     }
 
-    /// A regular file of exactly `size` bytes, read from `content`.
+    /// Writes a regular file of exactly `size` bytes, read from `content`.
     pub fn file(
         &mut self,
         path: &str,
@@ -36,21 +37,21 @@ impl<W: Write> Writer<W> {
         self.numbered(path, Entry { mode: kind::FILE | permissions, size, ..Entry::default() }, content)
     }
 
-    /// A symbolic link.
+    /// Writes a symbolic link.
     pub fn link(&mut self, path: &str, target: &str) -> io::Result<()> {
         let size = u32::try_from(target.len()).map_err(|_| io::Error::other("link target is too long"))?;
         let entry = Entry { mode: kind::LINK | 0o777, size, ..Entry::default() };
         self.numbered(path, entry, &mut target.as_bytes())
     }
 
-    /// A character device.
+    /// Writes a character device.
     pub fn character(&mut self, path: &str, permissions: u32, major: u32, minor: u32) -> io::Result<()> {
         let device = (major, minor);
         let entry = Entry { mode: kind::CHARACTER | permissions, device, ..Entry::default() };
         self.numbered(path, entry, &mut io::empty())
     }
 
-    /// Ends the archive, padded to 512 bytes as other tools do, and gives the output back.
+    /// Ends the archive, padded to 512 bytes as other tools do, and returns the output.
     pub fn finish(mut self) -> io::Result<W> {
         self.entry(&Entry { name: TRAILER.to_vec(), links: 1, ..Entry::default() }, &mut io::empty())?;
         let rest = usize::try_from(self.written % 512).expect("below 512");
@@ -60,7 +61,7 @@ impl<W: Write> Writer<W> {
         Ok(self.out)
     }
 
-    /// The next entry of an archive of ours.
+    /// Writes an entry with the next inode number.
     fn numbered(&mut self, path: &str, mut entry: Entry, content: &mut dyn Read) -> io::Result<()> {
         entry.name = path.trim_start_matches('/').as_bytes().to_vec();
         entry.inode = self.next_inode;
@@ -69,7 +70,7 @@ impl<W: Write> Writer<W> {
         self.entry(&entry, content)
     }
 
-    /// Any entry, as it is: its size must be that of `content`.
+    /// Writes any entry unchanged. Its size must be that of `content`.
     pub fn entry(&mut self, entry: &Entry, content: &mut dyn Read) -> io::Result<()> {
         let name_size =
             u32::try_from(entry.name.len() + 1).map_err(|_| io::Error::other("name is too long"))?;
@@ -93,7 +94,7 @@ impl<W: Write> Writer<W> {
             return Err(io::Error::new(
                 io::ErrorKind::UnexpectedEof,
                 format!(
-                    "{}: expected {size} bytes, found {copied}; it changed while it was packed",
+                    "{}: expected {size} bytes, found {copied}: it changed while it was packed",
                     entry.text()
                 ),
             ));

@@ -3,13 +3,13 @@ use super::*;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 
-/// Whatever the kernel would leave of an image.
+/// The result that the kernel would have.
 fn extract(archive: &Archive, to: &Path, how: How) -> Result<Extracted> {
     let contents = archive.read(&Want::NAMES)?;
     super::extract::extract(archive, &contents, &contents.tree(), to, how)
 }
 
-/// Unpacks into DIR/to, beside DIR/outside.
+/// Unpacks into DIR/to, next to DIR/outside.
 fn unpack(entries: &[(Entry, Vec<u8>)], devices: bool) -> (tempfile::TempDir, Result<Extracted>) {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("outside")).unwrap();
@@ -31,7 +31,7 @@ fn is_root() -> bool {
 }
 
 #[test]
-fn files_directories_and_links_come_out_with_modes_times_and_owners() {
+fn files_keep_modes_times_and_owners() {
     let mut entries = [
         directory(b".", 0o700),
         directory(b"closed", 0o500),
@@ -61,7 +61,7 @@ fn files_directories_and_links_come_out_with_modes_times_and_owners() {
 }
 
 #[test]
-fn a_path_that_leaves_the_directory_is_refused_and_nothing_is_left() {
+fn path_that_leaves_the_directory_is_refused() {
     for name in ["../outside/x", "a/../../outside/x", "/../outside/x", ".."] {
         let entries =
             [file(b"first", kind::FILE | 0o644, b"x"), file(name.as_bytes(), kind::FILE | 0o644, b"x")];
@@ -75,7 +75,7 @@ fn a_path_that_leaves_the_directory_is_refused_and_nothing_is_left() {
 }
 
 #[test]
-fn an_absolute_path_is_below_the_directory() {
+fn absolute_path_is_below_the_directory() {
     let entries = [directory(b"/etc", 0o755), file(b"/etc/x", kind::FILE | 0o644, b"x")];
     let (dir, done) = unpack(&entries, false);
     done.unwrap();
@@ -83,7 +83,7 @@ fn an_absolute_path_is_below_the_directory() {
 }
 
 #[test]
-fn a_link_never_leads_out() {
+fn link_never_leads_out_of_the_directory() {
     let name = format!("gpu-initrd-{}", std::process::id());
     let outside = |dir: &tempfile::TempDir| fs::read_dir(dir.path().join("outside")).unwrap().count();
     for target in ["../outside", "../../../../../../tmp", "/", "/outside", "/proc/self/root", "."] {
@@ -93,7 +93,7 @@ fn a_link_never_leads_out() {
         assert_eq!(outside(&dir), 0, "{target}");
         assert!(["/", "/tmp"].iter().all(|place| !Path::new(place).join(&name).exists()), "{target}");
     }
-    // One that stays inside is followed, as the kernel does.
+    // A link that stays inside is followed, as in the kernel.
     let entries = [directory(b"usr", 0o755), link(b"lib", b"/usr"), file(b"lib/x", kind::FILE | 0o644, b"x")];
     let (dir, done) = unpack(&entries, false);
     done.unwrap();
@@ -101,7 +101,7 @@ fn a_link_never_leads_out() {
 }
 
 #[test]
-fn the_last_part_of_a_path_is_never_followed() {
+fn last_part_of_a_path_is_never_followed() {
     let (dir, done) = unpack(&[link(b"x", b"../outside/y"), file(b"x", kind::FILE | 0o644, b"new")], false);
     done.unwrap();
     assert_eq!(fs::read_dir(dir.path().join("outside")).unwrap().count(), 0);
@@ -114,7 +114,7 @@ fn the_last_part_of_a_path_is_never_followed() {
 }
 
 #[test]
-fn hard_links_are_links_and_lead_to_nothing_else() {
+fn hard_links_are_links_within_the_image() {
     let twin = |name: &[u8], kind: u32, content: &[u8]| {
         let (entry, content) = file(name, kind, content);
         (Entry { inode: 9, links: 2, ..entry }, content)
@@ -126,7 +126,7 @@ fn hard_links_are_links_and_lead_to_nothing_else() {
     let at = |name: &str| dir.path().join("to").join(name);
     assert_eq!(fs::read(at("a")).unwrap(), b"hello");
     assert_eq!(fs::metadata(at("a")).unwrap().ino(), fs::metadata(at("d/b")).unwrap().ino());
-    // The first is replaced by a link out before the second is linked to it.
+    // The first name is replaced by a link to the outside before the second one is linked to it.
     let out = link(b"a", b"../outside/new");
     let (dir, done) = unpack(&[twin(b"a", plain, b""), out, twin(b"b", plain, b"hello")], false);
     assert_eq!(done.unwrap().remarks, 1);
@@ -135,7 +135,7 @@ fn hard_links_are_links_and_lead_to_nothing_else() {
 }
 
 #[test]
-fn device_nodes_are_counted_and_made_only_when_asked_for() {
+fn device_nodes_are_created_only_on_request() {
     let mut null = file(b"dev/null", kind::CHARACTER | 0o666, b"");
     null.0.device = (1, 3);
     let entries = [directory(b"dev", 0o755), null, file(b"dev/fifo", kind::FIFO | 0o600, b"")];
@@ -153,7 +153,7 @@ fn device_nodes_are_counted_and_made_only_when_asked_for() {
 }
 
 #[test]
-fn a_directory_with_something_in_it_is_left_alone() {
+fn directory_with_content_is_not_changed() {
     let dir = tempfile::tempdir().unwrap();
     let to = dir.path().join("to");
     let archive = Archive::of_bytes("image", sample("a"));
@@ -165,7 +165,7 @@ fn a_directory_with_something_in_it_is_left_alone() {
 }
 
 #[test]
-fn a_damaged_image_leaves_no_directory() {
+fn damaged_image_leaves_no_directory() {
     let dir = tempfile::tempdir().unwrap();
     let mut image = sample("a");
     image.truncate(1000);
@@ -174,7 +174,7 @@ fn a_damaged_image_leaves_no_directory() {
 }
 
 #[test]
-fn nothing_runs_as_somebody_else_unless_it_is_asked_for() {
+fn set_user_id_bits_are_kept_only_on_request() {
     let entries = [directory(b"d", 0o2755), file(b"d/su", kind::FILE | 0o4755, b"x")];
     let dir = tempfile::tempdir().unwrap();
     let archive = Archive::of_bytes("image", pack(&entries));

@@ -1,4 +1,4 @@
-//! What the kernel reads otherwise than a list of the entries shows.
+//! Cases in which the kernel's result differs from a list of the entries.
 
 use super::*;
 
@@ -14,10 +14,10 @@ fn name_of(name: &[u8], content: &[u8]) -> (Entry, Vec<u8>) {
     (Entry { inode: 7, links: 2, ..entry }, content)
 }
 
-/// A path and what it holds.
+/// A path and its content.
 type Path = (String, String);
 
-/// What is left, each path with what it holds; and of which entries something is said.
+/// The remaining paths with their content, and the entries with a remark.
 fn left(entries: &[(Entry, Vec<u8>)]) -> (Vec<Path>, Vec<(usize, String)>) {
     let bytes = pack(entries);
     let contents = Archive::of_bytes("image", bytes).read(&Want { digests: true, keep: &|_| true }).unwrap();
@@ -41,22 +41,22 @@ fn paths(pairs: &[(&str, &str)]) -> Vec<Path> {
 }
 
 #[test]
-fn one_number_with_two_contents_has_the_last() {
+fn hard_links_with_two_contents_have_the_last() {
     let (found, remarks) = left(&[name_of(b"init", b"harmless"), name_of(b"other", b"evil")]);
     assert_eq!(found, paths(&[("/init", "evil"), ("/other", "evil")]));
     assert_eq!(remarks.len(), 1);
     assert!(remarks[0].0 == 0 && remarks[0].1.contains("gets the content of \"other\""), "{remarks:?}");
-    // A later file of one of the names alone changes all of them.
+    // A later file with one of the names changes all of them.
     let (found, remarks) = left(&[name_of(b"a", b""), name_of(b"b", b"one"), file(b"a", PLAIN, b"two")]);
     assert_eq!(found, paths(&[("/a", "two"), ("/b", "two")]));
     assert_eq!(remarks.len(), 1, "{remarks:?}");
-    // As cpio writes them: nothing is to be said.
+    // As cpio writes them: without remarks.
     let (found, remarks) = left(&[name_of(b"a", b""), name_of(b"b", b"one")]);
     assert_eq!((found, remarks), (paths(&[("/a", "one"), ("/b", "one")]), vec![]));
 }
 
 #[test]
-fn what_comes_before_its_directory_is_left_out() {
+fn entry_before_its_directory_is_left_out() {
     let (found, remarks) =
         left(&[file(b"bin/a", PLAIN, b"x"), directory(b"bin"), file(b"bin/b", PLAIN, b"y")]);
     assert_eq!(found, paths(&[("/bin", "/"), ("/bin/b", "y")]));
@@ -67,7 +67,7 @@ fn what_comes_before_its_directory_is_left_out() {
 }
 
 #[test]
-fn a_path_leads_through_links_and_a_name_is_none() {
+fn path_is_resolved_through_links_except_its_last_part() {
     let entries = [
         directory(b"usr"),
         file(b"bin", kind::LINK | 0o777, b"usr"),
@@ -93,7 +93,7 @@ fn a_path_leads_through_links_and_a_name_is_none() {
 }
 
 #[test]
-fn a_directory_with_something_in_it_stays() {
+fn directory_with_content_stays() {
     let link = file(b"a", kind::LINK | 0o777, b"/evil");
     let (found, remarks) =
         left(&[directory(b"a"), file(b"a/b", PLAIN, b"x"), file(b"a", PLAIN, b"y"), link.clone()]);
@@ -104,23 +104,25 @@ fn a_directory_with_something_in_it_stays() {
 }
 
 #[test]
-fn links_end_at_their_first_zero_byte_and_names_hide_nothing_behind_theirs() {
+fn link_targets_and_names_end_at_their_first_nul() {
     let (found, remarks) =
         left(&[file(b"a", kind::LINK | 0o777, b"evil\0harmless"), file(b"b", kind::LINK | 0o777, b"")]);
     assert_eq!(found, paths(&[("/a", "-> evil"), ("/b", "-> ")]));
     assert_eq!(remarks.len(), 2, "{remarks:?}");
-    assert!(fault(&pack(&[file(b"init\0hidden", PLAIN, b"x")])).contains("hidden behind the end of a name"));
+    assert!(
+        fault(&pack(&[file(b"init\0hidden", PLAIN, b"x")])).contains("hidden data after the end of a name")
+    );
 }
 
 #[test]
-fn a_link_named_as_the_trailer_ends_nothing() {
+fn link_named_like_the_trailer_is_an_ordinary_link() {
     let (found, remarks) =
         left(&[file(b"TRAILER!!!", kind::LINK | 0o777, b"x"), file(b"init", PLAIN, b"evil")]);
     assert_eq!((found, remarks), (paths(&[("/TRAILER!!!", "-> x"), ("/init", "evil")]), vec![]));
 }
 
 #[test]
-fn content_of_what_has_none_is_refused() {
+fn content_of_a_directory_is_refused() {
     for of in [kind::DIRECTORY, kind::CHARACTER, kind::FIFO, kind::SOCKET, 0] {
         let error = fault(&pack(&[file(b"a", of | 0o755, b"070701")]));
         assert!(error.contains("neither file nor link"), "{of:o}: {error}");
@@ -137,9 +139,9 @@ fn devices_keep_their_first_numbers() {
     assert_eq!((found, remarks.len()), (paths(&[("/null", "(1, 3)")]), 1));
 }
 
-/// A gzip member with an archive where only the kernel finds one.
+/// A gzip member with an archive that only the kernel finds.
 #[test]
-fn a_gzip_header_that_the_kernel_reads_otherwise_is_refused() {
+fn gzip_header_that_the_kernel_reads_differently_is_refused() {
     let member = compressed(Compression::Gzip, &sample("harmless"));
     let hidden = compressed(Compression::Gzip, &pack(&[file(b"init", PLAIN, b"evil")]));
     let extra = [&u16::try_from(hidden.len() - 10).unwrap().to_le_bytes()[..], &hidden[10..]].concat();
@@ -148,13 +150,13 @@ fn a_gzip_header_that_the_kernel_reads_otherwise_is_refused() {
         let error = fault(&image);
         assert!(error.contains("a gzip header with flags"), "{flag:#x}: {error}");
     }
-    // A name is known to both.
+    // Both know a name.
     let named = [&[0x1f, 0x8b, 8, 8], &member[4..10], b"name\0", &member[10..]].concat();
     assert_eq!(names(&named).len(), 3);
 }
 
 #[test]
-fn what_the_kernels_xz_does_not_know_is_refused() {
+fn xz_features_that_the_kernel_lacks_are_refused() {
     let archive = sample("a");
     let xz = |args: &[&str]| through("xz", &[&["-c"], args].concat(), &archive);
     for check in ["--check=crc64", "--check=sha256"] {
@@ -176,11 +178,11 @@ fn what_the_kernels_xz_does_not_know_is_refused() {
 }
 
 #[test]
-fn what_follows_lz4_at_once_is_refused() {
+fn data_immediately_after_lz4_is_refused() {
     let lz4 = compressed(Compression::Lz4, &sample("a"));
     assert!(
         fault(&[&lz4[..], &pack(&[file(b"init", PLAIN, b"x")])].concat())
-            .contains("follows an lz4 stream at once")
+            .contains("follows an lz4 stream immediately")
     );
     let mut padded = lz4;
     padded.resize(padded.len().next_multiple_of(4) + 4, 0);
@@ -188,21 +190,22 @@ fn what_follows_lz4_at_once_is_refused() {
 }
 
 #[test]
-fn a_zstd_window_that_the_kernel_does_not_take_is_refused() {
-    // 128 MiB are taken, 144 are not.
+fn zstd_window_above_the_kernels_limit_is_refused() {
+    // The kernel accepts 128 MiB, but not 144 MiB.
     let frame = |window: u8| [&[0x28, 0xb5, 0x2f, 0xfd, 0, window], &[1, 0, 0][..]].concat();
     assert!(fault(&frame(17 << 3)).contains("no archive"));
     assert!(fault(&frame(17 << 3 | 1)).contains("with a window of 150994944 bytes"));
-    // One segment, of which the header says that it has 256 MiB.
+    // A single segment with 256 MiB in its header.
     let single = [&[0x28, 0xb5, 0x2f, 0xfd, 0xa0][..], &(256_u32 << 20).to_le_bytes(), &[1, 0, 0]].concat();
     assert!(fault(&single).contains("with a window of 268435456 bytes"));
 }
 
 #[test]
-fn a_randomised_block_of_bzip2_is_refused() {
+fn randomised_bzip2_block_is_refused() {
     let mut image = compressed(Compression::Bzip2, &sample("a"));
     assert!(read(&image).is_ok());
-    // The bit behind the block's beginning and its checksum; what the decoder makes of it does not matter.
+    // The bit after the block's magic number and checksum. The result of the decoder does not
+    // matter.
     image[14] |= 0x80;
     let segment =
         Segment { offset: 0, size: image.len() as u64, compression: Compression::Bzip2, unpacked: 0 };
@@ -211,24 +214,25 @@ fn a_randomised_block_of_bzip2_is_refused() {
     assert!(read(&image).is_err());
 }
 
-/// An archive with the file `init`, by a program that writes the content's size and no marker of its end (lzma_alone 9.22).
+/// An archive with the file `init`, by a program that writes the content's size and no end marker
+/// (lzma_alone 9.22).
 const LZMA_OF_KNOWN_SIZE: &[u8] = b"\x5d\x00\x00\x80\x00\xf4\x00\x00\x00\x00\x00\x00\x00\x00\x18\x0d\xdd\x04\x63\x9c\x72\x1b\x76\xa1\xc0\xda\x39\xaf\x94\xfa\x08\x00\x44\x38\xa7\xab\x61\xa3\x1b\x92\x97\x58\xa8\xf7\x47\xa0\x5c\x82\x60\x2e\x6e\x4f\xd4\x24\x72\xae\x20\xa7\x33\xb3\x99\x10\xff\xe6\x55\x33\xa5\x89\x27\x9a\x80\x00";
 
 #[test]
-fn an_lzma_stream_ends_where_it_ends_for_the_kernel() {
+fn lzma_stream_ends_where_the_kernel_ends_it() {
     assert_eq!(names(LZMA_OF_KNOWN_SIZE), ["init"]);
     assert_eq!(names(&[LZMA_OF_KNOWN_SIZE, &sample("b")].concat()).len(), 4);
-    // Both a size and a marker.
+    // With both a size and a marker.
     let mut both = compressed(Compression::Lzma, &sample("a"));
     both[5..13].copy_from_slice(&(sample("a").len() as u64).to_le_bytes());
     assert!(fault(&both).contains("a marker of its end"), "{}", fault(&both));
-    // Less than there is, for the kernel.
+    // A size that is smaller than the content.
     both[5..13].copy_from_slice(&100_u64.to_le_bytes());
     assert!(read(&both).is_err());
 }
 
 #[test]
-fn an_lzop_file_has_the_checksums_that_the_kernel_skips() {
+fn lzop_without_the_checksums_of_the_kernel_is_refused() {
     let archive = sample("a");
     for args in [&["-1"][..], &["-9"], &["--crc32"]] {
         let image = through("lzop", &[&["-c"], args].concat(), &archive);
@@ -237,7 +241,7 @@ fn an_lzop_file_has_the_checksums_that_the_kernel_skips() {
     assert!(
         fault(&through("lzop", &["-c", "--no-checksum"], &archive)).contains("an lzop header with flags")
     );
-    // A block of more than the kernel has room for, and one that is larger than what it unpacks to.
+    // A block that is too large for the kernel, and one that is larger than its unpacked data.
     let image = compressed(Compression::Lzop, &archive);
     let first = image.len() - lzop_blocks(&image).len();
     for (unpacked, packed) in [(256 * 1024 + 1_u32, 1_u32), (10, 11), (10, 0)] {
@@ -248,13 +252,13 @@ fn an_lzop_file_has_the_checksums_that_the_kernel_skips() {
     }
 }
 
-/// What follows the header: here it has no name.
+/// The data after the header, which has no name here.
 fn lzop_blocks(image: &[u8]) -> &[u8] {
     &image[9 + 2 + 6 + 16 + 1 + usize::from(image[33]) + 4..]
 }
 
 #[test]
-fn boot_configuration_is_cut_off_as_the_kernel_does() {
+fn boot_configuration_is_stripped_as_by_the_kernel() {
     let with = |config: &[u8], sum: u32, padding: usize| {
         let mut image = sample("a");
         image.extend(config);
@@ -275,7 +279,7 @@ fn boot_configuration_is_cut_off_as_the_kernel_does() {
     // An archive in its place is never unpacked.
     let archive = pack(&[file(b"init", PLAIN, b"harmless")]);
     assert_eq!(read(&with(&archive, sum(&archive), 0)).unwrap().items.len(), 3);
-    // The kernel leaves one whose sum differs, and finds junk.
+    // The kernel does not strip one with a wrong checksum, and finds junk.
     assert!(fault(&with(text, 0, 0)).contains("expected a cpio archive"));
     assert!(fault(&with(text, sum(text), 4)).contains("expected a cpio archive"));
 }

@@ -1,4 +1,4 @@
-//! Archives made by the real tools, and hostile ones made by hand.
+//! Tests with archives of real tools, and with hostile ones.
 
 mod extraction;
 mod hostile;
@@ -12,7 +12,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// An archive with a file of each kind that needs no root, and one large file.
+/// An archive with a file of each kind that does not require root, and one large file.
 fn sample(name: &str) -> Vec<u8> {
     let mut writer = Writer::new(Vec::new());
     writer.directory(name, 0o755).unwrap();
@@ -37,7 +37,8 @@ fn pack(entries: &[(Entry, Vec<u8>)]) -> Vec<u8> {
     writer.finish().unwrap()
 }
 
-/// What a program makes of its input. They come with Debian's packages, which tests/run installs.
+/// The output of a program for an input. The programs come from Debian packages that tests/run
+/// installs.
 fn through(program: &str, args: &[&str], input: &[u8]) -> Vec<u8> {
     let mut command = Command::new(program);
     command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -51,7 +52,7 @@ fn through(program: &str, args: &[&str], input: &[u8]) -> Vec<u8> {
     output.stdout
 }
 
-/// Each kind of compression with a program that makes it.
+/// Each compression, with a program that makes it.
 const PROGRAMS: [(Compression, &str, &[&str]); 8] = [
     (Compression::Gzip, "gzip", &["-c"]),
     (Compression::Xz, "xz", &["-c", "--check=crc32"]),

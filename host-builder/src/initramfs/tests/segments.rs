@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn every_kind_of_compression_is_read_as_its_program_wrote_it() {
+fn every_compression_is_read_as_its_program_writes_it() {
     let archive = sample("a");
     let plain = read(&archive).unwrap();
     for (compression, program, _) in PROGRAMS {
@@ -28,11 +28,12 @@ fn segments_of_all_kinds_follow_each_other_in_any_order() {
         let mut starts = Vec::new();
         for at in 0..PROGRAMS.len() {
             let (compression, ..) = PROGRAMS[(at + turn) % PROGRAMS.len()];
-            // Archives must begin at a multiple of four; compressed streams may begin anywhere.
+            // Archives must start at a multiple of four; compressed streams may start anywhere.
             image.resize(image.len().next_multiple_of(4), 0);
             starts.push((image.len() as u64, compression));
             image.extend(compressed(compression, &sample(&format!("s{at}"))));
-            // To the kernel, what follows a block of lz4 at once is a block, unless it is zero.
+            // For the kernel, data immediately after an lz4 block is another block, unless it is
+            // zero.
             if compression == Compression::Lz4 {
                 image.extend([0; 4]);
             }
@@ -51,7 +52,7 @@ fn segments_of_all_kinds_follow_each_other_in_any_order() {
 }
 
 #[test]
-fn one_stream_may_hold_several_archives_with_zero_bytes_between_them() {
+fn stream_may_have_several_archives_with_zeros_between() {
     let mut stream = sample("a");
     stream.extend([0; 512]);
     stream.extend(sample("b"));
@@ -63,7 +64,7 @@ fn one_stream_may_hold_several_archives_with_zero_bytes_between_them() {
 }
 
 #[test]
-fn frames_of_lz4_that_follow_each_other_are_one_stream() {
+fn consecutive_lz4_frames_are_one_stream() {
     let archive = sample("a");
     let (front, back) = archive.split_at(1000);
     let image = [compressed(Compression::Lz4, front), compressed(Compression::Lz4, back)].concat();
@@ -72,7 +73,7 @@ fn frames_of_lz4_that_follow_each_other_are_one_stream() {
 }
 
 #[test]
-fn a_size_in_a_zstd_header_is_that_of_the_content() {
+fn zstd_header_size_must_match_the_content() {
     let archive = sample("a");
     let image = zstd::bulk::compress(&archive, 1).unwrap();
     let segments = Archive::of_bytes("image", image.clone()).segments().unwrap();
@@ -80,7 +81,7 @@ fn a_size_in_a_zstd_header_is_that_of_the_content() {
 }
 
 #[test]
-fn hard_links_share_the_content_that_comes_with_the_last_of_them() {
+fn hard_links_share_the_content_of_the_last_one() {
     let link = |name: &[u8], content: &[u8]| {
         let (entry, content) = file(name, kind::FILE | 0o644, content);
         (Entry { inode: 7, links: 2, ..entry }, content)
@@ -100,7 +101,7 @@ fn hard_links_share_the_content_that_comes_with_the_last_of_them() {
 }
 
 #[test]
-fn the_last_entry_of_a_path_is_what_is_left() {
+fn last_entry_of_a_path_wins() {
     let one =
         pack(&[file(b"etc", kind::DIRECTORY | 0o755, b""), file(b"./etc/x", kind::FILE | 0o644, b"one")]);
     let two = pack(&[file(b"/etc//x", kind::FILE | 0o644, b"three")]);
@@ -110,7 +111,7 @@ fn the_last_entry_of_a_path_is_what_is_left() {
 }
 
 #[test]
-fn the_real_cpios_archives_are_read_with_checksums_and_odd_names() {
+fn archives_of_real_cpio_are_read() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("caf\u{e9} \n x"), "text").unwrap();
     std::fs::hard_link(dir.path().join("caf\u{e9} \n x"), dir.path().join("z")).unwrap();
