@@ -1,4 +1,5 @@
-//! The pipeline of NVIDIA's open modules for a kernel: resolve → headers → compile → sign → check → archive.
+//! The pipeline of NVIDIA's open modules for a kernel: resolve → headers → compile → sign → check →
+//! archive.
 
 use crate::common::error::{Doing, Error, Result};
 use crate::common::files::{Scratch, Staged};

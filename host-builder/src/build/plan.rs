@@ -1,5 +1,5 @@
-//! The plan of one image: the manifest, and where the bytes of each file come from. Every check that can fail a build
-//! is made here, before a byte of output is written.
+//! The plan of one image: the manifest, and the source of each file's content. Every check that can
+//! fail a build is made here, before any output is written.
 
 use super::select::{Link, Need, Selected, Selection};
 use crate::artifacts::tree::Tree;
@@ -20,42 +20,42 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// Where the bytes of a file come from.
+/// Source of a file's content.
 pub enum Content {
     /// A file on this machine.
     File(PathBuf),
-    /// Memory.
+    /// Bytes in memory.
     Bytes(Vec<u8>),
 }
 
-/// Why a directory is in an image that nothing but its content asks for.
+/// Reason of a directory that is only there for its content.
 const PARENT: &str = "parent directory";
 
 /// A manifest with the content of its files.
 pub struct Plan {
-    /// What the guest reads.
+    /// The manifest for the guest.
     pub manifest: Manifest,
     /// Content by path.
     pub contents: BTreeMap<String, Content>,
     /// Libraries that a container must bring.
     pub needs: Vec<Need>,
-    /// What was passed over, in words.
+    /// Notes on what was skipped.
     pub notes: Vec<String>,
 }
 
 impl Plan {
-    /// The content of a file of the manifest.
+    /// Opens the content of a file of the manifest.
     pub fn open(&self, path: &str) -> Result<Box<dyn Read + '_>> {
         match self.contents.get(path) {
             Some(Content::Bytes(bytes)) => Ok(Box::new(&bytes[..])),
             Some(Content::File(source)) => {
                 Ok(Box::new(crate::common::plain::open(source).doing("opening", source)?))
             }
-            None => Err(Error::new(format!("{path} is in the manifest and has no content"))),
+            None => Err(Error::new(format!("{path} is in the manifest, but has no content"))),
         }
     }
 
-    /// Carries the payload in another way than as plain files. `image` is the EROFS image of it.
+    /// Replaces the plain files of the payload with `image`, its EROFS image.
     fn carry(&mut self, payload: Payload, image: &Path) {
         if let Payload::Image { path, erofs } = &payload {
             let kind = Kind::File { size: erofs.size, sha256: erofs.sha256.clone() };
@@ -86,7 +86,7 @@ impl Plan {
     }
 }
 
-/// A plan whose driver files have no place yet: everything is listed as a plain file.
+/// A plan in which all driver files are still plain files.
 pub struct Draft(Plan);
 
 impl Draft {
@@ -95,24 +95,24 @@ impl Draft {
         &self.0.manifest
     }
 
-    /// The content of a file.
+    /// Opens the content of a file.
     pub fn open(&self, path: &str) -> Result<Box<dyn Read + '_>> {
         self.0.open(path)
     }
 
-    /// The driver's files as plain files of the initrd.
+    /// Completes the plan with the driver's files as plain files of the initrd.
     pub fn with_files(self) -> Plan {
         self.0
     }
 
-    /// The driver's files in an EROFS image: in the initrd, or on a disk.
+    /// Completes the plan with the driver's files in an EROFS image, in the initrd or on a disk.
     pub fn with_image(mut self, payload: Payload, image: &Path) -> Plan {
         self.0.carry(payload, image);
         self.0
     }
 }
 
-/// Everything a plan is made from.
+/// The inputs of a plan.
 pub struct Inputs<'a> {
     /// The profile.
     pub profile: &'a Profile,
@@ -126,22 +126,22 @@ pub struct Inputs<'a> {
     pub index: &'a Index,
     /// The GPU's modules.
     pub built: &'a Built,
-    /// Where firmware is looked for.
+    /// Artifacts that may contain firmware.
     pub firmware: &'a [Tree],
     /// Driver files.
     pub selected: &'a Selection,
-    /// Modules that every boot needs besides those of the profile.
+    /// Modules that every boot needs in addition to the profile's.
     pub more_modules: &'a [&'static str],
-    /// Which GPUs the image is for; `None`: all that the driver supports.
+    /// The GPUs of the image; `None`: all GPUs that the driver supports.
     pub gpus: Option<&'a Chosen>,
     /// The guest-init program.
     pub guest_init: &'a [u8],
 }
 
-/// Directories that the guest mounts something on.
+/// The guest's mount points.
 const MOUNT_POINTS: &[&str] = &["/dev", "/proc", "/run", "/sys", "/tmp"];
 
-/// Makes and checks the plan, but for the way that the driver's files are carried.
+/// Makes and checks the plan, except for the way in which the driver's files are carried.
 pub fn draft(inputs: &Inputs) -> Result<Draft> {
     let mut builder = Builder::default();
     builder.bytes(layout::INIT, inputs.guest_init.to_vec(), 0o755, crate::NAME, "PID 1");
@@ -233,7 +233,7 @@ fn planned(
     }
 }
 
-/// A module of the kernel, uncompressed, and the artifact that brings it.
+/// Reads a module of the kernel, uncompressed, and returns the origin of its artifact.
 fn of_kernel(kernel: &[Tree], release: &str, module: &Module) -> Result<(Vec<u8>, String)> {
     let path = format!("usr/lib/modules/{release}/{}", module.path);
     let tree = kernel.iter().find(|tree| tree.file(&path).is_ok()).or(kernel.first());
@@ -254,9 +254,9 @@ fn add_firmware(builder: &mut Builder, inputs: &Inputs) -> Result<Vec<String>> {
     for name in &wanted {
         if !name.starts_with(&prefix) {
             return Err(Error::new(format!(
-                "the modules ask for firmware {name}, the driver's directory is {prefix}"
+                "the modules request firmware {name}, but the driver's directory is {prefix}"
             ))
-            .hint("modules and firmware must be of one driver version; correct the profile's `driver`"));
+            .hint("modules and firmware must have the same driver version; correct the profile's `driver`"));
         }
         let Some((tree, file)) = firmware::find(inputs.firmware, name) else {
             if inputs.profile.firmware == Some(Firmware::Word(NoFirmware::None)) {
@@ -279,7 +279,7 @@ fn add_firmware(builder: &mut Builder, inputs: &Inputs) -> Result<Vec<String>> {
     Ok(wanted)
 }
 
-/// Of the files that the modules ask for, those of some GPUs.
+/// Selects the firmware of some GPUs from the files that the modules request.
 fn chosen_firmware(chosen: &Chosen, asked: &[String]) -> Result<Vec<String>> {
     let of =
         |family: &str| asked.iter().filter(|path| is_firmware_of(path, family)).cloned().collect::<Vec<_>>();
@@ -288,13 +288,11 @@ fn chosen_firmware(chosen: &Chosen, asked: &[String]) -> Result<Vec<String>> {
         let found = of(family);
         if found.is_empty() {
             return Err(Error::new(format!(
-                "the GPUs {} need firmware of {family}, the driver's modules ask for {}",
+                "the GPUs {} need firmware of {family}, but the driver's modules request {}",
                 chosen.gpus.join(", "),
                 asked.join(", ")
             ))
-            .hint(
-                "this driver has its firmware in other files: build without --gpu, which packs all of it",
-            ));
+            .hint("this driver has other firmware files: build without --gpu, which packs all of them"));
         }
         files.extend(found);
     }
@@ -362,10 +360,10 @@ impl Builder {
     }
 }
 
-/// The error of content that is not what the manifest says.
+/// The error for content that does not match the manifest.
 pub(crate) fn altered(path: &str, expected: &str, found: &str) -> Error {
     Error::new(format!("{path}: expected sha256 {expected}, found {found}")).hint(
-        "the cache was altered after the package was unpacked: remove the cache directory and run again",
+        "the cache was changed after the package was unpacked: remove the cache directory and run again",
     )
 }
 

@@ -1,7 +1,7 @@
 //! Cleans untrusted text, so that it cannot control the terminal that shows it.
 
-/// Characters that are removed from untrusted text: controls (C0, DEL, C1), bidirectional overrides and isolates,
-/// invisible joiners and marks, line and paragraph separators, tags.
+/// Characters that are removed from untrusted text: controls (C0, DEL, C1), bidirectional overrides
+/// and isolates, invisible joiners and marks, line and paragraph separators, tags.
 fn is_unsafe(c: char) -> bool {
     c.is_control()
         || matches!(c,
@@ -9,7 +9,8 @@ fn is_unsafe(c: char) -> bool {
             | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
-/// Returns `text` without escape sequences and control characters, on one line, with at most `most` characters.
+/// Returns `text` without escape sequences and control characters, on one line, with at most `most`
+/// characters.
 pub fn clean(text: &str, most: usize) -> String {
     let mut out = String::new();
     let mut chars = text.chars();
@@ -44,8 +45,9 @@ pub fn clean_lines(text: &str) -> String {
     out
 }
 
-/// Skips what follows an ESC: a control sequence up to its final byte, a string such as an operating-system command up
-/// to its terminator, else one character. An unfinished sequence extends to the end, as on a terminal.
+/// Skips what follows an ESC: a control sequence up to its final byte, a string such as an
+/// operating-system command up to its terminator, else one character. An unfinished sequence
+/// extends to the end, as on a terminal.
 fn skip_escape(chars: &mut std::str::Chars<'_>) {
     match chars.next() {
         Some('[') => drop(chars.find(|c| ('\u{40}'..='\u{7e}').contains(c))),
@@ -66,8 +68,9 @@ fn skip_escape(chars: &mut std::str::Chars<'_>) {
     }
 }
 
-/// Escapes every unsafe character outside ASCII, and DEL, in JSON as `\uXXXX`. The data stays the same. Such characters
-/// occur only inside strings, and the JSON writer escapes the other ones of ASCII.
+/// Escapes every unsafe character outside ASCII, and DEL, in JSON as `\uXXXX`. The data stays the
+/// same. Such characters occur only inside strings, and the JSON writer escapes the other ones of
+/// ASCII.
 pub fn clean_json(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     let mut units = [0; 2];

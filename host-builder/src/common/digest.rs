@@ -32,7 +32,8 @@ impl Hasher {
         self.0.update(bytes);
     }
 
-    /// Returns the internal state, from which [`Hasher::resume`] continues. It is valid only for the same build.
+    /// Returns the internal state, from which [`Hasher::resume`] continues. It is valid only for
+    /// the same build.
     pub fn state(&self) -> Vec<u8> {
         self.0.serialize().to_vec()
     }

@@ -29,7 +29,8 @@ impl Scratch {
     }
 }
 
-/// The last component of a path, which may be that of an archive or an address: what follows the last slash.
+/// The last component of a path, also of one in an archive or an address: the part after the last
+/// slash.
 pub fn base_name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
@@ -75,7 +76,7 @@ pub fn write_atomically(path: &Path, mode: u32, fill: impl FnOnce(&mut File) -> 
     Staged::new(path, mode, fill)?.commit()
 }
 
-/// Writes a text that appears whole or not at all.
+/// Writes a text atomically.
 pub fn write_text(path: &Path, text: &str) -> Result<()> {
     write_atomically(path, 0o644, |file| file.write_all(text.as_bytes()).doing("writing", path))
 }
@@ -86,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_output_appears_whole_or_not_at_all() {
+    fn output_appears_completely_or_not_at_all() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("out/file");
         assert!(write_atomically(&path, 0o600, |_| Err(Error::new("no"))).is_err());

@@ -1,4 +1,5 @@
-//! Cleanup on an interrupt: temporary files and directories, child programs, a terminal in raw mode.
+//! Cleanup on an interrupt: temporary files and directories, child programs, a terminal in raw
+//! mode.
 
 use super::ui;
 use std::collections::{BTreeMap, BTreeSet};
@@ -83,8 +84,8 @@ pub fn makes_nothing() {
     means("interrupted", 2);
 }
 
-/// On SIGINT, SIGTERM and SIGHUP: runs registered actions, removes unfinished files, prints the message, and exits with 2
-/// or the code set by [`means`].
+/// On SIGINT, SIGTERM and SIGHUP: runs registered actions, removes unfinished files, prints the
+/// message, and exits with 2 or the code set by [`means`].
 pub fn install() {
     let installed = ctrlc::set_handler(|| {
         act();
@@ -100,7 +101,7 @@ pub fn install() {
 }
 
 fn act() {
-    // Held to the end, so that nobody who has just finished goes on as if nothing had happened.
+    // Held to the end, so that a thread that finishes now does not continue.
     let mut actions = ACTIONS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     while let Some((_, action)) = actions.pop_last() {
         action();
@@ -109,7 +110,7 @@ fn act() {
 }
 
 fn remove_all() {
-    // Held to the end: nobody registers anything new meanwhile.
+    // Held to the end, so that nothing new is registered.
     let unfinished = UNFINISHED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     for path in unfinished.iter() {
         // Other threads may still be writing below it.

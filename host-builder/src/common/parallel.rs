@@ -1,21 +1,23 @@
-//! The same work for each of a list, several at a time.
+//! Runs the same work on all items of a list in parallel.
 
 use super::error::Result;
 use std::num::NonZero;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Most threads for work that a processor does.
+/// Most threads for processor-bound work.
 const MAX_THREADS: usize = 8;
 
-/// Threads for work that a processor does.
+/// Number of threads for processor-bound work.
 pub fn processors() -> usize {
     std::thread::available_parallelism().map_or(2, NonZero::get).min(MAX_THREADS)
 }
 
-/// Does `work` with each item on `threads` threads at most, and returns the results in the order of the items.
+/// Calls `work` with each item on at most `threads` threads, and returns the results in the order
+/// of the items.
 ///
 /// # Errors
-/// The first error in that order. After an error nothing more is begun; what was begun is ended.
+/// Returns the first error in that order. After an error, no new work starts; running work is
+/// finished.
 pub fn map<T: Sync, R: Send>(
     items: &[T],
     threads: usize,

@@ -1,5 +1,5 @@
-//! Reads untrusted files, such as those from an archive: only regular files, and only up to a limit. Devices and pipes
-//! are errors.
+//! Reads untrusted files, such as those from an archive: only regular files, and only up to a
+//! limit. Devices and pipes are errors.
 
 use super::error::{Doing, Error, Result};
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
@@ -11,7 +11,8 @@ use std::path::Path;
 /// Most bytes of a text that a build reads. A kernel's list of modules has half a megabyte.
 pub const MAX_TEXT: u64 = 64 << 20;
 
-/// Flags so that opening a pipe does not block, and opening a terminal does not make it the controlling one.
+/// Flags so that opening a pipe does not block, and opening a terminal does not make it the
+/// controlling one.
 const NEVER_WAIT: OFlag = OFlag::O_NONBLOCK.union(OFlag::O_NOCTTY);
 
 /// Opens a regular file.
@@ -79,7 +80,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     #[test]
-    fn what_is_no_regular_file_is_an_error_at_once() {
+    fn file_that_is_not_regular_is_an_error_at_once() {
         let dir = tempfile::tempdir().unwrap();
         assert!(given(Path::new("/dev/zero")).unwrap_err().to_string().contains("at most"));
         let at = |name: &str| dir.path().join(name);
@@ -95,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn no_link_leads_out() {
+    fn no_link_leads_out_of_the_directory() {
         let dir = tempfile::tempdir().unwrap();
         let inside = dir.path().join("inside");
         fs::create_dir(&inside).unwrap();

@@ -1,35 +1,36 @@
-//! Bars as an SVG picture, for people who would rather look than read.
+//! Bars as an SVG picture.
 
 use super::clean::clean;
 use super::error::{Error, Result};
 use plotters::prelude::*;
 use std::fmt::Display;
 
-/// Width of a picture, and what a bar is high, in pixels.
+/// Width of a picture and height of a bar, in pixels.
 const WIDTH: u32 = 1000;
 const BAR: u32 = 22;
 /// Pixels for the title and the axis, and for the labels.
 const FRAME: u32 = 90;
 const LABELS: u32 = 300;
-/// Characters of a label.
+/// Most characters of a label.
 const MAX_LABEL: usize = 40;
-/// Bars of one picture; a picture of a hostile image must not grow without end.
+/// Most bars of one picture, so that a hostile image cannot make it grow without limit.
 const MAX_BARS: usize = 60;
-/// Ends of the axis: the numbers come from a guest or an image, and the library looks for marks until the end.
+/// Limits of the axis. The numbers come from a guest or an image, and the library's search for tick
+/// marks takes longer for large ones.
 const SMALLEST: f64 = 0.001;
 const LARGEST: f64 = 1e9;
 const FONT: (&str, i32) = ("sans-serif", 13);
 
-/// What a bar says by its colour.
+/// Meaning of a bar's colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tone {
-    /// It went well.
+    /// Success.
     Good,
-    /// It failed.
+    /// Failure.
     Bad,
-    /// It is under way.
+    /// In progress.
     Open,
-    /// Nothing of the kind.
+    /// Neutral.
     Neutral,
 }
 
@@ -47,20 +48,20 @@ impl Tone {
 /// One bar.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Bar {
-    /// What stands to its left.
+    /// The text to its left.
     pub label: String,
-    /// Where it begins and ends.
+    /// Its start and end.
     pub range: (f64, f64),
     /// Its colour.
     pub tone: Tone,
-    /// What stands behind it.
+    /// The text to its right.
     pub note: String,
 }
 
-/// The picture: bars from top to bottom, on an axis that begins at 0 and counts `unit`.
+/// Draws bars from top to bottom on an axis that starts at 0 and counts `unit`.
 ///
 /// # Errors
-/// When the library cannot draw it.
+/// The library cannot draw the picture.
 pub fn svg(title: &str, unit: &str, bars: &[Bar]) -> Result<String> {
     let bars = &bars[..bars.len().min(MAX_BARS)];
     let mut picture = String::new();
@@ -81,7 +82,7 @@ fn draw(
     let end = bars.iter().map(|bar| bounded(bar.range.1)).fold(SMALLEST, f64::max);
     let area = SVGBackend::with_string(picture, (WIDTH, height)).into_drawing_area();
     area.fill(&WHITE)?;
-    // Room for the note behind the longest bar.
+    // Space for the note after the longest bar.
     let mut chart = ChartBuilder::on(&area)
         .caption(clean(title, 100), ("sans-serif", 18))
         .margin(10)
@@ -124,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_picture_has_every_bar_and_no_markup_of_anyone_elses() {
+    fn picture_has_every_bar_and_no_foreign_markup() {
         let bar =
             |label: &str, range, tone| Bar { label: label.into(), range, tone, note: "0.4 s <b>".into() };
         let bars = [

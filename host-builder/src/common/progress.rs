@@ -1,5 +1,5 @@
-//! Progress on standard error: bars and spinners on a terminal, elsewhere a line now and then with the current operation
-//! and its progress.
+//! Progress on standard error: bars and spinners on a terminal; elsewhere a line from time to time
+//! with the current operation and its progress.
 
 use super::terminal::{self, megabytes, say};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -21,7 +21,7 @@ const ROOM_FOR_BARS: usize = 64;
 pub enum Unit {
     /// Bytes.
     Bytes,
-    /// Things.
+    /// Items.
     Count,
 }
 
@@ -35,7 +35,7 @@ pub(crate) enum Progress {
 /// An operation in progress, until it is dropped.
 pub struct Activity {
     bar: ProgressBar,
-    /// Where lines are printed: the list that it is in, and its place there.
+    /// The list of operations that are printed as lines, and the number in it.
     listed: Option<(Arc<Lines>, u64)>,
 }
 
@@ -67,7 +67,7 @@ impl Progress {
         }
     }
 
-    /// One line.
+    /// Prints one line.
     pub(crate) fn line(&self, text: &str) {
         match self {
             Self::Nowhere => {}
@@ -76,7 +76,7 @@ impl Progress {
         }
     }
 
-    /// Something that can be counted.
+    /// Starts an operation with a count.
     pub(crate) fn bar(&self, label: &str, total: u64, unit: Unit) -> Activity {
         match self {
             Self::Nowhere => Activity { bar: ProgressBar::hidden(), listed: None },
@@ -94,7 +94,7 @@ impl Progress {
         }
     }
 
-    /// Something that cannot.
+    /// Starts an operation without a count.
     pub(crate) fn spinner(&self, label: &str) -> Activity {
         match self {
             Self::Nowhere => Activity { bar: ProgressBar::hidden(), listed: None },
@@ -118,7 +118,7 @@ fn style(unit: Unit) -> ProgressStyle {
     let template = match (unit, has_room) {
         (Unit::Bytes, true) => "{msg:28} [{wide_bar}] {bytes}/{total_bytes} {bytes_per_sec}",
         (Unit::Count, true) => "{msg:28} [{wide_bar}] {pos}/{len} {elapsed}",
-        // What counts comes first: the label may be cut.
+        // The count comes first, because the label may be cut off.
         (Unit::Bytes, false) => "{bytes}/{total_bytes} {msg}",
         (Unit::Count, false) => "{pos}/{len} {elapsed} {msg}",
     };
@@ -128,7 +128,7 @@ fn style(unit: Unit) -> ProgressStyle {
 /// Progress as lines. A thread prints the current operation after each [`SILENCE`].
 pub(crate) struct Lines {
     state: Mutex<State>,
-    /// Told at the end.
+    /// Notified at the end.
     ended: Condvar,
     silence: Duration,
     say: fn(&str),
@@ -155,7 +155,7 @@ impl Lines {
         let state = State { active: Vec::new(), next_id: 0, last_line: Instant::now(), is_ended: false };
         let lines = Arc::new(Self { state: Mutex::new(state), ended: Condvar::new(), silence, say });
         let weak = Arc::downgrade(&lines);
-        // Without it, there is progress all the same.
+        // Without this thread, only the regular progress lines are missing.
         let _ = thread::Builder::new().name("progress".into()).spawn(move || report(&weak));
         lines
     }
@@ -184,7 +184,7 @@ impl Lines {
         Activity { bar, listed: Some((Arc::clone(lines), id)) }
     }
 
-    /// Nothing is said any more.
+    /// Ends all output.
     pub(crate) fn end(&self) {
         self.state().is_ended = true;
         self.ended.notify_all();
@@ -212,7 +212,8 @@ fn report(lines: &Weak<Lines>) {
 }
 
 impl State {
-    /// The operations that are counted, or the one that began last, with the time that each has taken at `now`.
+    /// The operations that are counted, or the one that began last, with the time that each has
+    /// taken at `now`.
     fn text(&self, now: Instant) -> Option<String> {
         let counted: Vec<_> = self.active.iter().filter(|active| active.unit.is_some()).collect();
         let shown = if counted.is_empty() { self.active.last().into_iter().collect() } else { counted };
@@ -245,7 +246,7 @@ mod tests {
         SAID.lock().unwrap().push(text.to_owned());
     }
 
-    /// Waits until a line is said that holds `part`.
+    /// Waits until a line that contains `part` is printed.
     fn is_said(part: &str) {
         let end = Instant::now() + Duration::from_secs(20);
         while !SAID.lock().unwrap().iter().any(|line| line.contains(part)) {

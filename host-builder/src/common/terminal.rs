@@ -1,4 +1,5 @@
-//! Terminal output: size, colours, and text that is wrapped to the width. Lines wrap; nothing is cut off silently.
+//! Terminal output: size, colours, and text that is wrapped to the width. Lines wrap; nothing is
+//! cut off silently.
 
 use super::clean::clean_lines;
 use std::io::{IsTerminal, Write};
@@ -18,7 +19,8 @@ pub const DIM: &str = "2";
 
 /// Narrowest width for wrapping. A narrower terminal wraps by itself.
 const NARROWEST: usize = 20;
-/// Widest column of names that a line goes on below: text that begins further to the right goes on near the margin.
+/// Widest column of names for which continuation lines are indented below the text. Other
+/// continuation lines start near the margin.
 const WIDEST_NAME: usize = 16;
 
 /// The style of text on standard output.
@@ -26,7 +28,7 @@ const WIDEST_NAME: usize = 16;
 pub struct Look {
     /// Whether there is colour.
     pub colour: bool,
-    /// Characters of a line; `None` where lines may have any length, as in a file.
+    /// Characters of a line; `None` if lines may have any length, as in a file.
     pub columns: Option<usize>,
 }
 
@@ -34,7 +36,7 @@ impl Look {
     #[cfg(test)]
     pub(crate) const COLOURED: Self = Self { colour: true, columns: None };
 
-    /// Of this process's standard output (colour: <https://no-color.org>).
+    /// The style of this process's standard output (colour: <https://no-color.org>).
     pub fn of_stdout() -> Self {
         let is_terminal = std::io::stdout().is_terminal();
         let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
@@ -49,8 +51,9 @@ impl Look {
         if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
 
-    /// Wraps each line of `text` between words. It goes on below the text that follows a column of names, else a little to the right of where it
-    /// began. A word that is longer than a line, such as a path, stays whole, so that it can be copied.
+    /// Wraps each line of `text` between words. Continuation lines start below the text after a
+    /// column of names, else a little to the right of the start of the line. A word that is longer
+    /// than a line, such as a path, is not broken, so that it can be copied.
     pub fn wrap(self, text: &str) -> String {
         self.wrapped(text, false)
     }
@@ -87,7 +90,8 @@ pub fn size() -> Option<(usize, usize)> {
     terminal_size::terminal_size().map(|(columns, rows)| (usize::from(columns.0), usize::from(rows.0)))
 }
 
-/// Where a line goes on: below what follows its first word and a gap, where that is a column of names.
+/// Indentation of continuation lines: below the text after the first word and a gap, if the first
+/// word is a name in a column.
 fn indent(line: &str) -> usize {
     let bare = without_escapes(line);
     let margin = bare.len() - bare.trim_start_matches(' ').len();
@@ -100,7 +104,7 @@ fn indent(line: &str) -> usize {
     }
 }
 
-/// Without the escapes of [`Look::paint`], the only ones there are.
+/// Removes the escapes of [`Look::paint`], which are the only ones.
 fn without_escapes(line: &str) -> String {
     let mut parts = line.split('\x1b');
     let first = parts.next().unwrap_or_default().to_owned();
@@ -115,7 +119,7 @@ pub fn megabytes(bytes: u64) -> String {
 
 /// Prints a cleaned message to standard error. All messages go through this function.
 pub fn say(text: &str) {
-    // Nobody can be told that it cannot be said.
+    // If standard error fails, there is nowhere to report it.
     let _ = writeln!(std::io::stderr().lock(), "{}", clean_lines(text));
 }
 
@@ -141,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_stays_whole_but_where_it_is_drawn() {
+    fn path_is_not_broken_except_when_drawn() {
         let path = "/a/path/that-is/longer/than/the/line.so";
         assert_eq!(NARROW.wrap(&format!("initrd    {path}")), format!("initrd\n          {path}"));
         let drawn = NARROW.wrap_to_draw(&format!("initrd    {path}"));

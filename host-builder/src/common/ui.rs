@@ -1,5 +1,5 @@
-//! Messages while a command runs: progress bars on a terminal, plain lines elsewhere, nothing when quiet. They go to
-//! standard error; standard output is for results.
+//! Messages while a command runs: progress bars on a terminal, plain lines elsewhere, nothing when
+//! quiet. They go to standard error; standard output is for results.
 
 use super::clean::{clean_json, clean_lines};
 use super::error::{Doing, Result};
@@ -59,7 +59,8 @@ impl Ui {
         self.stages.lock().expect("no holder panics").clone()
     }
 
-    /// Progress with a count: a bar on a terminal until it is dropped; elsewhere a line at the start, and one now and then.
+    /// Progress with a count: a bar on a terminal until it is dropped; elsewhere a line at the
+    /// start, and one now and then.
     pub fn bar(&self, label: &str, total: u64, unit: Unit) -> Activity {
         self.progress.bar(label, total, unit)
     }
@@ -91,13 +92,14 @@ pub fn print_json(text: &str) {
     print_bytes(clean_json(text).as_bytes());
 }
 
-/// One line, harmless to a terminal.
+/// One line of JSON with unsafe characters escaped.
 pub fn json_line(value: &impl serde::Serialize) -> String {
     let json = serde_json::to_string(value).expect("there is nothing in it that JSON cannot say");
     clean_json(&json) + "\n"
 }
 
-/// Prints a value as JSON, as [`print_json`], piece by piece: of an image it can be much longer than the image.
+/// Prints a value as JSON, as [`print_json`], piece by piece: of an image it can be much longer
+/// than the image.
 pub fn print_as_json(value: &impl serde::Serialize) {
     let mut out = Harmless(std::io::BufWriter::new(std::io::stdout().lock()));
     let written = serde_json::to_writer_pretty(&mut out, value).map_err(std::io::Error::from);
@@ -129,7 +131,8 @@ pub fn print_bytes(bytes: &[u8]) {
     taken(std::io::stdout().lock().write_all(bytes));
 }
 
-/// Prints a part of a longer result. Returns `false` if the reader has closed the pipe, or on another error.
+/// Prints a part of a longer result. Returns `false` if the reader has closed the pipe, or on
+/// another error.
 pub fn print_on(text: &str) -> bool {
     let mut out = std::io::stdout().lock();
     taken(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
@@ -148,8 +151,8 @@ fn taken(result: std::io::Result<()>) -> bool {
     }
 }
 
-/// Writes what is left for standard output. An error when not all of the result could be written: half a document on a full disk is
-/// no success.
+/// Writes what is left for standard output. An error when not all of the result could be written:
+/// half a document on a full disk is no success.
 pub fn finish() -> Result<()> {
     taken(std::io::stdout().lock().flush());
     match REFUSED.lock().unwrap_or_else(PoisonError::into_inner).take() {

@@ -4,10 +4,10 @@ use super::set::Set;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// Most bytes that one archive may unpack to, whatever the lock says.
+/// Most bytes that one archive may unpack to, regardless of the lock.
 pub const MAX_UNPACKED: u64 = 8 << 30;
 
-/// Where an artifact comes from. The table of what each gives is `TABLE` of `resolve::sources`.
+/// Source of an artifact. `TABLE` of `resolve::sources` lists what each source provides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SourceKind {
@@ -35,13 +35,13 @@ impl fmt::Display for SourceKind {
     }
 }
 
-/// Who says that the digest is the right one.
+/// Who vouches for the digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Digest {
     /// The publisher: a signed archive, an index, a list of checksums, or the profile.
     Publisher,
-    /// Nobody: it is that of what came when the lock was made.
+    /// Nobody: it was computed from the download when the lock was made.
     Recorded,
 }
 
@@ -58,15 +58,15 @@ impl fmt::Display for Digest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Artifact {
-    /// Name: of the package, or in the profile.
+    /// Name of the package, or in the profile.
     pub name: String,
     /// Version.
     pub version: String,
-    /// Architecture, as its publisher calls it.
+    /// Architecture, in the publisher's notation.
     pub arch: String,
     /// Where it comes from.
     pub source: SourceKind,
-    /// Its address, or path; packages have none.
+    /// Address or path; packages have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
     /// Suite that a package was resolved in.
@@ -74,23 +74,23 @@ pub struct Artifact {
     pub suite: String,
     /// Size in bytes.
     pub size: u64,
-    /// Most bytes that it unpacks to.
+    /// Most bytes that it may unpack to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unpacked: Option<u64>,
     /// SHA-256, lower-case hex.
     pub sha256: String,
     /// Who vouches for it.
     pub digest: Digest,
-    /// What of it is unpacked; empty: all.
+    /// Paths to unpack; empty: all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub only: Vec<String>,
-    /// What it is for.
+    /// The sets that it belongs to.
     pub sets: Vec<Set>,
 }
 
 impl Artifact {
-    /// How manifests name it: name and version. What comes from no signed archive has its digest there, too: its publisher
-    /// may offer another file under the same name and version.
+    /// Its origin in manifests: name and version. Without a signed archive, the digest is part of
+    /// the origin, because the publisher may offer another file with the same name and version.
     pub fn origin(&self) -> String {
         match self.source {
             SourceKind::Apt => format!("{} {}", self.name, self.version),
@@ -98,8 +98,9 @@ impl Artifact {
         }
     }
 
-    /// Whether a manifest means it, or what was made of it, by this origin: [`Artifact::origin`], `built from NAME`, or, of a package with 32-bit
-    /// libraries, whose name and version others have, too, `NAME:ARCH VERSION`.
+    /// Whether an origin in a manifest is this artifact, or something made from it:
+    /// [`Artifact::origin`], `built from NAME`, or `NAME:ARCH VERSION` for packages with 32-bit
+    /// libraries, which share name and version with other packages.
     pub fn is_origin(&self, origin: &str) -> bool {
         let compat32 = !self.sets.is_empty() && self.sets.iter().all(|set| matches!(set, Set::Compat32(_)));
         let named =
@@ -112,18 +113,19 @@ impl Artifact {
         origin.strip_prefix("built from ") == Some(&self.name)
     }
 
-    /// How many bytes it may unpack to. Where the lock does not say, a multiple of its size that no real archive reaches.
+    /// Most bytes that it may unpack to. Without a value in the lock, a multiple of its size that
+    /// no real archive reaches.
     pub fn bound(&self) -> u64 {
         let guess = self.size.saturating_mul(64).saturating_add(64 << 20);
         self.unpacked.unwrap_or(guess).min(MAX_UNPACKED)
     }
 
-    /// Name, version and architecture, which tell it from all others of a lock.
+    /// Name, version and architecture, which are unique in a lock.
     pub fn key(&self) -> (&str, &str, &str) {
         (&self.name, &self.version, &self.arch)
     }
 
-    /// What it is unpacked from and how: the key of its unpacked form.
+    /// Key of its unpacked form: the digest, and the unpacked paths.
     pub fn tree_key(&self) -> String {
         if self.only.is_empty() {
             return self.sha256.clone();

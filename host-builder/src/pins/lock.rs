@@ -1,6 +1,7 @@
-//! Locks: what a profile resolved to, with name, version, source, size and SHA-256 of each artifact. They are TOML in a
-//! stable order, to be reviewed and committed. An artifact from an address has the address in the lock. Packages have
-//! none, because the machine that fetches them may use another archive.
+//! Locks: what a profile resolved to, with name, version, source, size and SHA-256 of each
+//! artifact. They are TOML in a stable order, to be reviewed and committed. An artifact from an
+//! address has the address in the lock. Packages have none, because the machine that fetches them
+//! may use another archive.
 
 pub use super::artifact::{Artifact, Digest, SourceKind};
 pub use super::set::Set;
@@ -117,7 +118,7 @@ impl Lock {
             "a lock" => Error::new(format!("{} is damaged", path.display())).source(error).hint(remedy),
             _ => not_a_lock(path).source(error),
         };
-        // A lock of another format may hold anything else: that it is one is the message.
+        // A lock in another format may have any content, so the format is checked first.
         let head: Head = toml::from_str(&text).map_err(malformed)?;
         if head.format != FORMAT {
             let message = format!("{} has lock format {}, expected {FORMAT}", path.display(), head.format);
@@ -179,13 +180,13 @@ impl Lock {
         )
     }
 
-    /// The file that will be at `path`.
+    /// Stages the file for `path`.
     pub fn stage(&self, path: &Path) -> Result<Staged> {
         Staged::new(path, 0o644, |file| file.write_all(self.to_toml().as_bytes()).doing("writing", path))
     }
 }
 
-/// The publisher's part of a package version: `550.163.01` of `1:550.163.01-4~bpo13+1`.
+/// The upstream part of a package version: `550.163.01` of `1:550.163.01-4~bpo13+1`.
 pub fn upstream(version: &str) -> &str {
     let version = version.rsplit_once('-').map_or(version, |(upstream, _)| upstream);
     version.split_once(':').map_or(version, |(_, upstream)| upstream)
@@ -203,7 +204,7 @@ pub fn is_digest(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// Whether a text can be the name of an artifact, and of a file.
+/// Whether a text is valid as the name of an artifact and of a file.
 pub fn is_plain(name: &str) -> bool {
     !name.is_empty()
         && !name.starts_with('.')
@@ -246,7 +247,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn order_of_adding_does_not_show() {
+    fn order_of_adding_does_not_matter() {
         let mut one = Lock::new("p", "text", "r".into(), "d".into());
         one.add(Set::Kernel, vec![artifact("b", 'b')]);
         one.add(Set::Toolroot, vec![artifact("a", 'a'), artifact("b", 'b')]);
@@ -258,7 +259,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_lock_of_an_older_format_is_refused_by_its_format() {
+    fn lock_of_an_older_format_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("initrd.lock");
         let mut lock = Lock::new("p", "text", "r".into(), "d".into());
@@ -272,7 +273,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_lock_is_read_back_and_a_bad_one_refused() {
+    fn lock_is_read_back_and_an_invalid_one_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("initrd.lock");
         assert_eq!(Lock::read(&path).unwrap(), None);
@@ -286,7 +287,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn the_upstream_version_must_be_the_drivers_to_the_last_digit() {
+    fn upstream_version_must_equal_the_drivers() {
         for (version, expected) in [("550.163.01-2", "550.163.01"), ("1:550.163.01-4~bpo13+1", "550.163.01")]
         {
             assert_eq!(upstream(version), expected);
@@ -302,7 +303,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn changes_name_both_values_and_count_what_stays() {
+    fn changes_show_both_values_and_count_unchanged() {
         let mut old = Lock::new("p", "text", "r".into(), "1".into());
         old.add(Set::Kernel, vec![artifact("a", 'a'), artifact("b", 'b'), artifact("c", 'c')]);
         let mut new = Lock::new("p", "text", "r".into(), "2".into());

@@ -1,4 +1,4 @@
-//! What differs between two locks, for people.
+//! The differences between two locks, as text.
 
 use super::lock::{Artifact, Lock};
 use crate::common::ui::megabytes;
@@ -6,23 +6,23 @@ use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-/// What differs between two locks.
+/// The differences between two locks.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Changes {
-    /// Of the lock itself: what, before, after.
+    /// Changed fields of the lock itself: name, old value, new value.
     pub fields: Vec<(&'static str, String, String)>,
-    /// Artifacts that came.
+    /// Added artifacts.
     pub added: Vec<String>,
-    /// Artifacts that went.
+    /// Removed artifacts.
     pub removed: Vec<String>,
-    /// Artifacts that are others now, with what differs.
+    /// Changed artifacts, with their differences.
     pub changed: Vec<String>,
-    /// Artifacts that are the same.
+    /// Number of unchanged artifacts.
     pub unchanged: usize,
 }
 
 impl Changes {
-    /// From `old`, where there is one, to `new`.
+    /// Compares `new` with `old`; `None`: there was no lock.
     pub fn between(old: Option<&Lock>, new: &Lock) -> Self {
         let mut changes = Self::default();
         let texts = |lock: &Lock| {
@@ -61,7 +61,7 @@ impl Changes {
         self.fields.is_empty() && self.added.is_empty() && self.removed.is_empty() && self.changed.is_empty()
     }
 
-    /// Artifacts of one name and architecture: the same, another one, or several.
+    /// Compares the artifacts of one name and architecture. There may be several.
     fn compare(&mut self, old: &[Artifact], new: &[Artifact]) {
         let gone: Vec<_> = old.iter().filter(|artifact| !new.contains(artifact)).collect();
         let come: Vec<_> = new.iter().filter(|artifact| !old.contains(artifact)).collect();

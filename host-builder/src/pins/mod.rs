@@ -1,4 +1,4 @@
-//! Intent and facts: profiles, locks, and what a lock pins.
+//! Profiles, locks, and the artifacts in a lock.
 
 pub mod artifact;
 pub mod lock;

@@ -11,9 +11,9 @@ use std::fmt;
 pub enum Set {
     /// Kernel image and its modules.
     Kernel,
-    /// The GPU's modules, already built.
+    /// Prebuilt modules of the GPU.
     GpuModules,
-    /// The driver's libraries and programs of every capability.
+    /// Libraries and programs of the driver for all capabilities.
     Driver,
     /// Driver libraries and programs of a capability.
     Userspace(Capability),
@@ -25,7 +25,7 @@ pub enum Set {
     ModuleSource,
     /// Compiler and kernel headers.
     Toolroot,
-    /// What makes the payload's EROFS image.
+    /// Tools that make the payload's EROFS image.
     Payload,
     /// QEMU and tools that make disks.
     Vm,
@@ -40,7 +40,8 @@ impl Set {
         with_graphics(capabilities).into_iter().map(Self::Userspace).collect()
     }
 
-    /// Its 32-bit libraries for these capabilities; none unless [`Capability::Compat32`] is one of them.
+    /// The driver's 32-bit libraries for these capabilities; empty without
+    /// [`Capability::Compat32`].
     pub fn compat32(capabilities: &BTreeSet<Capability>) -> Vec<Self> {
         if !capabilities.contains(&Capability::Compat32) {
             return Vec::new();
@@ -48,15 +49,15 @@ impl Set {
         with_graphics(capabilities).into_iter().map(Self::Compat32).collect()
     }
 
-    /// Everything that an image with these capabilities is made from; the modules' sources and compiler apart, since
-    /// modules may be in the cache.
+    /// All sets of an image with these capabilities, without the modules' sources and compiler,
+    /// because the modules may be cached.
     pub fn image(capabilities: &BTreeSet<Capability>) -> Vec<Self> {
         let driver = [Self::userspace(capabilities), Self::compat32(capabilities)].concat();
         [vec![Self::Kernel, Self::GpuModules, Self::Driver, Self::Firmware], driver].concat()
     }
 }
 
-/// Display has all that graphics has.
+/// Adds graphics to display, which needs its packages.
 fn with_graphics(capabilities: &BTreeSet<Capability>) -> BTreeSet<Capability> {
     let mut all = capabilities.clone();
     if all.contains(&Capability::Display) {
@@ -117,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sets_are_words_and_display_has_the_packages_of_graphics() {
+    fn sets_are_words_and_display_includes_graphics() {
         use Capability::{Compat32, Display, Graphics, Video};
         for set in [
             Set::Kernel,

@@ -1,7 +1,8 @@
 //! The hash tree with which the kernel's dm-verity checks a disk: format 1, SHA-256, blocks of 4
 //! KiB, no superblock, the salt before each block, the topmost level first.
 //!
-//! Source: Documentation/admin-guide/device-mapper/verity.rst; cryptsetup's lib/verity/verity_hash.c as the oracle.
+//! Source: Documentation/admin-guide/device-mapper/verity.rst; cryptsetup's
+//! lib/verity/verity_hash.c as the oracle.
 
 use crate::common::digest::Hasher;
 use crate::common::error::{Doing, Result};

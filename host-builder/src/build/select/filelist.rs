@@ -171,7 +171,7 @@ mod tests {
                 && !list.files.contains_key("libnvidia-teleport.so.580.142")
         );
         let notes = list.notes.join("\n");
-        assert!(notes.contains("future.json is passed over: type JSON"), "{notes}");
+        assert!(notes.contains("future.json is skipped: type JSON"), "{notes}");
         assert!(notes.contains("libnvidia-teleport.so.580.142 is skipped: categories teleport"), "{notes}");
         assert_eq!(list.notes.len(), 2, "{notes}");
     }

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-/// An archive, and the suites of it.
+/// An archive and its suites.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Apt {
@@ -10,23 +10,23 @@ pub struct Apt {
     pub suite: String,
     /// Components.
     pub components: Vec<String>,
-    /// Whose archive of the machine's own is meant, where there is no `uri`.
+    /// The distribution whose archive is used from the machine's sources, if there is no `uri`.
     #[serde(default)]
     pub distribution: Distribution,
     /// Archive; default: the machine's own.
     pub uri: Option<String>,
-    /// Key ring that signs it; default: those that apt trusts.
+    /// Key ring of the archive; default: the keys that apt trusts.
     pub signed_by: Option<String>,
-    /// Suites that `suite` is an addition to, and that packages which it lacks come from: Ubuntu's `noble` beside
+    /// Suites that `suite` extends, for packages that it lacks: `noble` for Ubuntu's
     /// `noble-updates`.
     #[serde(default)]
     pub base_suites: Vec<String>,
-    /// More suites, in which `pins update --driver` looks for other versions of the driver.
+    /// More suites in which `pins update --driver` searches for other versions of the driver.
     #[serde(default)]
     pub more_suites: Vec<String>,
 }
 
-/// Whose packages they are.
+/// The distribution of the packages.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Distribution {
@@ -38,7 +38,7 @@ pub enum Distribution {
 }
 
 impl Distribution {
-    /// What its archives' addresses end with.
+    /// The end of its archives' addresses.
     pub fn word(self) -> &'static str {
         match self {
             Self::Debian => "debian",

@@ -4,8 +4,9 @@ use crate::common::error::{Error, Result};
 use crate::pins::lock::{Set, SourceKind, is_digest, is_plain};
 use serde::Deserialize;
 
-/// Something that comes from elsewhere than a package archive. What kind of file it is its content says: a tar archive in
-/// any compression, a zip archive, a Debian or RPM package, an installer of NVIDIA's, or the file itself.
+/// An artifact from another source than a package archive. Its file type is detected from its
+/// content: a tar archive in any compression, a zip archive, a Debian or RPM package, an installer
+/// of NVIDIA, or a plain file.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Artifact {
@@ -13,8 +14,8 @@ pub struct Artifact {
     pub name: String,
     /// What it is for: `kernel`, `gpu-modules`, `driver`, `firmware`, and the other words of locks.
     pub sets: Vec<Set>,
-    /// Where it is: `https://…`, `http://…`, `host:/`, or a path relative to the profile. `{driver}`, `{kernel}`, `{arch}`
-    /// and `{name}` are replaced.
+    /// Where it is: `https://…`, `http://…`, `host:/`, or a path relative to the profile.
+    /// `{driver}`, `{kernel}`, `{arch}` and `{name}` are replaced.
     pub url: String,
     /// The kind of source, if the address does not determine it: `redist`.
     pub source: Option<SourceKind>,
@@ -24,10 +25,11 @@ pub struct Artifact {
     pub sha256: Option<String>,
     /// Address of a list of SHA-256 digests, as sha256sum writes it.
     pub checksums: Option<String>,
-    /// What of it is unpacked: paths as the archive spells them; empty: all.
+    /// Paths to unpack, as the archive spells them; empty: all.
     #[serde(default)]
     pub only: Vec<String>,
-    /// Most bytes that it may unpack to when it is first resolved. After that, the lock has the limit.
+    /// Most bytes that it may unpack to when it is first resolved. After that, the lock has the
+    /// limit.
     pub max_unpacked: Option<u64>,
 }
 
@@ -43,7 +45,7 @@ pub struct Values<'a> {
 }
 
 impl Artifact {
-    /// How it is got.
+    /// Its source, from the address.
     pub fn kind(&self) -> SourceKind {
         self.source.unwrap_or_else(|| match &self.url {
             url if url.starts_with("https://") || url.starts_with("http://") => SourceKind::Http,
@@ -102,7 +104,7 @@ impl Artifact {
             );
         }
         if (self.kind() == SourceKind::Redist) != self.component.is_some() {
-            return wrong("source redist and component go together", "give both, or neither");
+            return wrong("source redist and component go together", "set both, or neither");
         }
         if matches!(self.kind(), SourceKind::Http | SourceKind::Redist) != over_the_network {
             return wrong(
@@ -123,7 +125,8 @@ impl Artifact {
     }
 }
 
-/// Whether the authority of an address has user information before an `@` (RFC 3986, section 3.2.1).
+/// Whether the authority of an address has user information before an `@` (RFC 3986, section
+/// 3.2.1).
 fn has_credentials(url: &str) -> bool {
     let Some((_, rest)) = url.split_once("://") else { return false };
     rest.split(['/', '?', '#']).next().is_some_and(|authority| authority.contains('@'))
@@ -134,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_with_a_password_is_told_from_others() {
+    fn address_with_a_password_is_detected() {
         for url in ["https://user:secret@host/x", "http://token@host", "https://a@b@c/x?y"] {
             assert!(has_credentials(url), "{url}");
         }

@@ -1,4 +1,5 @@
-//! Profiles: which kernel, which driver, and where they come from. A lock records what a profile resolved to.
+//! Profiles: which kernel, which driver, and where they come from. A lock records what a profile
+//! resolved to.
 
 mod apt;
 mod artifact;
@@ -25,7 +26,7 @@ pub const EMBEDDED: &[(&str, &str)] = &[
 ];
 /// The default profile.
 pub const DEFAULT: &str = "debian-13";
-/// What stands for the driver's version in names of packages and paths.
+/// Placeholder of the driver's version in names of packages and paths.
 pub const DRIVER: &str = "{driver}";
 
 /// One profile.
@@ -42,7 +43,7 @@ pub struct Profile {
     pub driver: String,
     /// Day of its release, YYYY-MM-DD.
     pub released: Option<String>,
-    /// Where packages come from.
+    /// The package archive.
     pub apt: Option<Apt>,
     /// The kernel.
     pub kernel: Kernel,
@@ -53,13 +54,13 @@ pub struct Profile {
     pub firmware: Option<Firmware>,
     /// The GPU's kernel modules.
     pub modules: Modules,
-    /// What compiles them.
+    /// Packages with the compiler.
     pub toolroot: Option<Toolroot>,
-    /// What makes the payload's EROFS image.
+    /// Packages that make the payload's EROFS image.
     pub payload: Option<Packages>,
-    /// What runs a guest here.
+    /// Packages that run a guest on this machine.
     pub vm: Option<Vm>,
-    /// What comes from elsewhere than a package archive.
+    /// Artifacts from other sources than a package archive.
     #[serde(default)]
     pub artifact: Vec<Artifact>,
     /// Base directory of relative paths.
@@ -67,22 +68,23 @@ pub struct Profile {
     pub directory: PathBuf,
 }
 
-/// The kernel and the modules of it that every boot needs.
+/// The kernel, and its modules that every boot needs.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Kernel {
-    /// Package, possibly one that depends on the real image; none where an artifact is the kernel.
+    /// Package of the image, or a metapackage; `None` if the kernel is an artifact.
     pub package: Option<String>,
-    /// Packages with the rest of it, where its modules are packages apart; `{release}` is the image's release.
+    /// Packages with the rest of the kernel, if its modules are in separate packages. `{release}`
+    /// is the image's release.
     #[serde(default)]
     pub more_packages: Vec<String>,
-    /// What `{kernel}` stands for in the addresses of artifacts.
+    /// Value of `{kernel}` in the addresses of artifacts.
     pub version: Option<String>,
-    /// Its release, where the artifacts hold several.
+    /// Its release, if the artifacts have several.
     pub release: Option<String>,
     /// Modules by name.
     pub modules: Vec<String>,
-    /// What is built in, for a kernel that brings no modules.builtin along.
+    /// Built-in modules, for a kernel without modules.builtin.
     #[serde(default)]
     pub builtin: Vec<String>,
 }
@@ -91,16 +93,16 @@ pub struct Kernel {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(untagged, deny_unknown_fields)]
 pub enum Firmware {
-    /// Packages that bring it.
+    /// Packages with the firmware.
     Packages {
         /// Names; `{driver}` is the driver's version.
         packages: Vec<String>,
     },
-    /// `firmware = "none"`: the image is to have none.
+    /// `firmware = "none"`: the image has no firmware.
     Word(NoFirmware),
 }
 
-/// The word that says that an image has no firmware.
+/// The value for an image without firmware.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum NoFirmware {
@@ -127,49 +129,49 @@ pub struct Userspace {
     pub compat32: Vec<String>,
 }
 
-/// NVIDIA's open modules: from source, or built, when an artifact has them.
+/// NVIDIA's open modules: from source, or prebuilt in an artifact.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Modules {
-    /// Package with the source archive; none where they are built.
+    /// Package with the source archive; `None` for prebuilt modules.
     pub package: Option<String>,
-    /// The archive inside it; none where the package has the source as plain files.
+    /// The archive in the package; `None` if the package has the source as plain files.
     pub archive: Option<String>,
-    /// The source tree inside that; `{driver}` is the driver's version.
+    /// The source tree in the archive; `{driver}` is the driver's version.
     pub subdir: Option<String>,
-    /// Modules in the order in which they are loaded.
+    /// Modules in load order.
     pub load: Vec<String>,
     /// Parameters by module.
     #[serde(default)]
     pub parameters: BTreeMap<String, String>,
-    /// Changes the source needs on some kernels.
+    /// Changes that the source needs for some kernels.
     #[serde(default)]
     pub patch: Vec<Patch>,
 }
 
-/// One replacement in a source file, made where a kernel header asks for it.
+/// A replacement in a source file that is applied if a kernel header matches.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Patch {
     /// File in the source tree.
     pub file: String,
-    /// Text that must be there once.
+    /// Text that must occur exactly once.
     pub find: String,
-    /// What takes its place.
+    /// Its replacement.
     pub replace: String,
     /// Header of the kernel, relative to its source.
     pub header: String,
-    /// Regular expression; the patch is applied where the header matches.
+    /// Regular expression. The patch is applied if the header matches.
     pub header_matches: String,
 }
 
-/// Packages that are unpacked into a directory to run programs in.
+/// Packages that are unpacked into a directory to run programs from it.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Toolroot {
-    /// Names; their dependencies come along.
+    /// Names; their dependencies are included.
     pub packages: Vec<String>,
-    /// Links that maintainer scripts would have made.
+    /// Links that maintainer scripts would create.
     pub links: BTreeMap<String, String>,
 }
 
@@ -177,30 +179,30 @@ pub struct Toolroot {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Vm {
-    /// Suite they come from.
+    /// Suite of the packages.
     pub suite: String,
-    /// Names; their dependencies come along.
+    /// Names; their dependencies are included.
     pub packages: Vec<String>,
 }
 
-/// Where the source of modules is.
+/// Location of the source of modules.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModuleSource<'a> {
     /// Its package.
     pub package: &'a str,
-    /// The archive inside it, if it is not plain files.
+    /// The archive in it, if the source is not in plain files.
     pub archive: Option<&'a str>,
-    /// The source tree inside that.
+    /// The source tree in that.
     pub subdir: String,
 }
 
-/// A package name or path with the driver's version in its place.
+/// Replaces the placeholder of the driver's version in a package name or path.
 pub fn with_driver(text: &str, driver: &str) -> String {
     text.replace(DRIVER, driver)
 }
 
 impl Modules {
-    /// Where the source of a driver is; none for modules that come built.
+    /// Location of the source for a driver; `None` for prebuilt modules.
     pub fn source(&self, driver: &str) -> Option<ModuleSource<'_>> {
         Some(ModuleSource {
             package: self.package.as_deref()?,
@@ -224,7 +226,8 @@ pub fn named((name, driver): &(&str, String)) -> String {
 }
 
 impl Profile {
-    /// An embedded profile by its name, or one from a file (anything with a `/` or that ends in `.toml`).
+    /// An embedded profile by its name, or one from a file (anything with a `/` or that ends in
+    /// `.toml`).
     pub fn load(name: &str) -> Result<(Self, String)> {
         let path = Path::new(name);
         let is_file = name.contains('/') || path.extension().is_some_and(|extension| extension == "toml");
@@ -257,7 +260,7 @@ impl Profile {
 
     fn lacks(&self, table: &str, what: &str) -> Error {
         Error::new(format!("profile {} names {what} and has no {table}", self.name))
-            .hint(format!("add {table} to the profile, as image/profiles/debian-13.toml has it"))
+            .hint(format!("add {table} to the profile, as in image/profiles/debian-13.toml"))
     }
 
     /// Parses a profile; `name` is its name in errors.
@@ -271,7 +274,7 @@ impl Profile {
             return Err(Error::new(format!(
                 "profile {name} has [userspace.compat32], expected the 32-bit packages with what they are for"
             ))
-            .hint("list them in the other groups: [userspace.compute] compat32 = [...]"));
+            .hint("list them in the groups of their capabilities: [userspace.compute] compat32 = [...]"));
         }
         if profile.arch != "x86_64" && profile.userspace.values().any(|group| !group.compat32.is_empty()) {
             return Err(Error::new(format!("profile {name} has 32-bit packages for {}", profile.arch))
@@ -307,7 +310,7 @@ impl Profile {
         ] {
             if !package && !self.has_artifact(set) {
                 return Err(Error::new(format!(
-                    "profile {} has no {set}: expected {key}, or an artifact of that set",
+                    "profile {} has no {set}: expected {key}, or an artifact with that set",
                     self.name
                 ))
                 .hint(format!("add [[artifact]] with sets = [\"{set}\"] and a url")));
@@ -320,14 +323,14 @@ impl Profile {
             None => Ok(()),
             Some(pair) => {
                 Err(Error::new(format!("profile {} has two artifacts named {}", self.name, pair[0]))
-                    .hint("give each its own name"))
+                    .hint("rename one of them"))
             }
         }
     }
 
     /// Whether it has packages for these capabilities.
     pub fn check_capabilities(&self, capabilities: &BTreeSet<Capability>) -> Result<()> {
-        // What an artifact with the whole driver has is seen when it is unpacked.
+        // An artifact with the whole driver is checked when it is unpacked.
         if self.has_artifact(Set::Driver) {
             return Ok(());
         }
@@ -357,7 +360,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn embedded_profiles_are_valid_and_named_as_they_are_listed() {
+    fn embedded_profiles_are_valid_and_have_their_listed_names() {
         for (name, _) in EMBEDDED {
             assert_eq!(Profile::load(name).unwrap().0.name, *name);
         }
@@ -365,13 +368,13 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_name_lists_the_known_ones() {
+    fn unknown_name_lists_the_known_ones() {
         let error = Profile::load("nope").unwrap_err();
         assert!(error.remedy().unwrap().contains("debian-13"));
     }
 
     #[test]
-    fn a_capability_without_packages_is_an_error_that_names_the_others() {
+    fn capability_without_packages_lists_the_others() {
         let mut profile = Profile::load(DEFAULT).unwrap().0;
         let all = BTreeSet::from(Capability::ALL);
         profile.check_capabilities(&all).unwrap();
@@ -381,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn packages_of_32_bits_stand_with_what_they_are_for() {
+    fn packages_of_32_bits_are_listed_by_capability() {
         let text = EMBEDDED[0].1.replace("[userspace.ngx]", "[userspace.compat32]");
         assert!(Profile::parse(&text, "x").unwrap_err().remedy().unwrap().contains("compat32 = "));
         let text = EMBEDDED[0].1.replace("\"x86_64\"", "\"aarch64\"");
@@ -389,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_key_is_an_error() {
+    fn unknown_key_is_an_error() {
         let text = format!("bogus = 1\n{}", EMBEDDED[0].1);
         assert!(Profile::parse(&text, "x").unwrap_err().chain().contains("bogus"));
     }
