@@ -1,4 +1,5 @@
-//! The host side: builds the GPU initrd from pinned artifacts, starts guests to try it, and queries running guests.
+//! The host side: builds the GPU initrd from pinned artifacts, starts guests to try it, and queries
+//! running guests.
 
 #![cfg_attr(not(test), warn(unused_crate_dependencies))]
 // What is printed comes from anywhere: `ui` makes it harmless.

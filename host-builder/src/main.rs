@@ -1,4 +1,5 @@
-//! host-builder: parses the command line, runs the command, turns its error into text and an exit code.
+//! host-builder: parses the command line, runs the command, turns its error into text and an exit
+//! code.
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};

@@ -13,7 +13,8 @@ pub const DEFAULT_LOCK: &str = "initrd.lock";
 /// Where artifacts may come from.
 #[derive(Debug, Clone, Default, Args)]
 pub struct AccessArgs {
-    /// Do not use the network. It is an error if an artifact is neither in the cache nor in the mirror.
+    /// Do not use the network. It is an error if an artifact is neither in the cache nor in the
+    /// mirror.
     #[arg(long)]
     pub offline: bool,
     /// Directory written by `pins vendor`. Artifacts found there are not fetched over the network.

@@ -29,7 +29,8 @@ pub struct Cat {
     /// Files in it, with or without a leading slash. Links are not followed.
     #[arg(required = true)]
     pub paths: Vec<String>,
-    /// Print a JSON array of {path, size, sha256, text} instead; text only if the content is UTF-8 and at most 1 MiB.
+    /// Print a JSON array of {path, size, sha256, text} instead; text only if the content is UTF-8
+    /// and at most 1 MiB.
     #[arg(long)]
     pub json: bool,
 }

@@ -1,5 +1,6 @@
-//! `diff`: what changed between two images. Driver files in a payload image or on a payload disk are compared by their
-//! digests in the manifests. Driver files that are plain files of the archive are compared directly.
+//! `diff`: what changed between two images. Driver files in a payload image or on a payload disk
+//! are compared by their digests in the manifests. Driver files that are plain files of the archive
+//! are compared directly.
 
 use super::list::{kind_name, warn};
 use crate::common::clean::clean;

@@ -49,14 +49,15 @@ pub struct Events {
     /// Print the events so far, then exit.
     #[arg(long, conflicts_with = "follow")]
     pub no_follow: bool,
-    /// Accept connections from guests that push their events: vsock:PORT, or unix:PATH:PORT for a hybrid socket (listens
-    /// on PATH_PORT). May be given more than once.
+    /// Accept connections from guests that push their events: vsock:PORT, or unix:PATH:PORT for a
+    /// hybrid socket (listens on PATH_PORT). May be given more than once.
     #[arg(long, value_name = "ADDR", conflicts_with_all = ["target", "follow", "no_follow", "timeout"])]
     pub listen: Vec<Address>,
     /// Wait for a guest that does not answer yet.
     #[arg(long, conflicts_with = "listen")]
     pub wait: bool,
-    /// Longest time until the guest answers, such as 60s, 1500ms or 2m [default: 60s with --wait, else 10s].
+    /// Longest time until the guest answers, such as 60s, 1500ms or 2m [default: 60s with --wait,
+    /// else 10s].
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub timeout: Option<Duration>,
     /// Print each event as a line of JSON, also to a terminal.

@@ -25,10 +25,12 @@ pub struct Extract {
     /// Directory to create. It must not exist, or must be empty.
     #[arg(long, value_name = "DIR")]
     pub to: PathBuf,
-    /// Also create device nodes, named pipes and sockets, instead of reporting how many were skipped.
+    /// Also create device nodes, named pipes and sockets, instead of reporting how many were
+    /// skipped.
     #[arg(long)]
     pub devices: bool,
-    /// Keep set-user-ID and set-group-ID bits (as root), instead of reporting how many were removed.
+    /// Keep set-user-ID and set-group-ID bits (as root), instead of reporting how many were
+    /// removed.
     #[arg(long)]
     pub set_ids: bool,
     /// Print what was unpacked as JSON to standard output.

@@ -46,7 +46,8 @@ pub struct Logs {
     /// Wait for a guest that does not answer yet.
     #[arg(long)]
     pub wait: bool,
-    /// Longest time until the guest answers, such as 60s, 1500ms or 2m [default: 60s with --wait, else 10s].
+    /// Longest time until the guest answers, such as 60s, 1500ms or 2m [default: 60s with --wait,
+    /// else 10s].
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub timeout: Option<Duration>,
     /// Print each line as a line of JSON.

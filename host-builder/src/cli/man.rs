@@ -44,8 +44,8 @@ pub fn pages(args: &Man, mut cli: Command) -> Result<()> {
     with_values(&cli, PROGRAM, &args.dir)
 }
 
-/// Adds the values of options to the synopsis, which clap_mangen (0.3) leaves out, on the pages of a command and its
-/// subcommands.
+/// Adds the values of options to the synopsis, which clap_mangen (0.3) leaves out, on the pages of
+/// a command and its subcommands.
 fn with_values(command: &Command, name: &str, dir: &Path) -> Result<()> {
     let path = dir.join(format!("{name}.1"));
     let page = fs::read_to_string(&path).doing("reading", &path)?;
@@ -82,10 +82,11 @@ fn script(shell: Shell, mut cli: Command) -> String {
     if shell == Shell::Bash { with_right_labels(&out) } else { out.into_owned() }
 }
 
-/// clap_complete (4.6.11 is the newest) follows the words to `host__builder__subcmd__logs` and labels that case
-/// `host__subcmd__builder__subcmd__logs`, because it mistakes the hyphen in the program's name for one between commands.
-/// Without a correction nothing is completed after a command. This function changes the labels to the name that the
-/// words lead to. It changes nothing once clap_complete writes both the same.
+/// clap_complete (4.6.11 is the newest) follows the words to `host__builder__subcmd__logs` and
+/// labels that case `host__subcmd__builder__subcmd__logs`, because it mistakes the hyphen in the
+/// program's name for one between commands. Without a correction nothing is completed after a
+/// command. This function changes the labels to the name that the words lead to. It changes nothing
+/// once clap_complete writes both the same.
 fn with_right_labels(script: &str) -> String {
     script.replace(&PROGRAM.replace('-', "__subcmd__"), &PROGRAM.replace('-', "__"))
 }

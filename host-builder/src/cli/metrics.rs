@@ -27,14 +27,16 @@ could not listen.";
 /// Arguments of `metrics`.
 #[derive(Debug, Args)]
 pub struct Metrics {
-    /// Guests: unix:PATH[:PORT] (* ? [] in PATH are wildcards) or vsock:CID[:PORT]. Default port 1042.
+    /// Guests: unix:PATH[:PORT] (* ? [] in PATH are wildcards) or vsock:CID[:PORT]. Default port
+    /// 1042.
     #[arg(value_name = "TARGET", required = true)]
     pub targets: Vec<Guests>,
-    /// Serve GET /metrics over HTTP on this address, such as 127.0.0.1:9400 or [::]:9400; a port alone means 127.0.0.1.
+    /// Serve GET /metrics over HTTP on this address, such as 127.0.0.1:9400 or [::]:9400; a port
+    /// alone means 127.0.0.1.
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<String>,
-    /// Longest time for the answers of all guests together, such as 5s or 1500ms. With --listen this is the time of one
-    /// scrape; keep it below the scraper's own timeout (Prometheus: 10s).
+    /// Longest time for the answers of all guests together, such as 5s or 1500ms. With --listen
+    /// this is the time of one scrape; keep it below the scraper's own timeout (Prometheus: 10s).
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "5s")]
     pub timeout: Duration,
 }

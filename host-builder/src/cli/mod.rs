@@ -42,7 +42,8 @@ pub use arguments::{AccessArgs, DEFAULT_LOCK, patience};
 use clap::{CommandFactory, Parser, Subcommand};
 use std::ffi::OsString;
 
-/// Runs containers with NVIDIA GPUs in microVMs: builds the initrd with the driver, checks hosts, and queries guests.
+/// Runs containers with NVIDIA GPUs in microVMs: builds the initrd with the driver, checks hosts,
+/// and queries guests.
 #[derive(Debug, Parser)]
 #[command(name = "host-builder", version, max_term_width = 110)]
 #[command(
@@ -59,33 +60,36 @@ pub struct Cli {
 pub enum Command {
     /// Build an initrd from the pinned artifacts of a profile.
     ///
-    /// Resolves the profile into a lock file if there is none, fetches the artifacts in the lock, checks their digests,
-    /// builds NVIDIA's open kernel modules for the locked kernel, and writes the initrd, the kernel and the lock.
+    /// Resolves the profile into a lock file if there is none, fetches the artifacts in the lock,
+    /// checks their digests, builds NVIDIA's open kernel modules for the locked kernel, and writes
+    /// the initrd, the kernel and the lock.
     BuildInitrd(BuildInitrd),
     /// Build NVIDIA's open kernel modules for a kernel, from its headers.
     ///
-    /// The result is an archive like those on release pages. A profile can use it as the artifact for `gpu-modules`.
-    /// Builds are reproducible: the same inputs produce the same bytes.
+    /// The result is an archive like those on release pages. A profile can use it as the artifact
+    /// for `gpu-modules`. Builds are reproducible: the same inputs produce the same bytes.
     #[command(after_help = build_modules::options::BUILD_MODULES_HELP)]
     BuildModules(BuildModules),
     /// Show, choose and check what initrds are built from: profiles and locks.
     ///
-    /// A profile states the intent: which kernel, which driver, and where they come from. A lock records what the profile
-    /// resolved to: name, version, source, size and SHA-256 of every artifact.
+    /// A profile states the intent: which kernel, which driver, and where they come from. A lock
+    /// records what the profile resolved to: name, version, source, size and SHA-256 of every
+    /// artifact.
     #[command(after_help = pins::options::PINS_HELP)]
     Pins(Pins),
     /// Show what an initramfs contains: which versions, and why each part is there.
     ///
-    /// For an initrd built by this tool: profile, kernel, driver, capabilities, modules in load order with what needs
-    /// them, firmware, libraries by capability, and sizes by origin. For any other initramfs: kernel releases, modules,
-    /// PID 1, and the tool that made it if it can be detected. With --ld-cache, prints a loader cache in the format of
-    /// `ldconfig -p` of the glibc that wrote it (2.2 or newer). Control characters are removed: the input is not trusted.
+    /// For an initrd built by this tool: profile, kernel, driver, capabilities, modules in load
+    /// order with what needs them, firmware, libraries by capability, and sizes by origin. For any
+    /// other initramfs: kernel releases, modules, PID 1, and the tool that made it if it can be
+    /// detected. With --ld-cache, prints a loader cache in the format of `ldconfig -p` of the glibc
+    /// that wrote it (2.2 or newer). Control characters are removed: the input is not trusted.
     #[command(after_help = inspect::INSPECT_HELP)]
     Inspect(Inspect),
     /// List the entries of an initramfs, like `cpio -t` for each archive in it.
     ///
-    /// Works on any initramfs: one or more concatenated archives, each uncompressed or compressed with gzip, xz, zstd, lz4
-    /// or bzip2. On a terminal, control characters in names are removed.
+    /// Works on any initramfs: one or more concatenated archives, each uncompressed or compressed
+    /// with gzip, xz, zstd, lz4 or bzip2. On a terminal, control characters in names are removed.
     #[command(after_help = list::LIST_HELP)]
     List(List),
     /// Print files of an initramfs to standard output.
@@ -95,8 +99,9 @@ pub enum Command {
     Cat(Cat),
     /// Unpack an initramfs into a new directory.
     ///
-    /// Nothing is written outside the directory, whatever paths and links the initramfs contains. Modes are restored.
-    /// Owners are restored only as root; set-user-ID and set-group-ID bits only as root with --set-ids.
+    /// Nothing is written outside the directory, whatever paths and links the initramfs contains.
+    /// Modes are restored. Owners are restored only as root; set-user-ID and set-group-ID bits only
+    /// as root with --set-ids.
     #[command(after_help = extract::EXTRACT_HELP)]
     Extract(Extract),
     /// Show the segments of an initramfs: offset, size, compression and unpacked size.
@@ -110,21 +115,24 @@ pub enum Command {
     Verify(Verify),
     /// Print a software bill of materials (SBOM) of an initrd: CycloneDX or SPDX, as JSON.
     ///
-    /// Lists packages with versions and purl, and every file with its digest. The same initrd produces the same document.
+    /// Lists packages with versions and purl, and every file with its digest. The same initrd
+    /// produces the same document.
     #[command(after_help = sbom::SBOM_HELP)]
     Sbom(Sbom),
     /// Check a host or a container root before the boot: what is wrong, and how to fix it.
     ///
-    /// Checks of a host: IOMMU, VFIO, the GPUs and what uses them, memory, KVM and vsock; with IMAGE also whether its driver
-    /// supports the GPUs. With IMAGE and --root, doctor checks a container root instead: its libc, where the driver's files
-    /// would go, which driver files it has itself, and what its CUDA needs. Nothing on the host or in the root is changed.
-    /// With IMAGE, doctor may fetch packages of the lock that read disk images; --offline forbids this.
+    /// Checks of a host: IOMMU, VFIO, the GPUs and what uses them, memory, KVM and vsock; with
+    /// IMAGE also whether its driver supports the GPUs. With IMAGE and --root, doctor checks a
+    /// container root instead: its libc, where the driver's files would go, which driver files it
+    /// has itself, and what its CUDA needs. Nothing on the host or in the root is changed. With
+    /// IMAGE, doctor may fetch packages of the lock that read disk images; --offline forbids this.
     #[command(after_help = doctor::DOCTOR_HELP)]
     Doctor(Doctor),
     /// Show the status of running guests.
     ///
-    /// Shows findings first, then the boot timeline, GPUs, device nodes, injected files, loader cache, container and
-    /// memory. With several guests, shows a table. A guest answers from before it touches the GPU until power-off.
+    /// Shows findings first, then the boot timeline, GPUs, device nodes, injected files, loader
+    /// cache, container and memory. With several guests, shows a table. A guest answers from before
+    /// it touches the GPU until power-off.
     #[command(after_help = status::options::STATUS_HELP)]
     Status(Status),
     /// Show the events of a guest: phases, GPUs, Xids, findings, start and exit of the container.
@@ -140,8 +148,9 @@ pub enum Command {
     Metrics(Metrics),
     /// Start a guest on this machine to try an initrd.
     ///
-    /// QEMU from the lock's packages boots the initrd with a container root and, optionally, with GPUs. The guest's console
-    /// is shown on the terminal. Ctrl-] ends the guest; all other keys go to the program. The root is never written to.
+    /// QEMU from the lock's packages boots the initrd with a container root and, optionally, with
+    /// GPUs. The guest's console is shown on the terminal. Ctrl-] ends the guest; all other keys go
+    /// to the program. The root is never written to.
     #[command(after_help = boot::options::BOOT_HELP)]
     Boot(Boot),
     /// Write manual pages, one per command.

@@ -1,4 +1,5 @@
-//! The GPUs' BARs: an H200 has one of 256 GiB. They need addresses on the host, and address space in a guest.
+//! The GPUs' BARs: an H200 has one of 256 GiB. They need addresses on the host, and address space
+//! in a guest.
 
 use super::device::{Bar, Device};
 use super::host::HostRoot;
@@ -63,8 +64,8 @@ pub fn check(host: &HostRoot, gpus: &[Device], guest_memory: Option<u64>) -> Che
     check.evidence(evidence)
 }
 
-/// The first address after memory and BARs. BARs are aligned to their size, the largest first, as firmware and VMMs
-/// place them.
+/// The first address after memory and BARs. BARs are aligned to their size, the largest first, as
+/// firmware and VMMs place them.
 fn end(memory: u64, bars: &[u64]) -> u64 {
     let mut sizes: Vec<u64> =
         bars.iter().map(|bar| bar.checked_next_power_of_two().unwrap_or(u64::MAX)).collect();

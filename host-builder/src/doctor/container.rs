@@ -1,5 +1,5 @@
-//! Checks a container root before it boots: its libc, where driver files would go, which driver files it has itself, and
-//! what its CUDA needs.
+//! Checks a container root before it boots: its libc, where driver files would go, which driver
+//! files it has itself, and what its CUDA needs.
 
 use super::cuda;
 use super::guest::{self, Answer};
@@ -27,7 +27,8 @@ const SHOWN_ELSEWHERE: [Code; 3] = [Code::ImageHasNoGlibc, Code::ImageBundlesDri
 pub struct Container<'a> {
     /// Its root, a directory.
     pub root: &'a Path,
-    /// What could not be read from the disk that the directory was unpacked from; `None` if the root is a directory.
+    /// What could not be read from the disk that the directory was unpacked from; `None` if the
+    /// root is a directory.
     pub unread: Option<Vec<String>>,
     /// The `config.json` of its config disk.
     pub config: Option<&'a Path>,

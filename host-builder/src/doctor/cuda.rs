@@ -1,5 +1,5 @@
-//! Compares the CUDA runtimes of an image, detected from file names and NVIDIA's version files, with the CUDA version of
-//! the packed driver.
+//! Compares the CUDA runtimes of an image, detected from file names and NVIDIA's version files,
+//! with the CUDA version of the packed driver.
 
 use super::report::{Check, Verdict};
 use image::requirement::Facts;
@@ -32,7 +32,8 @@ pub struct Runtime {
     pub minor: Option<u32>,
 }
 
-/// Finds all runtimes of a root, and returns whether the search was complete. Links are not followed.
+/// Finds all runtimes of a root, and returns whether the search was complete. Links are not
+/// followed.
 pub fn runtimes(root: &Path) -> (Vec<Runtime>, bool) {
     let start = Instant::now();
     let mut found = BTreeSet::new();
@@ -113,8 +114,9 @@ fn distinct(found: &BTreeSet<Runtime>) -> Vec<Runtime> {
     found.iter().filter(|runtime| runtime.minor.is_some() || !told(runtime)).cloned().collect()
 }
 
-/// Compares the runtimes with the driver. `facts` is what is known about the driver, `compat` the decisions about CUDA's
-/// compatibility libraries, and `used` whether some of them replace the driver's.
+/// Compares the runtimes with the driver. `facts` is what is known about the driver, `compat` the
+/// decisions about CUDA's compatibility libraries, and `used` whether some of them replace the
+/// driver's.
 pub fn check(runtimes: &[Runtime], whole: bool, facts: &Facts, compat: Vec<String>, used: bool) -> Check {
     let lines =
         runtimes.iter().map(|runtime| format!("{}: CUDA {}", runtime.path.display(), version(runtime)));

@@ -3,9 +3,11 @@
 use super::host::HostRoot;
 use image::pci::{self, DEVICES};
 
-/// Number of lines of `resource` that are BARs. The lines after them are the ROM and the windows of bridges.
+/// Number of lines of `resource` that are BARs. The lines after them are the ROM and the windows of
+/// bridges.
 const BARS: usize = 6;
-/// `IORESOURCE_MEM`, `IORESOURCE_PREFETCH`, `IORESOURCE_MEM_64`, `IORESOURCE_UNSET` (include/linux/ioport.h).
+/// `IORESOURCE_MEM`, `IORESOURCE_PREFETCH`, `IORESOURCE_MEM_64`, `IORESOURCE_UNSET`
+/// (include/linux/ioport.h).
 const MEMORY: u64 = 0x200;
 const PREFETCH: u64 = 0x2000;
 const WIDE: u64 = 0x10_0000;
@@ -82,8 +84,8 @@ impl Device {
         pci::is_switch(self.vendor, self.class)
     }
 
-    /// Whether it is a bridge. Without a driver, or with the one for PCIe ports, a bridge stays on the host and does not
-    /// prevent passthrough.
+    /// Whether it is a bridge. Without a driver, or with the one for PCIe ports, a bridge stays on
+    /// the host and does not prevent passthrough.
     pub fn is_bridge(&self) -> bool {
         matches!(self.class, 0x0600 | 0x0604 | 0x0609)
     }
@@ -99,7 +101,8 @@ pub fn is_vfio(driver: &str) -> bool {
     VFIO.contains(&driver)
 }
 
-/// Parses the BARs of a `resource` file: lines of start, end and flags. Returns none if a line is malformed.
+/// Parses the BARs of a `resource` file: lines of start, end and flags. Returns none if a line is
+/// malformed.
 fn bars(text: &str) -> Vec<Bar> {
     let number = |word: &str| u64::from_str_radix(word.trim_start_matches("0x"), 16).ok();
     let line = |(at, line): (usize, &str)| {

@@ -1,4 +1,5 @@
-//! A container root that is a disk image: detected from its superblock, unpacked by a sandboxed program.
+//! A container root that is a disk image: detected from its superblock, unpacked by a sandboxed
+//! program.
 
 use crate::common::error::{Doing, Error, Result};
 use crate::common::space;
@@ -92,7 +93,8 @@ impl ImageFileSystem {
     }
 }
 
-/// Unpacks `image` below `work`, where it creates two directories. Returns the directory, and what could not be read.
+/// Unpacks `image` below `work`, where it creates two directories. Returns the directory, and what
+/// could not be read.
 pub fn unpack(
     tools: &Tools,
     kind: ImageFileSystem,
@@ -111,8 +113,8 @@ pub fn unpack(
     Ok((root, complaints))
 }
 
-/// Returns the image as a regular file, because a program that parses untrusted data must not get a device of this
-/// machine.
+/// Returns the image as a regular file, because a program that parses untrusted data must not get a
+/// device of this machine.
 fn plain_file<'a>(image: &'a Path, work: &Path) -> Result<Cow<'a, Path>> {
     if !fs::metadata(image).doing("reading", image)?.file_type().is_block_device() {
         return Ok(Cow::Borrowed(image));
@@ -151,8 +153,8 @@ fn open_up(directory: &Path) {
     }
 }
 
-/// Whether a line reports that something is missing. Owners cannot be kept, and are not needed. debugfs always exits
-/// with success.
+/// Whether a line reports that something is missing. Owners cannot be kept, and are not needed.
+/// debugfs always exits with success.
 fn is_complaint(kind: ImageFileSystem, line: &str) -> bool {
     let usual = [
         "while changing ownership of",

@@ -1,5 +1,5 @@
-//! How an EROFS image is compressed, and whether a `fsck.erofs` can decompress it. Debian 12 has 1.5, which supports only
-//! lz4; the driver's image of the default build uses zstd.
+//! How an EROFS image is compressed, and whether a `fsck.erofs` can decompress it. Debian 12 has
+//! 1.5, which supports only lz4; the driver's image of the default build uses zstd.
 
 use crate::common::error::{Doing, Result};
 use crate::programs::sandbox::Tools;
@@ -14,8 +14,8 @@ const ALGORITHMS_AT: u64 = 1024 + 84;
 /// The features of an image with a list of algorithms (`COMPR_CFGS`), or with lz4 (`LZ4_0PADDING`).
 const HAS_LIST: u32 = 2;
 const HAS_LZ4: u32 = 1;
-/// The algorithms by their bits, and the first release of erofs-utils whose `fsck.erofs` supports them if it is built
-/// with their library.
+/// The algorithms by their bits, and the first release of erofs-utils whose `fsck.erofs` supports
+/// them if it is built with their library.
 const ALGORITHMS: &[(&str, &str)] = &[("lz4", "1.0"), ("lzma", "1.4"), ("deflate", "1.7"), ("zstd", "1.8")];
 
 /// An algorithm that an image needs and a `fsck.erofs` does not support.
@@ -29,7 +29,8 @@ pub struct Lacking {
     pub version: String,
 }
 
-/// The first algorithm that `image` needs and these tools do not support. `work`: an empty directory.
+/// The first algorithm that `image` needs and these tools do not support. `work`: an empty
+/// directory.
 pub fn lacking(tools: &Tools, image: &Path, work: &Path) -> Result<Option<Lacking>> {
     let needed = algorithms(image)?;
     if needed.iter().all(|(name, _)| *name == "lz4") {

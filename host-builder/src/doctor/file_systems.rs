@@ -17,15 +17,17 @@ use std::path::Path;
 pub(crate) struct Programs<'a> {
     /// The lock whose packages contain them.
     pub(crate) lock: &'a Path,
-    /// The profile that the lock was resolved from; `None`: the built-in profile that the lock names.
+    /// The profile that the lock was resolved from; `None`: the built-in profile that the lock
+    /// names.
     pub(crate) profile: Option<&'a str>,
     /// Where the packages are, and whether they may be fetched.
     pub(crate) access: Access<'a>,
 }
 
 impl Programs<'_> {
-    /// The programs for a file system, in this order: from the lock's packages in the cache or the mirror, from the machine
-    /// if they can read this image, from the lock's packages after fetching them.
+    /// The programs for a file system, in this order: from the lock's packages in the cache or the
+    /// mirror, from the machine if they can read this image, from the lock's packages after
+    /// fetching them.
     pub(crate) fn of(&self, kind: ImageFileSystem, image: &Path) -> Result<Tools> {
         let mut why = None;
         let lock = Lock::read(self.lock).unwrap_or_else(|error| {
@@ -58,7 +60,8 @@ impl Programs<'_> {
         }
     }
 
-    /// The programs of the lock's packages; `None` if it has none, or they are not available and must not be fetched.
+    /// The programs of the lock's packages; `None` if it has none, or they are not available and
+    /// must not be fetched.
     fn locked(&self, lock: &Lock, kind: ImageFileSystem, fetch: bool) -> Result<Option<Tools>> {
         let Access { cache, ui, .. } = self.access;
         for set in [Set::Payload, Set::Vm] {

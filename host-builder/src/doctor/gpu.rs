@@ -1,5 +1,6 @@
-//! Which GPUs exist, which driver they are bound to, whether the host still uses them, whether they can be reset, and
-//! whether they need a fabric: on boards with NVSwitches, CUDA starts only after the fabric is up.
+//! Which GPUs exist, which driver they are bound to, whether the host still uses them, whether they
+//! can be reset, and whether they need a fabric: on boards with NVSwitches, CUDA starts only after
+//! the fabric is up.
 
 use super::device::{Device, is_vfio};
 use super::host::HostRoot;
@@ -137,7 +138,8 @@ fn is_idle(driver: &str) -> bool {
     is_vfio(driver) || driver == "pci-stub"
 }
 
-/// The module of a display driver of the kernel. The name of Nova's driver changes between releases.
+/// The module of a display driver of the kernel. The name of Nova's driver changes between
+/// releases.
 fn display_module(driver: &str) -> Option<&'static str> {
     match driver {
         "nouveau" => Some("nouveau"),
@@ -174,8 +176,8 @@ pub fn fabric(host: &HostRoot, gpus: &[Device]) -> Check {
     .evidence(switches.iter().map(name))
 }
 
-/// GPUs for boards whose NVSwitches are reached through ConnectX bridges (NVIDIA's Fabric Manager User Guide): GB100 (B200,
-/// GB200), and everything from GB110 (B300) on, which is not tested.
+/// GPUs for boards whose NVSwitches are reached through ConnectX bridges (NVIDIA's Fabric Manager
+/// User Guide): GB100 (B200, GB200), and everything from GB110 (B300) on, which is not tested.
 fn hides_switches(product: u16) -> bool {
     matches!(product, 0x2900..=0x29ff | 0x3100..)
 }

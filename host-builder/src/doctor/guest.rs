@@ -1,5 +1,5 @@
-//! Runs guest-init on a container root: the guest-init built into host-builder creates the driver's layer as it would at
-//! boot. The root is not changed.
+//! Runs guest-init on a container root: the guest-init built into host-builder creates the driver's
+//! layer as it would at boot. The root is not changed.
 
 use crate::common::error::{Doing, Error, Result};
 use crate::programs::sandbox::{tail, wait};
@@ -47,8 +47,8 @@ pub struct Item {
     pub target: String,
 }
 
-/// Runs guest-init on `root` with the driver in `driver` and a configuration. Changes none of them. `work` is a directory
-/// for the layer.
+/// Runs guest-init on `root` with the driver in `driver` and a configuration. Changes none of them.
+/// `work` is a directory for the layer.
 pub fn ask(root: &Path, driver: &Path, config: Option<&Path>, work: &Path) -> Result<Answer> {
     let (program, layer) = (work.join("guest-init"), work.join("layer"));
     fs::create_dir_all(&layer).doing("creating", &layer)?;

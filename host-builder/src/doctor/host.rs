@@ -1,4 +1,5 @@
-//! A host below a root directory, `/` or a fake one for tests. /sys, /proc and /dev are read, never written.
+//! A host below a root directory, `/` or a fake one for tests. /sys, /proc and /dev are read, never
+//! written.
 
 use crate::common::error::{Error, Result};
 use nix::fcntl::AtFlags;
@@ -7,7 +8,8 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-/// Most bytes that are read from a file of /sys or /proc. /proc/cpuinfo of a large machine has about a megabyte.
+/// Most bytes that are read from a file of /sys or /proc. /proc/cpuinfo of a large machine has
+/// about a megabyte.
 const MAX_BYTES: u64 = 8 << 20;
 /// Most entries that are read from a directory.
 const MAX_ENTRIES: usize = 65_536;
@@ -40,7 +42,8 @@ impl HostRoot {
         self.root.join(path.trim_start_matches('/'))
     }
 
-    /// Reads a small text, trimmed. Returns `Ok(None)` if the file does not exist, and an error if it cannot be read.
+    /// Reads a small text, trimmed. Returns `Ok(None)` if the file does not exist, and an error if
+    /// it cannot be read.
     pub fn text(&self, path: &str) -> Result<Option<String>> {
         let mut text = Vec::new();
         let read =
@@ -77,7 +80,8 @@ impl HostRoot {
         names
     }
 
-    /// Whether this process may use a device node. Opening it could have side effects, so its mode is checked.
+    /// Whether this process may use a device node. Opening it could have side effects, so its mode
+    /// is checked.
     pub fn node(&self, path: &str) -> Node {
         let place = self.path(path);
         if fs::metadata(&place).is_err() {

@@ -1,5 +1,6 @@
-//! Memory for guests: huge pages (Documentation/admin-guide/mm/hugetlbpage.rst), and the limit of locked memory. VFIO pins
-//! all memory of a guest, and counts it against `RLIMIT_MEMLOCK` (getrlimit(2)).
+//! Memory for guests: huge pages (Documentation/admin-guide/mm/hugetlbpage.rst), and the limit of
+//! locked memory. VFIO pins all memory of a guest, and counts it against `RLIMIT_MEMLOCK`
+//! (getrlimit(2)).
 
 use super::host::HostRoot;
 use super::report::Check;
@@ -29,7 +30,8 @@ impl Pool {
     }
 }
 
-/// Compares free huge pages with the guest's memory in MiB. Huge pages are optional; they make guests faster.
+/// Compares free huge pages with the guest's memory in MiB. Huge pages are optional; they make
+/// guests faster.
 pub fn huge_pages(host: &HostRoot, guest_memory: Option<u64>) -> Check {
     const NAME: &str = "huge-pages";
     let mut pools = pools(host);

@@ -1,5 +1,5 @@
-//! `doctor`: troubleshooting before the boot. Checks a host or a container root, and reports pass, warn or fail with a
-//! remedy. Changes nothing on the host or in the root.
+//! `doctor`: troubleshooting before the boot. Checks a host or a container root, and reports pass,
+//! warn or fail with a remedy. Changes nothing on the host or in the root.
 
 mod bars;
 mod container;

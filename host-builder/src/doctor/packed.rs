@@ -53,11 +53,12 @@ pub struct Origin<'a> {
 }
 
 impl Packed {
-    /// Unpacks the files below `work`. `tools` returns the programs if the driver is an EROFS image.
+    /// Unpacks the files below `work`. `tools` returns the programs if the driver is an EROFS
+    /// image.
     ///
     /// # Errors
-    /// When the image is damaged. An unreadable file system is an error only if files for containers are needed; a host can
-    /// be checked without them ([`Packed::unread`]).
+    /// When the image is damaged. An unreadable file system is an error only if files for
+    /// containers are needed; a host can be checked without them ([`Packed::unread`]).
     pub fn take(
         origin: Origin,
         work: &Path,

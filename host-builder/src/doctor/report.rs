@@ -2,11 +2,12 @@
 
 use serde::Serialize;
 
-/// Version of the output of `--json`. It is increased when a key is removed or changes its meaning, not when one is
-/// added.
+/// Version of the output of `--json`. It is increased when a key is removed or changes its meaning,
+/// not when one is added.
 pub const SCHEMA: u32 = 1;
 
-/// Names and meanings of all checks, in the order of the table in docs/booting.md. A test compares the two.
+/// Names and meanings of all checks, in the order of the table in docs/booting.md. A test compares
+/// the two.
 pub const CHECKS: &[(&str, &str)] = &[
     ("gpu", "NVIDIA GPUs, or the one of `--gpu`, are on the PCI bus"),
     (

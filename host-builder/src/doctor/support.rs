@@ -1,4 +1,5 @@
-//! Whether the packed driver supports a GPU, according to the list in its module or a built-in table of names.
+//! Whether the packed driver supports a GPU, according to the list in its module or a built-in
+//! table of names.
 
 use super::device::Device;
 use super::packed::Packed;
@@ -47,7 +48,8 @@ pub fn check(gpu: &Device, packed: Option<&Packed>) -> Check {
     check.of(&gpu.bdf)
 }
 
-/// Firmware files for chips of this family that the driver's module requests and that are not packed.
+/// Firmware files for chips of this family that the driver's module requests and that are not
+/// packed.
 fn missing_firmware(device: u16, packed: &Packed) -> Vec<String> {
     let family = family(device);
     let asked: Vec<_> = packed.asked.iter().filter(|file| is_firmware_of(file, family)).cloned().collect();

@@ -1,7 +1,8 @@
-//! VFIO (Documentation/driver-api/vfio.rst): the IOMMU that it requires, the groups that it passes to a guest, its modules,
-//! and access to its nodes.
+//! VFIO (Documentation/driver-api/vfio.rst): the IOMMU that it requires, the groups that it passes
+//! to a guest, its modules, and access to its nodes.
 //!
-//! Source of the options: Documentation/admin-guide/kernel-parameters.txt (`intel_iommu`, `amd_iommu`, `iommu`).
+//! Source of the options: Documentation/admin-guide/kernel-parameters.txt (`intel_iommu`,
+//! `amd_iommu`, `iommu`).
 
 use super::device::{Device, is_vfio};
 use super::host::{HostRoot, Node};
@@ -9,7 +10,8 @@ use super::report::Check;
 
 const CLASS: &str = "/sys/class/iommu";
 const GROUPS: &str = "/sys/kernel/iommu_groups";
-/// Drivers that the kernel allows in a group together with VFIO (`driver_managed_dma`): they do no DMA.
+/// Drivers that the kernel allows in a group together with VFIO (`driver_managed_dma`): they do no
+/// DMA.
 const HARMLESS: [&str; 2] = ["pci-stub", "pcieport"];
 const CONTAINER: &str = "/dev/vfio/vfio";
 
@@ -154,7 +156,8 @@ pub fn group(host: &HostRoot, gpu: &Device) -> Check {
 /// Whether devices can be bound to vfio-pci, and mapped through the IOMMU.
 pub fn modules(host: &HostRoot) -> Check {
     const NAME: &str = "vfio-modules";
-    // A driver that is built in has no directory in /sys/module without parameters, but its own on the bus.
+    // A driver that is built in has no directory in /sys/module without parameters, but its own on
+    // the bus.
     let pci = host.has("/sys/bus/pci/drivers/vfio-pci") || host.has("/sys/module/vfio_pci");
     let iommu = host.has("/sys/module/vfio_iommu_type1") || host.has("/dev/iommu");
     let missing: Vec<_> =

@@ -1,5 +1,5 @@
-//! The report as text: failures first, with remedies. All text is cleaned, because some of it comes from an image, and
-//! every list is limited; `--json` has everything.
+//! The report as text: failures first, with remedies. All text is cleaned, because some of it comes
+//! from an image, and every list is limited; `--json` has everything.
 
 use super::report::{Check, DoctorReport, Verdict};
 use crate::common::clean::clean;

@@ -8,7 +8,8 @@ const KVM_CHECK: &str = "kvm";
 const KVM: &str = "/dev/kvm";
 const VSOCK: &str = "/dev/vhost-vsock";
 
-/// Result of a test guest on KVM. Some devices can be opened but run only kernels that were made for them.
+/// Result of a test guest on KVM. Some devices can be opened but run only kernels that were made
+/// for them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TestGuest {
     /// It ran to its end.
@@ -69,7 +70,8 @@ fn opened(test_guest: Option<&TestGuest>) -> Check {
     }
 }
 
-/// Whether the kernel's vhost-vsock can be used. Hybrid sockets need no support from the host's kernel.
+/// Whether the kernel's vhost-vsock can be used. Hybrid sockets need no support from the host's
+/// kernel.
 pub fn vsock(host: &HostRoot) -> Check {
     const NAME: &str = "vsock";
     match host.node(VSOCK) {

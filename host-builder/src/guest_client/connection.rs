@@ -1,4 +1,5 @@
-//! A connection to a guest with one deadline for everything, which a peer that sends byte by byte cannot extend.
+//! A connection to a guest with one deadline for everything, which a peer that sends byte by byte
+//! cannot extend.
 
 use super::error::{QueryError, Step};
 use super::target::Target;
@@ -25,7 +26,8 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Connects to the guest's port. `deadline` applies until [`Connection::set_deadline`] changes it.
+    /// Connects to the guest's port. `deadline` applies until [`Connection::set_deadline`] changes
+    /// it.
     pub fn open(target: &Target, deadline: Instant) -> Result<Self, QueryError> {
         match target {
             Target::Unix { path, port } => hybrid(path, *port, deadline),
@@ -144,7 +146,8 @@ fn connect(
     }
 }
 
-/// Sends `CONNECT <port>` and expects `OK <number>`. The peer closes the connection when no program listens on the port.
+/// Sends `CONNECT <port>` and expects `OK <number>`. The peer closes the connection when no program
+/// listens on the port.
 fn hybrid(path: &Path, port: u32, deadline: Instant) -> Result<Connection, QueryError> {
     let start = Instant::now();
     let no_socket =
@@ -180,17 +183,20 @@ fn read_line(connection: &mut Connection) -> io::Result<Vec<u8>> {
     Ok(line)
 }
 
-/// Whether a line is `OK <number>`. The number is the backend's port on the host, which is not used.
+/// Whether a line is `OK <number>`. The number is the backend's port on the host, which is not
+/// used.
 fn is_ok(line: &[u8]) -> bool {
     line.strip_prefix(b"OK ").is_some_and(|rest| !rest.is_empty() && rest.iter().all(u8::is_ascii_digit))
 }
 
-/// Maps errors of AF_VSOCK. A guest resets a connection to a port without a listener. For a CID without a guest, a host
-/// without a transport, and a kernel without the address family there is nothing to connect to.
+/// Maps errors of AF_VSOCK. A guest resets a connection to a port without a listener. For a CID
+/// without a guest, a host without a transport, and a kernel without the address family there is
+/// nothing to connect to.
 fn vsock_refusal(cid: u32, port: u32, errno: Errno) -> QueryError {
     let what = match errno {
         Errno::ECONNRESET | Errno::ECONNREFUSED => return QueryError::NotListening { port },
-        // The kernel's own deadline, 2 s: the guest's vsock driver is not loaded yet, or the guest hangs.
+        // The kernel's own deadline, 2 s: the guest's vsock driver is not loaded yet, or the guest
+        // hangs.
         Errno::ETIMEDOUT => {
             return QueryError::TimedOut { step: Step::Connect, after: Duration::from_secs(2) };
         }

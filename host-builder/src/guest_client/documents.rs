@@ -6,7 +6,8 @@ use image::event::Event;
 use image::status::Status;
 use serde::Serialize;
 
-/// Version of the JSON lines. It is increased when a key is removed or changes its meaning, not when one is added.
+/// Version of the JSON lines. It is increased when a key is removed or changes its meaning, not
+/// when one is added.
 pub const SCHEMA: u32 = 1;
 
 /// A line of `status --json`: one guest.
@@ -38,8 +39,8 @@ pub enum Given {
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Failure {
-    /// A stable name: no-socket, not-listening, timed-out, gave-up, not-our-protocol, other-version, too-large,
-    /// malformed, closed, refused, endless, io.
+    /// A stable name: no-socket, not-listening, timed-out, gave-up, not-our-protocol,
+    /// other-version, too-large, malformed, closed, refused, endless, io.
     pub code: String,
     /// What was expected and what was found.
     pub message: String,

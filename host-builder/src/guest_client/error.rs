@@ -195,8 +195,8 @@ impl QueryError {
         )
     }
 
-    /// Whether the error may be temporary: there is no socket yet, no listener yet, or the vsock device has no driver yet
-    /// and drops connections.
+    /// Whether the error may be temporary: there is no socket yet, no listener yet, or the vsock
+    /// device has no driver yet and drops connections.
     pub fn is_passing(&self) -> bool {
         match self {
             Self::NoSocket { source, .. } => !is_final(source),

@@ -1,4 +1,5 @@
-//! Follows the events or log lines of a guest with repeated requests, each from where the last answer ended.
+//! Follows the events or log lines of a guest with repeated requests, each from where the last
+//! answer ended.
 
 use super::error::{QueryError, Step};
 use super::request::{ATTEMPT, PAUSE, ask, millis};
@@ -23,7 +24,8 @@ pub trait Followed: Sized {
     type Of: Copy;
     /// The request for everything from a number on.
     fn request(of: Self::Of, from: u64, timeout_ms: u64) -> Request;
-    /// The items, the next number, and the number of lost items; `None` if the answer is to another request.
+    /// The items, the next number, and the number of lost items; `None` if the answer is to another
+    /// request.
     fn take(reply: Reply) -> Option<(Vec<Self>, u64, u64)>;
     /// Its number.
     fn sequence(&self) -> u64;
@@ -120,8 +122,8 @@ impl<T: Followed> Position<'_, T> {
         Ok(part)
     }
 
-    /// The number of the next item, which a guest returns for a request far ahead. It does not know this for the kernel log,
-    /// which ends when there is nothing more.
+    /// The number of the next item, which a guest returns for a request far ahead. It does not know
+    /// this for the kernel log, which ends when there is nothing more.
     fn end(&self, deadline: Instant) -> Result<u64, QueryError> {
         let request = T::request(self.of, u64::MAX, 0);
         let handshake = deadline.min(Instant::now() + ATTEMPT);
@@ -131,8 +133,9 @@ impl<T: Followed> Position<'_, T> {
     }
 }
 
-/// Passes everything there is and everything new to `each`, until the guest is gone. A guest that does not answer yet
-/// has `timeout` to start. Returns an error if the guest was never reached, or if its answer is invalid.
+/// Passes everything there is and everything new to `each`, until the guest is gone. A guest that
+/// does not answer yet has `timeout` to start. Returns an error if the guest was never reached, or
+/// if its answer is invalid.
 pub fn follow<T: Followed>(
     target: &Target,
     of: T::Of,
@@ -179,8 +182,8 @@ pub fn follow<T: Followed>(
     }
 }
 
-/// Passes everything there is now to `each`. `timeout` covers all of it; with `wait`, also the start of a guest that does
-/// not answer yet.
+/// Passes everything there is now to `each`. `timeout` covers all of it; with `wait`, also the
+/// start of a guest that does not answer yet.
 pub fn all<T: Followed>(
     target: &Target,
     of: T::Of,

@@ -22,7 +22,8 @@ use vsock::{VMADDR_CID_ANY, VsockListener};
 const FORMS: &str = "expected unix:PATH:PORT or vsock:PORT";
 /// Longest time for the rest of a frame after its first byte.
 const FRAME: Duration = Duration::from_secs(10);
-/// Shortest time that a connection counts as open, so that a guest that reconnects in a loop costs little.
+/// Shortest time that a connection counts as open, so that a guest that reconnects in a loop costs
+/// little.
 const SHORTEST: Duration = Duration::from_secs(1);
 
 /// Most events that a connection may send at once: twice the number that a guest keeps.
@@ -115,8 +116,8 @@ pub enum News {
     Ended(QueryError),
 }
 
-/// Listens on all addresses, and passes received events to `each` with the guest's name. Returns when it cannot listen,
-/// or when no listener is left.
+/// Listens on all addresses, and passes received events to `each` with the guest's name. Returns
+/// when it cannot listen, or when no listener is left.
 pub fn listen(addresses: &[Address], each: impl Fn(&str, News) + Sync) -> Result<()> {
     let doors = addresses.iter().map(Door::open).collect::<Result<Vec<_>>>()?;
     allow_descriptors();
@@ -160,7 +161,8 @@ pub fn listen(addresses: &[Address], each: impl Fn(&str, News) + Sync) -> Result
     Ok(())
 }
 
-/// Raises the limit of open files to the maximum. The default limit is low for programs that use select().
+/// Raises the limit of open files to the maximum. The default limit is low for programs that use
+/// select().
 fn allow_descriptors() {
     if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
         // With the old limit it works, too, for fewer guests.
@@ -182,7 +184,8 @@ fn receive(socket: OwnedFd, allowance: &mut Allowance, mut each: impl FnMut(Part
             (part, next) = Part::of(connection.receive(FRAME)?, next)?;
             let pause = allowance.spend(part.items.len(), connection.received() - before, Instant::now());
             each(part);
-            // What it sends meanwhile waits in the kernel, and then in the guest, which keeps so many events and no more.
+            // What it sends meanwhile waits in the kernel, and then in the guest, which keeps so
+            // many events and no more.
             std::thread::sleep(pause);
         }
     })();
@@ -236,7 +239,8 @@ impl Door {
     }
 }
 
-/// Whether a port is privileged, so that only a process with `CAP_NET_BIND_SERVICE` in the guest can use it.
+/// Whether a port is privileged, so that only a process with `CAP_NET_BIND_SERVICE` in the guest
+/// can use it.
 fn is_privileged(port: u32) -> bool {
     port < 1024
 }

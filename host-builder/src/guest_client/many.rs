@@ -19,9 +19,10 @@ pub enum Told<R> {
     Quiet,
 }
 
-/// Runs `work` on each thing with up to [`AT_ONCE`] threads. Calls `hear` with each result in the order of completion,
-/// and when there is none for a moment. Everything must end within `timeout`: `work` receives its deadline. If there are
-/// more things than threads, no thing may use the time of later ones.
+/// Runs `work` on each thing with up to [`AT_ONCE`] threads. Calls `hear` with each result in the
+/// order of completion, and when there is none for a moment. Everything must end within `timeout`:
+/// `work` receives its deadline. If there are more things than threads, no thing may use the time
+/// of later ones.
 pub fn of_each<T: Sync, R: Send>(
     things: &[T],
     timeout: Duration,

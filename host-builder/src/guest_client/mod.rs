@@ -1,5 +1,5 @@
-//! Queries guests. A guest is not trusted: every wait has a deadline, every reply has a size limit, and every defect of
-//! a reply has its own error.
+//! Queries guests. A guest is not trusted: every wait has a deadline, every reply has a size limit,
+//! and every defect of a reply has its own error.
 
 pub(crate) mod connection;
 pub(crate) mod documents;

@@ -1,5 +1,5 @@
-//! Limits for connections of guests that push events: a limit per guest and one for all. Each guest gets its first
-//! connection before any guest gets a second one.
+//! Limits for connections of guests that push events: a limit per guest and one for all. Each guest
+//! gets its first connection before any guest gets a second one.
 
 use crate::common::clean::clean;
 use std::collections::BTreeMap;

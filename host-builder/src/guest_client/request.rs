@@ -9,8 +9,8 @@ use image::status::Status;
 use image::wire::{self, MAX_REPLY, MAX_REQUEST, Reply, Request, Until};
 use std::time::{Duration, Instant};
 
-/// Longest wait for `CONNECT` to be answered while the whole may take longer: a backend whose guest has no vsock driver
-/// yet may swallow a connection, and only a new one will get through.
+/// Longest wait for `CONNECT` to be answered while the whole may take longer: a backend whose guest
+/// has no vsock driver yet may swallow a connection, and only a new one will get through.
 pub const ATTEMPT: Duration = Duration::from_secs(2);
 /// Between two attempts.
 pub const PAUSE: Duration = Duration::from_millis(200);
@@ -27,8 +27,8 @@ pub fn status_by(target: &Target, deadline: Instant) -> Result<Status, QueryErro
     ask_status(target, &Request::Status, deadline, deadline)
 }
 
-/// The status once `until` is reached or cannot be reached any more, or as it is when `timeout` is nearly over. While
-/// there is no socket, or nobody listens, it tries again.
+/// The status once `until` is reached or cannot be reached any more, or as it is when `timeout` is
+/// nearly over. While there is no socket, or nobody listens, it tries again.
 pub fn wait(target: &Target, until: Until, timeout: Duration) -> Result<Status, QueryError> {
     wait_by(target, until, Instant::now() + timeout)
 }
@@ -54,8 +54,8 @@ pub fn wait_by(target: &Target, until: Until, deadline: Instant) -> Result<Statu
     }
 }
 
-/// Waits for the next event after the newest of `status`, at most for `longest`; whether one came does not matter to
-/// whoever asks for the status again.
+/// Waits for the next event after the newest of `status`, at most for `longest`; whether one came
+/// does not matter to whoever asks for the status again.
 pub fn wait_for_change(target: &Target, status: &Status, longest: Duration) {
     let end = Instant::now() + longest;
     let request = Request::Events { from: status.events.saturating_add(1), timeout_ms: millis(longest) };

@@ -1,4 +1,5 @@
-//! Checks before a boot: the guest has enough memory, the kernel matches the modules, the root is usable.
+//! Checks before a boot: the guest has enough memory, the kernel matches the modules, the root is
+//! usable.
 
 use super::options::Boot;
 use crate::build::payload::{minimum_memory, minimum_memory_without_gpu};
@@ -18,8 +19,8 @@ use std::path::{Path, PathBuf};
 
 /// Most unreadable paths that are collected for an error.
 const SHOWN: usize = 3;
-/// Offset of the field `kernel_version` of a bzImage, which is relative to the end of the boot sector
-/// (Documentation/arch/x86/boot.rst).
+/// Offset of the field `kernel_version` of a bzImage, which is relative to the end of the boot
+/// sector (Documentation/arch/x86/boot.rst).
 const VERSION_AT: u64 = 0x20e;
 const SECTOR: u64 = 0x200;
 /// Offset and value of the magic number of a bzImage's real-mode part.
@@ -152,7 +153,8 @@ pub fn payload_disk(args: &Boot, plan: Option<&Manifest>) -> Result<Option<PathB
     .hint(hint))
 }
 
-/// Checks that a root has a file system that guests mount, or is a directory that this user can read completely.
+/// Checks that a root has a file system that guests mount, or is a directory that this user can
+/// read completely.
 pub fn root(path: &Path) -> Result<PathBuf> {
     let root = canonical("--root", path, "name a disk image or a directory")?;
     if !root.is_dir() {

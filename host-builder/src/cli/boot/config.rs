@@ -21,7 +21,8 @@ const MAX_CONFIG: u64 = 1 << 20;
 /// Most volumes.
 const MAX_VOLUMES: usize = 16;
 
-/// What the guest gets: the content of its config disk, if there is one, and the disks of its volumes.
+/// What the guest gets: the content of its config disk, if there is one, and the disks of its
+/// volumes.
 pub struct Given {
     disk: Option<PathBuf>,
     json: Option<Vec<u8>>,
@@ -77,7 +78,8 @@ impl Given {
         Ok(Self { disk: image, json, volumes: volumes.collect::<Result<_>>()? })
     }
 
-    /// The drives for the guest. A config disk is created below `work` if it is needed and none was given.
+    /// The drives for the guest. A config disk is created below `work` if it is needed and none was
+    /// given.
     pub fn drives(self, tools: &dyn Tools, work: &Path, ui: &Ui) -> Result<Vec<Drive>> {
         let disk = match (self.disk, self.json) {
             (None, Some(bytes)) => Some(make(tools, &bytes, work, ui)?),

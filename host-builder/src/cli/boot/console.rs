@@ -1,7 +1,7 @@
 //! The guest's console. The complete output goes to a file, and the interesting part to the screen.
 //!
-//! Until the program runs, the screen shows guest-init's lines only; the kernel's hundreds of lines are in the file. After
-//! that it shows everything, because the program may print anything.
+//! Until the program runs, the screen shows guest-init's lines only; the kernel's hundreds of lines
+//! are in the file. After that it shows everything, because the program may print anything.
 
 use super::ending::{Ending, kernel_line, later, told};
 use std::collections::VecDeque;
@@ -83,7 +83,8 @@ impl<'a> Screen<'a> {
         self.last.iter().map(String::as_str)
     }
 
-    /// Shows a part of a line as it arrives. With `--quiet`, a line that may be guest-init's is held until its end.
+    /// Shows a part of a line as it arrives. With `--quiet`, a line that may be guest-init's is
+    /// held until its end.
     fn show(&mut self, bytes: &[u8]) -> io::Result<()> {
         let may_be_ours = self.detail == Detail::Quiet && self.line.first().or(bytes.first()) == Some(&b'[');
         if (self.started && !may_be_ours) || self.detail == Detail::Verbose {
@@ -110,7 +111,8 @@ impl<'a> Screen<'a> {
         if self.hidden && !self.started && self.detail == Detail::Normal && text.starts_with("gpu-initrd: ") {
             writeln!(self.out, "{line}")?;
         }
-        // If guest-init is configured to be quiet, the program's first line is the only sign that it runs.
+        // If guest-init is configured to be quiet, the program's first line is the only sign that
+        // it runs.
         let is_program = kernel_line(line).is_none() && !line.is_empty();
         if is_program && !self.started && self.hidden {
             self.out.write_all(&bytes)?;

@@ -1,8 +1,8 @@
 //! How a guest ended, read from its console, because a guest need not have vsock.
 //!
-//! guest-init's last line states it (`powering off: the container ended: exit code 0; exit status 0`); where guest-init
-//! cannot, the kernel's own lines do. A program in the guest can print such lines, too, but it gains nothing that it could
-//! not have returned.
+//! guest-init's last line states it (`powering off: the container ended: exit code 0; exit status
+//! 0`); where guest-init cannot, the kernel's own lines do. A program in the guest can print such
+//! lines, too, but it gains nothing that it could not have returned.
 
 use serde::Serialize;
 use std::fmt;

@@ -1,4 +1,5 @@
-//! `boot`: starts a guest on this machine to try an initrd, and exits with the exit code of its program.
+//! `boot`: starts a guest on this machine to try an initrd, and exits with the exit code of its
+//! program.
 
 mod before;
 mod config;
@@ -43,7 +44,8 @@ const DEFAULT_UDS: &str = "out/vsock.sock";
 /// Longest time for a GPU server to create its socket.
 const SERVER: Duration = Duration::from_secs(10);
 
-/// Runs the command until the guest has ended. Returns the program's exit code, or one that says why there is none.
+/// Runs the command until the guest has ended. Returns the program's exit code, or one that says
+/// why there is none.
 pub fn run(args: &Boot) -> ExitCode {
     match start(args) {
         Ok(code) => ExitCode::from(code),
@@ -158,7 +160,8 @@ fn root_disk(tools: &Toolroot, root: PathBuf, work: &Path, ui: &Ui) -> Result<Pa
     }
     ui.line(format!("root         packing {} into an EROFS image …", root.display()));
     let image = work.join("root.erofs");
-    // A directory that root unpacked has the container's owners; one that another user unpacked has only that user.
+    // A directory that root unpacked has the container's owners; one that another user unpacked has
+    // only that user.
     let owners = if nix::unistd::geteuid().is_root() { Owners::Kept } else { Owners::Root };
     disk::make_owned(tools, FileSystem::Erofs, owners, &root, &image)?;
     let size = fs::metadata(&image).doing("reading", &image)?.len();
@@ -166,7 +169,8 @@ fn root_disk(tools: &Toolroot, root: PathBuf, work: &Path, ui: &Ui) -> Result<Pa
     Ok(image)
 }
 
-/// The guest's vsock device, and its daemon where the kernel has no vhost-vsock. Prints the status command.
+/// The guest's vsock device, and its daemon where the kernel has no vhost-vsock. Prints the status
+/// command.
 fn vsock(
     args: &Boot,
     machine: &mut Machine,

@@ -23,7 +23,8 @@ a reason, 253 --timeout expired, 254 the guest was ended from this terminal. The
 /// Arguments of `boot`.
 #[derive(Debug, Args)]
 pub struct Boot {
-    /// Container root: a disk image (ext4, EROFS or SquashFS), or a directory, which is packed into an EROFS image.
+    /// Container root: a disk image (ext4, EROFS or SquashFS), or a directory, which is packed into
+    /// an EROFS image.
     #[arg(long, value_name = "DISK|DIR")]
     pub root: PathBuf,
     /// The initrd.
@@ -53,19 +54,22 @@ pub struct Boot {
     /// Disk image for the container's writes. Without it, writes go to memory.
     #[arg(long, value_name = "DISK")]
     pub upper: Option<PathBuf>,
-    /// Driver disk of an initrd built with --payload disk [default: driver.erofs in the directory of the initrd].
+    /// Driver disk of an initrd built with --payload disk [default: driver.erofs in the directory
+    /// of the initrd].
     #[arg(long, value_name = "DISK")]
     pub payload_disk: Option<PathBuf>,
     /// The guest's config.json, from which a config disk is made, or a config disk.
     #[arg(long, value_name = "FILE|DISK")]
     pub config: Option<PathBuf>,
-    /// Disk image with a file system to mount at PATH in the container; `:ro`: read-only. May be given more than once.
+    /// Disk image with a file system to mount at PATH in the container; `:ro`: read-only. May be
+    /// given more than once.
     #[arg(long, value_name = "DISK:PATH[:ro]")]
     pub volume: Vec<Volume>,
     /// Text to append to the kernel command line.
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub append: Option<String>,
-    /// Hybrid vsock socket, for `status unix:PATH` [default: out/vsock.sock if there is no /dev/vhost-vsock].
+    /// Hybrid vsock socket, for `status unix:PATH` [default: out/vsock.sock if there is no
+    /// /dev/vhost-vsock].
     #[arg(long, value_name = "PATH")]
     pub uds: Option<PathBuf>,
     /// vsock context id of the guest, 3 or more [default: derived from the process id].
@@ -80,7 +84,8 @@ pub struct Boot {
     /// File for the complete console output.
     #[arg(long, value_name = "FILE", default_value = "out/console.log")]
     pub console: PathBuf,
-    /// Start the guest even if it has too little memory, or a kernel that does not match the initrd.
+    /// Start the guest even if it has too little memory, or a kernel that does not match the
+    /// initrd.
     #[arg(long)]
     pub force: bool,
     /// Also show the kernel's console lines.

@@ -1,5 +1,5 @@
-//! Runs the guest: its console goes to the screen and to a file, typed input goes to the guest, and its end determines
-//! the exit code.
+//! Runs the guest: its console goes to the screen and to a file, typed input goes to the guest, and
+//! its end determines the exit code.
 
 use super::console::{Detail, Screen};
 use super::ending::Ending;

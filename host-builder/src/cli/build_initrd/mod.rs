@@ -88,7 +88,8 @@ fn check_outputs(args: &BuildInitrd) -> Result<()> {
     Ok(())
 }
 
-/// The same for every spelling of one path. The file itself may be a link: it is replaced, not followed.
+/// The same for every spelling of one path. The file itself may be a link: it is replaced, not
+/// followed.
 fn place(path: &Path) -> PathBuf {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     match (path.parent().and_then(|parent| parent.canonicalize().ok()), path.file_name()) {

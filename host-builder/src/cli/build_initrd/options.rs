@@ -29,24 +29,26 @@ pub struct BuildInitrd {
     /// Output file for the kernel image.
     #[arg(long, value_name = "FILE", default_value = "out/vmlinuz")]
     pub kernel_output: PathBuf,
-    /// Driver capabilities to pack: compute, utility, video, graphics, display, ngx, compat32, or all.
+    /// Driver capabilities to pack: compute, utility, video, graphics, display, ngx, compat32, or
+    /// all.
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "compute,utility")]
     pub capabilities: Vec<String>,
-    /// GPUs to pack firmware for: names (h100, l4, rtx-4090), PCI ids (10de:2330), or host for the GPUs of this machine
-    /// [default: all GPUs that the driver supports].
+    /// GPUs to pack firmware for: names (h100, l4, rtx-4090), PCI ids (10de:2330), or host for the
+    /// GPUs of this machine [default: all GPUs that the driver supports].
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub gpu: Vec<Asked>,
     /// How the initrd carries the driver's files.
     #[arg(long, value_enum, value_name = "HOW", default_value = "auto")]
     pub payload: payload::PayloadChoice,
-    /// Compression of the EROFS image of the driver's files [default: zstd in the initrd if the kernel supports it, lz4hc
-    /// on a disk].
+    /// Compression of the EROFS image of the driver's files [default: zstd in the initrd if the
+    /// kernel supports it, lz4hc on a disk].
     #[arg(long, value_enum, value_name = "HOW")]
     pub payload_compression: Option<payload::Compression>,
     /// Output file for the driver's disk, with --payload disk.
     #[arg(long, value_name = "FILE", default_value = DEFAULT_PAYLOAD_OUTPUT)]
     pub payload_output: PathBuf,
-    /// Planned memory of the guests. It decides how the initrd carries the driver; an initrd that does not fit is an error.
+    /// Planned memory of the guests. It decides how the initrd carries the driver; an initrd that
+    /// does not fit is an error.
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(32..))]
     pub guest_memory: Option<u32>,
     /// Compression of the initrd: zstd, zstd:LEVEL (1 to 19), lz4, gzip, xz or none.

@@ -73,11 +73,13 @@ impl Carried {
     }
 }
 
-/// Kernel parameters that a guest with this initrd should have. ramfs instead of tmpfs: no limit of half the memory.
+/// Kernel parameters that a guest with this initrd should have. ramfs instead of tmpfs: no limit of
+/// half the memory.
 pub const RECOMMENDED_CMDLINE: &str = "rootfstype=ramfs";
 
 impl BuildReport {
-    /// Collects the figures of a finished build. `why`: the reason for the way that the payload is carried.
+    /// Collects the figures of a finished build. `why`: the reason for the way that the payload is
+    /// carried.
     pub fn new(plan: &Plan, args: &BuildInitrd, packed: &Packed, why: &str, ui: &Ui) -> Self {
         let manifest = &plan.manifest;
         let driver = manifest.driver.as_ref();
@@ -136,7 +138,8 @@ fn needs_text(needs: &[Need]) -> String {
 }
 
 impl BuildReport {
-    /// For people: what is in the image, and last the lines that are needed next. Long lists are summed up unless `is_verbose`.
+    /// For people: what is in the image, and last the lines that are needed next. Long lists are
+    /// summed up unless `is_verbose`.
     pub fn text(&self, is_verbose: bool) -> String {
         let mut rows = self.content(is_verbose);
         rows.extend(self.key_lines());

@@ -21,17 +21,20 @@ Exit codes: 0 built and checked, 2 usage or failure.";
 /// Arguments of `build-modules`.
 #[derive(Debug, Args)]
 pub struct BuildModules {
-    /// Profile with the modules' source, patches and toolroot: the name of a built-in profile, or a file.
+    /// Profile with the modules' source, patches and toolroot: the name of a built-in profile, or a
+    /// file.
     #[arg(long, value_name = "NAME|FILE", default_value = profile::DEFAULT)]
     pub profile: String,
-    /// Lock file: read if it exists, otherwise written. Not needed with --source, --headers and --toolchain host.
+    /// Lock file: read if it exists, otherwise written. Not needed with --source, --headers and
+    /// --toolchain host.
     #[arg(long, value_name = "FILE", default_value = DEFAULT_LOCK)]
     pub lock: PathBuf,
-    /// Source of the open modules, used unchanged instead of the locked one: a directory, a tar or zip archive, or NVIDIA's
-    /// .run installer.
+    /// Source of the open modules, used unchanged instead of the locked one: a directory, a tar or
+    /// zip archive, or NVIDIA's .run installer.
     #[arg(long, value_name = "DIR|ARCHIVE")]
     pub source: Option<PathBuf>,
-    /// Configured kernel build tree, or the directory of a linux-headers package [default: the headers of the lock].
+    /// Configured kernel build tree, or the directory of a linux-headers package [default: the
+    /// headers of the lock].
     #[arg(long, value_name = "DIR")]
     pub headers: Option<PathBuf>,
     /// Kernel sources, if the headers are split and do not name the other part.

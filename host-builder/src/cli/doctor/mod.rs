@@ -33,18 +33,22 @@ Exit codes: 0 no check failed (there may be warnings), 1 a check failed, 2 usage
 /// Arguments of `doctor`.
 #[derive(Debug, Args)]
 pub struct Doctor {
-    /// Initrd built by this tool. The list in its driver decides which GPUs are supported [default: a built-in list].
+    /// Initrd built by this tool. The list in its driver decides which GPUs are supported [default:
+    /// a built-in list].
     pub image: Option<PathBuf>,
-    /// Container root to check instead of the host: a disk image (ext4, EROFS or SquashFS) or a directory.
+    /// Container root to check instead of the host: a disk image (ext4, EROFS or SquashFS) or a
+    /// directory.
     #[arg(long, value_name = "DISK|DIR", requires = "image", conflicts_with_all = ["gpu", "guest_memory"])]
     pub root: Option<PathBuf>,
-    /// The container's config.json or config disk. Its environment states what the container requires of the driver.
+    /// The container's config.json or config disk. Its environment states what the container
+    /// requires of the driver.
     #[arg(long, value_name = "FILE|DISK", requires = "root")]
     pub config: Option<PathBuf>,
     /// PCI address of the GPU. May be given more than once [default: all NVIDIA GPUs].
     #[arg(long, value_name = "BDF")]
     pub gpu: Vec<String>,
-    /// Planned memory of the guest. Locked memory, huge pages and address space are compared with it.
+    /// Planned memory of the guest. Locked memory, huge pages and address space are compared with
+    /// it.
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=0xff_ffff_ffff))]
     pub guest_memory: Option<u64>,
     /// Driver disk of an initrd built with --payload disk [default: out/driver.erofs if it exists].
@@ -53,7 +57,8 @@ pub struct Doctor {
     /// Lock whose packages contain the programs that read disk images.
     #[arg(long, value_name = "FILE", default_value = DEFAULT_LOCK)]
     pub lock: PathBuf,
-    /// Profile that the lock was resolved from: the name of a built-in profile, or a file [default: the one in the lock].
+    /// Profile that the lock was resolved from: the name of a built-in profile, or a file [default:
+    /// the one in the lock].
     #[arg(long, value_name = "NAME|FILE")]
     pub profile: Option<String>,
     /// Where those packages come from.

@@ -23,8 +23,8 @@ const LOG: &str = "probe.log";
 /// Prefixes of the messages of programs that enter a toolroot. With them, QEMU was not started.
 const NOT_ENTERED: [&str; 3] = ["unshare:", "mount:", "chroot:"];
 
-/// Starts the test guest with the QEMU of the lock if it is in the cache or the mirror, else with this machine's QEMU.
-/// Fetches nothing.
+/// Starts the test guest with the QEMU of the lock if it is in the cache or the mirror, else with
+/// this machine's QEMU. Fetches nothing.
 pub(crate) fn start(lock: &Path, access: &AccessArgs, is_quiet: bool) -> TestGuest {
     // If the device cannot be opened, QEMU is not needed for the result.
     if File::options().read(true).write(true).open(KVM).is_err() {

@@ -62,8 +62,8 @@ pub fn planned(manifest: &Manifest, files: &BTreeMap<String, Option<Module>>) ->
     manifest.modules.iter().map(view).collect()
 }
 
-/// Why the module is there: modules that depend on it directly, else modules with a soft dependency on it, else the
-/// profile.
+/// Why the module is there: modules that depend on it directly, else modules with a soft dependency
+/// on it, else the profile.
 fn why_planned(manifest: &Manifest, module: &manifest::Module, files: &BTreeMap<&str, &Module>) -> String {
     let needed: Vec<_> =
         manifest.modules.iter().filter(|other| other.depends.contains(&module.name)).collect();

@@ -46,7 +46,8 @@ fn text(args: &Add) -> String {
     }
     let mut kernel = Table::new();
     if let Some(version) = &args.kernel_version {
-        // A machine may have several kernels, so the release selects one; in an address the version is a part.
+        // A machine may have several kernels, so the release selects one; in an address the version
+        // is a part.
         let key = if args.kernel.starts_with("host:") { "release" } else { "version" };
         kernel.insert(key.into(), version.as_str().into());
     }

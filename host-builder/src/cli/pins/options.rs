@@ -28,34 +28,39 @@ pub struct Pins {
 /// What to do with the pins.
 #[derive(Debug, Subcommand)]
 pub enum PinsCommand {
-    /// List the available kernels and drivers: profiles, their CUDA versions, and how many of their artifacts are cached.
+    /// List the available kernels and drivers: profiles, their CUDA versions, and how many of their
+    /// artifacts are cached.
     List(List),
     /// Show a profile and its lock: every artifact with version, source, size and digest.
     Show(Show),
     /// Create or update a lock, and show what changes.
     ///
-    /// An artifact without a published digest is fetched, and its digest is recorded and reported, so that you can compare
-    /// it. A driver that was chosen with `pins update` is kept.
+    /// An artifact without a published digest is fetched, and its digest is recorded and reported,
+    /// so that you can compare it. A driver that was chosen with `pins update` is kept.
     Resolve(Resolve),
-    /// Choose another driver, or another kernel of a release page: resolve, check compatibility, and show what changes.
+    /// Choose another driver, or another kernel of a release page: resolve, check compatibility,
+    /// and show what changes.
     ///
-    /// Modules, their source, firmware and libraries must be available in exactly the same version, and the source must be
-    /// compatible with the kernel; otherwise nothing is written. `550.x` selects the newest version of that branch for
-    /// which everything is available.
+    /// Modules, their source, firmware and libraries must be available in exactly the same version,
+    /// and the source must be compatible with the kernel; otherwise nothing is written. `550.x`
+    /// selects the newest version of that branch for which everything is available.
     Update(Update),
-    /// Hash all cached artifacts again, compare their unpacked copies, and ask the sources whether they still offer them.
+    /// Hash all cached artifacts again, compare their unpacked copies, and ask the sources whether
+    /// they still offer them.
     ///
-    /// Modules and images that were built on this machine are not compared. They are built from the artifacts that are.
+    /// Modules and images that were built on this machine are not compared. They are built from the
+    /// artifacts that are.
     Verify(Verify),
     /// Write a profile from addresses or files.
     ///
-    /// An address is https://…, http://…, host:/ (the driver installed below that directory) or a path. Append #sha256=HEX
-    /// to state the digest. The archive type is detected from the content. {driver}, {kernel} and {arch} are replaced.
+    /// An address is https://…, http://…, host:/ (the driver installed below that directory) or a
+    /// path. Append #sha256=HEX to state the digest. The archive type is detected from the content.
+    /// {driver}, {kernel} and {arch} are replaced.
     Add(Box<Add>),
     /// Copy all artifacts of the lock into a directory, for --mirror.
     ///
-    /// The directory receives sha256/DIGEST for every artifact, SHA256SUMS for sha256sum -c, and for the profile its lock
-    /// and a list of names. Several locks may share a directory.
+    /// The directory receives sha256/DIGEST for every artifact, SHA256SUMS for sha256sum -c, and
+    /// for the profile its lock and a list of names. Several locks may share a directory.
     Vendor(Vendor),
 }
 
@@ -183,7 +188,8 @@ pub struct Add {
     /// Archive with the GPU's modules, built for that kernel (lib/modules/RELEASE/…/nvidia*.ko).
     #[arg(long, value_name = "URL|PATH")]
     pub gpu_modules: String,
-    /// Archive with the driver's libraries and programs, or NVIDIA's installer. May be given more than once.
+    /// Archive with the driver's libraries and programs, or NVIDIA's installer. May be given more
+    /// than once.
     #[arg(long, value_name = "URL|PATH", required = true)]
     pub driver_files: Vec<String>,
     /// Archive with GSP firmware, NVIDIA's installer, or the word none.
@@ -200,8 +206,8 @@ pub struct Add {
         default_value = "virtio_blk,ext4,overlay,vmw_vsock_virtio_transport"
     )]
     pub modules: Vec<String>,
-    /// Which of them are built into the kernel, if it has no modules.builtin [default: all of --modules, unless
-    /// --kernel-modules is given].
+    /// Which of them are built into the kernel, if it has no modules.builtin [default: all of
+    /// --modules, unless --kernel-modules is given].
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub builtin: Vec<String>,
     /// Release date of the driver.

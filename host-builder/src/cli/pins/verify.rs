@@ -1,4 +1,5 @@
-//! `pins verify`: hashes all cached artifacts again, compares their unpacked copies, and asks their sources.
+//! `pins verify`: hashes all cached artifacts again, compares their unpacked copies, and asks their
+//! sources.
 
 use super::options::Verify;
 use crate::artifacts::cache::Cache;
@@ -84,8 +85,8 @@ fn hash(lock: &Lock, cache: &Cache, mirror: Option<&Path>, ui: &Ui, report: &mut
     Ok(())
 }
 
-/// Unpacks artifacts again and compares the unpacked copies, because programs are run from them and files of them are
-/// packed.
+/// Unpacks artifacts again and compares the unpacked copies, because programs are run from them and
+/// files of them are packed.
 fn compare(profile: &Profile, lock: &Lock, cache: &Cache, ui: &Ui, report: &mut Report) -> Result<()> {
     let is_here = |artifact: &&Artifact| cache.has_blob(&artifact.sha256, artifact.size).unwrap_or(false);
     let bar = ui.bar("comparing what was unpacked", lock.artifact.len() as u64, Unit::Count);

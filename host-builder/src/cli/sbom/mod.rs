@@ -1,5 +1,5 @@
-//! `sbom`: prints a bill of materials of an image from its manifest. The same image produces the same document: it has
-//! no time, and its serial number is derived from the manifest's digest.
+//! `sbom`: prints a bill of materials of an image from its manifest. The same image produces the
+//! same document: it has no time, and its serial number is derived from the manifest's digest.
 
 mod bill;
 mod cyclonedx;

@@ -27,7 +27,8 @@ pub enum OriginKind {
 }
 
 impl Origin {
-    /// `NAME VERSION`, `NAME VERSION sha256:DIGEST`, `NAME:ARCH VERSION`, `built from NAME`, or the tool's own name and version.
+    /// `NAME VERSION`, `NAME VERSION sha256:DIGEST`, `NAME:ARCH VERSION`, `built from NAME`, or the
+    /// tool's own name and version.
     pub fn of(text: &str, manifest: &Manifest) -> Self {
         if let Some(source) = text.strip_prefix("built from ") {
             let version = manifest.driver.as_ref().map_or_else(String::new, |driver| driver.version.clone());

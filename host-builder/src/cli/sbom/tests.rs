@@ -52,7 +52,8 @@ fn origins_become_package_urls_that_name_version_and_architecture() {
     assert_eq!((built.version.as_str(), built.purl), ("550.1", None));
 }
 
-/// The fields that the format's schema requires, and its rules that every reference is unique and leads somewhere.
+/// The fields that the format's schema requires, and its rules that every reference is unique and
+/// leads somewhere.
 #[test]
 fn the_cyclonedx_document_has_what_its_schema_requires() {
     let manifest = manifest();

@@ -37,7 +37,8 @@ pub fn code(status: &Status, awaited: Option<Until>) -> u8 {
     let exit = status.container.as_ref().and_then(|container| container.exit);
     let good = match awaited {
         None => status.outcome == Outcome::Ready,
-        // Between two runs of a program that is started again, it has exited and the answer is open.
+        // Between two runs of a program that is started again, it has exited and the answer is
+        // open.
         Some(until) => {
             let is_good = until != Until::Exited || exit.is_some_and(Exit::is_success);
             until.decided(status) == Some(true) && is_good

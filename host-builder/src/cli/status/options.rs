@@ -32,23 +32,23 @@ the command ends when each guest that ever answered has missed three answers, an
 /// Arguments of `status`.
 #[derive(Debug, Args)]
 pub struct Status {
-    /// Guests: unix:PATH[:PORT] (hybrid socket of Firecracker, Cloud Hypervisor and `boot`; * ? [] in PATH are
-    /// wildcards) or vsock:CID[:PORT]. Default port 1042.
+    /// Guests: unix:PATH[:PORT] (hybrid socket of Firecracker, Cloud Hypervisor and `boot`; * ? []
+    /// in PATH are wildcards) or vsock:CID[:PORT]. Default port 1042.
     #[arg(value_name = "TARGET", required_unless_present = "schema")]
     pub targets: Vec<Guests>,
-    /// Wait for this, or until it has failed: the boot is ready, the program has exited, or a phase is done (running: has
-    /// begun).
+    /// Wait for this, or until it has failed: the boot is ready, the program has exited, or a phase
+    /// is done (running: has begun).
     #[arg(long, value_name = "WHAT", value_parser = awaited())]
     pub wait: Option<Until>,
-    /// Longest time for the answer, or for the answers of all guests, such as 60s, 1500ms or 2m; with --watch: for each
-    /// answer [default: 60s with --wait, else 10s].
+    /// Longest time for the answer, or for the answers of all guests, such as 60s, 1500ms or 2m;
+    /// with --watch: for each answer [default: 60s with --wait, else 10s].
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub timeout: Option<Duration>,
     /// Print the full status as JSON to standard output, one line per guest.
     #[arg(long)]
     pub json: bool,
-    /// Update at each change and each second until the guest is gone. With --json: print a line at each change; with
-    /// several guests also when one no longer answers.
+    /// Update at each change and each second until the guest is gone. With --json: print a line at
+    /// each change; with several guests also when one no longer answers.
     #[arg(long, conflicts_with = "wait")]
     pub watch: bool,
     /// Also draw the boot timeline as an SVG file; with one target.

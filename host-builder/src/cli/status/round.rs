@@ -1,4 +1,5 @@
-//! Queries several guests repeatedly. A slow or silent guest keeps its last row, and does not delay the others.
+//! Queries several guests repeatedly. A slow or silent guest keeps its last row, and does not delay
+//! the others.
 
 use super::answer::{UNASKED, code};
 use crate::common::ui::json_line;
@@ -22,9 +23,9 @@ pub(super) enum Show<'a> {
     Line(&'a str),
 }
 
-/// Queries the guests that `targets` returns before each round, until all are gone or `show` returns `false` because
-/// the output is closed. `timeout` is the time for each answer, and for a guest to appear. Returns the highest exit
-/// code.
+/// Queries the guests that `targets` returns before each round, until all are gone or `show`
+/// returns `false` because the output is closed. `timeout` is the time for each answer, and for a
+/// guest to appear. Returns the highest exit code.
 pub(super) fn follow(
     is_json: bool,
     timeout: Duration,
@@ -145,7 +146,8 @@ impl Guests {
         self.worst = before.iter().map(Guest::code).fold(self.worst, u8::max);
     }
 
-    /// Queries all guests without a pending query, the least recently queried first, up to the limit of parallel queries.
+    /// Queries all guests without a pending query, the least recently queried first, up to the
+    /// limit of parallel queries.
     fn ask(&mut self, sender: &Sender<News>) {
         let places = AT_ONCE.saturating_sub(self.of.iter().filter(|guest| guest.is_asked).count());
         let mut idle: Vec<_> = self.of.iter_mut().filter(|guest| !guest.is_asked).collect();

@@ -53,7 +53,8 @@ pub(super) fn ask_all(args: &Arguments, targets: &[Target]) -> u8 {
     worst
 }
 
-/// A table that grows in place on a terminal while it fits, and otherwise is printed when it is complete.
+/// A table that grows in place on a terminal while it fits, and otherwise is printed when it is
+/// complete.
 struct Table {
     rows: Vec<Row>,
     is_live: bool,

@@ -58,7 +58,8 @@ fn the_exit_code_is_good_only_when_what_was_awaited_has_come() {
     }
 }
 
-/// A guest whose newest event has this number each time it is asked, and that is gone after the last.
+/// A guest whose newest event has this number each time it is asked, and that is gone after the
+/// last.
 fn numbered(events: &'static [u64]) -> FakeGuest {
     FakeGuest::new(move |number, mut stream| {
         if let Some(events) = events.get(number) {

@@ -105,8 +105,8 @@ fn rows() -> usize {
     terminal::size().map_or(24, |(_, rows)| rows)
 }
 
-/// The table in the order of the targets if all of it fits on the screen, else with the guests that need attention
-/// first.
+/// The table in the order of the targets if all of it fits on the screen, else with the guests that
+/// need attention first.
 fn the_worst_first(rows_of_guests: &[Row]) -> String {
     let look = Look::of_stdout();
     let (head, texts) = view::table_parts(rows_of_guests, look);
@@ -124,8 +124,8 @@ fn draw(text: &str) -> bool {
     print_on(&frame(&Look::of_stdout().wrap_to_draw(text), rows()))
 }
 
-/// Draws from the top of the screen without wrapping lines, and clears the rest. Reports the number of lines that do
-/// not fit.
+/// Draws from the top of the screen without wrapping lines, and clears the rest. Reports the number
+/// of lines that do not fit.
 fn frame(text: &str, rows: usize) -> String {
     let mut out = String::from("\x1b[?7l\x1b[H");
     let room = rows.saturating_sub(1).max(1);

@@ -8,7 +8,8 @@ use image::manifest::{Manifest, Payload, Verity};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
-/// Checks a payload disk against its manifest. The hash tree is computed again from the file system and compared.
+/// Checks a payload disk against its manifest. The hash tree is computed again from the file system
+/// and compared.
 pub fn against(manifest: &Manifest, disk: &Path) -> Result<Vec<Difference>> {
     let Payload::Disk { erofs, verity } = &manifest.payload else {
         let message =

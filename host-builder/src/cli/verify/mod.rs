@@ -46,18 +46,20 @@ Exit codes: 0 everything matches, 1 something differs, 2 the file is not an init
 pub struct Verify {
     /// The initrd.
     pub image: PathBuf,
-    /// Lock that the initrd must have been built from: every package, the kernel, the driver and the profile are compared.
-    /// Files are compared with those of cached packages; files of other packages are reported as unchecked.
+    /// Lock that the initrd must have been built from: every package, the kernel, the driver and
+    /// the profile are compared. Files are compared with those of cached packages; files of other
+    /// packages are reported as unchecked.
     #[arg(long, value_name = "FILE")]
     pub lock: Option<PathBuf>,
     /// Directory written by `pins vendor`, for packages that are not in the cache.
     #[arg(long, value_name = "DIR", requires = "lock")]
     pub mirror: Option<PathBuf>,
-    /// Payload disk of the initrd. Its size, its file system with every file in it, and its hash tree are checked.
+    /// Payload disk of the initrd. Its size, its file system with every file in it, and its hash
+    /// tree are checked.
     #[arg(long, value_name = "DISK")]
     pub payload: Option<PathBuf>,
-    /// Expected SHA-256 of the initrd, from a place that an attacker cannot change. Without it, only damage is detected:
-    /// whoever can write the initrd can also write its manifest.
+    /// Expected SHA-256 of the initrd, from a place that an attacker cannot change. Without it,
+    /// only damage is detected: whoever can write the initrd can also write its manifest.
     #[arg(long, value_name = "DIGEST")]
     pub sha256: Option<String>,
     /// Expected PID 1 [default: the guest-init built into this program].
@@ -128,12 +130,13 @@ pub fn run(args: &Verify) -> Result<ExitCode> {
 struct Checked {
     /// With a lock: the comparison of files with those of their packages.
     packages: Option<Compared>,
-    /// If the driver is in an EROFS image: the number of files that were read from it, or why none were.
+    /// If the driver is in an EROFS image: the number of files that were read from it, or why none
+    /// were.
     payload: Option<std::result::Result<usize, String>>,
 }
 
-/// Reads the files from the driver's image, if there is one and it is available. `Some(Err)`: no program can read it, or
-/// it is damaged, which its digest shows.
+/// Reads the files from the driver's image, if there is one and it is available. `Some(Err)`: no
+/// program can read it, or it is damaged, which its digest shows.
 fn against_payload(
     args: &Verify,
     archive: &Archive,
@@ -230,8 +233,8 @@ impl Checked {
     }
 }
 
-/// Files whose origin is the tool itself: only PID 1, directories and the image of the payload may have it, because the
-/// image itself states the origin.
+/// Files whose origin is the tool itself: only PID 1, directories and the image of the payload may
+/// have it, because the image itself states the origin.
 pub fn against_tool(manifest: &Manifest, guest_init: &str) -> Vec<Difference> {
     let mut differences = Vec::new();
     for file in manifest.files.iter().filter(|file| file.origin == manifest.builder) {

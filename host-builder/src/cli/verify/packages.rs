@@ -1,4 +1,5 @@
-//! Checks the files of an image against those of the packages that the manifest names, as far as these are available.
+//! Checks the files of an image against those of the packages that the manifest names, as far as
+//! these are available.
 
 use super::difference::Difference;
 use crate::artifacts::tree::Tree;
@@ -24,8 +25,8 @@ pub struct Compared {
     pub unchecked: BTreeMap<String, usize>,
 }
 
-/// Compares each file with the files of the same name in its artifact: the bytes must be equal, or equal after
-/// decompression.
+/// Compares each file with the files of the same name in its artifact: the bytes must be equal, or
+/// equal after decompression.
 pub fn against(manifest: &Manifest, lock: &Lock, access: Access) -> Result<(Vec<Difference>, Compared)> {
     let (mut differences, mut compared) = (Vec::new(), Compared::default());
     let mut known = Packages { lock, access, digests: BTreeMap::new() };

@@ -10,7 +10,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-/// Unpacks the image, or the disk that begins with it, below `work`, and compares in both directions.
+/// Unpacks the image, or the disk that begins with it, below `work`, and compares in both
+/// directions.
 pub fn against(
     manifest: &Manifest,
     image: &Path,

@@ -1,5 +1,5 @@
-//! What guest-init answers, and a configuration, turned into checks. The answers are written by hand; real ones are in the
-//! end-to-end tests.
+//! What guest-init answers, and a configuration, turned into checks. The answers are written by
+//! hand; real ones are in the end-to-end tests.
 
 use super::*;
 use serde_json::json;

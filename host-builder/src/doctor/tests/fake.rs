@@ -22,7 +22,8 @@ pub const RESOURCE: &str = "0x00000000f0000000 0x00000000f0ffffff 0x000000000004
 pub fn as_nobody(work: impl FnOnce() + Send) {
     let drop_rights = || {
         if nix::unistd::geteuid().is_root() {
-            // SAFETY: a system call with numbers only. glibc's function would change every thread of the process.
+            // SAFETY: a system call with numbers only. glibc's function would change every thread
+            // of the process.
             let done = unsafe { libc::syscall(libc::SYS_setresuid, -1_i64, 65534_i64, -1_i64) };
             assert_eq!(done, 0);
         }

@@ -1,5 +1,5 @@
-//! Metrics of guests for Prometheus (text format 0.0.4). The number of time series of a guest is bounded, in one scrape
-//! and over the lifetime of this process.
+//! Metrics of guests for Prometheus (text format 0.0.4). The number of time series of a guest is
+//! bounded, in one scrape and over the lifetime of this process.
 
 mod families;
 mod sample;
@@ -36,7 +36,8 @@ pub struct Scrape {
 }
 
 impl Collector {
-    /// Asks each guest, and writes what they say in the order of `targets`. `timeout` is for all of them together.
+    /// Asks each guest, and writes what they say in the order of `targets`. `timeout` is for all of
+    /// them together.
     pub fn scrape(&mut self, targets: &[Target], timeout: Duration) -> Scrape {
         let mut answers: Vec<Option<Vec<Sample>>> = targets.iter().map(|_| None).collect();
         let work = |target: &Target, deadline: Instant| -> Result<Vec<Sample>, QueryError> {

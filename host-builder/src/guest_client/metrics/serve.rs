@@ -1,4 +1,5 @@
-//! `GET /metrics` over HTTP: one request per connection, a deadline for every step, a limited number of connections.
+//! `GET /metrics` over HTTP: one request per connection, a deadline for every step, a limited
+//! number of connections.
 
 use crate::common::error::{Error, Result};
 use crate::common::ui;
@@ -16,7 +17,8 @@ const MAX_HEAD: usize = 8 << 10;
 const MAX_FIELDS: usize = 64;
 /// Longest time for the head of the request, and for the reply.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Largest rest of a request that is read before the connection is closed, so that the reply is not lost.
+/// Largest rest of a request that is read before the connection is closed, so that the reply is not
+/// lost.
 const MAX_REST: usize = 64 << 10;
 const TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 

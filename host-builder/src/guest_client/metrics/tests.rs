@@ -1,4 +1,5 @@
-//! The text of metrics, and a server that is given bad requests. An independent parser reads the text in `tests/`.
+//! The text of metrics, and a server that is given bad requests. An independent parser reads the
+//! text in `tests/`.
 
 use super::Collector;
 use super::families::{FAMILIES, samples};

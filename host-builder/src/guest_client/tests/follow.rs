@@ -23,7 +23,8 @@ fn line(sequence: u64, text: &str) -> LogLine {
     LogLine { sequence, at_ms: 5, level: None, text: text.into() }
 }
 
-/// A guest that answers each request by its number and by what it asks; `None`: it is gone from there on.
+/// A guest that answers each request by its number and by what it asks; `None`: it is gone from
+/// there on.
 fn guest(answer: impl Fn(usize, Request) -> Option<Reply> + Send + 'static) -> FakeGuest {
     FakeGuest::new(move |number, mut stream| {
         let _ = stream.write_all(b"OK 1\n");

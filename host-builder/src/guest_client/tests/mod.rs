@@ -1,5 +1,5 @@
-//! Queries against a fake guest: a thread behind a Unix socket that speaks the hybrid protocol and then does what a
-//! test tells it to.
+//! Queries against a fake guest: a thread behind a Unix socket that speaks the hybrid protocol and
+//! then does what a test tells it to.
 
 mod exchange;
 mod follow;
@@ -44,7 +44,8 @@ pub(crate) fn status_frame(outcome: Outcome) -> Vec<u8> {
     frame(&Reply::Status(Box::new(a_status(outcome))))
 }
 
-/// A guest that hands each connection, `CONNECT` line already read, to `serve` with the number of the connection.
+/// A guest that hands each connection, `CONNECT` line already read, to `serve` with the number of
+/// the connection.
 pub(crate) struct FakeGuest {
     dir: tempfile::TempDir,
 }

@@ -7,7 +7,8 @@ use image::event::{Event, Happening, LogLine};
 use image::status::{GpuState, Outcome, PhaseOutcome};
 use image::text::name;
 
-/// Longest line of a log: the guest clips the container's at 400 characters, and the kernel's are no longer than 1 KiB.
+/// Longest line of a log: the guest clips the container's at 400 characters, and the kernel's are
+/// no longer than 1 KiB.
 const LOG: usize = 2000;
 
 /// An event, with its time in seconds since the kernel started.

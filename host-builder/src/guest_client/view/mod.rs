@@ -1,5 +1,5 @@
-//! The text output for guests: findings first, then the state. All text from a guest is cleaned, and every list is
-//! limited; `--json` has everything.
+//! The text output for guests: findings first, then the state. All text from a guest is cleaned,
+//! and every list is limited; `--json` has everything.
 
 mod head;
 mod lines;

@@ -92,8 +92,8 @@ fn gpus(status: &Status) -> String {
     if ready == 0 && expected == 0 { "-".into() } else { format!("{ready}/{expected}") }
 }
 
-/// The table. If it is wider than the terminal, the findings move to separate lines below their guests; if that is not
-/// enough, everything except the targets does.
+/// The table. If it is wider than the terminal, the findings move to separate lines below their
+/// guests; if that is not enough, everything except the targets does.
 pub fn table(rows: &[Row], look: Look) -> String {
     let (head, texts) = table_parts(rows, look);
     head + &texts.concat()

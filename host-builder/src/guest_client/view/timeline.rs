@@ -111,7 +111,8 @@ fn of_gpu(gpu: &Gpu, phase: &PhaseTime) -> Option<Span> {
     Some(Span { name: format!("  {}", clean(&gpu.bdf, WORD)), start, end, code, word: name(gpu.state) })
 }
 
-/// The part of the whole from `start` to `end` on a line of `width` characters, at least one of them.
+/// The part of the whole from `start` to `end` on a line of `width` characters, at least one of
+/// them.
 fn bar(start: u64, end: u64, whole: u64, width: usize) -> String {
     let place = |ms: u64| {
         let place = u128::from(ms) * width as u128 / u128::from(whole.max(1));
