@@ -120,7 +120,7 @@ fn listen(args: &Events) -> Result<ExitCode> {
         match news {
             News::Part(part) => {
                 if !print_on(&text(args, &guest, &format!("{guest} "), part)) {
-                    // Nobody reads any more. The sockets are removed as at any other end.
+                    // The output is closed. The sockets are removed as at any other end.
                     let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGTERM);
                 }
             }

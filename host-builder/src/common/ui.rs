@@ -152,7 +152,7 @@ fn taken(result: std::io::Result<()>) -> bool {
 }
 
 /// Writes what is left for standard output. An error when not all of the result could be written:
-/// half a document on a full disk is no success.
+/// half a document on a full disk is not a success.
 pub fn finish() -> Result<()> {
     taken(std::io::stdout().lock().flush());
     match REFUSED.lock().unwrap_or_else(PoisonError::into_inner).take() {

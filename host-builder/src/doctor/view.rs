@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_no_escape_without_colour_and_none_of_an_image_with_it() {
+    fn escapes_are_only_our_own_and_only_with_colour() {
         assert!(!screen(&report(), Look::default()).contains('\x1b'));
         let colour = screen(&report(), Look::COLOURED);
         assert!(colour.starts_with("\x1b[31mfail") && !colour.contains("\x1b[2J"));

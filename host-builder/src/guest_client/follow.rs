@@ -212,7 +212,7 @@ pub fn all<T: Followed>(
             result => result?,
         };
         let is_end = part.items.is_empty() || position.from >= end;
-        // What has come since is for whoever asks next.
+        // What has come since is for the next request.
         part.items.retain(|item| item.sequence() < end);
         if each(part).is_break() || is_end {
             return Ok(());

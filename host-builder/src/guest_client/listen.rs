@@ -184,8 +184,8 @@ fn receive(socket: OwnedFd, allowance: &mut Allowance, mut each: impl FnMut(Part
             (part, next) = Part::of(connection.receive(FRAME)?, next)?;
             let pause = allowance.spend(part.items.len(), connection.received() - before, Instant::now());
             each(part);
-            // What it sends meanwhile waits in the kernel, and then in the guest, which keeps so
-            // many events and no more.
+            // What it sends in the meantime waits in the kernel, and then in the guest, which keeps
+            // a limited number of events.
             std::thread::sleep(pause);
         }
     })();

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 pub const ATTEMPT: Duration = Duration::from_secs(2);
 /// Between two attempts.
 pub const PAUSE: Duration = Duration::from_millis(200);
-/// The guest's deadline is so much before ours, so that its last word still arrives.
+/// The guest's deadline is this much before ours, so that its last answer still arrives.
 const MARGIN: Duration = Duration::from_millis(500);
 
 /// The status now, `timeout` at most from connecting to the last byte.
@@ -27,13 +27,13 @@ pub fn status_by(target: &Target, deadline: Instant) -> Result<Status, QueryErro
     ask_status(target, &Request::Status, deadline, deadline)
 }
 
-/// The status once `until` is reached or cannot be reached any more, or as it is when `timeout` is
-/// nearly over. While there is no socket, or nobody listens, it tries again.
+/// The status once `until` is reached or can no longer be reached, or the current one shortly before
+/// `timeout`. Retries while there is no socket or no listener.
 pub fn wait(target: &Target, until: Until, timeout: Duration) -> Result<Status, QueryError> {
     wait_by(target, until, Instant::now() + timeout)
 }
 
-/// [`wait`] with the moment at which it is over.
+/// [`wait`] with a deadline.
 pub fn wait_by(target: &Target, until: Until, deadline: Instant) -> Result<Status, QueryError> {
     let start = Instant::now();
     loop {
@@ -54,8 +54,8 @@ pub fn wait_by(target: &Target, until: Until, deadline: Instant) -> Result<Statu
     }
 }
 
-/// Waits for the next event after the newest of `status`, at most for `longest`; whether one came
-/// does not matter to whoever asks for the status again.
+/// Waits for the next event after the newest of `status`, for at most `longest`. Callers request the
+/// status again in any case, so it does not return whether there was one.
 pub fn wait_for_change(target: &Target, status: &Status, longest: Duration) {
     let end = Instant::now() + longest;
     let request = Request::Events { from: status.events.saturating_add(1), timeout_ms: millis(longest) };

@@ -136,7 +136,7 @@ mod tests {
     const CONSOLE: &str = "[    0.000000] Linux version 6.12\r\n[    1.2] gpu-initrd: config done after 3 ms\r\n\
         [    1.3] sd 0: a disk\r\n[    2.2] gpu-initrd: exec done after 9 ms\r\n$ [    3.3] Xid\r\nprompt> ";
 
-    /// What is shown of a console that comes in pieces of so many bytes.
+    /// The output for a console that arrives in pieces of this size.
     fn shown(detail: Detail, pieces: usize) -> String {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("console");
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernels_lines_are_in_the_file_alone_until_the_program_runs() {
+    fn kernel_lines_are_only_in_the_file_until_the_program_runs() {
         let program = "$ [    3.3] Xid\r\nprompt> ";
         for pieces in [1, 7, 1000] {
             assert_eq!(shown(Detail::Quiet, pieces), program);

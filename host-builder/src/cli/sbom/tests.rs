@@ -41,7 +41,7 @@ fn strings<'a>(list: &'a Value, key: &str) -> Vec<&'a str> {
 }
 
 #[test]
-fn origins_become_package_urls_that_name_version_and_architecture() {
+fn origins_become_package_urls_with_version_and_architecture() {
     let manifest = manifest();
     let purl = |text: &str| Origin::of(text, &manifest).purl;
     let kernel = "pkg:deb/debian/linux-image@1:6.12%2Bdeb13~1?arch=amd64";
@@ -120,7 +120,7 @@ fn the_spdx_document_has_what_its_schema_requires() {
 }
 
 #[test]
-fn the_same_manifest_gives_the_same_document_and_another_one_another_number() {
+fn same_manifest_produces_the_same_document() {
     let manifest = manifest();
     let document = |digest: &str| cyclonedx::document(&Bill::of(&manifest, digest)).to_string();
     let (one, two) = (sha256(b"one"), sha256(b"two"));

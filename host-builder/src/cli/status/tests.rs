@@ -94,7 +94,7 @@ fn a_slow_guest_makes_no_table_late_and_no_row_old() {
 }
 
 #[test]
-fn a_guest_that_stops_answering_keeps_its_row_until_its_time_is_over() {
+fn silent_guest_keeps_its_row_until_its_time_is_over() {
     let held = std::sync::Mutex::new(Vec::new());
     let guest = FakeGuest::new(move |number, mut stream| {
         if number == 0 {
@@ -120,7 +120,7 @@ fn a_guest_that_stops_answering_keeps_its_row_until_its_time_is_over() {
 }
 
 #[test]
-fn json_has_a_line_at_each_change_and_ends_when_all_that_answered_have_gone() {
+fn json_has_a_line_per_change_and_ends_with_the_last_guest() {
     let guests = [numbered(&[1, 1, 2, 2]), numbered(&[7])];
     let targets: Vec<_> = guests.iter().map(FakeGuest::target).collect();
     let mut lines: Vec<serde_json::Value> = Vec::new();

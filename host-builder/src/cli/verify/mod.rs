@@ -59,7 +59,7 @@ pub struct Verify {
     #[arg(long, value_name = "DISK")]
     pub payload: Option<PathBuf>,
     /// Expected SHA-256 of the initrd, from a place that an attacker cannot change. Without it,
-    /// only damage is detected: whoever can write the initrd can also write its manifest.
+    /// only damage is detected: an attacker who can write the initrd can also write its manifest.
     #[arg(long, value_name = "DIGEST")]
     pub sha256: Option<String>,
     /// Expected PID 1 [default: the guest-init built into this program].

@@ -121,7 +121,7 @@ fn an_origin_is_a_word_and_lets_nothing_in() {
     assert_eq!(found(&manifest(), &good), []);
     let program = "the sha256 of PID 1";
     assert_eq!(found(&manifest(), "another"), one("/init", program));
-    // Whatever says that it is the tool's own, to be held against no lock.
+    // Files whose origin is the tool itself are not checked against the lock.
     let mut evil = manifest();
     evil.files[2].origin = evil.builder.clone();
     evil.files[3].origin = evil.builder.clone();

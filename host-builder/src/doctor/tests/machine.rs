@@ -169,7 +169,7 @@ fn huge_pages_suffice_or_not() {
     let free = |count: &str| fake.write("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages", count);
     is(&fake, "huge-pages", Verdict::Pass, &["4096 MiB free"]);
     free("1000");
-    // 1024 pages for the guest, beside the 3096 that are in use.
+    // 1024 pages for the guest, in addition to the 3096 in use.
     is(&fake, "huge-pages", Verdict::Warn, &["2000 MiB free", "1024 pages of 2048 KiB", "echo 4120 >"]);
     fake.write("/sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages", "2");
     fake.write("/sys/kernel/mm/hugepages/hugepages-1048576kB/free_hugepages", "2");

@@ -56,7 +56,7 @@ pub fn serve(listener: &TcpListener, page: impl Fn() -> String + Send + Sync + '
         let page = page.clone();
         let spawned = std::thread::Builder::new().spawn(move || {
             let _slot = slot;
-            // Whoever has gone needs no answer.
+            // A client that has disconnected needs no answer.
             let _ = answer(&stream, &*page);
         });
         if let Err(error) = spawned {

@@ -4,7 +4,7 @@ use super::*;
 use std::io::{BufRead, BufReader};
 
 #[test]
-fn ready_failed_and_pending_arrive_as_they_are_with_ok_and_frame_in_one_segment() {
+fn ready_failed_and_pending_arrive_unchanged() {
     for outcome in [Outcome::Ready, Outcome::Failed, Outcome::Pending] {
         let guest = FakeGuest::answering(after_ok(&status_frame(outcome)));
         assert_eq!(guest.ask().unwrap(), a_status(outcome));

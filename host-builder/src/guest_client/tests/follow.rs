@@ -47,7 +47,7 @@ fn followed(guest: &FakeGuest) -> (Vec<Event>, u64, Result<End, QueryError>) {
 }
 
 #[test]
-fn each_request_goes_on_where_the_last_answer_ended_until_the_guest_is_gone() {
+fn each_request_starts_where_the_last_answer_ended() {
     let guest = guest(|number, request| {
         let Request::Events { from, timeout_ms } = request else { panic!("{request:?}") };
         assert_eq!(timeout_ms, if number == 0 { 0 } else { 10_000 });
@@ -92,7 +92,7 @@ fn a_guest_in_which_others_wait_is_asked_without_waiting() {
 }
 
 #[test]
-fn numbers_that_go_back_and_answers_to_other_questions_are_malformed() {
+fn decreasing_numbers_and_wrong_answers_are_malformed() {
     let lies: [fn() -> Reply; 5] = [
         || events(vec![outcome(5), outcome(4)], 6, 0),
         || events(vec![outcome(5)], 5, 0),
@@ -112,7 +112,7 @@ fn numbers_that_go_back_and_answers_to_other_questions_are_malformed() {
 }
 
 #[test]
-fn a_guest_that_never_has_news_and_never_waits_is_not_asked_in_a_tight_loop() {
+fn guest_that_never_waits_is_not_asked_in_a_tight_loop() {
     let asked = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
     let count = asked.clone();
     let begin = Instant::now();
@@ -139,7 +139,7 @@ fn all_lines(guest: &FakeGuest, source: LogSource, timeout: Duration) -> (Vec<u6
     (numbers, end)
 }
 
-/// One that writes a hundred lines whenever it is asked, and answers no more once `life` is over.
+/// A guest that writes a hundred lines per request, and no longer answers once `life` is over.
 fn writing(end: Option<u64>, life: Duration) -> FakeGuest {
     let begin = Instant::now();
     guest(move |_, request| {
@@ -155,7 +155,7 @@ fn writing(end: Option<u64>, life: Duration) -> FakeGuest {
 }
 
 #[test]
-fn a_log_that_goes_on_ends_with_what_there_was_when_it_was_asked_for() {
+fn growing_log_ends_with_its_lines_at_the_request() {
     let guest = writing(Some(250), SOON);
     let (numbers, end) = all_lines(&guest, LogSource::Container, SOON);
     assert!(end.is_ok(), "{end:?}");
@@ -163,7 +163,7 @@ fn a_log_that_goes_on_ends_with_what_there_was_when_it_was_asked_for() {
 }
 
 #[test]
-fn a_log_of_which_the_end_is_not_known_ends_when_there_is_nothing_more_or_at_the_deadline() {
+fn log_of_unknown_length_ends_when_empty_or_at_the_deadline() {
     let timeout = Duration::from_millis(500);
     // Our time may be over before, or while, the guest answers.
     for life in [SOON, timeout / 2] {
@@ -206,7 +206,7 @@ fn whoever_reads_can_have_enough() {
 }
 
 #[test]
-fn a_guest_that_is_not_there_yet_is_given_time_and_one_that_never_comes_is_an_error() {
+fn absent_guest_is_awaited_and_then_an_error() {
     let late = FakeGuest::new(|number, mut stream| {
         if number > 1 {
             let _ = stream.write_all(b"OK 1\n");

@@ -21,7 +21,7 @@ enum Told {
 fn listening() -> (tempfile::TempDir, PathBuf, Receiver<Told>) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("v.sock");
-    // One that nobody listens on any more is no hindrance.
+    // A socket without a listener is replaced.
     let socket = dir.path().join("v.sock_9000");
     drop(UnixListener::bind(&socket).unwrap());
     let (sender, receiver) = channel();
@@ -74,7 +74,7 @@ fn frames_of_several_guests_come_as_they_are_pushed() {
 }
 
 #[test]
-fn whoever_sends_something_else_is_cut_off_and_the_others_go_on() {
+fn sender_of_other_data_is_cut_off_and_the_others_continue() {
     let (_dir, socket, told) = listening();
     let mut good = connect(&socket);
     let next = || told.recv_timeout(SOON).unwrap();
@@ -111,7 +111,7 @@ fn a_socket_that_somebody_listens_on_is_left_alone() {
 }
 
 #[test]
-fn a_guest_with_all_its_places_taken_is_turned_away_until_one_is_free() {
+fn guest_with_all_its_slots_in_use_is_refused_until_one_is_free() {
     let (_dir, socket, told) = listening();
     let mut held: Vec<_> = (1..=4).map(|_| connect(&socket)).collect();
     // Each has its place once it was heard.

@@ -48,7 +48,7 @@ fn guests_that_never_answer_have_one_deadline_together() {
 }
 
 #[test]
-fn no_more_than_so_many_are_asked_at_a_time_and_each_once() {
+fn queries_are_limited_and_each_guest_is_asked_once() {
     const COUNT: usize = 2 * AT_ONCE + 100;
     let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let mut seen = vec![0; COUNT];
@@ -70,7 +70,7 @@ fn no_more_than_so_many_are_asked_at_a_time_and_each_once() {
 }
 
 #[test]
-fn those_that_take_all_their_time_leave_some_to_those_that_come_later() {
+fn slow_guests_leave_time_for_later_ones() {
     let begin = Instant::now();
     let work = |_: &usize, deadline: Instant| {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -89,7 +89,7 @@ fn those_that_take_all_their_time_leave_some_to_those_that_come_later() {
 }
 
 #[test]
-fn a_row_says_the_worst_and_no_byte_of_the_guest_steers_the_terminal() {
+fn row_has_the_worst_finding_and_no_control_bytes() {
     let target: Target = "vsock:3".parse().unwrap();
     let evil = "\x1b[2J\x1b]0;pwned\x07\nword\u{202e} ".repeat(1000);
     let gpu = |state| Gpu { state, ..Gpu::default() };

@@ -91,7 +91,7 @@ fn a_full_status() -> Status {
 }
 
 #[test]
-fn the_screen_has_errors_first_and_no_byte_of_the_guest_steers_the_terminal() {
+fn screen_has_errors_first_and_no_control_bytes_of_the_guest() {
     let expected = "\
 failed  phase running, up 4.3 s, kernel 6.12.1-cloud-amd64, driver 550.163.01 (loaded), guest-init 0.1.0
 error adapter-init-failed: did 2Jnot start
@@ -192,7 +192,7 @@ fn at_80_columns_lines_wrap_and_no_word_is_lost() {
 }
 
 #[test]
-fn at_80_columns_every_guest_has_its_outcome_and_its_worst_finding() {
+fn at_80_columns_a_row_has_outcome_and_worst_finding() {
     let target = "unix:/run/vms/a-virtual-machine-with-a-long-name/vsock.sock".parse().unwrap();
     let rows = [Row::of(&target, Ok(&a_full_status())), Row::waiting(&"vsock:3".parse().unwrap())];
     let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();

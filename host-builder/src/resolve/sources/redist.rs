@@ -66,7 +66,7 @@ fn find(text: &str, url: &str, component: &str, arch: &str) -> Result<Found> {
     };
     let index: Value =
         serde_json::from_str(text).map_err(|error| malformed("is not JSON".into()).source(error))?;
-    let entries = index.as_object().ok_or_else(|| malformed("is no object".into()))?;
+    let entries = index.as_object().ok_or_else(|| malformed("is not an object".into()))?;
     let Some(entry) = entries.get(component) else {
         let names: Vec<_> =
             entries.iter().filter(|(_, value)| value.is_object()).map(|(name, _)| name.as_str()).collect();
@@ -127,7 +127,7 @@ mod tests {
         assert!(error(&text, "cuda", "x86_64").contains("it has nvidia_driver"));
         assert!(error(&text, "nvidia_driver", "aarch64").contains("nothing for linux-sbsa"));
         assert!(
-            error("[]", "x", "x86_64").contains("no object")
+            error("[]", "x", "x86_64").contains("is not an object")
                 && error("<", "x", "x86_64").contains("not JSON")
         );
     }
