@@ -49,7 +49,7 @@ fn altered_package_in_the_cache_is_refused() {
     sandbox.forget(&package);
     fs::write(sandbox.blob(&package), &bytes).unwrap();
     let found = host_builder::common::digest::sha256(&bytes);
-    sandbox.refuses(&[], &[&package.sha256, &found, "run again"]);
+    sandbox.refuses(&[], &[&package.sha256, &found, "run the command again"]);
     assert!(!sandbox.blob(&package).exists(), "the damaged package is still there");
     sandbox.next_build_is_good();
 }
@@ -166,7 +166,7 @@ fn modules_that_request_other_firmware_are_refused() {
     with_modules_that_say(
         &format!("\0firmware=nvidia/{driver}/gsp_ga10x.bin\0"),
         &format!("\0firmware=nvidia/{other}/gsp_ga10x.bin\0"),
-        &[&format!("nvidia/{other}/gsp_ga10x.bin"), &format!("nvidia/{driver}/"), "one driver version"],
+        &[&format!("nvidia/{other}/gsp_ga10x.bin"), &format!("nvidia/{driver}/"), "the same driver version"],
     );
 }
 
