@@ -60,6 +60,7 @@ fn main() -> ExitCode {
         Command::Status(args) => cli::status::run(&args),
         Command::Events(args) => cli::events::run(&args),
         Command::Logs(args) => cli::logs::run(&args),
+        Command::Stop(args) => cli::stop::run(&args),
         Command::Metrics(args) => cli::metrics::run(&args),
         Command::Man(args) => cli::man::pages(&args, Cli::command()).map(|()| ExitCode::SUCCESS),
         Command::Completions(args) => {

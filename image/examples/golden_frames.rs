@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for (name, request) in sample::requests() {
         wire::write(&mut file(name)?, &request, MAX_REQUEST)?;
     }
-    for (name, reply) in sample::replies() {
+    for (name, reply) in sample::replies().into_iter().chain(sample::replies_since_8()) {
         wire::write(&mut file(name)?, &reply, MAX_REPLY)?;
     }
     println!("{}", dir.display());

@@ -64,6 +64,30 @@ pub enum Happening {
     Exited(Exit),
     /// The outcome of the boot has changed.
     Outcome(Outcome),
+    /// The guest was asked to stop.
+    Stop {
+        /// Who asked.
+        by: StopBy,
+        /// Number of the signal that the program receives.
+        signal: i32,
+        /// Time until it is killed, in milliseconds.
+        grace_ms: u64,
+    },
+}
+
+/// Who asked a guest to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum StopBy {
+    /// A request over vsock.
+    Host,
+    /// Ctrl-Alt-Del, such as Firecracker's SendCtrlAltDel.
+    CtrlAltDel,
+    /// The power button of the VMM.
+    PowerButton,
+    /// SIGTERM or SIGINT to guest-init.
+    Signal,
 }
 
 /// A part of the events.

@@ -4,6 +4,7 @@
 //! read it from an initrd with `cpio` alone.
 
 use crate::capability::Capability;
+use crate::config::Control;
 use crate::layout;
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +32,9 @@ pub struct Manifest {
     pub driver: Option<Driver>,
     /// Capabilities that were selected, sorted.
     pub capabilities: Vec<String>,
+    /// The highest level of requests that a guest accepts, whatever its kernel command line says; `None`: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control: Option<Control>,
     /// Where the driver files are stored.
     pub payload: Payload,
     /// Kernel modules in load order: each after everything it needs.
@@ -217,6 +221,11 @@ impl Manifest {
         Ok(serde_json::from_slice(bytes)?)
     }
 
+    /// Returns the level of requests that a guest accepts, if its configuration sets this one.
+    pub fn control(&self, configured: Control) -> Control {
+        self.control.map_or(configured, |highest| highest.min(configured))
+    }
+
     /// The bytes that go into the image: stable for equal manifests.
     pub fn to_json(&self) -> Vec<u8> {
         let mut bytes = serde_json::to_vec_pretty(self).expect("a manifest holds nothing that JSON cannot");
@@ -271,6 +280,7 @@ mod tests {
             kernel_release: "6.12".into(),
             driver: Some(Driver { version: "550.163.01".into(), cuda: None, firmware: vec![], gpus: vec![] }),
             capabilities: vec!["compute".into()],
+            control: None,
             payload: Payload::Files,
             modules: vec![],
             files: vec![File {
@@ -301,6 +311,15 @@ mod tests {
         assert_eq!(manifest.unpacked_bytes(), 3);
         assert_eq!(Manifest::from_json(&manifest.to_json()).unwrap(), manifest);
         assert_eq!(manifest.payload_root(), layout::PAYLOAD_MOUNT);
+    }
+
+    #[test]
+    fn a_boot_cannot_widen_what_the_build_allows() {
+        let mut manifest = sample();
+        assert_eq!(manifest.control(Control::Exec), Control::Exec);
+        manifest.control = Some(Control::Stop);
+        let accepted = Control::ALL.map(|asked| manifest.control(asked));
+        assert_eq!(accepted, [Control::None, Control::Stop, Control::Stop]);
     }
 
     #[test]

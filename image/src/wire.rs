@@ -1,17 +1,24 @@
 //! Frames on vsock: one request, one reply, bounded on both sides, versioned. What is followed (events, logs) is asked for
 //! again and again, each time from where the last answer ended.
 //!
+//! Versions: a program of this release reads and writes every version from [`OLDEST`] to [`VERSION`]. Within these versions,
+//! types change only by new variants at the end of an enum, so older frames are read with the types of today; for an older
+//! reader, [`Reply::for_version`] replaces the variants that it does not know. A guest answers in the version of the request; a
+//! host asks in the newest one, and again in the guest's if the guest refuses that.
+//!
 //! A frame is 12 bytes of header and a payload: magic `gpui`, version (u16 LE), reserved (u16, 0), payload length
 //! (u32 LE), then the payload in bincode 2 (standard configuration). bincode is used nowhere but here, so that a
 //! successor can replace it with a version step.
 
-use crate::event::{Events, LogSource, Logs};
-use crate::status::{Outcome, Phase, PhaseOutcome, Status};
+use crate::event::{Events, Happening, LogSource, Logs};
+use crate::status::{Code, Outcome, Phase, PhaseOutcome, Status};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::io::{self, Read, Write};
 
-/// Version of the frames and of what is in them.
-pub const VERSION: u16 = 7;
+/// Newest version of the frames and of what is in them.
+pub const VERSION: u16 = 8;
+/// Oldest version that this release speaks.
+pub const OLDEST: u16 = 7;
 /// Port the guest listens on unless told otherwise.
 pub const DEFAULT_PORT: u32 = 1042;
 /// Largest request, payload bytes.
@@ -49,6 +56,35 @@ pub enum Request {
         /// Longest wait in milliseconds; 0: none.
         timeout_ms: u64,
     },
+    /// Stop the guest: the program receives the signal, and what still runs after the grace period is killed. Repeated, it can
+    /// shorten the period. The reply is the status. Since version 8.
+    Stop {
+        /// Number of the signal.
+        signal: i32,
+        /// The grace period in milliseconds; `None`: the guest's own.
+        grace_ms: Option<u64>,
+    },
+}
+
+impl Request {
+    /// Returns the first version of the protocol that has this request.
+    pub fn since(&self) -> u16 {
+        match self {
+            Self::Status | Self::Wait { .. } | Self::Events { .. } | Self::Logs { .. } => OLDEST,
+            Self::Stop { .. } => 8,
+        }
+    }
+
+    /// Returns the name of the request.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::Wait { .. } => "wait",
+            Self::Events { .. } => "events",
+            Self::Logs { .. } => "logs",
+            Self::Stop { .. } => "stop",
+        }
+    }
 }
 
 /// What [`Request::Wait`] waits for.
@@ -58,7 +94,7 @@ pub enum Until {
     Ready,
     /// The program has ended.
     Exited,
-    /// This phase is over; [`Phase::Running`] and [`Phase::Exited`]: it has begun.
+    /// This phase is over; [`Phase::Running`], [`Phase::Stopping`] and [`Phase::Exited`]: it has begun.
     Phase(Phase),
 }
 
@@ -69,7 +105,7 @@ impl Until {
         let reached = match self {
             Self::Ready => status.outcome == Outcome::Ready,
             Self::Exited => status.phase == Phase::Exited,
-            Self::Phase(phase @ (Phase::Running | Phase::Exited)) => status.phase >= phase,
+            Self::Phase(phase @ (Phase::Running | Phase::Stopping | Phase::Exited)) => status.phase >= phase,
             Self::Phase(phase) => {
                 let time = status.phases.iter().find(|time| time.phase == phase);
                 match time.map(|time| time.outcome) {
@@ -112,7 +148,7 @@ pub enum WireError {
     },
     /// Another version.
     #[error(
-        "the peer speaks protocol version {found}, this program speaks {VERSION}; use host-builder and initrd of one release"
+        "the peer speaks protocol version {found}, this program speaks versions {OLDEST} to {VERSION}; use host-builder and initrd of releases that have one in common"
     )]
     Version {
         /// The peer's version.
@@ -131,8 +167,62 @@ pub enum WireError {
     Malformed(String),
 }
 
-/// Writes one frame.
+impl Reply {
+    /// Returns the reply for a reader of an older version, without what that version does not have.
+    #[must_use]
+    pub fn for_version(mut self, version: u16) -> Self {
+        if version < 8 {
+            match &mut self {
+                Self::Status(status) => status_before_8(status),
+                Self::Events(events) => events.events.retain_mut(|event| is_before_8(&mut event.what)),
+                Self::Refused(_) | Self::Logs(_) => {}
+            }
+        }
+        self
+    }
+}
+
+/// Number of codes of findings in version 7.
+const CODES_7: usize = Code::DriverFileMissing as usize + 1;
+
+fn code_before_8(code: &mut Code) {
+    if *code as usize >= CODES_7 {
+        *code = Code::Internal;
+    }
+}
+
+fn status_before_8(status: &mut Status) {
+    if status.phase == Phase::Stopping {
+        status.phase = Phase::Running;
+    }
+    status.phases.retain(|time| time.phase != Phase::Stopping);
+    status.findings.iter_mut().for_each(|finding| code_before_8(&mut finding.code));
+}
+
+/// Whether version 7 can express it, after a change of what it can express otherwise.
+fn is_before_8(what: &mut Happening) -> bool {
+    match what {
+        Happening::Stop { .. } | Happening::Phase { phase: Phase::Stopping, .. } => false,
+        Happening::Finding { code, .. } => {
+            code_before_8(code);
+            true
+        }
+        _ => true,
+    }
+}
+
+/// Writes one frame in the newest version.
 pub fn write<T: Serialize>(out: &mut impl Write, message: &T, most: usize) -> Result<(), WireError> {
+    write_as(out, message, most, VERSION)
+}
+
+/// Writes one frame in a version that has this message ([`Request::since`], [`Reply::for_version`]).
+pub fn write_as<T: Serialize>(
+    out: &mut impl Write,
+    message: &T,
+    most: usize,
+    version: u16,
+) -> Result<(), WireError> {
     let payload = bincode::serde::encode_to_vec(message, bincode::config::standard())
         .map_err(|error| WireError::Malformed(error.to_string()))?;
     if payload.len() > most {
@@ -141,7 +231,7 @@ pub fn write<T: Serialize>(out: &mut impl Write, message: &T, most: usize) -> Re
     let length = u32::try_from(payload.len()).expect("bounded above");
     let mut frame = Vec::with_capacity(HEADER + payload.len());
     frame.extend_from_slice(MAGIC);
-    frame.extend_from_slice(&VERSION.to_le_bytes());
+    frame.extend_from_slice(&version.to_le_bytes());
     frame.extend_from_slice(&[0, 0]);
     frame.extend_from_slice(&length.to_le_bytes());
     frame.extend_from_slice(&payload);
@@ -152,6 +242,14 @@ pub fn write<T: Serialize>(out: &mut impl Write, message: &T, most: usize) -> Re
 
 /// Reads one frame of at most `most` payload bytes.
 pub fn read<T: DeserializeOwned>(input: &mut impl Read, most: usize) -> Result<T, WireError> {
+    read_versioned(input, most).map(|(message, _)| message)
+}
+
+/// [`read`], with the version of the frame.
+pub fn read_versioned<T: DeserializeOwned>(
+    input: &mut impl Read,
+    most: usize,
+) -> Result<(T, u16), WireError> {
     let mut header = [0; HEADER];
     input.read_exact(&mut header)?;
     let magic = [header[0], header[1], header[2], header[3]];
@@ -159,7 +257,7 @@ pub fn read<T: DeserializeOwned>(input: &mut impl Read, most: usize) -> Result<T
         return Err(WireError::Magic { found: magic });
     }
     let version = u16::from_le_bytes([header[4], header[5]]);
-    if version != VERSION {
+    if !(OLDEST..=VERSION).contains(&version) {
         return Err(WireError::Version { found: version });
     }
     let length = u32::from_le_bytes([header[8], header[9], header[10], header[11]]) as usize;
@@ -168,7 +266,7 @@ pub fn read<T: DeserializeOwned>(input: &mut impl Read, most: usize) -> Result<T
     }
     let mut payload = vec![0; length];
     input.read_exact(&mut payload)?;
-    decode(&payload)
+    Ok((decode(&payload)?, version))
 }
 
 fn decode<T: DeserializeOwned>(payload: &[u8]) -> Result<T, WireError> {
@@ -194,7 +292,7 @@ mod tests {
 
     #[test]
     fn a_frame_is_magic_version_zeros_length_and_payload() {
-        assert_eq!(frame(&Request::Status), *b"gpui\x07\0\0\0\x01\0\0\0\0");
+        assert_eq!(frame(&Request::Status), *b"gpui\x08\0\0\0\x01\0\0\0\0");
     }
 
     #[test]

@@ -4,7 +4,8 @@
 
 mod sample;
 
-use image::wire::{self, MAX_REPLY, MAX_REQUEST, Reply, Request, VERSION, WireError};
+use image::status::{Phase, PhaseTime};
+use image::wire::{self, MAX_REPLY, MAX_REQUEST, OLDEST, Reply, Request, VERSION, WireError};
 use serde::{Serialize, de::DeserializeOwned};
 use std::fmt::Debug;
 use std::path::PathBuf;
@@ -30,9 +31,47 @@ fn the_frames_of_this_version_are_those_in_the_repository() {
     for (name, request) in sample::requests() {
         check(name, &request, MAX_REQUEST);
     }
-    for (name, reply) in sample::replies() {
+    for (name, reply) in sample::replies().into_iter().chain(sample::replies_since_8()) {
         check(name, &reply, MAX_REPLY);
     }
+}
+
+/// Frames of older versions never change: they are what older guests send, and what older hosts receive.
+#[test]
+fn older_versions_are_read_and_written_as_they_were() {
+    for version in OLDEST..VERSION {
+        for (name, request) in
+            sample::requests().into_iter().filter(|(_, request)| request.since() <= version)
+        {
+            let mut frame = Vec::new();
+            wire::write_as(&mut frame, &request, MAX_REQUEST, version).unwrap();
+            assert_eq!(frame, golden(version, name), "{name} of version {version}");
+            assert_eq!(wire::read_versioned(&mut &frame[..], MAX_REQUEST).unwrap(), (request, version));
+        }
+        for (name, reply) in sample::replies() {
+            let reply = reply.for_version(version);
+            let mut frame = Vec::new();
+            wire::write_as(&mut frame, &reply, MAX_REPLY, version).unwrap();
+            assert_eq!(frame, golden(version, name), "{name} of version {version}");
+            assert_eq!(wire::read_versioned(&mut &frame[..], MAX_REPLY).unwrap(), (reply, version));
+        }
+    }
+}
+
+#[test]
+fn an_older_reader_receives_nothing_that_it_does_not_know() {
+    let mut status = sample::status();
+    status.phase = Phase::Stopping;
+    let time = status.phases[0].clone();
+    status.phases.push(PhaseTime { phase: Phase::Stopping, ..time });
+    let Reply::Status(old) = Reply::Status(Box::new(status.clone())).for_version(7) else { panic!() };
+    assert_eq!((old.phase, old.phases.len()), (Phase::Running, status.phases.len() - 1));
+    for (name, reply) in sample::replies_since_8() {
+        let Reply::Events(events) = reply.for_version(7) else { panic!("{name}") };
+        assert!(events.events.is_empty() && events.next == 3, "{name}: {events:?}");
+    }
+    let Reply::Status(new) = Reply::Status(Box::new(status.clone())).for_version(VERSION) else { panic!() };
+    assert_eq!(*new, status);
 }
 
 #[test]

@@ -288,11 +288,15 @@ impl Guest {
     /// runs, as an operator does (`device_del`): the guest is asked to release it. Returns once
     /// QEMU has accepted that.
     pub fn unplug(&self, index: usize) -> Result<(), RigError> {
+        self.monitor("device_del", &json!({ "id": format!("gpu{index}") }))
+    }
+
+    /// Gives QEMU's monitor a command, and returns once QEMU has accepted it.
+    pub fn monitor(&self, command: &str, arguments: &serde_json::Value) -> Result<(), RigError> {
         let monitor = self.directory.path().join(MONITOR);
         let stream = UnixStream::connect(&monitor)
             .map_err(|e| RigError::io("connect to QEMU's monitor at", &monitor, e))?;
-        let arguments = json!({ "id": format!("gpu{index}") });
-        Qmp::new(stream, MONITOR_ANSWER)?.execute("device_del", &arguments, MONITOR_ANSWER)?;
+        Qmp::new(stream, MONITOR_ANSWER)?.execute(command, arguments, MONITOR_ANSWER)?;
         Ok(())
     }
 

@@ -2,13 +2,14 @@
 
 use image::layout;
 use image::status::{Code, Exit, Outcome, Phase, Severity, Status};
-use image::wire::Until;
+use image::wire::{Reply, Request, Until};
 use rig::checks::Checks;
 use rig::disk::{self, FileSystem};
 use rig::qemu::Drive;
 use rig::roots::{Recipe, Suite};
 use rig::scene::{
-    PATIENCE, ask, bare_guest, between, boot, file_disk, finding, guest, root_disk, vm_tools, wait, wait_for,
+    PATIENCE, ask, bare_guest, between, boot, file_disk, finding, guest, request, root_disk, vm_tools, wait,
+    wait_for,
 };
 use serde_json::json;
 
@@ -218,4 +219,10 @@ fn systemd_takes_over_and_status_is_still_answered() {
     let status = wait_for(&guest, "an answer beside systemd", |status| status.phase == Phase::Running);
     assert_eq!((status.outcome, status.container.unwrap().pid), (Outcome::Ready, 1));
     assert!(ask(&guest).uptime_ms > 0);
+    // systemd stops the guest in its own way.
+    let stop = Request::Stop { signal: 15, grace_ms: Some(60_000) };
+    assert!(matches!(request(&guest, &stop), Reply::Status(_)));
+    guest.wait_for_console("Reached target", PATIENCE).unwrap();
+    let (_, console) = guest.wait_for_end(PATIENCE).unwrap();
+    assert!(console.contains("reboot: Power down"), "{console}");
 }

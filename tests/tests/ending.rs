@@ -59,6 +59,10 @@ fn held_failed_boot_answers_requests() {
         [Code::EntrypointNotFound, Code::NoGpu]
     );
     assert!(finding(&status, Code::NoGpu).message.starts_with("gpu_initrd.gpus=2 promises"));
+    // It can be stopped, too.
+    let stop = Request::Stop { signal: 15, grace_ms: None };
+    assert!(matches!(request(&guest, &stop), Reply::Status(_)));
+    guest.wait_for_end(PATIENCE).unwrap();
 }
 
 /// QEMU ends where the guest reboots. A script in PATH without its interpreter exists, and cannot

@@ -24,6 +24,7 @@ mod pins;
 mod promises;
 mod roots;
 mod siege;
+mod stopping;
 mod telling;
 mod ubuntu;
 mod unpack;

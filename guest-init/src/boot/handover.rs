@@ -3,9 +3,10 @@
 
 use super::error::BootError;
 use crate::container::{self, Spec, inherit, inherited};
-use crate::lifecycle::{monitor, panic};
+use crate::lifecycle::{Recipient, StopSwitch, monitor, panic};
 use crate::status::{self, Board};
 use crate::vsock::{push, server};
+use image::config::{Config, Control};
 use image::status::{Container, Finding, Outcome, Phase, PhaseOutcome, PhaseTime, Status};
 use std::convert::Infallible;
 use std::ffi::OsString;
@@ -14,11 +15,24 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::time::Duration;
 
 /// First argument of the status keeper.
 pub const KEEPER: &str = "--status-keeper";
 /// At shutdown, systemd does not kill processes whose name begins with `@` (systemd.io/ROOT_STORAGE_DAEMONS).
 const NAME: &str = "@gpu-initrd";
+
+/// What the status keeper takes over.
+pub struct Keeper<'a> {
+    /// The listening socket of the status server.
+    pub listener: Option<RawFd>,
+    /// Port of the host that receives events.
+    pub notify: Option<u32>,
+    /// Which requests are accepted.
+    pub control: Control,
+    /// The configuration of the boot.
+    pub config: &'a Config,
+}
 
 /// Starts the status keeper and becomes the image's init. Returns only on failure.
 ///
@@ -27,25 +41,20 @@ const NAME: &str = "@gpu-initrd";
 ///
 /// # Errors
 /// The finding that says why.
-pub fn hand_over(
-    spec: &Spec,
-    listener: Option<RawFd>,
-    notify: Option<u32>,
-    board: &Board,
-) -> Result<Infallible, Finding> {
+pub fn hand_over(spec: &Spec, keeper: &Keeper, board: &Board) -> Result<Infallible, Finding> {
     panic::only_if_sound();
     let mut status = board.snapshot();
     status.container = Some(status::started(1, init_command(spec), 0));
-    let mut keeper = keep(listener, notify).map_err(BootError::Keeper)?;
+    let mut pipe = keep(keeper).map_err(BootError::Keeper)?;
     log::info!("the image's init takes over");
     let mut warn = |error| board.warn(error);
     let mut tell = || {
         status.findings = board.snapshot().findings;
-        keeper.write_all(&serde_json::to_vec(&status).unwrap_or_default())
+        pipe.write_all(&serde_json::to_vec(&status).unwrap_or_default())
     };
     let result = container::become_init(spec, &mut warn, &mut tell).map_err(Finding::from);
     // The handover failed. The trailing byte makes the status invalid, so the keeper exits.
-    let _ = keeper.write_all(b"!");
+    let _ = pipe.write_all(b"!");
     result
 }
 
@@ -67,11 +76,11 @@ fn init_command(spec: &Spec) -> Vec<String> {
 }
 
 /// Starts the keeper. The pipe to it closes when this process executes another program.
-fn keep(listener: Option<RawFd>, notify: Option<u32>) -> io::Result<File> {
+fn keep(keeper: &Keeper) -> io::Result<File> {
     let (read, write) = std::io::pipe()?;
     inherit(&read)?;
     // SAFETY: the server thread owns the listening socket for the life of this process, so it is open here.
-    let listener = listener.map(|number| unsafe { BorrowedFd::borrow_raw(number) });
+    let listener = keeper.listener.map(|number| unsafe { BorrowedFd::borrow_raw(number) });
     listener.iter().try_for_each(inherit)?;
     // The keeper holds the GPUs from now on; these descriptors close when this process becomes the image's init.
     let held = crate::gpu::adapter::held();
@@ -82,7 +91,9 @@ fn keep(listener: Option<RawFd>, notify: Option<u32>) -> io::Result<File> {
         .arg(KEEPER)
         .arg(read.as_raw_fd().to_string())
         .arg(number)
-        .args(notify.map(|port| port.to_string()))
+        .arg(image::text::name(keeper.control))
+        .arg(keeper.config.stop_grace.as_millis().to_string())
+        .args(keeper.notify.map(|port| port.to_string()))
         .env_clear()
         .spawn();
     // The image's init must not inherit these descriptors; until then the GPUs stay open here too.
@@ -109,12 +120,18 @@ pub fn run_keeper(args: &[OsString]) -> i32 {
     let board = Board::resumed(status);
     panic::on_panic(&board);
     monitor::start(&board);
-    if let Some(port) = args.get(2).and_then(|port| port.to_str()?.parse().ok()) {
+    let Ok(stop) = StopSwitch::new(&board, Recipient::Init) else { return 2 };
+    let argument = |at: usize| args.get(at).and_then(|argument| argument.to_str());
+    let control = argument(2).and_then(Control::named).unwrap_or(Control::None);
+    if let Some(grace) = argument(3).and_then(|grace| grace.parse().ok()) {
+        stop.configure(Duration::from_millis(grace), Duration::ZERO);
+    }
+    if let Some(port) = argument(4).and_then(|port| port.parse().ok()) {
         push::resume(port, &board);
     }
     board.update(|status| taken_over(status, container));
     if let Some(listener) = inherited(args, 1) {
-        server::resume(listener, &board);
+        server::resume(listener, control, &stop, &board);
     }
     // Without vsock or a server thread no request arrives, but the GPUs must stay open.
     loop {

@@ -12,12 +12,13 @@ use crate::driver_files::payload;
 use crate::gpu::pci::PciGpu;
 use crate::gpu::{self, GpuFacts};
 use crate::kernel::{kmsg_writer, modules, mounts, sysinfo};
-use crate::lifecycle::{self, monitor, panic, reap, shutdown};
+use crate::lifecycle::shutdown::{self, Ending};
+use crate::lifecycle::{self, Recipient, StopSwitch, monitor, panic, power_button, reap, stop};
 use crate::network;
 use crate::status::Board;
 use crate::vsock::{push, server};
 use error::BootError;
-use image::config::{Config, ExpectedGpus, GpuPolicy, InitMode};
+use image::config::{Config, Control, ExpectedGpus, GpuPolicy, InitMode, LINGER};
 use image::manifest::{Manifest, Purpose};
 use image::status::{Exit, Finding, Node, Phase, PhaseOutcome};
 use nix::unistd::{gethostname, sethostname};
@@ -39,11 +40,24 @@ pub fn run() -> ! {
     let release = sysinfo::release();
     let board = Board::new(release.clone());
     let mut config = Config::default();
-    let outcome = boot(&release, &board, &mut config);
-    shutdown::end(outcome.map_err(|Fatal(finding)| finding), &board, &config)
+    let stop = StopSwitch::new(&board, Recipient::Program).unwrap_or_else(|error| {
+        panic!("cannot create the descriptor that wakes this program for a stop request: {error}")
+    });
+    let ending = match boot(&release, &board, &stop, &mut config) {
+        Ok(exit) => Ending::Exited(exit),
+        // Where the boot was when it ended says nothing about the guest.
+        Err(Fatal(finding)) if stop.order().is_some() => {
+            if let Some(finding) = finding {
+                board.report(finding);
+            }
+            Ending::Stopped
+        }
+        Err(Fatal(finding)) => Ending::Failed(finding),
+    };
+    shutdown::end(ending, &stop, &board, &config)
 }
 
-fn boot(release: &str, board: &Board, config: &mut Config) -> Result<Exit, Fatal> {
+fn boot(release: &str, board: &Board, stop: &StopSwitch, config: &mut Config) -> Result<Exit, Fatal> {
     board.begin(Phase::Start);
     let mounted = mounts::early();
     kmsg_writer::start_logging("info");
@@ -71,7 +85,10 @@ fn boot(release: &str, board: &Board, config: &mut Config) -> Result<Exit, Fatal
         }
     }
     board.end(Phase::Modules, PhaseOutcome::Done);
-    let listener = listen(config, board);
+    stop.configure(config.stop_grace, config.linger.unwrap_or(LINGER));
+    follow_stop_requests(stop);
+    let accepted = manifest.as_ref().map_or(config.control, |manifest| manifest.control(config.control));
+    let listener = listen(config, accepted, stop, board);
     push::start(config, board);
     told?;
     let manifest = manifest?;
@@ -90,17 +107,34 @@ fn boot(release: &str, board: &Board, config: &mut Config) -> Result<Exit, Fatal
         modules::lock().unwrap_or_else(|error| log::warn!("module loading is still enabled: {error}"));
     }
 
+    if stop.order().is_some() {
+        return Err(Fatal(None));
+    }
     board.begin(Phase::Exec);
     let spec = Spec::new(config, given.nodes, given.store);
     match config.init_mode {
-        InitMode::Systemd => match handover::hand_over(&spec, listener, config.notify, board)? {},
-        InitMode::Exec => Ok(lifecycle::run::run(&spec, config.restart, board)?),
+        InitMode::Systemd => {
+            let keeper = handover::Keeper { listener, notify: config.notify, control: accepted, config };
+            match handover::hand_over(&spec, &keeper, board)? {}
+        }
+        InitMode::Exec => Ok(lifecycle::run::run(&spec, config.restart, stop, board)?),
+    }
+}
+
+/// Starts to follow signals and the power button.
+fn follow_stop_requests(switch: &StopSwitch) {
+    for (what, followed) in
+        [("signals", stop::follow_signals(switch)), ("the power button", power_button::follow(switch))]
+    {
+        if let Err(error) = followed {
+            log::warn!("cannot follow {what}: {error}");
+        }
     }
 }
 
 /// Starts the status server. A guest without vsock boots all the same.
-fn listen(config: &Config, board: &Board) -> Option<RawFd> {
-    match server::start(config.vsock_port, board) {
+fn listen(config: &Config, control: Control, stop: &StopSwitch, board: &Board) -> Option<RawFd> {
+    match server::start(config.vsock_port, control, stop, board) {
         Ok(listener) => Some(listener),
         Err(error) => {
             log::warn!("the status server is not running: vsock port {}: {error}", config.vsock_port);

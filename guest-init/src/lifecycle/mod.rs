@@ -6,8 +6,11 @@ pub mod fault;
 mod kernel_lines;
 pub mod monitor;
 pub mod panic;
+pub mod power_button;
 pub mod reap;
 pub mod run;
 pub mod shutdown;
+pub mod stop;
 
 pub use error::GuestTrouble;
+pub use stop::{Recipient, StopSwitch};

@@ -1,12 +1,12 @@
 //! Duties of a PID 1, for the guest and for the container: reap every child, forward signals, record how the program ended.
 
+use super::stop::{self, Order, StopSwitch};
 use crate::container::{Reaper, Running, cgroup};
 use image::status::Exit;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::time::TimeSpec;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use std::fs::File;
@@ -14,8 +14,8 @@ use std::io::Write;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-/// Signals that are forwarded to the container's program.
-const FORWARDED: [Signal; 7] = [
+/// Signals that the container's PID 1 forwards to the program. Those that ask to stop reach it through [`StopSwitch`].
+pub const FORWARDED: [Signal; 7] = [
     Signal::SIGTERM,
     Signal::SIGINT,
     Signal::SIGHUP,
@@ -38,6 +38,13 @@ pub fn block_signals() {
     }
 }
 
+/// The signals that guest-init itself forwards, and SIGCHLD.
+fn forwarded() -> SigSet {
+    let mut set = watched();
+    stop::signals().iter().for_each(|signal| set.remove(signal));
+    set
+}
+
 /// Undoes [`block_signals`], in a process that does not wait for signals.
 pub fn unblock_signals() {
     let _ = watched().thread_unblock();
@@ -50,6 +57,8 @@ const KILLED: Exit = Exit { code: None, signal: Some(Signal::SIGKILL as i32), oo
 const POWERED_OFF: Exit = Exit { code: None, signal: Some(Signal::SIGINT as i32), oom: false };
 /// Exit after a call of reboot(2) to restart.
 const REBOOTED: Exit = Exit { code: None, signal: Some(Signal::SIGHUP as i32), oom: false };
+/// Interval at which children are reaped while no program runs.
+const REAP_PAUSE: Duration = Duration::from_millis(200);
 /// Maximum time to wait for killed processes.
 const LAST: Duration = Duration::from_secs(2);
 
@@ -62,16 +71,12 @@ pub struct Ended {
 }
 
 /// Waits until the container's program has ended. `kills` is the number of out-of-memory kills before its start.
-pub fn run(running: &Running, kills: u64) -> Ended {
-    let mut asked = false;
-    let heard = |signal| {
-        asked |= asks_to_end(signal);
-        log::info!("forwarding {signal} to the container");
-    };
-    let (mut exit, told) = wait_for_container(running, heard).unwrap_or_else(|errno| {
+pub fn run(running: &Running, kills: u64, stop: &StopSwitch) -> Ended {
+    let (mut exit, told) = wait_for_container(running, stop).unwrap_or_else(|errno| {
         log::error!("cannot wait for the container: {errno}");
         (KILLED, false)
     });
+    let mut asked = stop.order().is_some();
     if !told && (exit == POWERED_OFF || exit == REBOOTED) {
         log::info!("the container requested a shutdown of the guest");
         (asked, exit) = (true, Exit { code: Some(0), signal: None, oom: false });
@@ -84,10 +89,16 @@ pub fn run(running: &Running, kills: u64) -> Ended {
 /// Waits for the container's PID 1. It reports how the program ended, and then waits until the kernel has killed the rest of the
 /// namespace. A process stuck in a driver would block that for ever, so the report is sufficient. Also returns whether there was
 /// a report.
-fn wait_for_container(running: &Running, mut heard: impl FnMut(Signal)) -> nix::Result<(Exit, bool)> {
-    let signals = SignalFd::with_flags(&watched(), SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
+fn wait_for_container(running: &Running, stop: &StopSwitch) -> nix::Result<(Exit, bool)> {
+    let signals = SignalFd::with_flags(&forwarded(), SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
     let mut deadline = None;
+    let mut stopping = Stopping::default();
     loop {
+        stop.clear();
+        let kill_at = stop.order().and_then(|order| stopping.carry_out(order, running.first));
+        if stopping.killed {
+            deadline.get_or_insert_with(|| Instant::now() + LAST);
+        }
         let ended = reap(Some(running.first));
         match running.exit() {
             Ok(Some(exit)) => return Ok((exit, true)),
@@ -98,11 +109,16 @@ fn wait_for_container(running: &Running, mut heard: impl FnMut(Signal)) -> nix::
         if let Some(exit) = ended {
             return Ok((exit, false));
         }
-        let left = deadline.map(|deadline: Instant| deadline.saturating_duration_since(Instant::now()));
-        if left.is_some_and(|left| left.is_zero()) {
+        let left =
+            |moment: Option<Instant>| moment.map(|moment| moment.saturating_duration_since(Instant::now()));
+        if left(deadline).is_some_and(|left| left.is_zero()) {
             return Ok((KILLED, false));
         }
-        let mut fds = vec![PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+        let left = left(deadline.into_iter().chain(kill_at).min());
+        let mut fds = vec![
+            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+            PollFd::new(stop.as_fd(), PollFlags::POLLIN),
+        ];
         // At its end the pipe stays readable.
         if deadline.is_none() {
             fds.push(PollFd::new(running.as_fd(), PollFlags::POLLIN));
@@ -115,10 +131,38 @@ fn wait_for_container(running: &Running, mut heard: impl FnMut(Signal)) -> nix::
         while let Ok(Some(info)) = signals.read_signal() {
             let signal = i32::try_from(info.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok());
             if let Some(signal) = signal.filter(|signal| *signal != Signal::SIGCHLD) {
-                heard(signal);
+                log::info!("forwarding {signal} to the container");
                 let _ = kill(running.first, signal);
             }
         }
+    }
+}
+
+/// How far an [`Order`] was carried out.
+#[derive(Default)]
+struct Stopping {
+    signalled: bool,
+    killed: bool,
+}
+
+impl Stopping {
+    /// Sends the signal to the container's PID 1, and kills the container when the grace period is over. Returns when that is,
+    /// while it is not.
+    fn carry_out(&mut self, order: Order, first: Pid) -> Option<Instant> {
+        if !self.signalled {
+            stop::send(first, order.signal);
+            self.signalled = true;
+        }
+        if Instant::now() < order.deadline {
+            return Some(order.deadline);
+        }
+        if !self.killed {
+            log::warn!("the program did not stop within the grace period: killing it");
+            stop::kill_now(first);
+            cgroup::kill_all();
+            self.killed = true;
+        }
+        None
     }
 }
 
@@ -144,34 +188,19 @@ fn run_first(program: Pid, told: &mut File) -> ! {
     std::process::exit(0)
 }
 
-fn asks_to_end(signal: Signal) -> bool {
-    matches!(signal, Signal::SIGTERM | Signal::SIGINT | Signal::SIGQUIT)
-}
-
-/// Waits while no program runs, and reaps children. Returns true, and early, if the guest is asked to shut down.
-pub fn pause(length: Duration) -> bool {
-    let signals = watched();
+/// Waits while no program runs, and reaps children. Returns true, and early, if the guest is asked to stop.
+pub fn pause(length: Duration, stop: &StopSwitch) -> bool {
     let end = Instant::now() + length;
     loop {
         let left = end.saturating_duration_since(Instant::now());
+        if stop.wait(left.min(REAP_PAUSE)) {
+            return true;
+        }
+        reap(None);
         if left.is_zero() {
             return false;
         }
-        match next_signal(&signals, left) {
-            Some(Signal::SIGCHLD) => drop(reap(None)),
-            Some(signal) if asks_to_end(signal) => return true,
-            // A signal for the program, which is not running.
-            Some(_) | None => {}
-        }
     }
-}
-
-/// Returns the next of these signals, or `None` after `longest`.
-fn next_signal(signals: &SigSet, longest: Duration) -> Option<Signal> {
-    let longest = TimeSpec::from_duration(longest);
-    // SAFETY: both point to whole structures that live during the call, and sigtimedwait(2) accepts a null siginfo.
-    let number = unsafe { libc::sigtimedwait(signals.as_ref(), std::ptr::null_mut(), longest.as_ref()) };
-    Signal::try_from(number).ok()
 }
 
 /// Reaps every child that has ended, and returns the exit of `program` if it is among them. Uses signal numbers, since real-time
@@ -233,15 +262,11 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_ends_early_when_the_guest_is_asked_to_end() {
-        block_signals();
-        assert!(!pause(Duration::ZERO));
-        // To this thread alone; others of the test program do not block it.
-        // SAFETY: pthread_self is this thread, which blocks the signals.
-        let send = |signal: Signal| unsafe { libc::pthread_kill(libc::pthread_self(), signal as i32) };
-        send(Signal::SIGUSR1);
-        send(Signal::SIGTERM);
-        assert!(pause(Duration::from_mins(1)));
-        unblock_signals();
+    fn a_pause_ends_early_when_the_guest_is_asked_to_stop() {
+        let board = crate::status::Board::new("k".into());
+        let stop = StopSwitch::new(&board, stop::Recipient::Program).unwrap();
+        assert!(!pause(Duration::ZERO, &stop));
+        stop.ask(image::event::StopBy::Host, libc::SIGTERM, Some(Duration::from_hours(1)));
+        assert!(pause(Duration::from_mins(1), &stop));
     }
 }

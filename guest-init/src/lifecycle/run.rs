@@ -4,6 +4,7 @@ use super::GuestTrouble;
 use super::panic;
 use super::reap;
 use super::reap::Ended;
+use super::stop::StopSwitch;
 use crate::container::{self, ContainerError, Spec, Terminal, cgroup};
 use crate::status::{self, Board};
 use image::config::Restart;
@@ -19,12 +20,12 @@ const LITTLE: u64 = 16 << 20;
 ///
 /// # Errors
 /// Why it could not be started.
-pub fn run(spec: &Spec, policy: Restart, board: &Board) -> Result<Exit, ContainerError> {
+pub fn run(spec: &Spec, policy: Restart, stop: &StopSwitch, board: &Board) -> Result<Exit, ContainerError> {
     cgroup::create();
     warn_of_low_memory(board);
     let (mut restarts, mut pause) = (0, PAUSES.0);
     loop {
-        let Ended { exit, asked } = once(spec, restarts, board)?;
+        let Ended { exit, asked } = once(spec, restarts, stop, board)?;
         board.update(|status| {
             if let Some(container) = &mut status.container {
                 (container.exit, container.oom_kills) = (Some(exit), cgroup::oom_kills());
@@ -39,8 +40,7 @@ pub fn run(spec: &Spec, policy: Restart, board: &Board) -> Result<Exit, Containe
             "--- the program ended: {exit}; restarting it for the {} time ---",
             ordinal(restarts)
         ));
-        if reap::pause(pause) {
-            log::info!("shutdown requested");
+        if reap::pause(pause, stop) {
             return Ok(exit);
         }
         pause = PAUSES.1.min(pause * 2);
@@ -48,7 +48,7 @@ pub fn run(spec: &Spec, policy: Restart, board: &Board) -> Result<Exit, Containe
 }
 
 /// Runs the container once, from the start to the last line of output.
-fn once(spec: &Spec, restarts: u32, board: &Board) -> Result<Ended, ContainerError> {
+fn once(spec: &Spec, restarts: u32, stop: &StopSwitch, board: &Board) -> Result<Ended, ContainerError> {
     panic::only_if_sound();
     cgroup::reset();
     let kills = cgroup::oom_kills();
@@ -83,7 +83,7 @@ fn once(spec: &Spec, restarts: u32, board: &Board) -> Result<Ended, ContainerErr
         let kept = terminal.follow(board);
         kept.inspect_err(|error| log::error!("cannot read the container's output: {error}")).ok()
     });
-    let ended = reap::run(&running, kills);
+    let ended = reap::run(&running, kills, stop);
     reap::end_the_rest();
     if let Some(followed) = followed {
         followed.finish();

@@ -1,6 +1,6 @@
 //! The end of a guest: says how it went to everybody who listens, lingers, and ends the machine.
 
-use super::{GuestTrouble, reap};
+use super::{GuestTrouble, StopSwitch, reap};
 use crate::kernel::kmsg_writer;
 use crate::status::Board;
 use image::config::{Config, FailureAction, LINGER, LINGER_FAILED, PowerAction};
@@ -13,18 +13,31 @@ use std::time::Duration;
 /// Longest wait for the last events to be sent.
 const TOLD: Duration = Duration::from_secs(2);
 
-/// Ends the machine after a container, or a boot, that has ended. `Err(None)`: the findings on the board say why.
-pub fn end(outcome: Result<Exit, Option<Finding>>, board: &Board, config: &Config) -> ! {
-    let failed = match outcome {
-        Ok(exit) => {
+/// How a boot, or the container after it, ended.
+pub enum Ending {
+    /// The program has ended.
+    Exited(Exit),
+    /// The guest was stopped before the program ran.
+    Stopped,
+    /// The boot has failed. `None`: the findings on the board say why.
+    Failed(Option<Finding>),
+}
+
+/// Ends the machine.
+pub fn end(ending: Ending, stop: &StopSwitch, board: &Board, config: &Config) -> ! {
+    let failed = match ending {
+        Ending::Exited(exit) => {
             if exit.oom {
                 board.report(GuestTrouble::OomKilled { line: None });
             }
-            board.end(Phase::Running, PhaseOutcome::Done);
-            board.begin(Phase::Exited);
+            exited(board);
             false
         }
-        Err(finding) => {
+        Ending::Stopped => {
+            exited(board);
+            false
+        }
+        Ending::Failed(finding) => {
             if let Some(finding) = finding {
                 board.fatal(finding);
             }
@@ -39,9 +52,15 @@ pub fn end(outcome: Result<Exit, Option<Finding>>, board: &Board, config: &Confi
         let seconds = linger.as_secs_f32();
         log::info!("status is answered for {seconds} s more; gpu_initrd.linger=TIME makes that shorter");
     }
-    std::thread::sleep(linger);
+    if failed {
+        // A stop request ends the time in which a failed guest can be asked why.
+        stop.wait(linger);
+    } else {
+        std::thread::sleep(linger);
+    }
     let action = match config.power {
-        _ if failed => config.on_failure,
+        // A guest that was asked to stop must not start again, or stay.
+        _ if failed && stop.order().is_none() => config.on_failure,
         PowerAction::Off => FailureAction::PowerOff,
         PowerAction::Reboot => FailureAction::Reboot,
     };
@@ -60,10 +79,19 @@ pub fn end(outcome: Result<Exit, Option<Finding>>, board: &Board, config: &Confi
     match action {
         FailureAction::PowerOff => end_machine(PowerAction::Off),
         FailureAction::Reboot => end_machine(PowerAction::Reboot),
-        FailureAction::Hold => loop {
-            std::thread::sleep(Duration::from_hours(1));
-        },
+        FailureAction::Hold => {
+            while !stop.wait(Duration::from_hours(1)) {}
+            log::info!("the guest was asked to stop");
+            end_machine(config.power)
+        }
     }
+}
+
+/// Ends the phases of a program that has ended, or never ran.
+fn exited(board: &Board) {
+    board.end(Phase::Running, PhaseOutcome::Done);
+    board.end(Phase::Stopping, PhaseOutcome::Done);
+    board.begin(Phase::Exited);
 }
 
 /// Writes everything to the disks and ends the machine.

@@ -2,10 +2,13 @@
 //! the number of connections is limited, so that no client can exhaust the guest's resources.
 
 use crate::kernel::kmsg_writer::Records;
+use crate::lifecycle::StopSwitch;
+use crate::lifecycle::reap::FORWARDED;
 use crate::status::Board;
-use image::event::{Events, LogSource, Logs};
+use image::config::Control;
+use image::event::{Events, LogSource, Logs, StopBy};
 use image::status::Status;
-use image::wire::{self, MAX_REPLY, MAX_REQUEST, Reply, Request, WireError};
+use image::wire::{self, MAX_REPLY, MAX_REQUEST, Reply, Request, VERSION, WireError};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{self, MsgFlags};
@@ -31,24 +34,31 @@ const LOOK: Duration = Duration::from_millis(500);
 ///
 /// # Errors
 /// If there is no vsock device, or the port is in use.
-pub fn start(port: u32, board: &Board) -> io::Result<RawFd> {
+pub fn start(port: u32, control: Control, stop: &StopSwitch, board: &Board) -> io::Result<RawFd> {
     let listener = VsockListener::bind_with_cid_port(VMADDR_CID_ANY, port)?;
     let number = listener.as_raw_fd();
-    let board = board.clone();
-    std::thread::Builder::new().name("status".into()).spawn(move || serve(&listener, &board))?;
+    let guest = Guest { board: board.clone(), stop: stop.clone(), control };
+    std::thread::Builder::new().name("status".into()).spawn(move || serve(&listener, &guest))?;
     Ok(number)
 }
 
+/// What the server answers from, and what it may do.
+struct Guest {
+    board: Board,
+    stop: StopSwitch,
+    control: Control,
+}
+
 /// Serves a listening socket inherited from another process.
-pub fn resume(listener: OwnedFd, board: &Board) {
+pub fn resume(listener: OwnedFd, control: Control, stop: &StopSwitch, board: &Board) {
     use std::os::fd::IntoRawFd;
     // SAFETY: the descriptor is owned, and given up here; VsockListener closes it once.
     let listener = unsafe { VsockListener::from_raw_fd(listener.into_raw_fd()) };
-    serve(&listener, board);
+    serve(&listener, &Guest { board: board.clone(), stop: stop.clone(), control });
 }
 
 /// Serves connections with a fixed number of threads, so that no connection waits for another or for a new thread.
-fn serve(listener: &VsockListener, board: &Board) {
+fn serve(listener: &VsockListener, guest: &Guest) {
     let waiting = Arc::new(AtomicUsize::new(0));
     std::thread::scope(|scope| {
         for _ in 0..MAX_CONNECTIONS {
@@ -57,7 +67,7 @@ fn serve(listener: &VsockListener, board: &Board) {
                 loop {
                     match listener.accept() {
                         Ok((stream, peer)) if is_host(peer.cid()) => {
-                            answer(&stream, board, &waiting);
+                            answer(&stream, guest, &waiting);
                         }
                         Ok(_) => {}
                         // For example out of descriptors: let other connections finish first.
@@ -104,19 +114,20 @@ impl Drop for Slot {
     }
 }
 
-fn answer(stream: &VsockStream, board: &Board, waiting: &Arc<AtomicUsize>) {
-    let request = wire::read(&mut Patient { stream, deadline: Instant::now() + PATIENCE }, MAX_REQUEST);
-    let reply = match request {
-        Ok(request) => match reply(stream, board, waiting, &request) {
-            Ok(reply) => reply,
+fn answer(stream: &VsockStream, guest: &Guest, waiting: &Arc<AtomicUsize>) {
+    let deadline = Instant::now() + PATIENCE;
+    let request = wire::read_versioned(&mut Patient { stream, deadline }, MAX_REQUEST);
+    let (reply, version) = match request {
+        Ok((request, version)) => match reply(stream, guest, waiting, &request) {
+            Ok(reply) => (reply.for_version(version), version),
             Err(Gone) => return,
         },
-        Err(error) => Reply::Refused(error.to_string()),
+        Err(error) => (Reply::Refused(error.to_string()), VERSION),
     };
     let mut out = Patient { stream, deadline: Instant::now() + PATIENCE };
-    match wire::write(&mut out, &reply, MAX_REPLY) {
+    match wire::write_as(&mut out, &reply, MAX_REPLY, version) {
         Err(error @ WireError::TooLarge { .. }) => {
-            let _ = wire::write(&mut out, &Reply::Refused(error.to_string()), MAX_REPLY);
+            let _ = wire::write_as(&mut out, &Reply::Refused(error.to_string()), MAX_REPLY, version);
         }
         Err(error) => log::debug!("status: cannot send a reply: {error}"),
         Ok(()) => {}
@@ -125,12 +136,13 @@ fn answer(stream: &VsockStream, board: &Board, waiting: &Arc<AtomicUsize>) {
 
 fn reply(
     stream: &VsockStream,
-    board: &Board,
+    guest: &Guest,
     waiting: &Arc<AtomicUsize>,
     request: &Request,
 ) -> Result<Reply, Gone> {
+    let board = &guest.board;
     let timeout_ms = match *request {
-        Request::Status => 0,
+        Request::Status | Request::Stop { .. } => 0,
         Request::Wait { timeout_ms, .. }
         | Request::Events { timeout_ms, .. }
         | Request::Logs { timeout_ms, .. } => timeout_ms,
@@ -142,6 +154,7 @@ fn reply(
     let wait = Wait { stream, deadline: Instant::now() + Duration::from_millis(timeout_ms).min(MAX_WAIT) };
     Ok(match *request {
         Request::Status => Reply::Status(Box::new(board.snapshot())),
+        Request::Stop { signal, grace_ms } => guest.stop(signal, grace_ms.map(Duration::from_millis)),
         Request::Wait { until, .. } => {
             let known = |status: &Status| until.decided(status).is_some();
             let status = wait.look(|moment| Some(board.wait(known, moment)).filter(known))?;
@@ -163,6 +176,27 @@ fn reply(
             Reply::Logs(logs.unwrap_or_else(|| lines(Instant::now())))
         }
     })
+}
+
+impl Guest {
+    /// Carries out a request to stop, if it is allowed.
+    fn stop(&self, signal: i32, grace: Option<Duration>) -> Reply {
+        if self.control < Control::Stop {
+            return Reply::Refused(
+                "this guest does not accept stop: gpu_initrd.control=none, or the initrd was built with it"
+                    .into(),
+            );
+        }
+        let known = FORWARDED.iter().map(|known| *known as i32).chain([libc::SIGKILL]);
+        if !known.into_iter().any(|known| known == signal) {
+            let names = FORWARDED.map(|known| known.as_str().trim_start_matches("SIG")).join(", ");
+            return Reply::Refused(format!("cannot send signal {signal}: expected {names} or KILL"));
+        }
+        // There is nothing to wait for after SIGKILL.
+        let grace = if signal == libc::SIGKILL { Some(Duration::ZERO) } else { grace };
+        self.stop.ask(StopBy::Host, signal, grace);
+        Reply::Status(Box::new(self.board.snapshot()))
+    }
 }
 
 /// The client no longer waits for its answer.
@@ -256,6 +290,23 @@ mod tests {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         theirs.write_all(b"x").unwrap();
         assert!(has_gone(&ours));
+    }
+
+    #[test]
+    fn a_stop_needs_permission_and_a_signal_that_can_be_sent() {
+        use crate::lifecycle::Recipient;
+        let board = Board::new("k".into());
+        let stop = StopSwitch::new(&board, Recipient::Program).unwrap();
+        let guest = |control| Guest { board: board.clone(), stop: stop.clone(), control };
+        let refused = |reply: Reply| matches!(reply, Reply::Refused(_));
+        let hour = Some(Duration::from_hours(1));
+        assert!(refused(guest(Control::None).stop(libc::SIGTERM, hour)));
+        for signal in [0, -1, libc::SIGSTOP, libc::SIGCHLD, 64, 1 << 20] {
+            assert!(refused(guest(Control::Stop).stop(signal, hour)), "{signal}");
+        }
+        assert!(stop.order().is_none(), "nothing was asked");
+        assert!(!refused(guest(Control::Stop).stop(libc::SIGUSR1, hour)));
+        assert_eq!(stop.order().unwrap().signal, libc::SIGUSR1);
     }
 
     #[test]

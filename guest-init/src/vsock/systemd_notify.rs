@@ -47,6 +47,7 @@ fn message(event: &Event, status: &Status) -> Option<String> {
         Happening::Finding { code, severity: Severity::Error, message } => {
             Some(format!("STATUS={}: {}\n", code.name(), line(message)))
         }
+        Happening::Stop { .. } => Some("STOPPING=1\nSTATUS=stopping\n".into()),
         Happening::Outcome(Outcome::Ready) => Some("READY=1\nSTATUS=running\n".into()),
         Happening::Phase { .. }
         | Happening::Finding { .. }

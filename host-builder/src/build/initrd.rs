@@ -8,7 +8,7 @@ use super::select::{self, Absent};
 use crate::artifacts::cache::Cache;
 use crate::artifacts::tree::Tree;
 use crate::common::error::{Error, Result};
-use crate::kernel_modules::features::Features;
+use crate::kernel_modules::features::{Features, State};
 use crate::kernel_modules::gpus::{self, Asked, Chosen};
 use crate::kernel_modules::index::Index;
 use crate::kernel_modules::make::prebuilt;
@@ -22,9 +22,14 @@ use crate::programs::toolroot::Toolroot;
 use crate::resolve;
 use crate::resolve::sources::Access;
 use image::capability::Capability;
+use image::config::Control;
 use image::layout;
 use image::manifest::Payload;
 use std::collections::{BTreeMap, BTreeSet};
+
+/// Modules with which a guest notices the power button of its VMM, where the kernel has them as
+/// modules.
+const BUTTON_MODULES: [&str; 2] = ["button", "evdev"];
 
 /// The inputs and options of an initrd build.
 pub struct InitrdRequest<'a> {
@@ -44,6 +49,8 @@ pub struct InitrdRequest<'a> {
     pub guest_memory: Option<u32>,
     /// The program that becomes PID 1.
     pub guest_init: &'a [u8],
+    /// The highest level of requests that guests accept; `None`: the kernel command line decides.
+    pub control: Option<Control>,
     /// Paths of the outputs. With `is_dry`, only the lock is read.
     pub outputs: Outputs<'a>,
     /// Make the plan, but write nothing.
@@ -135,6 +142,7 @@ impl Build<'_> {
             more_modules: &[],
             gpus: gpus.as_ref(),
             guest_init: request.guest_init,
+            control: request.control,
         })
     }
 
@@ -146,7 +154,8 @@ impl Build<'_> {
         let tools = !self.lock.set(Set::Payload).is_empty();
         let mut needs = Vec::new();
         for (mode, why) in payload::candidates(self.request.payload.0, memory, &features, tools)? {
-            let more_modules = mode.modules(&features);
+            let buttons = BUTTON_MODULES.into_iter().filter(|name| features.module(name) == State::Module);
+            let more_modules: Vec<_> = mode.modules(&features).into_iter().chain(buttons).collect();
             let draft = draft(&Inputs { more_modules: &more_modules, ..*inputs })?;
             let (plan, disk) = self.carry(draft, mode, &features)?;
             let segments = if self.request.is_dry && memory.is_none() {

@@ -14,6 +14,7 @@ use crate::kernel_modules::module::{Module, uncompress, uncompressed};
 use crate::pins::lock::Lock;
 use crate::pins::profile::{Firmware, NoFirmware, Profile};
 use image::capability::Capability;
+use image::config::Control;
 use image::layout;
 use image::manifest::{Driver, File, Kind, Manifest, Module as PlanModule, Payload, Purpose};
 use std::collections::{BTreeMap, BTreeSet};
@@ -136,6 +137,8 @@ pub struct Inputs<'a> {
     pub gpus: Option<&'a Chosen>,
     /// The guest-init program.
     pub guest_init: &'a [u8],
+    /// The highest level of requests that guests accept.
+    pub control: Option<Control>,
 }
 
 /// The guest's mount points.
@@ -171,6 +174,7 @@ pub fn draft(inputs: &Inputs) -> Result<Draft> {
             gpus: inputs.gpus.map(|chosen| chosen.gpus.clone()).unwrap_or_default(),
         }),
         capabilities: inputs.capabilities.iter().map(ToString::to_string).collect(),
+        control: inputs.control,
         payload: Payload::Files,
         modules,
         files: builder.files.into_values().collect(),

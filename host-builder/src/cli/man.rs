@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn bash_completes_commands_their_options_and_their_values() {
-        assert_eq!(offered(&["host-builder", "s"]), ["sbom", "status"]);
+        assert_eq!(offered(&["host-builder", "s"]), ["sbom", "status", "stop"]);
         assert_eq!(offered(&["host-builder", "logs", "--k"]), ["--kernel"]);
         assert_eq!(offered(&["host-builder", "pins", "u"]), ["update"]);
         assert_eq!(offered(&["host-builder", "pins", "update", "--driv"]), ["--driver"]);

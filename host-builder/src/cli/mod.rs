@@ -18,6 +18,7 @@ pub mod metrics;
 pub mod pins;
 pub mod sbom;
 pub mod status;
+pub mod stop;
 pub mod verify;
 
 pub use self::boot::options::Boot;
@@ -37,6 +38,7 @@ pub use self::metrics::Metrics;
 pub use self::pins::options::Pins;
 pub use self::sbom::{Format as SbomFormat, Sbom};
 pub use self::status::options::Status;
+pub use self::stop::Stop;
 pub use self::verify::Verify;
 pub use arguments::{AccessArgs, DEFAULT_LOCK, patience};
 use clap::{CommandFactory, Parser, Subcommand};
@@ -143,6 +145,9 @@ pub enum Command {
     /// Show the output of a guest's container, or its kernel log.
     #[command(after_help = logs::LOGS_HELP)]
     Logs(Logs),
+    /// Stop guests: the program receives a signal, the rest is killed after a grace period, and the machine powers off.
+    #[command(after_help = stop::STOP_HELP)]
+    Stop(Stop),
     /// Print metrics of guests in the Prometheus text format, or serve them over HTTP.
     #[command(after_help = metrics::METRICS_HELP)]
     Metrics(Metrics),
@@ -188,9 +193,15 @@ mod tests {
     #[test]
     fn a_command_that_needs_an_argument_has_an_example() {
         let example = |words: &[&str]| example(words.iter().map(|word| OsString::from(*word)));
-        for words in
-            [&["status"][..], &["status", "--json"], &["events"], &["logs"], &["metrics"], &["inspect"]]
-        {
+        for words in [
+            &["status"][..],
+            &["status", "--json"],
+            &["events"],
+            &["logs"],
+            &["stop"],
+            &["metrics"],
+            &["inspect"],
+        ] {
             let found = example(words).unwrap_or_else(|| panic!("{words:?} has no example"));
             assert!(found.starts_with(&format!("host-builder {}", words[0])), "{found}");
         }

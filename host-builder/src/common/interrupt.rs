@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 static UNFINISHED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 static ACTIONS: Mutex<BTreeMap<u64, Box<dyn FnOnce() + Send>>> = Mutex::new(BTreeMap::new());
+static FIRST: Mutex<Option<Box<dyn FnOnce() -> bool + Send>>> = Mutex::new(None);
 static IS_THE_END: AtomicBool = AtomicBool::new(false);
 /// The message on an interrupt.
 static WORDS: Mutex<&str> =
@@ -68,6 +69,23 @@ impl Drop for Action {
     }
 }
 
+/// A request on the first interrupt, which replaces the usual end if it returns true; registered until it is dropped.
+pub struct Request;
+
+impl Request {
+    /// Registers `request`. At the next interrupt the usual end follows.
+    pub fn new(request: impl FnOnce() -> bool + Send + 'static) -> Self {
+        *FIRST.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(Box::new(request));
+        Self
+    }
+}
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        *FIRST.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = None;
+    }
+}
+
 /// From now on an interrupt is the normal end of the command: no message, exit code 0.
 pub fn is_the_end() {
     IS_THE_END.store(true, Ordering::Relaxed);
@@ -84,10 +102,15 @@ pub fn makes_nothing() {
     means("interrupted", 2);
 }
 
-/// On SIGINT, SIGTERM and SIGHUP: runs registered actions, removes unfinished files, prints the
-/// message, and exits with 2 or the code set by [`means`].
+/// On SIGINT, SIGTERM and SIGHUP: runs a registered [`Request`]. Without one, or if it fails, runs
+/// registered actions, removes unfinished files, prints the message, and exits with 2 or the code
+/// set by [`means`].
 pub fn install() {
     let installed = ctrlc::set_handler(|| {
+        let request = FIRST.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        if request.is_some_and(|request| request()) {
+            return;
+        }
         act();
         remove_all();
         if IS_THE_END.load(Ordering::Relaxed) {

@@ -40,7 +40,7 @@ pub enum Given {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Failure {
     /// A stable name: no-socket, not-listening, timed-out, gave-up, not-our-protocol,
-    /// other-version, too-large, malformed, closed, refused, endless, io.
+    /// other-version, too-large, malformed, closed, unknown-request, refused, endless, io.
     pub code: String,
     /// What was expected and what was found.
     pub message: String,
@@ -60,7 +60,8 @@ impl Answer {
 }
 
 impl Failure {
-    fn of(error: &QueryError) -> Self {
+    /// The document of an error.
+    pub fn of(error: &QueryError) -> Self {
         Self { code: error.name().into(), message: error.chain(), hint: error.hint().into() }
     }
 }

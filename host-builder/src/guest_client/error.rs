@@ -74,7 +74,8 @@ pub enum QueryError {
     },
     /// guest-init of another release.
     #[error(
-        "other version: the guest speaks protocol version {found}, this program speaks {}",
+        "other version: the guest speaks protocol version {found}, this program speaks {} to {}",
+        image::wire::OLDEST,
         image::wire::VERSION
     )]
     OtherVersion {
@@ -101,7 +102,15 @@ pub enum QueryError {
         /// What was under way.
         step: Step,
     },
-    /// The guest did not understand the request.
+    /// The guest is of an older release, which does not have the request.
+    #[error("the guest speaks protocol version {found}, which does not have the request {name}")]
+    UnknownRequest {
+        /// The request.
+        name: &'static str,
+        /// The guest's version.
+        found: u16,
+    },
+    /// The guest did not understand the request, or does not accept it.
     #[error("the guest refused the request: {reason}")]
     Refused {
         /// Its reason, cleaned.
@@ -167,6 +176,7 @@ impl QueryError {
             Self::TooLarge { .. } => "too-large",
             Self::Malformed { .. } => "malformed",
             Self::Closed { .. } => "closed",
+            Self::UnknownRequest { .. } => "unknown-request",
             Self::Refused { .. } => "refused",
             Self::Endless { .. } => "endless",
             Self::Io { .. } => "io",
@@ -234,8 +244,14 @@ impl QueryError {
             Self::NotOurProtocol { .. } => {
                 "check that this is the vsock socket and the port of a guest with an initrd of this tool"
             }
+            Self::UnknownRequest { .. } => {
+                "rebuild the guest's initrd with this release, or stop the guest with its VMM"
+            }
             Self::OtherVersion { .. } => "use the host-builder of the release that built the guest's initrd",
-            Self::TooLarge { .. } | Self::Malformed { .. } | Self::Refused { .. } => {
+            Self::Refused { .. } => {
+                "correct what the guest names; a guest accepts requests according to gpu_initrd.control"
+            }
+            Self::TooLarge { .. } | Self::Malformed { .. } => {
                 "use host-builder and initrd of the same release; if they are, do not trust this guest"
             }
             Self::Endless { .. } => {

@@ -181,7 +181,7 @@ fn receive(socket: OwnedFd, allowance: &mut Allowance, mut each: impl FnMut(Part
             connection.set_deadline(Instant::now() + FRAME);
             let part;
             let before = connection.received();
-            (part, next) = Part::of(connection.receive(FRAME)?, next)?;
+            (part, next) = Part::of(connection.receive(FRAME)?.0, next)?;
             let pause = allowance.spend(part.items.len(), connection.received() - before, Instant::now());
             each(part);
             // What it sends in the meantime waits in the kernel, and then in the guest, which keeps

@@ -2,6 +2,7 @@
 //! and every defect of a reply has its own error.
 
 pub(crate) mod connection;
+mod control;
 pub(crate) mod documents;
 mod error;
 mod follow;
@@ -16,6 +17,7 @@ mod targets;
 pub(crate) mod tests;
 pub mod view;
 
+pub use self::control::{Stopped, stop, wait_until_gone};
 pub use self::documents::{
     Answer, EVENT_SCHEMA, EventLine, EventNews, Failure, Given, SCHEMA, STATUS_SCHEMA,
 };

@@ -6,7 +6,7 @@ use super::target::Target;
 use crate::common::clean::clean;
 use image::event::Happening;
 use image::status::Status;
-use image::wire::{self, MAX_REPLY, MAX_REQUEST, Reply, Request, Until};
+use image::wire::{self, MAX_REPLY, MAX_REQUEST, Reply, Request, Until, VERSION};
 use std::time::{Duration, Instant};
 
 /// Longest wait for `CONNECT` to be answered while the whole may take longer: a backend whose guest
@@ -76,7 +76,8 @@ pub fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn ask_status(
+/// One request, whose reply is a status.
+pub fn ask_status(
     target: &Target,
     request: &Request,
     handshake: Instant,
@@ -88,32 +89,51 @@ fn ask_status(
     }
 }
 
-/// One request, one reply.
+/// One request, one reply. A guest of an older release is asked again in the version that it speaks.
 pub fn ask(
     target: &Target,
     request: &Request,
     handshake: Instant,
     deadline: Instant,
 ) -> Result<Reply, QueryError> {
+    let (mut reply, version) = ask_in(VERSION, target, request, handshake, deadline)?;
+    if version < VERSION && matches!(reply, Reply::Refused(_)) {
+        if version < request.since() {
+            return Err(QueryError::UnknownRequest { name: request.name(), found: version });
+        }
+        let handshake = deadline.min(Instant::now() + ATTEMPT);
+        reply = ask_in(version, target, request, handshake, deadline)?.0;
+    }
+    match reply {
+        Reply::Refused(reason) => Err(QueryError::Refused { reason: clean(&reason, 200) }),
+        reply => Ok(reply),
+    }
+}
+
+/// One request in a version of the protocol. Returns the reply and its version.
+fn ask_in(
+    version: u16,
+    target: &Target,
+    request: &Request,
+    handshake: Instant,
+    deadline: Instant,
+) -> Result<(Reply, u16), QueryError> {
     let mut connection = Connection::open(target, handshake)?;
     connection.set_deadline(deadline);
     let allowed = deadline.saturating_duration_since(Instant::now());
-    match wire::write(&mut connection, request, MAX_REQUEST)
+    match wire::write_as(&mut connection, request, MAX_REQUEST, version)
         .map_err(|error| QueryError::wire(Step::Request, allowed, error))
     {
         // Closed before it had read us, but perhaps not before it had said why.
         Ok(()) | Err(QueryError::Closed { .. }) => {}
         Err(error) => return Err(error),
     }
-    match connection.receive(allowed)? {
-        Reply::Refused(reason) => Err(QueryError::Refused { reason: clean(&reason, 200) }),
-        reply => Ok(reply),
-    }
+    connection.receive(allowed)
 }
 
 impl Connection {
-    /// One reply, of bounded size.
-    pub fn receive(&mut self, allowed: Duration) -> Result<Reply, QueryError> {
-        wire::read(self, MAX_REPLY).map_err(|error| QueryError::wire(Step::Reply, allowed, error))
+    /// One reply, of bounded size, and its version.
+    pub fn receive(&mut self, allowed: Duration) -> Result<(Reply, u16), QueryError> {
+        wire::read_versioned(self, MAX_REPLY).map_err(|error| QueryError::wire(Step::Reply, allowed, error))
     }
 }

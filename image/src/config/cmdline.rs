@@ -2,8 +2,8 @@
 
 use super::policy::notify;
 use super::{
-    Capabilities, Config, ConfigError, DriverFiles, FailureAction, GpuPolicy, InitMode, NotifySocket,
-    PowerAction, Restart, Source, value,
+    Capabilities, Config, ConfigError, Control, DriverFiles, FailureAction, GpuPolicy, InitMode,
+    NotifySocket, PowerAction, Restart, Source, value,
 };
 
 const ORIGIN: &str = "kernel command line";
@@ -129,6 +129,18 @@ pub const KEYS: &[Key] = &[
         expects: "no, on-failure, on-failure:N or always",
         help: "when to restart the command after it has ended; default `no`",
         set: |config, text| Restart::named(text).map(|policy| config.restart = policy),
+    },
+    Key {
+        name: "gpu_initrd.control",
+        expects: "none, stop or exec",
+        help: "which requests the guest accepts besides questions: `stop` ends it, `exec` also runs commands in the container; the initrd can fix a lower level (`build-initrd --control`); default `stop`",
+        set: |config, text| Control::named(text).map(|control| config.control = control),
+    },
+    Key {
+        name: "gpu_initrd.stop_grace",
+        expects: "a duration such as 10s",
+        help: "maximum time between the signal that asks the program to stop (SIGTERM) and SIGKILL; default 10s",
+        set: |config, text| value::duration(text).map(|time| config.stop_grace = time),
     },
     Key {
         name: "gpu_initrd.notify",

@@ -12,7 +12,7 @@ pub use capabilities::Capabilities;
 pub use cmdline::{KEYS, Key, words};
 pub use disks::{Source, Volume, VolumeMode};
 pub use json::{JSON_KEYS, JsonKey};
-pub use policy::{FailureAction, GpuPolicy, NotifySocket, PowerAction, Restart};
+pub use policy::{Control, FailureAction, GpuPolicy, NotifySocket, PowerAction, Restart};
 pub use value::duration;
 
 use serde::{Deserialize, Serialize};
@@ -86,6 +86,8 @@ pub enum InitMode {
 
 /// Default time for which the status server answers after the container ended.
 pub const LINGER: Duration = Duration::from_secs(2);
+/// Default time between the signal that asks a program to stop and the one that kills it, as in container engines.
+pub const STOP_GRACE: Duration = Duration::from_secs(10);
 /// Default time for which it answers after a failed boot.
 pub const LINGER_FAILED: Duration = Duration::from_secs(30);
 
@@ -122,6 +124,10 @@ pub struct Config {
     pub on_failure: FailureAction,
     /// When to restart the program after it has ended.
     pub restart: Restart,
+    /// Which requests of the host are accepted; the manifest can lower it.
+    pub control: Control,
+    /// Maximum time between the signal that asks the program to stop and its end.
+    pub stop_grace: Duration,
     /// Port of the host to which the guest sends its events.
     pub notify: Option<u32>,
     /// Where systemd's notifications go, from the kernel command line.
@@ -182,6 +188,8 @@ impl Default for Config {
             power: PowerAction::Off,
             on_failure: FailureAction::default(),
             restart: Restart::default(),
+            control: Control::default(),
+            stop_grace: STOP_GRACE,
             notify: None,
             notify_socket: None,
             init_mode: InitMode::Exec,

@@ -46,6 +46,29 @@ impl FailureAction {
     }
 }
 
+/// Which requests a guest accepts from the host, apart from questions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Control {
+    /// Questions only.
+    None,
+    /// The host may stop the guest.
+    #[default]
+    Stop,
+    /// The host may also run commands in the container, and copy files.
+    Exec,
+}
+
+impl Control {
+    /// Every level, lowest first.
+    pub const ALL: [Self; 3] = [Self::None, Self::Stop, Self::Exec];
+
+    /// Parses the name of a level.
+    pub fn named(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|level| crate::text::name(level) == text)
+    }
+}
+
 /// When the container's program is restarted after it has ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Restart {

@@ -37,7 +37,7 @@ impl Exit {
             (Some(code), _, false) => format!("exited {code}"),
             (Some(code), _, true) => format!("exited {code} (out of memory)"),
             (None, _, true) => "killed (out of memory)".into(),
-            (None, Some(number), false) => format!("killed {}", signal(number)),
+            (None, Some(number), false) => format!("killed {}", signal_name(number)),
             (None, None, false) => "ended".into(),
         }
     }
@@ -48,14 +48,15 @@ impl fmt::Display for Exit {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.code, self.signal) {
             (Some(code), _) => write!(out, "exit code {code}")?,
-            (None, Some(number)) => write!(out, "killed by {}", signal(number))?,
+            (None, Some(number)) => write!(out, "killed by {}", signal_name(number))?,
             (None, None) => out.write_str("unknown exit status")?,
         }
         out.write_str(if self.oom { ", out of memory" } else { "" })
     }
 }
 
-fn signal(number: i32) -> String {
+/// Returns the name of a signal, `SIGTERM`, or `signal N`.
+pub fn signal_name(number: i32) -> String {
     Signal::try_from(number).map_or_else(|_| format!("signal {number}"), |signal| signal.to_string())
 }
 

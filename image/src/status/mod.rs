@@ -4,12 +4,15 @@ mod exit;
 pub mod finding;
 
 pub use self::finding::{Code, Finding, Severity};
-pub use exit::Exit;
+pub use exit::{Exit, signal_name};
 
 use serde::{Deserialize, Serialize};
 
 /// Phases of a boot, in the order in which they begin. The GPU and the root are prepared in parallel.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+///
+/// The numbers on the wire are in the order of the declaration, which new phases extend at its end; the order of a boot is that of
+/// [`Phase::IN_ORDER`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
@@ -36,6 +39,42 @@ pub enum Phase {
     Running,
     /// The program has ended.
     Exited,
+    /// The guest was asked to stop: the program has the signal, and the time until it is killed runs.
+    Stopping,
+}
+
+impl Phase {
+    /// Every phase, in the order of a boot.
+    pub const IN_ORDER: [Self; 12] = [
+        Self::Start,
+        Self::Modules,
+        Self::Config,
+        Self::Payload,
+        Self::Gpu,
+        Self::Root,
+        Self::Inject,
+        Self::Cache,
+        Self::Exec,
+        Self::Running,
+        Self::Stopping,
+        Self::Exited,
+    ];
+
+    fn rank(self) -> usize {
+        Self::IN_ORDER.iter().position(|phase| *phase == self).unwrap_or(Self::IN_ORDER.len())
+    }
+}
+
+impl Ord for Phase {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.rank().cmp(&other.rank())
+    }
+}
+
+impl PartialOrd for Phase {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 /// Outcome of the boot.
@@ -249,6 +288,9 @@ pub struct Memory {
     pub init: u64,
 }
 
+/// Exit status of a program that SIGTERM ended.
+const STOPPED: i32 = 143;
+
 /// The status of a guest.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -297,6 +339,9 @@ impl Status {
         if let Some(exit) = self.exit() {
             return format!("the container ended: {exit}");
         }
+        if self.is_stopped() {
+            return "the guest was stopped before its program started".into();
+        }
         match self.fatal().or(self.findings.last()) {
             Some(finding) => format!("the boot failed: {}: {}", finding.code.name(), finding.message),
             None => "the boot failed".into(),
@@ -308,9 +353,16 @@ impl Status {
         self.findings.iter().find(|finding| finding.severity == Severity::Error)
     }
 
-    /// Returns the exit status as in a shell: that of the program, or 1 for a failed boot.
+    /// Returns the exit status as in a shell: that of the program, 1 for a failed boot, and that of SIGTERM (143) if the guest was
+    /// stopped before its program started.
     pub fn exit_status(&self) -> i32 {
-        self.exit().map_or(1, Exit::shell_status)
+        let without = if self.is_stopped() { STOPPED } else { 1 };
+        self.exit().map_or(without, Exit::shell_status)
+    }
+
+    /// Returns whether the guest was stopped before its program started.
+    pub fn is_stopped(&self) -> bool {
+        self.phase == Phase::Exited && self.outcome == Outcome::Pending && self.container.is_none()
     }
 
     fn exit(&self) -> Option<Exit> {

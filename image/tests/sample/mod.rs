@@ -1,6 +1,6 @@
 //! One message of each kind with every field set, for the golden frames.
 
-use image::event::{Event, Events, Happening, LogLine, LogSource, Logs};
+use image::event::{Event, Events, Happening, LogLine, LogSource, Logs, StopBy};
 use image::status::{
     Cache, Code, Container, Exit, Finding, Gpu, GpuState, Injected, Memory, Node, Outcome, Phase,
     PhaseOutcome, PhaseTime, Progress, Resolved, Severity, Status, Xid,
@@ -21,6 +21,8 @@ pub fn requests() -> Vec<(&'static str, Request)> {
             "request-logs-container",
             Request::Logs { source: LogSource::Container, from: 300, timeout_ms: 70_000 },
         ),
+        ("request-stop", Request::Stop { signal: 15, grace_ms: None }),
+        ("request-stop-grace", Request::Stop { signal: 2, grace_ms: Some(90_000) }),
     ]
 }
 
@@ -33,6 +35,17 @@ pub fn replies() -> Vec<(&'static str, Reply)> {
         ("reply-events", Reply::Events(Events { events: events(), next: 8, lost: 1 })),
         ("reply-logs", Reply::Logs(Logs { lines: vec![line], next: 5, lost: 3 })),
     ]
+}
+
+/// Replies that version 7 does not have.
+pub fn replies_since_8() -> Vec<(&'static str, Reply)> {
+    let happenings = [
+        Happening::Phase { phase: Phase::Stopping, outcome: PhaseOutcome::Running },
+        Happening::Stop { by: StopBy::PowerButton, signal: 15, grace_ms: 10_000 },
+    ];
+    let numbered = happenings.into_iter().zip(1..);
+    let events = numbered.map(|(what, sequence)| Event { sequence, at_ms: 1000, what }).collect();
+    vec![("reply-events-stop", Reply::Events(Events { events, next: 3, lost: 0 }))]
 }
 
 fn events() -> Vec<Event> {

@@ -58,6 +58,7 @@ mod tests {
             kernel_release: String::new(),
             driver: None,
             capabilities: vec![],
+            control: None,
             payload: Payload::Files,
             modules: vec![],
             files: vec![file("/a", 1, true), file("/b", 4097, false)],

@@ -23,6 +23,8 @@ pub enum Ending {
     },
     /// The container, or an init system in it, powered the guest off.
     PoweredOff,
+    /// The guest was stopped before its program started.
+    Stopped,
     /// The boot ended without a container.
     BootFailed {
         /// Why, in guest-init's words.
@@ -53,6 +55,7 @@ impl Ending {
         match self {
             Self::Exited { exit_status, .. } => *exit_status,
             Self::PoweredOff => 0,
+            Self::Stopped => 143,
             Self::BootFailed { .. } => 250,
             Self::Panicked { .. } => 251,
             Self::NoWord { .. } => 252,
@@ -67,6 +70,7 @@ impl fmt::Display for Ending {
         match self {
             Self::Exited { reason, .. } => write!(out, "the program ended: {reason}"),
             Self::PoweredOff => out.write_str("the container powered the guest off"),
+            Self::Stopped => out.write_str(STOPPED),
             Self::BootFailed { reason } => write!(out, "the boot failed: {reason}"),
             Self::Panicked { reason } => write!(out, "the guest's kernel panicked: {reason}"),
             Self::NoWord { reason } => write!(out, "the guest ended without a reason: {reason}"),
@@ -80,6 +84,7 @@ impl fmt::Display for Ending {
 const LAST: [&str; 3] = ["powering off: ", "rebooting: ", "holding: "];
 const STATUS: &str = "; exit status ";
 const PROGRAM: &str = "the container ended: ";
+const STOPPED: &str = "the guest was stopped before its program started";
 const BOOT: &str = "the boot failed: ";
 const PANIC: &str = "Kernel panic - not syncing: ";
 /// The kernel's own last lines.
@@ -102,6 +107,9 @@ pub fn told(line: &str) -> Option<Ending> {
     };
     if let Some(reason) = reason.strip_prefix(PROGRAM) {
         return Some(Ending::Exited { exit_status: status.parse().ok()?, reason: reason.to_owned() });
+    }
+    if reason == STOPPED {
+        return Some(Ending::Stopped);
     }
     reason.strip_prefix(BOOT).or(Some(reason)).map(|reason| Ending::BootFailed { reason: reason.to_owned() })
 }

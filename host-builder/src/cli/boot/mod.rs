@@ -107,8 +107,8 @@ fn start(args: &Boot) -> Result<u8> {
     }));
     machine.drives.extend(given.drives(&tools, work.path(), &ui)?);
     machine.drives.extend(payload.map(|image| Drive { image, read_only: true, serial: "driver".into() }));
-    let _backend = vsock(args, &mut machine, &cache, scratch.path(), &ui)?;
-    run::to_the_end(args, &machine, &tools, &ui)
+    let (target, _backend) = vsock(args, &mut machine, &cache, scratch.path(), &ui)?;
+    run::to_the_end(args, &machine, &target, &tools, &ui)
 }
 
 /// The size of the terminal that shows the console, for the guest.
@@ -177,7 +177,7 @@ fn vsock(
     cache: &Cache,
     scratch: &Path,
     ui: &Ui,
-) -> Result<Option<VsockBackend>> {
+) -> Result<(Target, Option<VsockBackend>)> {
     // Process ids are unique on a machine, and far below the reserved end of the context ids.
     let cid = args.cid.unwrap_or_else(|| 0x1_0000 + std::process::id());
     let kernel = args.uds.is_none() && fs::File::options().read(true).write(true).open(VHOST_VSOCK).is_ok();
@@ -194,7 +194,7 @@ fn vsock(
         (Target::Unix { path: uds.to_owned(), port: DEFAULT_PORT }, Some(backend))
     };
     ui.line(format!("status       host-builder status {target}"));
-    Ok(backend)
+    Ok((target, backend))
 }
 
 /// A directory with a short path, for sockets. It is removed on drop and on an interrupt.

@@ -8,6 +8,7 @@ use crate::common::error::{Doing, Error, Result};
 use crate::common::interrupt;
 use crate::common::interrupt::Action;
 use crate::common::ui::{Ui, print_json, say};
+use crate::guest_client::{self, Target};
 use crate::programs::tools::Toolroot;
 use crate::vm::qemu::{Machine, Vm};
 use crate::vm::terminal::Terminal;
@@ -26,6 +27,8 @@ use std::time::{Duration, Instant};
 
 /// How long QEMU may take to end after SIGTERM.
 const GRACE: Duration = Duration::from_secs(3);
+/// Longest time for a guest to accept a request to stop.
+const ASKED: Duration = Duration::from_secs(3);
 /// How often to check whether QEMU has ended.
 const POLL: Duration = Duration::from_millis(20);
 /// Most pieces of the console that wait to be shown.
@@ -48,12 +51,13 @@ struct Report<'a> {
 }
 
 /// Runs the machine until it ends. Returns the exit code.
-pub fn to_the_end(args: &Boot, machine: &Machine, tools: &Toolroot, ui: &Ui) -> Result<u8> {
+pub fn to_the_end(args: &Boot, machine: &Machine, target: &Target, tools: &Toolroot, ui: &Ui) -> Result<u8> {
     let file = log(&args.console)?;
     let terminal = Terminal::save();
     let (mut vm, input, output) = machine.start_piped(tools)?;
     interrupt::means(INTERRUPTED, Ending::Interrupted.code());
     let _on_interrupt = end_on_interrupt(&vm, terminal.clone());
+    let _on_first = stop_on_interrupt(target.clone());
     let escaped = type_into(input, terminal.is_there());
     let mut out: Box<dyn Write + Send> =
         if args.json { Box::new(io::stderr()) } else { Box::new(io::stdout()) };
@@ -218,6 +222,22 @@ fn end(vm: &mut Vm) {
     if vm.wait(GRACE).is_err() {
         vm.kill();
     }
+}
+
+/// On the first interrupt, asks the guest to stop. The command then ends with the guest, at the latest after its grace period.
+fn stop_on_interrupt(target: Target) -> interrupt::Request {
+    interrupt::Request::new(move || {
+        match guest_client::stop(&target, Signal::SIGTERM as i32, None, Instant::now() + ASKED) {
+            Ok(_) => {
+                say("stopping the guest; interrupt again to end it at once");
+                true
+            }
+            Err(error) => {
+                say(&format!("the guest cannot be asked to stop: {}", error.chain()));
+                false
+            }
+        }
+    })
 }
 
 /// Does the same from another thread, then restores the terminal.

@@ -37,6 +37,7 @@ pub fn run(args: &BuildInitrd) -> Result<()> {
         compression: args.compression,
         guest_memory: args.guest_memory,
         guest_init: &guest_init,
+        control: args.control,
         outputs: outputs(args),
         is_dry: args.dry_run,
     };

@@ -6,6 +6,7 @@ use crate::cli::arguments::{AccessArgs, DEFAULT_LOCK};
 use crate::kernel_modules::gpus::Asked;
 use crate::pins::profile;
 use clap::Args;
+use image::config::Control;
 use std::path::PathBuf;
 
 /// Default path of the driver's disk: `build-initrd` writes it, `boot` looks for it.
@@ -51,6 +52,10 @@ pub struct BuildInitrd {
     /// does not fit is an error.
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(32..))]
     pub guest_memory: Option<u32>,
+    /// Highest level of requests that guests with this initrd accept: none (questions only), stop, or exec. Without it, the
+    /// kernel command line alone decides (gpu_initrd.control).
+    #[arg(long, value_name = "LEVEL", value_parser = control)]
+    pub control: Option<Control>,
     /// Compression of the initrd: zstd, zstd:LEVEL (1 to 19), lz4, gzip, xz or none.
     #[arg(long, value_name = "HOW", default_value = "zstd")]
     pub compression: Compression,
@@ -72,4 +77,8 @@ pub struct BuildInitrd {
     /// Print only errors.
     #[arg(long, short, conflicts_with = "verbose")]
     pub quiet: bool,
+}
+
+fn control(text: &str) -> Result<Control, String> {
+    Control::named(text).ok_or_else(|| "expected none, stop or exec".into())
 }

@@ -24,6 +24,7 @@ fn manifest() -> Manifest {
         kernel_release: "6.12".into(),
         driver: Some(Driver { version: "550.1".into(), cuda: None, firmware: vec![], gpus: vec![] }),
         capabilities: vec!["compute".into()],
+        control: None,
         payload: image::manifest::Payload::Files,
         modules: vec![],
         files: vec![

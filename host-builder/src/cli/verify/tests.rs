@@ -29,6 +29,7 @@ pub fn manifest() -> Manifest {
         kernel_release: "6.12".into(),
         driver: Some(Driver { version: "550.1".into(), cuda: None, firmware: vec![], gpus: vec![] }),
         capabilities: vec![],
+        control: None,
         payload: Payload::Files,
         modules: vec![],
         files: vec![

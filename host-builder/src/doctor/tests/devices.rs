@@ -135,6 +135,7 @@ fn packed(chips: Result<Vec<Chip>, String>) -> Packed {
         kernel_release: "6.12".into(),
         driver: Some(driver),
         capabilities: vec!["compute".into()],
+        control: None,
         payload: Payload::Files,
         modules: Vec::new(),
         files: Vec::new(),

@@ -55,7 +55,7 @@ fn each_defect_of_a_reply_has_its_own_error() {
     assert!(matches!(of(&[b'x'; 4096]), QueryError::NotOurProtocol { .. }));
     assert!(matches!(of(&after_ok(b"SSH-2.0-OpenSSH_9.2")), QueryError::NotOurProtocol { .. }));
     assert!(matches!(of(&after_ok(b"gpui\x07\0\0\0\xff\xff\xff\xff")), QueryError::TooLarge { .. }));
-    assert!(matches!(of(&after_ok(b"gpui\x08\0\0\0\x01\0\0\0\0")), QueryError::OtherVersion { found: 8 }));
+    assert!(matches!(of(&after_ok(b"gpui\x09\0\0\0\x01\0\0\0\0")), QueryError::OtherVersion { found: 9 }));
     assert!(matches!(of(&after_ok(b"gpui\x07\0\0\0\x01\0\0\0\x77")), QueryError::Malformed { .. }));
     let refused = of(&after_ok(&frame(&Reply::Refused("\x1b[2Jno".into()))));
     assert!(matches!(&refused, QueryError::Refused { reason } if reason == "no"), "{refused:?}");

@@ -6,6 +6,7 @@ mod follow;
 mod listen;
 mod many;
 mod screen;
+mod versions;
 
 use super::*;
 use image::event::Happening;

@@ -41,6 +41,11 @@ pub fn event_line(event: &Event, look: Look) -> String {
             let code = if exit.is_success() { GREEN } else { RED };
             (code, format!("container ended: {exit}"))
         }
+        Happening::Stop { by, signal, grace_ms } => {
+            let signal = image::status::signal_name(*signal);
+            let grace = exact(*grace_ms);
+            (YELLOW, format!("stop requested ({}): {signal}, then SIGKILL after {grace} s", name(by)))
+        }
         Happening::Outcome(outcome) => {
             let code = if *outcome == Outcome::Failed { RED } else { GREEN };
             (code, format!("boot {}", name(outcome)))

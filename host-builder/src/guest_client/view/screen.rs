@@ -56,6 +56,10 @@ pub fn worst(status: &Status) -> Option<&Finding> {
 pub fn state(status: &Status) -> (&'static str, String) {
     let exit = status.container.as_ref().and_then(|container| container.exit.map(|exit| (exit, container)));
     match (status.outcome, exit) {
+        (Outcome::Pending | Outcome::Ready, None) if status.phase == Phase::Stopping => {
+            (YELLOW, "stopping".into())
+        }
+        (Outcome::Pending, None) if status.is_stopped() => (YELLOW, "stopped".into()),
         (Outcome::Pending, _) => (YELLOW, "booting".into()),
         (Outcome::Failed, _) => (RED, "failed".into()),
         (Outcome::Ready, None) if status.phase == Phase::Exited => (YELLOW, "ended".into()),

@@ -1,0 +1,133 @@
+//! Guests that are stopped: by the host, by Ctrl-Alt-Del, by the power button, by SIGTERM to `boot`. Nothing that a program wrote
+//! is lost, and every guest ends.
+
+use image::event::{Happening, StopBy};
+use image::status::{Exit, Phase};
+use image::wire::{Reply, Request, Until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use rig::build::{initrd, program};
+use rig::disk::{self, FileSystem};
+use rig::guest::Guest;
+use rig::qemu::Drive;
+use rig::roots::Suite;
+use rig::scene::{PATIENCE, bare_guest, boot, request, root_disk, target, vm_tools, wait};
+use serde_json::json;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// Checks what earlier runs wrote, writes more without syncing, and waits. `on_term` is what SIGTERM does.
+fn script(number: u32, on_term: &str) -> String {
+    format!(
+        "mkdir -p /data && cd /data || exit 90; for sum in *.sum; do test ! -e $sum || sha256sum -c $sum || exit 91; done; \
+         ls *.sum 2>/dev/null | wc -l; trap '{on_term}' TERM; \
+         head -c 8000000 /dev/urandom > {number}; sha256sum {number} > {number}.sum; \
+         echo armed $((40 + {number})); while :; do sleep 0.1; done"
+    )
+}
+
+/// A guest with this upper layer, whose program has written its file.
+fn armed(upper: &Path, number: u32, on_term: &str, more: &str) -> Guest {
+    let drive = Drive { image: upper.into(), read_only: false, serial: image::layout::UPPER_SERIAL.into() };
+    let setup = bare_guest().disk(&root_disk(Suite::Bookworm, FileSystem::Ext4), "root").drive(drive);
+    let script = script(number, on_term);
+    let mut guest = boot(setup.cmdline(&format!("{more} -- /bin/sh -c \"{script}\"")));
+    // The command line is on the console, too.
+    guest.wait_for_console(&format!("armed {}", 40 + number), PATIENCE).unwrap();
+    wait(&guest, Until::Ready);
+    guest
+}
+
+/// Who asked, according to the guest's only event about it.
+fn asked_by(guest: &Guest) -> StopBy {
+    let Reply::Events(events) = request(guest, &Request::Events { from: 0, timeout_ms: 0 }) else { panic!() };
+    let stops: Vec<_> = events
+        .events
+        .iter()
+        .filter_map(|event| match event.what {
+            Happening::Stop { by, .. } => Some(by),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(stops.len(), 1, "{events:?}");
+    stops[0]
+}
+
+fn exit(code: i32) -> Exit {
+    Exit { code: Some(code), signal: None, oom: false }
+}
+
+/// The same upper layer in five boots, each of which checks what the earlier ones wrote.
+#[test]
+fn every_way_to_stop_keeps_what_was_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let upper = dir.path().join("upper");
+    disk::empty(vm_tools(), &upper).unwrap();
+
+    // The host's request. The program takes its time, and the command waits for it.
+    let mut guest = armed(&upper, 1, "sleep 2; exit 7", "");
+    let address = target(&guest).to_string();
+    let stop = |more: &[&str]| {
+        Command::new(program()).args(["stop", &address]).args(more).stdin(Stdio::null()).output().unwrap()
+    };
+    let (output, status) = std::thread::scope(|scope| {
+        let stopped = scope.spawn(|| stop(&["--json"]));
+        let status = wait(&guest, Until::Phase(Phase::Stopping));
+        (stopped.join().unwrap(), status)
+    });
+    let text = String::from_utf8_lossy(&output.stdout);
+    let line: serde_json::Value =
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+    assert_eq!(
+        (output.status.code(), &line["ended"], &line["exit_status"]),
+        (Some(0), &json!(true), &json!(7)),
+        "{text}"
+    );
+    assert_eq!(line["reason"], "the container ended: exit code 7");
+    assert_eq!(status.phase, Phase::Stopping);
+    guest.wait_for_end(PATIENCE).unwrap();
+
+    // Ctrl-Alt-Del.
+    let mut guest = armed(&upper, 2, "exit 8", "");
+    let keys = ["ctrl", "alt", "delete"].map(|key| json!({ "type": "qcode", "data": key }));
+    guest.monitor("send-key", &json!({ "keys": keys })).unwrap();
+    assert_eq!(wait(&guest, Until::Exited).container.unwrap().exit, Some(exit(8)));
+    assert_eq!(asked_by(&guest), StopBy::CtrlAltDel);
+    guest.wait_for_end(PATIENCE).unwrap();
+
+    // The power button, and a program that does not stop.
+    let mut guest = armed(&upper, 3, "", "gpu_initrd.stop_grace=2s");
+    guest.monitor("system_powerdown", &json!({})).unwrap();
+    let container = wait(&guest, Until::Exited).container.unwrap();
+    assert_eq!(container.exit, Some(Exit { code: None, signal: Some(9), oom: false }));
+    assert_eq!(asked_by(&guest), StopBy::PowerButton);
+    guest.wait_for_end(PATIENCE).unwrap();
+
+    // SIGTERM to `boot`, which ends with the program's exit code.
+    let mut command = Command::new(program());
+    command.arg("boot").arg("--initrd").arg(&initrd().initrd).arg("--kernel").arg(&initrd().kernel);
+    command.arg("--lock").arg(&initrd().lock).arg("--root").arg(root_disk(Suite::Bookworm, FileSystem::Ext4));
+    command.arg("--upper").arg(&upper).arg("--uds").arg(dir.path().join("v.sock"));
+    command.arg("--console").arg(dir.path().join("console.log")).args(["--accel", "tcg", "--memory", "512"]);
+    command.args(["--", "/bin/sh", "-c", &script(4, "exit 9")]);
+    let mut running =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
+    let mut lines = BufReader::new(running.stdout.take().unwrap()).lines().map_while(Result::ok);
+    assert!(lines.any(|line| line.trim() == "armed 44"), "the program did not start");
+    kill(Pid::from_raw(running.id().cast_signed()), Signal::SIGTERM).unwrap();
+    let rest: Vec<String> = lines.collect();
+    assert_eq!(running.wait().unwrap().code(), Some(9), "{rest:?}");
+
+    // The last one finds the files of all.
+    let mut guest = armed(&upper, 5, "exit 0", "");
+    assert!(guest.console().contains("\n4\n"), "{}", guest.console());
+    assert_eq!(stop_quickly(&guest), 137, "SIGKILL, and no grace period");
+    guest.wait_for_end(PATIENCE).unwrap();
+}
+
+/// Stops a guest with SIGKILL. Returns its exit status.
+fn stop_quickly(guest: &Guest) -> i32 {
+    let Reply::Status(_) = request(guest, &Request::Stop { signal: 9, grace_ms: None }) else { panic!() };
+    wait(guest, Until::Exited).exit_status()
+}
