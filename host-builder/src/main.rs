@@ -58,6 +58,7 @@ fn main() -> ExitCode {
         Command::Doctor(args) => cli::doctor::run(&args),
         Command::Pins(args) => cli::pins::run(&args),
         Command::Status(args) => cli::status::run(&args),
+        Command::Explain(args) => cli::explain::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Events(args) => cli::events::run(&args),
         Command::Logs(args) => cli::logs::run(&args),
         Command::Stop(args) => cli::stop::run(&args),

@@ -159,7 +159,7 @@ fn running_guest_answers_every_request() {
     let lines: Vec<_> = screen.lines().collect();
     assert!(lines[0].starts_with("ready  phase running, up "), "{screen}");
     assert!(lines[1].starts_with("error adapter-init-failed: "), "{screen}");
-    assert!(screen.contains("    explained in docs/findings.md#adapter-init-failed\n"), "{screen}");
+    assert!(screen.contains("    more: host-builder explain adapter-init-failed\n"), "{screen}");
     assert!(lines.iter().any(|line| line.starts_with("boot       start ")), "{screen}");
     let gpu = lines.iter().find(|line| line.starts_with("             0000:")).unwrap();
     assert!(gpu.ends_with(" s  failed"), "{screen}");
@@ -306,7 +306,7 @@ fn failed_boot_is_a_failure_for_every_client_command() {
     let screen = asked(&["status", target, "--wait", "exited", "--timeout", "4m"], 1);
     assert!(screen.starts_with("failed  phase "), "{screen}");
     assert!(screen.lines().nth(1).unwrap().starts_with("error no-gpu: "), "{screen}");
-    assert!(screen.contains("    explained in docs/findings.md#no-gpu\n"), "{screen}");
+    assert!(screen.contains("    more: host-builder explain no-gpu\n"), "{screen}");
     asked(&["status", target], 1);
     on_80_columns(target);
     asked(&["status", target, "--wait", "gpu"], 1);

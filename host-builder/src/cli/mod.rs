@@ -9,6 +9,7 @@ pub mod diff;
 pub mod doctor;
 pub mod events;
 pub mod examine;
+pub mod explain;
 pub mod extract;
 pub mod inspect;
 pub mod list;
@@ -29,6 +30,7 @@ pub use self::diff::Diff;
 pub use self::doctor::Doctor;
 pub use self::events::Events;
 pub use self::examine::Examine;
+pub use self::explain::Explain;
 pub use self::extract::Extract;
 pub use self::inspect::Inspect;
 pub use self::list::List;
@@ -137,6 +139,9 @@ pub enum Command {
     /// it touches the GPU until power-off.
     #[command(after_help = status::options::STATUS_HELP)]
     Status(Status),
+    /// Explain a finding: what it means, what usually causes it, and what to do.
+    #[command(after_help = explain::EXPLAIN_HELP)]
+    Explain(Explain),
     /// Show the events of a guest: phases, GPUs, Xids, findings, start and exit of the container.
     ///
     /// A guest keeps its last 512 events. The number of lost events is reported.

@@ -1,10 +1,12 @@
 //! The status of a guest. `status --json` prints exactly these types.
 
 mod exit;
+mod explain;
 pub mod finding;
 
 pub use self::finding::{Code, Finding, Severity};
 pub use exit::{Exit, signal_name};
+pub use explain::{BACKGROUND, Background};
 
 use serde::{Deserialize, Serialize};
 

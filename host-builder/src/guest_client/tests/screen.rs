@@ -97,7 +97,7 @@ failed  phase running, up 4.3 s, kernel 6.12.1-cloud-amd64, driver 550.163.01 (l
 error adapter-init-failed: did 2Jnot start
     | Xid
     what to do: look here
-    explained in docs/findings.md#adapter-init-failed
+    more: host-builder explain adapter-init-failed
 warning library-shadowed: another file
     what to do: look here
 boot       start           ━·······························     0.010 +0.015 s

@@ -46,7 +46,7 @@ impl View {
             }
             if at == 0 {
                 // By the code, which is ours, not by the guest's words.
-                self.line(&format!("    explained in {}", finding.code.link()));
+                self.line(&format!("    more: host-builder explain {}", finding.code.name()));
             }
         }
         self.more(sorted.len(), ENTRIES, "findings");
