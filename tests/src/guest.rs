@@ -14,6 +14,8 @@ use host_builder::common::ui::Ui;
 use host_builder::vm::qmp::Qmp;
 use host_builder::vm::vsock_backend;
 use host_builder::vm::vsock_backend::VsockBackend;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -181,7 +183,7 @@ impl Setup {
             vm,
             vsock,
             _phantoms: phantoms,
-            _daemons: daemons,
+            daemons,
             machine: self.machine,
             directory: self.directory,
             _slot: slot,
@@ -211,7 +213,7 @@ pub struct Guest {
     vm: Vm,
     vsock: Option<VsockBackend>,
     _phantoms: Vec<PhantomHandle>,
-    _daemons: Vec<Background>,
+    daemons: Vec<Background>,
     machine: Machine,
     directory: TempDir,
     _slot: Slot,
@@ -297,6 +299,15 @@ impl Guest {
         let stream = UnixStream::connect(&monitor)
             .map_err(|e| RigError::io("connect to QEMU's monitor at", &monitor, e))?;
         Qmp::new(stream, MONITOR_ANSWER)?.execute(command, arguments, MONITOR_ANSWER)?;
+        Ok(())
+    }
+
+    /// Kills the daemons of the shares: what the guest asks of them is not answered any more.
+    pub fn kill_shares(&self) -> Result<(), RigError> {
+        for daemon in &self.daemons {
+            let group = Pid::from_raw(daemon.id().cast_signed());
+            killpg(group, Signal::SIGKILL).map_err(|e| RigError::io("kill", "virtiofsd", e.into()))?;
+        }
         Ok(())
     }
 

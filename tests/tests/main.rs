@@ -13,6 +13,7 @@ mod ending;
 mod findings;
 mod gpu;
 mod gpu_script;
+mod hanging;
 mod hostile;
 mod images;
 mod ldconfig;

@@ -2,6 +2,7 @@
 
 use super::error::BootError;
 use crate::confined_fs::RootDir;
+use crate::kernel::bounded::bounded;
 use crate::kernel::disks;
 use crate::status::Board;
 use image::config::{Config, Source};
@@ -66,7 +67,9 @@ pub fn config_disk(config: &mut Config) -> Result<(), BootError> {
         }
     };
     let device = disks::find(&source, config.disk_timeout).map_err(|error| invalid(chain(&error)))?;
-    let bytes = match read(&device) {
+    let found = device.clone();
+    let bytes = bounded(format!("reading the config disk {}", device.display()), move || read(&found));
+    let bytes = match bytes.unwrap_or_else(|error| Err(error.to_string())) {
         Ok(bytes) => bytes,
         // A disk that was not configured as the config disk may hold anything.
         Err(error) if !named && source == Source::Device(DEFAULT_CONFIG.into()) => {

@@ -133,6 +133,7 @@ impl From<RootfsError> for Finding {
             | RootfsError::Unsupported(_)
             | RootfsError::ReadOnly
             | RootfsError::Upper(_)
+            | RootfsError::TimedOut(_)
             | RootfsError::Scratch(_) => (Code::RootUnusable, Vec::new()),
         };
         finding(code, Severity::Error, &error, log)
@@ -222,6 +223,9 @@ impl From<GuestTrouble> for Finding {
                 (Code::LowMemory, Severity::Warning, vec![line.clone()])
             }
             GuestTrouble::LittleMemory { .. } => (Code::LowMemory, Severity::Warning, Vec::new()),
+            GuestTrouble::PhaseTimedOut { threads, .. } => {
+                (Code::StepTimedOut, Severity::Error, threads.clone())
+            }
             GuestTrouble::Panic { .. } => (Code::Internal, Severity::Error, Vec::new()),
         };
         finding(code, severity, &trouble, evidence)

@@ -11,9 +11,9 @@ use crate::container::rootfs::{self, Driver};
 use crate::driver_files::payload;
 use crate::gpu::pci::PciGpu;
 use crate::gpu::{self, GpuFacts};
-use crate::kernel::{kmsg_writer, modules, mounts, sysinfo};
+use crate::kernel::{bounded, kmsg_writer, modules, mounts, sysinfo};
 use crate::lifecycle::shutdown::{self, Ending};
-use crate::lifecycle::{self, Recipient, StopSwitch, monitor, panic, power_button, reap, stop};
+use crate::lifecycle::{self, Recipient, StopSwitch, monitor, panic, power_button, reap, stop, watchdog};
 use crate::network;
 use crate::status::Board;
 use crate::vsock::{push, server};
@@ -69,6 +69,10 @@ fn boot(release: &str, board: &Board, stop: &StopSwitch, config: &mut Config) ->
     // Errors in the command line or the manifest are reported over vsock too, so both are kept until it is available.
     let told = config::cmdline(config);
     kmsg_writer::start_logging(&config.log_level);
+    bounded::set_limit(config.step_timeout);
+    if let Err(error) = watchdog::start(config, stop, board) {
+        log::warn!("a boot that hangs is not ended: cannot start a thread: {error}");
+    }
     let manifest = config::manifest();
     board.end(Phase::Start, PhaseOutcome::Done);
 
@@ -97,6 +101,8 @@ fn boot(release: &str, board: &Board, stop: &StopSwitch, config: &mut Config) ->
     crate::lifecycle::fault::inject(board);
 
     board.phase(Phase::Config, || {
+        #[cfg(feature = "fault-injection")]
+        crate::lifecycle::fault::hang();
         config::config_disk(config)?;
         config::consistent(config)
     })?;

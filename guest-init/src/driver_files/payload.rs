@@ -1,6 +1,7 @@
 //! Makes the driver files available: plain files in the initramfs, one EROFS image in it, or an EROFS image on a disk that
 //! guests share. After [`attach`] they are in one directory, [`Manifest::payload_root`].
 
+use crate::kernel::bounded::bounded;
 use crate::kernel::disks;
 use crate::kernel::disks::DiskError;
 use crate::kernel::kmsg_writer::KernelLog;
@@ -109,7 +110,11 @@ fn mount_erofs(device: &Path) -> nix::Result<()> {
     fs::create_dir_all(layout::PAYLOAD_MOUNT)
         .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
     let flags = MsFlags::MS_RDONLY | MsFlags::MS_NODEV | MsFlags::MS_NOSUID;
-    mount(Some(device), layout::PAYLOAD_MOUNT, Some("erofs"), flags, None::<&str>)
+    let (step, device) = (format!("mounting {}", device.display()), device.to_owned());
+    let mounted = bounded(step, move || {
+        mount(Some(&device), layout::PAYLOAD_MOUNT, Some("erofs"), flags, None::<&str>)
+    });
+    mounted.unwrap_or(Err(Errno::ETIMEDOUT))
 }
 
 /// Finds the disk. A disk can have any UUID, and so can the container root: disks of the container are excluded, and the

@@ -1,5 +1,6 @@
 //! Finds disks by name or serial number, and file systems by their superblock. Every wait has a deadline.
 
+use super::bounded::{TimedOut, bounded};
 use image::config::Source;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
@@ -35,6 +36,9 @@ pub enum DiskError {
         /// Which device.
         device: String,
     },
+    /// It does not respond.
+    #[error(transparent)]
+    TimedOut(#[from] TimedOut),
     /// The kernel refused.
     #[error("{what}")]
     Refused {
@@ -209,6 +213,12 @@ pub fn file_system(device: &Path) -> Result<&'static str, DiskError> {
 /// # Errors
 /// If it has no supported file system, or the kernel refuses it.
 pub fn mount_disk(device: &Path, target: &Path, read_only: bool) -> Result<(), DiskError> {
+    let (device, target) = (device.to_owned(), target.to_owned());
+    let step = format!("mounting {}", device.display());
+    bounded(step, move || mount_now(&device, &target, read_only))?
+}
+
+fn mount_now(device: &Path, target: &Path, read_only: bool) -> Result<(), DiskError> {
     let kind = file_system(device)?;
     if let Err(error) = set_read_only(device, read_only) {
         log::warn!("{}: cannot set the read-only flag of the disk: {error}", device.display());

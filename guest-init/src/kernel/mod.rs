@@ -1,5 +1,6 @@
 //! Interfaces of the kernel: modules, log, mounts, disks.
 
+pub mod bounded;
 pub mod disks;
 pub(crate) mod kmsg_reader;
 pub mod kmsg_writer;

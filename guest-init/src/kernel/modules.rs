@@ -1,5 +1,6 @@
 //! Loads kernel modules in the order of the manifest, and explains failures.
 
+use super::bounded::bounded;
 use super::kmsg_writer::KernelLog;
 use super::sysinfo;
 use image::manifest::{Manifest, Module, Purpose};
@@ -138,7 +139,11 @@ fn load(
         flags = ModuleInitFlags::from_bits_retain(COMPRESSED);
     }
     let mut log = KernelLog::here();
-    match finit_module(&file, &c_parameters, flags) {
+    let loaded = {
+        let parameters = c_parameters.clone();
+        bounded(format!("loading module {}", module.name), move || finit_module(&file, &parameters, flags))
+    };
+    match loaded.map_err(|error| LoadError::Refused { what: error.to_string(), log: log.lines() })? {
         Ok(()) => {
             log::debug!("loaded {} {}", module.name, parameters.trim());
             // The initramfs is memory, and a loaded module no longer needs its file.

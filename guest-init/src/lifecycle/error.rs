@@ -1,6 +1,9 @@
 //! What can happen to a guest while it runs.
 
-/// Something that happened to a running guest.
+use image::status::Phase;
+use std::time::Duration;
+
+/// Something that happened to a guest while it booted or ran.
 #[derive(Debug, thiserror::Error)]
 pub enum GuestTrouble {
     /// The driver reported an Xid of a working GPU.
@@ -58,6 +61,16 @@ pub enum GuestTrouble {
         available: u64,
         /// The guest's memory in MiB.
         total: u64,
+    },
+    /// A phase of the boot did not end.
+    #[error("phase {} did not end within {} s", image::text::name(phase), .limit.as_secs_f32())]
+    PhaseTimedOut {
+        /// The phase.
+        phase: Phase,
+        /// Its deadline.
+        limit: Duration,
+        /// The threads that wait, and where.
+        threads: Vec<String>,
     },
     /// A thread of this program panicked.
     #[error("{text}")]

@@ -3,7 +3,7 @@
 
 use crate::status::Board;
 
-/// Key of the kernel command line: `gpu_initrd_fault=panic`, or `=panic-at-the-board`.
+/// Key of the kernel command line: `gpu_initrd_fault=panic`, `=panic-at-the-board`, or `=hang`.
 const KEY: &str = "gpu_initrd_fault=";
 
 /// Panics in a separate thread if the kernel command line requests it: plainly, or while it holds the lock of the board.
@@ -17,4 +17,12 @@ pub fn inject(board: &Board) {
             _ => return,
         };
     std::thread::spawn(fault);
+}
+
+/// Never returns if the kernel command line requests it.
+pub fn hang() {
+    let text = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    while text.split_whitespace().any(|word| word.strip_prefix(KEY) == Some("hang")) {
+        std::thread::park();
+    }
 }

@@ -11,6 +11,7 @@ pub mod reap;
 pub mod run;
 pub mod shutdown;
 pub mod stop;
+pub mod watchdog;
 
 pub use error::GuestTrouble;
 pub use stop::{Recipient, StopSwitch};

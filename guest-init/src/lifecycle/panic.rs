@@ -12,11 +12,17 @@ use std::time::Duration;
 /// How long the status server answers after a panic.
 const PANIC_LINGER: Duration = Duration::from_secs(10);
 
-static PANICKED: AtomicBool = AtomicBool::new(false);
+/// Whether a thread ends the guest while another one may still boot it.
+static ENDING: AtomicBool = AtomicBool::new(false);
 
-/// Returns only if no thread has panicked, since the shutdown would interrupt whatever starts now.
+/// From now on nothing starts any more.
+pub fn begin_to_end() {
+    ENDING.store(true, Ordering::Relaxed);
+}
+
+/// Returns only if no other thread ends the guest, since the shutdown would interrupt whatever starts now.
 pub fn only_if_sound() {
-    while PANICKED.load(Ordering::Relaxed) {
+    while ENDING.load(Ordering::Relaxed) {
         std::thread::sleep(PANIC_LINGER);
     }
 }
@@ -25,7 +31,7 @@ pub fn only_if_sound() {
 pub fn on_panic(board: &Board) {
     let board = board.clone();
     std::panic::set_hook(Box::new(move |info| {
-        PANICKED.store(true, Ordering::Relaxed);
+        begin_to_end();
         let text = format!("guest-init panicked: {info}").replace('\n', " ");
         kmsg_writer::emergency(&format!("{}: {text}", Code::Internal.name()));
         // In a separate thread: the panicking one may hold the lock of the board.

@@ -1,6 +1,7 @@
 //! The end of a guest: says how it went to everybody who listens, lingers, and ends the machine.
 
 use super::{GuestTrouble, StopSwitch, reap};
+use crate::kernel::bounded::within;
 use crate::kernel::kmsg_writer;
 use crate::status::Board;
 use image::config::{Config, FailureAction, LINGER, LINGER_FAILED, PowerAction};
@@ -10,6 +11,8 @@ use nix::mount::umount;
 use nix::sys::reboot::{RebootMode, reboot};
 use std::time::Duration;
 
+/// Maximum time for each unmount at the end, and for the last write to the disks.
+const UNMOUNT: Duration = Duration::from_secs(10);
 /// Longest wait for the last events to be sent.
 const TOLD: Duration = Duration::from_secs(2);
 
@@ -98,12 +101,15 @@ fn exited(board: &Board) {
 pub(super) fn end_machine(action: PowerAction) -> ! {
     // A disk that took the container's writes must not need its journal at the next boot.
     for path in [layout::ROOT_MERGED, layout::ROOT_SCRATCH, layout::ROOT_LOWER] {
-        match umount(path) {
-            Ok(()) | Err(nix::Error::EINVAL | nix::Error::ENOENT) => {}
-            Err(errno) => log::warn!("unmounting {path}: {errno}"),
+        match within(UNMOUNT, format!("unmounting {path}"), move || umount(path)) {
+            Ok(Ok(()) | Err(nix::Error::EINVAL | nix::Error::ENOENT)) => {}
+            Ok(Err(errno)) => log::warn!("unmounting {path}: {errno}"),
+            Err(error) => log::error!("{error}: the last writes may be lost"),
         }
     }
-    nix::unistd::sync();
+    if let Err(error) = within(UNMOUNT, "writing to the disks (sync)".into(), nix::unistd::sync) {
+        log::error!("{error}: the last writes may be lost");
+    }
     let mode = match action {
         PowerAction::Off => RebootMode::RB_POWER_OFF,
         PowerAction::Reboot => RebootMode::RB_AUTOBOOT,

@@ -82,6 +82,7 @@ fn errno(code: Code) -> Errno {
     match code {
         Code::NoGpu | Code::GpuCountMismatch | Code::GpuUnsupported | Code::GpuLost => Errno::ENODEV,
         Code::NoSpace => Errno::ENOSPC,
+        Code::StepTimedOut => Errno::ETIMEDOUT,
         Code::OomKilled | Code::LowMemory => Errno::ENOMEM,
         Code::EntrypointNotFound | Code::ModuleMissing | Code::FirmwareMissing | Code::PayloadDiskMissing => {
             Errno::ENOENT

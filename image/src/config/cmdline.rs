@@ -94,6 +94,14 @@ pub const KEYS: &[Key] = &[
         set: |config, text| value::duration(text).map(|time| config.disk_timeout = time),
     },
     Key {
+        name: "gpu_initrd.step_timeout",
+        expects: "a duration such as 2m",
+        help: "maximum time for one step of the boot that waits for the kernel, a disk or a share, such as a mount or the load of a module; default 2m",
+        set: |config, text| {
+            value::duration(text).filter(|time| !time.is_zero()).map(|time| config.step_timeout = time)
+        },
+    },
+    Key {
         name: "gpu_initrd.vsock_port",
         expects: "a port number",
         help: "port of the status server; default 1042",

@@ -113,6 +113,8 @@ pub struct Config {
     pub driver_files: DriverFiles,
     /// Maximum time to wait for a disk.
     pub disk_timeout: Duration,
+    /// Maximum time for one step of the boot that waits for the kernel, a disk or a share.
+    pub step_timeout: Duration,
     /// Port of the status server.
     pub vsock_port: u32,
     /// How long the status server answers before the shutdown; `None`: [`LINGER`], or [`LINGER_FAILED`] after a failed
@@ -183,6 +185,7 @@ impl Default for Config {
             config: None,
             driver_files: DriverFiles::default(),
             disk_timeout: Duration::from_secs(10),
+            step_timeout: Duration::from_mins(2),
             vsock_port: crate::wire::DEFAULT_PORT,
             linger: None,
             power: PowerAction::Off,

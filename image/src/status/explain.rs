@@ -83,6 +83,7 @@ background! {
     LibcTooOld: ["the image is based on an old distribution, such as CentOS 7"], [], [];
     VolumeMissing: ["the disk was not attached, or has another serial"], ["gpu_initrd.disk_timeout"], [];
     DriverFileMissing: ["the distribution's package has a script in place of the program"], [], [];
+    StepTimedOut: ["the backend of a disk or a share has stopped", "the machine is overloaded"], ["gpu_initrd.step_timeout", "gpu_initrd.disk_timeout", "gpu_initrd.gpu_timeout"], ["gpu_initrd_phase_seconds"];
 }
 
 #[cfg(test)]

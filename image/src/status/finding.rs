@@ -201,6 +201,9 @@ codes! {
     /// A program that every driver contains is missing from the driver files, or a script is in its place.
     DriverFileMissing =>
         "Build the initrd from packages that contain the driver's own programs, which the evidence lists: `host-builder pins add`. The container's libraries are not affected.",
+    /// A step of the boot did not end within its time.
+    StepTimedOut =>
+        "Check the disk, the share or the GPU that the message names: it does not respond. If it is only slow, raise `gpu_initrd.step_timeout`.",
 }
 
 impl Finding {

@@ -2,6 +2,7 @@
 
 use crate::confined_fs::RootError;
 use crate::driver_files::InjectError;
+use crate::kernel::bounded::TimedOut;
 use crate::kernel::disks::DiskError;
 use image::capability::UnknownCapability;
 use nix::errno::Errno;
@@ -53,6 +54,9 @@ pub enum RootfsError {
         /// Lines of the kernel's log.
         log: Vec<String>,
     },
+    /// A layer of an overlay does not respond.
+    #[error("cannot assemble the container root")]
+    TimedOut(#[from] TimedOut),
     /// The container requests a capability that does not exist.
     #[error(transparent)]
     Capability(#[from] UnknownCapability),

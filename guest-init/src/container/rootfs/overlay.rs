@@ -1,6 +1,7 @@
 //! The overlays of a container root: the order of their layers, and both mounts.
 
 use super::error::RootfsError;
+use crate::kernel::bounded::{TimedOut, bounded};
 use crate::kernel::disks::Scratch;
 use crate::kernel::kmsg_writer::KernelLog;
 use image::layout;
@@ -20,7 +21,7 @@ pub fn driver_layers(manifest: &Manifest) -> Vec<&'static str> {
 pub fn mount_merged(scratch: &Scratch, driver: &[&str]) -> Result<(), RootfsError> {
     let options = scratch.overlay(&[driver, &[layout::ROOT_LOWER]].concat().join(":"));
     let mut log = KernelLog::here();
-    mount_overlay(layout::ROOT_MERGED, MsFlags::MS_NODEV, &options).map_err(|errno| RootfsError::Overlay {
+    mount_overlay(layout::ROOT_MERGED, MsFlags::MS_NODEV, &options)?.map_err(|errno| RootfsError::Overlay {
         options,
         errno,
         log: log.lines(),
@@ -32,10 +33,14 @@ pub fn mount_merged(scratch: &Scratch, driver: &[&str]) -> Result<(), RootfsErro
 pub fn mount_driver_files() -> Result<(), RootfsError> {
     let options = format!("lowerdir={}::{},metacopy=on", layout::DRIVER_NAMES, layout::PAYLOAD_MOUNT);
     let mut log = KernelLog::here();
-    mount_overlay(layout::DRIVER_FILES, MsFlags::MS_RDONLY | MsFlags::MS_NODEV, &options)
+    mount_overlay(layout::DRIVER_FILES, MsFlags::MS_RDONLY | MsFlags::MS_NODEV, &options)?
         .map_err(|errno| RootfsError::Layer { options, errno, log: log.lines() })
 }
 
-fn mount_overlay(target: &str, flags: MsFlags, options: &str) -> nix::Result<()> {
-    mount(Some("overlay"), target, Some("overlay"), flags, Some(options))
+/// Mounts an overlay. The kernel looks into its layers, whose disk or share may not respond.
+fn mount_overlay(target: &'static str, flags: MsFlags, options: &str) -> Result<nix::Result<()>, TimedOut> {
+    let options = options.to_owned();
+    bounded(format!("mounting an overlay on {target}"), move || {
+        mount(Some("overlay"), target, Some("overlay"), flags, Some(options.as_str()))
+    })
 }

@@ -1,6 +1,7 @@
 //! The sources of a container root: the host's disk or virtiofs share, and the file system of the upper layer.
 
 use super::error::RootfsError;
+use crate::kernel::bounded::bounded;
 use crate::kernel::disks;
 use crate::kernel::disks::{DiskError, Scratch};
 use image::config::{Config, Source};
@@ -33,7 +34,12 @@ pub fn mount_root(config: &Config, target: &str, read_only: bool) -> Result<(), 
         Source::Virtiofs(tag) => {
             let mut flags = MsFlags::MS_NODEV;
             flags.set(MsFlags::MS_RDONLY, read_only);
-            mount(Some(tag.as_str()), target, Some("virtiofs"), flags, None::<&str>)
+            let (share, target) = (tag.clone(), target.to_owned());
+            let mounted = bounded(format!("mounting virtiofs tag {tag}"), move || {
+                mount(Some(share.as_str()), &target, Some("virtiofs"), flags, None::<&str>)
+            });
+            mounted
+                .map_err(|error| RootfsError::Disk(error.into()))?
                 .map_err(|errno| RootfsError::Virtiofs { tag: tag.clone(), errno })
         }
         Source::Tmpfs | Source::None => Err(RootfsError::Unsupported(source.to_string())),
