@@ -2,9 +2,12 @@
 //! `fault-injection`.
 
 use crate::status::Board;
+use std::time::Duration;
 
-/// Key of the kernel command line: `gpu_initrd_fault=panic`, `=panic-at-the-board`, or `=hang`.
+/// Key of the kernel command line: `gpu_initrd_fault=panic`, `=panic-at-the-board`, `=hang`, or `=slow`.
 const KEY: &str = "gpu_initrd_fault=";
+/// How long a slow step takes: time for a test to change what comes next.
+const SLOW: Duration = Duration::from_secs(10);
 
 /// Panics in a separate thread if the kernel command line requests it: plainly, or while it holds the lock of the board.
 pub fn inject(board: &Board) {
@@ -19,10 +22,14 @@ pub fn inject(board: &Board) {
     std::thread::spawn(fault);
 }
 
-/// Never returns if the kernel command line requests it.
+/// Never returns if the kernel command line requests `hang`, and late if it requests `slow`.
 pub fn hang() {
     let text = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
-    while text.split_whitespace().any(|word| word.strip_prefix(KEY) == Some("hang")) {
-        std::thread::park();
+    match text.split_whitespace().find_map(|word| word.strip_prefix(KEY)) {
+        Some("hang") => loop {
+            std::thread::park();
+        },
+        Some("slow") => std::thread::sleep(SLOW),
+        _ => {}
     }
 }
