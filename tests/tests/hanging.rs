@@ -16,7 +16,7 @@ fn faulty(fault: &str) -> Setup {
 
 #[test]
 fn phase_that_hangs_ends_the_boot() {
-    let limits = "gpu_initrd.step_timeout=20s gpu_initrd.disk_timeout=1s -- true";
+    let limits = "gpu_initrd.step_timeout=20s gpu_initrd.disk_timeout=1s gpu_initrd.linger=5s -- true";
     let mut guest = boot(faulty("hang").cmdline(limits));
     let status = wait(&guest, Until::Ready);
     assert_eq!((status.outcome, status.container.as_ref()), (Outcome::Failed, None));
@@ -30,7 +30,7 @@ fn phase_that_hangs_ends_the_boot() {
 #[test]
 fn share_whose_daemon_dies_hangs_no_guest() {
     let root = Recipe::minbase(Suite::Trixie).directory().unwrap();
-    let options = "gpu_initrd.root=virtiofs:rootfs gpu_initrd.step_timeout=15s -- true";
+    let options = "gpu_initrd.root=virtiofs:rootfs gpu_initrd.step_timeout=15s gpu_initrd.linger=5s -- true";
     let mut guest = boot(faulty("slow").share(&root, "rootfs").cmdline(options));
     // Every device is set up, and the boot takes its time before it mounts anything.
     guest.wait_for_console("gpu-initrd: modules done", PATIENCE).unwrap();
