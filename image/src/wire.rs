@@ -12,6 +12,7 @@
 
 use crate::event::{Events, Happening, LogSource, Logs};
 use crate::status::{Code, Outcome, Phase, PhaseOutcome, Status};
+use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::io::{self, Read, Write};
 
@@ -27,6 +28,22 @@ pub const MAX_REQUEST: usize = 4 << 10;
 pub const MAX_REPLY: usize = 1 << 20;
 const MAGIC: &[u8; 4] = b"gpui";
 const HEADER: usize = 12;
+
+/// Signals that [`Request::Stop`] can send.
+pub const STOP_SIGNALS: [Signal; 7] = [
+    Signal::SIGTERM,
+    Signal::SIGINT,
+    Signal::SIGHUP,
+    Signal::SIGQUIT,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGKILL,
+];
+
+/// Returns the names of [`STOP_SIGNALS`], without `SIG`.
+pub fn stop_signal_names() -> String {
+    STOP_SIGNALS.map(|signal| signal.as_str().trim_start_matches("SIG")).join(", ")
+}
 
 /// What the host asks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -131,6 +131,13 @@ pub fn with_driver(initrd_file: &Path, build: &Built) -> Setup {
     guest_of(initrd_file).driver_disk(build.disk.as_deref().expect("the build has a disk"))
 }
 
+/// A guest whose guest-init has a fault: a build for tests alone, and its key on the command line.
+pub fn guest_with_fault(fault: &str) -> Setup {
+    let program = crate::build::faulty_guest_init().to_string_lossy();
+    let built = crate::build::initrd_with(&["--payload", "disk", "--guest-init", &program]);
+    guest_of(&built.initrd).cmdline(&format!("gpu_initrd_fault={fault}"))
+}
+
 /// A guest of another initrd, without a root.
 pub fn guest_of(initrd_file: &Path) -> Setup {
     let setup =

@@ -2,22 +2,13 @@
 
 use image::status::{Code, Outcome, Severity};
 use image::wire::{Reply, Request, Until};
-use rig::build::{faulty_guest_init, initrd_with};
-use rig::guest::Setup;
 use rig::roots::{Recipe, Suite};
-use rig::scene::{PATIENCE, bare_guest, boot, finding, guest_of, request, wait};
-
-/// A guest whose guest-init has a fault.
-fn faulty(fault: &str) -> Setup {
-    let program = faulty_guest_init().to_string_lossy();
-    let built = initrd_with(&["--payload", "disk", "--guest-init", &program]);
-    guest_of(&built.initrd).cmdline(&format!("gpu_initrd_fault={fault}"))
-}
+use rig::scene::{PATIENCE, bare_guest, boot, finding, guest_with_fault, request, wait};
 
 #[test]
 fn phase_that_hangs_ends_the_boot() {
     let limits = "gpu_initrd.step_timeout=20s gpu_initrd.disk_timeout=1s gpu_initrd.linger=5s -- true";
-    let mut guest = boot(faulty("hang").cmdline(limits));
+    let mut guest = boot(guest_with_fault("hang").cmdline(limits));
     let status = wait(&guest, Until::Ready);
     assert_eq!((status.outcome, status.container.as_ref()), (Outcome::Failed, None));
     let late = finding(&status, Code::StepTimedOut);
@@ -31,7 +22,7 @@ fn phase_that_hangs_ends_the_boot() {
 fn share_whose_daemon_dies_hangs_no_guest() {
     let root = Recipe::minbase(Suite::Trixie).directory().unwrap();
     let options = "gpu_initrd.root=virtiofs:rootfs gpu_initrd.step_timeout=15s gpu_initrd.linger=5s -- true";
-    let mut guest = boot(faulty("slow").share(&root, "rootfs").cmdline(options));
+    let mut guest = boot(guest_with_fault("slow").share(&root, "rootfs").cmdline(options));
     // Every device is set up, and the boot takes its time before it mounts anything.
     guest.wait_for_console("gpu-initrd: modules done", PATIENCE).unwrap();
     guest.kill_shares().unwrap();

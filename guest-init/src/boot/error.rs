@@ -4,7 +4,7 @@ use image::config::ConfigError;
 use image::layout;
 use std::io;
 
-/// A problem with what a boot is told, or with the guest itself.
+/// A problem with the configuration of a boot, or with the guest itself.
 #[derive(Debug, thiserror::Error)]
 pub enum BootError {
     /// The manifest is missing, unreadable or of a newer format.

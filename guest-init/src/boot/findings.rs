@@ -5,7 +5,7 @@ use super::error::BootError;
 use crate::container::ContainerError;
 use crate::container::rootfs::RootfsError;
 use crate::driver_files::{InjectError, MAX_NAMED, Notice, PayloadError};
-use crate::gpu::error::{AdapterFailure, GpuError, NotBound};
+use crate::gpu::error::{AdapterFailure, GpuError};
 use crate::kernel::modules::LoadError;
 use crate::lifecycle::GuestTrouble;
 use image::config::DriverFiles;
@@ -67,26 +67,24 @@ impl From<BootError> for Finding {
 impl From<GpuError> for Finding {
     fn from(error: GpuError) -> Self {
         let lines = |gpus: &[crate::gpu::pci::PciGpu]| gpus.iter().map(ToString::to_string).collect();
-        let (code, severity, evidence) = match &error {
-            GpuError::Module(_) => {
-                let GpuError::Module(error) = error else { unreachable!("matched above") };
-                return error.into();
-            }
+        let (code, severity, evidence) = match error {
+            GpuError::Module(error) => return error.into(),
             GpuError::VersionMismatch { .. } => (Code::ModuleVersionMismatch, Severity::Error, vec![]),
             GpuError::UvmMissing => (Code::UvmMissing, Severity::Error, vec![]),
-            GpuError::NoFabricManager { switches } => {
+            GpuError::NoFabricManager { ref switches } => {
                 (Code::FabricNotReady, Severity::Warning, lines(switches))
             }
             GpuError::Proc { .. } | GpuError::Node(_) => (Code::NodeFailed, Severity::Error, vec![]),
             GpuError::NodeReplaced { .. } => (Code::NodeConflict, Severity::Warning, vec![]),
-            GpuError::NotBound { why, log, .. } => {
-                let is_unsupported = matches!(why, NotBound::NeedsOpenModules | NotBound::Unsupported);
-                let code = if is_unsupported { Code::GpuUnsupported } else { Code::GpuNotBound };
+            GpuError::NotBound { why, ref log, .. } => {
+                let code = if why.is_unsupported() { Code::GpuUnsupported } else { Code::GpuNotBound };
                 (code, Severity::Error, log.clone())
             }
-            GpuError::Adapter { why, log, .. } => (of_adapter(why), Severity::Error, log.clone()),
-            GpuError::NotVisible { present, .. } => (Code::ConfigInvalid, Severity::Error, present.clone()),
-            GpuError::RequirementUnmet { name, value, .. } => {
+            GpuError::Adapter { ref why, ref log, .. } => (of_adapter(why), Severity::Error, log.clone()),
+            GpuError::NotVisible { ref present, .. } => {
+                (Code::ConfigInvalid, Severity::Error, present.clone())
+            }
+            GpuError::RequirementUnmet { ref name, ref value, .. } => {
                 (Code::CudaRequirementUnmet, Severity::Error, vec![format!("{name}={value}")])
             }
         };

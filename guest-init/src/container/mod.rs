@@ -164,8 +164,8 @@ pub fn start(spec: &Spec, terminal: Option<OwnedFd>) -> Result<Running, Containe
     if spec.command.is_empty() {
         return Err(ContainerError::NoCommand);
     }
-    let Pipes { mut stage, report, exit } =
-        spawn(spec, terminal).map_err(|error| internal(format!("cannot start the container: {error}")))?;
+    let Pipes { mut stage, report, exit } = spawn(spec, terminal)
+        .map_err(|error| ContainerError::internal(format!("cannot start the container: {error}")))?;
     // The pipe closes when the program runs (on exec), or after the stage has reported a failure.
     let (text, ended) = read_to_end(report, STAGE_TIMEOUT);
     if !ended {
@@ -176,7 +176,7 @@ pub fn start(spec: &Spec, terminal: Option<OwnedFd>) -> Result<Running, Containe
         }
         cgroup::kill_all();
         let waited = STAGE_TIMEOUT.as_secs();
-        return Err(internal(format!(
+        return Err(ContainerError::internal(format!(
             "the container's program did not start within {waited} s: a mount or the program's file does not respond"
         )));
     }
@@ -187,7 +187,9 @@ pub fn start(spec: &Spec, terminal: Option<OwnedFd>) -> Result<Running, Containe
     }
     let ended = nix::sys::wait::waitpid(running.first, None);
     let ended = running.exit().ok().flatten().map_or_else(|| format!("{ended:?}"), |exit| exit.to_string());
-    Err(internal(format!("the container's first process ended before the program started: {ended}")))
+    Err(ContainerError::internal(format!(
+        "the container's first process ended before the program started: {ended}"
+    )))
 }
 
 /// The messages received before the pipe closed. The lines of two processes come in any order.
@@ -292,10 +294,6 @@ pub fn inherited(args: &[OsString], at: usize) -> Option<OwnedFd> {
     let number = args.get(at)?.to_str()?.parse().ok().filter(|number| *number > 2)?;
     // SAFETY: PID 1 opened this descriptor for us, passed its number, and each number is taken once.
     Some(unsafe { OwnedFd::from_raw_fd(number) })
-}
-
-fn internal(what: String) -> ContainerError {
-    ContainerError::internal(what)
 }
 
 #[cfg(test)]

@@ -146,7 +146,7 @@ fn is_like(root: &RootDir, file: &PlannedFile) -> bool {
     root.lstat(&file.to).is_ok_and(is_it)
 }
 
-/// Whether the file is in its place already, whoever put it there.
+/// Returns whether the file is in its place already, also if another program put it there.
 fn is_in_place(root: &RootDir, driver: &RootDir, file: &PlannedFile) -> Result<bool, InjectError> {
     if !is_like(root, file) {
         return Ok(false);

@@ -123,6 +123,13 @@ pub enum NotBound {
     Unexplained,
 }
 
+impl NotBound {
+    /// Returns whether this driver cannot drive the GPU at all.
+    pub fn is_unsupported(self) -> bool {
+        matches!(self, Self::NeedsOpenModules | Self::Unsupported)
+    }
+}
+
 /// Why an adapter did not initialise. The text follows the name of the GPU.
 #[derive(Debug, thiserror::Error)]
 pub enum AdapterFailure {

@@ -12,7 +12,7 @@ pub mod requirements;
 use crate::kernel::kmsg_writer::KernelLog;
 use crate::kernel::modules::{self, LoadError};
 use crate::status::Board;
-use error::{GpuError, NotBound};
+use error::GpuError;
 use image::config::{Config, ExpectedGpus};
 use image::manifest::Manifest;
 use image::status::{Gpu, GpuState, Node, Phase};
@@ -136,9 +136,8 @@ fn note_bound(proc: &Proc, found: &[PciGpu], log: &[String], board: &Board) -> V
         }
         let log = driver_log::about(log, &gpu.bdf);
         let why = driver_log::not_bound(&log);
-        let is_unsupported = matches!(why, NotBound::NeedsOpenModules | NotBound::Unsupported);
         board.gpu(&gpu.bdf, |status| {
-            status.state = if is_unsupported { GpuState::Unsupported } else { GpuState::Failed };
+            status.state = if why.is_unsupported() { GpuState::Unsupported } else { GpuState::Failed };
             status.evidence.clone_from(&log);
         });
         board.report(GpuError::NotBound { gpu: gpu.clone(), why, log });

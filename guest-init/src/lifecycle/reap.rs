@@ -15,7 +15,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 /// Signals that the container's PID 1 forwards to the program. Those that ask to stop reach it through [`StopSwitch`].
-pub const FORWARDED: [Signal; 7] = [
+const FORWARDED: [Signal; 7] = [
     Signal::SIGTERM,
     Signal::SIGINT,
     Signal::SIGHUP,
@@ -150,7 +150,7 @@ impl Stopping {
     /// while it is not.
     fn carry_out(&mut self, order: Order, first: Pid) -> Option<Instant> {
         if !self.signalled {
-            stop::send(first, order.signal);
+            let _ = stop::send(first, order.signal);
             self.signalled = true;
         }
         if Instant::now() < order.deadline {
@@ -158,7 +158,7 @@ impl Stopping {
         }
         if !self.killed {
             log::warn!("the program did not stop within the grace period: killing it");
-            stop::kill_now(first);
+            let _ = kill(first, Signal::SIGKILL);
             cgroup::kill_all();
             self.killed = true;
         }

@@ -9,7 +9,7 @@ use image::config::PowerAction;
 use image::event::{Happening, StopBy};
 use image::status::{Outcome, Phase};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::Pid;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -165,17 +165,15 @@ impl AsFd for StopSwitch {
 fn ask_init() {
     let is_systemd = std::fs::exists("/proc/1/root/run/systemd/system").unwrap_or(false);
     let number = if is_systemd { SYSTEMD_POWER_OFF } else { libc::SIGUSR2 };
-    // SAFETY: kill(2) takes two integers.
-    let sent = unsafe { libc::kill(1, number) };
-    if let Err(errno) = nix::Error::result(sent) {
+    if let Err(errno) = send(Pid::from_raw(1), number) {
         log::error!("cannot send signal {number} to the image's init: {errno}");
     }
 }
 
 /// Sends a signal by its number: real-time signals have no names.
-pub fn send(process: Pid, number: i32) {
+pub fn send(process: Pid, number: i32) -> nix::Result<()> {
     // SAFETY: kill(2) takes two integers.
-    let _ = unsafe { libc::kill(process.as_raw(), number) };
+    nix::Error::result(unsafe { libc::kill(process.as_raw(), number) }).map(drop)
 }
 
 /// Signals to PID 1 that ask the guest to stop. The kernel sends SIGINT for Ctrl-Alt-Del.
@@ -201,11 +199,6 @@ pub fn follow_signals(switch: &StopSwitch) -> io::Result<()> {
         }
     })?;
     Ok(())
-}
-
-/// Kills a process of the container.
-pub fn kill_now(process: Pid) {
-    let _ = kill(process, Signal::SIGKILL);
 }
 
 #[cfg(test)]

@@ -67,7 +67,7 @@ fn limit(phase: Phase, status: &Status, config: &Config) -> Option<Duration> {
             let adapters = config.gpu_timeout.saturating_mul(number(status.gpus.len().max(1)));
             (step * 2 + disk + WHOLE_DISK).saturating_add(adapters)
         }
-        Phase::Exec => step + STAGE + disk.saturating_mul(number(config.volumes.len() + 1)),
+        Phase::Exec => step + STAGE,
         Phase::Running | Phase::Stopping | Phase::Exited => return None,
     })
 }

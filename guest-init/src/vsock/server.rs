@@ -3,12 +3,13 @@
 
 use crate::kernel::kmsg_writer::Records;
 use crate::lifecycle::StopSwitch;
-use crate::lifecycle::reap::FORWARDED;
 use crate::status::Board;
 use image::config::Control;
 use image::event::{Events, LogSource, Logs, StopBy};
 use image::status::Status;
-use image::wire::{self, MAX_REPLY, MAX_REQUEST, Reply, Request, VERSION, WireError};
+use image::wire::{
+    self, MAX_REPLY, MAX_REQUEST, Reply, Request, STOP_SIGNALS, VERSION, WireError, stop_signal_names,
+};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{self, MsgFlags};
@@ -187,10 +188,9 @@ impl Guest {
                     .into(),
             );
         }
-        let known = FORWARDED.iter().map(|known| *known as i32).chain([libc::SIGKILL]);
-        if !known.into_iter().any(|known| known == signal) {
-            let names = FORWARDED.map(|known| known.as_str().trim_start_matches("SIG")).join(", ");
-            return Reply::Refused(format!("cannot send signal {signal}: expected {names} or KILL"));
+        if !STOP_SIGNALS.iter().any(|known| *known as i32 == signal) {
+            let names = stop_signal_names();
+            return Reply::Refused(format!("cannot send signal {signal}: expected {names}"));
         }
         // There is nothing to wait for after SIGKILL.
         let grace = if signal == libc::SIGKILL { Some(Duration::ZERO) } else { grace };

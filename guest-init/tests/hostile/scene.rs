@@ -268,7 +268,7 @@ fn assert_no_canary(case: &str, tree: &Path) {
     }
 }
 
-/// Sees whoever opens, reads or changes anything below a directory.
+/// Records every open, read and change below a directory.
 pub struct Watch(Inotify);
 
 impl Watch {

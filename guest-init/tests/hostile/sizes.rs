@@ -8,7 +8,7 @@ use guest_init::ldcache::{SearchSettings, read, resolve};
 use crate::elf::library;
 use crate::scene::{Scene, in_time, lib, open};
 
-/// Makes a directory with so many names, all of one file.
+/// Makes a directory with this number of names, all of one file.
 fn fill(dir: &Path, count: usize, bytes: &[u8]) {
     fs::create_dir_all(dir).unwrap();
     let mut source = dir.join("libn.so.first");

@@ -56,7 +56,7 @@ fn compile(path: &Path, source: &Path, args: &[&str]) -> Vec<u8> {
 /// One thing in a root.
 #[derive(Clone, Debug)]
 pub enum Thing {
-    /// A file of the pool, cut to so many bytes if that is less.
+    /// A file of the pool, cut to this number of bytes if that is less.
     Library(PathBuf, usize, usize),
     Link(PathBuf, PathBuf),
     Directory(PathBuf),

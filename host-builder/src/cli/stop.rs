@@ -7,7 +7,8 @@ use crate::common::interrupt;
 use crate::common::ui::{json_line, print_painted, say};
 use crate::guest_client::{self, Failure, Guests, QueryError, SCHEMA, Stopped, Target, Told, expand};
 use clap::Args;
-use image::status::Status;
+use image::status::Phase;
+use image::wire::{STOP_SIGNALS, stop_signal_names};
 use nix::sys::signal::Signal;
 use serde::Serialize;
 use std::process::ExitCode;
@@ -56,9 +57,8 @@ pub struct Stop {
 fn signal(text: &str) -> std::result::Result<Signal, String> {
     let name = text.to_ascii_uppercase();
     let name = name.strip_prefix("SIG").unwrap_or(&name);
-    let known = ["TERM", "INT", "HUP", "QUIT", "USR1", "USR2", "KILL"];
-    let found = known.contains(&name).then(|| format!("SIG{name}").parse().ok()).flatten();
-    found.ok_or_else(|| format!("expected {}", known.join(", ")))
+    let found = STOP_SIGNALS.into_iter().find(|known| known.as_str().strip_prefix("SIG") == Some(name));
+    found.ok_or_else(|| format!("expected {}", stop_signal_names()))
 }
 
 /// How one guest answered.
@@ -89,20 +89,17 @@ impl Line {
             exit_status: None,
             error: None,
         };
-        let told = |status: &Status| {
-            let is_told = status.phase == image::status::Phase::Exited;
-            (is_told.then(|| status.reason()), is_told.then(|| status.exit_status()))
+        let (status, is_gone) = match result {
+            Ok(Stopped::Gone(status)) => (status, true),
+            Ok(Stopped::StillThere(status)) => (status, false),
+            Err(error) => return Self { error: Some(Failure::of(error)), ..line },
         };
-        match result {
-            Ok(Stopped::Gone(status)) => {
-                let (reason, exit_status) = told(status);
-                Self { ended: Some(true), reason, exit_status, ..line }
-            }
-            Ok(Stopped::StillThere(status)) => {
-                let (reason, exit_status) = told(status);
-                Self { ended: Some(false), reason, exit_status, ..line }
-            }
-            Err(error) => Self { error: Some(Failure::of(error)), ..line },
+        let has_exited = status.phase == Phase::Exited;
+        Self {
+            ended: Some(is_gone),
+            reason: has_exited.then(|| status.reason()),
+            exit_status: has_exited.then(|| status.exit_status()),
+            ..line
         }
     }
 
@@ -168,7 +165,7 @@ mod tests {
 
     #[test]
     fn each_end_has_its_line_and_its_code() {
-        use image::status::{Container, Exit, Outcome, Phase};
+        use image::status::{Container, Exit, Outcome, Status};
         let target: Target = "vsock:5".parse().unwrap();
         let exit = Some(Exit { code: Some(3), signal: None, oom: false });
         let container = Container {

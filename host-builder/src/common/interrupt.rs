@@ -70,9 +70,9 @@ impl Drop for Action {
 }
 
 /// A request on the first interrupt, which replaces the usual end if it returns true; registered until it is dropped.
-pub struct Request;
+pub struct FirstChance;
 
-impl Request {
+impl FirstChance {
     /// Registers `request`. At the next interrupt the usual end follows.
     pub fn new(request: impl FnOnce() -> bool + Send + 'static) -> Self {
         *FIRST.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(Box::new(request));
@@ -80,7 +80,7 @@ impl Request {
     }
 }
 
-impl Drop for Request {
+impl Drop for FirstChance {
     fn drop(&mut self) {
         *FIRST.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = None;
     }
@@ -102,7 +102,7 @@ pub fn makes_nothing() {
     means("interrupted", 2);
 }
 
-/// On SIGINT, SIGTERM and SIGHUP: runs a registered [`Request`]. Without one, or if it fails, runs
+/// On SIGINT, SIGTERM and SIGHUP: runs a registered [`FirstChance`]. Without one, or if it fails, runs
 /// registered actions, removes unfinished files, prints the message, and exits with 2 or the code
 /// set by [`means`].
 pub fn install() {

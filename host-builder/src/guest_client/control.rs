@@ -49,7 +49,7 @@ pub fn wait_until_gone(target: &Target, status: Status, deadline: Instant) -> Re
             return Ok(Stopped::StillThere(last));
         }
         let has_exited = last.phase == Phase::Exited;
-        // How the program ended is told for a moment only.
+        // The guest reports how the program ended for a moment only.
         let request = if has_exited {
             Request::Status
         } else {

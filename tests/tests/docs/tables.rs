@@ -82,6 +82,7 @@ fn protocol_types_match_the_code() {
         include_str!("../../../image/src/event.rs"),
         include_str!("../../../image/src/status/mod.rs"),
         include_str!("../../../image/src/status/exit.rs"),
+        include_str!("../../../image/src/status/phase.rs"),
         include_str!("../../../image/src/status/finding.rs"),
     ];
     let mut expected = Vec::new();

@@ -5,9 +5,8 @@ use super::{failed, real_variant};
 use image::layout;
 use image::status::{Code, Outcome, PhaseOutcome, Severity};
 use image::wire::Until;
-use rig::build::{faulty_guest_init, initrd_with};
-use rig::guest::{Guest, Setup};
-use rig::scene::{PATIENCE, boot, guest_of, told, told_on_console, wait};
+use rig::guest::Guest;
+use rig::scene::{PATIENCE, boot, guest_of, guest_with_fault, told, told_on_console, wait};
 
 /// Waits for the end and returns the console: the machine was powered off, in order, by PID 1.
 fn console_of_end(guest: &mut Guest) -> String {
@@ -18,16 +17,9 @@ fn console_of_end(guest: &mut Guest) -> String {
     console
 }
 
-/// A guest whose guest-init has a fault.
-fn faulty(fault: &str) -> Setup {
-    let program = faulty_guest_init().to_string_lossy();
-    let built = initrd_with(&["--payload", "disk", "--guest-init", &program]);
-    guest_of(&built.initrd).cmdline(&format!("gpu_initrd_fault={fault} -- true"))
-}
-
 #[test]
 fn panic_reports_its_location_and_powers_off() {
-    let mut guest = boot(faulty("panic"));
+    let mut guest = boot(guest_with_fault("panic").cmdline("-- true"));
     let status = wait(&guest, Until::Ready);
     assert_eq!((status.outcome, status.container.as_ref()), (Outcome::Failed, None));
     let panicked = told(&status, Code::Internal, Severity::Error, "");
@@ -46,7 +38,7 @@ fn panic_reports_its_location_and_powers_off() {
 /// nevertheless.
 #[test]
 fn panic_that_holds_the_status_board_ends_the_guest() {
-    let mut guest = boot(faulty("panic-at-the-board"));
+    let mut guest = boot(guest_with_fault("panic-at-the-board").cmdline("-- true"));
     let console = console_of_end(&mut guest);
     assert!(console.contains("panicked at guest-init/src/lifecycle/fault.rs:"), "{console}");
 }

@@ -225,8 +225,8 @@ fn end(vm: &mut Vm) {
 }
 
 /// On the first interrupt, asks the guest to stop. The command then ends with the guest, at the latest after its grace period.
-fn stop_on_interrupt(target: Target) -> interrupt::Request {
-    interrupt::Request::new(move || {
+fn stop_on_interrupt(target: Target) -> interrupt::FirstChance {
+    interrupt::FirstChance::new(move || {
         match guest_client::stop(&target, Signal::SIGTERM as i32, None, Instant::now() + ASKED) {
             Ok(_) => {
                 say("stopping the guest; interrupt again to end it at once");

@@ -71,7 +71,7 @@ fn driver_files_of_the_image_are_hidden_left_or_refused() {
             (verdict, &["/usr/lib/libcuda.so.1".to_owned()][..])
         );
         assert_eq!(check.remedy, "do");
-        assert_eq!(files(&answer(&more)).verdict, Outcome::Pass, "it is told once");
+        assert_eq!(files(&answer(&more)).verdict, Outcome::Pass, "it is reported once");
     }
 }
 
@@ -134,7 +134,7 @@ fn gpus_that_no_guest_has_are_refused_in_the_guests_own_words() {
     let refused = answer(&found("config-invalid", "error"));
     let check = devices(Some(&config), &refused);
     assert_eq!((check.verdict, check.found.as_str(), check.remedy.as_str()), (Outcome::Fail, "what", "do"));
-    assert_eq!(files(&refused).verdict, Outcome::Pass, "it is told once");
+    assert_eq!(files(&refused).verdict, Outcome::Pass, "it is reported once");
 }
 
 /// A finding of which nobody here knows anything is not swallowed.
