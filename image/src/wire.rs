@@ -197,6 +197,12 @@ impl Reply {
         }
         self
     }
+
+    /// Returns the oldest version that has everything in this reply.
+    pub fn oldest_version(&self) -> u16 {
+        let is_whole = |version: &u16| self.clone().for_version(*version) == *self;
+        (OLDEST..VERSION).find(is_whole).unwrap_or(VERSION)
+    }
 }
 
 /// Number of codes of findings in version 7.

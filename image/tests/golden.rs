@@ -74,6 +74,18 @@ fn an_older_reader_receives_nothing_that_it_does_not_know() {
     assert_eq!(*new, status);
 }
 
+/// A guest pushes events in this version, so that hosts of older releases can listen.
+#[test]
+fn oldest_version_of_a_reply_has_all_of_it() {
+    for (name, reply) in sample::replies() {
+        assert_eq!(reply.oldest_version(), OLDEST, "{name}");
+    }
+    for (name, reply) in sample::replies_since_8() {
+        assert_eq!(reply.oldest_version(), 8, "{name}");
+        assert_eq!(reply.for_version(7).oldest_version(), 7, "{name}");
+    }
+}
+
 #[test]
 fn a_peer_of_another_version_is_named_as_such() {
     for (version, name) in [(3, "request-status"), (3, "reply-refused")] {

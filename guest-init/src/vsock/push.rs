@@ -3,11 +3,16 @@
 use super::connection::{LOOK, connect};
 use crate::status::{Board, Follower};
 use image::config::Config;
-use image::wire::{self, MAX_REPLY, Reply};
+use image::wire::{self, MAX_REPLY, OLDEST, Reply, VERSION, WireError};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::io::Write;
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 /// Pause between two attempts to connect.
 const PAUSE: Duration = Duration::from_secs(1);
+/// Time for a host to end a connection on which it has received a frame of a newer version than it speaks, in milliseconds.
+const REFUSAL_MS: u16 = 250;
 
 /// Starts the configured notifications.
 pub fn start(config: &Config, board: &Board) {
@@ -36,26 +41,119 @@ fn follow(name: &str, board: &Board, tell: impl FnOnce(&Board, &Follower) + Send
 
 /// Sends frames with events on one connection, as [`Reply::Events`]; a new connection continues where the last one ended.
 fn push(port: u32, mut from: u64, board: &Board, follower: &Follower) {
+    let mut newest = VERSION;
     loop {
         match connect(port) {
             Ok(mut stream) => {
                 log::debug!("sending events to port {port} of the host");
-                let error = loop {
-                    let events = board.events(from, Instant::now() + LOOK);
-                    let next = events.next;
-                    if events.events.is_empty() {
-                        continue;
-                    }
-                    match wire::write(&mut stream, &Reply::Events(events), MAX_REPLY) {
-                        Ok(()) => from = next,
-                        Err(error) => break error,
+                newest = loop {
+                    match send(&mut stream, newest, from, board) {
+                        Sent::To(next) => from = next,
+                        Sent::Refused(version) => break version - 1,
+                        // The next connection may lead to a host of another release.
+                        Sent::Failed(error) => {
+                            log::debug!("cannot send events: {error}");
+                            break VERSION;
+                        }
                     }
                     follower.has_sent(from);
                 };
-                log::debug!("cannot send events: {error}");
             }
             Err(error) => log::debug!("cannot connect to port {port} of the host: {error}"),
         }
         std::thread::sleep(PAUSE);
+    }
+}
+
+/// What has become of one frame.
+#[derive(Debug)]
+enum Sent {
+    /// The host has it; the number of the next event.
+    To(u64),
+    /// The host does not speak this version, and has ended the connection.
+    Refused(u16),
+    /// The connection has failed.
+    Failed(WireError),
+}
+
+/// Sends the events from a number on, if there are any, as version `newest` has them. The frame is in the oldest version that has
+/// all of it, so that hosts of older releases can listen.
+fn send(stream: &mut (impl Write + AsFd), newest: u16, from: u64, board: &Board) -> Sent {
+    let events = board.events(from, Instant::now() + LOOK);
+    let next = events.next;
+    if events.events.is_empty() {
+        return Sent::To(from);
+    }
+    let reply = Reply::Events(events).for_version(newest);
+    let version = reply.oldest_version();
+    match wire::write_as(stream, &reply, MAX_REPLY, version) {
+        Err(error) => Sent::Failed(error),
+        Ok(()) if version > OLDEST && is_ended(stream) => Sent::Refused(version),
+        Ok(()) => Sent::To(next),
+    }
+}
+
+/// Returns whether the host ends the connection within the time for a refusal. The host sends nothing, so the end is all that can
+/// be read.
+fn is_ended(stream: &impl AsFd) -> bool {
+    let mut fds = [PollFd::new(stream.as_fd(), PollFlags::POLLIN)];
+    poll(&mut fds, PollTimeout::from(REFUSAL_MS)).is_ok_and(|count| count > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use image::event::{Events, Happening, StopBy};
+    use image::status::Outcome;
+    use std::os::unix::net::UnixStream;
+
+    /// A board with an event that every version has, and one of version 8.
+    fn board() -> Board {
+        let board = Board::new("k".into());
+        board.happened(Happening::Outcome(Outcome::Ready));
+        board.happened(Happening::Stop { by: StopBy::Host, signal: 15, grace_ms: 1 });
+        board
+    }
+
+    /// Sends the events from a number on to a host that speaks versions up to `host`. Returns what became of the frame, its
+    /// version, and its events if the host speaks it.
+    fn send_to(host: u16, newest: u16, from: u64) -> (Sent, u16, Option<Events>) {
+        let (mut guest, mut listener) = UnixStream::pair().unwrap();
+        let received = std::thread::spawn(move || {
+            let (reply, version) = wire::read_versioned(&mut listener, MAX_REPLY).unwrap();
+            let Reply::Events(events) = reply else { panic!("{reply:?}") };
+            // Without the version, the host ends the connection.
+            (version, (version <= host).then_some((listener, events)))
+        });
+        let sent = send(&mut guest, newest, from, &board());
+        let (version, events) = received.join().unwrap();
+        (sent, version, events.map(|(_, events)| events))
+    }
+
+    #[test]
+    fn current_host_receives_every_event() {
+        let (sent, version, events) = send_to(VERSION, VERSION, 0);
+        assert!(matches!(sent, Sent::To(3)), "{sent:?}");
+        assert_eq!((version, events.unwrap().events.len()), (8, 2));
+    }
+
+    #[test]
+    fn older_host_refuses_then_receives_what_it_knows() {
+        let (sent, version, events) = send_to(7, VERSION, 0);
+        assert!(matches!(sent, Sent::Refused(8)) && version == 8 && events.is_none(), "{sent:?}");
+        let (sent, version, events) = send_to(7, 7, 0);
+        assert!(matches!(sent, Sent::To(3)), "{sent:?}");
+        let events = events.unwrap();
+        assert_eq!((version, events.events.len(), events.next), (7, 1, 3));
+    }
+
+    #[test]
+    fn older_host_never_sees_a_newer_frame_without_need() {
+        let board = Board::new("k".into());
+        board.happened(Happening::Outcome(Outcome::Ready));
+        let (mut guest, mut listener) = UnixStream::pair().unwrap();
+        assert!(matches!(send(&mut guest, VERSION, 0, &board), Sent::To(2)));
+        let (_, version) = wire::read_versioned::<Reply>(&mut listener, MAX_REPLY).unwrap();
+        assert_eq!(version, OLDEST);
     }
 }
