@@ -11,6 +11,7 @@ mod many;
 pub mod metrics;
 pub(crate) mod quota;
 mod request;
+mod spoken;
 mod target;
 mod targets;
 #[cfg(test)]

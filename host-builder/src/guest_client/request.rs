@@ -2,6 +2,7 @@
 
 use super::connection::Connection;
 use super::error::{QueryError, Step};
+use super::spoken;
 use super::target::Target;
 use crate::common::clean::clean;
 use image::event::Happening;
@@ -89,25 +90,63 @@ pub fn ask_status(
     }
 }
 
-/// One request, one reply. A guest of an older release is asked again in the version that it speaks.
+/// One request, one reply. A guest of an older release is asked again in the version that it speaks,
+/// and from then on in that version.
 pub fn ask(
     target: &Target,
     request: &Request,
     handshake: Instant,
     deadline: Instant,
 ) -> Result<Reply, QueryError> {
-    let (mut reply, version) = ask_in(VERSION, target, request, handshake, deadline)?;
-    if version < VERSION && matches!(reply, Reply::Refused(_)) {
-        if version < request.since() {
-            return Err(QueryError::UnknownRequest { name: request.name(), found: version });
-        }
-        let handshake = deadline.min(Instant::now() + ATTEMPT);
-        reply = ask_in(version, target, request, handshake, deadline)?.0;
-    }
+    let reply = match ask_known(target, request, handshake, deadline)? {
+        Some(reply) => reply,
+        None => ask_unknown(target, request, handshake, deadline)?,
+    };
     match reply {
         Reply::Refused(reason) => Err(QueryError::Refused { reason: clean(&reason, 200) }),
         reply => Ok(reply),
     }
+}
+
+/// One request in the version that is remembered for the guest. `None` if none is, if that version
+/// does not have the request, or if the guest no longer speaks it.
+fn ask_known(
+    target: &Target,
+    request: &Request,
+    handshake: Instant,
+    deadline: Instant,
+) -> Result<Option<Reply>, QueryError> {
+    let Some(version) = spoken::version_of(target).filter(|version| request.since() <= *version) else {
+        return Ok(None);
+    };
+    match ask_in(version, target, request, handshake, deadline) {
+        Ok((reply, found)) => Ok((found == version).then_some(reply)),
+        Err(QueryError::OtherVersion { .. }) => Ok(None),
+        Err(error) => {
+            spoken::forget(target);
+            Err(error)
+        }
+    }
+}
+
+/// One request to a guest whose version is not known: in the newest version, then in the guest's.
+fn ask_unknown(
+    target: &Target,
+    request: &Request,
+    handshake: Instant,
+    deadline: Instant,
+) -> Result<Reply, QueryError> {
+    spoken::forget(target);
+    let (reply, version) = ask_in(VERSION, target, request, handshake, deadline)?;
+    if version == VERSION || !matches!(reply, Reply::Refused(_)) {
+        return Ok(reply);
+    }
+    spoken::remember(target, version);
+    if version < request.since() {
+        return Err(QueryError::UnknownRequest { name: request.name(), found: version });
+    }
+    let handshake = deadline.min(Instant::now() + ATTEMPT);
+    ask_in(version, target, request, handshake, deadline).map(|(reply, _)| reply)
 }
 
 /// One request in a version of the protocol. Returns the reply and its version.

@@ -8,7 +8,7 @@ use std::str::FromStr;
 const FORMS: &str = "expected unix:PATH[:PORT] or vsock:CID[:PORT]";
 
 /// A guest's status port, and how to connect to it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Target {
     /// The hybrid Unix socket of Firecracker, Cloud Hypervisor and vhost-device-vsock.
     Unix {
