@@ -175,7 +175,7 @@ impl Setup {
         }
         let vsock = if self.vsock { Some(vsock_backend(dir)?) } else { None };
         self.machine.vsock = vsock.as_ref().map(|v| Vsock::User(v.vhost().to_owned()));
-        self.machine.monitor = Some(dir.join(MONITOR));
+        self.machine.monitors = vec![dir.join(MONITOR)];
         let console = dir.join(CONSOLE);
         File::create(&console).map_err(|e| RigError::io("create", &console, e))?;
         let vm = self.machine.start(tools, &dir.join("qemu.log"))?;

@@ -13,9 +13,10 @@ use rig::qemu::Drive;
 use rig::roots::Suite;
 use rig::scene::{PATIENCE, bare_guest, boot, request, root_disk, target, vm_tools, wait};
 use serde_json::json;
-use std::io::{BufRead, BufReader};
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Lines};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 /// Checks what earlier runs wrote, writes more without syncing, and waits. `on_term` is what SIGTERM does.
 fn script(number: u32, on_term: &str) -> String {
@@ -37,6 +38,47 @@ fn armed(upper: &Path, number: u32, on_term: &str, more: &str) -> Guest {
     guest.wait_for_console(&format!("armed {}", 40 + number), PATIENCE).unwrap();
     wait(&guest, Until::Ready);
     guest
+}
+
+/// A guest that `boot` has started, whose program has written its file.
+struct Started {
+    boot: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+    /// What `boot` itself says.
+    said: PathBuf,
+    target: String,
+}
+
+impl Started {
+    fn new(dir: &Path, upper: &Path, number: u32, on_term: &str, append: &str) -> Self {
+        let (uds, said) = (dir.join("v.sock"), dir.join("stderr"));
+        let root = root_disk(Suite::Bookworm, FileSystem::Ext4);
+        let mut command = Command::new(program());
+        command.arg("boot").arg("--initrd").arg(&initrd().initrd).arg("--kernel").arg(&initrd().kernel);
+        command.arg("--lock").arg(&initrd().lock).arg("--root").arg(root).arg("--upper").arg(upper);
+        command.arg("--uds").arg(&uds).arg("--console").arg(dir.join("console.log"));
+        command.args(["--accel", "tcg", "--memory", "512", "--append", append]);
+        command.args(["--", "/bin/sh", "-c", &script(number, on_term)]);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(File::create(&said).unwrap());
+        let mut boot = command.spawn().unwrap();
+        let mut lines = BufReader::new(boot.stdout.take().unwrap()).lines();
+        let armed = format!("armed {}", 40 + number);
+        let is_armed = lines.by_ref().map_while(Result::ok).any(|line| line.trim() == armed);
+        assert!(is_armed, "the program did not start: {}", fs::read_to_string(&said).unwrap());
+        Self { boot, lines, said, target: format!("unix:{}", uds.display()) }
+    }
+
+    fn id(&self) -> Pid {
+        Pid::from_raw(self.boot.id().cast_signed())
+    }
+
+    /// Waits for its end. Returns the exit code, and everything that was printed.
+    fn ended(&mut self) -> (Option<i32>, String) {
+        let mut lines: Vec<String> = self.lines.by_ref().map_while(Result::ok).collect();
+        let code = self.boot.wait().unwrap().code();
+        lines.push(fs::read_to_string(&self.said).unwrap());
+        (code, lines.join("\n"))
+    }
 }
 
 /// Who asked, according to the guest's only event about it.
@@ -96,28 +138,26 @@ fn every_way_to_stop_keeps_what_was_written() {
     assert_eq!(asked_by(&guest), StopBy::CtrlAltDel);
     guest.wait_for_end(PATIENCE).unwrap();
 
-    // The power button, and a program that does not stop.
-    let mut guest = armed(&upper, 3, "", "gpu_initrd.stop_grace=2s");
-    guest.monitor("system_powerdown", &json!({})).unwrap();
-    let container = wait(&guest, Until::Exited).container.unwrap();
-    assert_eq!(container.exit, Some(Exit { code: None, signal: Some(9), oom: false }));
-    assert_eq!(asked_by(&guest), StopBy::PowerButton);
-    guest.wait_for_end(PATIENCE).unwrap();
+    // SIGTERM to `boot`, whose guest accepts no requests: the power button, and a program that does not stop.
+    let mut started =
+        Started::new(dir.path(), &upper, 3, "", "gpu_initrd.control=none gpu_initrd.stop_grace=2s");
+    kill(started.id(), Signal::SIGTERM).unwrap();
+    let events = Command::new(program()).arg("events").arg(&started.target).arg("--json").output().unwrap();
+    let events = String::from_utf8_lossy(&events.stdout).into_owned();
+    assert!(events.contains(r#""by":"power-button""#), "{events}");
+    let (code, said) = started.ended();
+    assert_eq!(code, Some(137), "{said}");
+    assert!(
+        said.contains("with its power button, because") && said.contains("does not accept stop"),
+        "{said}"
+    );
 
     // SIGTERM to `boot`, which ends with the program's exit code.
-    let mut command = Command::new(program());
-    command.arg("boot").arg("--initrd").arg(&initrd().initrd).arg("--kernel").arg(&initrd().kernel);
-    command.arg("--lock").arg(&initrd().lock).arg("--root").arg(root_disk(Suite::Bookworm, FileSystem::Ext4));
-    command.arg("--upper").arg(&upper).arg("--uds").arg(dir.path().join("v.sock"));
-    command.arg("--console").arg(dir.path().join("console.log")).args(["--accel", "tcg", "--memory", "512"]);
-    command.args(["--", "/bin/sh", "-c", &script(4, "exit 9")]);
-    let mut running =
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
-    let mut lines = BufReader::new(running.stdout.take().unwrap()).lines().map_while(Result::ok);
-    assert!(lines.any(|line| line.trim() == "armed 44"), "the program did not start");
-    kill(Pid::from_raw(running.id().cast_signed()), Signal::SIGTERM).unwrap();
-    let rest: Vec<String> = lines.collect();
-    assert_eq!(running.wait().unwrap().code(), Some(9), "{rest:?}");
+    let mut started = Started::new(dir.path(), &upper, 4, "exit 9", "");
+    kill(started.id(), Signal::SIGTERM).unwrap();
+    let (code, said) = started.ended();
+    assert_eq!(code, Some(9), "{said}");
+    assert!(said.contains("stopping the guest over vsock"), "{said}");
 
     // The last one finds the files of all.
     let mut guest = armed(&upper, 5, "exit 0", "");

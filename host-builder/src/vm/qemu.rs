@@ -115,8 +115,8 @@ pub struct Machine {
     pub oem_strings: Vec<String>,
     /// The serial console.
     pub console: Console,
-    /// A socket for QEMU's monitor (QMP), made by QEMU.
-    pub monitor: Option<PathBuf>,
+    /// Sockets for QEMU's monitor (QMP), made by QEMU. Each serves one client at a time.
+    pub monitors: Vec<PathBuf>,
 }
 
 impl Machine {
@@ -136,7 +136,7 @@ impl Machine {
             vsock: None,
             oem_strings: Vec::new(),
             console,
-            monitor: None,
+            monitors: Vec::new(),
         }
     }
 
@@ -158,7 +158,7 @@ impl Machine {
             }
             None => {}
         }
-        if let Some(socket) = &self.monitor {
+        for socket in &self.monitors {
             args.option("-qmp", &[b"unix:", &escaped(socket), b",server=on,wait=off"]);
         }
         args.0
@@ -182,7 +182,7 @@ impl Machine {
         if let Console::File(file) = &self.console {
             files.push(file);
         }
-        files.extend(&self.monitor);
+        files.extend(&self.monitors);
         let directory = |file: &PathBuf| match file.parent() {
             Some(parent) if parent != Path::new("/") => parent.to_owned(),
             _ => file.clone(),

@@ -1,11 +1,12 @@
 //! A client of QEMU's monitor. The monitor speaks QMP: one JSON object per line on a Unix socket, as QEMU's documentation
 //! describes it (interop/qmp-spec). It serves one client at a time.
 
-use crate::common::error::{Error, Result};
+use crate::common::error::{Doing, Error, Result};
 use crate::guest_client::connection::Connection;
 use serde_json::{Value, json};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Longest line that is accepted, in bytes. The answers to the commands used here have a few thousand.
@@ -94,6 +95,16 @@ impl Qmp {
         serde_json::from_slice(&line)
             .map_err(|error| unexpected(what, "JSON", &String::from_utf8_lossy(&line)).source(error))
     }
+}
+
+/// Presses the power button of the guest whose monitor is at `socket`, within `deadline` for each
+/// answer. The guest decides what the button does.
+///
+/// # Errors
+/// When there is no such monitor, or it does not accept the command.
+pub fn press_power_button(socket: &Path, deadline: Duration) -> Result<()> {
+    let stream = UnixStream::connect(socket).doing("connecting to QEMU's monitor at", socket)?;
+    Qmp::new(stream, deadline)?.execute("system_powerdown", &json!({}), deadline).map(drop)
 }
 
 fn failed(what: &str, error: io::Error) -> Error {

@@ -7,10 +7,12 @@ mod console;
 mod ending;
 pub(crate) mod options;
 mod run;
+mod stop;
 
 use self::config::Given;
 pub use self::ending::NOT_STARTED;
 use self::options::Boot;
+use self::stop::Stop;
 use crate::artifacts::cache::Cache;
 use crate::common::error::{Doing, Error, Result};
 use crate::common::interrupt::Guard;
@@ -108,7 +110,10 @@ fn start(args: &Boot) -> Result<u8> {
     machine.drives.extend(given.drives(&tools, work.path(), &ui)?);
     machine.drives.extend(payload.map(|image| Drive { image, read_only: true, serial: "driver".into() }));
     let (target, _backend) = vsock(args, &mut machine, &cache, scratch.path(), &ui)?;
-    run::to_the_end(args, &machine, &target, &tools, &ui)
+    let power = scratch.path().join("power.sock");
+    machine.monitors.push(power.clone());
+    let stop = Stop::new(target, power, &machine.cmdline);
+    run::to_the_end(args, &machine, &stop, &tools, &ui)
 }
 
 /// The size of the terminal that shows the console, for the guest.
@@ -189,7 +194,7 @@ fn vsock(
         let daemon = vsock_backend::daemon(cache, ui)?;
         let monitor = scratch.join("monitor.sock");
         let backend = VsockBackend::start(&daemon, scratch, uds, cid, &monitor)?;
-        machine.monitor = Some(monitor);
+        machine.monitors.push(monitor);
         machine.vsock = Some(Vsock::User(backend.vhost().to_owned()));
         (Target::Unix { path: uds.to_owned(), port: DEFAULT_PORT }, Some(backend))
     };

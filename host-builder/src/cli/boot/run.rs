@@ -4,11 +4,12 @@
 use super::console::{Detail, Screen};
 use super::ending::Ending;
 use super::options::Boot;
+use super::stop::Stop;
 use crate::common::error::{Doing, Error, Result};
 use crate::common::interrupt;
 use crate::common::interrupt::Action;
 use crate::common::ui::{Ui, print_json, say};
-use crate::guest_client::{self, Target};
+use crate::guest_client::SCHEMA;
 use crate::programs::tools::Toolroot;
 use crate::vm::qemu::{Machine, Vm};
 use crate::vm::terminal::Terminal;
@@ -27,8 +28,6 @@ use std::time::{Duration, Instant};
 
 /// How long QEMU may take to end after SIGTERM.
 const GRACE: Duration = Duration::from_secs(3);
-/// Longest time for a guest to accept a request to stop.
-const ASKED: Duration = Duration::from_secs(3);
 /// How often to check whether QEMU has ended.
 const POLL: Duration = Duration::from_millis(20);
 /// Most pieces of the console that wait to be shown.
@@ -42,6 +41,8 @@ const INTERRUPTED: &str = "the guest was ended from this terminal (exit code 254
 /// The output of `--json`.
 #[derive(Serialize)]
 struct Report<'a> {
+    /// [`SCHEMA`].
+    schema: u32,
     #[serde(flatten)]
     ending: &'a Ending,
     /// The exit code of `boot`.
@@ -51,13 +52,13 @@ struct Report<'a> {
 }
 
 /// Runs the machine until it ends. Returns the exit code.
-pub fn to_the_end(args: &Boot, machine: &Machine, target: &Target, tools: &Toolroot, ui: &Ui) -> Result<u8> {
+pub fn to_the_end(args: &Boot, machine: &Machine, stop: &Stop, tools: &Toolroot, ui: &Ui) -> Result<u8> {
     let file = log(&args.console)?;
     let terminal = Terminal::save();
     let (mut vm, input, output) = machine.start_piped(tools)?;
     interrupt::means(INTERRUPTED, Ending::Interrupted.code());
     let _on_interrupt = end_on_interrupt(&vm, terminal.clone());
-    let _on_first = stop_on_interrupt(target.clone());
+    let _on_first = stop.on_interrupt();
     let escaped = type_into(input, terminal.is_there());
     let mut out: Box<dyn Write + Send> =
         if args.json { Box::new(io::stderr()) } else { Box::new(io::stdout()) };
@@ -68,7 +69,7 @@ pub fn to_the_end(args: &Boot, machine: &Machine, target: &Target, tools: &Toolr
     };
     let mut screen = Screen::new(detail, file, &mut *out);
     let mut session =
-        Session { vm: &mut vm, terminal: &terminal, escaped: &escaped, timeout: args.timeout, ui };
+        Session { vm: &mut vm, terminal: &terminal, escaped: &escaped, stop, timeout: args.timeout, ui };
     let ended = session.follow(&read(output), &mut screen);
     terminal.restore();
     let ending = ended?;
@@ -81,6 +82,7 @@ struct Session<'a> {
     vm: &'a mut Vm,
     terminal: &'a Terminal,
     escaped: &'a AtomicBool,
+    stop: &'a Stop,
     timeout: Option<Duration>,
     ui: &'a Ui,
 }
@@ -105,6 +107,11 @@ impl Session<'_> {
                 self.terminal.raw();
             }
             if self.escaped.load(Ordering::Relaxed) {
+                end(self.vm);
+                return Ok(Ending::Interrupted);
+            }
+            if let Some(after) = self.stop.is_over() {
+                say(&format!("the guest did not stop within {} s", after.as_secs()));
                 end(self.vm);
                 return Ok(Ending::Interrupted);
             }
@@ -196,7 +203,7 @@ fn read(mut output: ChildStdout) -> Receiver<Vec<u8>> {
 fn tell(args: &Boot, ending: &Ending, screen: &Screen) {
     let console = args.console.display();
     if args.json {
-        let report = Report { ending, code: ending.code(), console: console.to_string() };
+        let report = Report { schema: SCHEMA, ending, code: ending.code(), console: console.to_string() };
         print_json(&format!("{}\n", serde_json::to_string(&report).expect("a report is JSON")));
     }
     let ours = matches!(ending, Ending::Exited { .. } | Ending::PoweredOff);
@@ -222,22 +229,6 @@ fn end(vm: &mut Vm) {
     if vm.wait(GRACE).is_err() {
         vm.kill();
     }
-}
-
-/// On the first interrupt, asks the guest to stop. The command then ends with the guest, at the latest after its grace period.
-fn stop_on_interrupt(target: Target) -> interrupt::FirstChance {
-    interrupt::FirstChance::new(move || {
-        match guest_client::stop(&target, Signal::SIGTERM as i32, None, Instant::now() + ASKED) {
-            Ok(_) => {
-                say("stopping the guest; interrupt again to end it at once");
-                true
-            }
-            Err(error) => {
-                say(&format!("the guest cannot be asked to stop: {}", error.chain()));
-                false
-            }
-        }
-    })
 }
 
 /// Does the same from another thread, then restores the terminal.

@@ -46,7 +46,7 @@ fn machine_with_every_device() {
     machine.shares.push(Share { socket: "/s/a,b".into(), tag: "rootfs".into() });
     machine.gpus.extend([Gpu::VfioUser("/t/gpu0".into()), Gpu::VfioUser("/t/gpu1".into())]);
     machine.vsock = Some(Vsock::User("/t/vhost.sock".into()));
-    machine.monitor = Some("/t/monitor".into());
+    machine.monitors = vec!["/t/monitor".into(), "/t/power".into()];
     let devices = [
         "-device",
         "pcie-root-port,id=rp0,chassis=1,slot=1",
@@ -70,6 +70,8 @@ fn machine_with_every_device() {
         "vhost-user-vsock-pci,id=vsock,chardev=vsock",
         "-qmp",
         "unix:/t/monitor,server=on,wait=off",
+        "-qmp",
+        "unix:/t/power,server=on,wait=off",
     ];
     assert_eq!(machine.arguments(), [BOARD, &devices].concat());
     assert_eq!(machine.directories(), ["/b", "/d", "/s", "/t"].map(PathBuf::from));

@@ -9,9 +9,19 @@ const GREETING: &str = r#"{"QMP": {"version": {"qemu": {"micro": 2, "minor": 1, 
 /// client wrote.
 fn fake(greeting: &str, answers: &[&str]) -> (UnixStream, thread::JoinHandle<Vec<String>>) {
     let (client, monitor) = UnixStream::pair().unwrap();
+    (client, serve(move || monitor, greeting, answers))
+}
+
+/// The monitor's side of [`fake`], on the stream that `open` returns.
+fn serve(
+    open: impl FnOnce() -> UnixStream + Send + 'static,
+    greeting: &str,
+    answers: &[&str],
+) -> thread::JoinHandle<Vec<String>> {
     let greeting = format!("{greeting}\r\n");
     let answers: Vec<_> = answers.iter().map(|answer| format!("{answer}\r\n")).collect();
-    let served = thread::spawn(move || {
+    thread::spawn(move || {
+        let monitor = open();
         (&monitor).write_all(greeting.as_bytes()).unwrap();
         let mut lines = BufReader::new(&monitor).lines();
         let mut commands = Vec::new();
@@ -21,8 +31,7 @@ fn fake(greeting: &str, answers: &[&str]) -> (UnixStream, thread::JoinHandle<Vec
             let _ = (&monitor).write_all(answer.as_bytes());
         }
         commands
-    });
-    (client, served)
+    })
 }
 
 fn error_of(greeting: &str, answers: &[&str]) -> String {
@@ -99,4 +108,18 @@ fn silent_monitor_is_an_error_after_the_deadline() {
     let (client, _monitor) = UnixStream::pair().unwrap();
     let error = Qmp::new(client, Duration::from_millis(50)).err().unwrap().chain();
     assert_eq!(error, "QEMU's monitor did not answer in time: greeting");
+}
+
+#[test]
+fn power_button_is_pressed_at_the_monitors_socket() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("monitor.sock");
+    let error = press_power_button(&socket, PATIENCE).unwrap_err().to_string();
+    assert!(error.contains("connecting to QEMU's monitor at"), "{error}");
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let answer = r#"{"return": {}}"#;
+    let served = serve(move || listener.accept().unwrap().0, GREETING, &[answer, answer]);
+    press_power_button(&socket, PATIENCE).unwrap();
+    let commands = served.join().unwrap();
+    assert!(commands[1].contains(r#""execute":"system_powerdown""#), "{commands:?}");
 }
