@@ -31,19 +31,31 @@ pub struct Explain {
     pub json: bool,
 }
 
-/// Everything about one code.
+/// Everything about one code, as the tables of the crate `image` have it.
 #[derive(Debug, Serialize)]
-struct Explanation {
-    schema: u32,
-    code: String,
-    meaning: &'static str,
-    causes: &'static [&'static str],
-    remedy: &'static str,
-    keys: &'static [&'static str],
-    metrics: &'static [&'static str],
+pub struct Explanation {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// The code.
+    pub code: String,
+    /// Its meaning, in one sentence.
+    pub meaning: &'static str,
+    /// Usual causes, the most frequent first.
+    pub causes: &'static [&'static str],
+    /// What to do, in Markdown.
+    pub remedy: &'static str,
+    /// Keys of the kernel command line that belong to it.
+    pub keys: &'static [&'static str],
+    /// Metrics that show it.
+    pub metrics: &'static [&'static str],
 }
 
 impl Explanation {
+    /// Every code, in the order of the table.
+    pub fn all() -> impl Iterator<Item = Self> {
+        CODES.iter().map(|row| Self::of(row.code))
+    }
+
     fn of(code: Code) -> Self {
         let (row, background) = (&CODES[code as usize], code.background());
         Self {
@@ -115,8 +127,7 @@ mod tests {
 
     #[test]
     fn every_code_is_explained_with_metrics_that_exist() {
-        for row in CODES {
-            let explanation = Explanation::of(row.code);
+        for (row, explanation) in CODES.iter().zip(Explanation::all()) {
             let text = explanation.text();
             assert!(text.starts_with(&format!("{}: {}", row.code.name(), row.meaning)), "{text}");
             assert!(text.contains("\n  - ") && text.contains(row.remedy), "{text}");

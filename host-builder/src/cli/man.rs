@@ -1,9 +1,11 @@
 //! `man` and `completions`, generated from the definitions that `--help` shows.
 
+use super::explain::Explanation;
 use crate::common::error::{Doing, Result};
 use clap::Args;
 use clap::Command;
 use clap_complete::Shell;
+use clap_mangen::roff::{Inline, Roff, bold, roman};
 use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
@@ -41,7 +43,33 @@ pub fn pages(args: &Man, mut cli: Command) -> Result<()> {
     fs::create_dir_all(&args.dir).doing("making", &args.dir)?;
     clap_mangen::generate_to(cli.clone(), &args.dir).doing("writing pages into", &args.dir)?;
     cli.build();
-    with_values(&cli, PROGRAM, &args.dir)
+    with_values(&cli, PROGRAM, &args.dir)?;
+    let path = args.dir.join(format!("{PROGRAM}-explain.1"));
+    let page = fs::read_to_string(&path).doing("reading", &path)?;
+    fs::write(&path, page + &findings().render()).doing("writing", &path)
+}
+
+/// The section with every finding, for the page of `explain`.
+fn findings() -> Roff {
+    let mut page = Roff::new();
+    page.control("SH", ["FINDINGS"]);
+    for row in Explanation::all() {
+        page.control("SS", [row.code.replace('-', "\\-").as_str()]).text([roman(row.meaning)]);
+        page.control("PP", []).text([bold("Usual causes: "), roman(row.causes.join("; "))]);
+        page.control("PP", []).text([&[bold("What to do: ")][..], &inlines(row.remedy)].concat());
+        for (what, names) in [("Keys: ", row.keys), ("Metrics: ", row.metrics)] {
+            if !names.is_empty() {
+                page.control("PP", []).text([bold(what), roman(names.join(", "))]);
+            }
+        }
+    }
+    page
+}
+
+/// Text of Markdown: what is between backticks is bold.
+fn inlines(markdown: &str) -> Vec<Inline> {
+    let parts = markdown.split('`').enumerate().filter(|(_, part)| !part.is_empty());
+    parts.map(|(at, part)| if at % 2 == 0 { roman(part) } else { bold(part) }).collect()
 }
 
 /// Adds the values of options to the synopsis, which clap_mangen (0.3) leaves out, on the pages of
@@ -127,6 +155,23 @@ mod tests {
         *checked += 1;
         for inner in command.get_subcommands().filter(|inner| inner.get_name() != "help") {
             check(inner, &format!("{name}-{}", inner.get_name()), dir, checked);
+        }
+    }
+
+    #[test]
+    fn page_of_explain_has_every_finding() {
+        let dir = tempfile::tempdir().unwrap();
+        pages(&Man { dir: dir.path().into() }, Cli::command()).unwrap();
+        let page = fs::read_to_string(dir.path().join("host-builder-explain.1")).unwrap();
+        let (_, page) = page.split_once("\n.SH FINDINGS\n").unwrap();
+        let page = ["\\fB", "\\fR"].iter().fold(page.to_owned(), |page, font| page.replace(font, ""));
+        let page = page.replace("\\-", "-").replace("\\*(Aq", "'");
+        let mut rest = page.as_str();
+        for row in Explanation::all() {
+            let heading = format!(".SS {}\n{}\n", row.code, row.meaning);
+            rest = rest.split_once(&heading).unwrap_or_else(|| panic!("{heading}")).1;
+            let remedy = row.remedy.replace('`', "");
+            assert!(rest.contains(&remedy) && rest.contains(row.causes[0]), "{}: {remedy}", row.code);
         }
     }
 

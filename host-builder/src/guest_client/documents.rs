@@ -7,7 +7,7 @@ use image::status::Status;
 use serde::Serialize;
 
 /// Version of the JSON lines. It is increased when a key is removed or changes its meaning, not
-/// when one is added.
+/// when a key or a value, such as a code, is added.
 pub const SCHEMA: u32 = 1;
 
 /// A line of `status --json`: one guest.
@@ -116,6 +116,40 @@ mod tests {
                 std::fs::write(file, made).unwrap();
             } else {
                 assert_eq!(made, kept, "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn schemas_explain_every_code_of_a_finding() {
+        for text in [STATUS_SCHEMA, EVENT_SCHEMA] {
+            let schema: serde_json::Value = serde_json::from_str(text).unwrap();
+            let codes = schema["$defs"]["Code"]["oneOf"].as_array().unwrap();
+            let codes = codes.iter().map(|code| (code["const"].as_str(), code["description"].as_str()));
+            let table = image::status::finding::CODES;
+            let names: Vec<String> = table.iter().map(|row| row.code.name()).collect();
+            let expected = names.iter().zip(table).map(|(name, row)| (Some(&**name), Some(row.meaning)));
+            assert!(codes.eq(expected));
+        }
+    }
+
+    /// A key can be added without a new version, so readers must accept keys that they do not know.
+    /// Only the name of a variant is the only key of its object.
+    #[test]
+    fn schemas_accept_unknown_keys() {
+        fn closed(schema: &serde_json::Value) -> Vec<&serde_json::Value> {
+            let inner: Vec<_> = match schema {
+                serde_json::Value::Object(object) => object.values().collect(),
+                serde_json::Value::Array(list) => list.iter().collect(),
+                _ => vec![],
+            };
+            let own = schema.get("additionalProperties").is_some_and(|more| more == false);
+            inner.into_iter().flat_map(closed).chain(own.then_some(schema)).collect()
+        }
+        for text in [STATUS_SCHEMA, EVENT_SCHEMA] {
+            let schema = serde_json::from_str(text).unwrap();
+            for object in closed(&schema) {
+                assert_eq!(object["properties"].as_object().unwrap().len(), 1, "{object:.200}");
             }
         }
     }
