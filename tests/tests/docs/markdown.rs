@@ -1,7 +1,38 @@
 //! What the tests of the documentation read from a page of Markdown: tables, links, headings and
 //! command lines.
 
+use super::top;
 use std::collections::BTreeSet;
+use std::fs;
+use std::sync::Mutex;
+
+/// Compares the first table below a heading of a page in docs/ with the rows that the code has. With
+/// WRITE_DOCS=1, writes these rows into the page instead.
+pub fn check_table(page: &str, heading: &str, expected: &[Vec<String>]) {
+    static WRITING: Mutex<()> = Mutex::new(());
+    let path = top().join("docs").join(page);
+    // One at a time: a page can have several such tables.
+    let _alone = WRITING.lock();
+    if std::env::var_os("WRITE_DOCS").is_some() {
+        let written = with_rows(&fs::read_to_string(&path).unwrap(), heading, expected);
+        fs::write(&path, written).unwrap();
+    }
+    let found = table(&fs::read_to_string(&path).unwrap(), heading);
+    assert_eq!(found, expected, "{page}: run the test again with WRITE_DOCS=1, which writes the table");
+}
+
+/// The page with other rows in the first table below a heading.
+fn with_rows(page: &str, heading: &str, rows: &[Vec<String>]) -> String {
+    let at = page.find(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("there is no {heading:?}"));
+    let (before, section) = page.split_at(at);
+    let begin = section.find("\n|").unwrap() + 1;
+    let length = section[begin..].split_inclusive('\n').take_while(|line| line.starts_with('|'));
+    let lines: Vec<&str> = length.collect();
+    let end = begin + lines.iter().map(|line| line.len()).sum::<usize>();
+    let cells = |row: &Vec<String>| row.iter().map(|cell| cell.replace('|', "\\|")).collect::<Vec<_>>();
+    let rows: Vec<_> = rows.iter().map(|row| format!("| {} |\n", cells(row).join(" | "))).collect();
+    [before, &section[..begin], &lines[..2].concat(), &rows.concat(), &section[end..]].concat()
+}
 
 /// The rows of the first table below a heading: their cells.
 pub fn table(page: &str, heading: &str) -> Vec<Vec<String>> {
@@ -113,4 +144,13 @@ fn markdown_links_headings_and_commands_are_parsed() {
     );
     assert_eq!(commands(page), ["host-builder a 'b c' d"]);
     assert_eq!(words("host-builder a 'b c' \"$(x y)\" *"), ["host-builder", "a", "b c", "$(x y)", "*"]);
+}
+
+#[test]
+fn rows_of_a_table_are_replaced_and_nothing_else() {
+    let page = "# A\n\n| x |\n|---|\n| no |\n\n## B\n\nText.\n\n| a | b |\n|---|---|\n| 1 | 2 |\n| 3 | 4 |\n\nEnd.\n";
+    let rows = [vec!["a|b".to_owned(), "c".to_owned()]];
+    let written = with_rows(page, "## B", &rows);
+    assert_eq!(table(&written, "## B"), rows);
+    assert_eq!(written, page.replace("| 1 | 2 |\n| 3 | 4 |\n", "| a\\|b | c |\n"));
 }

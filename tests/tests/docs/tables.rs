@@ -1,16 +1,14 @@
 //! Tables and lists of the documentation have exactly the rows and words of the code.
 
-use super::markdown::table;
+use super::markdown::{check_table, table};
 use clap::CommandFactory as _;
 use host_builder::cli::Cli;
 use image::config::{JSON_KEYS, KEYS};
 use image::status::finding::CODES;
 use std::collections::BTreeSet;
 
-const BOOTING: &str = include_str!("../../../docs/booting.md");
 const BUILDING: &str = include_str!("../../../docs/building.md");
 const FINDINGS: &str = include_str!("../../../docs/findings.md");
-const OPERATING: &str = include_str!("../../../docs/operating.md");
 const PROTOCOL: &str = include_str!("../../../docs/protocol.md");
 const SECURITY: &str = include_str!("../../../docs/security.md");
 
@@ -20,7 +18,7 @@ fn table_of_kernel_command_line_keys_matches_the_code() {
         .iter()
         .map(|key| vec![format!("`{}`", key.name), key.expects.to_owned(), key.help.to_owned()])
         .collect();
-    assert_eq!(table(BOOTING, "## Kernel command line"), expected);
+    check_table("booting.md", "## Kernel command line", &expected);
 }
 
 #[test]
@@ -29,7 +27,7 @@ fn table_of_config_keys_matches_the_code() {
         .iter()
         .map(|key| vec![format!("`{}`", key.name), key.expects.to_owned(), key.help.to_owned()])
         .collect();
-    assert_eq!(table(BOOTING, "## Config disk"), expected);
+    check_table("booting.md", "## Config disk", &expected);
 }
 
 #[test]
@@ -43,7 +41,7 @@ fn table_of_findings_matches_the_code() {
             vec![anchor, row.meaning.to_owned(), row.remedy.to_owned()]
         })
         .collect();
-    assert_eq!(table(FINDINGS, "## All findings"), expected);
+    check_table("findings.md", "## All findings", &expected);
 }
 
 #[test]
@@ -52,7 +50,7 @@ fn table_of_doctor_checks_matches_the_code() {
         .iter()
         .map(|(name, meaning)| vec![format!("`{name}`"), (*meaning).to_owned()])
         .collect();
-    assert_eq!(table(BOOTING, "## Check a host or a container image first"), expected);
+    check_table("booting.md", "## Check a host or a container image first", &expected);
 }
 
 #[test]
@@ -71,7 +69,7 @@ fn table_of_metrics_matches_the_code() {
         vec![name, family.kind.to_owned(), labels.join(", "), family.help.to_owned()]
     };
     let expected: Vec<_> = host_builder::guest_client::metrics::FAMILIES.iter().map(row).collect();
-    assert_eq!(table(OPERATING, "## Monitor guests"), expected);
+    check_table("operating.md", "## Monitor guests", &expected);
 }
 
 /// The types on the wire, with their fields in order, as the sources define them.
