@@ -8,8 +8,10 @@ use crate::config::Control;
 use crate::layout;
 use serde::{Deserialize, Serialize};
 
-/// Version of the manifest's own format. A guest refuses a newer one.
+/// Version of the manifest's own format. A newer one is refused. A key that a reader may ignore needs no new version.
 pub const FORMAT: u32 = 3;
+/// The oldest format that is read.
+pub const OLDEST_FORMAT: u32 = 2;
 /// The first format with the facts of ELF files ([`File::soname`], [`File::glibc`]).
 pub const FACTS_SINCE: u32 = 3;
 /// Maximum size of a manifest in bytes.
@@ -199,9 +201,15 @@ pub enum ManifestError {
     Malformed(#[from] serde_json::Error),
     /// Written by a newer tool.
     #[error(
-        "unsupported manifest format {found}: expected at most {FORMAT}; use guest-init and host-builder of the same release"
+        "unsupported manifest format {found}: expected {OLDEST_FORMAT} to {FORMAT}; use guest-init and host-builder of the release that wrote it, or of a later one"
     )]
     TooNew {
+        /// The format found.
+        found: u32,
+    },
+    /// Written by a tool that is too old.
+    #[error("unsupported manifest format {found}: expected {OLDEST_FORMAT} to {FORMAT}; rebuild the initrd")]
+    TooOld {
         /// The format found.
         found: u32,
     },
@@ -217,6 +225,9 @@ impl Manifest {
         let head: Head = serde_json::from_slice(bytes)?;
         if head.format > FORMAT {
             return Err(ManifestError::TooNew { found: head.format });
+        }
+        if head.format < OLDEST_FORMAT {
+            return Err(ManifestError::TooOld { found: head.format });
         }
         Ok(serde_json::from_slice(bytes)?)
     }
@@ -333,5 +344,30 @@ mod tests {
     fn refuses_a_newer_format_whatever_else_it_holds() {
         let error = Manifest::from_json(br#"{"format": 99, "modules": 7}"#).unwrap_err();
         assert!(matches!(error, ManifestError::TooNew { found: 99 }));
+        assert!(
+            error.to_string().starts_with("unsupported manifest format 99: expected 2 to 3; use "),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn older_format_is_read_back_to_the_oldest() {
+        let oldest = br#"{
+            "format": 2, "builder": "gpu-initrd 0", "profile": "p", "arch": "x86_64", "kernel_release": "6.12",
+            "driver": { "version": "550.163.01", "firmware": [] }, "capabilities": ["compute"],
+            "payload": { "mode": "files" }, "modules": [],
+            "files": [{ "path": "/init", "kind": "file", "size": 3, "sha256": "aa", "mode": 493, "origin": "guest-init", "reason": "PID 1" }]
+        }"#;
+        assert_eq!(Manifest::from_json(oldest).unwrap(), Manifest { format: OLDEST_FORMAT, ..sample() });
+        let error = Manifest::from_json(br#"{"format": 1, "files": []}"#).unwrap_err();
+        assert!(matches!(error, ManifestError::TooOld { found: 1 }), "{error}");
+    }
+
+    #[test]
+    fn unknown_key_is_ignored() {
+        let mut json: serde_json::Value = serde_json::from_slice(&sample().to_json()).unwrap();
+        json["new"] = 1.into();
+        json["files"][0]["new"] = "x".into();
+        assert_eq!(Manifest::from_json(json.to_string().as_bytes()).unwrap(), sample());
     }
 }

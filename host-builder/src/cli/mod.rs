@@ -196,6 +196,13 @@ mod tests {
     }
 
     #[test]
+    fn unknown_option_is_a_usage_error() {
+        let error = Cli::try_parse_from(["host-builder", "status", "vsock:5", "--of-a-later-release"]);
+        let error = error.unwrap_err();
+        assert_eq!((error.kind(), error.exit_code()), (clap::error::ErrorKind::UnknownArgument, 2));
+    }
+
+    #[test]
     fn a_command_that_needs_an_argument_has_an_example() {
         let example = |words: &[&str]| example(words.iter().map(|word| OsString::from(*word)));
         for words in [

@@ -5,7 +5,7 @@ use super::cpio::Entry;
 use super::tree::Tree;
 use crate::common::error::{Error, Result};
 use image::layout;
-use image::manifest::{MAX_BYTES, Manifest};
+use image::manifest::{MAX_BYTES, Manifest, ManifestError};
 use std::path::Path;
 
 /// Whether an entry may be the manifest, so that its content must be kept.
@@ -21,7 +21,11 @@ pub fn manifest<'a>(tree: &Tree<'a>, path: &Path) -> Result<Option<(Manifest, &'
         return Err(Error::new(message).hint("build the initrd again: this one was altered"));
     };
     let manifest = Manifest::from_json(bytes).map_err(|error| {
-        Error::new(path.display().to_string()).source(error).hint("build the image again")
+        let hint = match error {
+            ManifestError::TooNew { .. } => "use a newer host-builder, or build the image again",
+            _ => "build the image again",
+        };
+        Error::new(path.display().to_string()).source(error).hint(hint)
     })?;
     Ok(Some((manifest, bytes)))
 }

@@ -16,8 +16,8 @@ use std::cmp::Ordering;
 use std::io::{ErrorKind, Write};
 use std::path::Path;
 
-/// Version of the lock format.
-const FORMAT: u32 = 3;
+/// Version of the lock format. Locks of other formats are refused.
+pub const FORMAT: u32 = 3;
 
 /// What a profile resolved to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -121,8 +121,7 @@ impl Lock {
         // A lock in another format may have any content, so the format is checked first.
         let head: Head = toml::from_str(&text).map_err(malformed)?;
         if head.format != FORMAT {
-            let message = format!("{} has lock format {}, expected {FORMAT}", path.display(), head.format);
-            return Err(Error::new(message).hint(remedy));
+            return Err(other_format(path, head.format));
         }
         let lock: Self = toml::from_str(&text).map_err(malformed)?;
         let usable = |artifact: &Artifact| {
@@ -211,6 +210,15 @@ pub fn is_plain(name: &str) -> bool {
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-._".contains(&byte))
 }
 
+fn other_format(path: &Path, found: u32) -> Error {
+    let message = format!("{} has lock format {found} (expected {FORMAT})", path.display());
+    Error::new(message).hint(if found > FORMAT {
+        "use the host-builder of the release that wrote it, or a later one; or resolve again with this one: build-initrd --update-lock"
+    } else {
+        "resolve again: build-initrd --update-lock"
+    })
+}
+
 fn not_a_lock(path: &Path) -> Error {
     Error::new(format!("{}: expected a lock, found {}", path.display(), file_type::describe(path)))
         .hint("pass the lock, such as initrd.lock, or resolve again: build-initrd --update-lock")
@@ -259,6 +267,26 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn lock_of_a_newer_format_names_both_and_the_remedy() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("initrd.lock");
+        std::fs::write(&path, "format = 99\nanything = {}\n").unwrap();
+        let error = Lock::read(&path).unwrap_err();
+        assert!(error.to_string().ends_with("has lock format 99 (expected 3)"), "{error}");
+        assert!(error.remedy().unwrap().contains("or a later one"), "{:?}", error.remedy());
+    }
+
+    #[test]
+    fn unknown_key_in_a_lock_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("initrd.lock");
+        let lock = Lock::new("p", "text", "r".into(), "d".into());
+        std::fs::write(&path, lock.to_toml().replace("format = 3", "format = 3\nnew = 1")).unwrap();
+        let error = Lock::read(&path).unwrap_err().chain();
+        assert!(error.contains("unknown field `new`"), "{error}");
+    }
+
+    #[test]
     fn lock_of_an_older_format_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("initrd.lock");
@@ -268,7 +296,7 @@ pub(crate) mod tests {
             lock.to_toml().replace("format = 3", "format = 1").replace("userspace-compute", "userspace");
         std::fs::write(&path, old).unwrap();
         let error = Lock::read(&path).unwrap_err();
-        assert!(error.to_string().contains("lock format 1, expected 3"), "{error}");
+        assert!(error.to_string().contains("lock format 1 (expected 3)"), "{error}");
         assert!(error.remedy().unwrap().contains("--update-lock"));
     }
 

@@ -11,6 +11,34 @@ const BUILDING: &str = include_str!("../../../docs/building.md");
 const FINDINGS: &str = include_str!("../../../docs/findings.md");
 const PROTOCOL: &str = include_str!("../../../docs/protocol.md");
 const SECURITY: &str = include_str!("../../../docs/security.md");
+const VERSIONS: &str = include_str!("../../../docs/versions.md");
+
+/// What docs/versions.md promises begins with the versions of today.
+#[test]
+fn table_of_formats_has_the_versions_of_the_code() {
+    use host_builder::{doctor, guest_client, pins::lock};
+    use image::{manifest, wire};
+    const RECORD: &str = include_str!("../../../guest-init/src/driver_files/copy_record.rs");
+    let record = RECORD.split_once("\nconst FORMAT: u32 = ").unwrap().1.split_once(';').unwrap().0;
+    let expected = [
+        ("Command line", "the release".to_owned()),
+        ("Configuration of a guest", "the release".to_owned()),
+        ("JSON of `status`", guest_client::SCHEMA.to_string()),
+        ("JSON of `doctor`", doctor::SCHEMA.to_string()),
+        ("JSON of the other", "the release".to_owned()),
+        ("[Metrics]", "the release".to_owned()),
+        ("[Protocol]", format!("{}, oldest {}", wire::VERSION, wire::OLDEST)),
+        ("[Lock]", lock::FORMAT.to_string()),
+        ("Profile", "the release".to_owned()),
+        ("Manifest", format!("{}, oldest {}", manifest::FORMAT, manifest::OLDEST_FORMAT)),
+        ("Record", record.to_owned()),
+    ];
+    let rows = table(VERSIONS, "## Formats");
+    assert_eq!(rows.len(), expected.len());
+    for (row, (format, version)) in rows.iter().zip(expected) {
+        assert!(row[0].starts_with(format) && row[2] == version, "expected {format}: {version}: {row:?}");
+    }
+}
 
 #[test]
 fn table_of_kernel_command_line_keys_matches_the_code() {
