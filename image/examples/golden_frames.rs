@@ -3,6 +3,7 @@
 #[path = "../tests/sample/mod.rs"]
 mod sample;
 
+use image::session::MAX_FRAME;
 use image::wire::{self, MAX_REPLY, MAX_REQUEST, VERSION};
 use std::error::Error;
 use std::fs::{File, create_dir_all};
@@ -17,6 +18,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     for (name, reply) in sample::replies().into_iter().chain(sample::replies_since_8()) {
         wire::write(&mut file(name)?, &reply, MAX_REPLY)?;
+    }
+    for (name, message) in sample::to_guest() {
+        wire::write(&mut file(name)?, &message, MAX_FRAME)?;
+    }
+    for (name, message) in sample::to_host() {
+        wire::write(&mut file(name)?, &message, MAX_FRAME)?;
+    }
+    for (name, item) in sample::items() {
+        item.write(&mut file(name)?)?;
     }
     println!("{}", dir.display());
     Ok(())

@@ -1,6 +1,7 @@
 //! Events and log lines of a guest. Each has a number, so that a client can continue where the last answer ended, and learns what
 //! it has missed.
 
+use crate::session::Task;
 use crate::status::{Code, Exit, GpuState, Outcome, Phase, PhaseOutcome, Severity};
 use serde::{Deserialize, Serialize};
 
@@ -72,6 +73,20 @@ pub enum Happening {
         signal: i32,
         /// Time until it is killed, in milliseconds.
         grace_ms: u64,
+    },
+    /// The host has begun a session in the container.
+    SessionStarted {
+        /// Number of the session.
+        session: u32,
+        /// What it does.
+        task: Task,
+    },
+    /// A session has ended.
+    SessionEnded {
+        /// Number of the session.
+        session: u32,
+        /// How its command ended.
+        exit: Exit,
     },
 }
 

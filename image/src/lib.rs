@@ -12,6 +12,7 @@ pub mod ldcache;
 pub mod manifest;
 pub mod pci;
 pub mod requirement;
+pub mod session;
 pub mod status;
 pub mod text;
 pub mod wire;

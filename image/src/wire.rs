@@ -11,6 +11,7 @@
 //! successor can replace it with a version step.
 
 use crate::event::{Events, Happening, LogSource, Logs};
+use crate::session::Exec;
 use crate::status::{Code, Outcome, Phase, PhaseOutcome, Status};
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -23,7 +24,7 @@ pub const OLDEST: u16 = 7;
 /// Port the guest listens on unless told otherwise.
 pub const DEFAULT_PORT: u32 = 1042;
 /// Largest request, payload bytes.
-pub const MAX_REQUEST: usize = 4 << 10;
+pub const MAX_REQUEST: usize = 64 << 10;
 /// Largest reply, payload bytes.
 pub const MAX_REPLY: usize = 1 << 20;
 const MAGIC: &[u8; 4] = b"gpui";
@@ -81,6 +82,9 @@ pub enum Request {
         /// The grace period in milliseconds; `None`: the guest's own.
         grace_ms: Option<u64>,
     },
+    /// Run a command in the container, or copy its files. The reply is [`Reply::Session`] or [`Reply::NotStarted`], and the
+    /// connection then belongs to the session. Since version 8.
+    Exec(Box<Exec>),
 }
 
 impl Request {
@@ -88,7 +92,7 @@ impl Request {
     pub fn since(&self) -> u16 {
         match self {
             Self::Status | Self::Wait { .. } | Self::Events { .. } | Self::Logs { .. } => OLDEST,
-            Self::Stop { .. } => 8,
+            Self::Stop { .. } | Self::Exec(_) => 8,
         }
     }
 
@@ -100,6 +104,7 @@ impl Request {
             Self::Events { .. } => "events",
             Self::Logs { .. } => "logs",
             Self::Stop { .. } => "stop",
+            Self::Exec(_) => "exec",
         }
     }
 }
@@ -149,6 +154,15 @@ pub enum Reply {
     Events(Events),
     /// Lines of a log; none when nothing was written within the time given.
     Logs(Logs),
+    /// The command runs; the connection belongs to its session. Since version 8.
+    Session,
+    /// The command does not run. Since version 8.
+    NotStarted {
+        /// Why.
+        message: String,
+        /// Exit status as in a shell: 127 if the program was not found, 126 if it cannot be executed, 125 otherwise.
+        exit_status: u8,
+    },
 }
 
 /// What can go wrong with a frame.
@@ -192,7 +206,7 @@ impl Reply {
             match &mut self {
                 Self::Status(status) => status_before_8(status),
                 Self::Events(events) => events.events.retain_mut(|event| is_before_8(&mut event.what)),
-                Self::Refused(_) | Self::Logs(_) => {}
+                Self::Refused(_) | Self::Logs(_) | Self::Session | Self::NotStarted { .. } => {}
             }
         }
         self
@@ -200,6 +214,9 @@ impl Reply {
 
     /// Returns the oldest version that has everything in this reply.
     pub fn oldest_version(&self) -> u16 {
+        if matches!(self, Self::Session | Self::NotStarted { .. }) {
+            return 8;
+        }
         let is_whole = |version: &u16| self.clone().for_version(*version) == *self;
         (OLDEST..VERSION).find(is_whole).unwrap_or(VERSION)
     }
@@ -225,7 +242,10 @@ fn status_before_8(status: &mut Status) {
 /// Whether version 7 can express it, after a change of what it can express otherwise.
 fn is_before_8(what: &mut Happening) -> bool {
     match what {
-        Happening::Stop { .. } | Happening::Phase { phase: Phase::Stopping, .. } => false,
+        Happening::Stop { .. }
+        | Happening::SessionStarted { .. }
+        | Happening::SessionEnded { .. }
+        | Happening::Phase { phase: Phase::Stopping, .. } => false,
         Happening::Finding { code, .. } => {
             code_before_8(code);
             true
@@ -292,6 +312,33 @@ pub fn read_versioned<T: DeserializeOwned>(
     Ok((decode(&payload)?, version))
 }
 
+/// Decodes frames from bytes that arrive in pieces.
+#[derive(Debug, Default)]
+pub struct Decoder {
+    bytes: Vec<u8>,
+}
+
+impl Decoder {
+    /// Adds bytes.
+    pub fn feed(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Returns the next frame of at most `most` payload bytes, if it is complete.
+    pub fn next<T: DeserializeOwned>(&mut self, most: usize) -> Result<Option<T>, WireError> {
+        let mut rest = self.bytes.as_slice();
+        match read(&mut rest, most) {
+            Ok(message) => {
+                let used = self.bytes.len() - rest.len();
+                self.bytes.drain(..used);
+                Ok(Some(message))
+            }
+            Err(WireError::Io(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
 fn decode<T: DeserializeOwned>(payload: &[u8]) -> Result<T, WireError> {
     // The limit bounds what a lying length inside the payload can make us allocate.
     let config = bincode::config::standard().with_limit::<MAX_REPLY>();
@@ -352,6 +399,27 @@ mod tests {
         assert!(matches!(with(11, 0xff), WireError::TooLarge { .. }));
         assert!(matches!(with(12, 0x55), WireError::Malformed(_)));
         assert!(matches!(with(8, 2), WireError::Io(_)));
+    }
+
+    #[test]
+    fn frames_are_decoded_wherever_they_are_cut() {
+        let requests = [Request::Status, Request::Stop { signal: 15, grace_ms: Some(1) }, Request::Status];
+        let bytes: Vec<u8> = requests.iter().flat_map(frame).collect();
+        for size in [1, 5, 13, bytes.len()] {
+            let (mut decoder, mut found) = (Decoder::default(), Vec::new());
+            for piece in bytes.chunks(size) {
+                decoder.feed(piece);
+                while let Some(request) = decoder.next::<Request>(MAX_REQUEST).unwrap() {
+                    found.push(request);
+                }
+            }
+            assert_eq!(found, requests, "{size}");
+        }
+        let mut decoder = Decoder::default();
+        decoder.feed(b"gpux");
+        assert!(decoder.next::<Request>(MAX_REQUEST).unwrap().is_none(), "the header is not complete");
+        decoder.feed(&[0; 8]);
+        assert!(matches!(decoder.next::<Request>(MAX_REQUEST), Err(WireError::Magic { .. })));
     }
 
     #[test]

@@ -2,25 +2,34 @@
 //! status requests. It stays in the initramfs, which contains the firmware.
 
 use super::error::BootError;
-use crate::container::{self, Spec, inherit, inherited};
+use crate::container::exec::Entrance;
+use crate::container::own_program::{self, inherited};
+use crate::container::{self, Spec};
 use crate::lifecycle::{Recipient, StopSwitch, monitor, panic};
 use crate::status::{self, Board};
-use crate::vsock::{push, server};
+use crate::vsock::push;
+use crate::vsock::server::{self, Guest};
 use image::config::{Config, Control};
 use image::status::{Container, Finding, Outcome, Phase, PhaseOutcome, PhaseTime, Status};
+use serde::{Deserialize, Serialize};
 use std::convert::Infallible;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::process::CommandExt;
-use std::process::Command;
 use std::time::Duration;
 
 /// First argument of the status keeper.
 pub const KEEPER: &str = "--status-keeper";
 /// At shutdown, systemd does not kill processes whose name begins with `@` (systemd.io/ROOT_STORAGE_DAEMONS).
 const NAME: &str = "@gpu-initrd";
+
+/// What the keeper learns when it begins to answer.
+#[derive(Serialize, Deserialize)]
+struct Takeover {
+    status: Status,
+    spec: Spec,
+}
 
 /// What the status keeper takes over.
 pub struct Keeper<'a> {
@@ -50,7 +59,8 @@ pub fn hand_over(spec: &Spec, keeper: &Keeper, board: &Board) -> Result<Infallib
     let mut warn = |error| board.warn(error);
     let mut tell = || {
         status.findings = board.snapshot().findings;
-        pipe.write_all(&serde_json::to_vec(&status).unwrap_or_default())
+        let takeover = Takeover { status: status.clone(), spec: spec.clone() };
+        pipe.write_all(&serde_json::to_vec(&takeover).unwrap_or_default())
     };
     let result = container::become_init(spec, &mut warn, &mut tell).map_err(Finding::from);
     // The handover failed. The trailing byte makes the status invalid, so the keeper exits.
@@ -78,30 +88,21 @@ fn init_command(spec: &Spec) -> Vec<String> {
 /// Starts the keeper. The pipe to it closes when this process executes another program.
 fn keep(keeper: &Keeper) -> io::Result<File> {
     let (read, write) = std::io::pipe()?;
-    inherit(&read)?;
     // SAFETY: the server thread owns the listening socket for the life of this process, so it is open here.
     let listener = keeper.listener.map(|number| unsafe { BorrowedFd::borrow_raw(number) });
-    listener.iter().try_for_each(inherit)?;
     // The keeper holds the GPUs from now on; these descriptors close when this process becomes the image's init.
     let held = crate::gpu::adapter::held();
-    held.iter().try_for_each(inherit)?;
     let number = listener.map_or("none".into(), |listener| listener.as_raw_fd().to_string());
-    let child = Command::new("/proc/self/exe")
-        .arg0(NAME)
-        .arg(KEEPER)
-        .arg(read.as_raw_fd().to_string())
-        .arg(number)
-        .arg(image::text::name(keeper.control))
-        .arg(keeper.config.stop_grace.as_millis().to_string())
-        .args(keeper.notify.map(|port| port.to_string()))
-        .env_clear()
-        .spawn();
-    // The image's init must not inherit these descriptors; until then the GPUs stay open here too.
-    for fd in held.iter().map(AsFd::as_fd).chain(listener) {
-        nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC))?;
-    }
+    let given: Vec<_> =
+        [read.as_fd()].into_iter().chain(listener).chain(held.iter().map(AsFd::as_fd)).collect();
+    own_program::start(NAME, KEEPER, &given, |command| {
+        command.args([read.as_raw_fd().to_string(), number]);
+        command.arg(image::text::name(keeper.control));
+        command.arg(keeper.config.stop_grace.as_millis().to_string());
+        command.args(keeper.notify.map(|port| port.to_string()));
+    })?;
+    // The GPUs stay open here until this process becomes the image's init.
     held.into_iter().for_each(std::mem::forget);
-    child?;
     drop(read);
     Ok(File::from(OwnedFd::from(write)))
 }
@@ -113,7 +114,7 @@ pub fn run_keeper(args: &[OsString]) -> i32 {
     if File::from(status).read_to_end(&mut bytes).is_err() {
         return 2;
     }
-    let Ok(mut status) = serde_json::from_slice::<Status>(&bytes) else { return 2 };
+    let Ok(Takeover { mut status, spec }) = serde_json::from_slice(&bytes) else { return 2 };
     crate::kernel::kmsg_writer::start_logging("info");
     crate::lifecycle::reap::unblock_signals();
     let container = status.container.take();
@@ -130,8 +131,10 @@ pub fn run_keeper(args: &[OsString]) -> i32 {
         push::resume(port, &board);
     }
     board.update(|status| taken_over(status, container));
+    let entrance = Entrance::default();
+    entrance.open_init(&spec);
     if let Some(listener) = inherited(args, 1) {
-        server::resume(listener, control, &stop, &board);
+        server::resume(listener, &Guest { control, stop, entrance, board });
     }
     // Without vsock or a server thread no request arrives, but the GPUs must stay open.
     loop {

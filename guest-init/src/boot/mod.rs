@@ -7,6 +7,7 @@ pub mod handover;
 mod policy;
 
 use crate::container::Spec;
+use crate::container::exec::Entrance;
 use crate::container::rootfs::{self, Driver};
 use crate::driver_files::payload;
 use crate::gpu::pci::PciGpu;
@@ -16,9 +17,10 @@ use crate::lifecycle::shutdown::{self, Ending};
 use crate::lifecycle::{self, Recipient, StopSwitch, monitor, panic, power_button, reap, stop, watchdog};
 use crate::network;
 use crate::status::Board;
-use crate::vsock::{push, server};
+use crate::vsock::push;
+use crate::vsock::server::{self, Guest};
 use error::BootError;
-use image::config::{Config, Control, ExpectedGpus, GpuPolicy, InitMode, LINGER};
+use image::config::{Config, ExpectedGpus, GpuPolicy, InitMode, LINGER};
 use image::manifest::{Manifest, Purpose};
 use image::status::{Exit, Finding, Node, Phase, PhaseOutcome};
 use nix::unistd::{gethostname, sethostname};
@@ -92,7 +94,10 @@ fn boot(release: &str, board: &Board, stop: &StopSwitch, config: &mut Config) ->
     stop.configure(config.stop_grace, config.linger.unwrap_or(LINGER));
     follow_stop_requests(stop);
     let accepted = manifest.as_ref().map_or(config.control, |manifest| manifest.control(config.control));
-    let listener = listen(config, accepted, stop, board);
+    let entrance = Entrance::default();
+    let guest =
+        Guest { control: accepted, stop: stop.clone(), entrance: entrance.clone(), board: board.clone() };
+    let listener = listen(config, guest);
     push::start(config, board);
     told?;
     let manifest = manifest?;
@@ -123,7 +128,7 @@ fn boot(release: &str, board: &Board, stop: &StopSwitch, config: &mut Config) ->
             let keeper = handover::Keeper { listener, notify: config.notify, control: accepted, config };
             match handover::hand_over(&spec, &keeper, board)? {}
         }
-        InitMode::Exec => Ok(lifecycle::run::run(&spec, config.restart, stop, board)?),
+        InitMode::Exec => Ok(lifecycle::run::run(&spec, config.restart, stop, &entrance, board)?),
     }
 }
 
@@ -139,8 +144,8 @@ fn follow_stop_requests(switch: &StopSwitch) {
 }
 
 /// Starts the status server. A guest without vsock boots all the same.
-fn listen(config: &Config, control: Control, stop: &StopSwitch, board: &Board) -> Option<RawFd> {
-    match server::start(config.vsock_port, control, stop, board) {
+fn listen(config: &Config, guest: Guest) -> Option<RawFd> {
+    match server::start(config.vsock_port, guest) {
         Ok(listener) => Some(listener),
         Err(error) => {
             log::warn!("the status server is not running: vsock port {}: {error}", config.vsock_port);

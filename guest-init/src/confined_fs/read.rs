@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use nix::dir::{Dir, Type};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, readlinkat};
-use nix::sys::stat::{fstat, fstatat};
+use nix::sys::stat::{SFlag, fstat, fstatat};
 
 use super::{
     DirEntry, EntryType, MAX_LINKS, MAX_NAMES, MAX_PATH, MAX_STEPS, RootDir, RootError, Stat, io_error,
@@ -33,6 +33,17 @@ impl RootDir {
             self.open_inside(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY).map_err(failed)?;
         check_regular(path, Stat::from(&fstat(&fd).map_err(failed)?), max)?;
         Ok(File::from(fd))
+    }
+
+    /// Opens a device. The caller checks that it is the expected one.
+    pub fn open_device(&self, path: &Path, flags: OFlag) -> Result<OwnedFd, RootError> {
+        let failed = |e| io_error("open", path, e);
+        let look = self.open_inside(path, OFlag::O_PATH).map_err(failed)?;
+        let kind = SFlag::from_bits_truncate(fstat(&look).map_err(failed)?.st_mode & SFlag::S_IFMT.bits());
+        if kind != SFlag::S_IFCHR {
+            return Err(failed(Errno::ENXIO));
+        }
+        self.open_inside(path, flags | OFlag::O_NONBLOCK).map_err(failed)
     }
 
     /// Reads a whole regular file of at most `max` bytes.

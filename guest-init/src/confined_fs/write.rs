@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, renameat};
@@ -16,6 +17,8 @@ use super::{EntryType, RootDir, RootError, io_error};
 
 /// Prefix of temporary names, which library scans ignore and by which leftovers are recognised.
 const TEMPORARY: &str = ".gpu-initrd-";
+/// Permission bits without set-user-ID, set-group-ID and sticky.
+const PERMISSIONS: u32 = 0o777;
 /// Maximum number of bytes of a name that its temporary name contains.
 const MAX_NAME: usize = 200;
 
@@ -98,6 +101,39 @@ impl RootDir {
         })?;
         put(&dir, &temporary, name, path)?;
         sync(&dir, path)
+    }
+
+    /// Writes what `fill` writes to the file `path`, with these permissions and this owner, and sets the time of its last change in
+    /// seconds since 1970. It replaces an existing file or link at the end.
+    pub fn receive_file(
+        &self,
+        path: &Path,
+        mode: u32,
+        (uid, gid): (u32, u32),
+        modified: i64,
+        fill: impl FnOnce(&mut File) -> io::Result<()>,
+    ) -> Result<(), RootError> {
+        let (dir, name) = self.parent(path)?;
+        let temporary = fresh_name(&dir, name, path)?;
+        write_new(&dir, &temporary, path, 0o600, |file| {
+            fill(file)?;
+            fchown(&*file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+            fchmod(&*file, Mode::from_bits_truncate(mode & PERMISSIONS))?;
+            let time = UNIX_EPOCH + Duration::from_secs(modified.try_into().unwrap_or_default());
+            file.set_modified(time)
+        })?;
+        put(&dir, &temporary, name, path)
+    }
+
+    /// Creates the directory `path`, with these permissions and this owner.
+    pub fn receive_dir(&self, path: &Path, mode: u32, (uid, gid): (u32, u32)) -> Result<(), RootError> {
+        let failed = |e| io_error("create the directory", path, e);
+        let (dir, name) = self.parent(path)?;
+        cut::here().and_then(|()| mkdirat(&dir, name, Mode::from_bits_truncate(0o700))).map_err(failed)?;
+        let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let made = openat(&dir, name, flags, Mode::empty()).map_err(failed)?;
+        fchown(&made, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).map_err(failed)?;
+        fchmod(&made, Mode::from_bits_truncate(mode & PERMISSIONS)).map_err(failed)
     }
 
     /// Writes a copy of `from` next to `path`, under a temporary name that library scans ignore. [`Self::commit`]

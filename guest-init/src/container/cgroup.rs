@@ -1,6 +1,8 @@
 //! The container's control group: reserves resources for the kernel and PID 1, counts out-of-memory kills, and kills the
 //! processes that the container left running.
 
+use nix::libc;
+use nix::unistd::Pid;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -90,6 +92,22 @@ pub(super) fn join() -> io::Result<()> {
     match fs::write(Path::new(CONTAINER).join("cgroup.procs"), "0") {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
+    }
+}
+
+/// [`join`] for a process that joins the running container. If the container has divided the group, the kernel lets no process join it;
+/// the process then joins the group of the container's PID 1.
+///
+/// # Errors
+/// If neither can be joined.
+pub(super) fn join_beside(first: Pid) -> io::Result<()> {
+    match join() {
+        Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+            let text = fs::read_to_string(format!("/proc/{first}/cgroup"))?;
+            let group = text.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+            fs::write(Path::new(ROOT).join(group).join("cgroup.procs"), "0")
+        }
+        result => result,
     }
 }
 

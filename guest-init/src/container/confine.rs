@@ -38,6 +38,8 @@ const MASKED: [&str; 18] = [
 /// linux/capability.h: `_LINUX_CAPABILITY_VERSION_3`, and the bit of `CAP_KILL`.
 const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
 const CAP_KILL: u32 = 1 << 5;
+/// Bits of `CAP_CHOWN`, `CAP_DAC_OVERRIDE`, `CAP_FOWNER` and `CAP_FSETID`.
+const CAPS_FOR_FILES: u32 = 1 | 1 << 1 | 1 << 3 | 1 << 4;
 
 /// Makes this process, the container's PID 1, undumpable, so that the container can neither inspect nor trace it (except
 /// with `CAP_SYS_PTRACE`).
@@ -53,9 +55,22 @@ pub fn hide() {
 /// The capabilities that could not be dropped, and why.
 pub fn keep_little(of: Capabilities) -> Result<(), String> {
     bound(of)?;
+    keep(CAP_KILL)
+}
+
+/// Drops all capabilities of a process that copies files for the host, except those to read and write all files.
+///
+/// # Errors
+/// Why they could not be dropped.
+pub fn keep_for_copies() -> Result<(), String> {
+    keep(CAPS_FOR_FILES)
+}
+
+/// Drops all capabilities except these of the lower 32.
+fn keep(capabilities: u32) -> Result<(), String> {
     let header = [CAPABILITY_VERSION_3, 0];
     // Effective, permitted, inheritable: of the lower 32 capabilities, then of the others.
-    let sets: [u32; 6] = [CAP_KILL, CAP_KILL, 0, 0, 0, 0];
+    let sets: [u32; 6] = [capabilities, capabilities, 0, 0, 0, 0];
     // SAFETY: capset(2) reads a header of two words and two sets of three, which these are, and keeps neither.
     let result = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), sets.as_ptr()) };
     nix::Error::result(result).map(drop).map_err(|errno| format!("cannot drop capabilities: {errno}"))

@@ -8,12 +8,14 @@
 pub mod cgroup;
 mod confine;
 mod error;
+pub mod exec;
 mod namespace;
+pub mod own_program;
 pub mod rootfs;
 mod run_dir;
 mod stage;
 mod step;
-mod terminal;
+pub mod terminal;
 mod user;
 mod volume;
 
@@ -23,16 +25,14 @@ pub use terminal::Terminal;
 
 use image::config::{Capabilities, Config, Volume};
 use image::status::{Exit, Node};
-use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
-use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::process::Child;
 use std::time::{Duration, Instant};
 
 /// First argument of the stage process.
@@ -259,20 +259,11 @@ fn spawn(spec: &Spec, terminal: Option<OwnedFd>) -> io::Result<Pipes> {
     let (report_read, report_write) = std::io::pipe()?;
     let (exit_read, exit_write) = std::io::pipe()?;
     fcntl(&exit_read, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-    inherit(&spec_read)?;
-    inherit(&report_write)?;
-    inherit(&exit_write)?;
-    terminal.iter().try_for_each(inherit)?;
-    let stage = Command::new("/proc/self/exe")
-        .arg0(NAME)
-        .arg(STAGE)
-        .args(
-            [spec_read.as_raw_fd(), report_write.as_raw_fd(), exit_write.as_raw_fd()]
-                .map(|fd| fd.to_string()),
-        )
-        .args(terminal.as_ref().map(|fd| fd.as_raw_fd().to_string()))
-        .env_clear()
-        .spawn()?;
+    let mut given = vec![spec_read.as_fd(), report_write.as_fd(), exit_write.as_fd()];
+    given.extend(terminal.as_ref().map(AsFd::as_fd));
+    let stage = own_program::start(NAME, STAGE, &given, |command| {
+        command.args(own_program::numbers(&given));
+    })?;
     drop((spec_read, report_write, exit_write, terminal));
     let mut spec_write = File::from(OwnedFd::from(spec_write));
     spec_write.write_all(&serde_json::to_vec(spec).map_err(io::Error::other)?)?;
@@ -281,19 +272,6 @@ fn spawn(spec: &Spec, terminal: Option<OwnedFd>) -> io::Result<Pipes> {
         report: File::from(OwnedFd::from(report_read)),
         exit: File::from(OwnedFd::from(exit_read)),
     })
-}
-
-/// Lets a descriptor be inherited through exec.
-pub fn inherit(fd: &impl std::os::fd::AsFd) -> io::Result<()> {
-    fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty()))?;
-    Ok(())
-}
-
-/// Returns the inherited descriptor (see [`inherit`]) whose number is argument `at`.
-pub fn inherited(args: &[OsString], at: usize) -> Option<OwnedFd> {
-    let number = args.get(at)?.to_str()?.parse().ok().filter(|number| *number > 2)?;
-    // SAFETY: PID 1 opened this descriptor for us, passed its number, and each number is taken once.
-    Some(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 #[cfg(test)]

@@ -5,12 +5,12 @@
 //! stays as its reaper. The program is not PID 1, so signals have their default effects on it.
 
 use super::namespace::{ContainerKind, World};
+use super::own_program::inherited;
 use super::volume::Volumes;
-use super::{ContainerError, Said, Spec, cgroup, confine, inherited, user};
+use super::{ContainerError, Said, Spec, cgroup, confine, user};
 use crate::confined_fs::RootDir;
 use crate::driver_files::is_driver_program;
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask};
 use nix::unistd::{ForkResult, Gid, Pid, Uid, execve, fchdir, fork, setgid, setgroups, setsid, setuid};
@@ -43,10 +43,10 @@ pub struct Reaper {
 }
 
 /// The pipe for [`Said`].
-struct Report(File);
+pub(super) struct Report(pub(super) File);
 
 impl Report {
-    fn say(&mut self, said: &Said) {
+    pub(super) fn say(&mut self, said: &Said) {
         let mut line = serde_json::to_vec(said).unwrap_or_default();
         line.push(b'\n');
         // In one write, so that the lines of two processes do not mix. A failure cannot be reported.
@@ -64,10 +64,6 @@ pub fn run(args: &[OsString], reaper: &'static Reaper) -> i32 {
     };
     let terminal = inherited(args, 3);
     crate::kernel::kmsg_writer::start_logging("info");
-    for fd in [&report, &exit] {
-        // The program must not inherit them.
-        let _ = fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC));
-    }
     let mut given = Given { report: Report(report.into()), exit: exit.into(), terminal, reaper };
     let Err(error) = read_spec(spec).and_then(|spec| separate(&spec, &mut given));
     given.report.say(&Said::Failed(error));
@@ -96,7 +92,7 @@ fn separate(spec: &Spec, given: &mut Given) -> Result<Infallible, ContainerError
     }
 }
 
-fn divide() -> Result<ForkResult, ContainerError> {
+pub(super) fn divide() -> Result<ForkResult, ContainerError> {
     // SAFETY: this process has one thread, so its child can do whatever it could.
     unsafe { fork() }.map_err(|errno| failed(&format!("cannot start a process: {errno}")))
 }
@@ -131,10 +127,18 @@ fn become_program(spec: &Spec, given: &mut Given) -> Result<Infallible, Containe
     own_terminal(given.terminal.take());
     reset_signals();
     let root = RootDir::open(Path::new("/")).map_err(|error| failed(&error.to_string()))?;
-    let identity = user::lookup(&root, &spec.user).map_err(ContainerError::User)?;
-    let workdir = Path::new(&spec.workdir);
     // If it cannot be created, entering it reports why.
-    let _ = root.create_dir_all(workdir);
+    let _ = root.create_dir_all(Path::new(&spec.workdir));
+    run_program(spec, &root, &mut given.report)
+}
+
+/// Becomes the command of the specification, as its user, in this root, which is that of this process.
+pub(super) fn run_program(
+    spec: &Spec,
+    root: &RootDir,
+    report: &mut Report,
+) -> Result<Infallible, ContainerError> {
+    let identity = user::lookup(root, &spec.user).map_err(ContainerError::User)?;
     // /dev/stdout leads to the terminal, which only its owner may reopen.
     for standard in 0..3 {
         // SAFETY: the numbers are those of this process's own standard descriptors; a closed one only gives an error.
@@ -147,7 +151,7 @@ fn become_program(spec: &Spec, given: &mut Given) -> Result<Infallible, Containe
         .and_then(|()| setuid(Uid::from_raw(identity.uid)));
     switched.map_err(|errno| failed(&format!("cannot switch to user {}: {errno}", identity.uid)))?;
     // As that user, and not through a link of /proc, which could lead out of the root.
-    enter(&root, workdir)?;
+    enter(root, Path::new(&spec.workdir))?;
     if spec.no_new_privs {
         nix::sys::prctl::set_no_new_privs()
             .map_err(|errno| failed(&format!("cannot set no_new_privs: {errno}")))?;
@@ -157,7 +161,7 @@ fn become_program(spec: &Spec, given: &mut Given) -> Result<Infallible, Containe
         env.push(("HOME".into(), identity.home));
     }
     // Without this message, the end of the pipe means that this process ended before the program started.
-    given.report.say(&Said::AboutToExec);
+    report.say(&Said::AboutToExec);
     execute(&spec.command, &env)
 }
 
@@ -216,7 +220,7 @@ fn own_terminal(terminal: Option<OwnedFd>) {
 }
 
 /// Makes a descriptor standard input, output and error.
-fn become_standard(fd: &impl AsRawFd) {
+pub(super) fn become_standard(fd: &impl AsRawFd) {
     for standard in 0..3 {
         // SAFETY: both numbers are open descriptors of this process; dup2 has no other requirement.
         unsafe { libc::dup2(fd.as_raw_fd(), standard) };
@@ -224,7 +228,7 @@ fn become_standard(fd: &impl AsRawFd) {
 }
 
 /// PID 1 blocks signals to wait for them, and Rust ignores SIGPIPE; a program expects neither.
-fn reset_signals() {
+pub(super) fn reset_signals() {
     let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
     // SAFETY: the default action is no function of ours, so nothing can run in a signal handler.
     let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) };
@@ -272,7 +276,7 @@ fn not_executed(program: &str, errno: Errno, path: &str) -> ContainerError {
     ContainerError::ProgramNotFound { program: program.into(), searched, of_driver }
 }
 
-fn failed(what: &str) -> ContainerError {
+pub(super) fn failed(what: &str) -> ContainerError {
     ContainerError::Setup(what.into())
 }
 

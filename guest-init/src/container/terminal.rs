@@ -42,13 +42,8 @@ impl Terminal {
         let slave =
             File::options().read(true).write(true).custom_flags(libc::O_NOCTTY).open(ptsname_r(&master)?)?;
         let kept = slave.try_clone()?.into();
-        if let Some((ws_row, ws_col)) = size {
-            let size = libc::winsize { ws_row, ws_col, ws_xpixel: 0, ws_ypixel: 0 };
-            // SAFETY: the descriptor is open, and the kernel reads one structure of this type, which lives on.
-            let set = unsafe { libc::ioctl(slave.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) };
-            if set != 0 {
-                log::warn!("cannot set the terminal size: {}", io::Error::last_os_error());
-            }
+        if let Some(Err(error)) = size.map(|size| set_size(&slave, size)) {
+            log::warn!("cannot set the terminal size: {error}");
         }
         Ok((Self { master: Arc::new(master), slave: kept }, slave.into()))
     }
@@ -69,6 +64,17 @@ impl Terminal {
         CONSOLE_IS_READ.call_once(read_console);
         Ok(Followed { drained, slave: self.slave })
     }
+}
+
+/// Sets the size of a terminal: rows, columns. Its programs receive SIGWINCH if it changes.
+///
+/// # Errors
+/// If it is not a terminal.
+pub fn set_size(terminal: &impl AsRawFd, (ws_row, ws_col): (u16, u16)) -> io::Result<()> {
+    let size = libc::winsize { ws_row, ws_col, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: the descriptor is open, and the kernel reads one structure of this type, which lives on.
+    nix::Error::result(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) })?;
+    Ok(())
 }
 
 /// A terminal that is being copied.

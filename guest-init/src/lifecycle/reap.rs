@@ -205,7 +205,7 @@ pub fn pause(length: Duration, stop: &StopSwitch) -> bool {
 
 /// Reaps every child that has ended, and returns the exit of `program` if it is among them. Uses signal numbers, since real-time
 /// signals (32 and above) have no names.
-fn reap(program: Option<Pid>) -> Option<Exit> {
+pub fn reap(program: Option<Pid>) -> Option<Exit> {
     let mut exit = None;
     loop {
         let mut status = 0;

@@ -5,6 +5,7 @@ use super::panic;
 use super::reap;
 use super::reap::Ended;
 use super::stop::StopSwitch;
+use crate::container::exec::Entrance;
 use crate::container::{self, ContainerError, Spec, Terminal, cgroup};
 use crate::status::{self, Board};
 use image::config::Restart;
@@ -20,12 +21,18 @@ const LITTLE: u64 = 16 << 20;
 ///
 /// # Errors
 /// Why it could not be started.
-pub fn run(spec: &Spec, policy: Restart, stop: &StopSwitch, board: &Board) -> Result<Exit, ContainerError> {
+pub fn run(
+    spec: &Spec,
+    policy: Restart,
+    stop: &StopSwitch,
+    entrance: &Entrance,
+    board: &Board,
+) -> Result<Exit, ContainerError> {
     cgroup::create();
     warn_of_low_memory(board);
     let (mut restarts, mut pause) = (0, PAUSES.0);
     loop {
-        let Ended { exit, asked } = once(spec, restarts, stop, board)?;
+        let Ended { exit, asked } = once(spec, restarts, stop, entrance, board)?;
         board.update(|status| {
             if let Some(container) = &mut status.container {
                 (container.exit, container.oom_kills) = (Some(exit), cgroup::oom_kills());
@@ -48,7 +55,13 @@ pub fn run(spec: &Spec, policy: Restart, stop: &StopSwitch, board: &Board) -> Re
 }
 
 /// Runs the container once, from the start to the last line of output.
-fn once(spec: &Spec, restarts: u32, stop: &StopSwitch, board: &Board) -> Result<Ended, ContainerError> {
+fn once(
+    spec: &Spec,
+    restarts: u32,
+    stop: &StopSwitch,
+    entrance: &Entrance,
+    board: &Board,
+) -> Result<Ended, ContainerError> {
     panic::only_if_sound();
     cgroup::reset();
     let kills = cgroup::oom_kills();
@@ -62,6 +75,7 @@ fn once(spec: &Spec, restarts: u32, stop: &StopSwitch, board: &Board) -> Result<
         }
     };
     let running = container::start(spec, slave)?;
+    entrance.open(running.first, spec);
     let pid = running.first.as_raw().cast_unsigned();
     for warning in &running.warnings {
         board.warn(warning.clone());
@@ -84,6 +98,7 @@ fn once(spec: &Spec, restarts: u32, stop: &StopSwitch, board: &Board) -> Result<
         kept.inspect_err(|error| log::error!("cannot read the container's output: {error}")).ok()
     });
     let ended = reap::run(&running, kills, stop);
+    entrance.close();
     reap::end_the_rest();
     if let Some(followed) = followed {
         followed.finish();

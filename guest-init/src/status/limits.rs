@@ -7,7 +7,8 @@ const LAST_EVIDENCE: usize = 11;
 /// Maximum number of characters of one text. With the limits on their number, a status is much smaller than the largest reply.
 const MAX_TEXT: usize = 400;
 
-pub(super) fn clip(text: &mut String) {
+/// Limits an external text.
+pub fn clip(text: &mut String) {
     if let Some((at, _)) = text.char_indices().nth(MAX_TEXT) {
         text.truncate(at);
         text.push('…');

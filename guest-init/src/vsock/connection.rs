@@ -2,11 +2,28 @@
 
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, bind, socket};
-use std::io;
+use std::io::{self, Write};
 use std::ops::Range;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd};
 use std::time::Duration;
 use vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockAddr, VsockStream};
+
+/// Most bytes of one write. The kernel makes one packet of a write, and newer kernels (such as 6.12.117) put
+/// one above 32 KiB into several parts of memory. vhost-device-vsock 0.3.0 drops such a packet.
+const AT_ONCE: usize = 16 << 10;
+
+/// Writes to a connection in pieces that every backend passes on.
+pub(super) struct Pieces<W: Write>(pub W);
+
+impl<W: Write> Write for Pieces<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(&bytes[..bytes.len().min(AT_ONCE)])
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
 
 /// Timeout for sending a notification.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);

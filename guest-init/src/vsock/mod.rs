@@ -3,5 +3,6 @@
 mod connection;
 pub mod push;
 pub mod server;
+mod session;
 pub(crate) mod smbios;
 pub(crate) mod systemd_notify;

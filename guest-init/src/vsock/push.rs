@@ -1,6 +1,6 @@
 //! Sends events to the host on a connection that the guest opens, and systemd's notifications to supervisors that support them.
 
-use super::connection::{LOOK, connect};
+use super::connection::{LOOK, Pieces, connect};
 use crate::status::{Board, Follower};
 use image::config::Config;
 use image::wire::{self, MAX_REPLY, OLDEST, Reply, VERSION, WireError};
@@ -86,7 +86,7 @@ fn send(stream: &mut (impl Write + AsFd), newest: u16, from: u64, board: &Board)
     }
     let reply = Reply::Events(events).for_version(newest);
     let version = reply.oldest_version();
-    match wire::write_as(stream, &reply, MAX_REPLY, version) {
+    match wire::write_as(&mut Pieces(&mut *stream), &reply, MAX_REPLY, version) {
         Err(error) => Sent::Failed(error),
         Ok(()) if version > OLDEST && is_ended(stream) => Sent::Refused(version),
         Ok(()) => Sent::To(next),

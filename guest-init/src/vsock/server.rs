@@ -1,11 +1,15 @@
 //! The status server on vsock: one request, one reply, read-only. It answers only the host. Every step has a deadline and
 //! the number of connections is limited, so that no client can exhaust the guest's resources.
 
+use super::connection::Pieces;
+use super::session;
+use crate::container::exec::Entrance;
 use crate::kernel::kmsg_writer::Records;
 use crate::lifecycle::StopSwitch;
 use crate::status::Board;
 use image::config::Control;
 use image::event::{Events, LogSource, Logs, StopBy};
+use image::session::Exec;
 use image::status::Status;
 use image::wire::{
     self, MAX_REPLY, MAX_REQUEST, Reply, Request, STOP_SIGNALS, VERSION, WireError, stop_signal_names,
@@ -35,27 +39,31 @@ const LOOK: Duration = Duration::from_millis(500);
 ///
 /// # Errors
 /// If there is no vsock device, or the port is in use.
-pub fn start(port: u32, control: Control, stop: &StopSwitch, board: &Board) -> io::Result<RawFd> {
+pub fn start(port: u32, guest: Guest) -> io::Result<RawFd> {
     let listener = VsockListener::bind_with_cid_port(VMADDR_CID_ANY, port)?;
     let number = listener.as_raw_fd();
-    let guest = Guest { board: board.clone(), stop: stop.clone(), control };
     std::thread::Builder::new().name("status".into()).spawn(move || serve(&listener, &guest))?;
     Ok(number)
 }
 
 /// What the server answers from, and what it may do.
-struct Guest {
-    board: Board,
-    stop: StopSwitch,
-    control: Control,
+pub struct Guest {
+    /// Which requests are accepted.
+    pub control: Control,
+    /// Stops the guest.
+    pub stop: StopSwitch,
+    /// The way into the container.
+    pub entrance: Entrance,
+    /// The status.
+    pub board: Board,
 }
 
 /// Serves a listening socket inherited from another process.
-pub fn resume(listener: OwnedFd, control: Control, stop: &StopSwitch, board: &Board) {
+pub fn resume(listener: OwnedFd, guest: &Guest) {
     use std::os::fd::IntoRawFd;
     // SAFETY: the descriptor is owned, and given up here; VsockListener closes it once.
     let listener = unsafe { VsockListener::from_raw_fd(listener.into_raw_fd()) };
-    serve(&listener, &Guest { board: board.clone(), stop: stop.clone(), control });
+    serve(&listener, guest);
 }
 
 /// Serves connections with a fixed number of threads, so that no connection waits for another or for a new thread.
@@ -119,14 +127,23 @@ fn answer(stream: &VsockStream, guest: &Guest, waiting: &Arc<AtomicUsize>) {
     let deadline = Instant::now() + PATIENCE;
     let request = wire::read_versioned(&mut Patient { stream, deadline }, MAX_REQUEST);
     let (reply, version) = match request {
+        Ok((Request::Exec(exec), version)) => match guest.exec(stream, *exec, version) {
+            Ok(()) => return,
+            Err(refused) => (refused, version),
+        },
         Ok((request, version)) => match reply(stream, guest, waiting, &request) {
             Ok(reply) => (reply.for_version(version), version),
             Err(Gone) => return,
         },
         Err(error) => (Reply::Refused(error.to_string()), VERSION),
     };
+    send(stream, &reply, version);
+}
+
+/// Sends a reply, within the time that a client has to receive it.
+pub(super) fn send(stream: &VsockStream, reply: &Reply, version: u16) {
     let mut out = Patient { stream, deadline: Instant::now() + PATIENCE };
-    match wire::write_as(&mut out, &reply, MAX_REPLY, version) {
+    match wire::write_as(&mut out, reply, MAX_REPLY, version) {
         Err(error @ WireError::TooLarge { .. }) => {
             let _ = wire::write_as(&mut out, &Reply::Refused(error.to_string()), MAX_REPLY, version);
         }
@@ -143,7 +160,7 @@ fn reply(
 ) -> Result<Reply, Gone> {
     let board = &guest.board;
     let timeout_ms = match *request {
-        Request::Status | Request::Stop { .. } => 0,
+        Request::Status | Request::Stop { .. } | Request::Exec(_) => 0,
         Request::Wait { timeout_ms, .. }
         | Request::Events { timeout_ms, .. }
         | Request::Logs { timeout_ms, .. } => timeout_ms,
@@ -155,6 +172,7 @@ fn reply(
     let wait = Wait { stream, deadline: Instant::now() + Duration::from_millis(timeout_ms).min(MAX_WAIT) };
     Ok(match *request {
         Request::Status => Reply::Status(Box::new(board.snapshot())),
+        Request::Exec(_) => Reply::Refused("a session does not end with a reply".into()),
         Request::Stop { signal, grace_ms } => guest.stop(signal, grace_ms.map(Duration::from_millis)),
         Request::Wait { until, .. } => {
             let known = |status: &Status| until.decided(status).is_some();
@@ -180,6 +198,19 @@ fn reply(
 }
 
 impl Guest {
+    /// Starts a session, which answers, if it is allowed.
+    fn exec(&self, stream: &VsockStream, exec: Exec, version: u16) -> Result<(), Reply> {
+        if self.control < Control::Exec {
+            return Err(Reply::Refused(
+                "this guest does not accept exec and cp: gpu_initrd.control is not exec, or the initrd was built without it"
+                    .into(),
+            ));
+        }
+        let refused = |error| Reply::Refused(format!("cannot keep the connection: {error}"));
+        let stream = stream.try_clone().map_err(refused)?;
+        session::begin(stream, exec, version, &self.entrance, &self.board)
+    }
+
     /// Carries out a request to stop, if it is allowed.
     fn stop(&self, signal: i32, grace: Option<Duration>) -> Reply {
         if self.control < Control::Stop {
@@ -264,8 +295,7 @@ impl Read for Patient<'_> {
 impl Write for Patient<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.stream.set_write_timeout(Some(self.left()?))?;
-        let mut stream = self.stream;
-        stream.write(bytes)
+        Pieces(self.stream).write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -297,7 +327,12 @@ mod tests {
         use crate::lifecycle::Recipient;
         let board = Board::new("k".into());
         let stop = StopSwitch::new(&board, Recipient::Program).unwrap();
-        let guest = |control| Guest { board: board.clone(), stop: stop.clone(), control };
+        let guest = |control| Guest {
+            control,
+            stop: stop.clone(),
+            entrance: Entrance::default(),
+            board: board.clone(),
+        };
         let refused = |reply: Reply| matches!(reply, Reply::Refused(_));
         let hour = Some(Duration::from_hours(1));
         assert!(refused(guest(Control::None).stop(libc::SIGTERM, hour)));

@@ -55,6 +55,8 @@ fn message(event: &Event, status: &Status) -> Option<String> {
         | Happening::Gpu { .. }
         | Happening::Xid { .. }
         | Happening::Started { .. }
+        | Happening::SessionStarted { .. }
+        | Happening::SessionEnded { .. }
         | Happening::Exited(_) => None,
     }
 }

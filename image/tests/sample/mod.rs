@@ -1,6 +1,7 @@
 //! One message of each kind with every field set, for the golden frames.
 
 use image::event::{Event, Events, Happening, LogLine, LogSource, Logs, StopBy};
+use image::session::{Exec, Item, Task, ToGuest, ToHost};
 use image::status::{
     Cache, Code, Container, Exit, Finding, Gpu, GpuState, Injected, Memory, Node, Outcome, Phase,
     PhaseOutcome, PhaseTime, Progress, Resolved, Severity, Status, Xid,
@@ -23,6 +24,7 @@ pub fn requests() -> Vec<(&'static str, Request)> {
         ),
         ("request-stop", Request::Stop { signal: 15, grace_ms: None }),
         ("request-stop-grace", Request::Stop { signal: 2, grace_ms: Some(90_000) }),
+        ("request-exec", Request::Exec(Box::new(exec()))),
     ]
 }
 
@@ -45,7 +47,74 @@ pub fn replies_since_8() -> Vec<(&'static str, Reply)> {
     ];
     let numbered = happenings.into_iter().zip(1..);
     let events = numbered.map(|(what, sequence)| Event { sequence, at_ms: 1000, what }).collect();
-    vec![("reply-events-stop", Reply::Events(Events { events, next: 3, lost: 0 }))]
+    let not_started =
+        Reply::NotStarted { message: "x is not in any directory of PATH".into(), exit_status: 127 };
+    vec![
+        ("reply-events-stop", Reply::Events(Events { events, next: 3, lost: 0 })),
+        ("reply-events-session", Reply::Events(Events { events: session_events(), next: 5, lost: 0 })),
+        ("reply-session", Reply::Session),
+        ("reply-not-started", not_started),
+    ]
+}
+
+fn session_events() -> Vec<Event> {
+    let started = |task| Happening::SessionStarted { session: 1, task };
+    let write = Task::Write { path: "/models".into(), name: "weights".into() };
+    let happenings = [
+        started(Task::Command(vec!["nvidia-smi".into()])),
+        started(Task::Read("/var/log".into())),
+        started(write),
+        Happening::SessionEnded { session: 1, exit: exit() },
+    ];
+    let numbered = happenings.into_iter().zip(1..);
+    numbered.map(|(what, sequence)| Event { sequence, at_ms: 1000, what }).collect()
+}
+
+fn exec() -> Exec {
+    Exec {
+        task: Task::Command(vec!["sh".into(), "-c".into(), "id".into()]),
+        user: Some("1000:44".into()),
+        env: vec![("TERM".into(), "xterm".into())],
+        workdir: Some("/tmp".into()),
+        terminal: Some((24, 80)),
+    }
+}
+
+fn data() -> Vec<u8> {
+    b"two\nlines\n".to_vec()
+}
+
+/// What the host sends in a session, by the name of its file.
+pub fn to_guest() -> Vec<(&'static str, ToGuest)> {
+    vec![
+        ("session-input", ToGuest::Input(data())),
+        ("session-input-end", ToGuest::InputEnd),
+        ("session-resize", ToGuest::Resize(50, 132)),
+        ("session-signal", ToGuest::Signal(15)),
+    ]
+}
+
+/// What the guest sends in a session.
+pub fn to_host() -> Vec<(&'static str, ToHost)> {
+    vec![
+        ("session-output", ToHost::Output(data())),
+        ("session-errors", ToHost::Errors(data())),
+        ("session-taken", ToHost::Taken(300)),
+        ("session-ended", ToHost::Ended(exit())),
+    ]
+}
+
+/// Parts of a copy.
+pub fn items() -> Vec<(&'static str, Item)> {
+    let path = || b"dir/a file".to_vec();
+    vec![
+        ("item-directory", Item::Directory { path: b"dir".to_vec(), mode: 0o755 }),
+        ("item-file", Item::File { path: path(), mode: 0o644, modified: 1_700_000_000, size: 10 }),
+        ("item-data", Item::Data(data())),
+        ("item-link", Item::Link { path: path(), target: b"../x".to_vec() }),
+        ("item-left-out", Item::LeftOut { path: path() }),
+        ("item-end", Item::End),
+    ]
 }
 
 fn events() -> Vec<Event> {

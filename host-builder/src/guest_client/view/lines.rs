@@ -4,6 +4,7 @@ use super::screen::{LINE, WORD, exact, severity};
 use crate::common::clean::clean;
 use crate::common::terminal::{DIM, GREEN, Look, RED, YELLOW};
 use image::event::{Event, Happening, LogLine};
+use image::session::Task;
 use image::status::{GpuState, Outcome, PhaseOutcome};
 use image::text::name;
 
@@ -46,6 +47,15 @@ pub fn event_line(event: &Event, look: Look) -> String {
             let grace = exact(*grace_ms);
             (YELLOW, format!("stop requested ({}): {signal}, then SIGKILL after {grace} s", name(by)))
         }
+        Happening::SessionStarted { session, task } => {
+            let what = match task {
+                Task::Command(command) => format!("runs {}", clean(&command.join(" "), LINE)),
+                Task::Read(path) => format!("copies {} to the host", clean(path, LINE)),
+                Task::Write { path, .. } => format!("copies from the host to {}", clean(path, LINE)),
+            };
+            (YELLOW, format!("session {session} {what}"))
+        }
+        Happening::SessionEnded { session, exit } => ("", format!("session {session} ended: {exit}")),
         Happening::Outcome(outcome) => {
             let code = if *outcome == Outcome::Failed { RED } else { GREEN };
             (code, format!("boot {}", name(outcome)))
