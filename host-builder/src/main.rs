@@ -17,9 +17,12 @@ fn parsed() -> Cli {
         {
             ui::say(&format!("  for example: {example}"));
         }
-        let is_boot = std::env::args_os().nth(1).is_some_and(|command| command == "boot");
         // Low numbers are those of the guest's program.
-        let wrong = if is_boot { cli::boot::NOT_STARTED.into() } else { 2 };
+        let wrong = match std::env::args_os().nth(1).as_deref().and_then(|command| command.to_str()) {
+            Some("boot") => cli::boot::NOT_STARTED.into(),
+            Some("exec") => cli::exec::NOT_RUN.into(),
+            _ => 2,
+        };
         std::process::exit(if error.use_stderr() { wrong } else { 0 })
     })
 }
@@ -31,6 +34,7 @@ fn makes_something(command: &Command) -> bool {
         Command::BuildInitrd(_)
             | Command::BuildModules(_)
             | Command::Boot(_)
+            | Command::Cp(_)
             | Command::Extract(_)
             | Command::Pins(_)
             | Command::Verify(_)
@@ -38,8 +42,12 @@ fn makes_something(command: &Command) -> bool {
 }
 
 fn main() -> ExitCode {
-    interrupt::install();
     let command = parsed().command;
+    let is_exec = matches!(command, Command::Exec(_));
+    // `exec` passes signals on.
+    if !is_exec {
+        interrupt::install();
+    }
     if !makes_something(&command) {
         interrupt::makes_nothing();
     }
@@ -62,6 +70,8 @@ fn main() -> ExitCode {
         Command::Events(args) => cli::events::run(&args),
         Command::Logs(args) => cli::logs::run(&args),
         Command::Stop(args) => cli::stop::run(&args),
+        Command::Exec(args) => cli::exec::run(&args),
+        Command::Cp(args) => cli::cp::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Metrics(args) => cli::metrics::run(&args),
         Command::Man(args) => cli::man::pages(&args, Cli::command()).map(|()| ExitCode::SUCCESS),
         Command::Completions(args) => {
@@ -74,6 +84,6 @@ fn main() -> ExitCode {
         if let Some(remedy) = error.remedy() {
             ui::say(&format!("  what to do: {remedy}"));
         }
-        ExitCode::from(2)
+        ExitCode::from(if is_exec { cli::exec::NOT_RUN } else { 2 })
     })
 }

@@ -3,15 +3,17 @@
 use image::layout;
 use image::status::{Code, Exit, Outcome, Phase, Severity, Status};
 use image::wire::{Reply, Request, Until};
+use rig::build::program;
 use rig::checks::Checks;
 use rig::disk::{self, FileSystem};
 use rig::qemu::Drive;
 use rig::roots::{Recipe, Suite};
 use rig::scene::{
-    PATIENCE, ask, bare_guest, between, boot, file_disk, finding, guest, request, root_disk, vm_tools, wait,
-    wait_for,
+    PATIENCE, ask, bare_guest, between, boot, file_disk, finding, guest, request, root_disk, target,
+    vm_tools, wait, wait_for,
 };
 use serde_json::json;
+use std::process::{Command, Stdio};
 
 /// Runs a command to its end and returns the status then.
 fn run(command: &str, memory_mib: u32) -> Status {
@@ -213,12 +215,19 @@ fn systemd_takes_over_and_status_is_still_answered() {
     let root = Recipe::minbase(Suite::Trixie).with(&["systemd-sysv"]).directory().unwrap();
     let image = dir.path().join("systemd.erofs");
     disk::make(vm_tools(), FileSystem::Erofs, &root, &image).unwrap();
-    let setup = bare_guest().disk(&image, "root").cmdline("gpu_initrd.init_mode=systemd");
+    let setup =
+        bare_guest().disk(&image, "root").cmdline("gpu_initrd.init_mode=systemd gpu_initrd.control=exec");
     let mut guest = boot(setup);
     guest.wait_for_console("Reached target", PATIENCE).unwrap();
     let status = wait_for(&guest, "an answer beside systemd", |status| status.phase == Phase::Running);
     assert_eq!((status.outcome, status.container.unwrap().pid), (Outcome::Ready, 1));
     assert!(ask(&guest).uptime_ms > 0);
+    // A command joins the image's init.
+    let mut command = Command::new(program());
+    command.args(["exec", &target(&guest).to_string(), "--", "sh", "-c", "cat /proc/1/comm /etc/hostname"]);
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.starts_with("systemd\n"), "{output:?}");
     // systemd stops the guest in its own way.
     let stop = Request::Stop { signal: 15, grace_ms: Some(60_000) };
     assert!(matches!(request(&guest, &stop), Reply::Status(_)));

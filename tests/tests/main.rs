@@ -24,6 +24,7 @@ mod payload;
 mod pins;
 mod promises;
 mod roots;
+mod sessions;
 mod siege;
 mod stopping;
 mod telling;

@@ -5,10 +5,12 @@ pub mod boot;
 pub mod build_initrd;
 pub mod build_modules;
 pub mod cat;
+pub mod cp;
 pub mod diff;
 pub mod doctor;
 pub mod events;
 pub mod examine;
+pub mod exec;
 pub mod explain;
 pub mod extract;
 pub mod inspect;
@@ -26,10 +28,12 @@ pub use self::boot::options::Boot;
 pub use self::build_initrd::options::{BuildInitrd, DEFAULT_PAYLOAD_OUTPUT};
 pub use self::build_modules::options::BuildModules;
 pub use self::cat::Cat;
+pub use self::cp::Cp;
 pub use self::diff::Diff;
 pub use self::doctor::Doctor;
 pub use self::events::Events;
 pub use self::examine::Examine;
+pub use self::exec::Exec;
 pub use self::explain::Explain;
 pub use self::extract::Extract;
 pub use self::inspect::Inspect;
@@ -153,6 +157,12 @@ pub enum Command {
     /// Stop guests: the program receives a signal, the rest is killed after a grace period, and the machine powers off.
     #[command(after_help = stop::STOP_HELP)]
     Stop(Stop),
+    /// Run a command in the container of a guest, such as nvidia-smi or a shell.
+    #[command(after_help = exec::EXEC_HELP)]
+    Exec(Exec),
+    /// Copy files to or from the container of a guest.
+    #[command(after_help = cp::CP_HELP)]
+    Cp(Cp),
     /// Print metrics of guests in the Prometheus text format, or serve them over HTTP.
     #[command(after_help = metrics::METRICS_HELP)]
     Metrics(Metrics),
@@ -211,6 +221,8 @@ mod tests {
             &["events"],
             &["logs"],
             &["stop"],
+            &["exec"],
+            &["cp"],
             &["metrics"],
             &["inspect"],
         ] {

@@ -6,6 +6,9 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+/// Prefix of the names of unfinished files.
+pub const TEMPORARY: &str = ".gpu-initrd-";
+
 /// A directory with a temporary name.
 pub struct Scratch {
     dir: tempfile::TempDir,
@@ -54,7 +57,7 @@ impl Staged {
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         fs::create_dir_all(parent).doing("creating", parent)?;
         let mut temporary = tempfile::Builder::new()
-            .prefix(".gpu-initrd-")
+            .prefix(TEMPORARY)
             .tempfile_in(parent)
             .doing("creating a temporary file in", parent)?;
         let guard = Guard::new(temporary.path());

@@ -45,6 +45,11 @@ impl Connection {
         Ok(Self { socket, deadline, received: 0 })
     }
 
+    /// Another handle to the same connection, such as to read and write at the same time.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { socket: self.socket.try_clone()?, deadline: self.deadline, received: 0 })
+    }
+
     /// Waits without a deadline until the peer sends more data or closes the connection.
     pub fn wait_for_more(&self) -> io::Result<()> {
         loop {

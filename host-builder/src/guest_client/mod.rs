@@ -3,6 +3,7 @@
 
 pub(crate) mod connection;
 mod control;
+pub mod copy;
 pub(crate) mod documents;
 mod error;
 mod follow;
@@ -11,6 +12,7 @@ mod many;
 pub mod metrics;
 pub(crate) mod quota;
 mod request;
+pub mod session;
 mod spoken;
 mod target;
 mod targets;

@@ -1,4 +1,4 @@
-//! The terminal that shows a guest's console. Its state is always restored at the end.
+//! The terminal that shows a guest's console, or a command in a guest. Its state is always restored at the end.
 
 use nix::sys::termios::{OutputFlags, SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use std::io::stdin;
@@ -24,6 +24,14 @@ impl Terminal {
             let output = state.output_flags;
             cfmakeraw(&mut state);
             state.output_flags = output | OutputFlags::OPOST | OutputFlags::ONLCR;
+            let _ = tcsetattr(stdin(), SetArg::TCSANOW, &state);
+        }
+    }
+
+    /// [`Terminal::raw`], where the other side ends its lines as a terminal does.
+    pub fn raw_for_a_remote_terminal(&self) {
+        if let Some(mut state) = self.0.clone() {
+            cfmakeraw(&mut state);
             let _ = tcsetattr(stdin(), SetArg::TCSANOW, &state);
         }
     }
