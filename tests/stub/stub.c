@@ -43,6 +43,10 @@ static int stuck = -1;
 module_param(stuck, int, 0444);
 MODULE_PARM_DESC(stuck, "minor of the only GPU that is slow");
 
+static unsigned int asleep;
+module_param(asleep, uint, 0444);
+MODULE_PARM_DESC(asleep, "milliseconds that the module's init takes");
+
 bool mig;
 module_param(mig, bool, 0444);
 MODULE_PARM_DESC(mig, "GPU 0 has MIG instances");
@@ -184,6 +188,8 @@ static int __init stub_init(void)
 	}
 	if (gpus < 0 || gpus > STUB_MAX_GPUS)
 		return -EINVAL;
+	if (asleep)
+		msleep(asleep);
 	error = register_regions();
 	if (!error)
 		error = stub_proc_create();

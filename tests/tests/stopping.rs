@@ -162,8 +162,12 @@ fn every_way_to_stop_keeps_what_was_written() {
     // The last one finds the files of all.
     let mut guest = armed(&upper, 5, "exit 0", "");
     assert!(guest.console().contains("\n4\n"), "{}", guest.console());
+    // And its disk stops answering while it is written to: the guest ends all the same, and says what may be lost.
+    guest.freeze_disk(1).unwrap();
     assert_eq!(stop_quickly(&guest), 137, "SIGKILL, and no grace period");
-    guest.wait_for_end(PATIENCE).unwrap();
+    let (_, console) = guest.wait_for_end(PATIENCE).unwrap();
+    assert!(console.contains("did not end within 10 s"), "{console}");
+    assert!(console.contains("the last writes may be lost"), "{console}");
 }
 
 /// Stops a guest with SIGKILL. Returns its exit status.

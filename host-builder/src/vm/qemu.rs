@@ -271,8 +271,12 @@ impl Machine {
                 "file": { "driver": "file", "filename": drive.image.to_string_lossy() },
             });
             args.text("-blockdev", &block.to_string());
-            let device =
-                json!({ "driver": "virtio-blk-pci", "drive": format!("disk{i}"), "serial": drive.serial });
+            let device = json!({
+                "driver": "virtio-blk-pci",
+                "id": format!("drive{i}"),
+                "drive": format!("disk{i}"),
+                "serial": drive.serial,
+            });
             args.text("-device", &device.to_string());
         }
     }

@@ -59,7 +59,7 @@ fn machine_with_every_device() {
         "-blockdev",
         r#"{"driver":"raw","file":{"driver":"file","filename":"/d/root,1.img"},"node-name":"disk0","read-only":true}"#,
         "-device",
-        r#"{"drive":"disk0","driver":"virtio-blk-pci","serial":"root"}"#,
+        r#"{"drive":"disk0","driver":"virtio-blk-pci","id":"drive0","serial":"root"}"#,
         "-chardev",
         "socket,id=share0,path=/s/a,,b",
         "-device",
