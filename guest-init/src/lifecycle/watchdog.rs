@@ -6,7 +6,7 @@ use super::{GuestTrouble, StopSwitch, panic};
 use crate::kernel::sysinfo::uptime_ms;
 use crate::status::Board;
 use image::config::Config;
-use image::status::{Phase, PhaseTime, Status};
+use image::status::{Outcome, Phase, PhaseTime, Status};
 use std::fs;
 use std::io;
 use std::time::Duration;
@@ -32,7 +32,7 @@ pub fn start(config: &Config, stop: &StopSwitch, board: &Board) -> io::Result<()
             board.fatal(GuestTrouble::PhaseTimedOut { phase, limit, threads: waiting_threads() });
             shutdown::end(Ending::Failed(None), &stop, &board, &config)
         }
-        if board.look(|status| status.phase >= Phase::Running) {
+        if board.look(|status| status.phase >= Phase::Running || status.outcome == Outcome::Failed) {
             return;
         }
     };
@@ -41,6 +41,10 @@ pub fn start(config: &Config, stop: &StopSwitch, board: &Board) -> io::Result<()
 
 /// Returns the phase that has run for too long, and its deadline. Between two phases, it is the last one.
 fn late(status: &Status, config: &Config, now: u64) -> Option<(Phase, Duration)> {
+    // A boot that has failed lingers, or holds.
+    if status.outcome == Outcome::Failed {
+        return None;
+    }
     let is_late = |since: u64, limit: Duration| u128::from(now.saturating_sub(since)) > limit.as_millis();
     let ends = status.phases.iter().map(|time| time.end_ms);
     if let Some(last) = ends.collect::<Option<Vec<_>>>().and_then(|ends| ends.into_iter().max()) {
@@ -108,6 +112,8 @@ mod tests {
         let between = status(Phase::Root, 1000, Some(2000));
         assert_eq!((late(&between, 7000), late(&between, 7001)), (None, Some(Phase::Root)));
         assert_eq!(late(&status(Phase::Exited, 1000, Some(2000)), 1 << 40), None, "it has ended");
+        let failed = Status { outcome: Outcome::Failed, ..between };
+        assert_eq!(late(&failed, 1 << 40), None, "it is held for a question");
         for phase in [Phase::Running, Phase::Stopping, Phase::Exited] {
             assert_eq!(late(&status(phase, 0, None), 1 << 40), None, "{phase:?} may take any time");
         }
