@@ -121,7 +121,7 @@ pub fn run_keeper(args: &[OsString]) -> i32 {
     let board = Board::resumed(status);
     panic::on_panic(&board);
     monitor::start(&board);
-    let Ok(stop) = StopSwitch::new(&board, Recipient::Init) else { return 2 };
+    let stop = StopSwitch::new(&board, Recipient::Init);
     let argument = |at: usize| args.get(at).and_then(|argument| argument.to_str());
     let control = argument(2).and_then(Control::named).unwrap_or(Control::None);
     if let Some(grace) = argument(3).and_then(|grace| grace.parse().ok()) {

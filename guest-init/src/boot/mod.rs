@@ -42,9 +42,7 @@ pub fn run() -> ! {
     let release = sysinfo::release();
     let board = Board::new(release.clone());
     let mut config = Config::default();
-    let stop = StopSwitch::new(&board, Recipient::Program).unwrap_or_else(|error| {
-        panic!("cannot create the descriptor that wakes this program for a stop request: {error}")
-    });
+    let stop = StopSwitch::new(&board, Recipient::Program);
     let ending = match boot(&release, &board, &stop, &mut config) {
         Ok(exit) => Ending::Exited(exit),
         // Where the boot was when it ended says nothing about the guest.

@@ -114,11 +114,10 @@ fn wait_for_container(running: &Running, stop: &StopSwitch) -> nix::Result<(Exit
         if left(deadline).is_some_and(|left| left.is_zero()) {
             return Ok((KILLED, false));
         }
-        let left = left(deadline.into_iter().chain(kill_at).min());
-        let mut fds = vec![
-            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
-            PollFd::new(stop.as_fd(), PollFlags::POLLIN),
-        ];
+        let without_wake = stop.descriptor().is_none().then(|| Instant::now() + REAP_PAUSE);
+        let left = left(deadline.into_iter().chain(kill_at).chain(without_wake).min());
+        let mut fds = vec![PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+        fds.extend(stop.descriptor().map(|wake| PollFd::new(wake, PollFlags::POLLIN)));
         // At its end the pipe stays readable.
         if deadline.is_none() {
             fds.push(PollFd::new(running.as_fd(), PollFlags::POLLIN));
@@ -264,7 +263,7 @@ mod tests {
     #[test]
     fn a_pause_ends_early_when_the_guest_is_asked_to_stop() {
         let board = crate::status::Board::new("k".into());
-        let stop = StopSwitch::new(&board, stop::Recipient::Program).unwrap();
+        let stop = StopSwitch::new(&board, stop::Recipient::Program);
         assert!(!pause(Duration::ZERO, &stop));
         stop.ask(image::event::StopBy::Host, libc::SIGTERM, Some(Duration::from_hours(1)));
         assert!(pause(Duration::from_mins(1), &stop));

@@ -48,8 +48,8 @@ pub struct StopSwitch(Arc<Shared>);
 struct Shared {
     order: Mutex<Option<Order>>,
     changed: Condvar,
-    /// Readable once there is an order; signalled again when it changes.
-    wake: EventFd,
+    /// Readable once there is an order; signalled again when it changes. Without it, an order is noticed late.
+    wake: nix::Result<EventFd>,
     board: Board,
     recipient: Recipient,
     /// Grace period of requests without one, and the linger time that follows the program's end.
@@ -58,23 +58,22 @@ struct Shared {
 
 impl StopSwitch {
     /// Creates the switch, not used yet.
-    ///
-    /// # Errors
-    /// If the kernel has no descriptor left.
-    pub fn new(board: &Board, recipient: Recipient) -> io::Result<Self> {
-        let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-        Ok(Self(Arc::new(Shared {
+    pub fn new(board: &Board, recipient: Recipient) -> Self {
+        Self(Arc::new(Shared {
             order: Mutex::new(None),
             changed: Condvar::new(),
-            wake,
+            wake: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK),
             board: board.clone(),
             recipient,
             grace: Mutex::new((image::config::STOP_GRACE, image::config::LINGER)),
-        })))
+        }))
     }
 
     /// Sets the configured grace period and linger time.
     pub fn configure(&self, grace: Duration, linger: Duration) {
+        if let Err(errno) = &self.0.wake {
+            log::warn!("a request to stop may be noticed late: cannot create a descriptor: {errno}");
+        }
         *self.0.grace.lock().unwrap_or_else(PoisonError::into_inner) = (grace, linger);
     }
 
@@ -94,7 +93,7 @@ impl StopSwitch {
         *order = Some(Order { signal, deadline });
         drop(order);
         self.0.changed.notify_all();
-        let _ = self.0.wake.write(1);
+        self.wake();
         if !is_first {
             return;
         }
@@ -126,9 +125,19 @@ impl StopSwitch {
         waited.unwrap_or_else(PoisonError::into_inner).0.is_some()
     }
 
+    /// Returns the descriptor that is readable when the order has changed since [`StopSwitch::clear`]. Without one, the order must
+    /// be read now and then.
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.0.wake.as_ref().ok().map(AsFd::as_fd)
+    }
+
     /// Clears the descriptor's signal, before [`StopSwitch::order`] is read.
     pub fn clear(&self) {
-        let _ = self.0.wake.read();
+        let _ = self.0.wake.as_ref().map(EventFd::read);
+    }
+
+    fn wake(&self) {
+        let _ = self.0.wake.as_ref().map(|wake| wake.write(1));
     }
 
     /// Kills the container when the grace period is over, and ends the machine if its shutdown does not.
@@ -146,18 +155,11 @@ impl StopSwitch {
             kmsg_writer::emergency("the image's init did not stop within the grace period");
             end_machine(PowerAction::Off);
         }
-        let _ = self.0.wake.write(1);
+        self.wake();
         cgroup::kill_all();
         std::thread::sleep(LIMIT + linger);
         kmsg_writer::emergency("the guest did not stop in time: ending the machine");
         end_machine(PowerAction::Off);
-    }
-}
-
-impl AsFd for StopSwitch {
-    /// Readable when the order has changed since [`StopSwitch::clear`].
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.wake.as_fd()
     }
 }
 
@@ -207,7 +209,7 @@ mod tests {
 
     fn switch() -> (Board, StopSwitch) {
         let board = Board::new("k".into());
-        let switch = StopSwitch::new(&board, Recipient::Program).unwrap();
+        let switch = StopSwitch::new(&board, Recipient::Program);
         (board, switch)
     }
 
@@ -232,11 +234,21 @@ mod tests {
     }
 
     #[test]
+    fn a_switch_without_a_descriptor_works() {
+        let (_, StopSwitch(shared)) = switch();
+        let shared = Shared { wake: Err(nix::Error::EMFILE), ..Arc::into_inner(shared).unwrap() };
+        let switch = StopSwitch(Arc::new(shared));
+        switch.ask(StopBy::Host, libc::SIGTERM, Some(Duration::from_hours(1)));
+        switch.clear();
+        assert!(switch.descriptor().is_none() && switch.wait(Duration::ZERO) && switch.order().is_some());
+    }
+
+    #[test]
     fn an_order_makes_the_descriptor_readable() {
         use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
         let (_, switch) = switch();
         let readable = || {
-            let mut fds = [PollFd::new(switch.as_fd(), PollFlags::POLLIN)];
+            let mut fds = [PollFd::new(switch.descriptor().unwrap(), PollFlags::POLLIN)];
             poll(&mut fds, PollTimeout::ZERO) == Ok(1)
         };
         assert!(!readable());

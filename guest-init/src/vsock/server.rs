@@ -326,7 +326,7 @@ mod tests {
     fn a_stop_needs_permission_and_a_signal_that_can_be_sent() {
         use crate::lifecycle::Recipient;
         let board = Board::new("k".into());
-        let stop = StopSwitch::new(&board, Recipient::Program).unwrap();
+        let stop = StopSwitch::new(&board, Recipient::Program);
         let guest = |control| Guest {
             control,
             stop: stop.clone(),
