@@ -9,6 +9,7 @@ pub mod pci;
 pub mod procfs;
 pub mod requirements;
 
+use crate::kernel::bounded::{TimedOut, bounded};
 use crate::kernel::kmsg_writer::KernelLog;
 use crate::kernel::modules::{self, LoadError};
 use crate::status::Board;
@@ -18,6 +19,7 @@ use image::manifest::Manifest;
 use image::status::{Gpu, GpuState, Node, Phase};
 use pci::PciGpu;
 use procfs::{Information, Proc};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -118,11 +120,20 @@ fn switches_without_manager(config: &Config, switches: io::Result<Vec<PciGpu>>) 
 ///
 /// Each GPU's minor is read here, once: while an adapter initialises, the driver blocks every reader of these files.
 fn note_bound(proc: &Proc, found: &[PciGpu], log: &[String], board: &Board) -> Vec<(String, u32)> {
-    let taken = proc.bound();
+    let mut taken = match read_bound(proc) {
+        Ok(taken) => taken,
+        Err(error) => {
+            for gpu in found {
+                board.gpu(&gpu.bdf, |status| status.state = GpuState::Failed);
+            }
+            board.report(GpuError::Proc { of: String::new(), source: error.into() });
+            return Vec::new();
+        }
+    };
     let mut bound = Vec::new();
     for gpu in found {
-        if taken.contains(&gpu.bdf) {
-            let information = proc.information(&gpu.bdf).unwrap_or_else(|source| {
+        if let Some(information) = taken.remove(&gpu.bdf) {
+            let information = information.unwrap_or_else(|source| {
                 board.report(GpuError::Proc { of: format!(" for GPU {}", gpu.bdf), source });
                 Information::default()
             });
@@ -145,6 +156,15 @@ fn note_bound(proc: &Proc, found: &[PciGpu], log: &[String], board: &Board) -> V
     bound
 }
 
+/// Reads the driver's information about each GPU that it has bound, by address. The driver may block the readers for ever.
+fn read_bound(proc: &Proc) -> Result<BTreeMap<String, io::Result<Information>>, TimedOut> {
+    let proc = proc.clone();
+    bounded("reading the driver's list of GPUs".into(), move || {
+        let bound = proc.bound().into_iter();
+        bound.map(|bdf| (bdf.clone(), proc.information(&bdf))).collect()
+    })
+}
+
 fn check_version(manifest: &Manifest, board: &Board) -> Result<(), GpuError> {
     let Some(planned) = manifest.driver.as_ref().map(|driver| driver.version.as_str()) else { return Ok(()) };
     let loaded = fs::read_to_string("/sys/module/nvidia/version").map(|text| text.trim().to_owned());
@@ -156,9 +176,17 @@ fn check_version(manifest: &Manifest, board: &Board) -> Result<(), GpuError> {
     Err(GpuError::VersionMismatch { loaded, planned: planned.to_owned() })
 }
 
+/// Reads which nodes the driver needs.
+fn read_nodes(proc: &Proc, minors: &[u32]) -> io::Result<Vec<Node>> {
+    let (proc, minors) = (proc.clone(), minors.to_vec());
+    bounded("reading the driver's parameters and capabilities".into(), move || {
+        nodes::wanted(&proc, &minors, modules::is_loaded("nvidia_modeset"))
+    })?
+}
+
 /// Creates the driver's nodes. Returns the existing nodes, and whether all could be created.
 fn make_nodes(proc: &Proc, minors: &[u32], board: &Board) -> (Vec<Node>, bool) {
-    let wanted = match nodes::wanted(proc, minors, modules::is_loaded("nvidia_modeset")) {
+    let wanted = match read_nodes(proc, minors) {
         Ok(wanted) => wanted,
         Err(source) => {
             board.report(GpuError::Proc { of: String::new(), source });

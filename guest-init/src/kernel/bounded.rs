@@ -1,6 +1,7 @@
 //! Kernel calls that a disk, a share or a device can block for ever: mounts, modules, unmounts. Each has a deadline. A call that
 //! misses it is left behind in its thread, since nothing can interrupt it.
 
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::thread;
@@ -17,6 +18,12 @@ pub struct TimedOut {
     pub step: String,
     /// Its deadline.
     pub limit: Duration,
+}
+
+impl From<TimedOut> for io::Error {
+    fn from(error: TimedOut) -> Self {
+        Self::new(io::ErrorKind::TimedOut, error)
+    }
 }
 
 /// Sets the deadline of the calls of this process. Without it they have none: a process that forks must not have threads.
