@@ -224,6 +224,8 @@ impl From<GuestTrouble> for Finding {
             GuestTrouble::PhaseTimedOut { threads, .. } => {
                 (Code::StepTimedOut, Severity::Error, threads.clone())
             }
+            GuestTrouble::TaskHung { line, .. } => (Code::TaskHung, Severity::Warning, vec![line.clone()]),
+            GuestTrouble::CpuStuck { line, .. } => (Code::CpuStuck, Severity::Warning, vec![line.clone()]),
             GuestTrouble::Panic { .. } => (Code::Internal, Severity::Error, Vec::new()),
         };
         finding(code, severity, &trouble, evidence)

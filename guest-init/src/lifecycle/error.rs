@@ -72,6 +72,22 @@ pub enum GuestTrouble {
         /// The threads that wait, and where.
         threads: Vec<String>,
     },
+    /// A task waits for something that does not respond.
+    #[error("{task} has waited in the kernel for too long")]
+    TaskHung {
+        /// The task.
+        task: String,
+        /// The kernel's line.
+        line: String,
+    },
+    /// A processor is stuck.
+    #[error("a processor does not leave the kernel{runs}")]
+    CpuStuck {
+        /// ` while it runs …`, or empty.
+        runs: String,
+        /// The kernel's line.
+        line: String,
+    },
     /// A thread of this program panicked.
     #[error("{text}")]
     Panic {

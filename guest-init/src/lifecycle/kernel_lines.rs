@@ -15,10 +15,27 @@ pub(super) enum Sign<'a> {
     OutOfMemory,
     /// An allocation of the kernel itself failed.
     NoPages,
+    /// A task has waited in the kernel for minutes, and cannot be interrupted.
+    TaskHung(Task<'a>),
+    /// A processor has not left the kernel for seconds. `None`: another one noticed it, and does not know the task.
+    CpuStuck(Option<Task<'a>>),
 }
 
+/// A process, or a thread of one or of the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Task<'a> {
+    /// Its name, which a program chooses itself.
+    pub name: &'a str,
+    /// Its number.
+    pub pid: u32,
+}
+
+/// Maximum length of a task's name in bytes (`TASK_COMM_LEN`).
+const MAX_NAME: usize = 15;
+
 /// `NVRM: Xid (PCI:0000:01:00): 79, pid=…` and `NVRM: GPU 0000:01:00.0: GPU has fallen off the bus.` come from the driver
-/// (nv.c, osapi.c), the others from mm/oom_kill.c and mm/page_alloc.c. Many kernel lines contain names that programs choose, so
+/// (nv.c, osapi.c), the others from mm/oom_kill.c, mm/page_alloc.c, kernel/hung_task.c, kernel/watchdog.c and
+/// kernel/rcu/tree_stall.h. Many kernel lines contain names that programs choose, so
 /// only complete text at the start of a line is matched.
 pub(super) fn sign(line: &str) -> Option<Sign<'_>> {
     if let Some(rest) = line.strip_prefix("NVRM: Xid (PCI:") {
@@ -48,9 +65,40 @@ pub(super) fn sign(line: &str) -> Option<Sign<'_>> {
     if line.starts_with("Out of memory: Killed process") {
         return Some(Sign::OutOfMemory);
     }
-    // The name of the process comes first, with at most 15 bytes.
-    let (name, _) = line.split_once(": page allocation failure: order:")?;
-    (name.len() <= 15).then_some(Sign::NoPages)
+    // The name of the process comes first.
+    if let Some((name, _)) = line.split_once(": page allocation failure: order:") {
+        return (name.len() <= MAX_NAME).then_some(Sign::NoPages);
+    }
+    hung(line).or_else(|| stuck(line))
+}
+
+/// `INFO: task NAME:PID blocked for more than N seconds.`; since Linux 6.18 also `blocked in I/O wait for …`.
+fn hung(line: &str) -> Option<Sign<'_>> {
+    let line = line.strip_prefix("INFO: task ")?.strip_suffix(" seconds.")?;
+    let (line, seconds) = line.rsplit_once(" for more than ")?;
+    seconds.parse::<u32>().ok()?;
+    task(line.strip_suffix(" in I/O wait").unwrap_or(line).strip_suffix(" blocked")?).map(Sign::TaskHung)
+}
+
+/// `watchdog: BUG: soft lockup - CPU#N stuck for Ns! [NAME:PID]`, and `rcu: INFO: rcu_sched self-detected stall on CPU`, or
+/// `detected stalls on CPUs/tasks:`.
+fn stuck(line: &str) -> Option<Sign<'_>> {
+    if let Some(line) = line.strip_prefix("watchdog: BUG: soft lockup - CPU#") {
+        let (times, name) = line.split_once("s! [")?;
+        let (cpu, seconds) = times.split_once(" stuck for ")?;
+        cpu.parse::<u32>().and(seconds.parse::<u32>()).ok()?;
+        return Some(Sign::CpuStuck(Some(task(name.strip_suffix(']')?)?)));
+    }
+    let (_, what) = line.strip_prefix("rcu: INFO: rcu_")?.split_once(' ')?;
+    let is_stall =
+        ["self-detected stall on CPU", "detected stalls on CPUs/tasks:"].contains(&what.trim_end());
+    is_stall.then_some(Sign::CpuStuck(None))
+}
+
+/// `NAME:PID`
+fn task(text: &str) -> Option<Task<'_>> {
+    let (name, pid) = text.rsplit_once(':').filter(|(name, _)| name.len() <= MAX_NAME)?;
+    Some(Task { name, pid: pid.parse().ok()? })
 }
 
 /// Returns whether the text looks like a PCI address: `0000:01:00`, or with a function.
@@ -81,6 +129,33 @@ mod tests {
         assert_eq!(sign(line), Some(Sign::GroupStuck));
         assert_eq!(sign("sh: page allocation failure: order:4, mode:0x1"), Some(Sign::NoPages));
         for line in ["", "NVRM: Xid (PCI:", "NVRM: Xid (PCI:0): x", "NVRM: GPU 0000:01:00.0: fine"] {
+            assert_eq!(sign(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn tasks_and_processors_that_hang_are_understood() {
+        let task = |name, pid| Task { name, pid };
+        let line = "INFO: task nvidia-modeset/:93 blocked for more than 120 seconds.";
+        assert_eq!(sign(line), Some(Sign::TaskHung(task("nvidia-modeset/", 93))));
+        let line = "INFO: task a: b:7 blocked in I/O wait for more than 241 seconds.";
+        assert_eq!(sign(line), Some(Sign::TaskHung(task("a: b", 7))));
+        let line = "watchdog: BUG: soft lockup - CPU#12 stuck for 22s! [kworker/0:1:31]";
+        assert_eq!(sign(line), Some(Sign::CpuStuck(Some(task("kworker/0:1", 31)))));
+        for line in [
+            "rcu: INFO: rcu_sched self-detected stall on CPU",
+            "rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:",
+        ] {
+            assert_eq!(sign(line), Some(Sign::CpuStuck(None)), "{line}");
+        }
+        for line in [
+            "INFO: task x blocked for more than 120 seconds.",
+            "INFO: task x:1 blocked on a mutex likely owned by task y:2.",
+            "INFO: task a name with more than fifteen bytes:1 blocked for more than 120 seconds.",
+            "INFO: task x:1[812]: segfault at 0 in blocked for more than 120 seconds.[55d0]",
+            "watchdog: BUG: soft lockup - CPU#0 stuck for 22s! [x]",
+            "rcu: INFO: rcu_sched expedited",
+        ] {
             assert_eq!(sign(line), None, "{line}");
         }
     }

@@ -1,7 +1,7 @@
 //! The kernel log monitor: reports GPU failures and out-of-memory conditions until the guest ends.
 
 use super::error::GuestTrouble;
-use super::kernel_lines::{Sign, sign};
+use super::kernel_lines::{Sign, Task, sign};
 use crate::container::cgroup;
 use crate::gpu::{driver_log, pci};
 use crate::kernel::kmsg_writer::KernelLog;
@@ -10,12 +10,16 @@ use crate::status::Board;
 use crate::status::limits::MAX_EVIDENCE;
 use image::event::Happening;
 use image::status::{Gpu, GpuState, Status, Xid};
+use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Xid of a GPU that no longer responds on the bus.
 const OFF_THE_BUS: u32 = 79;
 /// Maximum number of different Xids that are counted per GPU.
 const MAX_XIDS: usize = 32;
+/// The parent of every thread of the kernel.
+const KTHREADD: &str = "2";
 /// Interval of bus checks while the log is quiet.
 const LOOK: Duration = Duration::from_secs(10);
 
@@ -54,7 +58,32 @@ fn take(sign: &Sign, line: &str, board: &Board, answers: &dyn Fn(&str) -> bool) 
             oom(line, board);
         }
         Sign::NoPages => low_memory("the kernel could not allocate memory that it needed", line, board),
+        Sign::TaskHung(task) => {
+            board.report(GuestTrouble::TaskHung { task: describe(*task), line: line.into() });
+        }
+        Sign::CpuStuck(task) => {
+            let runs = task.map_or(String::new(), |task| format!(" while it runs {}", describe(task)));
+            board.report(GuestTrouble::CpuStuck { runs, line: line.into() });
+        }
     }
+}
+
+/// Describes a task by its name and by whose it is, where that is still known.
+fn describe(Task { name, pid }: Task) -> String {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let parent = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1));
+    let is_drivers = ["nvidia", "nv_", "UVM "].iter().any(|start| name.starts_with(start))
+        || name.starts_with("irq/") && name.contains("-nvidia");
+    let whose = if Path::new("/proc/self/task").join(pid.to_string()).exists() {
+        "guest-init's thread"
+    } else if parent != Some(KTHREADD) {
+        "process"
+    } else if is_drivers {
+        "the driver's thread"
+    } else {
+        "the kernel's thread"
+    };
+    format!("{whose} {name} (PID {pid})")
 }
 
 /// Keeps other lines of the driver about a working GPU as evidence for a later failure. During the initialisation, the
@@ -284,6 +313,27 @@ mod tests {
         let status = board.snapshot();
         assert_eq!(status.findings[0].evidence, ["it is gone"]);
         assert_eq!(status.gpus[0].evidence, [old(), vec!["it is gone".into()]].concat());
+    }
+
+    #[test]
+    fn a_task_that_hangs_is_told_once_with_whose_it_is() {
+        let board = board();
+        let own = std::process::id();
+        for line in [
+            format!("INFO: task watch:{own} blocked for more than 120 seconds."),
+            format!("INFO: task watch:{own} blocked for more than 241 seconds."),
+            "watchdog: BUG: soft lockup - CPU#0 stuck for 22s! [python3:4194305]".into(),
+            "rcu: INFO: rcu_sched self-detected stall on CPU".into(),
+        ] {
+            tell(&board, &line);
+        }
+        let findings = board.snapshot().findings;
+        let messages: Vec<_> = findings.iter().map(|finding| (finding.code, &*finding.message)).collect();
+        let hung = format!("guest-init's thread watch (PID {own}) has waited in the kernel for too long");
+        assert_eq!(messages[0], (Code::TaskHung, &*hung));
+        let stuck = "a processor does not leave the kernel";
+        let stuck_with = format!("{stuck} while it runs process python3 (PID 4194305)");
+        assert_eq!(messages[1..], [(Code::CpuStuck, &*stuck_with), (Code::CpuStuck, stuck)]);
     }
 
     #[test]

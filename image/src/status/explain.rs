@@ -84,6 +84,8 @@ background! {
     VolumeMissing: ["the disk was not attached, or has another serial"], ["gpu_initrd.disk_timeout"], [];
     DriverFileMissing: ["the distribution's package has a script in place of the program"], [], [];
     StepTimedOut: ["the backend of a disk or a share has stopped", "the machine is overloaded"], ["gpu_initrd.step_timeout", "gpu_initrd.disk_timeout", "gpu_initrd.gpu_timeout"], ["gpu_initrd_phase_seconds"];
+    TaskHung: ["the backend of a disk or a share has stopped", "the GPU or its firmware does not respond", "the disk is much slower than the guest's writes"], [], [];
+    CpuStuck: ["the host has too little processor time for the guest", "the guest was paused and resumed", "a defect in the driver or in the kernel"], [], [];
 }
 
 #[cfg(test)]

@@ -204,6 +204,12 @@ codes! {
     /// A step of the boot did not end within its time.
     StepTimedOut =>
         "Check the disk, the share or the GPU that the message names: it does not respond. If it is only slow, raise `gpu_initrd.step_timeout`.",
+    /// A task in the guest has waited in the kernel for minutes.
+    TaskHung =>
+        "Check what the task waits for, which does not respond: a disk, a share or the GPU. `host-builder logs TARGET --kernel` prints its stack, after the line in the evidence.",
+    /// A processor of the guest did not leave the kernel for seconds.
+    CpuStuck =>
+        "Check that the host is not overloaded, and has not paused the guest. If it has done neither, look for the driver in the stack that `host-builder logs TARGET --kernel` prints after the line in the evidence.",
 }
 
 impl Finding {

@@ -14,6 +14,10 @@ const XID_43: &str = "NVRM: Xid (PCI:0000:01:00): 43, pid=812, name=python3, Ch 
 const XID_79: &str =
     "NVRM: Xid (PCI:0000:02:00): 79, pid='<unknown>', name=<unknown>, GPU has fallen off the bus.";
 
+/// As kernel/hung_task.c, kernel/watchdog.c and kernel/rcu/tree_stall.h write them.
+const HUNG: &str = "INFO: task nvidia-modeset/:4194305 blocked for more than 120 seconds.";
+const STUCK: &str = "watchdog: BUG: soft lockup - CPU#0 stuck for 22s! [python3:4194306]";
+
 /// A line that an unprivileged program forges.
 const FORGED: &str = "NVRM: Xid (PCI:0000:03:00): 79, x";
 
@@ -24,9 +28,9 @@ fn gpu_errors_and_kills_are_reported_during_the_run() {
     // the program dies.
     let script = "cp $(command -v ending) \"/tmp/$FORGED\"
         (PATH=/tmp; \"$FORGED\" fault); echo it ended with $?; say() { echo \"$1\" > /proc/driver/nvidia/stub-says; }
-        say \"$XID_43\"; say \"$XID_43\"; say \"$XID_79\"
+        say \"$XID_43\"; say \"$XID_43\"; say \"$XID_79\"; say \"$HUNG\"; say \"$STUCK\"
         ending memory; echo the child ended with $?; exec sleep 1000";
-    let env = serde_json::json!({ "XID_43": XID_43, "XID_79": XID_79, "FORGED": format!("x\n{FORGED}") });
+    let env = serde_json::json!({ "XID_43": XID_43, "XID_79": XID_79, "HUNG": HUNG, "STUCK": STUCK, "FORGED": format!("x\n{FORGED}") });
     let config = serde_json::json!({ "entrypoint": ["/bin/sh", "-c", script], "env": env }).to_string();
     let setup = with_root(guest_with_stub())
         .disk(&file_disk(dir.path(), "config", layout::CONFIG_FILE, &config), "config")
@@ -63,6 +67,10 @@ fn gpu_errors_and_kills_are_reported_during_the_run() {
             && said.message.contains("it responds on the bus"),
         "{said:?}"
     );
+    let hung = told(&status, Code::TaskHung, Severity::Warning, HUNG);
+    assert!(hung.message.contains("nvidia-modeset/ (PID 4194305)"), "{hung:?}");
+    let stuck = told(&status, Code::CpuStuck, Severity::Warning, STUCK);
+    assert!(stuck.message.contains("python3 (PID 4194306)"), "{stuck:?}");
     assert!(guest.console().contains(FORGED), "the kernel has printed the name");
 
     let Reply::Events(events) = request(&guest, &Request::Events { from: 0, timeout_ms: 0 }) else {
