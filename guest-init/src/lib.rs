@@ -11,6 +11,7 @@ pub mod gpu;
 pub mod kernel;
 pub mod ldcache;
 pub mod lifecycle;
+pub mod locks;
 pub mod network;
 #[cfg(test)]
 mod own_process;

@@ -8,6 +8,7 @@ use crate::driver_files::{InjectError, MAX_NAMED, Notice, PayloadError};
 use crate::gpu::error::{AdapterFailure, GpuError};
 use crate::kernel::modules::LoadError;
 use crate::lifecycle::GuestTrouble;
+use crate::status::helper::HelperPanicked;
 use image::config::DriverFiles;
 use image::status::{Code, Finding, Severity};
 use image::text::chain;
@@ -229,5 +230,11 @@ impl From<GuestTrouble> for Finding {
             GuestTrouble::Panic { .. } => (Code::Internal, Severity::Error, Vec::new()),
         };
         finding(code, severity, &trouble, evidence)
+    }
+}
+
+impl From<HelperPanicked> for Finding {
+    fn from(error: HelperPanicked) -> Self {
+        finding(Code::Internal, Severity::Warning, &error, Vec::new())
     }
 }

@@ -88,7 +88,7 @@ fn init_command(spec: &Spec) -> Vec<String> {
 /// Starts the keeper. The pipe to it closes when this process executes another program.
 fn keep(keeper: &Keeper) -> io::Result<File> {
     let (read, write) = std::io::pipe()?;
-    // SAFETY: the server thread owns the listening socket for the life of this process, so it is open here.
+    // SAFETY: the server's threads own the listening socket for the life of this process, so it is open here.
     let listener = keeper.listener.map(|number| unsafe { BorrowedFd::borrow_raw(number) });
     // The keeper holds the GPUs from now on; these descriptors close when this process becomes the image's init.
     let held = crate::gpu::adapter::held();
@@ -119,7 +119,7 @@ pub fn run_keeper(args: &[OsString]) -> i32 {
     crate::lifecycle::reap::unblock_signals();
     let container = status.container.take();
     let board = Board::resumed(status);
-    panic::on_panic(&board);
+    panic::stay_on_panic(&board);
     monitor::start(&board);
     let stop = StopSwitch::new(&board, Recipient::Init);
     let argument = |at: usize| args.get(at).and_then(|argument| argument.to_str());
@@ -133,10 +133,14 @@ pub fn run_keeper(args: &[OsString]) -> i32 {
     board.update(|status| taken_over(status, container));
     let entrance = Entrance::default();
     entrance.open_init(&spec);
-    if let Some(listener) = inherited(args, 1) {
-        server::resume(listener, &Guest { control, stop, entrance, board });
+    #[cfg(feature = "fault-injection")]
+    crate::lifecycle::fault::inject_into_keeper(&board);
+    if let Some(listener) = inherited(args, 1)
+        && let Err(error) = server::resume(listener, Guest { control, stop, entrance, board })
+    {
+        log::error!("requests are not answered: cannot start a thread: {error}");
     }
-    // Without vsock or a server thread no request arrives, but the GPUs must stay open.
+    // Other threads answer. The GPUs must stay open in any case.
     loop {
         nix::unistd::pause();
     }

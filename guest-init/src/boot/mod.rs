@@ -43,6 +43,7 @@ pub fn run() -> ! {
     let board = Board::new(release.clone());
     let mut config = Config::default();
     let stop = StopSwitch::new(&board, Recipient::Program);
+    panic::end_on_panic(&stop, &board);
     let ending = match boot(&release, &board, &stop, &mut config) {
         Ok(exit) => Ending::Exited(exit),
         // Where the boot was when it ended says nothing about the guest.
@@ -61,7 +62,6 @@ fn boot(release: &str, board: &Board, stop: &StopSwitch, config: &mut Config) ->
     board.begin(Phase::Start);
     let mounted = mounts::early();
     kmsg_writer::start_logging("info");
-    panic::on_panic(board);
     monitor::start(board);
     for kind in mounted.map_err(|error| BootError::Mounts(error.to_string()))? {
         log::warn!("this kernel does not support {kind}: starting the container without it");
@@ -69,6 +69,7 @@ fn boot(release: &str, board: &Board, stop: &StopSwitch, config: &mut Config) ->
     // Errors in the command line or the manifest are reported over vsock too, so both are kept until it is available.
     let told = config::cmdline(config);
     kmsg_writer::start_logging(&config.log_level);
+    panic::configure(config);
     bounded::set_limit(config.step_timeout);
     if let Err(error) = watchdog::start(config, stop, board) {
         log::warn!("a boot that hangs is not ended: cannot start a thread: {error}");
@@ -107,6 +108,7 @@ fn boot(release: &str, board: &Board, stop: &StopSwitch, config: &mut Config) ->
         #[cfg(feature = "fault-injection")]
         crate::lifecycle::fault::hang();
         config::config_disk(config)?;
+        panic::configure(config);
         config::consistent(config)
     })?;
     config::report_unknown(config, board);
@@ -219,10 +221,18 @@ fn gpu_and_root(manifest: &Manifest, config: &Config, board: &Board) -> Result<G
         return Err(Fatal(None));
     }
     let driver = Driver::new(config, manifest, required)?;
+    let bring_up = || gpu::bring_up(manifest, config, &found, board);
     let (gpus, prepared) = std::thread::scope(|scope| {
-        let gpus = scope.spawn(|| gpu::bring_up(manifest, config, &found, board));
+        let gpus = std::thread::Builder::new().name("gpus".into()).spawn_scoped(scope, bring_up);
         let prepared = rootfs::prepare(config, Some(&driver), board);
-        (gpus.join().unwrap_or_else(|_| Ok(GpuFacts::default())), prepared)
+        let gpus = match gpus {
+            Ok(gpus) => gpus.join().unwrap_or_else(|_| Ok(GpuFacts::default())),
+            Err(error) => {
+                log::warn!("the GPUs are initialised after the root: cannot start a thread: {error}");
+                bring_up()
+            }
+        };
+        (gpus, prepared)
     });
     let facts = gpus.unwrap_or_else(|error| {
         board.report(error);

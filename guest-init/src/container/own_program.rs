@@ -1,15 +1,15 @@
 //! Executes this program again, with descriptors that only the new process inherits.
 
+use crate::locks::Lock;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
-use std::sync::{Mutex, PoisonError};
 
 /// Held while descriptors can be inherited, so that a process which another thread starts does not inherit them.
-static STARTING: Mutex<()> = Mutex::new(());
+static STARTING: Lock<()> = Lock::new(());
 
 /// Starts this program under a name in `ps`. It inherits these descriptors, whose numbers are among the arguments that `more` adds
 /// (see [`numbers`], [`inherited`]).
@@ -25,7 +25,7 @@ pub fn start(
     let mut command = Command::new("/proc/self/exe");
     command.arg0(name).arg(argument).env_clear();
     more(&mut command);
-    let _alone = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = STARTING.lock();
     let flag = |flag| given.iter().try_for_each(|fd| fcntl(fd, FcntlArg::F_SETFD(flag)).map(drop));
     let child = flag(FdFlag::empty()).map_err(io::Error::from).and_then(|()| command.spawn());
     flag(FdFlag::FD_CLOEXEC)?;

@@ -1,7 +1,8 @@
 //! The container's pseudo-terminal. The program's output goes to the console and is kept for the host; input on the console
 //! goes to the program.
 
-use crate::status::Board;
+use crate::locks::Lock;
+use crate::status::{Board, helper};
 use nix::fcntl::OFlag;
 use nix::pty::{PtyMaster, grantpt, posix_openpt, ptsname_r, unlockpt};
 use nix::sys::termios::{SetArg, cfmakeraw, tcdrain, tcgetattr, tcsetattr};
@@ -10,7 +11,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 const CONSOLE: &str = "/dev/console";
@@ -20,7 +21,7 @@ const MAX_LINE: usize = 4096;
 const DRAIN: Duration = Duration::from_secs(2);
 
 /// The terminal of the running program, which receives console input.
-static TYPED: Mutex<Option<Arc<PtyMaster>>> = Mutex::new(None);
+static TYPED: Lock<Option<Arc<PtyMaster>>> = Lock::new(None);
 static CONSOLE_IS_READ: Once = Once::new();
 
 /// PID 1's side of the terminal of one run.
@@ -54,14 +55,14 @@ impl Terminal {
     /// If the thread cannot be started.
     pub fn follow(self, board: &Board) -> io::Result<Followed> {
         let (sender, drained) = channel();
-        let (board, output) = (board.clone(), self.master.clone());
-        std::thread::Builder::new().name("output".into()).spawn(move || {
-            copy_output(&output, &board);
+        let (shared, output) = (board.clone(), self.master.clone());
+        helper::start("output", board, move || {
+            copy_output(&output, &shared);
             // The receiver may have timed out.
             let _ = sender.send(());
         })?;
-        *TYPED.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.master);
-        CONSOLE_IS_READ.call_once(read_console);
+        *TYPED.lock() = Some(self.master);
+        CONSOLE_IS_READ.call_once(|| read_console(board));
         Ok(Followed { drained, slave: self.slave })
     }
 }
@@ -87,7 +88,7 @@ impl Followed {
     /// Waits until all output has reached the console. The container's processes have ended already.
     pub fn finish(self) {
         drop(self.slave);
-        *TYPED.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *TYPED.lock() = None;
         if self.drained.recv_timeout(DRAIN).is_err() {
             log::warn!("the console did not accept the container's output within {} s", DRAIN.as_secs());
         }
@@ -121,19 +122,19 @@ fn copy_output(mut master: &PtyMaster, board: &Board) {
 }
 
 /// Starts to forward console input. The console becomes raw: the container's terminal handles line editing and signals.
-fn read_console() {
-    let Ok(mut console) = File::options().read(true).open(CONSOLE) else { return };
+fn read_console(board: &Board) {
+    let Ok(console) = File::options().read(true).open(CONSOLE) else { return };
     if let Ok(mut settings) = tcgetattr(&console) {
         cfmakeraw(&mut settings);
         let _ = tcsetattr(&console, SetArg::TCSANOW, &settings);
     }
-    let read = std::thread::Builder::new().name("input".into()).spawn(move || {
+    let read = helper::start("input", board, move || {
         let mut buffer = [0; 256];
         loop {
-            match console.read(&mut buffer) {
+            match (&console).read(&mut buffer) {
                 Ok(0) => return,
                 Ok(length) => {
-                    let typed = TYPED.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                    let typed = TYPED.lock().clone();
                     if let Some(master) = typed {
                         let _ = (&*master).write_all(&buffer[..length]);
                     }

@@ -147,7 +147,7 @@ fn attach_disk(
 /// Lets the kernel check each block when it is read. If the kernel cannot, reads and checks the whole disk once.
 fn attach_one(disk: &Path, erofs: &Erofs, verity: &Verity, was_read: bool) -> Result<(), PayloadError> {
     let name = disk.display().to_string();
-    let mut log = KernelLog::here();
+    let log = KernelLog::here();
     let device = match verity::open(disk, erofs, verity) {
         Ok(device) => device,
         Err(error) if verity::is_absent(&error) => {

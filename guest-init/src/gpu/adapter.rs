@@ -6,6 +6,7 @@ use super::error::{AdapterFailure, GpuError};
 use super::procfs::{Information, Proc};
 use crate::kernel::kmsg_writer::KernelLog;
 use crate::kernel::sysinfo::uptime_ms;
+use crate::locks::Lock;
 use crate::status::Board;
 use image::status::{GpuState, Phase};
 use std::collections::BTreeMap;
@@ -13,15 +14,14 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::mpsc;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Descriptors that keep adapters initialised until the guest ends.
-static HELD: Mutex<Vec<OwnedFd>> = Mutex::new(Vec::new());
+static HELD: Lock<Vec<OwnedFd>> = Lock::new(Vec::new());
 
 /// Takes the descriptors that keep adapters initialised, to hand them to another process.
 pub fn held() -> Vec<OwnedFd> {
-    std::mem::take(&mut *HELD.lock().unwrap_or_else(PoisonError::into_inner))
+    std::mem::take(&mut *HELD.lock())
 }
 
 /// What the thread of one GPU reports.
@@ -45,16 +45,8 @@ fn open(bdf: String, minor: u32, sender: &mpsc::Sender<Message>) {
     }
 }
 
-/// Opens GPUs (address, minor) in parallel. The driver initialises them one after the other, so the timeout of each starts when
-/// the previous one has ended. Returns the driver's information about initialised GPUs, by address, and whether all succeeded.
-pub fn open_all(
-    gpus: &[(String, u32)],
-    timeout: Duration,
-    board: &Board,
-) -> (BTreeMap<String, Information>, bool) {
-    let mut deadline = Instant::now() + timeout;
-    let mut log = KernelLog::here();
-    let mut lines = Vec::new();
+/// Starts to open each GPU in a thread of its own. The last message has come when the last thread has ended.
+fn begin(gpus: &[(String, u32)], timeout: Duration, board: &Board) -> mpsc::Receiver<Message> {
     let (sender, receiver) = mpsc::channel();
     board.progress(Phase::Gpu, 0, gpus.len());
     for (bdf, minor) in gpus {
@@ -64,11 +56,26 @@ pub fn open_all(
             gpu.waits_for =
                 Some(format!("the first open of /dev/nvidia{minor}, at most {} s", timeout.as_secs()));
         });
-        let (bdf, minor, sender) = (bdf.clone(), *minor, sender.clone());
-        std::thread::spawn(move || open(bdf, minor, &sender));
+        let (own, minor, shared) = (bdf.clone(), *minor, sender.clone());
+        let work = move || open(own, minor, &shared);
+        if let Err(error) = std::thread::Builder::new().name(format!("nvidia{minor}")).spawn(work) {
+            let _ = sender.send(Message::Opened { bdf: bdf.clone(), result: Err(error), took: 0 });
+        }
     }
-    // The wait ends when the last thread has ended.
-    drop(sender);
+    receiver
+}
+
+/// Opens GPUs (address, minor) in parallel. The driver initialises them one after the other, so the timeout of each starts when
+/// the previous one has ended. Returns the driver's information about initialised GPUs, by address, and whether all succeeded.
+pub fn open_all(
+    gpus: &[(String, u32)],
+    timeout: Duration,
+    board: &Board,
+) -> (BTreeMap<String, Information>, bool) {
+    let mut deadline = Instant::now() + timeout;
+    let log = KernelLog::here();
+    let mut lines = Vec::new();
+    let receiver = begin(gpus, timeout, board);
     let mut opening: Vec<&str> = gpus.iter().map(|(bdf, _)| bdf.as_str()).collect();
     let (mut known, mut good) = (BTreeMap::new(), true);
     while let Ok(message) = receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
@@ -103,7 +110,7 @@ pub fn open_all(
 fn settle(bdf: &str, result: io::Result<File>, log: Vec<String>, board: &Board) -> bool {
     match result {
         Ok(file) => {
-            HELD.lock().unwrap_or_else(PoisonError::into_inner).push(file.into());
+            HELD.lock().push(file.into());
             board.gpu(bdf, |gpu| gpu.state = GpuState::Ready);
             log::debug!("GPU {bdf} is ready");
             true

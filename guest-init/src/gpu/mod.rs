@@ -55,7 +55,7 @@ pub fn bring_up(
     found: &[PciGpu],
     board: &Board,
 ) -> Result<GpuFacts, GpuError> {
-    let mut log = KernelLog::here();
+    let log = KernelLog::here();
     let progress = |done, all| board.progress(Phase::Gpu, done, all);
     let loaded = modules::load_driver(manifest, &config.module_parameters, progress);
     let lines = log.lines();

@@ -1,6 +1,7 @@
 //! Kernel calls that a disk, a share or a device can block for ever: mounts, modules, unmounts. Each has a deadline. A call that
 //! misses it is left behind in its thread, since nothing can interrupt it.
 
+use std::any::Any;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
@@ -54,6 +55,19 @@ pub fn within<T: Send + 'static>(
     step: String,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, TimedOut> {
+    let result = within_any(limit, step, Box::new(|| Box::new(work())))?;
+    Ok(*result.downcast().expect("this type has gone in"))
+}
+
+/// A result of any type.
+type AnyResult = Box<dyn Any + Send>;
+
+/// [`within`], compiled once for all types.
+fn within_any(
+    limit: Duration,
+    step: String,
+    work: Box<dyn FnOnce() -> AnyResult + Send>,
+) -> Result<AnyResult, TimedOut> {
     let (sender, receiver) = mpsc::sync_channel(1);
     let run = move || drop(sender.send(work()));
     if let Err(error) = thread::Builder::new().name("bounded".into()).spawn(run) {

@@ -45,7 +45,7 @@ impl KernelLog {
 
     /// Returns the first lines of the whole log that contain `text`.
     pub fn all_with(text: &str) -> Vec<String> {
-        let mut log = Self(open().ok());
+        let log = Self(open().ok());
         let mut found = Vec::new();
         loop {
             let lines = log.lines();
@@ -58,14 +58,14 @@ impl KernelLog {
     }
 
     /// Returns the text of kernel lines since the last call.
-    pub fn lines(&mut self) -> Vec<String> {
+    pub fn lines(&self) -> Vec<String> {
         self.new_lines().into_iter().map(|line| line.text).collect()
     }
 
     /// Returns the kernel's lines since the last call, without lines that programs wrote to the log.
-    pub fn new_lines(&mut self) -> Vec<Line> {
+    pub fn new_lines(&self) -> Vec<Line> {
         let mut lines = Vec::new();
-        let Some(file) = &mut self.0 else { return lines };
+        let Some(file) = &self.0 else { return lines };
         while lines.len() < MAX_LINES
             && let Some(record) = next(file)
         {
@@ -96,7 +96,7 @@ impl Records {
         let mut lines = Vec::new();
         loop {
             while lines.len() < MAX_LINES
-                && let Some(record) = self.file.as_mut().and_then(next)
+                && let Some(record) = self.file.as_ref().and_then(next)
             {
                 if record.sequence < self.next {
                     continue;
@@ -128,7 +128,7 @@ fn open() -> io::Result<File> {
 }
 
 /// Reads the next record, if there is one.
-fn next(file: &mut File) -> Option<Record> {
+fn next(mut file: &File) -> Option<Record> {
     let mut buffer = vec![0; RECORD];
     loop {
         match file.read(&mut buffer) {

@@ -138,7 +138,7 @@ fn load(
     if !path.ends_with(".ko") {
         flags = ModuleInitFlags::from_bits_retain(COMPRESSED);
     }
-    let mut log = KernelLog::here();
+    let log = KernelLog::here();
     let loaded = {
         let parameters = c_parameters.clone();
         bounded(format!("loading module {}", module.name), move || finit_module(&file, &parameters, flags))

@@ -6,8 +6,8 @@ use crate::container::cgroup;
 use crate::gpu::{driver_log, pci};
 use crate::kernel::kmsg_writer::KernelLog;
 use crate::kernel::sysinfo::uptime_ms;
-use crate::status::Board;
 use crate::status::limits::MAX_EVIDENCE;
+use crate::status::{Board, helper};
 use image::event::Happening;
 use image::status::{Gpu, GpuState, Status, Xid};
 use std::fs;
@@ -25,21 +25,22 @@ const LOOK: Duration = Duration::from_secs(10);
 
 /// Starts the monitor. Without access to the kernel log, the guest continues with a warning.
 pub fn start(board: &Board) {
-    let (board, mut log) = (board.clone(), KernelLog::here());
-    let followed = std::thread::Builder::new().name("watch".into()).spawn(move || {
-        loop {
-            log.wait(Instant::now() + LOOK);
-            for line in log.new_lines().into_iter().filter(|line| line.first) {
-                match sign(&line.text) {
-                    Some(sign) => take(&sign, &line.text, &board, &pci::answers),
-                    None => keep(&line.text, &board),
-                }
-            }
-            look_at_bus(&board);
-        }
-    });
-    if let Err(error) = followed {
+    let (shared, log) = (board.clone(), KernelLog::here());
+    if let Err(error) = helper::start("watch", board, move || follow(&log, &shared)) {
         log::warn!("cannot follow the kernel log: {error}");
+    }
+}
+
+fn follow(log: &KernelLog, board: &Board) {
+    loop {
+        log.wait(Instant::now() + LOOK);
+        for line in log.new_lines().into_iter().filter(|line| line.first) {
+            match sign(&line.text) {
+                Some(sign) => take(&sign, &line.text, board, &pci::answers),
+                None => keep(&line.text, board),
+            }
+        }
+        look_at_bus(board);
     }
 }
 

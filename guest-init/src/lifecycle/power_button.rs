@@ -2,6 +2,7 @@
 //! device.
 
 use super::stop::StopSwitch;
+use crate::status::helper;
 use image::event::StopBy;
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -25,7 +26,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// # Errors
 /// If the thread cannot be started.
 pub fn follow(switch: &StopSwitch) -> io::Result<()> {
-    let switch = switch.clone();
+    let (board, switch) = (switch.board(), switch.clone());
     let search = move || {
         for _ in 0..PATIENCE.as_millis() / PAUSE.as_millis() {
             let buttons = buttons(Path::new(DEVICES));
@@ -39,15 +40,16 @@ pub fn follow(switch: &StopSwitch) -> io::Result<()> {
         }
         log::debug!("this guest has no power button");
     };
-    std::thread::Builder::new().name("buttons".into()).spawn(search).map(drop)
+    helper::start("buttons", board, search)
 }
 
 fn follow_one(device: PathBuf, switch: StopSwitch) {
+    let board = switch.board().clone();
     let read = move || match read(&device, &switch) {
         Ok(()) => log::debug!("{} has no more events", device.display()),
         Err(error) => log::warn!("cannot follow the power button: {}: {error}", device.display()),
     };
-    if let Err(error) = std::thread::Builder::new().name("button".into()).spawn(read) {
+    if let Err(error) = helper::start("button", &board, read) {
         log::warn!("cannot follow the power button: cannot start a thread: {error}");
     }
 }

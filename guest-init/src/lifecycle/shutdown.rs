@@ -1,6 +1,6 @@
 //! The end of a guest: says how it went to everybody who listens, lingers, and ends the machine.
 
-use super::{GuestTrouble, StopSwitch, reap};
+use super::{GuestTrouble, StopSwitch, panic, reap};
 use crate::kernel::bounded::within;
 use crate::kernel::kmsg_writer;
 use crate::status::Board;
@@ -26,8 +26,9 @@ pub enum Ending {
     Failed(Option<Finding>),
 }
 
-/// Ends the machine.
+/// Ends the machine, unless another thread does already.
 pub fn end(ending: Ending, stop: &StopSwitch, board: &Board, config: &Config) -> ! {
+    panic::end_here();
     let failed = match ending {
         Ending::Exited(exit) => {
             if exit.oom {
@@ -67,18 +68,33 @@ pub fn end(ending: Ending, stop: &StopSwitch, board: &Board, config: &Config) ->
         PowerAction::Off => FailureAction::PowerOff,
         PowerAction::Reboot => FailureAction::Reboot,
     };
-    let word = match action {
-        FailureAction::PowerOff => "powering off",
-        FailureAction::Reboot => "rebooting",
-        FailureAction::Hold => "holding",
-    };
     let status = board.snapshot();
-    let line = format!("{word}: {}; exit status {}", status.reason(), status.exit_status());
+    let line = format!("{}: {}; exit status {}", word(action), status.reason(), status.exit_status());
     if failed {
         log::error!("{line}");
     } else {
         log::info!("{line}");
     }
+    carry_out(action, stop, config)
+}
+
+/// Ends the machine after a panic that leaves the board, or something else, locked for ever. Only the kernel log has the reason.
+pub(super) fn end_at_once(reason: &str, stop: &StopSwitch, config: &Config) -> ! {
+    reap::end_the_rest();
+    kmsg_writer::emergency(&format!("{}: {reason}; exit status 1", word(config.on_failure)));
+    carry_out(config.on_failure, stop, config)
+}
+
+/// Returns the word with which the last line begins.
+fn word(action: FailureAction) -> &'static str {
+    match action {
+        FailureAction::PowerOff => "powering off",
+        FailureAction::Reboot => "rebooting",
+        FailureAction::Hold => "holding",
+    }
+}
+
+fn carry_out(action: FailureAction, stop: &StopSwitch, config: &Config) -> ! {
     match action {
         FailureAction::PowerOff => end_machine(PowerAction::Off),
         FailureAction::Reboot => end_machine(PowerAction::Reboot),
@@ -99,6 +115,31 @@ fn exited(board: &Board) {
 
 /// Writes everything to the disks and ends the machine.
 pub(super) fn end_machine(action: PowerAction) -> ! {
+    write_all();
+    call(action)
+}
+
+/// Ends the machine without any more writes.
+pub(super) fn reboot_only(action: FailureAction) -> ! {
+    match action {
+        FailureAction::PowerOff => call(PowerAction::Off),
+        FailureAction::Reboot => call(PowerAction::Reboot),
+        FailureAction::Hold => panic::stay(),
+    }
+}
+
+fn call(action: PowerAction) -> ! {
+    let mode = match action {
+        PowerAction::Off => RebootMode::RB_POWER_OFF,
+        PowerAction::Reboot => RebootMode::RB_AUTOBOOT,
+    };
+    let result = reboot(mode);
+    kmsg_writer::emergency(&format!("the machine could not be ended: {result:?}"));
+    panic::stay()
+}
+
+/// Unmounts the container's disks, and writes everything to the others.
+fn write_all() {
     // A disk that took the container's writes must not need its journal at the next boot.
     for path in [layout::ROOT_MERGED, layout::ROOT_SCRATCH, layout::ROOT_LOWER] {
         match within(UNMOUNT, format!("unmounting {path}"), move || umount(path)) {
@@ -109,14 +150,5 @@ pub(super) fn end_machine(action: PowerAction) -> ! {
     }
     if let Err(error) = within(UNMOUNT, "writing to the disks (sync)".into(), nix::unistd::sync) {
         log::error!("{error}: the last writes may be lost");
-    }
-    let mode = match action {
-        PowerAction::Off => RebootMode::RB_POWER_OFF,
-        PowerAction::Reboot => RebootMode::RB_AUTOBOOT,
-    };
-    let result = reboot(mode);
-    kmsg_writer::emergency(&format!("the machine could not be ended: {result:?}"));
-    loop {
-        std::thread::sleep(Duration::from_hours(1));
     }
 }

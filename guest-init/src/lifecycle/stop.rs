@@ -4,7 +4,8 @@
 use super::shutdown::end_machine;
 use crate::container::cgroup;
 use crate::kernel::kmsg_writer;
-use crate::status::Board;
+use crate::locks::{Lock, Locked};
+use crate::status::{Board, helper};
 use image::config::PowerAction;
 use image::event::{Happening, StopBy};
 use image::status::{Outcome, Phase};
@@ -13,7 +14,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::Pid;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar};
 use std::time::{Duration, Instant};
 
 /// Maximum time from the end of the grace period to the end of the machine, apart from the linger time: for the kill, the last
@@ -46,26 +47,26 @@ pub enum Recipient {
 pub struct StopSwitch(Arc<Shared>);
 
 struct Shared {
-    order: Mutex<Option<Order>>,
+    order: Lock<Option<Order>>,
     changed: Condvar,
     /// Readable once there is an order; signalled again when it changes. Without it, an order is noticed late.
     wake: nix::Result<EventFd>,
     board: Board,
     recipient: Recipient,
     /// Grace period of requests without one, and the linger time that follows the program's end.
-    grace: Mutex<(Duration, Duration)>,
+    grace: Lock<(Duration, Duration)>,
 }
 
 impl StopSwitch {
     /// Creates the switch, not used yet.
     pub fn new(board: &Board, recipient: Recipient) -> Self {
         Self(Arc::new(Shared {
-            order: Mutex::new(None),
+            order: Lock::new(None),
             changed: Condvar::new(),
             wake: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK),
             board: board.clone(),
             recipient,
-            grace: Mutex::new((image::config::STOP_GRACE, image::config::LINGER)),
+            grace: Lock::new((image::config::STOP_GRACE, image::config::LINGER)),
         }))
     }
 
@@ -74,16 +75,16 @@ impl StopSwitch {
         if let Err(errno) = &self.0.wake {
             log::warn!("a request to stop may be noticed late: cannot create a descriptor: {errno}");
         }
-        *self.0.grace.lock().unwrap_or_else(PoisonError::into_inner) = (grace, linger);
+        *self.0.grace.lock() = (grace, linger);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Order>> {
-        self.0.order.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> Locked<'_, Option<Order>> {
+        self.0.order.lock()
     }
 
     /// Asks the guest to stop. A repeated request can only shorten the grace period.
     pub fn ask(&self, by: StopBy, signal: i32, grace: Option<Duration>) {
-        let (configured, linger) = *self.0.grace.lock().unwrap_or_else(PoisonError::into_inner);
+        let (configured, linger) = *self.0.grace.lock();
         let grace = grace.unwrap_or(configured);
         let deadline = Instant::now() + grace;
         let mut order = self.lock();
@@ -107,7 +108,7 @@ impl StopSwitch {
             ask_init();
         }
         let switch = self.clone();
-        let enforced = std::thread::Builder::new().name("stop".into()).spawn(move || switch.enforce(linger));
+        let enforced = helper::start("stop", &self.0.board, move || switch.enforce(linger));
         if let Err(error) = enforced {
             log::error!("the end of the grace period is not enforced: cannot start a thread: {error}");
         }
@@ -120,9 +121,21 @@ impl StopSwitch {
 
     /// Waits for an order, at most for this long. Returns whether there is one.
     pub fn wait(&self, longest: Duration) -> bool {
-        let order = self.lock();
-        let waited = self.0.changed.wait_timeout_while(order, longest, |order| order.is_none());
-        waited.unwrap_or_else(PoisonError::into_inner).0.is_some()
+        let begun = Instant::now();
+        let mut order = self.lock();
+        while order.is_none() {
+            let left = longest.saturating_sub(begun.elapsed());
+            if left.is_zero() {
+                return false;
+            }
+            order = order.wait(&self.0.changed, left);
+        }
+        true
+    }
+
+    /// The board that stops are reported on.
+    pub fn board(&self) -> &Board {
+        &self.0.board
     }
 
     /// Returns the descriptor that is readable when the order has changed since [`StopSwitch::clear`]. Without one, the order must
@@ -148,7 +161,7 @@ impl StopSwitch {
             if left.is_zero() {
                 break;
             }
-            order = self.0.changed.wait_timeout(order, left).unwrap_or_else(PoisonError::into_inner).0;
+            order = order.wait(&self.0.changed, left);
         }
         drop(order);
         if self.0.recipient == Recipient::Init {
@@ -189,8 +202,8 @@ pub fn follow_signals(switch: &StopSwitch) -> io::Result<()> {
     if unsafe { libc::reboot(libc::RB_DISABLE_CAD) } != 0 {
         log::warn!("Ctrl-Alt-Del resets the guest: {}", io::Error::last_os_error());
     }
-    let switch = switch.clone();
-    std::thread::Builder::new().name("signals".into()).spawn(move || {
+    let (board, switch) = (switch.board(), switch.clone());
+    helper::start("signals", board, move || {
         let signals = signals();
         loop {
             match signals.wait() {
@@ -199,8 +212,7 @@ pub fn follow_signals(switch: &StopSwitch) -> io::Result<()> {
                 Err(errno) => log::debug!("cannot wait for signals: {errno}"),
             }
         }
-    })?;
-    Ok(())
+    })
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use super::shutdown::{self, Ending};
 use super::{GuestTrouble, StopSwitch, panic};
 use crate::kernel::sysinfo::uptime_ms;
-use crate::status::Board;
+use crate::status::{Board, helper};
 use image::config::Config;
 use image::status::{Outcome, Phase, PhaseTime, Status};
 use std::fs;
@@ -23,20 +23,20 @@ const STAGE: Duration = Duration::from_secs(90);
 /// # Errors
 /// If the thread cannot be started.
 pub fn start(config: &Config, stop: &StopSwitch, board: &Board) -> io::Result<()> {
-    let (config, stop, board) = (config.clone(), stop.clone(), board.clone());
+    let (config, stop, shared) = (config.clone(), stop.clone(), board.clone());
     let watch = move || loop {
         std::thread::sleep(LOOK);
-        let late = board.look(|status| late(status, &config, uptime_ms()));
+        let late = shared.look(|status| late(status, &config, uptime_ms()));
         if let Some((phase, limit)) = late {
             panic::begin_to_end();
-            board.fatal(GuestTrouble::PhaseTimedOut { phase, limit, threads: waiting_threads() });
-            shutdown::end(Ending::Failed(None), &stop, &board, &config)
+            shared.fatal(GuestTrouble::PhaseTimedOut { phase, limit, threads: waiting_threads() });
+            shutdown::end(Ending::Failed(None), &stop, &shared, &config)
         }
-        if board.look(|status| status.phase >= Phase::Running || status.outcome == Outcome::Failed) {
+        if shared.look(|status| status.phase >= Phase::Running || status.outcome == Outcome::Failed) {
             return;
         }
     };
-    std::thread::Builder::new().name("watchdog".into()).spawn(watch).map(drop)
+    helper::start("watchdog", board, watch)
 }
 
 /// Returns the phase that has run for too long, and its deadline. Between two phases, it is the last one.

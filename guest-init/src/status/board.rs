@@ -5,10 +5,11 @@ use super::events::Seen;
 use super::followers::{Follower, Followers};
 use super::ring::Ring;
 use crate::kernel::sysinfo::{memory, uptime_ms};
+use crate::locks::{Lock, Locked};
 use crate::status::limits::{clip, clip_lines};
 use image::event::{Event, Events, Happening, LogLine, Logs};
 use image::status::{Finding, Outcome, Phase, PhaseOutcome, PhaseTime, Progress, Severity, Status};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar};
 use std::time::{Duration, Instant};
 
 /// Maximum number of findings, so that a hostile root cannot fill the memory.
@@ -29,7 +30,7 @@ const EVENTS_AT_ONCE: usize = 256;
 pub struct Board(Arc<Shared>);
 
 struct Shared {
-    state: Mutex<State>,
+    state: Lock<State>,
     changed: Condvar,
     followers: Followers,
 }
@@ -51,14 +52,14 @@ impl Board {
         let events = Ring::new(MAX_EVENTS, status.events + 1);
         let state = State { status, events, output: Ring::new(MAX_OUTPUT, 1) };
         Self(Arc::new(Shared {
-            state: Mutex::new(state),
+            state: Lock::new(state),
             changed: Condvar::new(),
             followers: Followers::default(),
         }))
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> Locked<'_, State> {
+        self.0.state.lock()
     }
 
     /// Changes the status and wakes threads that wait for a change. A failed boot stays failed.
@@ -136,7 +137,7 @@ impl Board {
         }
     }
 
-    fn until(&self, deadline: Instant, reached: impl Fn(&State) -> bool) -> MutexGuard<'_, State> {
+    fn until(&self, deadline: Instant, reached: impl Fn(&State) -> bool) -> Locked<'_, State> {
         let mut state = self.lock();
         while !reached(&state) {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -145,7 +146,7 @@ impl Board {
             }
             // Bounded, so that a missed wake-up causes a short delay and never a hang.
             let wait = left.min(Duration::from_secs(1));
-            state = self.0.changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
+            state = state.wait(&self.0.changed, wait);
         }
         state
     }

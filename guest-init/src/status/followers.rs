@@ -1,11 +1,12 @@
 //! Followers that receive every event. The guest does not shut down before they have sent the last one.
 
+use crate::locks::Lock;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 /// The followers of a board.
 #[derive(Default)]
-pub(super) struct Followers(Mutex<Vec<Arc<AtomicU64>>>);
+pub(super) struct Followers(Lock<Vec<Arc<AtomicU64>>>);
 
 /// One follower, until it is dropped.
 pub struct Follower(Arc<AtomicU64>);
@@ -13,13 +14,13 @@ pub struct Follower(Arc<AtomicU64>);
 impl Followers {
     pub(super) fn add(&self) -> Follower {
         let next = Arc::new(AtomicU64::new(0));
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&next));
+        self.0.lock().push(Arc::clone(&next));
         Follower(next)
     }
 
     /// Returns whether all have sent the event with this number.
     pub(super) fn have_sent(&self, last: u64) -> bool {
-        let followers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let followers = self.0.lock();
         followers.iter().all(|next| next.load(Ordering::Relaxed) > last)
     }
 }

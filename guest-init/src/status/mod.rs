@@ -3,6 +3,7 @@
 mod board;
 pub(crate) mod events;
 mod followers;
+pub mod helper;
 pub mod limits;
 pub mod ring;
 

@@ -1,12 +1,13 @@
 //! Sends events to the host on a connection that the guest opens, and systemd's notifications to supervisors that support them.
 
 use super::connection::{LOOK, Pieces, connect};
-use crate::status::{Board, Follower};
+use crate::status::{Board, Follower, helper};
 use image::config::Config;
 use image::wire::{self, MAX_REPLY, OLDEST, Reply, VERSION, WireError};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io::Write;
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Pause between two attempts to connect.
@@ -17,38 +18,43 @@ const REFUSAL_MS: u16 = 250;
 /// Starts the configured notifications.
 pub fn start(config: &Config, board: &Board) {
     if let Some(port) = config.notify {
-        follow("push", board, move |board, follower| push(port, 0, board, follower));
+        let from = AtomicU64::new(0);
+        follow("push", board, move |board, follower| push(port, &from, board, follower));
     }
     if let Some(socket) = config.notify_socket.or_else(super::smbios::notify_socket) {
-        follow("notify", board, move |board, follower| super::systemd_notify::tell(socket, board, follower));
+        let from = AtomicU64::new(0);
+        let tell = move |board: &Board, follower: &Follower| {
+            super::systemd_notify::tell(socket, &from, board, follower);
+        };
+        follow("notify", board, tell);
     }
 }
 
 /// Continues to send events in another process, to which PID 1 has transferred its status. (Further notifications to the
 /// supervisor are up to the image's init.)
 pub fn resume(port: u32, board: &Board) {
-    let from = board.snapshot().events + 1;
-    follow("push", board, move |board, follower| push(port, from, board, follower));
+    let from = AtomicU64::new(board.snapshot().events + 1);
+    follow("push", board, move |board, follower| push(port, &from, board, follower));
 }
 
-fn follow(name: &str, board: &Board, tell: impl FnOnce(&Board, &Follower) + Send + 'static) {
-    let (board, follower) = (board.clone(), board.follower());
-    let spawned = std::thread::Builder::new().name(name.into()).spawn(move || tell(&board, &follower));
-    if let Err(error) = spawned {
+fn follow(name: &str, board: &Board, tell: impl Fn(&Board, &Follower) + Send + Sync + 'static) {
+    let (shared, follower) = (board.clone(), board.follower());
+    if let Err(error) = helper::start(name, board, move || tell(&shared, &follower)) {
         log::warn!("cannot start a thread to notify the host: {error}");
     }
 }
 
-/// Sends frames with events on one connection, as [`Reply::Events`]; a new connection continues where the last one ended.
-fn push(port: u32, mut from: u64, board: &Board, follower: &Follower) {
+/// Sends frames with events on one connection, as [`Reply::Events`]; a new connection continues where the last one ended, with the
+/// event `from`.
+fn push(port: u32, from: &AtomicU64, board: &Board, follower: &Follower) {
     let mut newest = VERSION;
     loop {
         match connect(port) {
             Ok(mut stream) => {
                 log::debug!("sending events to port {port} of the host");
                 newest = loop {
-                    match send(&mut stream, newest, from, board) {
-                        Sent::To(next) => from = next,
+                    match send(&mut stream, newest, from.load(Ordering::Relaxed), board) {
+                        Sent::To(next) => from.store(next, Ordering::Relaxed),
                         Sent::Refused(version) => break version - 1,
                         // The next connection may lead to a host of another release.
                         Sent::Failed(error) => {
@@ -56,7 +62,7 @@ fn push(port: u32, mut from: u64, board: &Board, follower: &Follower) {
                             break VERSION;
                         }
                     }
-                    follower.has_sent(from);
+                    follower.has_sent(from.load(Ordering::Relaxed));
                 };
             }
             Err(error) => log::debug!("cannot connect to port {port} of the host: {error}"),

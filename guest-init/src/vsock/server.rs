@@ -6,7 +6,8 @@ use super::session;
 use crate::container::exec::Entrance;
 use crate::kernel::kmsg_writer::Records;
 use crate::lifecycle::StopSwitch;
-use crate::status::Board;
+use crate::locks::Lock;
+use crate::status::{Board, helper};
 use image::config::Control;
 use image::event::{Events, LogSource, Logs, StopBy};
 use image::session::Exec;
@@ -18,9 +19,10 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{self, MsgFlags};
 use std::io::{self, Read, Write};
+use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockListener, VsockStream};
 
@@ -38,11 +40,11 @@ const LOOK: Duration = Duration::from_millis(500);
 /// Starts answering on a port.
 ///
 /// # Errors
-/// If there is no vsock device, or the port is in use.
+/// If there is no vsock device, the port is in use, or no thread can be started.
 pub fn start(port: u32, guest: Guest) -> io::Result<RawFd> {
     let listener = VsockListener::bind_with_cid_port(VMADDR_CID_ANY, port)?;
     let number = listener.as_raw_fd();
-    std::thread::Builder::new().name("status".into()).spawn(move || serve(&listener, &guest))?;
+    serve(listener, guest)?;
     Ok(number)
 }
 
@@ -58,37 +60,104 @@ pub struct Guest {
     pub board: Board,
 }
 
-/// Serves a listening socket inherited from another process.
-pub fn resume(listener: OwnedFd, guest: &Guest) {
+/// Serves a listening socket inherited from another process, in other threads.
+///
+/// # Errors
+/// If no thread can be started.
+pub fn resume(listener: OwnedFd, guest: Guest) -> io::Result<()> {
     use std::os::fd::IntoRawFd;
     // SAFETY: the descriptor is owned, and given up here; VsockListener closes it once.
     let listener = unsafe { VsockListener::from_raw_fd(listener.into_raw_fd()) };
-    serve(&listener, guest);
+    serve(listener, guest)
 }
 
-/// Serves connections with a fixed number of threads, so that no connection waits for another or for a new thread.
-fn serve(listener: &VsockListener, guest: &Guest) {
-    let waiting = Arc::new(AtomicUsize::new(0));
-    std::thread::scope(|scope| {
-        for _ in 0..MAX_CONNECTIONS {
-            let spawned = std::thread::Builder::new().name("status".into()).spawn_scoped(scope, || {
-                come_first();
-                loop {
-                    match listener.accept() {
-                        Ok((stream, peer)) if is_host(peer.cid()) => {
-                            answer(&stream, guest, &waiting);
-                        }
-                        Ok(_) => {}
-                        // For example out of descriptors: let other connections finish first.
-                        Err(_) => std::thread::sleep(LOOK),
-                    }
-                }
-            });
-            if let Err(error) = spawned {
+/// Starts a fixed number of threads for connections, so that no connection waits for another or for a new thread.
+fn serve(listener: VsockListener, guest: Guest) -> io::Result<()> {
+    let service = Arc::new(Service { listener, guest, waiting: AtomicUsize::new(0) });
+    let (mut are_served, mut failure) = (false, None);
+    for _ in 0..MAX_CONNECTIONS {
+        let lane = Lane {
+            service: service.clone(),
+            stream: Lock::new(Weak::new()),
+            is_waiting: AtomicBool::new(false),
+        };
+        match helper::start("status", &service.guest.board, move || lane.serve()) {
+            Ok(()) => are_served = true,
+            Err(error) => {
                 log::warn!("status: cannot start a thread for connections: {error}");
+                failure = Some(error);
             }
         }
-    });
+    }
+    failure.filter(|_| !are_served).map_or(Ok(()), Err)
+}
+
+/// What the threads for connections share.
+struct Service {
+    listener: VsockListener,
+    guest: Guest,
+    /// How many connections wait for something.
+    waiting: AtomicUsize,
+}
+
+/// A thread for connections. After a panic, another one continues with it.
+struct Lane {
+    service: Arc<Service>,
+    /// The connection, which a panic leaves open.
+    stream: Lock<Weak<VsockStream>>,
+    /// Whether it occupies one of the slots for connections that wait.
+    is_waiting: AtomicBool,
+}
+
+impl Lane {
+    /// Serves one connection after the other.
+    fn serve(&self) {
+        self.give_up();
+        come_first();
+        loop {
+            match self.service.listener.accept() {
+                Ok((stream, peer)) if is_host(peer.cid()) => {
+                    let stream = Arc::new(stream);
+                    *self.stream.lock() = Arc::downgrade(&stream);
+                    answer(&stream, self);
+                }
+                Ok(_) => {}
+                // For example out of descriptors: let other connections finish first.
+                Err(_) => std::thread::sleep(LOOK),
+            }
+        }
+    }
+
+    /// Ends the connection that a panic has interrupted.
+    fn give_up(&self) {
+        let stream = self.stream.lock().upgrade();
+        if let Some(stream) = stream {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+        self.release();
+    }
+
+    /// Takes one of the slots for connections that wait.
+    fn slot(&self) -> Option<Slot<'_>> {
+        self.is_waiting.store(true, Ordering::Relaxed);
+        let slot = Slot(self);
+        (self.service.waiting.fetch_add(1, Ordering::Relaxed) < MAX_WAITING).then_some(slot)
+    }
+
+    fn release(&self) {
+        if self.is_waiting.swap(false, Ordering::Relaxed) {
+            self.service.waiting.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// One of a limited number of slots, released on drop.
+struct Slot<'a>(&'a Lane);
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        self.0.release();
+    }
 }
 
 /// Returns whether the client is the host; some hosts let guests reach each other.
@@ -107,31 +176,15 @@ fn come_first() {
     let _ = unsafe { libc::pthread_setschedparam(libc::pthread_self(), libc::SCHED_RR, &raw const lowest) };
 }
 
-/// One of a limited number of slots, released on drop.
-struct Slot(Arc<AtomicUsize>);
-
-impl Slot {
-    fn take(taken: &Arc<AtomicUsize>, most: usize) -> Option<Self> {
-        let slot = Self(taken.clone());
-        (taken.fetch_add(1, Ordering::Relaxed) < most).then_some(slot)
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-fn answer(stream: &VsockStream, guest: &Guest, waiting: &Arc<AtomicUsize>) {
+fn answer(stream: &VsockStream, lane: &Lane) {
     let deadline = Instant::now() + PATIENCE;
     let request = wire::read_versioned(&mut Patient { stream, deadline }, MAX_REQUEST);
     let (reply, version) = match request {
-        Ok((Request::Exec(exec), version)) => match guest.exec(stream, *exec, version) {
+        Ok((Request::Exec(exec), version)) => match lane.service.guest.exec(stream, *exec, version) {
             Ok(()) => return,
             Err(refused) => (refused, version),
         },
-        Ok((request, version)) => match reply(stream, guest, waiting, &request) {
+        Ok((request, version)) => match reply(stream, lane, &request) {
             Ok(reply) => (reply.for_version(version), version),
             Err(Gone) => return,
         },
@@ -152,12 +205,8 @@ pub(super) fn send(stream: &VsockStream, reply: &Reply, version: u16) {
     }
 }
 
-fn reply(
-    stream: &VsockStream,
-    guest: &Guest,
-    waiting: &Arc<AtomicUsize>,
-    request: &Request,
-) -> Result<Reply, Gone> {
+fn reply(stream: &VsockStream, lane: &Lane, request: &Request) -> Result<Reply, Gone> {
+    let guest = &lane.service.guest;
     let board = &guest.board;
     let timeout_ms = match *request {
         Request::Status | Request::Stop { .. } | Request::Exec(_) => 0,
@@ -165,7 +214,7 @@ fn reply(
         | Request::Events { timeout_ms, .. }
         | Request::Logs { timeout_ms, .. } => timeout_ms,
     };
-    let slot = (timeout_ms > 0).then(|| Slot::take(waiting, MAX_WAITING));
+    let slot = (timeout_ms > 0).then(|| lane.slot());
     if matches!(slot, Some(None)) {
         return Ok(Reply::Refused(format!("{MAX_WAITING} clients are waiting already; try again later")));
     }
@@ -309,7 +358,6 @@ mod tests {
 
     #[test]
     fn who_has_said_all_still_waits() {
-        use std::net::Shutdown;
         use std::os::unix::net::UnixStream;
         let (ours, theirs) = UnixStream::pair().unwrap();
         assert!(!has_gone(&ours));

@@ -8,8 +8,8 @@ use super::server::send;
 use crate::container::ContainerError;
 use crate::container::exec::{self, Entrance, Process};
 use crate::container::terminal::set_size;
-use crate::status::Board;
 use crate::status::limits::{clip, clip_lines};
+use crate::status::{Board, helper};
 use image::event::Happening;
 use image::session::{Exec, MAX_DATA, MAX_FRAME, Task, ToGuest, ToHost, WINDOW};
 use image::status::Exit;
@@ -17,7 +17,9 @@ use image::wire::{self, Decoder, Reply};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::net::Shutdown;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use vsock::VsockStream;
@@ -68,17 +70,25 @@ pub(super) fn begin(
     let Some(place) = Place::take() else {
         return Err(Reply::Refused(format!("{MAX_SESSIONS} sessions are open already; try again later")));
     };
-    let (entrance, board) = (entrance.clone(), board.clone());
-    let serve = move || {
+    let (entrance, shared) = (entrance.clone(), board.clone());
+    let stream = Arc::new(stream);
+    let lost = Arc::downgrade(&stream);
+    let work = move || {
         let _place = place;
         let process = entrance.inside().and_then(|inside| exec::start(&inside, &exec));
         match process {
             Err(error) => send(&stream, &not_started(&error), version),
-            Ok(process) => serve(stream, exec.task, version, process, &board),
+            Ok(process) => serve(stream, exec.task, version, process, &shared),
         }
     };
-    let thread = std::thread::Builder::new().name("exec".into()).spawn(serve);
-    thread.map(drop).map_err(|error| Reply::Refused(format!("cannot start a thread: {error}")))
+    // A panic costs this session, and its place: the command and its streams stay as they are.
+    let end = move || {
+        if let Some(stream) = lost.upgrade() {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    };
+    helper::once("exec", board, work, end)
+        .map_err(|error| Reply::Refused(format!("cannot start a thread: {error}")))
 }
 
 fn not_started(error: &ContainerError) -> Reply {
@@ -94,7 +104,7 @@ fn not_started(error: &ContainerError) -> Reply {
     Reply::NotStarted { message, exit_status }
 }
 
-fn serve(stream: VsockStream, task: Task, version: u16, process: Process, board: &Board) {
+fn serve(stream: Arc<VsockStream>, task: Task, version: u16, process: Process, board: &Board) {
     let session = NEXT.fetch_add(1, Ordering::Relaxed);
     log::info!("session {session}: {}", describe(&task));
     board.happened(Happening::SessionStarted { session, task: clipped(task) });
@@ -133,7 +143,7 @@ fn clipped(mut task: Task) -> Task {
 
 struct Session {
     /// `None` once the host has gone.
-    stream: Option<VsockStream>,
+    stream: Option<Arc<VsockStream>>,
     version: u16,
     process: Process,
     decoder: Decoder,
@@ -148,7 +158,7 @@ struct Session {
 }
 
 impl Session {
-    fn new(stream: VsockStream, version: u16, process: Process) -> Self {
+    fn new(stream: Arc<VsockStream>, version: u16, process: Process) -> Self {
         Self {
             stream: Some(stream),
             version,
@@ -219,7 +229,7 @@ impl Session {
     /// Reads and carries out what the host has sent.
     fn hear(&mut self) {
         let mut buffer = [0; 16 << 10];
-        while let Some(mut stream) = self.stream.as_ref() {
+        while let Some(mut stream) = self.stream.as_deref() {
             match stream.read(&mut buffer) {
                 Ok(0) => return self.abandon("the host has closed the connection"),
                 Ok(count) => self.decoder.feed(&buffer[..count]),
@@ -321,7 +331,7 @@ impl Session {
     /// Sends as much as the connection accepts.
     fn flush(&mut self) {
         let mut sent = 0;
-        while let Some(stream) = self.stream.as_ref().filter(|_| sent < self.to_host.len()) {
+        while let Some(stream) = self.stream.as_deref().filter(|_| sent < self.to_host.len()) {
             match Pieces(stream).write(&self.to_host[sent..]) {
                 Ok(count) => sent += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -336,7 +346,7 @@ impl Session {
     /// reader has not taken when the guest closes it.
     fn tell_end(&mut self, exit: Exit) {
         self.say(&ToHost::Ended(exit));
-        let Some(mut stream) = self.stream.as_ref() else { return };
+        let Some(mut stream) = self.stream.as_deref() else { return };
         let _ = stream.set_nonblocking(false);
         let _ = stream.set_write_timeout(Some(LAST));
         let _ = stream.set_read_timeout(Some(LAST));

@@ -15,21 +15,23 @@ use nix::sys::socket::{
 use nix::sys::time::TimeVal;
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-/// Sends a notification to a supervisor for each relevant event.
-pub(crate) fn tell(to: NotifySocket, board: &Board, follower: &Follower) {
-    let mut from = 0;
+/// Sends a notification to a supervisor for each relevant event, beginning with the event `from`.
+pub(crate) fn tell(to: NotifySocket, from: &AtomicU64, board: &Board, follower: &Follower) {
     loop {
-        let events = board.events(from, Instant::now() + LOOK);
+        let events = board.events(from.load(Ordering::Relaxed), Instant::now() + LOOK);
         for event in &events.events {
+            // An event that panics is not tried again.
+            from.store(event.sequence + 1, Ordering::Relaxed);
             let Some(text) = message(event, &board.snapshot()) else { continue };
             if let Err(error) = deliver(to, &text) {
                 log::debug!("cannot notify the supervisor on port {}: {error}", to.port);
             }
         }
-        from = events.next;
-        follower.has_sent(from);
+        from.store(events.next, Ordering::Relaxed);
+        follower.has_sent(events.next);
     }
 }
 

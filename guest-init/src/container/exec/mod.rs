@@ -15,18 +15,19 @@ pub use start::{Process, start};
 
 use super::namespace::ContainerKind;
 use super::{ContainerError, Spec};
+use crate::locks::Lock;
 use nix::unistd::Pid;
 use std::fs::File;
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 /// First argument of the process that enters the container.
 pub const STAGE: &str = "--exec-stage";
 
 /// The way into the running container; clones refer to the same one. Closed while no program runs.
 #[derive(Clone, Default)]
-pub struct Entrance(Arc<Mutex<Option<Arc<Inside>>>>);
+pub struct Entrance(Arc<Lock<Option<Arc<Inside>>>>);
 
 /// A running container.
 pub struct Inside {
@@ -67,7 +68,7 @@ impl Entrance {
     }
 
     fn set(&self, inside: Option<Inside>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = inside.map(Arc::new);
+        *self.0.lock() = inside.map(Arc::new);
     }
 
     /// Returns the running container.
@@ -75,7 +76,7 @@ impl Entrance {
     /// # Errors
     /// If none runs.
     pub fn inside(&self) -> Result<Arc<Inside>, ContainerError> {
-        let inside = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let inside = self.0.lock().clone();
         inside.ok_or_else(|| ContainerError::internal("the container's program does not run"))
     }
 }

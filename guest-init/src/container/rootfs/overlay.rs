@@ -20,7 +20,7 @@ pub fn driver_layers(manifest: &Manifest) -> Vec<&'static str> {
 /// Mounts the container root: the upper layer on top, then the driver, then the image.
 pub fn mount_merged(scratch: &Scratch, driver: &[&str]) -> Result<(), RootfsError> {
     let options = scratch.overlay(&[driver, &[layout::ROOT_LOWER]].concat().join(":"));
-    let mut log = KernelLog::here();
+    let log = KernelLog::here();
     mount_overlay(layout::ROOT_MERGED, MsFlags::MS_NODEV, &options)?.map_err(|errno| RootfsError::Overlay {
         options,
         errno,
@@ -32,7 +32,7 @@ pub fn mount_merged(scratch: &Scratch, driver: &[&str]) -> Result<(), RootfsErro
 /// because in that one the kernel would also honour metacopy attributes in the image's file system.
 pub fn mount_driver_files() -> Result<(), RootfsError> {
     let options = format!("lowerdir={}::{},metacopy=on", layout::DRIVER_NAMES, layout::PAYLOAD_MOUNT);
-    let mut log = KernelLog::here();
+    let log = KernelLog::here();
     mount_overlay(layout::DRIVER_FILES, MsFlags::MS_RDONLY | MsFlags::MS_NODEV, &options)?
         .map_err(|errno| RootfsError::Layer { options, errno, log: log.lines() })
 }
