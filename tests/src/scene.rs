@@ -131,6 +131,20 @@ pub fn with_driver(initrd_file: &Path, build: &Built) -> Setup {
     guest_of(initrd_file).driver_disk(build.disk.as_deref().expect("the build has a disk"))
 }
 
+/// A guest of the stub driver whose guest-init says every second what it uses: for the soak test.
+pub fn guest_that_counts() -> Setup {
+    let make = || -> Result<PathBuf, RigError> {
+        let mut variant = Variant::of(&stub_build().initrd)?;
+        let program = crate::build::faulty_guest_init();
+        *variant.file(layout::INIT) = fs::read(program).map_err(|e| RigError::io("read", program, e))?;
+        let file = cache()?.room("rig/variants")?.join(format!("counts-{}.img", std::process::id()));
+        variant.write(&file)?;
+        Ok(file)
+    };
+    let file = make().unwrap_or_else(|error| panic!("no image that counts: {error:?}"));
+    with_driver(&file, stub_build()).cmdline("gpu_initrd_fault=count")
+}
+
 /// A guest whose guest-init has a fault: a build for tests alone, and its key on the command line.
 pub fn guest_with_fault(fault: &str) -> Setup {
     let program = crate::build::faulty_guest_init().to_string_lossy();

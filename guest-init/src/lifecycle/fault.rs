@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Key of the kernel command line: `gpu_initrd_fault=panic`, `=panic-at-the-board`, `=panic-in-helper`, `=panic-in-keeper`, `=hang`,
-/// or `=slow`.
+/// `=slow`, or `=count`, which is no fault: it makes this program say what it uses.
 const KEY: &str = "gpu_initrd_fault=";
 /// How long a slow step takes: time for a test to change what comes next.
 const SLOW: Duration = Duration::from_secs(10);
@@ -16,9 +16,28 @@ fn is_asked(fault: &str) -> bool {
     text.split_whitespace().any(|word| word.strip_prefix(KEY) == Some(fault))
 }
 
+/// Logs what this process uses, every second, if the kernel command line requests it.
+fn count(board: &Board) {
+    if !is_asked("count") {
+        return;
+    }
+    start(board, || {
+        loop {
+            let entries = |path: &str| std::fs::read_dir(path).map_or(0, Iterator::count);
+            let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+            let pages: usize =
+                statm.split_whitespace().nth(1).and_then(|word| word.parse().ok()).unwrap_or_default();
+            let (fds, threads) = (entries("/proc/self/fd"), entries("/proc/self/task"));
+            log::info!("in use: {} KiB, {fds} descriptors, {threads} threads", pages * 4);
+            std::thread::sleep(Duration::from_secs(1));
+        }
+    });
+}
+
 /// Panics if the kernel command line requests it: in this thread, or in a helper, with the board's lock or without it.
 pub fn inject(board: &Board) {
     assert!(!is_asked("panic"), "a fault was injected");
+    count(board);
     if is_asked("panic-at-the-board") {
         let shared = board.clone();
         start(board, move || shared.update(|_| panic!("a fault was injected")));

@@ -28,6 +28,6 @@ pub use self::error::{QueryError, Step};
 pub use self::follow::{End, Followed, Part, all, follow};
 pub use self::listen::{Address, News, listen};
 pub use self::many::{AT_ONCE, Told, of_each};
-pub use self::request::{is_decisive, status, status_by, wait, wait_by, wait_for_change};
+pub use self::request::{ask, is_decisive, status, status_by, wait, wait_by, wait_for_change};
 pub use self::target::Target;
 pub use self::targets::{Expanded, Guests, expand};
