@@ -166,6 +166,17 @@ fn running_guest_answers_every_request() {
     assert!(screen.contains("running: /bin/sh -c echo hello"), "{screen}");
     assert!(lines.last().unwrap().starts_with("memory     "), "{screen}");
 
+    // Without gpu_initrd.control=exec.
+    for words in [&["exec", target, "--", "true"][..], &["cp", &format!("{target}:/etc/passwd"), "copy"]] {
+        let code = if words[0] == "exec" { 125 } else { 2 };
+        let output = host_builder(words);
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.code() == Some(code) && message.contains("does not accept exec and cp"),
+            "{output:?}"
+        );
+    }
+
     let json = asked(&["status", target, "--json"], 0);
     assert_eq!(valid("status", &json), 1);
     let answer: Value = serde_json::from_str(&json).unwrap();

@@ -1,5 +1,5 @@
-//! The status server on vsock: one request, one reply, read-only. It answers only the host. Every step has a deadline and
-//! the number of connections is limited, so that no client can exhaust the guest's resources.
+//! The server on vsock: one request, one reply, and sessions, which keep their connection. It answers only the host. Every step has
+//! a deadline and the number of connections is limited, so that no client can exhaust the guest's resources.
 
 use super::connection::Pieces;
 use super::session;

@@ -81,8 +81,10 @@ pub(super) fn begin(
             Ok(process) => serve(stream, exec.task, version, process, &shared),
         }
     };
-    // A panic costs this session, and its place: the command and its streams stay as they are.
+    // A panic costs this session: the command and its streams stay as they are.
     let end = move || {
+        // That of the thread that panicked, which keeps it.
+        drop(Place);
         if let Some(stream) = lost.upgrade() {
             let _ = stream.shutdown(Shutdown::Both);
         }
