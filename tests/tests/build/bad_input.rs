@@ -207,7 +207,7 @@ fn lock_of_an_older_format_is_refused() {
         text.replace("format = 3", "format = 1").replace("\"userspace-compute\"", "\"userspace\""),
     )
     .unwrap();
-    sandbox.refuses(&[], &["initrd.lock has lock format 1, expected 3", "--update-lock"]);
+    sandbox.refuses(&[], &["initrd.lock has lock format 1 (expected 3)", "--update-lock"]);
     sandbox.next_build_is_good();
 }
 
