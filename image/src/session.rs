@@ -145,6 +145,11 @@ pub fn names(path: &[u8]) -> Result<Vec<&[u8]>, String> {
     Ok(names)
 }
 
+/// Returns the path of the entry `name` of the directory at `path`, as an [`Item`] has it.
+pub fn below(path: &[u8], name: &[u8]) -> Vec<u8> {
+    if path.is_empty() { name.to_vec() } else { [path, b"/", name].concat() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,6 +157,7 @@ mod tests {
     #[test]
     fn the_path_of_an_item_cannot_lead_anywhere_else() {
         assert_eq!(names(b""), Ok(vec![]));
+        assert_eq!((below(b"", b"a"), below(b"a", b"b")), (b"a".to_vec(), b"a/b".to_vec()));
         assert_eq!(names(b"a/b c/\xff"), Ok(vec![&b"a"[..], b"b c", b"\xff"]));
         for path in [&b"/etc"[..], b"a/../b", b"..", ".".as_bytes(), b"a//b", b"a/", b"a\0b", b"a/./b"] {
             assert!(names(path).is_err(), "{path:?}");

@@ -60,21 +60,10 @@ impl RootDir {
                 continue;
             }
             let (dir, name) = self.parent(&here)?;
-            let failed = |e| io_error("create the directory", &here, e);
-            cut::here()
-                .and_then(|()| mkdirat(&dir, name, Mode::from_bits_truncate(0o755)))
-                .map_err(failed)?;
-            // mkdir obeys the umask.
-            let made =
-                openat(&dir, name, OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())
-                    .map_err(failed)?;
             let model = like.and_then(|other| fstat(other.open_dir(&here).ok()?).ok());
-            if let Some(model) = &model {
-                let (uid, gid) = (Uid::from_raw(model.st_uid), Gid::from_raw(model.st_gid));
-                fchown(&made, Some(uid), Some(gid)).map_err(failed)?;
-            }
+            let owner = model.as_ref().map(|model| (model.st_uid, model.st_gid));
             let mode = model.map_or(0o755, |model| model.st_mode & 0o7777);
-            fchmod(&made, Mode::from_bits_truncate(mode)).map_err(failed)?;
+            make_dir(&dir, name, mode, owner).map_err(|e| io_error("create the directory", &here, e))?;
         }
         Ok(())
     }
@@ -126,14 +115,10 @@ impl RootDir {
     }
 
     /// Creates the directory `path`, with these permissions and this owner.
-    pub fn receive_dir(&self, path: &Path, mode: u32, (uid, gid): (u32, u32)) -> Result<(), RootError> {
-        let failed = |e| io_error("create the directory", path, e);
+    pub fn receive_dir(&self, path: &Path, mode: u32, owner: (u32, u32)) -> Result<(), RootError> {
         let (dir, name) = self.parent(path)?;
-        cut::here().and_then(|()| mkdirat(&dir, name, Mode::from_bits_truncate(0o700))).map_err(failed)?;
-        let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let made = openat(&dir, name, flags, Mode::empty()).map_err(failed)?;
-        fchown(&made, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).map_err(failed)?;
-        fchmod(&made, Mode::from_bits_truncate(mode & PERMISSIONS)).map_err(failed)
+        make_dir(&dir, name, mode & PERMISSIONS, Some(owner))
+            .map_err(|e| io_error("create the directory", path, e))
     }
 
     /// Writes a copy of `from` next to `path`, under a temporary name that library scans ignore. [`Self::commit`]
@@ -271,6 +256,17 @@ fn digest_of(name: &OsStr) -> u64 {
     let mut hasher = DefaultHasher::new();
     hasher.write(name.as_bytes());
     hasher.finish()
+}
+
+/// Creates a directory with this mode, whatever the umask, and this owner; `None`: that of this process.
+fn make_dir(dir: &OwnedFd, name: &OsStr, mode: u32, owner: Option<(u32, u32)>) -> nix::Result<()> {
+    // Nobody else enters it before it has its owner.
+    cut::here().and_then(|()| mkdirat(dir, name, Mode::from_bits_truncate(0o700)))?;
+    let made = openat(dir, name, OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())?;
+    if let Some((uid, gid)) = owner {
+        fchown(&made, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+    }
+    fchmod(&made, Mode::from_bits_truncate(mode))
 }
 
 /// Returns a free temporary name in `dir`, after removing the leftover of an earlier run.

@@ -14,6 +14,7 @@ use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask};
 use nix::unistd::{ForkResult, Gid, Pid, Uid, execve, fchdir, fork, setgid, setgroups, setsid, setuid};
+use serde::de::DeserializeOwned;
 use std::convert::Infallible;
 use std::ffi::{CString, OsString};
 use std::fs::File;
@@ -21,7 +22,11 @@ use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
-nix::ioctl_write_int_bad!(set_controlling_terminal, libc::TIOCSCTTY);
+nix::ioctl_write_int_bad!(
+    /// Makes a terminal the controlling one of this session.
+    set_controlling_terminal,
+    libc::TIOCSCTTY
+);
 
 /// The descriptors that the stage inherited, apart from the specification.
 struct Given {
@@ -65,12 +70,13 @@ pub fn run(args: &[OsString], reaper: &'static Reaper) -> i32 {
     let terminal = inherited(args, 3);
     crate::kernel::kmsg_writer::start_logging("info");
     let mut given = Given { report: Report(report.into()), exit: exit.into(), terminal, reaper };
-    let Err(error) = read_spec(spec).and_then(|spec| separate(&spec, &mut given));
+    let Err(error) = read_json(spec).and_then(|spec| separate(&spec, &mut given));
     given.report.say(&Said::Failed(error));
     127
 }
 
-fn read_spec(fd: OwnedFd) -> Result<Spec, ContainerError> {
+/// Reads what this process is to do from a pipe.
+pub(super) fn read_json<T: DeserializeOwned>(fd: OwnedFd) -> Result<T, ContainerError> {
     let mut bytes = Vec::new();
     let read = File::from(fd).read_to_end(&mut bytes).map_err(|error| error.to_string());
     read.and_then(|_| serde_json::from_slice(&bytes).map_err(|error| error.to_string()))
@@ -92,6 +98,12 @@ fn separate(spec: &Spec, given: &mut Given) -> Result<Infallible, ContainerError
     }
 }
 
+/// Opens /dev/null, to take the place of a descriptor that another process must not wait for.
+pub(super) fn open_null() -> Result<File, ContainerError> {
+    let null = File::options().read(true).write(true).open("/dev/null");
+    null.map_err(|error| failed(&format!("/dev/null: {error}")))
+}
+
 pub(super) fn divide() -> Result<ForkResult, ContainerError> {
     // SAFETY: this process has one thread, so its child can do whatever it could.
     unsafe { fork() }.map_err(|errno| failed(&format!("cannot start a process: {errno}")))
@@ -105,8 +117,7 @@ fn be_first(spec: &Spec, given: &mut Given) -> Result<Infallible, ContainerError
     make_world(spec, ContainerKind::Program, terminal.as_ref(), &mut |warning| {
         report.say(&Said::Warned(warning));
     })?;
-    let null = File::options().read(true).write(true).open("/dev/null");
-    let null = null.map_err(|error| failed(&format!("/dev/null: {error}")))?;
+    let null = open_null()?;
     match divide()? {
         ForkResult::Parent { child } => {
             // Only the program has the terminal, and its exec closes the report pipe.

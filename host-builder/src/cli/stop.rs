@@ -29,7 +29,7 @@ Exit codes (with several guests, the highest one): 0 the guest has ended; 1 it s
 could not be asked, and the message says why.";
 
 /// Time for everything but the grace period: the request, the kill, unmounting, the linger time.
-const BESIDES: Duration = Duration::from_secs(30);
+pub(super) const BESIDES: Duration = Duration::from_secs(30);
 /// Default grace period, if the guest's own is unknown.
 const GRACE: Duration = image::config::STOP_GRACE;
 

@@ -20,18 +20,20 @@ impl Terminal {
 
     /// Passes typed characters to the guest unbuffered, including Ctrl-C. Printed lines keep their line ends.
     pub fn raw(&self) {
-        if let Some(mut state) = self.0.clone() {
-            let output = state.output_flags;
-            cfmakeraw(&mut state);
-            state.output_flags = output | OutputFlags::OPOST | OutputFlags::ONLCR;
-            let _ = tcsetattr(stdin(), SetArg::TCSANOW, &state);
-        }
+        self.make_raw(|before| before | OutputFlags::OPOST | OutputFlags::ONLCR);
     }
 
     /// [`Terminal::raw`], where the other side ends its lines as a terminal does.
     pub fn raw_for_a_remote_terminal(&self) {
+        self.make_raw(|before| before - OutputFlags::OPOST);
+    }
+
+    /// Makes input raw. `output` maps the output flags.
+    fn make_raw(&self, output: impl FnOnce(OutputFlags) -> OutputFlags) {
         if let Some(mut state) = self.0.clone() {
+            let before = state.output_flags;
             cfmakeraw(&mut state);
+            state.output_flags = output(before);
             let _ = tcsetattr(stdin(), SetArg::TCSANOW, &state);
         }
     }

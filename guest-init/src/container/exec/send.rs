@@ -1,7 +1,7 @@
 //! Reads files of the container for a copy.
 
 use crate::confined_fs::{EntryType, RootDir, RootError};
-use image::session::{Item, MAX_DATA};
+use image::session::{Item, MAX_DATA, below};
 use image::wire::WireError;
 use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -65,8 +65,7 @@ fn send_entry(
         EntryType::Directory => {
             Item::Directory { path: name.to_vec(), mode: root.stat(path)?.mode }.write(out)?;
             for entry in root.list(path)? {
-                let own = entry.name.as_bytes();
-                let name = if name.is_empty() { own.to_vec() } else { [name, b"/", own].concat() };
+                let name = below(name, entry.name.as_bytes());
                 send_entry(root, &path.join(&entry.name), entry.kind, &name, depth + 1, out)?;
             }
         }

@@ -1,7 +1,10 @@
 //! The process that enters the container, and its child, which becomes the command.
 
 use super::super::own_program::inherited;
-use super::super::stage::{Report, become_standard, divide, failed, reset_signals, run_program};
+use super::super::stage::{
+    Report, become_standard, divide, failed, open_null, read_json, reset_signals, run_program,
+    set_controlling_terminal,
+};
 use super::super::{ContainerError, Said, cgroup, confine, user};
 use super::start::Entry;
 use super::{receive, send};
@@ -25,8 +28,6 @@ use std::io::{self, IoSlice, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
-
-nix::ioctl_write_int_bad!(set_controlling_terminal, libc::TIOCSCTTY);
 
 /// Time between SIGHUP and SIGKILL, once nobody waits for the command any longer.
 const HANGUP: Duration = Duration::from_secs(5);
@@ -57,16 +58,9 @@ pub fn run(args: &[OsString]) -> i32 {
     crate::kernel::kmsg_writer::start_logging("info");
     let (exit, signals, console) = (exit.into(), signals.into(), inherited(args, 6));
     let mut given = Given { report: Report(report.into()), exit, signals, container, root, console };
-    let Err(error) = read_entry(entry).and_then(|entry| separate(&entry, &mut given));
+    let Err(error) = read_json(entry).and_then(|entry| separate(&entry, &mut given));
     given.report.say(&Said::Failed(error));
     127
-}
-
-fn read_entry(fd: OwnedFd) -> Result<Entry, ContainerError> {
-    let mut bytes = Vec::new();
-    let read = File::from(fd).read_to_end(&mut bytes).map_err(|error| error.to_string());
-    read.and_then(|_| serde_json::from_slice(&bytes).map_err(|error| error.to_string()))
-        .map_err(|error| failed(&format!("cannot parse the specification of a command: {error}")))
 }
 
 /// Forks a child into the container's PID namespace, and waits for it.
@@ -84,8 +78,7 @@ fn separate(entry: &Entry, given: &mut Given) -> Result<Infallible, ContainerErr
     match divide()? {
         ForkResult::Child => become_command(entry, given),
         ForkResult::Parent { child } => {
-            let null = File::options().read(true).write(true).open("/dev/null");
-            let null = null.map_err(|error| failed(&format!("/dev/null: {error}")))?;
+            let null = open_null()?;
             become_standard(&null);
             given.report = Report(null);
             given.console = None;
@@ -200,9 +193,8 @@ fn become_command(entry: &Entry, given: &mut Given) -> Result<Infallible, Contai
 fn begin_copy(report: &mut Report) -> Result<(), ContainerError> {
     confine::keep_for_copies().map_err(|error| failed(&error))?;
     report.say(&Said::AboutToExec);
-    let null = File::options().write(true).open("/dev/null");
-    // Without it the report stays open, which delays the start to its deadline.
-    *report = Report(null.map_err(|error| failed(&format!("/dev/null: {error}")))?);
+    // Otherwise the report stays open, which delays the start to its deadline.
+    *report = Report(open_null()?);
     Ok(())
 }
 

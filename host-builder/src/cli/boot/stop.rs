@@ -1,6 +1,7 @@
 //! Stops the guest on the first signal to `boot`: with a request over vsock, or with its power
 //! button if it cannot be asked.
 
+use crate::cli::stop::BESIDES;
 use crate::common::error::{Error, Result};
 use crate::common::interrupt::FirstChance;
 use crate::common::ui::say;
@@ -19,8 +20,6 @@ const ASKED: Duration = Duration::from_secs(3);
 const PRESSED: Duration = Duration::from_secs(3);
 /// Time between two attempts to stop a guest that is still booting.
 const AGAIN: Duration = Duration::from_secs(1);
-/// Time for everything but the grace period: the kill, unmounting, the linger time.
-const BESIDES: Duration = Duration::from_secs(30);
 
 /// How to stop the guest; clones refer to the same one.
 #[derive(Clone)]
@@ -140,7 +139,7 @@ mod tests {
     use std::io::Write;
     use std::path::Path;
 
-    /// What a guest is told, which answers like this, and whose monitor does not exist.
+    /// How `boot` stops a guest that answers like this, with a power button or without one.
     fn way(answer: &[u8], button: bool) -> Way {
         let guest = FakeGuest::answering(after_ok(answer));
         let stop = Stop::new(guest.target(), PathBuf::from("/no/such/monitor"), "");

@@ -29,8 +29,8 @@ pub struct Copied {
     pub left_out: u64,
 }
 
-/// Copies a file or directory into the container. `owner` is that of what is created; `None`: root. `on_bytes` is told of each
-/// part of the content.
+/// Copies a file or directory into the container. `owner` is that of what is created; `None`: root. `on_bytes` receives
+/// the size of each part of the content.
 ///
 /// # Errors
 /// What failed, on which side.
@@ -66,7 +66,8 @@ pub fn to_guest(
     }
 }
 
-/// Copies a file or directory of the container to this machine. `on_bytes` is told of each part of the content.
+/// Copies a file or directory of the container to this machine. `on_bytes` receives the size of each part of the
+/// content.
 ///
 /// # Errors
 /// What failed, on which side.

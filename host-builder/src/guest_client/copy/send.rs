@@ -2,7 +2,7 @@
 
 use super::Copied;
 use crate::common::error::{Doing, Error, Result};
-use image::session::{Item, MAX_DATA};
+use image::session::{Item, MAX_DATA, below};
 use std::fs::{self, File, FileType};
 use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -61,9 +61,7 @@ impl<W: Write> Sender<'_, W> {
         let mut entries = entries.doing("reading the directory", path)?;
         entries.sort_by_key(fs::DirEntry::file_name);
         for entry in entries {
-            let own = entry.file_name();
-            let own = own.as_bytes();
-            let name = if name.is_empty() { own.to_vec() } else { [name, b"/", own].concat() };
+            let name = below(name, entry.file_name().as_bytes());
             let kind = entry.file_type().doing("reading", &entry.path())?;
             self.entry(&entry.path(), kind, &name)?;
         }
