@@ -12,39 +12,9 @@ use rig::{
     disk::FileSystem,
     roots::Suite,
     scene::{file_disk, root_disk, told_on_console},
+    terminal::{self, Do, Step},
     variant::Variant,
 };
-
-/// Runs a program on a pseudo-terminal of 40 lines and 100 columns, and processes pairs: a text to
-/// wait for, and the keys to type then. Prints all that was printed, and ends with its exit code.
-const ON_A_TERMINAL: &str = r#"
-import fcntl, json, os, select, struct, subprocess, sys, termios, time
-steps, command = json.loads(sys.argv[1]), sys.argv[2:]
-master, slave = os.openpty()
-fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
-own = lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-child = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True, preexec_fn=own)
-os.close(slave)
-screen, seen, end = b"", 0, time.time() + 120
-while time.time() < end:
-    ready, _, _ = select.select([master], [], [], 0.1)
-    try:
-        read = os.read(master, 4096) if ready else b""
-    except OSError:
-        break
-    screen += read
-    while steps and steps[0][0].encode() in screen[seen:]:
-        seen = screen.index(steps[0][0].encode(), seen) + len(steps[0][0])
-        os.write(master, steps[0][1].encode())
-        steps.pop(0)
-    if child.poll() is not None and not ready:
-        break
-else:
-    child.kill()
-sys.stdout.buffer.write(screen)
-print("left:", steps)
-sys.exit(child.wait())
-"#;
 
 /// `boot` of an image with the built kernel, in a directory of its own.
 fn boot(dir: &Path, initrd_file: &Path) -> Command {
@@ -194,19 +164,17 @@ fn program_gets_the_size_and_the_keys_of_the_terminal() {
         command.args(["--", "/bin/sh"]);
         command
     };
-    let steps = serde_json::json!([
-        ["Ctrl-] ends the guest", ""],
+    let steps = [
+        Step("Ctrl-] ends the guest", Do::Type("")),
         // The interrupted process is not the shell between two commands.
-        ["# ", "stty size; sh -c 'echo sleeps; exec sleep 1000'\n"],
-        ["40 100", ""],
-        ["sleeps\r", "\x03"],
-        ["# ", "echo back $((40 + 2))\n"],
-        ["back 42", "\x1d"],
-    ]);
-    let mut python = Command::new("/usr/bin/python3");
-    python.args(["-c", ON_A_TERMINAL, &steps.to_string()]).current_dir(dir.path());
-    python.arg(command.get_program()).args(command.get_args());
-    let (screen, _) = ended(&mut python, 254);
-    assert!(screen.ends_with("left: []\n"), "{screen}");
+        Step("# ", Do::Type("stty size; sh -c 'echo sleeps; exec sleep 1000'\n")),
+        Step("40 100", Do::Type("")),
+        Step("sleeps\r", Do::Type("\x03")),
+        Step("# ", Do::Type("echo back $((40 + 2))\n")),
+        Step("back 42", Do::Type("\x1d")),
+    ];
+    let (code, screen) = terminal::used(&command, &steps).unwrap();
+    assert_eq!(code, Some(254), "{screen}");
+    assert!(screen.ends_with(terminal::AS_BEFORE), "{screen}");
     assert!(screen.contains("the guest was ended from this terminal"), "{screen}");
 }

@@ -1,6 +1,6 @@
 //! Commands that the host runs in the container, and copies of files: `exec` and `cp`.
 
-use host_builder::guest_client::session::{Begun, SessionEnd, Stream, begin};
+use host_builder::guest_client::session::{Begun, begin};
 use image::event::{Event, Happening};
 use image::session::{Exec, Task};
 use image::status::Exit;
@@ -11,7 +11,7 @@ use rig::build::program;
 use rig::checks::Checks;
 use rig::guest::Guest;
 use rig::scene::{PATIENCE, boot, guest, request, target, wait, with_config};
-use rig::terminal;
+use rig::terminal::{self, Do, Step};
 use serde_json::json;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -146,25 +146,18 @@ fn terminals(guest: &Guest, checks: &mut Checks) {
     );
     let lines = terminal::lines(&shown.unwrap());
     checks.same(&lines[..], ["/dev/pts/0", "24 97", "xterm"], "what a command sees of its terminal");
-    // Its size changes while it runs.
-    let command = "trap 'stty size; exit 4' WINCH; echo armed; while :; do sleep 0.1; done";
-    let exec = Exec {
-        task: Task::Command(["sh", "-c", command].map(str::to_owned).into()),
-        user: None,
-        env: Vec::new(),
-        workdir: None,
-        terminal: Some((10, 20)),
-    };
-    let Begun::Session(session) = begin(&target(guest), &exec).unwrap() else { panic!("not started") };
-    let input = session.input();
-    let mut text = String::new();
-    let end = session.run(|stream, bytes| {
-        assert_eq!(stream, Stream::Output);
-        text.push_str(&String::from_utf8_lossy(bytes));
-        if text == "armed\r\n" { input.resize((30, 40)) } else { Ok(()) }
-    });
-    let SessionEnd::Exited(exit) = end.unwrap() else { panic!("{text}") };
-    checks.same((text.as_str(), exit.code), ("armed\r\n30 40\r\n", Some(4)), "a terminal whose size changes");
+    // Its size changes while it runs, and keys reach it: Ctrl-C is a signal there, not here.
+    let command = "trap 'stty size' WINCH; trap 'echo interrupted; exit 4' INT; echo armed; read line; echo got $line; while :; do sleep 0.1; done";
+    let steps = [
+        Step("armed\r\n", Do::Type("some keys\n")),
+        Step("got some keys", Do::Resize(30, 40)),
+        Step("30 40\r\n", Do::Type("\x03")),
+        Step("interrupted", Do::Type("")),
+    ];
+    let exec = host(guest, &["exec", "-it", "TARGET", "--", "sh", "-c", command]);
+    let (code, screen) = terminal::used(&exec, &steps).unwrap();
+    checks.same(code, Some(4), &format!("the exit code of a command on a terminal: {screen}"));
+    checks.that(screen.ends_with(terminal::AS_BEFORE), screen);
 }
 
 /// Starts a command whose first line is `armed`.

@@ -11,29 +11,33 @@ use rig::disk::{self, FileSystem};
 use rig::guest::Guest;
 use rig::qemu::Drive;
 use rig::roots::Suite;
-use rig::scene::{PATIENCE, bare_guest, boot, request, root_disk, target, vm_tools, wait};
+use rig::scene::{PATIENCE, ask, bare_guest, boot, request, root_disk, target, vm_tools, wait};
 use serde_json::json;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Lines};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Duration;
 
-/// Checks what earlier runs wrote, writes more without syncing, and waits. `on_term` is what SIGTERM does.
-fn script(number: u32, on_term: &str) -> String {
+/// What most programs do until they are stopped.
+const WAIT: &str = "sleep 0.1";
+
+/// Checks what earlier runs wrote, writes more without syncing, and does something until it is stopped. `on_term` is what SIGTERM does.
+fn script(number: u32, on_term: &str, meanwhile: &str) -> String {
     format!(
         "mkdir -p /data && cd /data || exit 90; for sum in *.sum; do test ! -e $sum || sha256sum -c $sum || exit 91; done; \
          ls *.sum 2>/dev/null | wc -l; trap '{on_term}' TERM; \
          head -c 8000000 /dev/urandom > {number}; sha256sum {number} > {number}.sum; \
-         echo armed $((40 + {number})); while :; do sleep 0.1; done"
+         echo armed $((40 + {number})); while :; do {meanwhile}; done"
     )
 }
 
 /// A guest with this upper layer, whose program has written its file.
-fn armed(upper: &Path, number: u32, on_term: &str, more: &str) -> Guest {
+fn armed(upper: &Path, number: u32, on_term: &str, meanwhile: &str) -> Guest {
     let drive = Drive { image: upper.into(), read_only: false, serial: image::layout::UPPER_SERIAL.into() };
     let setup = bare_guest().disk(&root_disk(Suite::Bookworm, FileSystem::Ext4), "root").drive(drive);
-    let script = script(number, on_term);
-    let mut guest = boot(setup.cmdline(&format!("{more} -- /bin/sh -c \"{script}\"")));
+    let script = script(number, on_term, meanwhile);
+    let mut guest = boot(setup.cmdline(&format!("-- /bin/sh -c \"{script}\"")));
     // The command line is on the console, too.
     guest.wait_for_console(&format!("armed {}", 40 + number), PATIENCE).unwrap();
     wait(&guest, Until::Ready);
@@ -58,7 +62,7 @@ impl Started {
         command.arg("--lock").arg(&initrd().lock).arg("--root").arg(root).arg("--upper").arg(upper);
         command.arg("--uds").arg(&uds).arg("--console").arg(dir.join("console.log"));
         command.args(["--accel", "tcg", "--memory", "512", "--append", append]);
-        command.args(["--", "/bin/sh", "-c", &script(number, on_term)]);
+        command.args(["--", "/bin/sh", "-c", &script(number, on_term, WAIT)]);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(File::create(&said).unwrap());
         let mut boot = command.spawn().unwrap();
         let mut lines = BufReader::new(boot.stdout.take().unwrap()).lines();
@@ -108,7 +112,7 @@ fn every_way_to_stop_keeps_what_was_written() {
     disk::empty(vm_tools(), &upper).unwrap();
 
     // The host's request. The program takes its time, and the command waits for it.
-    let mut guest = armed(&upper, 1, "sleep 2; exit 7", "");
+    let mut guest = armed(&upper, 1, "sleep 2; exit 7", WAIT);
     let address = target(&guest).to_string();
     let stop = |more: &[&str]| {
         Command::new(program()).args(["stop", &address]).args(more).stdin(Stdio::null()).output().unwrap()
@@ -131,7 +135,7 @@ fn every_way_to_stop_keeps_what_was_written() {
     guest.wait_for_end(PATIENCE).unwrap();
 
     // Ctrl-Alt-Del.
-    let mut guest = armed(&upper, 2, "exit 8", "");
+    let mut guest = armed(&upper, 2, "exit 8", WAIT);
     let keys = ["ctrl", "alt", "delete"].map(|key| json!({ "type": "qcode", "data": key }));
     guest.monitor("send-key", &json!({ "keys": keys })).unwrap();
     assert_eq!(wait(&guest, Until::Exited).container.unwrap().exit, Some(exit(8)));
@@ -160,12 +164,16 @@ fn every_way_to_stop_keeps_what_was_written() {
     assert!(said.contains("stopping the guest over vsock"), "{said}");
 
     // The last one finds the files of all.
-    let mut guest = armed(&upper, 5, "exit 0", "");
+    let mut guest = armed(&upper, 5, "exit 0", "date > busy; sync");
     assert!(guest.console().contains("\n4\n"), "{}", guest.console());
-    // And its disk stops answering while it is written to: the guest ends all the same, and says what may be lost.
+    // And its disk stops answering while the program writes to it; no signal ends its process then. The guest answers, ends all the
+    // same, and says what may be lost.
     guest.freeze_disk(1).unwrap();
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(ask(&guest).phase, Phase::Running);
     assert_eq!(stop_quickly(&guest), 137, "SIGKILL, and no grace period");
     let (_, console) = guest.wait_for_end(PATIENCE).unwrap();
+    assert!(console.contains("some processes did not end within 2 s"), "{console}");
     assert!(console.contains("did not end within 10 s"), "{console}");
     assert!(console.contains("the last writes may be lost"), "{console}");
 }

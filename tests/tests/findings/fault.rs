@@ -21,9 +21,11 @@ fn console_of_end(guest: &mut Guest) -> String {
     console
 }
 
+/// With `on_failure=hold` the guest is there until it is asked to stop.
 #[test]
-fn panic_reports_its_location_and_powers_off() {
-    let mut guest = boot(guest_with_fault("panic").cmdline("gpu_initrd.linger=5s -- true"));
+fn panic_reports_its_location_and_follows_on_failure() {
+    let options = "gpu_initrd.on_failure=hold gpu_initrd.linger=0s -- true";
+    let mut guest = boot(guest_with_fault("panic").cmdline(options));
     let status = wait(&guest, Until::Ready);
     assert_eq!((status.outcome, status.container.as_ref()), (Outcome::Failed, None));
     let panicked = told(&status, Code::Internal, Severity::Error, "");
@@ -32,9 +34,12 @@ fn panic_reports_its_location_and_powers_off() {
     assert!(line.is_some_and(|line| line.parse::<u32>().is_ok()), "{panicked:?}");
     assert!(panicked.message.contains("a fault was injected"), "{panicked:?}");
     assert!(status.phases.iter().all(|time| time.outcome != PhaseOutcome::Running), "{:?}", status.phases);
+    guest.wait_for_console("gpu-initrd: holding: ", PATIENCE).unwrap();
+    assert_eq!(ask(&guest).findings, status.findings);
+    assert!(matches!(request(&guest, &Request::Stop { signal: 15, grace_ms: None }), Reply::Status(_)));
     let console = console_of_end(&mut guest);
     assert!(console.contains("gpu-initrd: internal: guest-init panicked at "), "{console}");
-    let last = console.lines().rfind(|line| line.contains("gpu-initrd: powering off: ")).unwrap();
+    let last = console.lines().rfind(|line| line.contains("gpu-initrd: holding: ")).unwrap();
     assert!(last.contains(place) && last.ends_with("; exit status 1"), "{last}");
 }
 
