@@ -1,5 +1,5 @@
-//! A hostile host: ten thousand connections with a million random frames, from before the guest
-//! listens.
+//! A hostile host: thousands of connections with random frames, from before the guest listens. The
+//! decoder of frames has a fuzz target of its own.
 
 use image::status::Outcome;
 use image::wire::{self, MAX_REPLY, MAX_REQUEST, Reply, Request, Until};
@@ -17,9 +17,11 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-const CONNECTIONS: usize = 10_000;
-const FRAMES: usize = 100;
-const SOLDIERS: usize = 4;
+const CONNECTIONS: usize = 2_000;
+/// Frames of one connection. The guest reads the first one, and refuses a connection that goes on.
+const FRAMES: usize = 4;
+/// Attackers at a time, more than the guest serves: each waits for the deadline of a frame that it does not complete.
+const SOLDIERS: usize = 24;
 
 /// Frames that are wrong from the first byte, later, or not at all.
 fn frame(random: &mut SmallRng) -> Vec<u8> {
