@@ -10,6 +10,7 @@ pub mod event;
 pub mod layout;
 pub mod ldcache;
 pub mod manifest;
+pub mod pattern;
 pub mod pci;
 pub mod requirement;
 pub mod session;

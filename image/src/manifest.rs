@@ -113,7 +113,7 @@ pub struct Driver {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Purpose {
-    /// Disks, file systems, overlay and vsock: loaded first, at every boot.
+    /// Disks, file systems, overlay, vsock, buttons: [`Module::on`] says when.
     Boot,
     /// The GPU's driver and what it needs: loaded only when the guest has a GPU.
     Gpu,
@@ -136,6 +136,22 @@ pub struct Module {
     pub vermagic: String,
     /// Its own `version`, when it states one.
     pub version: Option<String>,
+    /// What makes a guest load it, apart from the modules that depend on it: patterns of device aliases (`virtio:d00000002v*`) and of
+    /// what guest-init asks for ([`ASKED_FOR`]). `None`: every boot loads it. For [`Purpose::Gpu`] without a meaning.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on: Option<Vec<String>>,
+}
+
+/// What guest-init asks for when it uses it: file systems, as the kernel's own requests name them, and drivers without a device.
+pub const ASKED_FOR: [&str; 7] =
+    ["fs-ext4", "fs-erofs", "fs-squashfs", "fs-overlay", "fs-virtiofs", "dm_verity", "loop"];
+
+impl Module {
+    /// Whether a device with this alias, or a request of [`ASKED_FOR`], makes a guest load it.
+    pub fn is_for(&self, asked: &str) -> bool {
+        let is_it = |pattern: &String| crate::pattern::matches(pattern.as_bytes(), asked.as_bytes());
+        self.on.as_ref().is_some_and(|on| on.iter().any(is_it))
+    }
 }
 
 /// What an archive entry is.

@@ -12,7 +12,7 @@ use crate::container::rootfs::{self, Driver};
 use crate::driver_files::payload;
 use crate::gpu::pci::PciGpu;
 use crate::gpu::{self, GpuFacts};
-use crate::kernel::{bounded, kmsg_writer, modules, mounts, sysinfo};
+use crate::kernel::{bounded, disks, kmsg_writer, modules, mounts, sysinfo};
 use crate::lifecycle::shutdown::{self, Ending};
 use crate::lifecycle::{self, Recipient, StopSwitch, monitor, panic, power_button, reap, stop, watchdog};
 use crate::network;
@@ -20,8 +20,8 @@ use crate::status::Board;
 use crate::vsock::push;
 use crate::vsock::server::{self, Guest};
 use error::BootError;
-use image::config::{Config, ExpectedGpus, GpuPolicy, InitMode, LINGER};
-use image::manifest::{Manifest, Purpose};
+use image::config::{Config, ExpectedGpus, GpuPolicy, InitMode, LINGER, VolumeMode};
+use image::manifest::Manifest;
 use image::status::{Exit, Finding, Node, Phase, PhaseOutcome};
 use nix::unistd::{gethostname, sethostname};
 use policy::Wants;
@@ -83,10 +83,9 @@ fn boot(release: &str, board: &Board, stop: &StopSwitch, config: &mut Config) ->
         let driver = manifest.driver.as_ref().map(|driver| driver.version.clone());
         board.update(|status| status.driver_planned = driver);
         if fits.is_ok() {
-            let failed = modules::load_what_can(manifest, Purpose::Boot, &config.module_parameters);
-            for error in failed {
-                board.report(error);
-            }
+            let told = board.clone();
+            modules::provide(manifest, &config.module_parameters, move |error| told.report(error));
+            modules::for_devices();
         }
     }
     board.end(Phase::Modules, PhaseOutcome::Done);
@@ -114,7 +113,11 @@ fn boot(release: &str, board: &Board, stop: &StopSwitch, config: &mut Config) ->
     config::report_unknown(config, board);
     surroundings(config);
     let given = gpu_and_root(&manifest, config, board)?;
+    if config.all_modules {
+        modules::all();
+    }
     if config.lock_modules {
+        load_for_volumes(config);
         modules::lock().unwrap_or_else(|error| log::warn!("module loading is still enabled: {error}"));
     }
 
@@ -129,6 +132,19 @@ fn boot(release: &str, board: &Board, stop: &StopSwitch, config: &mut Config) ->
             match handover::hand_over(&spec, &keeper, board)? {}
         }
         InitMode::Exec => Ok(lifecycle::run::run(&spec, config.restart, stop, &entrance, board)?),
+    }
+}
+
+/// Loads the file systems of the volumes, which are mounted when modules cannot be loaded any more.
+fn load_for_volumes(config: &Config) {
+    for volume in &config.volumes {
+        let overlay = if let VolumeMode::Overlay { upper } = &volume.mode { Some(upper) } else { None };
+        for source in [Some(&volume.device), overlay].into_iter().flatten() {
+            disks::load_file_system(source);
+        }
+        if overlay.is_some() {
+            modules::request("fs-overlay");
+        }
     }
 }
 

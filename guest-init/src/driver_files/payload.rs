@@ -5,7 +5,7 @@ use crate::kernel::bounded::bounded;
 use crate::kernel::disks;
 use crate::kernel::disks::DiskError;
 use crate::kernel::kmsg_writer::KernelLog;
-use crate::kernel::{loopback, verity};
+use crate::kernel::{loopback, modules, verity};
 use image::config::Config;
 use image::layout;
 use image::manifest::{Erofs, Manifest, Payload, Verity};
@@ -110,6 +110,7 @@ fn mount_erofs(device: &Path) -> nix::Result<()> {
     fs::create_dir_all(layout::PAYLOAD_MOUNT)
         .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
     let flags = MsFlags::MS_RDONLY | MsFlags::MS_NODEV | MsFlags::MS_NOSUID;
+    modules::request("fs-erofs");
     let (step, device) = (format!("mounting {}", device.display()), device.to_owned());
     let mounted = bounded(step, move || {
         mount(Some(&device), layout::PAYLOAD_MOUNT, Some("erofs"), flags, None::<&str>)

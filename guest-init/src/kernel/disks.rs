@@ -1,6 +1,7 @@
 //! Finds disks by name or serial number, and file systems by their superblock. Every wait has a deadline.
 
 use super::bounded::{TimedOut, bounded};
+use super::modules;
 use image::config::Source;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
@@ -13,6 +14,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+/// The file systems of disks.
+const FILE_SYSTEMS: [&str; 3] = ["ext4", "erofs", "squashfs"];
 /// Offset of the superblock of an EROFS, and its magic.
 const EROFS_AT: u64 = 1024;
 const EROFS_MAGIC: [u8; 4] = 0xe0f5_e1e2_u32.to_le_bytes();
@@ -128,6 +131,8 @@ fn wait_for<T>(
         if let Some(found) = look() {
             return Ok(found);
         }
+        // A device that appears late.
+        modules::for_devices();
         if Instant::now() >= deadline {
             return Err(absent(timeout.as_secs()));
         }
@@ -208,6 +213,14 @@ pub fn file_system(device: &Path) -> Result<&'static str, DiskError> {
     Err(DiskError::NoFileSystem { device: device.display().to_string() })
 }
 
+/// Loads the module that mounting a disk needs: of its file system, or, if the disk is not there yet, of all of them.
+pub fn load_file_system(source: &Source) {
+    let found = look(source).and_then(|device| file_system(&device).ok());
+    for kind in found.map_or(FILE_SYSTEMS.to_vec(), |kind| vec![kind]) {
+        modules::request(&format!("fs-{kind}"));
+    }
+}
+
 /// Mounts a disk. Device nodes on it have no effect.
 ///
 /// # Errors
@@ -220,6 +233,7 @@ pub fn mount_disk(device: &Path, target: &Path, read_only: bool) -> Result<(), D
 
 fn mount_now(device: &Path, target: &Path, read_only: bool) -> Result<(), DiskError> {
     let kind = file_system(device)?;
+    modules::request(&format!("fs-{kind}"));
     if let Err(error) = set_read_only(device, read_only) {
         log::warn!("{}: cannot set the read-only flag of the disk: {error}", device.display());
     }

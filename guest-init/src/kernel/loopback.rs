@@ -18,6 +18,7 @@ const READ_ONLY: u32 = 1;
 
 /// Attaches a free loop device to `file`, read-only, and returns its device node.
 pub(crate) fn attach(file: &Path) -> io::Result<PathBuf> {
+    super::modules::request("loop");
     let named = |what: &str, error: io::Error| io::Error::new(error.kind(), format!("{what}: {error}"));
     let control = File::open(CONTROL).map_err(|error| named(CONTROL, error))?;
     // SAFETY: the descriptor is open, and this request takes no argument.

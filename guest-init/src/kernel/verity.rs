@@ -41,6 +41,7 @@ enum Request {
 /// # Errors
 /// See [`is_absent`]; with any other error the kernel refuses the disk or the hash tree.
 pub(crate) fn open(disk: &Path, erofs: &Erofs, verity: &Verity) -> io::Result<PathBuf> {
+    super::modules::request("dm_verity");
     let control = OpenOptions::new().read(true).write(true).open(CONTROL)?;
     let created = call(&control, Request::Create, &[])?;
     let device = u64::from_ne_bytes(field(&created, DEVICE_AT));

@@ -10,13 +10,14 @@ use crate::kernel_modules::check::{check_built, check_release};
 use crate::kernel_modules::firmware;
 use crate::kernel_modules::gpus::{Chosen, is_firmware_of};
 use crate::kernel_modules::make::Built;
-use crate::kernel_modules::module::{Module, uncompress, uncompressed};
+use crate::kernel_modules::module::{Module, not_a_module, uncompress, uncompressed, underscored};
 use crate::pins::lock::Lock;
 use crate::pins::profile::{Firmware, NoFirmware, Profile};
 use image::capability::Capability;
 use image::config::Control;
+use image::elf::modinfo;
 use image::layout;
-use image::manifest::{Driver, File, Kind, Manifest, Module as PlanModule, Payload, Purpose};
+use image::manifest::{ASKED_FOR, Driver, File, Kind, Manifest, Module as PlanModule, Payload, Purpose};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -29,6 +30,8 @@ pub enum Content {
     Bytes(Vec<u8>),
 }
 
+/// Beginnings of aliases with a colon that are not those of devices.
+const NOT_DEVICES: [&str; 2] = ["devname:", "symbol:"];
 /// Reason of a directory that is only there for its content.
 const PARENT: &str = "parent directory";
 
@@ -195,9 +198,11 @@ fn add_modules(builder: &mut Builder, inputs: &Inputs) -> Result<Vec<PlanModule>
     }
     let order = index.load_order();
     let wanted = inputs.profile.kernel.modules.iter().map(String::as_str);
-    let boot = order.plan(&wanted.chain(inputs.more_modules.iter().copied()).collect::<Vec<_>>())?;
+    let wanted: Vec<_> = wanted.chain(inputs.more_modules.iter().copied()).collect();
+    let boot = order.plan(&wanted)?;
     let gpu = order.plan(&inputs.profile.modules.load)?;
     let mut modules: Vec<PlanModule> = Vec::new();
+    let mut after = Vec::new();
     for (purpose, list) in [(Purpose::Boot, boot), (Purpose::Gpu, gpu)] {
         for module in list {
             if modules.iter().any(|planned| planned.name == module.name) {
@@ -207,33 +212,74 @@ fn add_modules(builder: &mut Builder, inputs: &Inputs) -> Result<Vec<PlanModule>
             let path = format!("{}/{}", layout::module_dir(release), uncompressed(&module.path));
             let reason = if purpose == Purpose::Boot { "disks, file systems, vsock" } else { "GPU driver" };
             let built = inputs.built.modules.iter().position(|built| built.name == module.name);
+            let mut planned = planned(module, &path, purpose, &inputs.profile.modules.parameters);
+            let (before, next) = order.soft_dependencies(module);
+            let is_new = |name: &&str| !module.depends.iter().any(|depends| depends == name);
+            planned.depends.extend(before.into_iter().filter(is_new).map(str::to_owned));
+            after.extend(next.into_iter().map(|next| (module.name.clone(), next)));
             let entry = if let Some(at) = built {
                 builder.built(&path, inputs.built, at, reason)
             } else {
                 let (bytes, origin) = of_kernel(inputs.kernel, release, module)?;
+                if purpose == Purpose::Boot {
+                    let is_wanted = wanted.iter().any(|name| underscored(name) == module.name);
+                    planned.on = asked_for(&module.name, &bytes, is_wanted, &path)?;
+                }
                 builder.bytes(&path, bytes, 0o644, &origin, reason)
             };
             entry.payload = purpose == Purpose::Gpu;
-            modules.push(planned(module, path, purpose, &inputs.profile.modules.parameters));
+            modules.push(planned);
         }
+    }
+    for (module, next) in after {
+        load_with(&mut modules, &module, next);
     }
     Ok(modules)
 }
 
+/// What makes a guest load a module of the kernel: devices, and what guest-init asks for. A module that is wanted for neither is loaded
+/// at every boot; one that only others depend on, never for itself.
+fn asked_for(name: &str, bytes: &[u8], is_wanted: bool, path: &str) -> Result<Option<Vec<String>>> {
+    let info = modinfo(bytes).map_err(|error| not_a_module(Path::new(path), error))?;
+    let is_asked =
+        |alias: &&str| alias.contains(':') && !NOT_DEVICES.iter().any(|kind| alias.starts_with(kind));
+    let devices = info.all("alias").filter(is_asked);
+    let requests = info.all("alias").chain([name]).filter(|asked| ASKED_FOR.contains(asked));
+    let mut on: Vec<String> = devices.chain(requests).map(str::to_owned).collect();
+    on.sort();
+    on.dedup();
+    Ok(if on.is_empty() && is_wanted { None } else { Some(on) })
+}
+
+/// Makes a guest load `next` whenever it loads `module`: a soft dependency that follows.
+fn load_with(modules: &mut [PlanModule], module: &str, next: &str) {
+    let Some(on) = modules.iter().find(|planned| planned.name == module).map(|planned| planned.on.clone())
+    else {
+        return;
+    };
+    if let Some(next) = modules.iter_mut().find(|planned| planned.name == next) {
+        next.on = match (next.on.take(), on) {
+            (Some(own), Some(on)) => Some([own, on].concat()),
+            _ => None,
+        };
+    }
+}
+
 fn planned(
     module: &Module,
-    path: String,
+    path: &str,
     purpose: Purpose,
     parameters: &BTreeMap<String, String>,
 ) -> PlanModule {
     PlanModule {
         name: module.name.clone(),
-        path,
+        path: path.into(),
         purpose,
         parameters: parameters.get(&module.name).cloned().unwrap_or_default(),
         depends: module.depends.clone(),
         vermagic: module.vermagic.clone(),
         version: module.version.clone(),
+        on: None,
     }
 }
 

@@ -88,7 +88,8 @@ pub(super) fn parse(bytes: &[u8], file: &Path, path: &str) -> Result<Module> {
     Ok(Module::of(path, &info))
 }
 
-pub(super) fn not_a_module(file: &Path, error: impl std::error::Error + Send + Sync + 'static) -> Error {
+/// The error for a file that is no kernel module.
+pub fn not_a_module(file: &Path, error: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::new(format!("{}: expected a kernel module", file.display()))
         .source(error)
         .hint("its package is damaged, or it is not a module")
@@ -120,7 +121,8 @@ pub(super) fn name_of(path: &str) -> String {
     underscored(uncompressed(base_name(path)).trim_end_matches(".ko"))
 }
 
-pub(super) fn underscored(name: &str) -> String {
+/// Replaces hyphens, as the kernel does in names of modules.
+pub fn underscored(name: &str) -> String {
     name.replace('-', "_")
 }
 

@@ -57,6 +57,18 @@ impl<'a> LoadOrder<'a> {
         Ok(order.into_iter().map(|at| &self.index.modules[at]).collect())
     }
 
+    /// The modules that should be loaded before this one, and those after it, as far as the kernel has them as modules.
+    pub fn soft_dependencies(&self, module: &Module) -> (Vec<&'a str>, Vec<&'a str>) {
+        let named = |names: &[String]| {
+            let modules = |name: &String| match self.find(name) {
+                Found::Modules(list) => list,
+                Found::Builtin | Found::Nothing => Vec::new(),
+            };
+            names.iter().flat_map(modules).map(|at| self.index.modules[at].name.as_str()).collect()
+        };
+        (named(&module.soft_before), named(&module.soft_after))
+    }
+
     fn visit(&self, at: usize, order: &mut Vec<usize>, seen: &mut BTreeSet<usize>) -> Result<()> {
         let mut chain = self.hard(at)?;
         chain.push(at);

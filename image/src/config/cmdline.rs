@@ -221,6 +221,12 @@ pub const KEYS: &[Key] = &[
         },
     },
     Key {
+        name: "gpu_initrd.modules",
+        expects: "needed or all",
+        help: "which modules, apart from the driver's, are loaded: those that this boot needs, or all, for devices that are added later; default needed",
+        set: |config, text| ["needed", "all"].contains(&text).then(|| config.all_modules = text == "all"),
+    },
+    Key {
         name: "gpu_initrd.lock_modules",
         expects: "0 or 1",
         help: "disable module loading before the container starts; default 1",

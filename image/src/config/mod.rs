@@ -160,6 +160,8 @@ pub struct Config {
     pub module_parameters: BTreeMap<String, Vec<String>>,
     /// Log level of guest-init.
     pub log_level: String,
+    /// Loads every module of the initrd but the driver's, also for devices that come later.
+    pub all_modules: bool,
     /// Sets /proc/sys/kernel/modules_disabled once all modules are loaded.
     pub lock_modules: bool,
     /// Unknown keys, which are reported.
@@ -208,6 +210,7 @@ impl Default for Config {
             volumes: Vec::new(),
             module_parameters: BTreeMap::new(),
             log_level: "info".into(),
+            all_modules: false,
             lock_modules: true,
             unknown: Vec::new(),
             of_hypeman: false,

@@ -4,6 +4,7 @@ use super::error::RootfsError;
 use crate::kernel::bounded::{TimedOut, bounded};
 use crate::kernel::disks::Scratch;
 use crate::kernel::kmsg_writer::KernelLog;
+use crate::kernel::modules;
 use image::layout;
 use image::manifest::{Manifest, Payload};
 use nix::mount::{MsFlags, mount};
@@ -39,6 +40,7 @@ pub fn mount_driver_files() -> Result<(), RootfsError> {
 
 /// Mounts an overlay. The kernel looks into its layers, whose disk or share may not respond.
 fn mount_overlay(target: &'static str, flags: MsFlags, options: &str) -> Result<nix::Result<()>, TimedOut> {
+    modules::request("fs-overlay");
     let options = options.to_owned();
     bounded(format!("mounting an overlay on {target}"), move || {
         mount(Some("overlay"), target, Some("overlay"), flags, Some(options.as_str()))

@@ -4,6 +4,7 @@ use super::error::RootfsError;
 use crate::kernel::bounded::bounded;
 use crate::kernel::disks;
 use crate::kernel::disks::{DiskError, Scratch};
+use crate::kernel::modules;
 use image::config::{Config, Source};
 use image::layout::{
     self, CONFIG_SERIAL, DEFAULT_CONFIG, DEFAULT_ROOT, DEFAULT_UPPER, ROOT_SERIAL, UPPER_SERIAL,
@@ -34,6 +35,7 @@ pub fn mount_root(config: &Config, target: &str, read_only: bool) -> Result<(), 
         Source::Virtiofs(tag) => {
             let mut flags = MsFlags::MS_NODEV;
             flags.set(MsFlags::MS_RDONLY, read_only);
+            modules::request("fs-virtiofs");
             let (share, target) = (tag.clone(), target.to_owned());
             let mounted = bounded(format!("mounting virtiofs tag {tag}"), move || {
                 mount(Some(share.as_str()), &target, Some("virtiofs"), flags, None::<&str>)
@@ -75,6 +77,7 @@ fn first_present(sources: &[Source], config: &Config) -> Result<Source, RootfsEr
         if let Some(source) = sources.iter().find(|source| disks::look(source).is_some()) {
             return Ok(source.clone());
         }
+        modules::for_devices();
         if Instant::now() >= deadline {
             let names: Vec<_> = sources.iter().map(ToString::to_string).collect();
             let waited = config.disk_timeout.as_secs();

@@ -1,9 +1,9 @@
-//! Loads kernel modules in the order of the manifest, and explains failures.
+//! Loads one kernel module, and explains failures.
 
-use super::bounded::bounded;
-use super::kmsg_writer::KernelLog;
-use super::sysinfo;
-use image::manifest::{Manifest, Module, Purpose};
+use crate::kernel::bounded::bounded;
+use crate::kernel::kmsg_writer::KernelLog;
+use crate::kernel::sysinfo;
+use image::manifest::{Module, Purpose};
 use nix::errno::Errno;
 use nix::kmod::{ModuleInitFlags, finit_module};
 use std::collections::BTreeMap;
@@ -13,11 +13,6 @@ use std::io;
 
 /// `MODULE_INIT_COMPRESSED_FILE` of linux/module.h: the kernel unpacks the module itself.
 const COMPRESSED: u32 = 4;
-/// Writing 1 here disables module loading until the next boot.
-const LOCK: &str = "/proc/sys/kernel/modules_disabled";
-
-/// The module that the rest of the driver requires.
-const DRIVER: &str = "nvidia";
 
 /// Why a module was not loaded, with the kernel's log lines of the attempt.
 #[derive(Debug, thiserror::Error)]
@@ -68,54 +63,8 @@ pub enum LoadError {
     },
 }
 
-/// Loads the driver's modules. `progress` receives the number of loaded modules and of all modules. Modules after the driver
-/// itself may fail; their errors are returned.
-///
-/// # Errors
-/// Why the driver itself was not loaded.
-pub fn load_driver(
-    manifest: &Manifest,
-    parameters: &BTreeMap<String, Vec<String>>,
-    mut progress: impl FnMut(usize, usize),
-) -> Result<Vec<LoadError>, LoadError> {
-    let (mut has_driver, mut failed) = (false, Vec::new());
-    let modules: Vec<_> = manifest.modules_for(Purpose::Gpu).collect();
-    for (done, module) in modules.iter().enumerate() {
-        progress(done, modules.len());
-        match load(module, &manifest.module_path(module), parameters, &manifest.kernel_release) {
-            Ok(()) => has_driver |= module.name == DRIVER,
-            Err(error) if has_driver => failed.push(error),
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(failed)
-}
-
-/// Checks first of all whether the modules in the manifest are for the running kernel.
-///
-/// # Errors
-/// [`LoadError::OtherKernel`] with both releases.
-pub fn fit(manifest: &Manifest, running: &str) -> Result<(), LoadError> {
-    if manifest.modules.is_empty() || manifest.kernel_release == running {
-        return Ok(());
-    }
-    let what =
-        format!("this kernel is {running}, but the initrd has modules for {}", manifest.kernel_release);
-    Err(LoadError::OtherKernel { what, log: Vec::new() })
-}
-
-/// Loads every module of one purpose. Continues after failures, which are returned.
-pub fn load_what_can(
-    manifest: &Manifest,
-    purpose: Purpose,
-    parameters: &BTreeMap<String, Vec<String>>,
-) -> Vec<LoadError> {
-    let load =
-        |module: &Module| load(module, &manifest.module_path(module), parameters, &manifest.kernel_release);
-    manifest.modules_for(purpose).filter_map(|module| load(module).err()).collect()
-}
-
-fn load(
+/// Loads a module from its file. One that is loaded already is no error.
+pub(super) fn load(
     module: &Module,
     path: &str,
     more: &BTreeMap<String, Vec<String>>,
@@ -192,19 +141,6 @@ pub fn is_loaded(name: &str) -> bool {
     fs::exists(format!("/sys/module/{name}")).unwrap_or(false)
 }
 
-/// Disables module loading, and reads the setting back.
-///
-/// # Errors
-/// Why module loading is still enabled.
-pub fn lock() -> Result<(), String> {
-    fs::write(LOCK, "1").map_err(|error| format!("{LOCK}: {error}"))?;
-    match fs::read_to_string(LOCK) {
-        Ok(text) if text.trim() == "1" => Ok(()),
-        Ok(text) => Err(format!("{LOCK}: wrote 1, read back {:?}", text.trim())),
-        Err(error) => Err(format!("{LOCK}: {error}")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -218,6 +154,7 @@ mod tests {
             depends: vec![],
             vermagic: "1.2.3 SMP".into(),
             version: None,
+            on: None,
         }
     }
 
