@@ -49,12 +49,15 @@ fn absent_optional_gpu_is_a_finding_and_the_container_runs() {
 #[test]
 fn without_has_gpu_no_driver_is_loaded() {
     let dir = tempfile::tempdir().unwrap();
-    let text = "echo begin; find / -xdev '(' -name '*nvidia*' -o -name 'libcuda*' ')'; grep nvidia /proc/modules /proc/devices; ls /dev | grep nvidia; echo end";
+    let text = "echo begin; find / -xdev '(' -name '*nvidia*' -o -name 'libcuda*' ')'; grep nvidia /proc/modules /proc/devices; ls /dev | grep nvidia; echo end; grep -o '^squashfs' /proc/modules";
     let config = file_disk(dir.path(), "config", layout::CONFIG_FILE, &script(text));
-    let mut guest = boot(guest_with_driver().gpu(Model::H100).disk(&config, "config"));
+    let setup = guest_with_driver().gpu(Model::H100).disk(&config, "config");
+    let mut guest = boot(setup.cmdline("gpu_initrd.modules=all"));
     let (_, console) = guest.wait_for_end(PATIENCE).unwrap();
     assert!(console.contains("\nbegin\n") && console.contains("\nend\n"), "{console}");
     assert_eq!(between(&console, "begin", "end"), Vec::<String>::new());
+    // The other modules are loaded, since the host asked for all.
+    assert!(console.contains("\nsquashfs\n"), "{console}");
 }
 
 /// The whole path on a phantom H100 and a Debian 13 root, checked with the container's own

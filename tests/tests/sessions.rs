@@ -77,6 +77,13 @@ fn commands_and_copies_stay_in_the_container() {
 }
 
 fn commands(guest: &Guest, checks: &mut Checks) {
+    let modules = shell(guest, "cut -d' ' -f1 /proc/modules");
+    for (name, is_needed) in
+        [("virtio_blk", true), ("erofs", true), ("overlay", true), ("squashfs", false), ("dm_verity", false)]
+    {
+        let found = modules.lines().any(|line| line == name);
+        checks.same(found, is_needed, &format!("whether module {name} is loaded in this guest"));
+    }
     let joined = shell(
         guest,
         "for ns in mnt pid cgroup ipc uts net; do readlink /proc/self/ns/$ns; done | cmp - /tmp/namespaces && \

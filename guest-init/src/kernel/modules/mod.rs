@@ -187,17 +187,22 @@ pub fn fit(manifest: &Manifest, running: &str) -> Result<(), LoadError> {
     Err(LoadError::OtherKernel { what, log: Vec::new() })
 }
 
-/// Disables module loading, and reads the setting back.
+/// Disables module loading, reads the setting back, and frees the memory of the modules that were not loaded.
 ///
 /// # Errors
 /// Why module loading is still enabled.
 pub fn lock() -> Result<(), String> {
     fs::write(LOCK, "1").map_err(|error| format!("{LOCK}: {error}"))?;
     match fs::read_to_string(LOCK) {
-        Ok(text) if text.trim() == "1" => Ok(()),
-        Ok(text) => Err(format!("{LOCK}: wrote 1, read back {:?}", text.trim())),
-        Err(error) => Err(format!("{LOCK}: {error}")),
+        Ok(text) if text.trim() == "1" => {}
+        Ok(text) => return Err(format!("{LOCK}: wrote 1, read back {:?}", text.trim())),
+        Err(error) => return Err(format!("{LOCK}: {error}")),
     }
+    for entry in TABLE.get().iter().flat_map(|table| &table.entries) {
+        // The initramfs is memory. A module that was loaded has no file any more.
+        let _ = fs::remove_file(&entry.path);
+    }
+    Ok(())
 }
 
 #[cfg(test)]
