@@ -3,7 +3,7 @@
 use super::error::QueryError;
 use super::target::Target;
 use image::event::Event;
-use image::status::Status;
+use image::status::{Status, Step, critical_path};
 use serde::Serialize;
 
 /// Version of the JSON lines. It is increased when a key is removed or changes its meaning, not
@@ -22,6 +22,9 @@ pub struct Answer {
     /// Its answer.
     #[serde(flatten)]
     pub given: Given,
+    /// What the start of the program waited for, step by step.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub critical_path: Vec<Step>,
 }
 
 /// A status, or why there is none.
@@ -51,11 +54,14 @@ pub struct Failure {
 impl Answer {
     /// The document for one guest.
     pub fn of(target: &Target, result: Result<Status, &QueryError>) -> Self {
-        let given = match result {
-            Ok(status) => Given::Status(Box::new(status)),
-            Err(error) => Given::Error(Failure::of(error)),
+        let (given, critical_path) = match result {
+            Ok(status) => {
+                let path = critical_path(&status);
+                (Given::Status(Box::new(status)), path)
+            }
+            Err(error) => (Given::Error(Failure::of(error)), Vec::new()),
         };
-        Self { schema: SCHEMA, target: target.to_string(), given }
+        Self { schema: SCHEMA, target: target.to_string(), given, critical_path }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The status of a guest. `status --json` prints exactly these types.
 
+mod critical_path;
 mod exit;
 mod explain;
 pub mod finding;
@@ -7,6 +8,7 @@ mod phase;
 
 pub use self::finding::{Code, Finding, Severity};
 pub use self::phase::{Outcome, Phase, PhaseOutcome, PhaseTime, Progress};
+pub use critical_path::{Step, critical_path};
 pub use exit::{Exit, signal_name};
 pub use explain::{BACKGROUND, Background};
 

@@ -5,7 +5,7 @@ use crate::common::clean::clean;
 use crate::common::error::Result;
 use crate::common::plot::{self, Bar, Tone};
 use crate::common::terminal::{GREEN, RED, YELLOW};
-use image::status::{Gpu, GpuState, Phase, PhaseOutcome, PhaseTime, Status};
+use image::status::{Gpu, GpuState, Phase, PhaseOutcome, PhaseTime, Status, Step, critical_path};
 use image::text::name;
 
 /// Width of the line in characters, if there is room.
@@ -85,7 +85,22 @@ impl View {
         let rows: Vec<_> = spans.iter().map(row).collect();
         self.rows("boot", &rows);
         self.more(status.phases.len(), ENTRIES, "phases");
+        let path = critical_path(status);
+        if !path.is_empty() {
+            self.rows("waited for", &[waited_for(&path)]);
+        }
     }
+}
+
+/// `start 0.219, gpu 5.100 (payload 0.300, 0000:01:00.0 4.600), exec 0.060 s`.
+fn waited_for(path: &[Step]) -> String {
+    let step = |step: &Step| format!("{} {}", clean(&step.name, WORD), exact(step.ms));
+    let all = |steps: &[Step]| steps.iter().take(ENTRIES).map(step).collect::<Vec<_>>().join(", ");
+    let whole = |found: &Step| match found.parts.as_slice() {
+        [] => step(found),
+        parts => format!("{} ({})", step(found), all(parts)),
+    };
+    path.iter().take(ENTRIES).map(whole).collect::<Vec<_>>().join(", ") + " s"
 }
 
 fn of_phase(time: &PhaseTime) -> Span {
