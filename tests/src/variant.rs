@@ -40,6 +40,14 @@ impl Variant {
         &mut found.unwrap_or_else(|| panic!("the initrd has no {path}")).1
     }
 
+    /// Adds a file, or replaces it, with these permission bits.
+    pub fn add(&mut self, path: &str, permissions: u32, content: Vec<u8>) {
+        let name = path.trim_start_matches('/');
+        self.entries.retain(|(entry, _)| entry.text() != name);
+        let entry = Entry { name: name.into(), mode: kind::FILE | permissions, ..Entry::default() };
+        self.entries.push((entry, content));
+    }
+
     /// Removes everything whose absolute path begins with `prefix`. Panics when there is nothing.
     pub fn remove(&mut self, prefix: &str) {
         let before = self.entries.len();

@@ -101,6 +101,9 @@ pub struct Machine {
     pub cpus: u32,
     /// What executes it.
     pub accel: Accel,
+    /// Whether its clock counts the instructions that it executes, a nanosecond each, and skips waiting: for measurements that are the
+    /// same each time. Under TCG, one CPU at a time.
+    pub counts_instructions: bool,
     /// Disks, in the order the guest names them (vda, vdb, …).
     pub drives: Vec<Drive>,
     /// Images that the guest has as persistent memory, read-only (virtio-pmem); their sizes are multiples of 2 MiB.
@@ -129,6 +132,7 @@ impl Machine {
             memory_mib: 512,
             cpus: 1,
             accel: Accel::Tcg,
+            counts_instructions: false,
             drives: Vec::new(),
             pmem: Vec::new(),
             shares: Vec::new(),
@@ -214,6 +218,9 @@ impl Machine {
             .text("-machine", &format!("q35,accel={},memory-backend=ram", self.accel.name()));
         if self.accel == Accel::Kvm {
             args.text("-cpu", "host");
+        }
+        if self.counts_instructions {
+            args.text("-icount", "shift=0,sleep=off");
         }
         args.text("-object", &format!("memory-backend-memfd,id=ram,size={}M,share=on", self.memory_mib));
         args.text("-m", &self.memory()).text("-smp", &self.cpus.to_string());
