@@ -164,7 +164,7 @@ fn make_peer(ours: &Built, to: &Path) -> Result<(), RigError> {
     let root = Recipe::minbase(Suite::Trixie).with(&["busybox-static"]).directory()?;
     let busybox = root.join("usr/bin/busybox");
     let program = fs::read(&busybox).map_err(|e| RigError::io("read", &busybox, e))?;
-    variant.add("/bin/busybox", 0o755, program);
+    variant.add("/busybox", 0o755, program);
     let manifest = rig::variant::manifest(&ours.initrd)?;
     let insmod = |name: &str| {
         let module = manifest.modules.iter().find(|module| module.name == name);
@@ -174,10 +174,10 @@ fn make_peer(ours: &Built, to: &Path) -> Result<(), RigError> {
     let gpu = manifest.modules_for(image::manifest::Purpose::Gpu);
     let for_gpu: String = gpu.map(|module| insmod(&module.name)).collect();
     let script = format!(
-        "#!/bin/busybox sh
-/bin/busybox mkdir -p /sbin /m/lower /m/upper /m/root
-/bin/busybox --install -s /sbin
-export PATH=/sbin:/bin
+        "#!/busybox sh
+/busybox mkdir -p /sbin /m/lower /m/upper /m/root
+/busybox --install -s /sbin
+export PATH=/sbin
 mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev
 {for_root}mount -t erofs -o ro /dev/vda /m/lower
 mount -t tmpfs tmpfs /m/upper; mkdir /m/upper/u /m/upper/w
