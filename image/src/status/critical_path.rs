@@ -54,7 +54,8 @@ fn adapter(gpu: &Gpu) -> Option<Span> {
 /// The chain of spans that ends at `end`.
 fn back_from(end: u64, spans: &[Span]) -> Vec<Step> {
     let (mut steps, mut now) = (Vec::new(), end);
-    let before = |span: &&Span, now| span.end <= now && span.start < now;
+    // What took no time, such as a phase that was skipped, was not waited for.
+    let before = |span: &&Span, now| span.end <= now && span.start < span.end.min(now);
     while let Some(span) = spans.iter().filter(|span| before(span, now)).max_by_key(|span| span.end) {
         let ms = span.end.saturating_sub(span.start);
         steps.push(Step { name: span.name.clone(), start_ms: span.start, ms, parts: Vec::new() });
