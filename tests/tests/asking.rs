@@ -182,6 +182,13 @@ fn running_guest_answers_every_request() {
     let answer: Value = serde_json::from_str(&json).unwrap();
     assert_eq!((&answer["schema"], &answer["target"]), (&1.into(), &target.into()));
     assert_eq!(answer["status"]["gpus"][0]["state"], "failed");
+    // The adapter is what the program waited for.
+    let step =
+        |name: &str| answer["critical_path"].as_array().unwrap().iter().find(|step| step["name"] == name);
+    let (bdf, parts) =
+        (&answer["status"]["gpus"][0]["bdf"], step("gpu").unwrap()["parts"].as_array().unwrap());
+    assert!(parts.iter().any(|part| part["name"] == *bdf) && step("exec").is_some(), "{answer}");
+    assert!(lines.iter().any(|line| line.starts_with("waited for start ")), "{screen}");
 
     // The container may have been started before it has written.
     let mut log = Running::start(&["logs", target, "--follow"]);

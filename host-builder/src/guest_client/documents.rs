@@ -23,7 +23,7 @@ pub struct Answer {
     #[serde(flatten)]
     pub given: Given,
     /// What the start of the program waited for, step by step.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub critical_path: Vec<Step>,
 }
 
