@@ -14,11 +14,12 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// The file systems of disks.
-const FILE_SYSTEMS: [&str; 3] = ["ext4", "erofs", "squashfs"];
 /// Offset of the superblock of an EROFS, and its magic.
 const EROFS_AT: u64 = 1024;
 const EROFS_MAGIC: [u8; 4] = 0xe0f5_e1e2_u32.to_le_bytes();
+/// The file systems of disks, with offset and bytes of each superblock's magic.
+const FILE_SYSTEMS: [(&str, u64, &[u8]); 3] =
+    [("ext4", 0x438, &[0x53, 0xef]), ("erofs", EROFS_AT, &EROFS_MAGIC), ("squashfs", 0, b"hsqs")];
 
 /// A configured disk did not appear, or cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -198,10 +199,7 @@ fn list_from(block: &Path) -> Vec<(String, Option<String>)> {
 pub fn file_system(device: &Path) -> Result<&'static str, DiskError> {
     let refused = |source| DiskError::Refused { what: format!("reading {}", device.display()), source };
     let file = File::open(device).map_err(refused)?;
-    // Offset and bytes of each superblock's magic.
-    let known: [(&str, u64, &[u8]); 3] =
-        [("ext4", 0x438, &[0x53, 0xef]), ("erofs", EROFS_AT, &EROFS_MAGIC), ("squashfs", 0, b"hsqs")];
-    for (name, offset, magic) in known {
+    for (name, offset, magic) in FILE_SYSTEMS {
         let mut found = [0; 4];
         match file.read_exact_at(&mut found[..magic.len()], offset) {
             Ok(()) if found[..magic.len()] == *magic => return Ok(name),
@@ -216,7 +214,7 @@ pub fn file_system(device: &Path) -> Result<&'static str, DiskError> {
 /// Loads the module that mounting a disk needs: of its file system, or, if the disk is not there yet, of all of them.
 pub fn load_file_system(source: &Source) {
     let found = look(source).and_then(|device| file_system(&device).ok());
-    for kind in found.map_or(FILE_SYSTEMS.to_vec(), |kind| vec![kind]) {
+    for kind in found.map_or(FILE_SYSTEMS.map(|(name, ..)| name).to_vec(), |kind| vec![kind]) {
         modules::request(&format!("fs-{kind}"));
     }
 }
