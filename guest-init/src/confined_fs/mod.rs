@@ -20,7 +20,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::{FileStat, SFlag};
 
-pub use self::read::{is_file_name, read_full_at};
+pub use self::read::{Directory, is_file_name, read_full_at};
 #[cfg(test)]
 pub(crate) use self::write::cut;
 
@@ -205,11 +205,15 @@ impl RootDir {
         Ok(Self { fd, names_left: AtomicUsize::new(MAX_NAMES_IN_ALL) })
     }
 
-    /// Opens `path` inside the root. Every access uses this function.
+    /// Opens `path` inside the root.
     fn open_inside(&self, path: &Path, flags: OFlag) -> nix::Result<OwnedFd> {
-        let how = OpenHow::new()
-            .flags(flags | OFlag::O_CLOEXEC)
-            .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+        self.open_as(path, flags, ResolveFlag::empty())
+    }
+
+    /// [`open_inside`](Self::open_inside) with more restrictions. Every path is resolved by this function.
+    fn open_as(&self, path: &Path, flags: OFlag, restrictions: ResolveFlag) -> nix::Result<OwnedFd> {
+        let inside = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS;
+        let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(inside | restrictions);
         let path = if path.as_os_str().is_empty() { Path::new("/") } else { path };
         // The kernel gives up with EAGAIN when something on the way is renamed meanwhile.
         for _ in 0..16 {

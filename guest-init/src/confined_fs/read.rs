@@ -1,5 +1,6 @@
 //! Reads files and directories of a container root.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
@@ -11,8 +12,8 @@ use std::sync::atomic::Ordering;
 
 use nix::dir::{Dir, Type};
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, readlinkat};
-use nix::sys::stat::{SFlag, fstat, fstatat};
+use nix::fcntl::{AtFlags, OFlag, ResolveFlag, openat, readlinkat};
+use nix::sys::stat::{Mode, SFlag, fstat, fstatat};
 
 use super::{
     DirEntry, EntryType, MAX_LINKS, MAX_NAMES, MAX_PATH, MAX_STEPS, RootDir, RootError, Stat, io_error,
@@ -67,6 +68,14 @@ impl RootDir {
     /// # Errors
     /// [`RootError::TooLarge`] beyond 100000 names here, or a million in all the directories listed so far.
     pub fn list(&self, path: &Path) -> Result<Vec<DirEntry>, RootError> {
+        Ok(self.directory(path)?.entries)
+    }
+
+    /// Opens and lists a directory.
+    ///
+    /// # Errors
+    /// As [`list`](Self::list).
+    pub fn directory(&self, path: &Path) -> Result<Directory, RootError> {
         let failed = |e| io_error("list", path, e);
         let fd = self.open_inside(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY).map_err(failed)?;
         let mut dir = Dir::from_fd(fd).map_err(failed)?;
@@ -94,7 +103,7 @@ impl RootDir {
                     EntryType::Other
                 }
             };
-            entries.push(DirEntry { name: std::ffi::OsString::from_vec(name.to_vec()), kind });
+            entries.push(DirEntry { name: OsString::from_vec(name.to_vec()), kind });
         }
         let rest = |left: usize| Some(left.saturating_sub(entries.len()));
         let _ = self.names_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, rest);
@@ -104,7 +113,7 @@ impl RootDir {
             let stat = fstatat(dir.as_fd(), entry.name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW);
             entry.kind = stat.map_or(EntryType::Other, |s| EntryType::of(&s));
         }
-        Ok(entries)
+        Ok(Directory { path: path.to_owned(), fd: dir, entries })
     }
 
     /// Returns the metadata of `path`, following links inside the root.
@@ -146,10 +155,16 @@ impl RootDir {
     /// # Errors
     /// [`RootError::Io`] when a part does not exist, after 40 links or 512 names, or for a path longer than 4095 bytes.
     pub fn canonical(&self, path: &Path) -> Result<PathBuf, RootError> {
+        // Most paths have no link, and the kernel knows at once.
+        match self.open_as(path, OFlag::O_PATH, ResolveFlag::RESOLVE_NO_SYMLINKS) {
+            Ok(_) => return Ok(without_dots(path)),
+            Err(Errno::ENOENT) => return Err(io_error("resolve", path, Errno::ENOENT)),
+            Err(_) => {}
+        }
         let (mut links, mut steps) = (0, 0);
         let mut done = PathBuf::from("/");
         // Components still to walk, the next one last.
-        let mut todo: Vec<std::ffi::OsString> = Vec::new();
+        let mut todo: Vec<OsString> = Vec::new();
         push_components(&mut todo, path);
         while let Some(name) = todo.pop() {
             if name == ".." {
@@ -193,7 +208,53 @@ impl RootDir {
     }
 }
 
-fn push_components(todo: &mut Vec<std::ffi::OsString>, path: &Path) {
+/// A directory of a root. Its names are looked up without their way from the root.
+pub struct Directory {
+    path: PathBuf,
+    fd: Dir,
+    /// What it had when it was opened, in the order of the file system, without `.` and `..`.
+    pub entries: Vec<DirEntry>,
+}
+
+impl Directory {
+    /// Opens a regular file of at most `max` bytes, which is not a link, by its name in the list.
+    ///
+    /// # Errors
+    /// [`RootError::NotRegular`] if it is no regular file any more.
+    pub fn open_file(&self, name: &OsStr, max: u64) -> Result<(File, Stat), RootError> {
+        let failed = |e| io_error("open", &self.path.join(name), e);
+        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_NOFOLLOW;
+        let fd = openat(&self.fd, name, flags | OFlag::O_CLOEXEC, Mode::empty()).map_err(failed)?;
+        let stat = Stat::from(&fstat(&fd).map_err(failed)?);
+        check_regular(&self.path.join(name), stat, max)?;
+        Ok((File::from(fd), stat))
+    }
+
+    /// Returns the target of a link by its name in the list, unresolved.
+    ///
+    /// # Errors
+    /// [`RootError::Io`] if it is no link any more.
+    pub fn read_link(&self, name: &OsStr) -> Result<OsString, RootError> {
+        readlinkat(&self.fd, name).map_err(|e| io_error("read the link", &self.path.join(name), e))
+    }
+}
+
+/// Returns the absolute form of a path without links, `.` and `..`.
+fn without_dots(path: &Path) -> PathBuf {
+    let mut parts = Vec::new();
+    push_components(&mut parts, path);
+    let mut done = PathBuf::from("/");
+    for part in parts.into_iter().rev() {
+        if part == ".." {
+            done.pop();
+        } else {
+            done.push(part);
+        }
+    }
+    done
+}
+
+fn push_components(todo: &mut Vec<OsString>, path: &Path) {
     for part in path.components().rev() {
         match part {
             Component::Normal(name) => todo.push(name.to_owned()),
@@ -219,7 +280,7 @@ fn check_regular(path: &Path, stat: Stat, max: u64) -> Result<(), RootError> {
 }
 
 /// Returns whether a string is a valid file name: not empty, no slash, not `.` or `..`, at most 255 bytes.
-pub fn is_file_name(name: &std::ffi::OsStr) -> bool {
+pub fn is_file_name(name: &OsStr) -> bool {
     let bytes = name.as_bytes();
     !matches!(bytes, b"" | b"." | b"..")
         && bytes.len() <= 255

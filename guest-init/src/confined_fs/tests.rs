@@ -140,6 +140,25 @@ fn canonical_follows_every_link() {
     assert!(root.canonical(Path::new("missing")).unwrap_err().is_not_found());
 }
 
+/// What changes after the list was read is noticed.
+#[test]
+fn a_name_of_a_directory_is_not_followed_and_must_be_a_file() {
+    let (dir, root) = fixture();
+    let lib = dir.path().join("root/usr/lib");
+    let directory = root.directory(Path::new("usr/lib")).unwrap();
+    let name = OsStr::new("file");
+    let (file, stat) = directory.open_file(name, 6).unwrap();
+    assert_eq!((std::io::read_to_string(file).unwrap().as_str(), stat.size), ("inside", 6));
+    assert!(matches!(directory.open_file(name, 5), Err(RootError::TooLarge { .. })));
+    fs::remove_file(lib.join("file")).unwrap();
+    symlink("/etc/passwd", lib.join("file")).unwrap();
+    assert_eq!(directory.open_file(name, 6).unwrap_err().raw_os_error(), Some(libc::ELOOP));
+    assert_eq!(directory.read_link(name).unwrap(), "/etc/passwd");
+    fs::remove_file(lib.join("file")).unwrap();
+    nix::unistd::mkfifo(&lib.join("file"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    assert!(matches!(directory.open_file(name, 6), Err(RootError::NotRegular { .. })));
+}
+
 #[test]
 fn lists_names_and_kinds() {
     let (dir, root) = fixture();

@@ -19,7 +19,7 @@ use super::notice::Notice;
 use super::request::ContainerRequest;
 use super::search::searched;
 use super::{cuda_compat, icd};
-use crate::confined_fs::{DirEntry, EntryType, RootDir};
+use crate::confined_fs::{DirEntry, Directory, EntryType, RootDir};
 
 /// Maximum number of files found. A hostile image could have one per name.
 const MAX_FOUND: usize = 4096;
@@ -144,8 +144,8 @@ pub fn find(
         if is_base {
             dirs.extend(hwcaps_of(root, &dir).into_iter().map(|dir| (dir, false)));
         }
-        let entries = match root.list(&dir) {
-            Ok(entries) => entries,
+        let directory = match root.directory(&dir) {
+            Ok(directory) => directory,
             Err(error) if error.is_not_found() => continue,
             Err(error) => {
                 warnings
@@ -153,11 +153,9 @@ pub fn find(
                 continue;
             }
         };
-        for entry in entries {
+        for entry in &directory.entries {
             let path = dir.join(&entry.name);
-            if found.len() < MAX_FOUND
-                && !ours.contains(&path)
-                && is_drivers(root, &path, &entry, &mut opened)
+            if found.len() < MAX_FOUND && !ours.contains(&path) && is_drivers(&directory, entry, &mut opened)
             {
                 let version = version_at(root, &path, &entry.name);
                 found.push(Foreign { path, version });
@@ -181,7 +179,7 @@ fn hwcaps_of(root: &RootDir, dir: &Path) -> Vec<PathBuf> {
 
 /// Returns whether an entry has a driver's name, or is a library with a driver's SONAME under another name, for which
 /// `ldconfig` would create the link that programs open.
-fn is_drivers(root: &RootDir, path: &Path, entry: &DirEntry, opened: &mut usize) -> bool {
+fn is_drivers(directory: &Directory, entry: &DirEntry, opened: &mut usize) -> bool {
     if entry.kind == EntryType::Directory {
         return false;
     }
@@ -195,11 +193,11 @@ fn is_drivers(root: &RootDir, path: &Path, entry: &DirEntry, opened: &mut usize)
         return false;
     }
     *opened += 1;
-    *opened <= MAX_OPENED && soname(root, path).is_some_and(|soname| is_driver_library(&soname))
+    *opened <= MAX_OPENED && soname(directory, &entry.name).is_some_and(|soname| is_driver_library(&soname))
 }
 
-fn soname(root: &RootDir, path: &Path) -> Option<OsString> {
-    let file = root.open_file(path, MAX_LIBRARY).ok()?;
+fn soname(directory: &Directory, name: &OsStr) -> Option<OsString> {
+    let (file, _) = directory.open_file(name, MAX_LIBRARY).ok()?;
     elf::read(&file).ok()?.soname.map(OsString::from_vec)
 }
 

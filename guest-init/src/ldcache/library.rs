@@ -4,6 +4,8 @@
 //! stricter: section headers and entry sizes are ignored, bytes after the end of the file read as zeros, and numbers are in
 //! this machine's byte order.
 
+use std::borrow::Cow;
+use std::cell::RefCell;
 use std::fs::File;
 
 use super::machine::{EM_386, EM_X86_64, Machine};
@@ -43,20 +45,36 @@ pub(super) struct Facts {
     pub isa_level: u32,
 }
 
-/// Reads the library `file` with this `name`. Returns `None` if `ldconfig` skips it, or if it cannot be read.
-pub(super) fn read(file: &File, name: &[u8], machine: Machine, rules: &Rules) -> Option<Facts> {
-    let size = file.metadata().ok()?.len();
+/// What a file is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Content {
+    /// A library.
+    Library(Facts),
+    /// A library in the format before ELF, with its flags. Its SONAME follows from its name ([`aout_soname`]).
+    Aout(i32),
+    /// An ELF file that `ldconfig` skips: not a library, for another machine, or damaged.
+    OtherElf,
+    /// Another file, for example a linker script.
+    Other,
+}
+
+/// Reads a file of `size` bytes.
+pub(super) fn read(file: &File, size: u64, room: &mut Room, machine: Machine, rules: &Rules) -> Content {
+    let Some(file) = Contents::open(file, size, room) else { return Content::Other };
     let header = if machine == Machine::I386 { 52 } else { 64 };
-    if size < header {
-        return None;
+    if size >= header && is_aout(file.first) {
+        return Content::Aout(if rules.types { 0 } else { LIBC6 });
     }
-    let file = Contents { file, size };
-    let head = file.zeroed(0, 64)?;
-    if let Some(soname) = aout_soname(&head, name) {
-        let flags = if rules.types { 0 } else { LIBC6 };
-        return Some(Facts { flags, soname: Some(soname), ..Facts::default() });
+    if size < 4 || !file.first.starts_with(b"\x7fELF") {
+        return Content::Other;
     }
-    if !head.starts_with(b"\x7fELF") || head[16..18] != 3_u16.to_ne_bytes() {
+    if size < header { None } else { read_elf(file, machine, rules) }
+        .map_or(Content::OtherElf, Content::Library)
+}
+
+fn read_elf(file: Contents, machine: Machine, rules: &Rules) -> Option<Facts> {
+    let head = file.zeroed(0, 64)?.into_owned();
+    if head[16..18] != 3_u16.to_ne_bytes() {
         return None;
     }
     let wide = head[4] == 2;
@@ -80,17 +98,18 @@ pub(super) fn read(file: &File, name: &[u8], machine: Machine, rules: &Rules) ->
     Some(facts)
 }
 
-/// Returns the SONAME of an a.out library, which has none: its name up to the major number.
-fn aout_soname(head: &[u8], name: &[u8]) -> Option<Vec<u8>> {
+fn is_aout(head: &[u8]) -> bool {
     const ZMAGIC: u16 = 0o413;
     const QMAGIC: u16 = 0o314;
     let magic = u16::from_ne_bytes([head[0], head[1]]);
-    if magic != ZMAGIC && magic != QMAGIC {
-        return None;
-    }
+    magic == ZMAGIC || magic == QMAGIC
+}
+
+/// Returns the SONAME of an a.out library, which has none: its name up to the major number.
+pub(super) fn aout_soname(name: &[u8]) -> Vec<u8> {
     let major = name.windows(4).position(|part| part == b".so.").map(|at| at + 4);
     let dot = major.and_then(|at| Some(at + name[at..].iter().position(|byte| *byte == b'.')?));
-    Some(name[..dot.unwrap_or(name.len())].to_vec())
+    name[..dot.unwrap_or(name.len())].to_vec()
 }
 
 /// Returns the float ABI of a 32-bit ARM library; `None` for an old ABI without this flag.
@@ -104,17 +123,60 @@ fn arm_flags(head: &[u8]) -> Option<i32> {
     }
 }
 
+/// Room for what is read of one library after the other.
+#[derive(Debug)]
+pub(super) struct Room {
+    first: Vec<u8>,
+    strings: RefCell<Strings>,
+}
+
+/// A part of a string table, in which the names of a library are close together.
+#[derive(Debug, Default)]
+struct Strings {
+    /// Its offset in the file.
+    at: u64,
+    bytes: Vec<u8>,
+}
+
+/// Size in bytes of the part of a file that is read first. Most of what is looked at is in it.
+const FIRST: usize = 4096;
+/// Size in bytes of the part of a string table.
+const STRINGS: usize = 1024;
+/// How many bytes of it come before the first string that is read.
+const BEFORE: u64 = 256;
+
+impl Room {
+    /// Empty.
+    pub fn new() -> Self {
+        Self { first: vec![0; FIRST], strings: RefCell::default() }
+    }
+}
+
 /// A file that goes on with zeros, as its last page does in memory.
 struct Contents<'a> {
     file: &'a File,
     size: u64,
+    /// Its beginning.
+    first: &'a [u8],
+    strings: &'a RefCell<Strings>,
 }
 
-impl Contents<'_> {
-    fn zeroed(&self, offset: u64, len: usize) -> Option<Vec<u8>> {
+impl<'a> Contents<'a> {
+    fn open(file: &'a File, size: u64, room: &'a mut Room) -> Option<Self> {
+        let read = read_full_at(file, &mut room.first, 0).ok()?;
+        room.first[read..].fill(0);
+        room.strings.get_mut().bytes.clear();
+        Some(Self { file, size, first: &room.first, strings: &room.strings })
+    }
+
+    fn zeroed(&self, offset: u64, len: usize) -> Option<Cow<'a, [u8]>> {
+        let start = usize::try_from(offset).ok();
+        if let Some(bytes) = start.and_then(|start| self.first.get(start..start.checked_add(len)?)) {
+            return Some(Cow::Borrowed(bytes));
+        }
         let mut bytes = vec![0; len];
         read_full_at(self.file, &mut bytes, offset).ok()?;
-        Some(bytes)
+        Some(Cow::Owned(bytes))
     }
 
     /// `check_ptr` of `ldconfig`: accepts an offset in the file, or at its end.
@@ -123,15 +185,24 @@ impl Contents<'_> {
     }
 
     fn string(&self, offset: u64) -> Option<Vec<u8>> {
-        for len in [128, MAX_NAME] {
-            let mut bytes = self.zeroed(offset, len)?;
-            if let Some(end) = bytes.iter().position(|byte| *byte == 0) {
-                bytes.truncate(end);
-                return Some(bytes);
-            }
+        if let Some(string) = string_at(self.first, 0, offset) {
+            return Some(string);
         }
-        None
+        let mut strings = self.strings.borrow_mut();
+        if let Some(string) = string_at(&strings.bytes, strings.at, offset) {
+            return Some(string);
+        }
+        strings.at = offset.saturating_sub(BEFORE);
+        strings.bytes = self.zeroed(strings.at, STRINGS)?.into_owned();
+        let near = string_at(&strings.bytes, strings.at, offset);
+        near.or_else(|| string_at(&self.zeroed(offset, MAX_NAME)?, offset, offset))
     }
+}
+
+/// Returns the string at an offset of a file, if it ends in these bytes, which are those from `at` on.
+fn string_at(bytes: &[u8], at: u64, offset: u64) -> Option<Vec<u8>> {
+    let rest = bytes.get(usize::try_from(offset.checked_sub(at)?).ok()?..)?;
+    Some(rest[..memchr::memchr(0, rest)?].to_vec())
 }
 
 struct Segment {

@@ -1,6 +1,7 @@
 //! Creates the SONAME links.
 
-use std::ffi::OsStr;
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -22,9 +23,15 @@ const LOADERS: [&str; 8] = [
 ];
 
 /// Creates or changes the SONAME link of a library in `dir` if `ldconfig` would. A library whose link cannot be created is
-/// kept: the next one in the search order might be worse.
-pub(super) fn make(root: &RootDir, dir: &OsStr, lib: &Found, report: &mut CacheReport) {
-    if lib.is_link || lib.name == lib.soname {
+/// kept: the next one in the search order might be worse. `known` are links of this directory, with their targets.
+pub(super) fn make(
+    root: &RootDir,
+    dir: &OsStr,
+    lib: &Found,
+    known: &HashMap<OsString, OsString>,
+    report: &mut CacheReport,
+) {
+    if lib.is_link || lib.name == lib.soname || known.get(&lib.soname) == Some(&lib.name) {
         return;
     }
     let path = join(dir, &lib.soname);

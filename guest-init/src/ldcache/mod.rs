@@ -139,7 +139,7 @@ pub fn build_for(root: &RootDir, platform: &Platform) -> Result<Cache, LdCacheEr
         // two names compare as equal.
         for lib in scanned.libraries.into_iter().rev() {
             if directory.hwcaps.is_none() {
-                links::make(root, &directory.path, &lib, &mut report);
+                links::make(root, &directory.path, &lib, &scanned.links, &mut report);
             }
             libraries.push(library(&directory.path, lib, directory.hwcaps.clone(), hwcap));
         }

@@ -2,16 +2,17 @@
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
 use super::dirs::ScanDir;
 use super::hwcap::LegacyHwcaps;
-use super::library::{self, Facts};
+use super::library::{self, Content, Facts, Room};
 use super::machine::Machine;
 use super::rules::Rules;
 use super::{CacheReport, compare_names, join};
-use crate::confined_fs::{DirEntry, EntryType, RootDir};
+use crate::confined_fs::{DirEntry, Directory, EntryType, RootDir, RootError};
 
 /// Maximum size of a library in bytes. The largest of the driver have about 300 MB.
 const MAX_LIBRARY: u64 = 4 << 30;
@@ -33,6 +34,8 @@ pub(super) struct Found {
 pub(super) struct Scanned {
     /// For each SONAME only the newest library, preferring a file over a link.
     pub libraries: Vec<Found>,
+    /// Links to a file of the same directory, and the names of these files.
+    pub links: HashMap<OsString, OsString>,
     /// Subdirectories for special hardware.
     pub legacy: Vec<OsString>,
 }
@@ -48,22 +51,24 @@ pub(super) struct Scanner<'a> {
 impl Scanner<'_> {
     /// Scans `dir`.
     pub fn scan(&self, dir: &ScanDir, report: &mut CacheReport) -> Scanned {
-        let entries = match self.root.list(Path::new(&dir.path)) {
-            Ok(entries) => entries,
+        let directory = match self.root.directory(Path::new(&dir.path)) {
+            Ok(directory) => directory,
             Err(error) => {
                 report.warn(error.to_string());
                 return Scanned::default();
             }
         };
+        let mut files = Files::of(&directory, self);
         let mut scanned = Scanned::default();
         let mut by_soname: HashMap<OsString, usize> = HashMap::new();
-        for entry in entries.into_iter().filter(|e| self.is_candidate(e, dir)) {
-            if self.is_legacy_dir(&entry, dir) {
-                scanned.legacy.push(entry.name);
-            } else if let Some(lib) = self.look_at(dir, entry, report) {
+        for entry in directory.entries.iter().filter(|e| self.is_candidate(e, dir)) {
+            if self.is_legacy_dir(entry, dir) {
+                scanned.legacy.push(entry.name.clone());
+            } else if let Some(lib) = look_at(dir, entry, &mut files, report) {
                 add(&mut scanned.libraries, &mut by_soname, lib);
             }
         }
+        scanned.links = files.links;
         scanned
     }
 
@@ -112,37 +117,96 @@ impl Scanner<'_> {
                 EntryType::File | EntryType::Other => false,
             }
     }
+}
 
-    fn look_at(&self, dir: &ScanDir, entry: DirEntry, report: &mut CacheReport) -> Option<Found> {
-        let DirEntry { name, kind } = entry;
-        if kind == EntryType::Directory {
-            return None;
-        }
-        let path = join(&dir.path, &name);
-        let file = match self.root.open_file(&path, MAX_LIBRARY) {
-            Ok(file) => file,
-            Err(error) => {
-                if !error.is_not_found() {
-                    report.warn(error.to_string());
-                }
-                return None;
-            }
-        };
-        let Some(mut facts) = library::read(&file, name.as_bytes(), self.machine, self.rules) else {
-            if is_elf(&file) {
-                report
-                    .warn(format!("{}: ignored: not a library for this machine, or damaged", path.display()));
-            }
-            return None;
-        };
-        if let (library::ELF, Some(kind @ (2 | 3))) = (facts.flags, dir.kind) {
-            facts.flags = kind;
-        }
-        let soname = facts.soname.take().map_or_else(|| name.clone(), OsString::from_vec);
-        let is_link = kind == EntryType::Link && stands_for(&name, &soname);
-        let soname = if is_link { name.clone() } else { soname };
-        Some(Found { name, soname, facts, is_link })
+/// The regular files of a directory. Each is read once, although most libraries have several names.
+struct Files<'a> {
+    directory: &'a Directory,
+    scanner: &'a Scanner<'a>,
+    /// What has been read; `None`: not yet.
+    known: HashMap<&'a OsStr, Option<Content>>,
+    /// Links to them, and their names.
+    links: HashMap<OsString, OsString>,
+    room: Room,
+}
+
+impl<'a> Files<'a> {
+    fn of(directory: &'a Directory, scanner: &'a Scanner<'a>) -> Self {
+        let files = directory.entries.iter().filter(|entry| entry.kind == EntryType::File);
+        let known = files.map(|entry| (entry.name.as_os_str(), None)).collect();
+        Self { directory, scanner, known, links: HashMap::new(), room: Room::new() }
     }
+
+    fn read(&mut self, name: &OsStr) -> Result<Content, RootError> {
+        if let Some(Some(content)) = self.known.get(name) {
+            return Ok(content.clone());
+        }
+        let (file, stat) = self.directory.open_file(name, MAX_LIBRARY)?;
+        let content = self.look_into(&file, stat.size);
+        if let Some(known) = self.known.get_mut(name) {
+            *known = Some(content.clone());
+        }
+        Ok(content)
+    }
+
+    /// Reads a file wherever its path leads.
+    fn read_at(&mut self, path: &Path) -> Result<Content, RootError> {
+        let file = self.scanner.root.open_file(path, MAX_LIBRARY)?;
+        let size = file.metadata().map_or(0, |metadata| metadata.len());
+        Ok(self.look_into(&file, size))
+    }
+
+    fn look_into(&mut self, file: &File, size: u64) -> Content {
+        library::read(file, size, &mut self.room, self.scanner.machine, self.scanner.rules)
+    }
+
+    /// Reads the file behind a link to another name of this directory.
+    fn behind(&mut self, link: &OsStr) -> Option<Content> {
+        let target = self.directory.read_link(link).ok()?;
+        if !self.known.contains_key(target.as_os_str()) {
+            return None;
+        }
+        let content = self.read(&target).ok()?;
+        self.links.insert(link.to_owned(), target);
+        Some(content)
+    }
+}
+
+/// Returns the library that an entry is, or leads to.
+fn look_at(dir: &ScanDir, entry: &DirEntry, files: &mut Files, report: &mut CacheReport) -> Option<Found> {
+    let DirEntry { name, kind } = entry;
+    let path = || join(&dir.path, name);
+    let content = match kind {
+        EntryType::Directory => return None,
+        EntryType::Link => files.behind(name).map_or_else(|| files.read_at(&path()), Ok),
+        EntryType::File | EntryType::Other => files.read(name),
+    };
+    let mut facts = match content {
+        Ok(Content::Library(facts)) => facts,
+        Ok(Content::Aout(flags)) => {
+            let soname = Some(library::aout_soname(name.as_bytes()));
+            Facts { flags, soname, ..Facts::default() }
+        }
+        Ok(Content::OtherElf) => {
+            let path = path();
+            report.warn(format!("{}: ignored: not a library for this machine, or damaged", path.display()));
+            return None;
+        }
+        Ok(Content::Other) => return None,
+        Err(error) => {
+            if !error.is_not_found() {
+                report.warn(error.to_string());
+            }
+            return None;
+        }
+    };
+    if let (library::ELF, Some(kind @ (2 | 3))) = (facts.flags, dir.kind) {
+        facts.flags = kind;
+    }
+    let soname = facts.soname.take().map_or_else(|| name.clone(), OsString::from_vec);
+    let is_link = *kind == EntryType::Link && stands_for(name, &soname);
+    let soname = if is_link { name.clone() } else { soname };
+    Some(Found { name: name.clone(), soname, facts, is_link })
 }
 
 /// Adds a library, unless there is a better one with the same SONAME.
@@ -168,10 +232,4 @@ fn add(found: &mut Vec<Found>, by_soname: &mut HashMap<OsString, usize>, lib: Fo
 fn stands_for(name: &OsStr, soname: &OsStr) -> bool {
     let (name, soname) = (name.as_bytes(), soname.as_bytes());
     name == soname || (name.ends_with(b".so") && soname.starts_with(name))
-}
-
-/// Returns whether a skipped file deserves a warning; linker scripts, for example, do not.
-fn is_elf(file: &std::fs::File) -> bool {
-    let mut magic = [0; 4];
-    std::os::unix::fs::FileExt::read_exact_at(file, &mut magic, 0).is_ok() && magic == *b"\x7fELF"
 }
