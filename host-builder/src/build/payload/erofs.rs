@@ -23,6 +23,8 @@ use std::process::Stdio;
 
 /// Changed with every change of the image's creation, so that old images are not reused.
 const RECIPE: &str = "1";
+/// File for mkfs.erofs: a cluster size, an algorithm by its number, and a pattern for paths, in each line.
+const HINTS: &str = "hints";
 /// Number of images that the cache keeps; each has about 120 MB.
 const KEPT: usize = 12;
 const IMAGE: &str = "driver.erofs";
@@ -31,6 +33,8 @@ const ABOUT: &str = "about.json";
 /// How the image is compressed. Guests read files from it without unpacking the whole image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Compression {
+    /// zstd, but for what a boot waits for lz4hc (modules) or nothing (firmware, which hardly shrinks); Linux as for zstd.
+    Mixed,
     /// Fast to read; Linux 5.4 or newer.
     Lz4hc,
     /// Smallest; Linux 6.10 or newer with CONFIG_EROFS_FS_ZIP_ZSTD.
@@ -44,15 +48,22 @@ impl Compression {
     /// sequentially.
     fn arguments(self) -> &'static [&'static str] {
         match self {
+            Self::Mixed => &["-zlz4hc,9:zstd,3", "-C131072", "--compress-hints=/build/hints"],
             Self::Lz4hc => &["-zlz4hc,9", "-C65536"],
             Self::Zstd => &["-zzstd,3", "-C131072"],
             Self::None => &[],
         }
     }
 
+    /// The compression of single files, for [`HINTS`].
+    fn hints(self) -> Option<&'static str> {
+        (self == Self::Mixed).then_some("0 0 ^lib/firmware/\n65536 0 ^lib/modules/\n131072 1 .\n")
+    }
+
     /// Its name on the command line.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Mixed => "mixed",
             Self::Lz4hc => "lz4hc",
             Self::Zstd => "zstd",
             Self::None => "none",
@@ -123,7 +134,8 @@ pub fn make(
 
 /// Digest of everything that the bytes of the image depend on.
 fn key(files: &[&Entry], compression: Compression) -> String {
-    let mut text = format!("{RECIPE} {:?}\n", compression.arguments());
+    let hints = compression.hints().unwrap_or_default();
+    let mut text = format!("{RECIPE} {:?}\n{hints}", compression.arguments());
     for file in files {
         text.push_str(&format!("{} {:o} {:?}\n", file.path, file.mode, file.kind));
     }
@@ -175,6 +187,10 @@ fn copy(draft: &Draft, path: &Path, file: &Entry, expected: &str) -> Result<()> 
 }
 
 fn run(toolroot: &Toolroot, work: &Path, compression: Compression, uuid: &str) -> Result<()> {
+    if let Some(hints) = compression.hints() {
+        let path = work.join(HINTS);
+        fs::write(&path, hints).doing("writing", &path)?;
+    }
     let mut command = toolroot.command(&[(work, "/build")], "mkfs.erofs");
     command.args(["--quiet", "--all-root", "--force-uid=0", "--force-gid=0", "-T0", "-b4096", "-x-1"]);
     command.args(["--ignore-mtime", "-U", uuid]).args(compression.arguments());
@@ -229,6 +245,7 @@ mod tests {
             key(&[&b], Compression::Zstd),
             key(&[&c], Compression::Zstd),
             key(&[&a], Compression::Lz4hc),
+            key(&[&a], Compression::Mixed),
         ];
         let distinct: std::collections::BTreeSet<_> = keys.iter().collect();
         assert_eq!(distinct.len(), keys.len());
