@@ -27,7 +27,7 @@ const FOR_ROOT: [&str; 4] = ["virtio_blk", "libcrc32c", "erofs", "overlay"];
 /// Arguments.
 #[derive(Parser)]
 struct Arguments {
-    /// Count instructions instead of time: the figures are the same in every round. One CPU.
+    /// Count instructions instead of time: the figures are the same in every round. One CPU, no GPU: the phantom keeps real time.
     #[arg(long)]
     icount: bool,
     /// Boots of each kind; the middle one counts.
@@ -39,6 +39,9 @@ struct Arguments {
     /// Boots of this kind alone: `no-gpu` or `gpu`.
     #[arg(long)]
     only: Option<String>,
+    /// Keep the console of the last boot of each kind, with a log of level debug, in this directory.
+    #[arg(long)]
+    consoles: Option<PathBuf>,
 }
 
 /// The initrds that are compared.
@@ -86,22 +89,27 @@ fn run(arguments: &Arguments) -> Result<(), RigError> {
     let all = [(false, 1), (true, 1), (true, 2)];
     for (gpu, cpus) in all {
         let is_wanted = arguments.only.as_deref().is_none_or(|only| (only == "gpu") == gpu);
-        if is_wanted && !(arguments.icount && cpus > 1) {
-            compare(&images, Kind { gpu, cpus, icount: arguments.icount }, arguments.rounds)?;
+        if is_wanted && !(arguments.icount && gpu) {
+            compare(&images, Kind { gpu, cpus, icount: arguments.icount }, arguments)?;
         }
     }
     Ok(())
 }
 
 /// Boots the three in turn, and prints their ratios and our phases.
-fn compare(images: &Images, kind: Kind, rounds: usize) -> Result<(), RigError> {
+fn compare(images: &Images, kind: Kind, arguments: &Arguments) -> Result<(), RigError> {
     let gpu = if kind.gpu { "GPU" } else { "no GPU" };
     println!("\n{gpu}, {} CPU{}", kind.cpus, if kind.icount { ", instructions as nanoseconds" } else { "" });
     let mut found: [Vec<Measured>; 3] = [const { Vec::new() }; 3];
-    for _ in 0..rounds {
-        found[0].push(measure(guest_of(&images.peer), kind)?);
-        found[1].push(measure(guest_of(&images.image.initrd), kind)?);
-        found[2].push(measure(with_driver(&images.disk.initrd, &images.disk), kind)?);
+    let keep = |name: &str| {
+        let dir = arguments.consoles.as_ref()?;
+        let gpu = if kind.gpu { "gpu" } else { "no-gpu" };
+        Some(dir.join(format!("{name}-{gpu}-{}", kind.cpus)))
+    };
+    for _ in 0..arguments.rounds {
+        found[0].push(measure(guest_of(&images.peer), kind, keep("peer"))?);
+        found[1].push(measure(guest_of(&images.image.initrd), kind, keep("image"))?);
+        found[2].push(measure(with_driver(&images.disk.initrd, &images.disk), kind, keep("disk"))?);
     }
     let [peer, image, disk] = found.map(middle);
     for (name, ours) in [("peer", &peer), ("image", &image), ("disk", &disk)] {
@@ -124,7 +132,7 @@ fn middle(mut all: Vec<Measured>) -> Measured {
     all.swap_remove(all.len() / 2)
 }
 
-fn measure(setup: Setup, kind: Kind) -> Result<Measured, RigError> {
+fn measure(setup: Setup, kind: Kind, keep: Option<PathBuf>) -> Result<Measured, RigError> {
     let mut setup = setup
         .disk(&root_disk(Suite::Trixie, FileSystem::Erofs), "root")
         .memory_mib(MEMORY_MIB)
@@ -136,8 +144,13 @@ fn measure(setup: Setup, kind: Kind) -> Result<Measured, RigError> {
         setup = setup.counting_instructions();
     }
     let options = if kind.gpu { "HAS_GPU=1 gpu_initrd.gpu=optional" } else { "" };
-    let mut guest = boot(setup.cmdline(&format!("{options} gpu_initrd.linger=0s -- {PROGRAM}")));
+    let log = if keep.is_some() { "debug" } else { "info" };
+    let more = format!("gpu_initrd.log={log} gpu_initrd.linger=0s");
+    let mut guest = boot(setup.cmdline(&format!("{options} {more} -- {PROGRAM}")));
     let (_, console) = guest.wait_for_end(PATIENCE)?;
+    if let Some(path) = keep {
+        fs::write(&path, &console).map_err(|e| RigError::io("write", &path, e))?;
+    }
     parse(&console).ok_or_else(|| RigError::Missing {
         what: format!("the program's line on the console:\n{console}"),
         remedy: "see why the guest did not start it".into(),
