@@ -190,7 +190,9 @@ fn confined_container_cannot_see_or_change_the_guest() {
         cat /proc/kcore /proc/keys /proc/slabinfo /proc/kpageflags 2>/dev/null | wc -c
         setpriv --reuid 4242 --clear-groups /srv/id -u
         head -c 4 /dev/zero | wc -c; echo x > /dev/null; ls /sys/firmware | wc -l
+        until [ $(cat /proc/sys/kernel/modules_disabled) = 1 ]; do sleep 0.1; done
         echo end";
+    // Module loading is locked soon after the start of a program that could load none.
     let config = json!({ "entrypoint": script(text), "capabilities": "default", "no_new_privs": true });
     let setup = with_config(bare_guest().disk(root(), "root"), dir.path(), &config);
     let (_, console) = boot(setup).wait_for_end(PATIENCE).unwrap();

@@ -1,31 +1,26 @@
 //! Runs the boot step by step, and decides what ends it.
 
+mod assemble;
 pub mod config;
 mod error;
 mod findings;
 pub mod handover;
+mod host_link;
 mod policy;
 
-use crate::container::Spec;
 use crate::container::exec::Entrance;
-use crate::container::rootfs::{self, Driver};
-use crate::driver_files::payload;
-use crate::gpu::pci::PciGpu;
-use crate::gpu::{self, GpuFacts};
-use crate::kernel::{bounded, disks, kmsg_writer, modules, mounts, sysinfo};
+use crate::kernel::{bounded, kmsg_writer, modules, mounts, sysinfo};
 use crate::lifecycle::shutdown::{self, Ending};
-use crate::lifecycle::{self, Recipient, StopSwitch, monitor, panic, power_button, reap, stop, watchdog};
+use crate::lifecycle::{self, Recipient, StopSwitch, monitor, panic, reap, stop, watchdog};
 use crate::network;
 use crate::status::Board;
-use crate::vsock::push;
-use crate::vsock::server::{self, Guest};
+use crate::vsock::server::Guest;
+use assemble::Assembled;
 use error::BootError;
-use image::config::{Config, ExpectedGpus, GpuPolicy, InitMode, LINGER, VolumeMode};
-use image::manifest::Manifest;
-use image::status::{Exit, Finding, Node, Phase, PhaseOutcome};
+use host_link::HostLink;
+use image::config::{Config, LINGER};
+use image::status::{Exit, Finding, Phase, PhaseOutcome};
 use nix::unistd::{gethostname, sethostname};
-use policy::Wants;
-use std::os::fd::RawFd;
 
 /// Why a boot ended without a container. `None`: the findings on the status board say why.
 struct Fatal(Option<Finding>);
@@ -44,7 +39,8 @@ pub fn run() -> ! {
     let mut config = Config::default();
     let stop = StopSwitch::new(&board, Recipient::Program);
     panic::end_on_panic(&stop, &board);
-    let ending = match boot(&release, &board, &stop, &mut config) {
+    let link = HostLink::default();
+    let ending = match boot(&release, &board, &stop, &link, &mut config) {
         Ok(exit) => Ending::Exited(exit),
         // Where the boot was when it ended says nothing about the guest.
         Err(Fatal(finding)) if stop.order().is_some() => {
@@ -55,10 +51,18 @@ pub fn run() -> ! {
         }
         Err(Fatal(finding)) => Ending::Failed(finding),
     };
+    // A host that asks why, or listens, gets its answer also from a guest that was faster.
+    link.wait();
     shutdown::end(ending, &stop, &board, &config)
 }
 
-fn boot(release: &str, board: &Board, stop: &StopSwitch, config: &mut Config) -> Result<Exit, Fatal> {
+fn boot(
+    release: &str,
+    board: &Board,
+    stop: &StopSwitch,
+    link: &HostLink,
+    config: &mut Config,
+) -> Result<Exit, Fatal> {
     board.begin(Phase::Start);
     let mounted = mounts::early();
     kmsg_writer::start_logging("info");
@@ -90,18 +94,24 @@ fn boot(release: &str, board: &Board, stop: &StopSwitch, config: &mut Config) ->
     }
     board.end(Phase::Modules, PhaseOutcome::Done);
     stop.configure(config.stop_grace, config.linger.unwrap_or(LINGER));
-    follow_stop_requests(stop);
-    let accepted = manifest.as_ref().map_or(config.control, |manifest| manifest.control(config.control));
+    if let Err(error) = stop::follow_signals(stop) {
+        log::warn!("cannot follow signals: {error}");
+    }
+    let control = manifest.as_ref().map_or(config.control, |manifest| manifest.control(config.control));
     let entrance = Entrance::default();
-    let guest =
-        Guest { control: accepted, stop: stop.clone(), entrance: entrance.clone(), board: board.clone() };
-    let listener = listen(config, guest);
-    push::start(config, board);
+    link.begin(
+        config,
+        Guest { control, stop: stop.clone(), entrance: entrance.clone(), board: board.clone() },
+    );
     told?;
     let manifest = manifest?;
     fits?;
     #[cfg(feature = "fault-injection")]
-    crate::lifecycle::fault::inject(board);
+    {
+        // What a test sees must not depend on whether the host's question or the fault comes first.
+        link.wait();
+        crate::lifecycle::fault::inject(board);
+    }
 
     board.phase(Phase::Config, || {
         #[cfg(feature = "fault-injection")]
@@ -112,61 +122,44 @@ fn boot(release: &str, board: &Board, stop: &StopSwitch, config: &mut Config) ->
     })?;
     config::report_unknown(config, board);
     surroundings(config);
-    let given = gpu_and_root(&manifest, config, board)?;
+    let assembled = assemble::assemble(&manifest, config, link, board)?;
     if config.all_modules {
         modules::all();
     }
-    if config.lock_modules {
-        load_for_volumes(config);
-        modules::lock().unwrap_or_else(|error| log::warn!("module loading is still enabled: {error}"));
+    // A program that could load modules waits until it cannot.
+    let could_load = assembled.spec.may_load_modules() || assembled.begun.is_none();
+    if config.lock_modules && could_load {
+        lock_modules(link);
     }
-
     if stop.order().is_some() {
         return Err(Fatal(None));
     }
     board.begin(Phase::Exec);
-    let spec = Spec::new(config, given.nodes, given.store);
-    match config.init_mode {
-        InitMode::Systemd => {
-            let keeper = handover::Keeper { listener, notify: config.notify, control: accepted, config };
-            match handover::hand_over(&spec, &keeper, board)? {}
+    let Assembled { spec, begun } = assembled;
+    let Some(begun) = begun else {
+        let keeper = handover::Keeper { listener: link.wait(), notify: config.notify, control, config };
+        match handover::hand_over(&spec, &keeper, board)? {}
+    };
+    let started = || {
+        link.take_turn();
+        if config.lock_modules && !could_load {
+            lock_modules_later(link);
         }
-        InitMode::Exec => Ok(lifecycle::run::run(&spec, config.restart, stop, &entrance, board)?),
-    }
+    };
+    Ok(lifecycle::run::run(begun?, &spec, config.restart, stop, &entrance, board, &started)?)
 }
 
-/// Loads the file systems of the volumes, which are mounted when modules cannot be loaded any more.
-fn load_for_volumes(config: &Config) {
-    for volume in &config.volumes {
-        let overlay = if let VolumeMode::Overlay { upper } = &volume.mode { Some(upper) } else { None };
-        for source in [Some(&volume.device), overlay].into_iter().flatten() {
-            disks::load_file_system(source);
-        }
-        if overlay.is_some() {
-            modules::request("fs-overlay");
-        }
-    }
+/// Disables module loading once nothing is to be loaded any more.
+fn lock_modules(link: &HostLink) {
+    link.wait();
+    modules::lock().unwrap_or_else(|error| log::warn!("module loading is still enabled: {error}"));
 }
 
-/// Starts to follow signals and the power button.
-fn follow_stop_requests(switch: &StopSwitch) {
-    for (what, followed) in
-        [("signals", stop::follow_signals(switch)), ("the power button", power_button::follow(switch))]
-    {
-        if let Err(error) = followed {
-            log::warn!("cannot follow {what}: {error}");
-        }
-    }
-}
-
-/// Starts the status server. A guest without vsock boots all the same.
-fn listen(config: &Config, guest: Guest) -> Option<RawFd> {
-    match server::start(config.vsock_port, guest) {
-        Ok(listener) => Some(listener),
-        Err(error) => {
-            log::warn!("the status server is not running: vsock port {}: {error}", config.vsock_port);
-            None
-        }
+/// [`lock_modules`] in a thread of its own.
+fn lock_modules_later(link: &HostLink) {
+    let waits = link.clone();
+    if std::thread::Builder::new().name("lock".into()).spawn(move || lock_modules(&waits)).is_err() {
+        lock_modules(link);
     }
 }
 
@@ -181,111 +174,4 @@ fn surroundings(config: &Config) {
     if let Some(Err(errno)) = name.map(sethostname) {
         log::warn!("cannot set the host name: {errno}");
     }
-}
-
-/// What the container receives.
-#[derive(Default)]
-struct Given {
-    nodes: Vec<Node>,
-    /// Whether programs of Nix or Guix need a link to the driver.
-    store: bool,
-}
-
-/// Prepares the GPUs and the container root in parallel, then applies the GPU policy.
-fn gpu_and_root(manifest: &Manifest, config: &Config, board: &Board) -> Result<Given, Fatal> {
-    let Wants { driver, visible, required, lacks_driver } = Wants::of(config, manifest);
-    if lacks_driver {
-        // Without gpu=required, the host may start guests with and without a driver alike.
-        if config.gpu_policy == Some(GpuPolicy::Required) {
-            return Err(BootError::NoDriver.into());
-        }
-        board.warn(BootError::NoDriver);
-    }
-    board.begin(Phase::Gpu);
-    // A number or a list is checked against the bus even if the container receives none of the GPUs.
-    let is_told = config.gpus != ExpectedGpus::Any;
-    let (found, as_promised) =
-        if driver.is_some() || is_told { find_gpus(config, board) } else { (Vec::new(), true) };
-    let Some(driver) = driver.filter(|_| !found.is_empty()) else {
-        board.end(Phase::Gpu, if as_promised { PhaseOutcome::Skipped } else { PhaseOutcome::Failed });
-        if required && !as_promised {
-            return Err(Fatal(None));
-        }
-        payload::discard(manifest);
-        rootfs::prepare(config, None, board)?;
-        return Ok(Given::default());
-    };
-    let others = rootfs::disks_of_the_container(config);
-    let attached = board.phase(Phase::Payload, || payload::attach(manifest, config, &others));
-    if let Err(error) = attached {
-        board.end(Phase::Gpu, PhaseOutcome::Failed);
-        // The driver files are unavailable: the boot fails, or the container starts without a GPU.
-        if required {
-            return Err(error.into());
-        }
-        board.report(error);
-        rootfs::prepare(config, None, board)?;
-        return Ok(Given::default());
-    }
-    let unmet = gpu::requirements::unmet(config, driver);
-    let met = unmet.is_empty();
-    for error in unmet {
-        board.report(error);
-    }
-    if required && !met {
-        board.end(Phase::Gpu, PhaseOutcome::Failed);
-        return Err(Fatal(None));
-    }
-    let driver = Driver::new(config, manifest, required)?;
-    let bring_up = || gpu::bring_up(manifest, config, &found, board);
-    let (gpus, prepared) = std::thread::scope(|scope| {
-        let gpus = std::thread::Builder::new().name("gpus".into()).spawn_scoped(scope, bring_up);
-        let prepared = rootfs::prepare(config, Some(&driver), board);
-        let gpus = match gpus {
-            Ok(gpus) => gpus.join().unwrap_or_else(|_| Ok(GpuFacts::default())),
-            Err(error) => {
-                log::warn!("the GPUs are initialised after the root: cannot start a thread: {error}");
-                bring_up()
-            }
-        };
-        (gpus, prepared)
-    });
-    let facts = gpus.unwrap_or_else(|error| {
-        board.report(error);
-        GpuFacts::default()
-    });
-    let usable = facts.usable && as_promised;
-    board.end(Phase::Gpu, if usable { PhaseOutcome::Done } else { PhaseOutcome::Failed });
-    let altered = payload::altered(manifest);
-    let intact = altered.is_none();
-    if let Some(error) = altered {
-        board.report(error);
-    }
-    let store = prepared?;
-    if required && !(usable && intact) {
-        return Err(Fatal(None));
-    }
-    match visible.nodes(&facts.gpus, facts.nodes) {
-        Ok(nodes) => Ok(Given { nodes, store }),
-        Err(error) if required => Err(error.into()),
-        Err(error) => {
-            board.report(error);
-            Ok(Given { store, ..Given::default() })
-        }
-    }
-}
-
-/// Returns the GPUs on the bus, and whether they are those that the host promised.
-fn find_gpus(config: &Config, board: &Board) -> (Vec<PciGpu>, bool) {
-    let found = gpu::pci::scan().unwrap_or_else(|error| {
-        board.report(BootError::PciBus(error));
-        Vec::new()
-    });
-    gpu::announce(&config.gpus, &found, board);
-    let compared = policy::expected(&config.gpus, &found);
-    let as_promised = compared.is_ok();
-    if let Err(error) = compared {
-        board.report(error);
-    }
-    (found, as_promised)
 }

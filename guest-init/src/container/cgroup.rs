@@ -32,8 +32,7 @@ static IS_ENDED: AtomicBool = AtomicBool::new(false);
 /// Memory use in percent of the limit at which a group counts as full.
 const AT_LIMIT: u64 = 95;
 
-/// Creates the group, without controllers that the kernel does not support. Without a memory limit, a container that uses
-/// all memory would force the whole guest into reclaim for minutes before the kernel kills a process.
+/// Creates the group, without controllers that the kernel does not support.
 pub fn create() {
     for controller in ["+memory", "+pids", "+cpu", "+io"] {
         let _ = fs::write(Path::new(ROOT).join("cgroup.subtree_control"), controller);
@@ -46,8 +45,14 @@ pub fn create() {
     if let Err(error) = fs::write(Path::new(CONTAINER).join("cpu.weight"), weight(cpus).to_string()) {
         log::info!("cgroup: a busy container may delay answers to the host: cannot set cpu.weight: {error}");
     }
+}
+
+/// Limits the memory of the group to what is available now, after everything else in the guest has what it needs. Without a limit, a
+/// container that uses all memory would force the whole guest into reclaim for minutes before the kernel kills a process.
+pub fn limit_memory() {
     let meminfo = fs::read_to_string(crate::kernel::sysinfo::MEMINFO).unwrap_or_default();
     if let Some(limit) = memory_limit(&meminfo)
+        && Path::new(CONTAINER).exists()
         && let Err(error) = fs::write(Path::new(CONTAINER).join("memory.max"), limit.to_string())
     {
         log::warn!("cgroup: cannot limit the container's memory: {error}");

@@ -41,7 +41,9 @@ pub const STAGE: &str = "--container-stage";
 const NAME: &str = "gpu-initrd";
 /// The image's init, used if no command is set.
 pub const DEFAULT_INIT: &str = "/sbin/init";
-/// Maximum time from the start of the stage to the start of the program.
+/// `CAP_SYS_MODULE` of linux/capability.h.
+const CAP_SYS_MODULE: u8 = 16;
+/// Maximum time from the last order to the start of the program.
 const STAGE_TIMEOUT: Duration = Duration::from_mins(1);
 /// Maximum size of the report in bytes.
 const MAX_REPORT: u64 = 64 << 10;
@@ -83,8 +85,8 @@ pub struct Spec {
 }
 
 impl Spec {
-    /// Creates the specification from the configuration, the device nodes, and whether Nix or Guix programs need the link.
-    pub fn new(config: &Config, nodes: Vec<Node>, store: bool) -> Self {
+    /// Creates the specification from the configuration, and whether Nix or Guix programs need the link; without device nodes.
+    pub fn new(config: &Config, store: bool) -> Self {
         let mut env: Vec<(String, String)> = config.env.clone().into_iter().collect();
         for (name, value) in [("PATH", crate::driver_files::DEFAULT_PATH), ("TERM", "linux")] {
             if !config.env.contains_key(name) {
@@ -98,13 +100,29 @@ impl Spec {
             user: config.user.clone(),
             capabilities: config.capabilities,
             no_new_privs: config.no_new_privs,
-            nodes,
+            nodes: Vec::new(),
             volumes: config.volumes.clone(),
             terminal: config.terminal,
             disk_timeout: config.disk_timeout,
             lenient: config.of_hypeman,
             store,
         }
+    }
+
+    /// Adds the device nodes of the driver.
+    #[must_use]
+    pub fn with_nodes(self, nodes: Vec<Node>) -> Self {
+        Self { nodes, ..self }
+    }
+
+    /// The device nodes of the driver.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// Returns whether the container may load kernel modules.
+    pub fn may_load_modules(&self) -> bool {
+        self.capabilities.has(CAP_SYS_MODULE)
     }
 
     /// Returns whether the container cannot mount, and so cannot undo its restrictions.
@@ -156,40 +174,62 @@ impl AsFd for Running {
     }
 }
 
-/// Starts the container on this terminal, or on the console, and returns when its program runs.
+/// A container under construction: everything but its device nodes and its program.
+pub struct Begun(Pipes);
+
+/// Begins to set up a container on this terminal, or on the console. The rest of the boot need not wait for it.
 ///
 /// # Errors
 /// [`ContainerError`].
-pub fn start(spec: &Spec, terminal: Option<OwnedFd>) -> Result<Running, ContainerError> {
+pub fn begin(spec: &Spec, terminal: Option<OwnedFd>) -> Result<Begun, ContainerError> {
     if spec.command.is_empty() {
         return Err(ContainerError::NoCommand);
     }
-    let Pipes { mut stage, report, exit } = spawn(spec, terminal)
-        .map_err(|error| ContainerError::internal(format!("cannot start the container: {error}")))?;
-    // The pipe closes when the program runs (on exec), or after the stage has reported a failure.
-    let (text, ended) = read_to_end(report, STAGE_TIMEOUT);
-    if !ended {
-        let _ = stage.kill();
-        // With the PID 1 of the namespace, all its processes end.
-        if let Ok(Heard { first: Some(first), .. }) = understand(&text) {
-            let _ = nix::sys::signal::kill(first, nix::sys::signal::Signal::SIGKILL);
+    spawn(spec, terminal).map(Begun).map_err(|error| not_started(&error))
+}
+
+fn not_started(error: &io::Error) -> ContainerError {
+    ContainerError::internal(format!("cannot start the container: {error}"))
+}
+
+impl Begun {
+    /// Gives it the device nodes, and returns when its program runs.
+    ///
+    /// # Errors
+    /// [`ContainerError`].
+    pub fn start(self, nodes: &[Node]) -> Result<Running, ContainerError> {
+        let Pipes { mut stage, orders, report, exit } = self.0;
+        // A stage that has ended says why in its report.
+        match order(&orders, nodes) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(not_started(&error)),
+            _ => drop(orders),
         }
-        cgroup::kill_all();
-        let waited = STAGE_TIMEOUT.as_secs();
-        return Err(ContainerError::internal(format!(
-            "the container's program did not start within {waited} s: a mount or the program's file does not respond"
-        )));
+        // The pipe closes when the program runs (on exec), or after the stage has reported a failure.
+        let (text, ended) = read_to_end(report, STAGE_TIMEOUT);
+        if !ended {
+            let _ = stage.kill();
+            // With the PID 1 of the namespace, all its processes end.
+            if let Ok(Heard { first: Some(first), .. }) = understand(&text) {
+                let _ = nix::sys::signal::kill(first, nix::sys::signal::Signal::SIGKILL);
+            }
+            cgroup::kill_all();
+            let waited = STAGE_TIMEOUT.as_secs();
+            return Err(ContainerError::internal(format!(
+                "the container's program did not start within {waited} s: a mount or the program's file does not respond"
+            )));
+        }
+        let said = understand(&text)?;
+        let running = Running { first: said.first.unwrap_or(process(&stage)), warnings: said.warnings, exit };
+        if said.first.is_some() && said.about_to_exec {
+            return Ok(running);
+        }
+        let ended = nix::sys::wait::waitpid(running.first, None);
+        let ended =
+            running.exit().ok().flatten().map_or_else(|| format!("{ended:?}"), |exit| exit.to_string());
+        Err(ContainerError::internal(format!(
+            "the container's first process ended before the program started: {ended}"
+        )))
     }
-    let said = understand(&text)?;
-    let running = Running { first: said.first.unwrap_or(process(&stage)), warnings: said.warnings, exit };
-    if said.first.is_some() && said.about_to_exec {
-        return Ok(running);
-    }
-    let ended = nix::sys::wait::waitpid(running.first, None);
-    let ended = running.exit().ok().flatten().map_or_else(|| format!("{ended:?}"), |exit| exit.to_string());
-    Err(ContainerError::internal(format!(
-        "the container's first process ended before the program started: {ended}"
-    )))
 }
 
 /// The messages received before the pipe closed. The lines of two processes come in any order.
@@ -250,28 +290,38 @@ fn read_to_end(pipe: File, timeout: Duration) -> (Vec<u8>, bool) {
 /// The process that was started, and PID 1's ends of its pipes.
 struct Pipes {
     stage: Child,
+    /// For the specification, and then the device nodes.
+    orders: File,
     report: File,
     exit: File,
 }
 
 fn spawn(spec: &Spec, terminal: Option<OwnedFd>) -> io::Result<Pipes> {
-    let (spec_read, spec_write) = std::io::pipe()?;
+    let (orders_read, orders) = std::io::pipe()?;
     let (report_read, report_write) = std::io::pipe()?;
     let (exit_read, exit_write) = std::io::pipe()?;
     fcntl(&exit_read, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-    let mut given = vec![spec_read.as_fd(), report_write.as_fd(), exit_write.as_fd()];
+    let mut given = vec![orders_read.as_fd(), report_write.as_fd(), exit_write.as_fd()];
     given.extend(terminal.as_ref().map(AsFd::as_fd));
     let stage = own_program::start(NAME, STAGE, &given, |command| {
         command.args(own_program::numbers(&given));
     })?;
-    drop((spec_read, report_write, exit_write, terminal));
-    let mut spec_write = File::from(OwnedFd::from(spec_write));
-    spec_write.write_all(&serde_json::to_vec(spec).map_err(io::Error::other)?)?;
+    drop((orders_read, report_write, exit_write, terminal));
+    let orders = File::from(OwnedFd::from(orders));
+    order(&orders, spec)?;
     Ok(Pipes {
         stage,
+        orders,
         report: File::from(OwnedFd::from(report_read)),
         exit: File::from(OwnedFd::from(exit_read)),
     })
+}
+
+/// Tells the stage what to do: a line of JSON.
+fn order<T: Serialize + ?Sized>(mut orders: &File, what: &T) -> io::Result<()> {
+    let mut line = serde_json::to_vec(what).map_err(io::Error::other)?;
+    line.push(b'\n');
+    orders.write_all(&line)
 }
 
 #[cfg(test)]
@@ -282,7 +332,7 @@ mod tests {
     fn a_path_is_given_unless_the_image_has_one() {
         let mut config = Config::default();
         let path = |config: &Config| {
-            let env = Spec::new(config, vec![], false).env;
+            let env = Spec::new(config, false).env;
             env.into_iter().filter(|(name, _)| name == "PATH").map(|(_, value)| value).collect::<Vec<_>>()
         };
         assert_eq!(path(&config), [crate::driver_files::DEFAULT_PATH]);
@@ -322,7 +372,7 @@ mod tests {
 
     #[test]
     fn no_command_is_said_before_anything_is_started() {
-        let error = start(&Spec::new(&Config::default(), vec![], false), None).err().unwrap();
+        let error = begin(&Spec::new(&Config::default(), false), None).err().unwrap();
         assert_eq!(error, ContainerError::NoCommand);
     }
 }

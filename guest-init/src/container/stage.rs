@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 use std::convert::Infallible;
 use std::ffi::{CString, OsString};
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
@@ -28,8 +28,10 @@ nix::ioctl_write_int_bad!(
     libc::TIOCSCTTY
 );
 
-/// The descriptors that the stage inherited, apart from the specification.
+/// The descriptors that the stage inherited.
 struct Given {
+    /// Pipe for what it is to do.
+    orders: Orders,
     /// Pipe for the result of the start.
     report: Report,
     /// Pipe for the exit status of the program.
@@ -59,18 +61,33 @@ impl Report {
     }
 }
 
-/// Runs the stage. `args` are the descriptor numbers of the pipes for the specification, the result of the start and the exit
+/// What PID 1 of the guest tells the stage: first its specification, and, when everything else is ready, the device nodes of the driver.
+struct Orders(BufReader<File>);
+
+impl Orders {
+    /// Waits for the next one.
+    fn next<T: DeserializeOwned>(&mut self) -> Result<T, ContainerError> {
+        let mut line = Vec::new();
+        let read = self.0.read_until(b'\n', &mut line).map_err(|error| error.to_string());
+        read.and_then(|_| serde_json::from_slice(&line).map_err(|error| error.to_string()))
+            .map_err(|error| failed(&format!("cannot parse what the container is to be: {error}")))
+    }
+}
+
+/// Runs the stage. `args` are the descriptor numbers of the pipes for the orders, the result of the start and the exit
 /// status of the program, and of the terminal if the container has its own.
 /// Returns only on failure.
 pub fn run(args: &[OsString], reaper: &'static Reaper) -> i32 {
-    let (Some(spec), Some(report), Some(exit)) = (inherited(args, 0), inherited(args, 1), inherited(args, 2))
+    let (Some(orders), Some(report), Some(exit)) =
+        (inherited(args, 0), inherited(args, 1), inherited(args, 2))
     else {
         return 2;
     };
     let terminal = inherited(args, 3);
     crate::kernel::kmsg_writer::start_logging("info");
-    let mut given = Given { report: Report(report.into()), exit: exit.into(), terminal, reaper };
-    let Err(error) = read_json(spec).and_then(|spec| separate(&spec, &mut given));
+    let orders = Orders(BufReader::new(orders.into()));
+    let mut given = Given { orders, report: Report(report.into()), exit: exit.into(), terminal, reaper };
+    let Err(error) = given.orders.next().and_then(|spec| separate(spec, &mut given));
     given.report.say(&Said::Failed(error));
     127
 }
@@ -84,7 +101,7 @@ pub(super) fn read_json<T: DeserializeOwned>(fd: OwnedFd) -> Result<T, Container
 }
 
 /// Forks a child into a new PID namespace, and exits.
-fn separate(spec: &Spec, given: &mut Given) -> Result<Infallible, ContainerError> {
+fn separate(spec: Spec, given: &mut Given) -> Result<Infallible, ContainerError> {
     cgroup::join().map_err(|error| failed(&format!("cannot join the container's control group: {error}")))?;
     unshare(CloneFlags::CLONE_NEWPID).map_err(|errno| {
         failed(&format!("cannot create a PID namespace (the kernel needs CONFIG_PID_NS): {errno}"))
@@ -110,13 +127,15 @@ pub(super) fn divide() -> Result<ForkResult, ContainerError> {
 }
 
 /// Runs PID 1 of the namespace: sets up the namespaces, starts the program, and stays until it has ended.
-fn be_first(spec: &Spec, given: &mut Given) -> Result<Infallible, ContainerError> {
+fn be_first(mut spec: Spec, given: &mut Given) -> Result<Infallible, ContainerError> {
     (given.reaper.block_signals)();
     confine::hide();
-    let Given { report, terminal, .. } = given;
-    make_world(spec, ContainerKind::Program, terminal.as_ref(), &mut |warning| {
+    let Given { orders, report, terminal, .. } = given;
+    let world = make_world(&spec, ContainerKind::Program, terminal.as_ref(), &mut |warning| {
         report.say(&Said::Warned(warning));
     })?;
+    spec.nodes = orders.next()?;
+    world.finish(&spec).map_err(|error| failed(&error))?;
     let null = open_null()?;
     match divide()? {
         ForkResult::Parent { child } => {
@@ -130,7 +149,7 @@ fn be_first(spec: &Spec, given: &mut Given) -> Result<Infallible, ContainerError
             }
             (given.reaper.run)(child, &mut given.exit)
         }
-        ForkResult::Child => become_program(spec, given),
+        ForkResult::Child => become_program(&spec, given),
     }
 }
 
@@ -183,19 +202,18 @@ fn enter(root: &RootDir, workdir: &Path) -> Result<(), ContainerError> {
     fchdir(&directory).map_err(|errno| invalid(errno.to_string()))
 }
 
-/// Sets up the container root, its volumes and the kernel's file systems for this process.
+/// Sets up the container root, its volumes and the kernel's file systems for this process: all but device nodes.
 fn make_world(
     spec: &Spec,
     kind: ContainerKind,
     terminal: Option<&OwnedFd>,
     warn: &mut dyn FnMut(ContainerError),
-) -> Result<(), ContainerError> {
-    let step = |result: Result<(), String>| result.map_err(|error| failed(&error));
+) -> Result<World, ContainerError> {
     let mut world = World::new(kind, terminal).map_err(|error| failed(&error))?;
     let volumes = Volumes::stage(spec, warn)?;
-    step(world.enter(kind == ContainerKind::Program && spec.confined()))?;
+    world.enter(kind == ContainerKind::Program && spec.confined()).map_err(|error| failed(&error))?;
     volumes.place(&world.root, warn)?;
-    step(world.finish(spec))
+    Ok(world)
 }
 
 /// PID 1 itself becomes the image's init. `warn` receives what it starts without; `ready` is called right
@@ -208,7 +226,8 @@ pub fn become_init(
     warn: &mut dyn FnMut(ContainerError),
     ready: &mut dyn FnMut() -> std::io::Result<()>,
 ) -> Result<Infallible, ContainerError> {
-    make_world(spec, ContainerKind::Init, None, warn)?;
+    let world = make_world(spec, ContainerKind::Init, None, warn)?;
+    world.finish(spec).map_err(|error| failed(&error))?;
     ready().map_err(|error| {
         failed(&format!("cannot notify the process that keeps answering status requests: {error}"))
     })?;

@@ -9,20 +9,26 @@ pub mod pci;
 pub mod procfs;
 pub mod requirements;
 
+use crate::kernel::beside::beside;
 use crate::kernel::bounded::{TimedOut, bounded};
 use crate::kernel::kmsg_writer::KernelLog;
-use crate::kernel::modules::{self, LoadError};
+use crate::kernel::modules::{self, DriverModules, LoadError};
+use crate::kernel::priority;
 use crate::status::Board;
 use error::GpuError;
+use image::capability::Capability;
 use image::config::{Config, ExpectedGpus};
 use image::manifest::Manifest;
 use image::status::{Gpu, GpuState, Node, Phase};
 use pci::PciGpu;
 use procfs::{Information, Proc};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::Path;
+
+/// The driver's modules for monitors and for drawing to them.
+const FOR_DRAWING: [&str; 2] = ["nvidia_modeset", "nvidia_drm"];
 
 /// What a boot knows about its GPUs after the driver was loaded.
 #[derive(Debug, Default)]
@@ -45,61 +51,84 @@ pub fn announce(expected: &ExpectedGpus, found: &[PciGpu], board: &Board) {
     });
 }
 
-/// Loads the driver, creates the nodes and opens every GPU.
+/// Loads the driver, creates the nodes and opens every GPU. The driver's other modules, those that the capabilities of the container
+/// need, are loaded while the adapters initialise. `opening` is called before that: there is time from then on.
 ///
 /// # Errors
 /// The failure before the driver was usable; later failures are on the board.
 pub fn bring_up(
     manifest: &Manifest,
     config: &Config,
+    capabilities: &BTreeSet<Capability>,
     found: &[PciGpu],
     board: &Board,
+    opening: impl Fn(),
 ) -> Result<GpuFacts, GpuError> {
-    let log = KernelLog::here();
-    let progress = |done, all| board.progress(Phase::Gpu, done, all);
-    let loaded = modules::load_driver(manifest, &config.module_parameters, progress);
-    let lines = log.lines();
+    let modules =
+        DriverModules::of(manifest, &config.module_parameters, |module| is_needed(module, capabilities));
     let proc = Proc::default();
-    let mut good = match loaded {
-        // There are devices on the bus, so the driver bound none of them.
-        Err(LoadError::NoDevice { .. }) => {
-            note_bound(&proc, found, &lines, board);
-            return Ok(GpuFacts::default());
-        }
-        Err(error) => {
-            for gpu in found {
-                board.gpu(&gpu.bdf, |status| status.state = GpuState::Failed);
-            }
-            return Err(error.into());
-        }
-        Ok(failed) => {
-            let all = failed.is_empty();
-            for error in failed {
-                board.report(error);
-            }
-            all
-        }
-    };
-    let bound = note_bound(&proc, found, &lines, board);
+    let loaded = priority::sooner(|| load_driver(&modules, &proc, found, board))?;
+    let Some(bound) = loaded else { return Ok(GpuFacts::default()) };
     let minors: Vec<_> = bound.iter().map(|(_, minor)| *minor).collect();
     check_version(manifest, board)?;
-    if is_uvm_missing(manifest, &proc) {
-        good = false;
-        board.report(GpuError::UvmMissing);
-    }
     if let Some(switches) = switches_without_manager(config, pci::switches()) {
         board.report(GpuError::NoFabricManager { switches });
     }
-    good &= make_nodes(&proc, &minors, board).1;
-    let (opened, came_up) = adapter::open_all(&bound, config.gpu_timeout, board);
-    // MIG and other capabilities appear when an adapter is initialised.
+    let (_, can_be_opened) = make_nodes(&proc, &minors, board);
+    opening();
+    let load_rest = || {
+        let failed = modules.load_rest();
+        let all = failed.is_empty();
+        for error in failed {
+            board.report(error);
+        }
+        all
+    };
+    let ((opened, came_up), complete) =
+        beside("modules", load_rest, || adapter::open_all(&bound, config.gpu_timeout, board));
+    let uvm_missing = is_uvm_missing(manifest, &proc);
+    if uvm_missing {
+        board.report(GpuError::UvmMissing);
+    }
+    // With the nodes of the other modules, and of MIG and other capabilities, which appear when an adapter is initialised.
     let (nodes, made) = make_nodes(&proc, &minors, board);
     let gpu = |(bdf, minor): (String, u32)| {
         let uuid = opened.get(&bdf).and_then(|information| information.uuid.clone());
         Gpu { minor: Some(minor), uuid, bdf, ..Gpu::default() }
     };
-    let usable = good && came_up && made && bound.len() == found.len();
+    let usable = complete && !uvm_missing && can_be_opened && came_up && made && bound.len() == found.len();
     Ok(GpuFacts { gpus: bound.into_iter().map(gpu).collect(), nodes, usable })
+}
+
+/// Returns whether a container with these capabilities needs a module of the driver for itself.
+fn is_needed(module: &str, capabilities: &BTreeSet<Capability>) -> bool {
+    let draws = [Capability::Graphics, Capability::Display].iter().any(|asked| capabilities.contains(asked));
+    draws || !FOR_DRAWING.contains(&module)
+}
+
+/// Loads the driver itself. Returns the GPUs that it has bound, by address and minor; `None` if it has bound none.
+fn load_driver(
+    modules: &DriverModules,
+    proc: &Proc,
+    found: &[PciGpu],
+    board: &Board,
+) -> Result<Option<Vec<(String, u32)>>, GpuError> {
+    let log = KernelLog::here();
+    let loaded = modules.load_driver(|done, all| board.progress(Phase::Gpu, done, all));
+    match loaded {
+        Ok(()) => Ok(Some(note_bound(proc, found, &log.lines(), board))),
+        // There are devices on the bus, so the driver bound none of them.
+        Err(LoadError::NoDevice { .. }) => {
+            note_bound(proc, found, &log.lines(), board);
+            Ok(None)
+        }
+        Err(error) => {
+            for gpu in found {
+                board.gpu(&gpu.bdf, |status| status.state = GpuState::Failed);
+            }
+            Err(error.into())
+        }
+    }
 }
 
 /// Returns whether nvidia-uvm, which CUDA requires, is missing.

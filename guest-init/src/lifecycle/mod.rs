@@ -8,6 +8,7 @@ pub mod monitor;
 pub mod panic;
 pub mod power_button;
 pub mod reap;
+pub mod reserve;
 pub mod run;
 pub mod shutdown;
 pub mod stop;

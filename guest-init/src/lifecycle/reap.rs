@@ -234,6 +234,7 @@ fn how_it_ended(status: libc::c_int) -> Option<Exit> {
 /// Kills and reaps the processes that the container left running.
 pub fn end_the_rest() {
     cgroup::kill_all();
+    super::reserve::release();
     let deadline = Instant::now() + LAST;
     while Instant::now() < deadline {
         reap(None);

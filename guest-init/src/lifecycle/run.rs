@@ -17,22 +17,55 @@ const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_sec
 /// Available memory in bytes below which a container start is a finding.
 const LITTLE: u64 = 16 << 20;
 
-/// Runs the container until it has ended and is not restarted. The phase [`Phase::Exec`] has begun.
+/// A container whose program has not been started.
+pub struct Begun {
+    container: container::Begun,
+    /// `None`: it writes to the console.
+    terminal: Option<Terminal>,
+}
+
+/// Begins to set up the container, which the boot need not wait for.
+///
+/// # Errors
+/// Why it cannot be started.
+pub fn begin(spec: &Spec) -> Result<Begun, ContainerError> {
+    cgroup::create();
+    begin_again(spec)
+}
+
+fn begin_again(spec: &Spec) -> Result<Begun, ContainerError> {
+    cgroup::reset();
+    let (terminal, slave) = match Terminal::open(spec.terminal()) {
+        Ok((terminal, slave)) => (Some(terminal), Some(slave)),
+        Err(error) => {
+            log::warn!(
+                "the container writes to the console and its output is not kept: cannot open a terminal: {error}"
+            );
+            (None, None)
+        }
+    };
+    Ok(Begun { container: container::begin(spec, slave)?, terminal })
+}
+
+/// Runs the container until it has ended and is not restarted. The phase [`Phase::Exec`] has begun. `started` is called when the program
+/// runs for the first time.
 ///
 /// # Errors
 /// Why it could not be started.
 pub fn run(
+    begun: Begun,
     spec: &Spec,
     policy: Restart,
     stop: &StopSwitch,
     entrance: &Entrance,
     board: &Board,
+    started: &dyn Fn(),
 ) -> Result<Exit, ContainerError> {
-    cgroup::create();
+    cgroup::limit_memory();
     warn_of_low_memory(board);
-    let (mut restarts, mut pause) = (0, PAUSES.0);
+    let (mut begun, mut restarts, mut pause) = (begun, 0, PAUSES.0);
     loop {
-        let Ended { exit, asked } = once(spec, restarts, stop, entrance, board)?;
+        let Ended { exit, asked } = once(begun, spec, restarts, stop, entrance, board, started)?;
         board.update(|status| {
             if let Some(container) = &mut status.container {
                 (container.exit, container.oom_kills) = (Some(exit), cgroup::oom_kills());
@@ -51,30 +84,23 @@ pub fn run(
             return Ok(exit);
         }
         pause = PAUSES.1.min(pause * 2);
+        begun = begin_again(spec)?;
     }
 }
 
-/// Runs the container once, from the start to the last line of output.
+/// Runs the container once, to the last line of output.
 fn once(
+    Begun { container, terminal }: Begun,
     spec: &Spec,
     restarts: u32,
     stop: &StopSwitch,
     entrance: &Entrance,
     board: &Board,
+    started: &dyn Fn(),
 ) -> Result<Ended, ContainerError> {
     panic::only_if_sound();
-    cgroup::reset();
     let kills = cgroup::oom_kills();
-    let (terminal, slave) = match Terminal::open(spec.terminal()) {
-        Ok((terminal, slave)) => (Some(terminal), Some(slave)),
-        Err(error) => {
-            log::warn!(
-                "the container writes to the console and its output is not kept: cannot open a terminal: {error}"
-            );
-            (None, None)
-        }
-    };
-    let running = container::start(spec, slave)?;
+    let running = container.start(spec.nodes())?;
     entrance.open(running.first, spec);
     let pid = running.first.as_raw().cast_unsigned();
     for warning in &running.warnings {
@@ -83,6 +109,7 @@ fn once(
     if restarts == 0 {
         board.end(Phase::Exec, PhaseOutcome::Done);
         board.begin(Phase::Running);
+        started();
     }
     board.update(|status| {
         status.outcome = Outcome::Ready;

@@ -5,6 +5,7 @@ use super::connection::Pieces;
 use super::session;
 use crate::container::exec::Entrance;
 use crate::kernel::kmsg_writer::Records;
+use crate::kernel::priority;
 use crate::lifecycle::StopSwitch;
 use crate::locks::Lock;
 use crate::status::{Board, helper};
@@ -49,6 +50,7 @@ pub fn start(port: u32, guest: Guest) -> io::Result<RawFd> {
 }
 
 /// What the server answers from, and what it may do.
+#[derive(Clone)]
 pub struct Guest {
     /// Which requests are accepted.
     pub control: Control,
@@ -113,7 +115,9 @@ impl Lane {
     /// Serves one connection after the other.
     fn serve(&self) {
         self.give_up();
-        come_first();
+        // An answer takes well below a millisecond, and need not wait some of them for a busy container's time slice. (The weight of the
+        // container's group gives precedence to the kernel threads for packets.) Without the privilege, answers are only later.
+        priority::real_time();
         loop {
             match self.service.listener.accept() {
                 Ok((stream, peer)) if is_host(peer.cid()) => {
@@ -163,17 +167,6 @@ impl Drop for Slot<'_> {
 /// Returns whether the client is the host; some hosts let guests reach each other.
 fn is_host(cid: u32) -> bool {
     cid == VMADDR_CID_HOST
-}
-
-/// Gives this thread a real-time scheduling class, so that it need not wait some milliseconds for a busy container's time slice.
-/// (The weight of the container's group gives precedence to the kernel threads for packets.) An answer takes well below a
-/// millisecond. Without the privilege, answers are only later.
-fn come_first() {
-    // SAFETY: the structure is integers (more of them in musl), for which zero is a value.
-    let mut lowest: libc::sched_param = unsafe { std::mem::zeroed() };
-    lowest.sched_priority = 1;
-    // SAFETY: pthread_self is this thread, which lives, and the parameter is a whole structure of ours.
-    let _ = unsafe { libc::pthread_setschedparam(libc::pthread_self(), libc::SCHED_RR, &raw const lowest) };
 }
 
 fn answer(stream: &VsockStream, lane: &Lane) {

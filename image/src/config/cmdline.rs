@@ -229,7 +229,7 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "gpu_initrd.lock_modules",
         expects: "0 or 1",
-        help: "disable module loading before the container starts; default 1",
+        help: "disable module loading: before the container starts, or soon after if it has no capability `sys_module`; default 1",
         set: |config, text| value::boolean(text).map(|on| config.lock_modules = on),
     },
 ];

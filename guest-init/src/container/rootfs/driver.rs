@@ -7,10 +7,12 @@ use crate::confined_fs::RootDir;
 use crate::driver_files::layer::LayerPlace;
 use crate::driver_files::{self, ContainerRequest, InjectError, InjectReport, Inventory, ItemKind};
 use crate::status::Board;
+use image::capability::Capability;
 use image::config::Config;
 use image::layout;
 use image::manifest::{Manifest, Payload};
 use image::status::{Cache, Injected, Resolved};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -31,6 +33,11 @@ impl<'a> Driver<'a> {
     /// [`RootfsError::Capability`] if the container requests an unknown one.
     pub fn new(config: &Config, manifest: &'a Manifest, required: bool) -> Result<Self, RootfsError> {
         Ok(Self { request: ContainerRequest::of_config(config)?, manifest, required })
+    }
+
+    /// The capabilities that the container receives.
+    pub fn capabilities(&self) -> &BTreeSet<Capability> {
+        &self.request.capabilities
     }
 
     /// Builds the layer of driver files above the image. Returns `None` if the image cannot use them, or if they cannot be

@@ -7,6 +7,7 @@ mod load;
 pub use load::{LoadError, is_loaded};
 
 use crate::locks::Lock;
+use devices::Devices;
 use image::manifest::{Manifest, Module, Purpose};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -62,13 +63,23 @@ pub fn provide(
     table.load(|module| module.on.is_none() || parameters.contains_key(&module.name));
 }
 
-/// Loads the modules of the devices that are there now, until no new device appears.
+/// Loads the modules of the devices that are there now, until no new device appears; those of [`for_host_link`] are left to it.
 pub fn for_devices() {
+    load_for(Devices::Others);
+}
+
+/// Loads the modules of the devices that connect the guest with its host: vsock and the power button.
+pub fn for_host_link() {
+    load_for(Devices::HostLink);
+}
+
+fn load_for(which: Devices) {
     let Some(table) = TABLE.get() else { return };
     loop {
         let new: Vec<_> = {
             let mut known = table.known.lock();
-            devices::aliases().into_iter().filter(|alias| known.insert(alias.clone())).collect()
+            let aliases = devices::aliases().into_iter().filter(|alias| which.have(alias));
+            aliases.filter(|alias| known.insert(alias.clone())).collect()
         };
         if new.is_empty() {
             return;
@@ -148,30 +159,75 @@ impl Table {
     }
 }
 
-/// Loads the driver's modules. `progress` receives the number of loaded modules and of all modules. Modules after the driver
-/// itself may fail; their errors are returned.
-///
-/// # Errors
-/// Why the driver itself was not loaded.
-pub fn load_driver(
-    manifest: &Manifest,
-    parameters: &BTreeMap<String, Vec<String>>,
-    mut progress: impl FnMut(usize, usize),
-) -> Result<Vec<LoadError>, LoadError> {
-    let (mut has_driver, mut failed) = (false, Vec::new());
-    let modules: Vec<_> = manifest.modules_for(Purpose::Gpu).collect();
-    for (done, module) in modules.iter().enumerate() {
-        progress(done, modules.len());
+/// The driver's modules in load order, in two parts.
+pub struct DriverModules<'a> {
+    /// The driver itself, after what it depends on.
+    first: Vec<&'a Module>,
+    /// The others, which may fail.
+    rest: Vec<&'a Module>,
+    manifest: &'a Manifest,
+    parameters: &'a BTreeMap<String, Vec<String>>,
+}
+
+impl<'a> DriverModules<'a> {
+    /// The modules that a boot needs: the driver, those with parameters on the kernel command line, those that satisfy `is_needed`, and
+    /// what these depend on.
+    pub fn of(
+        manifest: &'a Manifest,
+        parameters: &'a BTreeMap<String, Vec<String>>,
+        is_needed: impl Fn(&str) -> bool,
+    ) -> Self {
+        let all: Vec<_> = manifest.modules_for(Purpose::Gpu).collect();
+        let mut first = needed(&all, |name| parameters.contains_key(name), is_needed);
+        let driver = first.iter().position(|module| module.name == DRIVER);
+        let rest = first.split_off(driver.map_or(first.len(), |at| at + 1));
+        Self { first, rest, manifest, parameters }
+    }
+
+    /// Loads the driver itself. `progress` receives the number of loaded modules and of all modules.
+    ///
+    /// # Errors
+    /// Why it was not loaded.
+    pub fn load_driver(&self, mut progress: impl FnMut(usize, usize)) -> Result<(), LoadError> {
+        let all = self.first.len() + self.rest.len();
+        self.first.iter().enumerate().try_for_each(|(done, module)| {
+            progress(done, all);
+            self.load_one(module)
+        })
+    }
+
+    /// Loads the others. Returns the errors.
+    pub fn load_rest(&self) -> Vec<LoadError> {
+        self.rest.iter().filter_map(|module| self.load_one(module).err()).collect()
+    }
+
+    fn load_one(&self, module: &Module) -> Result<(), LoadError> {
         if let Some(table) = TABLE.get() {
             table.load(|other| module.depends.contains(&other.name));
         }
-        match load::load(module, &manifest.module_path(module), parameters, &manifest.kernel_release) {
-            Ok(()) => has_driver |= module.name == DRIVER,
-            Err(error) if has_driver => failed.push(error),
-            Err(error) => return Err(error),
+        let path = self.manifest.module_path(module);
+        load::load(module, &path, self.parameters, &self.manifest.kernel_release)
+    }
+}
+
+/// Of the driver's modules in load order: the driver, those that are `asked` for, those that `is_needed` accepts and that are not only
+/// there for others, and what these depend on.
+fn needed<'a>(
+    all: &[&'a Module],
+    asked: impl Fn(&str) -> bool,
+    is_needed: impl Fn(&str) -> bool,
+) -> Vec<&'a Module> {
+    let is_for_others = |name: &String| all.iter().any(|other| other.depends.contains(name));
+    let mut needed = BTreeSet::from([DRIVER]);
+    for module in all.iter().rev() {
+        let name = &module.name;
+        let for_itself = asked(name) || is_needed(name) && !is_for_others(name);
+        if for_itself || needed.contains(name.as_str()) {
+            needed.insert(name);
+            needed.extend(module.depends.iter().map(String::as_str));
         }
     }
-    Ok(failed)
+    all.iter().copied().filter(|module| needed.contains(module.name.as_str())).collect()
 }
 
 /// Checks first of all whether the modules in the manifest are for the running kernel.
@@ -253,6 +309,29 @@ mod tests {
             [vec!["blk", "crc", "vsock"], vec!["erofs", "common"], vec!["transport"]]
         );
         assert!(names(&[]).is_empty() && names(&["other"]).is_empty());
+    }
+
+    #[test]
+    fn only_the_modules_that_are_needed_are_loaded_with_the_driver() {
+        let modules = [
+            ("nvidia", &[][..]),
+            ("nvidia_uvm", &["nvidia"]),
+            ("drm", &[]),
+            ("nvidia_modeset", &["nvidia"]),
+            ("nvidia_drm", &["nvidia", "nvidia_modeset", "drm"]),
+        ];
+        let table = table(&modules);
+        let all: Vec<_> = table.entries.iter().map(|entry| &entry.module).collect();
+        let names = |asked: &[&str], not: &[&str]| {
+            let needed = needed(&all, |name| asked.contains(&name), |name| !not.contains(&name));
+            needed.iter().map(|module| module.name.as_str()).collect::<Vec<_>>().join(" ")
+        };
+        let drawing = ["nvidia_modeset", "nvidia_drm"];
+        assert_eq!(names(&[], &[]), "nvidia nvidia_uvm drm nvidia_modeset nvidia_drm");
+        assert_eq!(names(&[], &drawing), "nvidia nvidia_uvm");
+        assert_eq!(names(&["nvidia_modeset"], &drawing), "nvidia nvidia_uvm nvidia_modeset");
+        assert_eq!(names(&["nvidia_drm"], &drawing), "nvidia nvidia_uvm drm nvidia_modeset nvidia_drm");
+        assert_eq!(names(&[], &["nvidia", "nvidia_uvm", "nvidia_drm"]), "nvidia");
     }
 
     #[test]
