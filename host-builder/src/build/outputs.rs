@@ -7,8 +7,12 @@ use crate::artifacts::tree::Tree;
 use crate::common::error::{Doing, Error, Result};
 use crate::common::files::{Staged, base_name};
 use crate::pins::lock::Lock;
-use std::io::Write;
+use std::fs::File;
+use std::io::{Read, Write};
 use std::path::Path;
+
+/// Bytes that are compared at a time.
+const CHUNK: usize = 256 << 10;
 
 /// Paths of a build's files.
 #[derive(Debug, Clone, Copy)]
@@ -43,7 +47,11 @@ impl Outputs<'_> {
             (initrd, others.join().expect("writing does not panic"))
         });
         let ((initrd, packed), others) = (initrd?, others?);
+        let is_new = initrd.is_some();
         appear(initrd, others)?;
+        if is_new {
+            packed.remember(self.initrd, cache)?;
+        }
         Ok(packed)
     }
 
@@ -54,8 +62,8 @@ impl Outputs<'_> {
             staged.push(disk.stage(self.payload)?);
         }
         let image = kernel_image(kernel, &lock.kernel_release)?;
-        if !std::fs::read(self.kernel).is_ok_and(|present| present == image) {
-            let write = |file: &mut std::fs::File| file.write_all(&image).doing("writing", self.kernel);
+        if !has_content(self.kernel, &image) {
+            let write = |file: &mut File| file.write_all(&image).doing("writing", self.kernel);
             staged.push(Staged::new(self.kernel, 0o644, write)?);
         }
         if Lock::read(self.lock).ok().flatten().as_ref() != Some(lock) {
@@ -65,10 +73,27 @@ impl Outputs<'_> {
     }
 }
 
+/// Returns whether a file has this content.
+fn has_content(path: &Path, content: &[u8]) -> bool {
+    let compared = || -> std::io::Result<bool> {
+        let mut file = File::open(path)?;
+        let (mut rest, mut buffer) = (content, vec![0; CHUNK]);
+        loop {
+            let got = file.read(&mut buffer)?;
+            match rest.strip_prefix(&buffer[..got]) {
+                _ if got == 0 => return Ok(rest.is_empty()),
+                Some(left) => rest = left,
+                None => return Ok(false),
+            }
+        }
+    };
+    compared().unwrap_or(false)
+}
+
 /// Renames the initrd last. After a failure in between, the old initrd is still there and refuses
 /// the new disk; a new initrd with an old disk cannot occur.
-fn appear(initrd: Staged, others: Vec<Staged>) -> Result<()> {
-    others.into_iter().chain([initrd]).try_for_each(Staged::commit)
+fn appear(initrd: Option<Staged>, others: Vec<Staged>) -> Result<()> {
+    others.into_iter().chain(initrd).try_for_each(Staged::commit)
 }
 
 /// Reads the kernel image: from Debian's path, or the only file with the name of a kernel image.
@@ -96,6 +121,19 @@ mod tests {
     use std::fs;
 
     #[test]
+    fn content_is_compared_to_the_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, content) = (dir.path().join("file"), vec![7; CHUNK + 1]);
+        assert!(!has_content(&path, &content), "there is no file");
+        fs::write(&path, &content).unwrap();
+        assert!(has_content(&path, &content));
+        assert!(
+            !has_content(&path, &content[..CHUNK]) && !has_content(&path, &[&content[..], &[7]].concat())
+        );
+        assert!(!has_content(&path, &[]) && !has_content(&path, &vec![8; CHUNK + 1]));
+    }
+
+    #[test]
     fn failed_write_leaves_no_new_initrd_with_an_old_disk() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
@@ -107,10 +145,10 @@ mod tests {
         let (initrd, disk) = (staged("initrd"), staged("disk"));
         // Another process creates a directory at the path of the disk.
         fs::create_dir(at("disk")).unwrap();
-        assert!(appear(initrd, vec![disk]).is_err());
+        assert!(appear(Some(initrd), vec![disk]).is_err());
         assert_eq!(fs::read_to_string(at("initrd")).unwrap(), "old");
         fs::remove_dir(at("disk")).unwrap();
-        appear(staged("initrd"), vec![staged("disk")]).unwrap();
+        appear(Some(staged("initrd")), vec![staged("disk")]).unwrap();
         assert_eq!(fs::read_to_string(at("initrd")).unwrap(), "new");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
     }

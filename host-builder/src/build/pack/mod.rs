@@ -6,6 +6,7 @@
 
 mod compression;
 mod segment;
+mod written;
 
 pub use self::compression::Compression;
 
@@ -35,6 +36,18 @@ pub struct Packed {
     pub bytes: u64,
     /// Its SHA-256, lower-case hex.
     pub sha256: String,
+    /// Key of its segments.
+    key: String,
+}
+
+impl Packed {
+    /// Remembers that `path` has this image now.
+    ///
+    /// # Errors
+    /// The cache cannot be written.
+    pub fn remember(&self, path: &Path, cache: &Cache) -> Result<()> {
+        written::remember(path, self, cache)
+    }
 }
 
 /// All segments of an image, compressed, in the cache.
@@ -59,13 +72,17 @@ impl Segments {
         self.made.iter().fold(0, end)
     }
 
-    /// Stages the image for `path`. It is hashed in parallel with copying.
-    pub fn write(&self, path: &Path, cache: &Cache) -> Result<(Staged, Packed)> {
+    /// Stages the image for `path`, unless it is there already. It is hashed in parallel with copying.
+    pub fn write(&self, path: &Path, cache: &Cache) -> Result<(Option<Staged>, Packed)> {
+        let key = self.key(self.made.len());
+        if let Some(packed) = written::before(path, &key, self.bytes(), cache)? {
+            return Ok((None, packed));
+        }
         std::thread::scope(|scope| {
             let hashing = scope.spawn(|| self.digest(cache));
             let staged = Staged::new(path, 0o644, |file| self.copy(file, path))?;
             let sha256 = hashing.join().expect("hashing does not panic")?;
-            Ok((staged, Packed { bytes: self.bytes(), sha256 }))
+            Ok((Some(staged), Packed { bytes: self.bytes(), sha256, key }))
         })
     }
 

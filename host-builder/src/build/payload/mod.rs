@@ -60,11 +60,10 @@ impl Mode {
         wanted.iter().copied().filter(|name| features.module(name).is_there()).collect()
     }
 
-    /// The best compression for this mode: small in memory, and fast to read where the boot waits; the fewest seconds from a disk, whose
-    /// blocks are hashed.
+    /// The best compression for this mode: the smallest in memory, the fastest to read from a disk.
     pub fn compression(self, features: &Features) -> Compression {
         let zstd = features.option("EROFS_FS_ZIP_ZSTD").is_some_and(State::is_there);
-        if self == Self::Image && zstd { Compression::Mixed } else { Compression::Lz4hc }
+        if self == Self::Image && zstd { Compression::Zstd } else { Compression::Lz4hc }
     }
 }
 

@@ -13,7 +13,7 @@ use crate::common::plain;
 use image::elf;
 use memchr::memmem;
 use std::collections::BTreeSet;
-use std::io::Read;
+use std::io::{self, Read};
 
 /// The library with the note.
 const LIBCUDA: &str = "libcuda.so.";
@@ -23,6 +23,9 @@ const COMPILER: &str = "libnvidia-ptxjitcompiler.so.";
 const BEFORE: &[u8] = b"Cuda compilation tools, release ";
 /// Maximum size of a library that is read; real ones have 20 to 45 MB.
 const MAX_BYTES: u64 = 1 << 30;
+/// Bytes of a part that is searched at a time, and of the longest line with a version.
+const PART: usize = 256 << 10;
+const MAX_LINE: usize = BEFORE.len() + 8;
 
 /// The CUDA version in the selected files; `None` if neither library is selected or has a version.
 pub fn version_of(files: &[Selected]) -> Result<Option<String>> {
@@ -37,17 +40,28 @@ pub fn version_of(files: &[Selected]) -> Result<Option<String>> {
         }
     }
     let Some(compiler) = named(COMPILER) else { return Ok(None) };
-    let mut bytes = Vec::new();
     let file = plain::open(&compiler.source).doing("opening", &compiler.source)?;
-    file.take(MAX_BYTES).read_to_end(&mut bytes).doing("reading", &compiler.source)?;
-    Ok(version(&bytes))
+    version(file.take(MAX_BYTES)).doing("reading", &compiler.source)
 }
 
-fn version(library: &[u8]) -> Option<String> {
-    let found = memmem::find_iter(library, BEFORE).filter_map(|at| release(&library[at + BEFORE.len()..]));
-    let found: BTreeSet<String> = found.collect();
-    // With two versions, it is not certain which one is the driver's.
-    found.first().filter(|_| found.len() == 1).cloned()
+/// Searches a library part by part: it is large.
+fn version(mut library: impl Read) -> io::Result<Option<String>> {
+    let mut found = BTreeSet::new();
+    let (mut buffer, mut filled) = (vec![0; PART + MAX_LINE], 0);
+    loop {
+        let got = library.read(&mut buffer[filled..])?;
+        filled += got;
+        // What begins in the last bytes may go on in the next part.
+        let whole = if got == 0 { filled } else { filled.saturating_sub(MAX_LINE) };
+        let begins = memmem::find_iter(&buffer[..filled], BEFORE).take_while(|at| *at < whole);
+        found.extend(begins.filter_map(|at| release(&buffer[at + BEFORE.len()..filled])));
+        if got == 0 {
+            // With two versions, it is not certain which one is the driver's.
+            return Ok(found.first().filter(|_| found.len() == 1).cloned());
+        }
+        buffer.copy_within(whole..filled, 0);
+        filled -= whole;
+    }
 }
 
 /// `13.4` of `13.4, V13.4.89`.
@@ -65,6 +79,7 @@ mod tests {
     #[test]
     fn one_version_is_accepted_and_two_are_not() {
         let line = |text: &str| [b"\0\xffx", BEFORE, text.as_bytes(), b"\0"].concat();
+        let version = |library: &[u8]| version(library).unwrap();
         assert_eq!(version(&line("13.4, V13.4.89")).as_deref(), Some("13.4"));
         assert_eq!(
             version(&[line("12.4, V12.4.131"), line("12.4, V12.4.1")].concat()).as_deref(),
@@ -75,5 +90,13 @@ mod tests {
             assert_eq!(version(&line(text)), None, "{text}");
         }
         assert_eq!(version(b""), None);
+    }
+    #[test]
+    fn a_version_is_found_wherever_a_part_ends() {
+        let line = [BEFORE, b"12.4, V12.4.131\0"].concat();
+        for before in (PART - 50..PART + 60).step_by(3) {
+            let library = [vec![b'x'; before], line.clone(), vec![0; PART]].concat();
+            assert_eq!(version(&library[..]).unwrap().as_deref(), Some("12.4"), "{before}");
+        }
     }
 }
