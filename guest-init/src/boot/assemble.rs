@@ -6,11 +6,11 @@ use super::host_link::HostLink;
 use super::policy::{self, Wants};
 use crate::container::rootfs::{self, Driver, RootfsError};
 use crate::container::{ContainerError, Spec};
-use crate::driver_files::payload;
+use crate::driver_files::payload::{self, Unneeded};
 use crate::gpu::pci::PciGpu;
 use crate::gpu::{self, GpuFacts};
 use crate::kernel::beside::beside;
-use crate::kernel::{disks, modules};
+use crate::kernel::{disks, modules, sysinfo};
 use crate::lifecycle::run::Begun;
 use crate::lifecycle::{self, reserve};
 use crate::status::Board;
@@ -24,7 +24,12 @@ pub struct Assembled {
     pub spec: Spec,
     /// The container itself; `None` if the image's init takes this process over.
     pub begun: Option<Result<Begun, ContainerError>>,
+    /// What is discarded once the program runs.
+    pub unneeded: Option<Unneeded>,
 }
+
+/// The program waits for the end of what takes memory that it could need: more than one part in this many of what is available.
+const MUCH: u64 = 4;
 
 /// Prepares the GPUs and the container in parallel, then applies the GPU policy. `link` has its turn as soon as the rest waits for the
 /// GPUs.
@@ -52,8 +57,11 @@ pub fn assemble(
         if required && !as_promised {
             return Err(Fatal(None));
         }
-        let (container, ()) =
-            beside("discard", || payload::discard(manifest), || container(config, None, board));
+        let unneeded = Unneeded::of(manifest);
+        if sysinfo::memory().is_some_and(|memory| memory.available > MUCH * unneeded.bytes) {
+            return Ok(Assembled { unneeded: Some(unneeded), ..container(config, None, board)? });
+        }
+        let (container, ()) = beside("discard", || unneeded.discard(), || container(config, None, board));
         return Ok(container?);
     };
     let others = rootfs::disks_of_the_container(config);
@@ -96,7 +104,7 @@ pub fn assemble(
     if let Some(error) = altered {
         board.report(error);
     }
-    let Assembled { spec, begun } = assembled?;
+    let Assembled { spec, begun, .. } = assembled?;
     if required && !(usable && intact) {
         return Err(Fatal(None));
     }
@@ -108,7 +116,7 @@ pub fn assemble(
             Vec::new()
         }
     };
-    Ok(Assembled { spec: spec.with_nodes(nodes), begun })
+    Ok(Assembled { spec: spec.with_nodes(nodes), begun, unneeded: None })
 }
 
 /// Assembles the root, and begins to set up the container in it.
@@ -117,7 +125,7 @@ fn container(config: &Config, driver: Option<&Driver>, board: &Board) -> Result<
     let spec = Spec::new(config, store);
     load_for_volumes(config);
     let begun = (config.init_mode == InitMode::Exec).then(|| lifecycle::run::begin(&spec));
-    Ok(Assembled { spec, begun })
+    Ok(Assembled { spec, begun, unneeded: None })
 }
 
 /// Returns the GPUs on the bus, and whether they are those that the host promised.

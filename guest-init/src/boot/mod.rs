@@ -8,8 +8,9 @@ pub mod handover;
 mod host_link;
 mod policy;
 
+use crate::container::cgroup;
 use crate::container::exec::Entrance;
-use crate::kernel::{bounded, kmsg_writer, modules, mounts, sysinfo};
+use crate::kernel::{bounded, kmsg_writer, modules, mounts, priority, sysinfo};
 use crate::lifecycle::shutdown::{self, Ending};
 use crate::lifecycle::{self, Recipient, StopSwitch, monitor, panic, reap, stop, watchdog};
 use crate::network;
@@ -135,15 +136,23 @@ fn boot(
         return Err(Fatal(None));
     }
     board.begin(Phase::Exec);
-    let Assembled { spec, begun } = assembled;
+    let Assembled { spec, begun, unneeded } = assembled;
     let Some(begun) = begun else {
+        if let Some(unneeded) = &unneeded {
+            unneeded.discard();
+        }
         let keeper = handover::Keeper { listener: link.wait(), notify: config.notify, control, config };
         match handover::hand_over(&spec, &keeper, board)? {}
     };
+    cgroup::limit_memory(unneeded.as_ref().map_or(0, |unneeded| unneeded.bytes));
     let started = || {
         link.take_turn();
         if config.lock_modules && !could_load {
-            lock_modules_later(link);
+            let link = link.clone();
+            in_background("lock", move || lock_modules(&link));
+        }
+        if let Some(unneeded) = unneeded.clone() {
+            in_background("discard", move || priority::later(|| unneeded.discard()));
         }
     };
     Ok(lifecycle::run::run(begun?, &spec, config.restart, stop, &entrance, board, &started)?)
@@ -155,11 +164,10 @@ fn lock_modules(link: &HostLink) {
     modules::lock().unwrap_or_else(|error| log::warn!("module loading is still enabled: {error}"));
 }
 
-/// [`lock_modules`] in a thread of its own.
-fn lock_modules_later(link: &HostLink) {
-    let waits = link.clone();
-    if std::thread::Builder::new().name("lock".into()).spawn(move || lock_modules(&waits)).is_err() {
-        lock_modules(link);
+/// Does work in a thread of its own, if one can be started.
+fn in_background(name: &str, work: impl Fn() + Clone + Send + 'static) {
+    if std::thread::Builder::new().name(name.into()).spawn(work.clone()).is_err() {
+        work();
     }
 }
 

@@ -48,10 +48,11 @@ pub fn create() {
 }
 
 /// Limits the memory of the group to what is available now, after everything else in the guest has what it needs. Without a limit, a
-/// container that uses all memory would force the whole guest into reclaim for minutes before the kernel kills a process.
-pub fn limit_memory() {
+/// container that uses all memory would force the whole guest into reclaim for minutes before the kernel kills a process. `more` bytes are
+/// about to be freed.
+pub fn limit_memory(more: u64) {
     let meminfo = fs::read_to_string(crate::kernel::sysinfo::MEMINFO).unwrap_or_default();
-    if let Some(limit) = memory_limit(&meminfo)
+    if let Some(limit) = memory_limit(&meminfo, more)
         && Path::new(CONTAINER).exists()
         && let Err(error) = fs::write(Path::new(CONTAINER).join("memory.max"), limit.to_string())
     {
@@ -60,8 +61,8 @@ pub fn limit_memory() {
 }
 
 /// Returns the available memory minus the reserve.
-fn memory_limit(meminfo: &str) -> Option<u64> {
-    let available = crate::kernel::sysinfo::meminfo(meminfo, "MemAvailable:")?;
+fn memory_limit(meminfo: &str, more: u64) -> Option<u64> {
+    let available = crate::kernel::sysinfo::meminfo(meminfo, "MemAvailable:")?.saturating_add(more);
     Some(available - RESERVE.min(available / 4)).filter(|limit| *limit > 0)
 }
 
@@ -164,9 +165,10 @@ mod tests {
     #[test]
     fn the_limit_leaves_the_reserve() {
         let text = "MemTotal:  2000000 kB\nMemAvailable:     131072 kB\n";
-        assert_eq!(memory_limit(text), Some((128 << 20) - RESERVE));
-        assert_eq!(memory_limit("MemAvailable: 32768 kB\n"), Some(24 << 20));
-        assert_eq!(memory_limit("MemAvailable: 0 kB\n"), None);
-        assert_eq!(memory_limit(""), None);
+        assert_eq!(memory_limit(text, 0), Some((128 << 20) - RESERVE));
+        assert_eq!(memory_limit(text, 9 << 20), Some((137 << 20) - RESERVE));
+        assert_eq!(memory_limit("MemAvailable: 32768 kB\n", 0), Some(24 << 20));
+        assert_eq!(memory_limit("MemAvailable: 0 kB\n", 0), None);
+        assert_eq!(memory_limit("", 0), None);
     }
 }

@@ -81,15 +81,35 @@ pub fn altered(manifest: &Manifest) -> Option<PayloadError> {
     Some(PayloadError::Altered { what, log: KernelLog::all_with("device-mapper: verity") })
 }
 
-/// Frees the memory of the driver files in a boot that does not need them.
-pub fn discard(manifest: &Manifest) {
-    let image = if let Payload::Image { path, .. } = &manifest.payload { Some(path.as_str()) } else { None };
-    let plain = manifest.archived().filter(|file| file.payload).map(|file| file.path.as_str());
-    for path in plain.chain(image) {
-        if let Err(error) = fs::remove_file(path)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            log::debug!("cannot free the memory of {path}: {error}");
+/// The driver's files in the initramfs, in a boot that does not need them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unneeded {
+    paths: Vec<String>,
+    /// Their memory in bytes.
+    pub bytes: u64,
+}
+
+impl Unneeded {
+    /// The driver's files of a manifest.
+    pub fn of(manifest: &Manifest) -> Self {
+        let image = match &manifest.payload {
+            Payload::Image { path, erofs } => Some((path.clone(), erofs.size)),
+            Payload::Files | Payload::Disk { .. } => None,
+        };
+        let plain = manifest.archived().filter(|file| file.payload);
+        let (paths, sizes): (_, Vec<u64>) =
+            plain.map(|file| (file.path.clone(), file.size())).chain(image).unzip();
+        Self { paths, bytes: sizes.into_iter().sum() }
+    }
+
+    /// Frees their memory.
+    pub fn discard(&self) {
+        for path in &self.paths {
+            if let Err(error) = fs::remove_file(path)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                log::debug!("cannot free the memory of {path}: {error}");
+            }
         }
     }
 }

@@ -2,11 +2,22 @@
 
 /// Nice value of what the program waits for longest.
 const SOONER: libc::c_int = -10;
+/// Nice value of what nothing waits for.
+const LATER: libc::c_int = 19;
 const USUAL: libc::c_int = 0;
 
 /// Does work before that of other threads.
 pub fn sooner<T>(work: impl FnOnce() -> T) -> T {
-    set(SOONER);
+    with(SOONER, work)
+}
+
+/// Does work in the time that other threads leave.
+pub fn later<T>(work: impl FnOnce() -> T) -> T {
+    with(LATER, work)
+}
+
+fn with<T>(nice: libc::c_int, work: impl FnOnce() -> T) -> T {
+    set(nice);
     let done = work();
     set(USUAL);
     done

@@ -61,7 +61,6 @@ pub fn run(
     board: &Board,
     started: &dyn Fn(),
 ) -> Result<Exit, ContainerError> {
-    cgroup::limit_memory();
     warn_of_low_memory(board);
     let (mut begun, mut restarts, mut pause) = (begun, 0, PAUSES.0);
     loop {

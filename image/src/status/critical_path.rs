@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Step {
-    /// A phase, or the PCI address of a GPU whose adapter initialised.
+    /// A phase, the driver's module `nvidia`, or the PCI address of a GPU whose adapter initialised.
     pub name: String,
     /// Milliseconds from the start of the kernel to its start.
     pub start_ms: u64,
@@ -19,6 +19,9 @@ pub struct Step {
     pub parts: Vec<Step>,
 }
 
+/// The driver's module, as a step.
+const MODULE: &str = "nvidia";
+
 /// A period that has ended.
 struct Span {
     name: String,
@@ -27,8 +30,8 @@ struct Span {
 }
 
 /// Returns the steps that the program waited for, from the start of guest-init on; empty before the program has started. From the start
-/// of the program back, each step is the one that ended last before the next one began. The phase of the GPUs consists of the payload and
-/// of their adapters, which come up one after the other.
+/// of the program back, each step is the one that ended last before the next one began. The phase of the GPUs consists of the payload, the
+/// driver's module and the adapters, which come up one after the other.
 pub fn critical_path(status: &Status) -> Vec<Step> {
     let running = status.phases.iter().find(|time| time.phase == Phase::Running);
     let Some(program) = running.map(|time| time.start_ms) else { return Vec::new() };
@@ -40,7 +43,12 @@ pub fn critical_path(status: &Status) -> Vec<Step> {
     let gpus = name(Phase::Gpu);
     if let Some(step) = steps.iter_mut().find(|step| step.name == gpus) {
         let payload = phases.into_iter().find(|span| span.name == name(Phase::Payload));
-        let parts: Vec<_> = payload.into_iter().chain(status.gpus.iter().filter_map(adapter)).collect();
+        let adapters: Vec<_> = status.gpus.iter().filter_map(adapter).collect();
+        // It is loaded from the end of the payload until the first adapter begins.
+        let first = adapters.iter().map(|span| span.start).min();
+        let start = payload.as_ref().map_or(step.start_ms, |payload| payload.end);
+        let module = first.map(|end| Span { name: MODULE.into(), start, end });
+        let parts: Vec<_> = payload.into_iter().chain(module).chain(adapters).collect();
         step.parts = back_from(step.start_ms + step.ms, &parts);
     }
     steps
@@ -116,7 +124,7 @@ mod tests {
         let path = critical_path(&status(&phases, &[(800, 2000), (2800, 2150)]));
         assert_eq!(
             shown(&path),
-            "start 10, modules 90, gpu 4790 (payload 80, gpu0 2000, gpu1 2150), exec 99"
+            "start 10, modules 90, gpu 4790 (payload 80, nvidia 500, gpu0 2000, gpu1 2150), exec 99"
         );
         // The other branch has begun with the payload, too.
         let slow_cache = [

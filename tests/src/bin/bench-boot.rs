@@ -86,10 +86,10 @@ fn run(arguments: &Arguments) -> Result<(), RigError> {
     let peer = work.path().join("peer.img");
     make_peer(&ours("files"), &peer)?;
     let images = Images { peer, image: ours("image"), disk: ours("disk") };
-    let all = [(false, 1), (true, 1), (true, 2)];
+    let all = [(false, 1), (false, 2), (true, 1), (true, 2)];
     for (gpu, cpus) in all {
         let is_wanted = arguments.only.as_deref().is_none_or(|only| (only == "gpu") == gpu);
-        if is_wanted && !(arguments.icount && gpu) {
+        if is_wanted && !(arguments.icount && (gpu || cpus > 1)) {
             compare(&images, Kind { gpu, cpus, icount: arguments.icount }, arguments)?;
         }
     }
