@@ -220,9 +220,12 @@ impl Directory {
     /// Opens a regular file of at most `max` bytes, which is not a link, by its name in the list.
     ///
     /// # Errors
-    /// [`RootError::NotRegular`] if it is no regular file any more.
+    /// [`RootError::NotRegular`] for any other kind of file, which is not opened.
     pub fn open_file(&self, name: &OsStr, max: u64) -> Result<(File, Stat), RootError> {
         let failed = |e| io_error("open", &self.path.join(name), e);
+        // The kind in the list is what the file system says, which need not be true.
+        let before = fstatat(&self.fd, name, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(failed)?;
+        check_regular(&self.path.join(name), Stat::from(&before), max)?;
         let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_NOFOLLOW;
         let fd = openat(&self.fd, name, flags | OFlag::O_CLOEXEC, Mode::empty()).map_err(failed)?;
         let stat = Stat::from(&fstat(&fd).map_err(failed)?);

@@ -152,7 +152,7 @@ fn a_name_of_a_directory_is_not_followed_and_must_be_a_file() {
     assert!(matches!(directory.open_file(name, 5), Err(RootError::TooLarge { .. })));
     fs::remove_file(lib.join("file")).unwrap();
     symlink("/etc/passwd", lib.join("file")).unwrap();
-    assert_eq!(directory.open_file(name, 6).unwrap_err().raw_os_error(), Some(libc::ELOOP));
+    assert!(matches!(directory.open_file(name, 6), Err(RootError::NotRegular { .. })));
     assert_eq!(directory.read_link(name).unwrap(), "/etc/passwd");
     fs::remove_file(lib.join("file")).unwrap();
     nix::unistd::mkfifo(&lib.join("file"), nix::sys::stat::Mode::S_IRWXU).unwrap();
