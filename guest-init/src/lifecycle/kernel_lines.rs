@@ -11,8 +11,8 @@ pub(super) enum Sign<'a> {
     GroupOutOfMemory,
     /// No process could be killed, since all of them are exempt.
     GroupStuck,
-    /// A process was killed because all memory was used.
-    OutOfMemory,
+    /// This process was killed because all memory was used.
+    OutOfMemory { pid: u32 },
     /// An allocation of the kernel itself failed.
     NoPages,
     /// A task has waited in the kernel for minutes, and cannot be interrupted.
@@ -62,8 +62,9 @@ pub(super) fn sign(line: &str) -> Option<Sign<'_>> {
     if line.starts_with("Out of memory and no killable processes") {
         return Some(Sign::GroupStuck);
     }
-    if line.starts_with("Out of memory: Killed process") {
-        return Some(Sign::OutOfMemory);
+    if let Some(rest) = line.strip_prefix("Out of memory: Killed process ") {
+        let digits = rest.split(' ').next()?;
+        return Some(Sign::OutOfMemory { pid: digits.parse().ok()? });
     }
     // The name of the process comes first.
     if let Some((name, _)) = line.split_once(": page allocation failure: order:") {
@@ -117,7 +118,10 @@ mod tests {
         assert_eq!(sign(XID), Some(Sign::Xid { bdf: "0000:01:00", code: 43 }));
         let line = "NVRM: GPU 0000:01:00.0: GPU has fallen off the bus.";
         assert_eq!(sign(line), Some(Sign::OffTheBus { bdf: "0000:01:00.0" }));
-        assert_eq!(sign("Out of memory: Killed process 9 (x) total-vm:1kB"), Some(Sign::OutOfMemory));
+        assert_eq!(
+            sign("Out of memory: Killed process 9 (x) total-vm:1kB"),
+            Some(Sign::OutOfMemory { pid: 9 })
+        );
         let line = "Memory cgroup out of memory: Killed process 9 (x)";
         assert_eq!(sign(line), Some(Sign::GroupOutOfMemory));
         let mig = "NVRM: Xid (PCI:0000:01:00 GPU-I:05): 94, pid=1, name=x, Contained";

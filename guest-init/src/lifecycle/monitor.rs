@@ -2,6 +2,7 @@
 
 use super::error::GuestTrouble;
 use super::kernel_lines::{Sign, Task, sign};
+use super::reserve;
 use crate::container::cgroup;
 use crate::gpu::{driver_log, pci};
 use crate::kernel::kmsg_writer::KernelLog;
@@ -54,7 +55,8 @@ fn take(sign: &Sign, line: &str, board: &Board, answers: &dyn Fn(&str) -> bool) 
             cgroup::end_at_limit();
             oom(line, board);
         }
-        Sign::OutOfMemory => {
+        Sign::OutOfMemory { pid } if reserve::is(*pid) => log::debug!("{line}"),
+        Sign::OutOfMemory { .. } => {
             low_memory("the kernel ended a process because the guest ran out of memory", line, board);
             oom(line, board);
         }

@@ -9,6 +9,7 @@ use std::fs::{self, File};
 use std::io::{self, PipeWriter, Read};
 use std::os::fd::AsFd;
 use std::process::Child;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// First argument of the process.
 pub const RESERVE: &str = "--memory-reserve";
@@ -24,6 +25,14 @@ const FIRST: &str = "1000";
 /// The process, and what it waits for the end of.
 static HELD: Lock<Option<(Child, PipeWriter)>> = Lock::new(None);
 
+/// Its number, also after its end.
+static PID: AtomicU32 = AtomicU32::new(0);
+
+/// Returns whether a process is the one whose memory is reserved: what the kernel says of its end is no trouble.
+pub fn is(pid: u32) -> bool {
+    pid != 0 && pid == PID.load(Ordering::Relaxed)
+}
+
 /// Starts the process. Without it, a guest with too little memory may end in a panic of the kernel.
 pub fn hold() {
     let start = || -> io::Result<(Child, PipeWriter)> {
@@ -35,7 +44,10 @@ pub fn hold() {
         Ok((process, end))
     };
     match start() {
-        Ok(started) => *HELD.lock() = Some(started),
+        Ok(started) => {
+            PID.store(started.0.id(), Ordering::Relaxed);
+            *HELD.lock() = Some(started);
+        }
         Err(error) => log::warn!("no memory is reserved: {error}"),
     }
 }

@@ -73,7 +73,14 @@ fn dead_and_unaddressed_gpus_are_not_called_unsupported() {
 #[test]
 fn too_little_memory_for_the_driver_is_a_finding() {
     let status = failed(real().gpu(Model::H100).memory_mib(160));
-    let low = told(&status, Code::LowMemory, Severity::Error, "NV_ERR_NO_MEMORY");
+    // The kernel may have ended a process meanwhile, which is a warning of the same code.
+    let low = status
+        .findings
+        .iter()
+        .find(|finding| finding.code == Code::LowMemory && finding.severity == Severity::Error);
+    let low = low.unwrap_or_else(|| panic!("{:#?}", status.findings));
+    assert!(low.evidence.iter().any(|line| line.contains("NV_ERR_NO_MEMORY")), "{low:?}");
+    rig::record::seen(Code::LowMemory);
     assert!(low.message.contains("ran out of memory while it initialised the adapter"), "{low:?}");
     assert_eq!(status.gpus[0].state, GpuState::Failed);
 }
