@@ -1,10 +1,10 @@
 //! Reads files and directories of a container root.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::FileExt;
 use std::path::{Component, Path, PathBuf};
@@ -238,8 +238,26 @@ impl Directory {
     /// # Errors
     /// [`RootError::Io`] if it is no link any more.
     pub fn read_link(&self, name: &OsStr) -> Result<OsString, RootError> {
-        readlinkat(&self.fd, name).map_err(|e| io_error("read the link", &self.path.join(name), e))
+        target_of(&self.fd, name).map_err(|e| io_error("read the link", &self.path.join(name), e))
     }
+}
+
+/// Returns the target of a link by its name in a directory. (nix's function allocates the longest path each time, which is a mapping of its
+/// own in musl.)
+fn target_of(directory: &impl AsFd, name: &OsStr) -> nix::Result<OsString> {
+    let name = CString::new(name.as_bytes()).map_err(|_| Errno::EINVAL)?;
+    let mut target = [0_u8; MAX_PATH + 1];
+    // SAFETY: the descriptor is open, the name ends in a NUL, and the kernel writes at most the length of the buffer, which lives on.
+    let length = unsafe {
+        libc::readlinkat(
+            directory.as_fd().as_raw_fd(),
+            name.as_ptr(),
+            target.as_mut_ptr().cast(),
+            target.len(),
+        )
+    };
+    let length = usize::try_from(Errno::result(length)?).unwrap_or_default();
+    Ok(OsString::from_vec(target[..length].to_vec()))
 }
 
 /// Returns the absolute form of a path without links, `.` and `..`.
