@@ -4,13 +4,11 @@
 //! stricter: section headers and entry sizes are ignored, bytes after the end of the file read as zeros, and numbers are in
 //! this machine's byte order.
 
-use std::borrow::Cow;
-use std::cell::RefCell;
 use std::fs::File;
 
+use super::contents::{Contents, Room};
 use super::machine::{EM_386, EM_X86_64, Machine};
 use super::rules::Rules;
-use crate::confined_fs::read_full_at;
 
 /// Maximum number of program headers. Real libraries have about ten; `ldconfig` has no limit.
 const MAX_SEGMENTS: u64 = 256;
@@ -18,8 +16,6 @@ const MAX_SEGMENTS: u64 = 256;
 const MAX_DYNAMIC: usize = 1024;
 /// Maximum size of all note segments in bytes.
 const MAX_NOTES: u64 = 16 * 1024;
-/// Maximum length of one name in bytes: `PATH_MAX`.
-const MAX_NAME: usize = 4096;
 
 const PT_LOAD: u64 = 1;
 const PT_DYNAMIC: u64 = 2;
@@ -73,7 +69,7 @@ pub(super) fn read(file: &File, size: u64, room: &mut Room, machine: Machine, ru
 }
 
 fn read_elf(file: Contents, machine: Machine, rules: &Rules) -> Option<Facts> {
-    let head = file.zeroed(0, 64)?.into_owned();
+    let head = file.zeroed(0, 64)?;
     if head[16..18] != 3_u16.to_ne_bytes() {
         return None;
     }
@@ -121,88 +117,6 @@ fn arm_flags(head: &[u8]) -> Option<i32> {
         flags if flags & 0x200 != 0 => Some(0xb03),
         _ => Some(LIBC6),
     }
-}
-
-/// Room for what is read of one library after the other.
-#[derive(Debug)]
-pub(super) struct Room {
-    first: Vec<u8>,
-    strings: RefCell<Strings>,
-}
-
-/// A part of a string table, in which the names of a library are close together.
-#[derive(Debug, Default)]
-struct Strings {
-    /// Its offset in the file.
-    at: u64,
-    bytes: Vec<u8>,
-}
-
-/// Size in bytes of the part of a file that is read first. Most of what is looked at is in it.
-const FIRST: usize = 4096;
-/// Size in bytes of the part of a string table.
-const STRINGS: usize = 1024;
-/// How many bytes of it come before the first string that is read.
-const BEFORE: u64 = 256;
-
-impl Room {
-    /// Empty.
-    pub fn new() -> Self {
-        Self { first: vec![0; FIRST], strings: RefCell::default() }
-    }
-}
-
-/// A file that goes on with zeros, as its last page does in memory.
-struct Contents<'a> {
-    file: &'a File,
-    size: u64,
-    /// Its beginning.
-    first: &'a [u8],
-    strings: &'a RefCell<Strings>,
-}
-
-impl<'a> Contents<'a> {
-    fn open(file: &'a File, size: u64, room: &'a mut Room) -> Option<Self> {
-        let read = read_full_at(file, &mut room.first, 0).ok()?;
-        room.first[read..].fill(0);
-        room.strings.get_mut().bytes.clear();
-        Some(Self { file, size, first: &room.first, strings: &room.strings })
-    }
-
-    fn zeroed(&self, offset: u64, len: usize) -> Option<Cow<'a, [u8]>> {
-        let start = usize::try_from(offset).ok();
-        if let Some(bytes) = start.and_then(|start| self.first.get(start..start.checked_add(len)?)) {
-            return Some(Cow::Borrowed(bytes));
-        }
-        let mut bytes = vec![0; len];
-        read_full_at(self.file, &mut bytes, offset).ok()?;
-        Some(Cow::Owned(bytes))
-    }
-
-    /// `check_ptr` of `ldconfig`: accepts an offset in the file, or at its end.
-    fn check(&self, offset: u64) -> Option<u64> {
-        (offset <= self.size).then_some(offset)
-    }
-
-    fn string(&self, offset: u64) -> Option<Vec<u8>> {
-        if let Some(string) = string_at(self.first, 0, offset) {
-            return Some(string);
-        }
-        let mut strings = self.strings.borrow_mut();
-        if let Some(string) = string_at(&strings.bytes, strings.at, offset) {
-            return Some(string);
-        }
-        strings.at = offset.saturating_sub(BEFORE);
-        strings.bytes = self.zeroed(strings.at, STRINGS)?.into_owned();
-        let near = string_at(&strings.bytes, strings.at, offset);
-        near.or_else(|| string_at(&self.zeroed(offset, MAX_NAME)?, offset, offset))
-    }
-}
-
-/// Returns the string at an offset of a file, if it ends in these bytes, which are those from `at` on.
-fn string_at(bytes: &[u8], at: u64, offset: u64) -> Option<Vec<u8>> {
-    let rest = bytes.get(usize::try_from(offset.checked_sub(at)?).ok()?..)?;
-    Some(rest[..memchr::memchr(0, rest)?].to_vec())
 }
 
 struct Segment {

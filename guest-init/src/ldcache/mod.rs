@@ -7,6 +7,7 @@
 //! `ldconfig`, from glibc 2.31 on.
 
 mod conf;
+mod contents;
 mod dirs;
 mod glob;
 mod hwcap;

@@ -6,9 +6,10 @@ use std::fs::File;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
+use super::contents::Room;
 use super::dirs::ScanDir;
 use super::hwcap::LegacyHwcaps;
-use super::library::{self, Content, Facts, Room};
+use super::library::{self, Content, Facts};
 use super::machine::Machine;
 use super::rules::Rules;
 use super::{CacheReport, compare_names, join};

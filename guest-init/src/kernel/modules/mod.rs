@@ -123,14 +123,8 @@ impl Table {
     }
 
     /// The modules of these names and what they depend on: the first wave depends on nothing, each other one on the waves before it.
-    fn waves(&self, names: Vec<&str>) -> Vec<Vec<&Entry>> {
-        let mut needed: BTreeSet<&str> = names.into_iter().collect();
-        // The manifest's order is that of loading: from its end on, each module comes before what it depends on.
-        for entry in self.entries.iter().rev() {
-            if needed.contains(&*entry.module.name) {
-                needed.extend(entry.module.depends.iter().map(String::as_str));
-            }
-        }
+    fn waves<'a>(&'a self, names: Vec<&'a str>) -> Vec<Vec<&'a Entry>> {
+        let needed = with_dependencies(names, self.entries.iter().map(|entry| &entry.module));
         let mut levels: BTreeMap<&str, usize> = BTreeMap::new();
         let mut waves: Vec<Vec<&Entry>> = Vec::new();
         for entry in self.entries.iter().filter(|entry| needed.contains(&*entry.module.name)) {
@@ -210,6 +204,21 @@ impl<'a> DriverModules<'a> {
     }
 }
 
+/// These names and what they depend on, directly or not. The modules are in load order: from the end on, each comes before what it depends
+/// on.
+fn with_dependencies<'a>(
+    names: impl IntoIterator<Item = &'a str>,
+    modules: impl DoubleEndedIterator<Item = &'a Module>,
+) -> BTreeSet<&'a str> {
+    let mut needed: BTreeSet<&str> = names.into_iter().collect();
+    for module in modules.rev() {
+        if needed.contains(module.name.as_str()) {
+            needed.extend(module.depends.iter().map(String::as_str));
+        }
+    }
+    needed
+}
+
 /// Of the driver's modules in load order: the driver, those that are `asked` for, those that `is_needed` accepts and that are not only
 /// there for others, and what these depend on.
 fn needed<'a>(
@@ -218,15 +227,9 @@ fn needed<'a>(
     is_needed: impl Fn(&str) -> bool,
 ) -> Vec<&'a Module> {
     let is_for_others = |name: &String| all.iter().any(|other| other.depends.contains(name));
-    let mut needed = BTreeSet::from([DRIVER]);
-    for module in all.iter().rev() {
-        let name = &module.name;
-        let for_itself = asked(name) || is_needed(name) && !is_for_others(name);
-        if for_itself || needed.contains(name.as_str()) {
-            needed.insert(name);
-            needed.extend(module.depends.iter().map(String::as_str));
-        }
-    }
+    let for_itself = |name: &&String| asked(name) || is_needed(name) && !is_for_others(name);
+    let names = all.iter().map(|module| &module.name).filter(for_itself).map(String::as_str);
+    let needed = with_dependencies(names.chain([DRIVER]), all.iter().copied());
     all.iter().copied().filter(|module| needed.contains(module.name.as_str())).collect()
 }
 
