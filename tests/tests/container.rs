@@ -40,6 +40,20 @@ fn deadly_signal_reaches_the_host() {
     assert_eq!(exit(&run("ending signal 40", 512)), Exit { code: None, signal: Some(40), oom: false });
 }
 
+/// The kernel marks itself as tainted (8192) when it loads a module without a signature.
+#[test]
+fn modules_keep_their_signatures_for_a_kernel_that_demands_them() {
+    let tainted = |option: &str| {
+        let program = "-- /bin/sh -c \"echo begin; cat /proc/sys/kernel/tainted; echo end\"";
+        let mut guest = boot(guest().cmdline(&format!("{option} {program}")));
+        let (_, console) = guest.wait_for_end(PATIENCE).unwrap();
+        between(&console, "begin", "end").concat()
+    };
+    assert_eq!(tainted("module.sig_enforce=0"), "8192");
+    assert_eq!(tainted("module.sig_enforce=1"), "0");
+    assert_eq!(tainted("lockdown=integrity"), "0");
+}
+
 /// reboot(2) in the container's namespace is not the guest's, and is meant.
 #[test]
 fn container_that_powers_off_succeeds_without_a_restart() {

@@ -8,11 +8,13 @@ mod compat;
 mod glibc;
 mod modinfo;
 mod section;
+mod signature;
 mod source;
 
 pub use self::compat::{Compat, cuda_compat};
 pub use self::glibc::glibc_needed;
 pub use self::modinfo::{Modinfo, modinfo, parse_modinfo};
+pub use self::signature::{length_without_signature, signature_trailer};
 pub use self::source::ReadAt;
 pub use goblin::elf::header::ET_DYN;
 

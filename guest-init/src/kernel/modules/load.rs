@@ -1,5 +1,6 @@
 //! Loads one kernel module, and explains failures.
 
+use super::signature;
 use crate::kernel::bounded::bounded;
 use crate::kernel::kmsg_writer::KernelLog;
 use crate::kernel::sysinfo;
@@ -83,15 +84,14 @@ pub(super) fn load(
             return Err(LoadError::Missing { module: module.name.clone(), path: path.into(), source });
         }
     };
-    let mut flags = ModuleInitFlags::empty();
-    if !path.ends_with(".ko") {
-        flags = ModuleInitFlags::from_bits_retain(COMPRESSED);
-    }
+    let is_compressed = !path.ends_with(".ko");
     let log = KernelLog::here();
-    let loaded = {
-        let parameters = c_parameters.clone();
-        bounded(format!("loading module {}", module.name), move || finit_module(&file, &parameters, flags))
-    };
+    let loaded = bounded(format!("loading module {}", module.name), move || {
+        if is_compressed {
+            return finit_module(&file, &c_parameters, ModuleInitFlags::from_bits_retain(COMPRESSED));
+        }
+        signature::load(&file, &c_parameters)
+    });
     match loaded.map_err(|error| LoadError::Refused { what: error.to_string(), log: log.lines() })? {
         Ok(()) => {
             log::debug!("loaded {} {}", module.name, parameters.trim());

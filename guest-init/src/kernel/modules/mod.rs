@@ -3,6 +3,7 @@
 
 mod devices;
 mod load;
+mod signature;
 
 pub use load::{LoadError, is_loaded};
 

@@ -1,20 +1,16 @@
 //! Signs modules as the kernel expects it: a detached PKCS#7 signature after the module, with a
-//! trailer. The kernel's own `sign-file` makes it if it runs, else `openssl`. Format:
-//! `include/linux/module_signature.h`.
+//! trailer. The kernel's own `sign-file` makes it if it runs, else `openssl`.
 
 use super::environment::{Room, Workshop};
 use super::headers::Headers;
 use crate::common::error::{Doing, Error, Result};
 use crate::programs::toolroot::explain;
 use clap::ValueEnum;
+use image::elf::{length_without_signature, signature_trailer};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The end of a signed module.
-const MAGIC: &[u8] = b"~Module signature appended~\n";
-/// `PKEY_ID_PKCS7`.
-const PKCS7: u8 = 2;
 /// Certificate and signature in the work directory.
 const CERTIFICATE: &str = "certificate";
 const SIGNATURE: &str = "signature";
@@ -53,7 +49,7 @@ pub struct Signer {
 
 /// Whether a module carries a signature.
 pub fn is_signed(module: &[u8]) -> bool {
-    module.ends_with(MAGIC)
+    length_without_signature(module).is_some()
 }
 
 impl Signer {
@@ -223,9 +219,7 @@ impl<'a> Bench<'a> {
         let length = u32::try_from(signature.len()).expect("a signature has some hundred bytes");
         let mut module = fs::read(&path).doing("reading", &path)?;
         module.extend(signature);
-        module.extend([0, 0, PKCS7, 0, 0, 0, 0, 0]);
-        module.extend(length.to_be_bytes());
-        module.extend(MAGIC);
+        module.extend(signature_trailer(length));
         fs::write(&path, module).doing("writing", &path)
     }
 }
