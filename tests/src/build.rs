@@ -6,8 +6,8 @@
 //! offers one of them, the profile is resolved again, which is reported.
 
 use std::{
-    collections::BTreeSet,
-    fs,
+    collections::BTreeMap,
+    fs::{self, File},
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
@@ -23,7 +23,7 @@ use crate::{
     process::{run, tail},
 };
 
-/// Number of builds of other processes that are kept, each about 130 MB: they may still be in use.
+/// Number of builds that are kept although no test uses them, each about 130 MB.
 const KEPT: usize = 6;
 /// File name of the driver's disk in a build.
 const DISK: &str = "driver.erofs";
@@ -180,8 +180,7 @@ pub fn build(options: &[&str], cached: Option<Cached>) -> Result<Built, RigError
     let _one_at_a_time = cache.lock("rig-build")?;
     let more = cached.map_or("", |cached| cached.key);
     if let Some(built) = finished(&builds, &lock, options, more)? {
-        let place = built.initrd.parent().unwrap_or(&builds).to_owned();
-        OURS.lock().unwrap_or_else(PoisonError::into_inner).insert(place);
+        hold(built.initrd.parent().unwrap_or(&builds))?;
         return Ok(built);
     }
     let work = tempfile::Builder::new().prefix(".new-").tempdir_in(&builds);
@@ -206,10 +205,8 @@ pub fn build(options: &[&str], cached: Option<Cached>) -> Result<Built, RigError
     fs::write(&report, &output.stdout).map_err(|e| RigError::io("write", &report, e))?;
     let place = builds.join(key(&lock, options, more)?);
     fs::rename(work.path(), &place).map_err(|e| RigError::io("rename to", &place, e))?;
-    let mut ours = OURS.lock().unwrap_or_else(PoisonError::into_inner);
-    ours.insert(place.clone());
-    forget(&builds, &ours)?;
-    drop(ours);
+    hold(&place)?;
+    forget(&builds)?;
     finished(&builds, &lock, options, more)?.ok_or_else(|| RigError::Missing {
         what: place.display().to_string(),
         remedy: "the build was made and is gone".into(),
@@ -261,18 +258,34 @@ fn finished(builds: &Path, lock: &Path, options: &[&str], more: &str) -> Result<
     Ok(Some(Built { initrd, kernel, disk, lock: lock.to_owned(), report }))
 }
 
-/// Builds that tests of this process use.
-static OURS: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+/// Locks of the builds that tests of this process use.
+static HELD: Mutex<BTreeMap<PathBuf, File>> = Mutex::new(BTreeMap::new());
 
-/// Removes all builds but these and the newest others.
-fn forget(builds: &Path, ours: &BTreeSet<PathBuf>) -> Result<(), RigError> {
+/// Keeps a build until the end of this process, from other processes too.
+fn hold(place: &Path) -> Result<(), RigError> {
+    let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+    if !held.contains_key(place) {
+        let lock = File::open(place).map_err(|e| RigError::io("open", place, e))?;
+        lock.lock_shared().map_err(|e| RigError::io("lock", place, e))?;
+        held.insert(place.to_owned(), lock);
+    }
+    Ok(())
+}
+
+/// Whether a test of any process uses this build.
+fn is_held(place: &Path) -> bool {
+    File::open(place).is_ok_and(|lock| lock.try_lock().is_err())
+}
+
+/// Removes all builds but those that are in use and the newest others.
+fn forget(builds: &Path) -> Result<(), RigError> {
     let entries = fs::read_dir(builds).map_err(|e| RigError::io("list", builds, e))?;
     let mut places: Vec<(SystemTime, PathBuf)> = entries
         .filter_map(|entry| {
             let entry = entry.ok()?;
             Some((entry.metadata().ok()?.modified().ok()?, entry.path()))
         })
-        .filter(|(_, place)| !ours.contains(place))
+        .filter(|(_, place)| !is_held(place))
         .collect();
     places.sort();
     for (_, place) in places.iter().rev().skip(KEPT) {
@@ -286,7 +299,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn newest_builds_and_the_own_build_are_kept() {
+    fn newest_builds_and_those_in_use_are_kept() {
         let dir = tempfile::tempdir().unwrap();
         for age in 0..14_u64 {
             let place = dir.path().join(age.to_string());
@@ -294,7 +307,8 @@ mod tests {
             let time = SystemTime::now() - std::time::Duration::from_hours(age);
             fs::File::open(&place).unwrap().set_modified(time).unwrap();
         }
-        forget(dir.path(), &BTreeSet::from([dir.path().join("13")])).unwrap();
+        hold(&dir.path().join("13")).unwrap();
+        forget(dir.path()).unwrap();
         let mut left: Vec<_> = fs::read_dir(dir.path())
             .unwrap()
             .map(|e| e.unwrap().file_name().into_string().unwrap())

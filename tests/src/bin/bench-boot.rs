@@ -79,6 +79,9 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<(), RigError> {
     let work =
         tempfile::tempdir().map_err(|e| RigError::io("make a directory in", std::env::temp_dir(), e))?;
+    if let Some(dir) = &arguments.consoles {
+        std::fs::create_dir_all(dir).map_err(|e| RigError::io("make the directory", dir, e))?;
+    }
     let init = arguments.guest_init.to_string_lossy();
     let ours = |payload| {
         initrd_with(&["--payload", payload, "--capabilities", "compute,utility", "--guest-init", &init])
