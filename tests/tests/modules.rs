@@ -11,6 +11,7 @@ use std::{
 
 use host_builder::artifacts::tree::Tree;
 use host_builder::common::error::Error;
+use host_builder::common::halt::Halt;
 use host_builder::common::ui::Ui;
 use host_builder::kernel_modules::make::{Built, build};
 use host_builder::kernel_modules::{Index, Module};
@@ -41,7 +42,8 @@ impl Ground {
 fn gpu_modules(lock: &Lock) -> Built {
     let (profile, _) = Profile::load(host_builder::pins::profile::DEFAULT).unwrap();
     let never = || Err(Error::new("the image was built, and its modules are not in the cache"));
-    build(&rig::build::cache().unwrap(), lock, &profile.modules, never, &Ui::new(true)).unwrap()
+    build(&rig::build::cache().unwrap(), lock, &profile.modules, never, &Halt::default(), &Ui::new(true))
+        .unwrap()
 }
 
 fn ground() -> &'static Ground {

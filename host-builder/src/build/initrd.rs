@@ -8,11 +8,12 @@ use super::select::{self, Absent};
 use crate::artifacts::cache::Cache;
 use crate::artifacts::tree::Tree;
 use crate::common::error::{Error, Result};
+use crate::common::halt::Halt;
 use crate::kernel_modules::features::{Features, State};
 use crate::kernel_modules::gpus::{self, Asked, Chosen};
 use crate::kernel_modules::index::Index;
 use crate::kernel_modules::make::prebuilt;
-use crate::kernel_modules::make::{Built, build};
+use crate::kernel_modules::make::{Built, build, made_here};
 use crate::kernel_modules::module::content;
 use crate::pins::artifact::Artifact;
 use crate::pins::lock::Lock;
@@ -78,15 +79,7 @@ pub fn make(request: &InitrdRequest, access: Access) -> Result<Made> {
     let lock = ui.stage("resolve", || {
         resolve::lock_of(request.outputs.lock, request.update_lock, profile, text, access)
     })?;
-    let sets = Set::image(request.capabilities);
-    // Everything is fetched in one step, so that one error lists all missing artifacts.
-    ui.stage("fetch", || resolve::fetch(profile, &lock, &sets, access))?;
-    let (built, Unpacked { kernel, index }) = std::thread::scope(|scope| {
-        let built = scope.spawn(|| ui.stage("build modules", || gpu_modules(profile, &lock, access)));
-        let unpacked = unpack(profile, &lock, &sets, access);
-        let built = built.join().expect("building modules does not panic");
-        Ok::<_, Error>((built?, unpacked?))
-    })?;
+    let (built, Unpacked { kernel, index }) = prepare(request, &lock, access)?;
     let build = Build { request, profile, lock: &lock, access };
     let planned = ui.stage("plan", || build.plan(&kernel, &index, &built))?;
     let Planned { plan, disk, why, segments } = planned;
@@ -199,6 +192,42 @@ impl Build<'_> {
     }
 }
 
+/// Fetches and unpacks the artifacts, and builds the GPU's modules. Where they must be compiled, what that takes is fetched first, and the
+/// rest meanwhile.
+fn prepare(request: &InitrdRequest, lock: &Lock, access: Access) -> Result<(Built, Unpacked)> {
+    let (profile, ui) = (request.profile.0, access.ui);
+    let sets = Set::image(request.capabilities);
+    let compiler = compiler_sets(profile, lock, access)?;
+    let first = if compiler.is_empty() || access.offline {
+        // One error lists all missing artifacts.
+        [&compiler[..], &sets].concat()
+    } else {
+        compiler
+    };
+    ui.stage("fetch", || resolve::fetch(profile, lock, &first, access))?;
+    let halt = Halt::default();
+    std::thread::scope(|scope| {
+        let built = scope.spawn(|| ui.stage("build modules", || gpu_modules(profile, lock, &halt, access)));
+        let fetched = || ui.stage("fetch", || resolve::fetch(profile, lock, &sets, access));
+        let unpacked = fetched().and_then(|()| unpack(profile, lock, &sets, access));
+        if unpacked.is_err() {
+            halt.halt();
+        }
+        let built = built.join().expect("building modules does not panic");
+        let unpacked = unpacked?;
+        Ok((built?, unpacked))
+    })
+}
+
+/// The sets that are needed to compile the GPU's modules; none if they are in an artifact or in the cache.
+fn compiler_sets(profile: &Profile, lock: &Lock, access: Access) -> Result<Vec<Set>> {
+    let is_prebuilt = !lock.set(Set::GpuModules).is_empty();
+    if is_prebuilt || made_here(access.cache, lock, &profile.modules)?.is_some() {
+        return Ok(Vec::new());
+    }
+    Ok(vec![Set::Toolroot, Set::ModuleSource])
+}
+
 /// What is prepared in parallel with building the GPU's modules.
 struct Unpacked {
     kernel: Vec<Tree>,
@@ -218,14 +247,14 @@ fn unpack(profile: &Profile, lock: &Lock, sets: &[Set], access: Access) -> Resul
 }
 
 /// Returns the GPU's modules: prebuilt from an artifact if the lock has one, else built from
-/// source.
-fn gpu_modules(profile: &Profile, lock: &Lock, access: Access) -> Result<Built> {
+/// source, unless `halt` ends that.
+fn gpu_modules(profile: &Profile, lock: &Lock, halt: &Halt, access: Access) -> Result<Built> {
     let prebuilt = trees(access.cache, lock, &[Set::GpuModules])?;
     if !prebuilt.is_empty() {
         return prebuilt::built(access.cache, &prebuilt, &lock.kernel_release);
     }
     let toolroot = || resolve::toolroot_of(profile, lock, access);
-    build(access.cache, lock, &profile.modules, toolroot, access.ui)
+    build(access.cache, lock, &profile.modules, toolroot, halt, access.ui)
 }
 
 fn trees(cache: &Cache, lock: &Lock, sets: &[Set]) -> Result<Vec<Tree>> {

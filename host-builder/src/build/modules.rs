@@ -3,6 +3,7 @@
 
 use crate::common::error::{Doing, Error, Result};
 use crate::common::files::{Scratch, Staged};
+use crate::common::halt::Halt;
 use crate::kernel_modules::make::compile::compile;
 use crate::kernel_modules::make::environment::Workshop;
 use crate::kernel_modules::make::headers::Headers;
@@ -173,7 +174,7 @@ fn make_in(
         (workshop, request.source, request.headers, pinned)
     {
         let lock = Lock { kernel_release: headers.release.clone(), ..lock.clone() };
-        let built = build(cache, &lock, &profile.modules, || Ok(toolroot.clone()), ui)?;
+        let built = build(cache, &lock, &profile.modules, || Ok(toolroot.clone()), &Halt::default(), ui)?;
         for module in &built.modules {
             let from = built.dir.join(&module.path);
             fs::copy(&from, dir.path().join(&module.path)).doing("copying", &from)?;
@@ -189,7 +190,7 @@ fn make_in(
         }
         (None, None) => unreachable!("without a source of its own the command has a lock"),
     };
-    compile(workshop, headers, work.path(), &tree, dir.path(), ui)
+    compile(workshop, headers, work.path(), &tree, dir.path(), &Halt::default(), ui)
 }
 
 /// Writes all outputs or none, and a newly resolved lock.

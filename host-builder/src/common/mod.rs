@@ -4,6 +4,7 @@ pub mod clean;
 pub mod digest;
 pub mod error;
 pub mod files;
+pub mod halt;
 pub mod interrupt;
 pub mod parallel;
 pub mod plain;

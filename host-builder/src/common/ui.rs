@@ -30,7 +30,7 @@ impl Ui {
         self.progress.line(text.as_ref());
     }
 
-    /// Runs a stage, shows that it is running, and records its duration.
+    /// Runs a stage, shows that it is running, and adds up its duration.
     pub fn stage<T, E>(
         &self,
         name: &str,
@@ -39,7 +39,12 @@ impl Ui {
         let start = Instant::now();
         let result = self.during(name, work);
         let took = start.elapsed();
-        self.stages.lock().expect("no holder panics").push((name.to_owned(), took));
+        let mut stages = self.stages.lock().expect("no holder panics");
+        match stages.iter_mut().find(|(stage, _)| stage == name) {
+            Some((_, sum)) => *sum += took,
+            None => stages.push((name.to_owned(), took)),
+        }
+        drop(stages);
         result
     }
 

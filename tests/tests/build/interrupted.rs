@@ -5,7 +5,7 @@ use std::{
     convert::Infallible,
     fs,
     path::Path,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     time::Duration,
 };
 
@@ -29,6 +29,18 @@ enum To {
 }
 
 fn interrupt(sandbox: &Sandbox, signal: Signal, to: To, moment: impl Fn() -> bool) {
+    let (child, group) = build_until(sandbox, moment);
+    match to {
+        To::Process => kill(group, signal),
+        To::Group => killpg(group, signal),
+    }
+    .unwrap();
+    let stderr = ends_without_a_trace(sandbox, child, group);
+    assert!(stderr.contains("interrupted: no partial output was left"), "{signal} to {to:?}: {stderr}");
+}
+
+/// Starts a build, and waits for a moment of it. Returns it with its session.
+fn build_until(sandbox: &Sandbox, moment: impl Fn() -> bool) -> (Child, Pid) {
     // A session of its own, as a terminal gives it: all that it starts can be found by it.
     let mut command = Command::new("setsid");
     command.arg(rig::build::program()).args(["build-initrd", "--profile", "./profile.toml"]);
@@ -41,19 +53,19 @@ fn interrupt(sandbox: &Sandbox, signal: Signal, to: To, moment: impl Fn() -> boo
         Ok::<_, Infallible>(moment().then_some(()))
     });
     came.unwrap().expect("the moment came");
-    match to {
-        To::Process => kill(group, signal),
-        To::Group => killpg(group, signal),
-    }
-    .unwrap();
+    (child, group)
+}
+
+/// Expects exit code 2, no output, nothing half-written and no program left. Returns what was printed.
+fn ends_without_a_trace(sandbox: &Sandbox, child: Child, group: Pid) -> String {
     let output = child.wait_with_output().unwrap();
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{signal} to {to:?}: {stderr}");
-    assert!(stderr.contains("interrupted: no partial output was left"), "{stderr}");
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
     assert!(sandbox.outputs().is_empty(), "{:?}", sandbox.outputs());
     let gone = poll(PATIENCE, || Ok::<_, Infallible>(members(group).is_empty().then_some(()))).unwrap();
     assert!(gone.is_some(), "left running: {:?}", members(group));
     sandbox.nothing_is_half_made();
+    stderr
 }
 
 /// Command lines of the living processes of a session.
@@ -95,17 +107,38 @@ fn interrupt_while_downloading_leaves_nothing_behind() {
     }
 }
 
+/// The compiler has made its first file.
+fn is_compiling(sandbox: &Sandbox) -> bool {
+    let objects = walkdir::WalkDir::new(sandbox.path("cache/work")).into_iter().filter_map(Result::ok);
+    objects.into_iter().any(|entry| entry.path().extension().is_some_and(|ending| ending == "o"))
+}
+
+/// The driver is downloaded while its modules are compiled, which takes minutes.
+#[test]
+fn failed_download_ends_the_compiler() {
+    let sandbox = Sandbox::new();
+    fs::remove_dir_all(sandbox.path("cache/modules")).unwrap();
+    let package = sandbox.artifact("nvidia-smi");
+    sandbox.forget(&package);
+    sandbox.archive().hold(Some(&package.sha256));
+    let (child, group) = build_until(&sandbox, || is_compiling(&sandbox));
+    assert!(sandbox.archive().was_asked_for(&package.sha256));
+    let mut offered = Sandbox::offered();
+    offered.retain(|(artifact, _)| artifact.name != package.name);
+    sandbox.archive().offer(&offered);
+    sandbox.archive().hold(None);
+    let stderr = ends_without_a_trace(&sandbox, child, group);
+    assert!(stderr.contains(&package.sha256) && !stderr.contains("ended early"), "{stderr}");
+    assert!(fs::read_dir(sandbox.path("cache/modules")).unwrap().next().is_none());
+}
+
 /// The compiler runs in the toolroot, with children of its own.
 #[test]
 fn interrupt_while_compiling_leaves_nothing_behind() {
     for (signal, to) in [(Signal::SIGINT, To::Group), (Signal::SIGTERM, To::Process)] {
         let mut sandbox = Sandbox::new();
         fs::remove_dir_all(sandbox.path("cache/modules")).unwrap();
-        let work = sandbox.path("cache/work");
-        let objects = || walkdir::WalkDir::new(&work).into_iter().filter_map(Result::ok);
-        let compiling =
-            || objects().any(|entry| entry.path().extension().is_some_and(|ending| ending == "o"));
-        interrupt(&sandbox, signal, to, compiling);
+        interrupt(&sandbox, signal, to, || is_compiling(&sandbox));
         assert!(fs::read_dir(sandbox.path("cache/modules")).unwrap().next().is_none());
         let modules = rig::build::cache().unwrap().room("modules").unwrap();
         fs::remove_dir_all(sandbox.path("cache/modules")).unwrap();

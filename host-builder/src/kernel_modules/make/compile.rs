@@ -6,6 +6,7 @@ use super::source::SourceTree;
 use super::steps;
 use crate::common::digest::sha256_file;
 use crate::common::error::{Doing, Error, Result};
+use crate::common::halt::Halt;
 use crate::common::interrupt;
 use crate::common::ui::{Ui, Unit};
 use crate::programs::toolroot::explain;
@@ -19,17 +20,18 @@ use std::process::{Command, Stdio};
 const TAIL: usize = 15;
 
 /// Compiles the modules of `tree`, which is below `work`, strips debug sections, and puts the
-/// modules into `out`.
+/// modules into `out`. `halt` ends it early.
 pub fn compile(
     workshop: &Workshop,
     headers: &Headers,
     work: &Path,
     tree: &SourceTree,
     out: &Path,
+    halt: &Halt,
     ui: &Ui,
 ) -> Result<()> {
     workshop.check()?;
-    make(workshop, headers, work, tree, ui)?;
+    make(workshop, headers, work, tree, halt, ui)?;
     collect(workshop, work, tree, out)
 }
 
@@ -92,7 +94,14 @@ fn command(workshop: &Workshop, headers: &Headers, work: &Path, tree: &SourceTre
     command
 }
 
-fn make(workshop: &Workshop, headers: &Headers, work: &Path, tree: &SourceTree, ui: &Ui) -> Result<()> {
+fn make(
+    workshop: &Workshop,
+    headers: &Headers,
+    work: &Path,
+    tree: &SourceTree,
+    halt: &Halt,
+    ui: &Ui,
+) -> Result<()> {
     let release = &headers.release;
     let errors = tempfile::tempfile().doing("creating a temporary file for", Path::new("make"))?;
     let stderr = errors.try_clone().doing("preparing the output of", Path::new("make"))?;
@@ -105,6 +114,7 @@ fn make(workshop: &Workshop, headers: &Headers, work: &Path, tree: &SourceTree, 
         .spawn()
         .map_err(|error| Error::new("cannot run unshare (package util-linux)").source(error))?;
     let _killed = interrupt::kills(&child);
+    let covered = halt.covers(&child);
     let output = child.stdout.take().expect("it is piped");
     let mut tail = Vec::new();
     for line in BufReader::new(output).lines().map_while(std::result::Result::ok) {
@@ -119,7 +129,8 @@ fn make(workshop: &Workshop, headers: &Headers, work: &Path, tree: &SourceTree, 
         }
     }
     let status = child.wait().doing("waiting for", Path::new("make"))?;
-    drop(bar);
+    drop((covered, bar));
+    halt.check()?;
     if status.success() {
         return Ok(());
     }

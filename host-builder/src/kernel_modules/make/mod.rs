@@ -17,6 +17,7 @@ use crate::artifacts::cache::Cache;
 use crate::artifacts::tree::Tree;
 use crate::common::digest::sha256;
 use crate::common::error::Result;
+use crate::common::halt::Halt;
 use crate::common::ui::Ui;
 use crate::pins::lock::{Lock, Set};
 use crate::pins::profile::Modules;
@@ -33,21 +34,23 @@ const RECIPE: &str = "4";
 const ROOM: &str = "modules";
 
 /// Builds the modules of the profile, or finds them in the cache. `toolroot` is called only to
-/// build.
+/// build; `halt` ends it early.
 pub fn build(
     cache: &Cache,
     lock: &Lock,
     profile: &Modules,
     toolroot: impl FnOnce() -> Result<Toolroot>,
+    halt: &Halt,
     ui: &Ui,
 ) -> Result<Built> {
     let (key, package) = key(lock, profile)?;
     let dir = cache.derived(ROOM, &key, |out| {
         let toolroot = toolroot()?;
+        halt.check()?;
         let work = cache.scratch()?;
         let headers = Headers::in_toolroot(&toolroot, &lock.kernel_release)?;
         let tree = source::locked(cache, lock, profile, &headers, work.path())?;
-        compile(&Workshop::Toolroot(toolroot), &headers, work.path(), &tree, out, ui)
+        compile(&Workshop::Toolroot(toolroot), &headers, work.path(), &tree, out, halt, ui)
     })?;
     Built::read(cache, dir, format!("built from {package}"))
 }
