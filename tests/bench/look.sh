@@ -28,3 +28,5 @@ for image in ours one; do
         awk -v ours="$ours" -v peer="$peer" 'BEGIN { printf "%44s %.1f times as fast\n", "", peer / ours }'
     done
 done
+# Nobody can list the one frame without unpacking it.
+row "list: one zstd frame" "$(median true "$builder" list "$work/one.img")" "zstd -dc" "$(median true zstd -q -dc "$work/one.img")"
