@@ -16,6 +16,7 @@ use host_builder::common::ui::Ui;
 use host_builder::pins::profile;
 use host_builder::resolve::sources::apt::{Apt, Packages, Scope};
 use host_builder::resolve::sources::{Access, Source};
+use host_builder::resolve::suites::Suites;
 
 use crate::{RigError, process::run};
 
@@ -162,7 +163,7 @@ impl Recipe {
         let (cache, ui, suite) = (Cache::open()?, Ui::new(false), self.suite.name());
         let from =
             profile::Apt { suite: suite.into(), components: vec!["main".into()], ..profile::Apt::default() };
-        let apt = Apt::open(Access::new(&cache, &ui), &from, &[], arch)?;
+        let apt = Apt::open(Access::new(&cache, &ui), &Suites { apt: &from, more_suites: Vec::new() }, arch)?;
         let artifacts = apt.resolve(Packages { names, scope, suite })?;
         let mut missing = Vec::new();
         for artifact in &artifacts {

@@ -20,6 +20,7 @@ mod ldconfig;
 mod look;
 mod modules;
 mod old_host;
+mod pairs;
 mod payload;
 mod pins;
 mod promises;
@@ -28,7 +29,6 @@ mod sessions;
 mod siege;
 mod stopping;
 mod telling;
-mod ubuntu;
 mod unpack;
 
 #[path = "../../guest-init/tests/oracle/mod.rs"]

@@ -22,8 +22,8 @@ use std::path::Path;
 
 /// The inputs and outputs of a build of modules.
 pub struct ModulesRequest<'a> {
-    /// Profile: the name of a built-in profile, or a file.
-    pub profile: &'a str,
+    /// The profile, and its text.
+    pub profile: (&'a Profile, &'a str),
     /// The lock. It is read if it exists, else written.
     pub lock: &'a Path,
     /// A source to use instead of the locked one.
@@ -92,13 +92,14 @@ fn pinned(request: &ModulesRequest, access: Access) -> Result<Option<Pinned>> {
     if request.source.is_some() && request.headers.is_some() && request.toolchain == Toolchain::Host {
         return Ok(None);
     }
-    let (profile, text) = Profile::load(request.profile)?;
-    let lock = resolve::lock_of(request.lock, false, &profile, &text, access)?;
-    if request.headers_package.is_empty() {
-        return Ok(Some(Pinned { profile, lock }));
-    }
-    let lock = resolve::with_headers(&profile, &lock, request.headers_package, access)?;
-    Ok(Some(Pinned { profile, lock }))
+    let (profile, text) = request.profile;
+    let lock = resolve::lock_of(request.lock, false, profile, text, access)?;
+    let lock = if request.headers_package.is_empty() {
+        lock
+    } else {
+        resolve::with_headers(profile, &lock, request.headers_package, access)?
+    };
+    Ok(Some(Pinned { profile: profile.clone(), lock }))
 }
 
 fn arch(pinned: Option<&Pinned>) -> &str {

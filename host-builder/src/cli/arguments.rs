@@ -1,10 +1,14 @@
 //! Arguments that several commands share: where artifacts come from, durations, the default lock.
 
 use crate::artifacts::cache::Cache;
+use crate::common::error::Error;
 use crate::common::ui::Ui;
+use crate::pins::lock::Lock;
+use crate::pins::profile::{self, Profile, pair};
 use crate::resolve::sources::Access;
+use crate::resolve::sources::apt::NamedArchive;
 use clap::Args;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The default lock, in the current directory.
@@ -20,13 +24,56 @@ pub struct AccessArgs {
     /// Directory written by `pins vendor`. Artifacts found there are not fetched over the network.
     #[arg(long, value_name = "DIR")]
     pub mirror: Option<PathBuf>,
+    /// Where the archive of a distribution is: debian=URI or ubuntu=URI. May be given more than once [default:
+    /// GPU_INITRD_ARCHIVE_DEBIAN and GPU_INITRD_ARCHIVE_UBUNTU, else the machine's own, else beside that on the same mirror,
+    /// else the distribution's own address].
+    #[arg(long, value_name = "NAME=URI")]
+    pub archive: Vec<NamedArchive>,
 }
 
 impl AccessArgs {
     /// The access that sources receive.
     pub fn of<'a>(&'a self, cache: &'a Cache, ui: &'a Ui) -> Access<'a> {
-        Access { cache, ui, offline: self.offline, mirror: self.mirror.as_deref() }
+        Access { cache, ui, offline: self.offline, mirror: self.mirror.as_deref(), archives: &self.archive }
     }
+}
+
+/// Which kernel and which driver.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ProfileArgs {
+    /// Profile: a built-in name, KERNEL+DRIVER, or a file [default: that of the lock, else debian-13].
+    #[arg(long, value_name = "NAME|FILE", conflicts_with_all = ["kernel", "driver"])]
+    pub profile: Option<String>,
+    /// Kernel: debian-13, ubuntu-24.04, or a file [default: debian-13].
+    #[arg(long, value_name = "NAME|FILE")]
+    pub kernel: Option<String>,
+    /// Driver: a branch (550, 580, 595), a full version of one of them, or a file [default: that of the kernel's built-in
+    /// profile].
+    #[arg(long, value_name = "NAME|VERSION|FILE")]
+    pub driver: Option<String>,
+}
+
+impl ProfileArgs {
+    /// Loads the profile, with its text.
+    pub fn load(&self, lock: &Path) -> Result<(Profile, String), Error> {
+        if self.kernel.is_none() && self.driver.is_none() {
+            return profile_or_locks(self.profile.as_deref(), lock);
+        }
+        let (default, _) = pair::split(profile::DEFAULT).expect("the default is a pair");
+        let kernel = self.kernel.as_deref().unwrap_or(default);
+        let driver = self.driver.as_deref().unwrap_or_else(|| pair::first_driver(kernel));
+        Profile::pair(kernel, driver)
+    }
+}
+
+/// Loads the named profile, else the one that the lock was resolved from, else the default.
+pub fn profile_or_locks(name: Option<&str>, lock: &Path) -> Result<(Profile, String), Error> {
+    if let Some(name) = name {
+        return Profile::load(name);
+    }
+    // The profile of another file has to be named. What is wrong with the lock is said where it is used.
+    let locks = Lock::read(lock).ok().flatten().and_then(|lock| Profile::load(&lock.profile).ok());
+    locks.map_or_else(|| Profile::load(profile::DEFAULT), Ok)
 }
 
 /// Parses a duration: `90`, `90s`, `1500ms` or `2m`.

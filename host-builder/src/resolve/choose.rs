@@ -2,7 +2,7 @@
 
 use super::sources::apt::{Apt, Packages, Scope};
 use super::sources::{Access, Source};
-use super::suites::{strs, suites};
+use super::suites::{self, strs};
 use crate::common::error::{Error, Result};
 use crate::pins::lock::{Lock, by_number, upstream};
 use crate::pins::profile;
@@ -28,13 +28,13 @@ impl Choice {
     }
 
     /// The same choice with versions pinned for packages of which the suite has versions for
-    /// several drivers.
+    /// several drivers. `apt` is the driver's archive.
     pub fn settled(&self, profile: &Profile, apt: &Apt) -> Result<Self> {
         let names = of_driver(profile);
         if names.is_empty() || !self.pins.is_empty() {
             return Ok(self.clone());
         }
-        let suite = &profile.apt()?.suite;
+        let suite = &profile.driver_apt()?.suite;
         let named: Vec<_> = names.iter().map(|name| with_driver(name, &self.driver)).collect();
         // A package with the driver's version in its name does not exist for another driver.
         let offered = apt.versions(&named.iter().map(String::as_str).collect())?;
@@ -72,6 +72,11 @@ pub fn choose(
     lock: Option<&Lock>,
     access: Access,
 ) -> Result<Choice> {
+    // The newest driver of the profile's branch replaces one that is in the lock.
+    let is_chosen = |lock: &&Lock| {
+        lock.profile == profile.name && !(is_branch(&profile.driver) && is_of(&lock.driver, &profile.driver))
+    };
+    let chosen = lock.filter(is_chosen);
     let lock = lock.filter(|lock| lock.profile == profile.name);
     let mut choice = Choice::of(profile);
     if let Some(kernel) = kernel.map(str::to_owned).or_else(|| lock.and_then(|lock| lock.kernel.clone())) {
@@ -84,9 +89,9 @@ pub fn choose(
         }
         choice.kernel = Some(kernel);
     }
-    let asked = driver.or(lock.map(|lock| lock.driver.as_str())).unwrap_or(&profile.driver);
+    let asked = driver.or(chosen.map(|lock| lock.driver.as_str())).unwrap_or(&profile.driver);
     if profile.modules.package.is_none() {
-        if asked.split('.').any(|part| part == "x") {
+        if is_branch(asked) {
             return Err(Error::new(format!(
                 "--driver {asked}: expected a complete version, such as {}",
                 profile.driver
@@ -96,9 +101,9 @@ pub fn choose(
         asked.clone_into(&mut choice.driver);
         return Ok(choice);
     }
-    if asked != profile.driver {
+    if asked != profile.driver || is_branch(asked) {
         // The same apt state as for resolving another driver.
-        let apt = Apt::open(access, profile.apt()?, &suites(profile, ""), &profile.arch)?;
+        let apt = Apt::open(access, &suites::driver(profile, "")?, &profile.arch)?;
         let offered = Offered::of(profile, &apt)?;
         choice.driver = offered.newest(asked)?;
         if choice.driver != profile.driver {
@@ -130,7 +135,7 @@ struct Offered<'a> {
 
 impl<'a> Offered<'a> {
     fn of(profile: &'a Profile, apt: &Apt) -> Result<Self> {
-        let from = profile.apt()?;
+        let from = profile.driver_apt()?;
         let mut suites = vec![from.suite.as_str()];
         suites.extend(strs(&from.base_suites));
         suites.extend(strs(&from.more_suites));
@@ -163,7 +168,7 @@ impl<'a> Offered<'a> {
         let source = self.of_driver.first().copied().unwrap_or_default();
         let whole =
             |version: &&str| self.of_driver.iter().all(|package| self.upstreams(package).contains(version));
-        let mut matching = self.upstreams(source).into_iter().filter(|version| matches(version, asked));
+        let mut matching = self.upstreams(source).into_iter().filter(|version| is_of(version, asked));
         matching.find(whole).map(str::to_owned).ok_or_else(|| {
             let offered = self.of_driver.iter().map(|package| format!("{package} {}", words(&self.upstreams(package))));
             Error::new(format!(
@@ -197,13 +202,15 @@ impl<'a> Offered<'a> {
             return Ok(pins);
         }
         Err(Error::new(format!("driver {driver}: these packages of the profile are not offered in that version in {}: {}", self.suites, lacking.join("; ")))
-            .hint(format!("{}a driver of another branch has other packages: write a profile for it, with image/profiles/debian-13.toml as the example", self.elsewhere(driver))))
+            .hint(format!("{}a driver of another branch has other packages: write a file for it, with image/profiles/drivers/550.toml as the example, and pass it with --driver FILE", self.elsewhere(driver))))
     }
 
     /// The other built-in profiles that have the driver, as the start of a remedy.
     fn elsewhere(&self, asked: &str) -> String {
         let carried = profile::carried();
-        let others = carried.iter().filter(|(name, driver)| *name != self.profile && matches(driver, asked));
+        let others = carried
+            .iter()
+            .filter(|(name, driver)| *name != self.profile && (is_of(driver, asked) || is_of(asked, driver)));
         let others: Vec<_> = others.map(profile::named).collect();
         if others.is_empty() {
             String::new()
@@ -217,8 +224,13 @@ fn words(versions: &[&str]) -> String {
     if versions.is_empty() { "(none)".into() } else { versions.join(" ") }
 }
 
+/// Whether this is a branch in the form `550.x`.
+fn is_branch(driver: &str) -> bool {
+    driver.split('.').any(|part| part == "x")
+}
+
 /// Whether a version is the requested one, or of the branch in the form `550.x`.
-fn matches(version: &str, asked: &str) -> bool {
+pub fn is_of(version: &str, asked: &str) -> bool {
     match asked.split_once(".x") {
         Some((branch, _)) => version.strip_prefix(branch).is_some_and(|rest| rest.starts_with('.')),
         None => version == asked,

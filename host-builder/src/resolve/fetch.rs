@@ -6,7 +6,7 @@ use super::sources::host::HostSource;
 use super::sources::http::Http;
 use super::sources::redist::Redist;
 use super::sources::{Access, Offer, Source, gives};
-use super::suites::{ARCH32, DEBIAN_ARCH32, driver_suites, suites};
+use super::suites::{self, ARCH32, DEBIAN_ARCH32};
 use crate::artifacts::cache::Cache;
 use crate::common::digest::sha256_file;
 use crate::common::error::{Doing, Error, Result};
@@ -39,7 +39,7 @@ pub fn get(profile: &Profile, lock: &Lock, wanted: &[&Artifact], access: Access)
     if access.offline && rest.iter().any(network) {
         return Err(absent(&rest, access.mirror));
     }
-    for group in groups(&rest) {
+    for group in groups(&rest, profile, lock) {
         with_source(profile, lock, access, &group, &mut |source| source.fetch(&group))?;
     }
     Ok(())
@@ -61,7 +61,7 @@ pub fn missing<'a>(wanted: &[&'a Artifact], cache: &Cache) -> Result<Vec<&'a Art
 pub fn offers(profile: &Profile, lock: &Lock, access: Access) -> Result<Vec<(String, Offer)>> {
     let all: Vec<_> = lock.artifact.iter().collect();
     let mut answers = Vec::new();
-    for group in groups(&all) {
+    for group in groups(&all, profile, lock) {
         let mut offers = Vec::new();
         with_source(profile, lock, access, &group, &mut |source| {
             offers = source.offers(&group)?;
@@ -79,9 +79,12 @@ pub fn in_mirror(mirror: &Path, sha256: &str) -> PathBuf {
 }
 
 /// Groups of artifacts that one source fetches together.
-fn groups<'a>(artifacts: &[&'a Artifact]) -> Vec<Vec<&'a Artifact>> {
+fn groups<'a>(artifacts: &[&'a Artifact], profile: &Profile, lock: &Lock) -> Vec<Vec<&'a Artifact>> {
+    let host = suites::host(profile, &lock.driver).ok();
     let key = |artifact: &Artifact| {
-        (artifact.source, artifact.source == SourceKind::Apt && artifact.arch == DEBIAN_ARCH32)
+        let is_apt = artifact.source == SourceKind::Apt;
+        let is_hosts = host.as_ref().is_some_and(|host| host.has(&artifact.suite));
+        (artifact.source, is_apt && artifact.arch == DEBIAN_ARCH32, is_apt && is_hosts)
     };
     let mut keys: Vec<_> = artifacts.iter().map(|artifact| key(artifact)).collect();
     keys.sort_unstable();
@@ -117,10 +120,15 @@ fn with_source(
     match first.source {
         SourceKind::Apt => {
             let narrow = first.arch == DEBIAN_ARCH32;
-            let arch = if narrow { ARCH32 } else { &profile.arch };
-            let more =
-                if narrow { driver_suites(profile, &lock.driver) } else { suites(profile, &lock.driver) };
-            work(&Apt::open(access, profile.apt()?, &more, arch)?)
+            let host = suites::host(profile, &lock.driver)?;
+            let (from, arch) = if narrow {
+                (suites::compat32(profile, &lock.driver)?, ARCH32)
+            } else if host.has(&first.suite) {
+                (host, profile.arch.as_str())
+            } else {
+                (suites::driver(profile, &lock.driver)?, profile.arch.as_str())
+            };
+            work(&Apt::open(access, &from, arch)?)
         }
         SourceKind::Http => work(&Http::new(access)?),
         SourceKind::Redist => work(&Redist::new(access)?),

@@ -2,7 +2,7 @@
 
 use super::sources::apt::{Apt, Packages, Scope};
 use super::sources::{Access, Source};
-use super::suites::{strs, suites};
+use super::suites::{self, strs};
 use crate::common::error::{Error, Result};
 use crate::pins::lock::{Lock, Set};
 use crate::pins::profile::Profile;
@@ -19,9 +19,9 @@ pub fn with_headers(profile: &Profile, lock: &Lock, packages: &[String], access:
             "use a profile with one, such as debian-13, or pass a directory with the headers: --headers DIR",
         ));
     };
-    let from = profile.apt()?;
-    let suite = from.suite.as_str();
-    let apt = Apt::open(access, from, &suites(profile, &lock.driver), &profile.arch)?;
+    let from = suites::host(profile, &lock.driver)?;
+    let suite = from.apt.suite.as_str();
+    let apt = Apt::open(access, &from, &profile.arch)?;
     let names = [strs(&toolroot.packages), strs(packages)].concat();
     let artifacts = apt.resolve(Packages { names: &names, scope: Scope::Closure, suite })?;
     let mut lock = lock.clone();

@@ -5,9 +5,9 @@ mod consistency;
 mod fetch;
 mod headers;
 pub mod sources;
-mod suites;
+pub mod suites;
 
-pub use self::choose::{Choice, choose};
+pub use self::choose::{Choice, choose, is_of};
 pub use self::fetch::{at_hand, fetch, get, in_mirror, missing, offers};
 pub use self::headers::with_headers;
 
@@ -24,7 +24,7 @@ use sources::{Access, Source, WantedArtifact};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::thread::ScopedJoinHandle;
-use suites::{ARCH32, driver_suites, strs, suites};
+use suites::{ARCH32, strs};
 
 const IMAGE_PREFIX: &str = "linux-image-";
 
@@ -89,19 +89,25 @@ fn add_artifacts(lock: &mut Lock, profile: &Profile, access: Access) -> Result<(
 
 /// Resolves packages. The 32-bit ones have their own package lists, and are resolved in parallel.
 fn add_packages(lock: &mut Lock, profile: &Profile, choice: &Choice, access: Access) -> Result<()> {
-    let from = profile.apt()?;
+    // Two processes that each hold the state of one archive would wait for each other.
+    let _one_at_a_time = access.cache.lock("resolve")?;
     let compat32 = profile.userspace.iter().filter(|(_, group)| !group.compat32.is_empty());
     let compat32: Groups = compat32.map(|(of, group)| (Set::Compat32(*of), &group.compat32)).collect();
+    let (host, driver) = (suites::host(profile, &choice.driver)?, suites::driver(profile, &choice.driver)?);
+    let from32 = suites::compat32(profile, &choice.driver)?;
+    let (host, driver, from32) = (&host, &driver, &from32);
+    let is_another = profile.driver_apt.is_some();
     std::thread::scope(|scope| {
-        let suites32 = driver_suites(profile, &choice.driver);
-        let apt32 =
-            (!compat32.is_empty()).then(|| scope.spawn(move || Apt::open(access, from, &suites32, ARCH32)));
-        let apt = Apt::open(access, from, &suites(profile, &choice.driver), &profile.arch)?;
-        let choice = &choice.settled(profile, &apt)?;
-        add_native(lock, profile, choice, &apt)?;
-        drop(apt);
+        let open = |from, arch| scope.spawn(move || Apt::open(access, from, arch));
+        let apt32 = (!compat32.is_empty()).then(|| open(from32, ARCH32));
+        let of_driver = is_another.then(|| open(driver, &profile.arch));
+        let host = Apt::open(access, host, &profile.arch)?;
+        let of_driver = of_driver.map(joined).transpose()?;
+        let of_driver = of_driver.as_ref().unwrap_or(&host);
+        let choice = &choice.settled(profile, of_driver)?;
+        add_native(lock, profile, choice, &host, of_driver)?;
         if let Some(apt32) = apt32 {
-            let artifacts = userspace(&compat32, &joined(apt32)?, &from.suite, choice)?;
+            let artifacts = userspace(&compat32, &joined(apt32)?, &from32.apt.suite, choice)?;
             add_to_groups(lock, &compat32, &artifacts);
         }
         Ok(())
@@ -110,8 +116,8 @@ fn add_packages(lock: &mut Lock, profile: &Profile, choice: &Choice, access: Acc
 
 /// Resolves the packages of the profile's own architecture. Once the kernel is known, all queries
 /// run in parallel.
-fn add_native(lock: &mut Lock, profile: &Profile, choice: &Choice, apt: &Apt) -> Result<()> {
-    let suite = profile.apt()?.suite.as_str();
+fn add_native(lock: &mut Lock, profile: &Profile, choice: &Choice, apt: &Apt, driver: &Apt) -> Result<()> {
+    let (suite, of_driver) = (profile.apt()?.suite.as_str(), profile.driver_apt()?.suite.as_str());
     if let Some(package) = &profile.kernel.package {
         let image = kernel_image(apt, package, suite)?;
         image.trim_start_matches(IMAGE_PREFIX).clone_into(&mut lock.kernel_release);
@@ -124,16 +130,16 @@ fn add_native(lock: &mut Lock, profile: &Profile, choice: &Choice, apt: &Apt) ->
         Some(Firmware::Packages { packages }) => packages.as_slice(),
         _ => &[],
     };
-    let of_driver = [(Set::Firmware, firmware), (Set::ModuleSource, profile.modules.package.as_slice())];
+    let driver_sets = [(Set::Firmware, firmware), (Set::ModuleSource, profile.modules.package.as_slice())];
     let groups: Groups =
         profile.userspace.iter().map(|(of, group)| (Set::Userspace(*of), &group.packages)).collect();
     let closures = closures(profile, suite, &lock.kernel_release);
     std::thread::scope(|scope| {
-        let of_driver = of_driver.into_iter().filter(|(_, packages)| !packages.is_empty());
-        let of_driver: Vec<_> = of_driver
-            .map(|(set, packages)| (set, scope.spawn(|| exact(apt, &choice.pin(packages), suite))))
+        let driver_sets = driver_sets.into_iter().filter(|(_, packages)| !packages.is_empty());
+        let driver_sets: Vec<_> = driver_sets
+            .map(|(set, packages)| (set, scope.spawn(|| exact(driver, &choice.pin(packages), of_driver))))
             .collect();
-        let userspace = scope.spawn(|| userspace(&groups, apt, suite, choice));
+        let userspace = scope.spawn(|| userspace(&groups, driver, of_driver, choice));
         let closures = closures.iter().map(|(set, names, suite)| {
             let names = || strs(names);
             (
@@ -142,7 +148,7 @@ fn add_native(lock: &mut Lock, profile: &Profile, choice: &Choice, apt: &Apt) ->
             )
         });
         let closures: Vec<_> = closures.collect();
-        for (set, artifacts) in of_driver {
+        for (set, artifacts) in driver_sets {
             let artifacts = joined(artifacts)?;
             artifacts.iter().try_for_each(|artifact| check_version(artifact, &choice.driver))?;
             lock.add(set, artifacts);
@@ -223,10 +229,10 @@ pub fn lock_of(path: &Path, update: bool, profile: &Profile, text: &str, access:
         return resolve(profile, text, &choice, access);
     }
     let Some(lock) = present? else {
-        return resolve(profile, text, &Choice::of(profile), access);
+        return resolve(profile, text, &choose(profile, None, None, None, access)?, access);
     };
     lock.check_profile(&profile.name, text, path)?;
-    if lock.driver != profile.driver {
+    if !is_of(&lock.driver, &profile.driver) {
         access.ui.line(format!(
             "driver {}, from {} (the profile has {})",
             lock.driver,

@@ -14,12 +14,12 @@ pub use self::ending::NOT_STARTED;
 use self::options::Boot;
 use self::stop::Stop;
 use crate::artifacts::cache::Cache;
+use crate::cli::arguments::profile_or_locks;
 use crate::common::error::{Doing, Error, Result};
 use crate::common::interrupt::Guard;
 use crate::common::ui::{Ui, megabytes, say};
 use crate::guest_client::Target;
 use crate::pins::lock::{Lock, Set};
-use crate::pins::profile::Profile;
 use crate::programs::process::poll;
 use crate::programs::toolroot;
 use crate::programs::tools::Toolroot;
@@ -143,7 +143,7 @@ fn gpus(args: &Boot) -> Result<Vec<Gpu>> {
 }
 
 fn toolroot(args: &Boot, cache: &Cache, ui: &Ui) -> Result<Toolroot> {
-    let (profile, text) = Profile::load(&args.profile)?;
+    let (profile, text) = profile_or_locks(args.profile.as_deref(), &args.lock)?;
     let lock = Lock::read(&args.lock)?.ok_or_else(|| {
         Error::new(format!("{}: no such lock", args.lock.display()))
             .hint("create it: host-builder build-initrd; or pass an existing one: --lock FILE")

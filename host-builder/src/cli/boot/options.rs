@@ -1,7 +1,6 @@
 //! The command line of `boot`.
 
 use crate::cli::arguments::{DEFAULT_LOCK, duration};
-use crate::pins::profile;
 use crate::vm::accel::Choice;
 use crate::vm::volume::Volume;
 use clap::Args;
@@ -36,9 +35,9 @@ pub struct Boot {
     /// Lock file. It names the QEMU to use.
     #[arg(long, value_name = "FILE", default_value = DEFAULT_LOCK)]
     pub lock: PathBuf,
-    /// Profile that the lock was resolved from: the name of a built-in profile, or a file.
-    #[arg(long, value_name = "NAME|FILE", default_value = profile::DEFAULT)]
-    pub profile: String,
+    /// Profile that the lock was resolved from: a built-in name, KERNEL+DRIVER, or a file [default: the name in the lock].
+    #[arg(long, value_name = "NAME|FILE")]
+    pub profile: Option<String>,
     /// Memory of the guest.
     #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(64..))]
     pub memory: u32,

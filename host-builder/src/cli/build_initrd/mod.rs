@@ -12,7 +12,6 @@ use crate::build::plan::Plan;
 use crate::build::select;
 use crate::common::error::{Doing, Error, Result};
 use crate::common::ui::{Ui, print, print_json, print_wrapped};
-use crate::pins::profile::Profile;
 use std::borrow::Cow;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -27,7 +26,7 @@ pub fn run(args: &BuildInitrd) -> Result<()> {
         None => Cow::Borrowed(crate::GUEST_INIT),
     };
     let cache = Cache::open()?;
-    let (profile, text) = Profile::load(&args.profile)?;
+    let (profile, text) = args.profile.load(&args.lock)?;
     let request = InitrdRequest {
         profile: (&profile, &text),
         update_lock: args.update_lock,

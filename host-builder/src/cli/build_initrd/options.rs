@@ -2,9 +2,8 @@
 
 use crate::build::pack::Compression;
 use crate::build::payload;
-use crate::cli::arguments::{AccessArgs, DEFAULT_LOCK};
+use crate::cli::arguments::{AccessArgs, DEFAULT_LOCK, ProfileArgs};
 use crate::kernel_modules::gpus::Asked;
-use crate::pins::profile;
 use clap::Args;
 use image::config::Control;
 use std::path::PathBuf;
@@ -15,9 +14,9 @@ pub const DEFAULT_PAYLOAD_OUTPUT: &str = "out/driver.erofs";
 /// Arguments of `build-initrd`.
 #[derive(Debug, Args)]
 pub struct BuildInitrd {
-    /// Profile: the name of a built-in profile, or a file.
-    #[arg(long, value_name = "NAME|FILE", default_value = profile::DEFAULT)]
-    pub profile: String,
+    /// Which kernel and driver.
+    #[command(flatten)]
+    pub profile: ProfileArgs,
     /// Lock file: read if it exists, otherwise written.
     #[arg(long, value_name = "FILE", default_value = DEFAULT_LOCK)]
     pub lock: PathBuf,

@@ -17,8 +17,9 @@ use std::fs;
 pub fn run(args: &BuildModules) -> Result<()> {
     let ui = Ui::new(args.quiet || args.json);
     check_outputs(args)?;
+    let (profile, text) = args.profile.load(&args.lock)?;
     let request = ModulesRequest {
-        profile: &args.profile,
+        profile: (&profile, &text),
         lock: &args.lock,
         source: args.source.as_deref(),
         headers: args.headers.as_deref(),

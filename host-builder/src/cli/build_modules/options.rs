@@ -1,9 +1,8 @@
 //! The command line of `build-modules`.
 
 use crate::build::modules::Toolchain;
-use crate::cli::arguments::{AccessArgs, DEFAULT_LOCK};
+use crate::cli::arguments::{AccessArgs, DEFAULT_LOCK, ProfileArgs};
 use crate::kernel_modules::make::sign::Hash;
-use crate::pins::profile;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -21,10 +20,9 @@ Exit codes: 0 built and checked, 2 usage or failure.";
 /// Arguments of `build-modules`.
 #[derive(Debug, Args)]
 pub struct BuildModules {
-    /// Profile with the modules' source, patches and toolroot: the name of a built-in profile, or a
-    /// file.
-    #[arg(long, value_name = "NAME|FILE", default_value = profile::DEFAULT)]
-    pub profile: String,
+    /// Which kernel, and which driver: source, patches and toolroot of its modules.
+    #[command(flatten)]
+    pub profile: ProfileArgs,
     /// Lock file: read if it exists, otherwise written. Not needed with --source, --headers and
     /// --toolchain host.
     #[arg(long, value_name = "FILE", default_value = DEFAULT_LOCK)]

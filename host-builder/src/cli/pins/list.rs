@@ -5,7 +5,7 @@ use crate::artifacts::cache::Cache;
 use crate::common::error::Result;
 use crate::common::ui::{megabytes, print, print_json};
 use crate::pins::lock::Lock;
-use crate::pins::profile::{EMBEDDED, Profile};
+use crate::pins::profile::{self, Profile};
 use crate::resolve::missing;
 use image::requirement::Facts;
 use serde::Serialize;
@@ -29,7 +29,7 @@ pub fn run(args: &List) -> Result<()> {
     for path in &args.lock {
         locks.extend(Lock::read(path)?);
     }
-    let names = EMBEDDED.iter().map(|(name, _)| (*name).to_owned()).chain(args.profile.iter().cloned());
+    let names = profile::names().into_iter().chain(args.profile.iter().cloned());
     let mut rows = Vec::new();
     for name in names {
         let (profile, text) = Profile::load(&name)?;
@@ -107,9 +107,9 @@ mod tests {
     fn rows_say_kernel_driver_cuda_version_day_and_state() {
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::at(dir.path()).unwrap();
-        let rows: Vec<_> = EMBEDDED
+        let rows: Vec<_> = profile::names()
             .iter()
-            .map(|(name, _)| {
+            .map(|name| {
                 let (profile, text) = Profile::load(name).unwrap();
                 row(&profile, &text, None, &cache).unwrap()
             })

@@ -1,9 +1,9 @@
 //! The command line of `pins`.
 
-use crate::cli::arguments::{AccessArgs, DEFAULT_LOCK};
+use crate::cli::arguments::{AccessArgs, DEFAULT_LOCK, profile_or_locks};
 use crate::common::error::{Error, Result};
 use crate::pins::lock::Lock;
-use crate::pins::profile::{self, Profile};
+use crate::pins::profile::Profile;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
@@ -67,9 +67,9 @@ pub enum PinsCommand {
 /// Which profile and which lock.
 #[derive(Debug, Args)]
 pub struct Which {
-    /// Profile: the name of a built-in profile, or a file.
-    #[arg(long, value_name = "NAME|FILE", default_value = profile::DEFAULT)]
-    pub profile: String,
+    /// Profile: a built-in name, KERNEL+DRIVER, or a file [default: that of the lock, else debian-13].
+    #[arg(long, value_name = "NAME|FILE")]
+    pub profile: Option<String>,
     /// Lock file.
     #[arg(long, value_name = "FILE", default_value = DEFAULT_LOCK)]
     pub lock: PathBuf,
@@ -78,7 +78,7 @@ pub struct Which {
 impl Which {
     /// Loads the profile and its lock. The lock must exist and belong to the profile.
     pub fn load(&self) -> Result<(Profile, Lock)> {
-        let (profile, text) = Profile::load(&self.profile)?;
+        let (profile, text) = profile_or_locks(self.profile.as_deref(), &self.lock)?;
         let lock = Lock::read(&self.lock)?.ok_or_else(|| {
             Error::new(format!("{}: no such lock", self.lock.display()))
                 .hint("create it: host-builder pins resolve; or pass an existing one: --lock FILE")

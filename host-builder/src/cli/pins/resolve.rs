@@ -2,11 +2,11 @@
 
 use super::options::Resolve;
 use crate::artifacts::cache::Cache;
+use crate::cli::arguments::profile_or_locks;
 use crate::common::error::{Error, Result};
 use crate::common::ui::{Ui, print_json, print_wrapped};
 use crate::pins::lock::Lock;
 use crate::pins::lock_diff::Changes;
-use crate::pins::profile::Profile;
 use crate::resolve;
 
 /// Runs either command; `driver` and `kernel` are the new choices.
@@ -14,7 +14,7 @@ pub fn run(args: &Resolve, driver: Option<&str>, kernel: Option<&str>) -> Result
     let ui = Ui::new(args.how.quiet || args.how.json);
     let cache = Cache::open()?;
     let access = args.access.of(&cache, &ui);
-    let (profile, text) = Profile::load(&args.which.profile)?;
+    let (profile, text) = profile_or_locks(args.which.profile.as_deref(), &args.which.lock)?;
     let path = &args.which.lock;
     let old = match Lock::read(path) {
         Ok(old) => old,
@@ -35,7 +35,7 @@ pub fn run(args: &Resolve, driver: Option<&str>, kernel: Option<&str>) -> Result
         .hint("use a separate lock for each profile: --lock FILE"));
     }
     let choice = resolve::choose(&profile, driver, kernel, old.as_ref(), access)?;
-    if choice.driver != profile.driver && driver.is_none() {
+    if !resolve::is_of(&choice.driver, &profile.driver) && driver.is_none() {
         ui.line(format!("keeping driver {} of the lock (the profile has {})", choice.driver, profile.driver));
     }
     let new = resolve::resolve(&profile, &text, &choice, access)?;

@@ -6,6 +6,7 @@ use crate::common::error::Result;
 use crate::common::ui::{megabytes, print_json, print_wrapped};
 use crate::pins::lock::Lock;
 use crate::pins::profile::Profile;
+use crate::resolve::is_of;
 use image::requirement::Facts;
 use std::fmt::Write;
 
@@ -33,7 +34,7 @@ fn text(profile: &Profile, lock: &Lock, here: &[bool]) -> String {
     let cuda = Facts::of_driver(&lock.driver, None).cuda_in_words().map(|cuda| format!(", CUDA {cuda}"));
     let mut text = format!("profile  {}: {}\n", profile.name, profile.description);
     let _ = writeln!(text, "driver   {}{}", lock.driver, cuda.unwrap_or_default());
-    if lock.driver != profile.driver {
+    if !is_of(&lock.driver, &profile.driver) {
         let _ = writeln!(text, "         chosen with pins update; the profile has {}", profile.driver);
     }
     let _ =

@@ -82,7 +82,7 @@ impl Newer {
     /// The remedy, with the built-in profiles whose driver supports it.
     pub fn remedy(&self) -> String {
         let carried = profile::carried();
-        let new = |(_, driver): &&(&str, String)| by_number(driver, self.since) != Ordering::Less;
+        let new = |(_, driver): &&(String, String)| by_number(driver, self.since) != Ordering::Less;
         let named: Vec<_> = carried.iter().filter(new).map(profile::named).collect();
         let one = match named.as_slice() {
             [] => "no built-in profile has such a driver".to_owned(),
@@ -120,7 +120,11 @@ mod tests {
             remedy.contains("--profile ch-6.12.8-kernel-2-20251211") && remedy.contains("570.86.16"),
             "{remedy}"
         );
-        assert!(remedy.contains("--profile ubuntu-24.04") && !remedy.contains("debian-13"), "{remedy}");
+        assert!(
+            remedy.contains("--profile ubuntu-24.04") && remedy.contains("--profile debian-13+580"),
+            "{remedy}"
+        );
+        assert!(!remedy.contains("--profile debian-13 "), "{remedy}");
         let remedy = by_id(0x3182, "570.86.16").unwrap().remedy();
         assert!(remedy.contains("ubuntu-24.04") && !remedy.contains("ch-6.12.8"), "{remedy}");
     }

@@ -3,6 +3,7 @@
 
 mod apt;
 mod artifact;
+pub mod pair;
 
 pub use self::apt::{Apt, Distribution};
 pub use self::artifact::{Artifact, Values};
@@ -15,15 +16,11 @@ use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// Built-in profiles.
-pub const EMBEDDED: &[(&str, &str)] = &[
-    ("debian-13", include_str!("../../../../image/profiles/debian-13.toml")),
-    ("ubuntu-24.04", include_str!("../../../../image/profiles/ubuntu-24.04.toml")),
-    (
-        "ch-6.12.8-kernel-2-20251211",
-        include_str!("../../../../image/profiles/ch-6.12.8-kernel-2-20251211.toml"),
-    ),
-];
+/// Built-in profiles that are not a kernel and a driver that can be chosen for themselves.
+const WHOLE: &[(&str, &str)] = &[(
+    "ch-6.12.8-kernel-2-20251211",
+    include_str!("../../../../image/profiles/ch-6.12.8-kernel-2-20251211.toml"),
+)];
 /// The default profile.
 pub const DEFAULT: &str = "debian-13";
 /// Placeholder of the driver's version in names of packages and paths.
@@ -45,6 +42,8 @@ pub struct Profile {
     pub released: Option<String>,
     /// The package archive.
     pub apt: Option<Apt>,
+    /// The archive of the driver's packages, if it is another one.
+    pub driver_apt: Option<Apt>,
     /// The kernel.
     pub kernel: Kernel,
     /// Driver libraries and programs, by the capability that they are for.
@@ -213,39 +212,53 @@ impl Modules {
 }
 
 /// The built-in profiles, each with its driver.
-pub fn carried() -> Vec<(&'static str, String)> {
-    let driver = |(name, text): &(&'static str, &str)| {
-        (*name, Profile::parse(text, name).expect("a test parses them all").driver)
+pub fn carried() -> Vec<(String, String)> {
+    let driver = |name: String| {
+        let driver = Profile::load(&name).expect("a test loads them all").0.driver;
+        (name, driver)
     };
-    EMBEDDED.iter().map(driver).collect()
+    names().into_iter().map(driver).collect()
+}
+
+/// The names of the built-in profiles: pairs of a kernel and a driver that are known to work, and whole profiles.
+pub fn names() -> Vec<String> {
+    let whole = WHOLE.iter().map(|(name, _)| (*name).to_owned());
+    pair::names().into_iter().chain(whole).collect()
 }
 
 /// How to choose one of [`carried`].
-pub fn named((name, driver): &(&str, String)) -> String {
+pub fn named((name, driver): &(String, String)) -> String {
     format!("--profile {name} (driver {driver})")
 }
 
 impl Profile {
-    /// An embedded profile by its name, or one from a file (anything with a `/` or that ends in
-    /// `.toml`).
+    /// A built-in profile by its name, a kernel and a driver as `KERNEL+DRIVER`, or one from a file (anything with a `/` or that ends in
+    /// `.toml`). Returns its text, too.
     pub fn load(name: &str) -> Result<(Self, String)> {
+        if let Some((_, text)) = WHOLE.iter().find(|(known, _)| *known == name) {
+            return Ok((Self::parse(text, name)?, (*text).to_owned()));
+        }
         let path = Path::new(name);
         let is_file = name.contains('/') || path.extension().is_some_and(|extension| extension == "toml");
-        let text = if is_file {
-            plain::given(path).doing("reading the profile", path)?
-        } else {
-            let known = EMBEDDED.iter().find(|(known, _)| *known == name);
-            let names: Vec<_> = EMBEDDED.iter().map(|(name, _)| *name).collect();
-            known.map(|(_, text)| (*text).to_owned()).ok_or_else(|| {
-                Error::new(format!("no profile named {name:?}"))
-                    .hint(format!("use one of: {}; or pass a file: ./{name}.toml", names.join(", ")))
-            })?
-        };
-        let mut profile = Self::parse(&text, name)?;
-        if is_file {
-            path.parent().unwrap_or(Path::new("")).clone_into(&mut profile.directory);
+        match pair::split(name) {
+            // A path can contain a plus.
+            Some((kernel, driver)) if !path.is_file() => Self::pair(kernel, driver),
+            _ if is_file => {
+                let text = plain::given(path).doing("reading the profile", path)?;
+                let mut profile = Self::parse(&text, name)?;
+                path.parent().unwrap_or(Path::new("")).clone_into(&mut profile.directory);
+                Ok((profile, text))
+            }
+            _ => Err(Error::new(format!("no profile named {name:?}"))
+                .hint(format!("use one of: {}; or pass a file: ./{name}.toml", names().join(", ")))),
         }
-        Ok((profile, text))
+    }
+
+    /// The profile of a kernel and a driver, each by name or from a file. Returns its text, too.
+    pub fn pair(kernel: &str, driver: &str) -> Result<(Self, String)> {
+        let joined = pair::join(kernel, driver)?;
+        let profile = Self::parse(&joined.text, &joined.name)?;
+        Ok((Self { directory: joined.directory, ..profile }, joined.text))
     }
 
     /// Whether it has an artifact for a set.
@@ -258,9 +271,14 @@ impl Profile {
         self.apt.as_ref().ok_or_else(|| self.lacks("[apt]", "packages"))
     }
 
+    /// Where the driver's packages come from.
+    pub fn driver_apt(&self) -> Result<&Apt> {
+        self.driver_apt.as_ref().map_or_else(|| self.apt(), Ok)
+    }
+
     fn lacks(&self, table: &str, what: &str) -> Error {
         Error::new(format!("profile {} names {what} and has no {table}", self.name))
-            .hint(format!("add {table} to the profile, as in image/profiles/debian-13.toml"))
+            .hint(format!("add {table} to the profile, as in image/profiles/kernels/debian-13.toml"))
     }
 
     /// Parses a profile; `name` is its name in errors.
@@ -268,7 +286,7 @@ impl Profile {
         let profile: Self = toml::from_str(text).map_err(|error| {
             Error::new(format!("profile {name} is not valid"))
                 .source(error)
-                .hint("compare it with image/profiles/debian-13.toml")
+                .hint("compare it with the files in image/profiles")
         })?;
         if profile.userspace.contains_key(&Capability::Compat32) {
             return Err(Error::new(format!(
@@ -361,10 +379,10 @@ mod tests {
 
     #[test]
     fn embedded_profiles_are_valid_and_have_their_listed_names() {
-        for (name, _) in EMBEDDED {
-            assert_eq!(Profile::load(name).unwrap().0.name, *name);
+        for name in names() {
+            assert_eq!(Profile::load(&name).unwrap().0.name, name);
         }
-        assert!(EMBEDDED.iter().any(|(name, _)| *name == DEFAULT));
+        assert!(names().iter().any(|name| name == DEFAULT));
     }
 
     #[test]
@@ -385,15 +403,16 @@ mod tests {
 
     #[test]
     fn packages_of_32_bits_are_listed_by_capability() {
-        let text = EMBEDDED[0].1.replace("[userspace.ngx]", "[userspace.compat32]");
+        let whole = Profile::load(DEFAULT).unwrap().1;
+        let text = whole.replace("[userspace.ngx]", "[userspace.compat32]");
         assert!(Profile::parse(&text, "x").unwrap_err().remedy().unwrap().contains("compat32 = "));
-        let text = EMBEDDED[0].1.replace("\"x86_64\"", "\"aarch64\"");
+        let text = whole.replace("\"x86_64\"", "\"aarch64\"");
         assert!(Profile::parse(&text, "x").unwrap_err().to_string().contains("aarch64"));
     }
 
     #[test]
     fn unknown_key_is_an_error() {
-        let text = format!("bogus = 1\n{}", EMBEDDED[0].1);
+        let text = format!("bogus = 1\n{}", Profile::load(DEFAULT).unwrap().1);
         assert!(Profile::parse(&text, "x").unwrap_err().chain().contains("bogus"));
     }
 }

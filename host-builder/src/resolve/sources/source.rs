@@ -1,5 +1,6 @@
 //! The trait of all sources, and their common input.
 
+use super::apt::NamedArchive;
 use crate::artifacts::cache::Cache;
 use crate::common::error::{Error, Result};
 use crate::common::ui::Ui;
@@ -50,12 +51,14 @@ pub struct Access<'a> {
     pub offline: bool,
     /// A directory that `pins vendor` filled.
     pub mirror: Option<&'a Path>,
+    /// Archives that the user has named.
+    pub archives: &'a [NamedArchive],
 }
 
 impl<'a> Access<'a> {
     /// Without restrictions.
     pub fn new(cache: &'a Cache, ui: &'a Ui) -> Self {
-        Self { cache, ui, offline: false, mirror: None }
+        Self { cache, ui, offline: false, mirror: None, archives: &[] }
     }
 
     /// Fails if the network must not be used.

@@ -1,10 +1,13 @@
 //! Debian packages through apt with private state. The machine's own package system is not touched,
 //! apt verifies the signature of the archive, and we check each byte against the lock.
 
+mod archives;
 mod records;
 mod run;
 mod sources;
 
+use self::archives::Candidate;
+pub use self::archives::NamedArchive;
 use self::records::{Record, records};
 use self::run::{LISTS, LOCAL, RE_RESOLVE, longest, run};
 pub use self::sources::{Archive, machine_archive};
@@ -14,7 +17,7 @@ use crate::common::digest::{sha256, sha256_file};
 use crate::common::error::{Doing, Error, Result};
 use crate::common::ui::Unit;
 use crate::pins::lock::{Artifact, Digest, SourceKind};
-use crate::pins::profile;
+use crate::resolve::suites::Suites;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -54,15 +57,31 @@ pub struct Packages<'a> {
 }
 
 impl<'a> Apt<'a> {
-    /// Prepares the state and updates its package lists, once per process.
-    pub fn open(access: Access<'a>, from: &profile::Apt, more_suites: &[&str], arch: &str) -> Result<Self> {
+    /// Finds the archive, prepares the state and updates its package lists, once per process.
+    ///
+    /// # Errors
+    /// Why no place where the archive may be has it, with a valid signature.
+    pub fn open(access: Access<'a>, from: &Suites, arch: &str) -> Result<Self> {
         access.online("asking the package archive")?;
+        let mut refused = Vec::new();
+        for Candidate { archive, why } in archives::candidates(from.apt, access)? {
+            match (Self::at(access, &archive, why, from, arch), why) {
+                (Err(error), Some(_)) => refused.push((archive.uri, error)),
+                (result, _) => return result,
+            }
+        }
+        Err(archives::none(from.apt.distribution, &refused))
+    }
+
+    fn at(
+        access: Access<'a>,
+        archive: &Archive,
+        why: Option<&str>,
+        from: &Suites,
+        arch: &str,
+    ) -> Result<Self> {
         let (cache, ui) = (access.cache, access.ui);
-        let archive = match &from.uri {
-            Some(uri) => Archive { uri: uri.clone(), signed_by: from.signed_by.clone() },
-            None => machine_archive(from.distribution)?,
-        };
-        let sources = sources_text(&archive, from, more_suites);
+        let sources = sources_text(archive, from);
         let arch = debian_arch(arch)?;
         let name = format!("{:.16}-{arch}", sha256(sources.as_bytes()));
         let lock = cache.lock(&format!("apt-{name}"))?;
@@ -78,11 +97,14 @@ impl<'a> Apt<'a> {
         if updated().contains(&apt.state) {
             return Ok(apt);
         }
-        let bar = ui.bar(&format!("package lists of {}, {arch}", from.suite), 100, Unit::Count);
+        let bar = ui.bar(&format!("package lists of {}, {arch}", from.apt.suite), 100, Unit::Count);
         run(apt.command("apt-get").arg("update"), "updating the package lists", LISTS, &mut |percent| {
             bar.set_position(percent);
         })?;
         drop(bar);
+        if let Some(why) = why {
+            ui.line(format!("{}'s archive: {} ({why})", from.apt.distribution, archive.uri));
+        }
         updated().insert(apt.state.clone());
         Ok(apt)
     }
@@ -259,9 +281,10 @@ impl Source for Apt<'_> {
     }
 }
 
-fn sources_text(archive: &Archive, from: &profile::Apt, more_suites: &[&str]) -> String {
+fn sources_text(archive: &Archive, of: &Suites) -> String {
+    let from = of.apt;
     let mut suites = vec![from.suite.as_str()];
-    for suite in from.base_suites.iter().map(String::as_str).chain(more_suites.iter().copied()) {
+    for suite in from.base_suites.iter().map(String::as_str).chain(of.more_suites.iter().copied()) {
         if !suites.contains(&suite) {
             suites.push(suite);
         }
