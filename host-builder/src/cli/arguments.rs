@@ -44,7 +44,7 @@ pub struct ProfileArgs {
     /// Profile: a built-in name, KERNEL+DRIVER, or a file [default: that of the lock, else debian-13].
     #[arg(long, value_name = "NAME|FILE", conflicts_with_all = ["kernel", "driver"])]
     pub profile: Option<String>,
-    /// Kernel: debian-13, ubuntu-24.04, or a file [default: debian-13].
+    /// Kernel: debian-13, ubuntu-24.04, ubuntu-26.04, or a file [default: debian-13].
     #[arg(long, value_name = "NAME|FILE")]
     pub kernel: Option<String>,
     /// Driver: a branch (550, 580, 595), a full version of one of them, or a file [default: that of the kernel's built-in

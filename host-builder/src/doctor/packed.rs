@@ -6,6 +6,7 @@ use crate::common::digest::sha256_file;
 use crate::common::error::{Doing, Error, Result};
 use crate::initramfs::{Archive, Tree, take, take_one};
 use crate::kernel_modules::gpus::{Chip, chips};
+use crate::pins::branches::{Month, Support};
 use crate::programs::sandbox::Tools;
 use image::layout;
 use image::manifest::{self, File, Manifest, Payload};
@@ -147,6 +148,21 @@ impl Packed {
     pub fn facts(&self) -> Facts {
         let told = self.manifest.driver.as_ref().and_then(|driver| driver.cuda.as_deref());
         Facts::of_driver(self.version(), told)
+    }
+
+    /// The check `image-driver-support`, in this month; `None` without a driver.
+    pub fn support(&self, now: Month) -> Option<Check> {
+        const NAME: &str = "image-driver-support";
+        let version = &self.manifest.driver.as_ref()?.version;
+        let support = Support::of(version, now);
+        Some(match support.warning(version, now) {
+            Some(warning) => Check::warn(
+                NAME,
+                warning,
+                "build with a supported driver: host-builder build-initrd --driver 580",
+            ),
+            None => Check::pass(NAME, format!("driver {version}: {support}")),
+        })
     }
 
     /// The check `image-driver`.

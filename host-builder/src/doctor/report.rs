@@ -35,6 +35,7 @@ pub const CHECKS: &[(&str, &str)] = &[
     ),
     ("gpu-bars", "the GPUs' BARs have addresses, and fit into a guest's address space"),
     ("image-driver", "the initrd contains a driver, and its files match the manifest"),
+    ("image-driver-support", "NVIDIA supports the branch of the packed driver, according to a built-in list"),
     ("container-read", "the container root could be read completely"),
     ("container-libc", "the container has a C library that can load the driver's files"),
     ("container-files", "where the driver's files are injected"),

@@ -193,8 +193,9 @@ pub fn upstream(version: &str) -> &str {
 
 /// The order of two versions: `550.90` comes before `550.163.01`.
 pub fn by_number(one: &str, other: &str) -> Ordering {
-    let numbers =
-        |text: &str| text.split('.').map(|part| part.parse::<u64>().unwrap_or(0)).collect::<Vec<_>>();
+    // The newest of a branch: 580.x.
+    let number = |part: &str| if part == "x" { u64::MAX } else { part.parse().unwrap_or(0) };
+    let numbers = |text: &str| text.split('.').map(number).collect::<Vec<_>>();
     numbers(one).cmp(&numbers(other)).then_with(|| one.cmp(other))
 }
 

@@ -7,6 +7,7 @@ use crate::build::plan::Plan;
 use crate::build::select::Need;
 use crate::common::files::base_name;
 use crate::common::ui::{Ui, megabytes};
+use crate::pins::branches::{Month, Support};
 use image::manifest::{Kind, Manifest, Payload, Purpose};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -99,7 +100,11 @@ impl BuildReport {
             firmware: driver.map(|driver| driver.firmware.clone()).unwrap_or_default(),
             libraries_and_programs: driver_files(manifest),
             needs: plan.needs.clone(),
-            notes: plan.notes.clone(),
+            notes: driver
+                .and_then(|driver| unsupported(&driver.version))
+                .into_iter()
+                .chain(plan.notes.clone())
+                .collect(),
             compression: args.compression.to_string(),
             payload: Carried::of(manifest, args, why),
             gpus: driver.map(|driver| driver.gpus.clone()).unwrap_or_default(),
@@ -113,6 +118,13 @@ impl BuildReport {
     pub fn json(&self) -> String {
         serde_json::to_string_pretty(self).expect("a report holds nothing that JSON cannot")
     }
+}
+
+/// The warning about a driver that NVIDIA does not support, and what to do.
+fn unsupported(driver: &str) -> Option<String> {
+    let now = Month::now();
+    let warning = Support::of(driver, now).warning(driver, now)?;
+    Some(format!("{warning}: build-initrd --driver 580"))
 }
 
 fn seconds(time: Duration) -> f64 {

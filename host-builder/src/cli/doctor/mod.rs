@@ -12,6 +12,7 @@ use crate::doctor::file_systems::Programs;
 use crate::doctor::{self, Asked, Container, DoctorReport, HostRoot, ImageFileSystem, Origin, Packed};
 use crate::initramfs::manifest::{is_manifest, required};
 use crate::initramfs::{Archive, Want};
+use crate::pins::branches::Month;
 use clap::Args;
 use image::layout::CONFIG_FILE;
 use std::path::{Path, PathBuf};
@@ -110,6 +111,7 @@ fn container(
     work: &Path,
 ) -> Result<DoctorReport> {
     let mut checks = vec![packed.check()];
+    checks.extend(packed.support(Month::now()));
     if packed.manifest.driver.is_some() {
         let (root, unread) = directory(root, programs, work)?;
         let config = args.config.as_deref().map(|config| config_file(config, programs, work)).transpose()?;

@@ -4,6 +4,7 @@ use super::options::List;
 use crate::artifacts::cache::Cache;
 use crate::common::error::Result;
 use crate::common::ui::{megabytes, print, print_json};
+use crate::pins::branches::{Month, Support};
 use crate::pins::lock::Lock;
 use crate::pins::profile::{self, Profile};
 use crate::resolve::missing;
@@ -15,12 +16,21 @@ struct Row {
     profile: String,
     kernel: String,
     driver: String,
+    support: String,
     cuda: String,
     released: String,
     artifacts: String,
 }
 
-const HEAD: [&str; 6] = ["profile", "kernel", "driver", "CUDA version", "released", "state of its artifacts"];
+const HEAD: [&str; 7] = [
+    "profile",
+    "kernel",
+    "driver",
+    "support by NVIDIA",
+    "CUDA version",
+    "released",
+    "state of its artifacts",
+];
 
 /// Runs the command.
 pub fn run(args: &List) -> Result<()> {
@@ -66,6 +76,7 @@ fn row(profile: &Profile, text: &str, lock: Option<&Lock>, cache: &Cache) -> Res
         profile: profile.name.clone(),
         kernel: release.cloned().unwrap_or_else(|| "-".into()),
         driver: driver.clone(),
+        support: Support::of(driver, Month::now()).to_string(),
         cuda: Facts::of_driver(driver, None).cuda_in_words().unwrap_or_else(|| "-".into()),
         released: released.unwrap_or_else(|| "-".into()),
         artifacts,
@@ -85,9 +96,10 @@ fn state(lock: &Lock, cache: &Cache) -> Result<String> {
 
 fn table(rows: &[Row]) -> String {
     let cells = |row: &Row| {
-        [&row.profile, &row.kernel, &row.driver, &row.cuda, &row.released, &row.artifacts].map(Clone::clone)
+        [&row.profile, &row.kernel, &row.driver, &row.support, &row.cuda, &row.released, &row.artifacts]
+            .map(Clone::clone)
     };
-    let lines: Vec<[String; 6]> =
+    let lines: Vec<[String; 7]> =
         [HEAD.map(str::to_owned)].into_iter().chain(rows.iter().map(cells)).collect();
     let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
     let mut text = String::new();
@@ -119,7 +131,18 @@ mod tests {
         let line = text.lines().find(|line| line.starts_with("ch-6.12.8")).unwrap();
         let cells: Vec<_> = line.split('|').map(str::trim).collect();
         let name = "ch-6.12.8-kernel-2-20251211";
-        assert_eq!(cells, [name, name, "570.86.16", "12.8", "2025-12-11", "not resolved"]);
+        assert_eq!(
+            cells,
+            [
+                name,
+                name,
+                "570.86.16",
+                "production ended in February 2026",
+                "12.8",
+                "2025-12-11",
+                "not resolved"
+            ]
+        );
     }
 
     #[test]

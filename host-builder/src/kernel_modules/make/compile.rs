@@ -72,8 +72,10 @@ fn command(workshop: &Workshop, headers: &Headers, work: &Path, tree: &SourceTre
     let compiler = format!("CC={}", workshop.compiler());
     command.args(["-C", &place, &format!("-j{jobs}"), &compiler, "IGNORE_CC_MISMATCH=1"]);
     command.arg(format!("SYSSRC={}", seen.source)).arg(format!("SYSOUT={}", seen.output)).arg("modules");
-    // Debug sections would be stripped anyway.
-    command.arg("KCFLAGS=-g0");
+    // Debug sections are stripped anyway. But a kernel can compute the versions of symbols from them.
+    if headers.has("CONFIG_GENDWARFKSYMS") != Some(true) {
+        command.arg("KCFLAGS=-g0");
+    }
     for (name, value) in [
         ("KBUILD_BUILD_USER", "gpu-initrd"),
         ("KBUILD_BUILD_HOST", "gpu-initrd"),

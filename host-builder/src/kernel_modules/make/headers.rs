@@ -86,20 +86,28 @@ impl Headers {
 
     /// Fails if the configuration shows that the kernel is for another architecture than x86-64.
     pub fn check_arch(&self, arch: &str) -> Result<()> {
-        let path = self.configured.join("include/config/auto.conf");
-        let Ok(text) = plain::read_text(&path) else { return Ok(()) };
         let option = match arch {
-            "aarch64" => "CONFIG_ARM64=y",
-            _ => "CONFIG_X86_64=y",
+            "aarch64" => "CONFIG_ARM64",
+            _ => "CONFIG_X86_64",
         };
-        if text.lines().any(|line| line == option) {
+        if self.has(option) != Some(false) {
             return Ok(());
         }
         Err(Error::new(format!(
-            "{}: expected {option} (a kernel for {arch}), found another architecture",
-            path.display()
+            "{}: expected {option}=y (a kernel for {arch}), found another architecture",
+            self.configuration().display()
         ))
         .hint("pass headers of a kernel for the machine that the modules are for"))
+    }
+
+    /// Whether this option is built into the kernel; `None` if its configuration cannot be read.
+    pub fn has(&self, option: &str) -> Option<bool> {
+        let text = plain::read_text(&self.configuration()).ok()?;
+        Some(text.lines().any(|line| line.strip_prefix(option) == Some("=y")))
+    }
+
+    fn configuration(&self) -> PathBuf {
+        self.configured.join("include/config/auto.conf")
     }
 
     /// The headers with their paths in the environment. Headers below `usr/src` are bound with all

@@ -16,6 +16,7 @@ enum Side {
 const KERNELS: &[(&str, &str)] = &[
     ("debian-13", include_str!("../../../../image/profiles/kernels/debian-13.toml")),
     ("ubuntu-24.04", include_str!("../../../../image/profiles/kernels/ubuntu-24.04.toml")),
+    ("ubuntu-26.04", include_str!("../../../../image/profiles/kernels/ubuntu-26.04.toml")),
 ];
 /// Built-in drivers, by branch.
 const DRIVERS: &[(&str, &str)] = &[
@@ -24,8 +25,13 @@ const DRIVERS: &[(&str, &str)] = &[
     ("595", include_str!("../../../../image/profiles/drivers/595.toml")),
 ];
 /// Pairs that are known to work. The first of each kernel has the kernel's name; the others are called `KERNEL+DRIVER`.
-pub const PAIRS: &[(&str, &str)] =
-    &[("debian-13", "550"), ("debian-13", "580"), ("debian-13", "595"), ("ubuntu-24.04", "580")];
+pub const PAIRS: &[(&str, &str)] = &[
+    ("debian-13", "550"),
+    ("debian-13", "580"),
+    ("debian-13", "595"),
+    ("ubuntu-24.04", "580"),
+    ("ubuntu-26.04", "595"),
+];
 /// The table with the archive of a driver, and that of a kernel.
 const DRIVER_ARCHIVE: &str = "[driver_apt]";
 const KERNEL_ARCHIVE: &str = "[apt]";
@@ -78,6 +84,12 @@ pub struct Joined {
 /// The names of all pairs in [`PAIRS`].
 pub fn names() -> Vec<String> {
     PAIRS.iter().map(|(kernel, driver)| name_of(kernel, driver)).collect()
+}
+
+/// The names of the built-in kernels, and of the built-in drivers.
+pub fn parts() -> (Vec<&'static str>, Vec<&'static str>) {
+    let names = |side: Side| side.built_in().iter().map(|(name, _)| *name).collect();
+    (names(Side::Kernel), names(Side::Driver))
 }
 
 /// The driver of the first pair with this kernel, else of the first pair of all.
@@ -232,9 +244,9 @@ mod tests {
             assert_eq!(split(&joined.name), Some((*kernel, *driver)));
             let table: toml::Table = toml::from_str(&joined.text).unwrap();
             assert_eq!(table["name"].as_str(), Some(joined.name.as_str()));
-            // An archive of its own only where it is another one.
-            let is_another = kernel.split('-').next() != Some("debian") || *driver != "550";
-            let is_another = is_another && !(kernel.starts_with("ubuntu-24") && *driver != "550");
+            // An archive of its own only where the kernel has another one.
+            let own = [("debian-13", "550"), ("ubuntu-24.04", "580"), ("ubuntu-24.04", "595")];
+            let is_another = !own.contains(&(*kernel, *driver));
             assert_eq!(table.contains_key("driver_apt"), is_another, "{}", joined.name);
         }
     }
