@@ -66,15 +66,17 @@ fn begin(gpus: &[(String, u32)], timeout: Duration, board: &Board) -> mpsc::Rece
 }
 
 /// Opens GPUs (address, minor) in parallel. The driver initialises them one after the other, so the timeout of each starts when
-/// the previous one has ended. Returns the driver's information about initialised GPUs, by address, and whether all succeeded.
+/// the previous one has ended. `said` is what the driver said before, when it initialised adapters as it was loaded. Returns the driver's
+/// information about initialised GPUs, by address, and whether all succeeded.
 pub fn open_all(
     gpus: &[(String, u32)],
+    said: Vec<String>,
     timeout: Duration,
     board: &Board,
 ) -> (BTreeMap<String, Information>, bool) {
     let mut deadline = Instant::now() + timeout;
     let log = KernelLog::here();
-    let mut lines = Vec::new();
+    let mut lines = said;
     let receiver = begin(gpus, timeout, board);
     let mut opening: Vec<&str> = gpus.iter().map(|(bdf, _)| bdf.as_str()).collect();
     let (mut known, mut good) = (BTreeMap::new(), true);

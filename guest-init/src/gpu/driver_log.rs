@@ -23,6 +23,11 @@ pub fn failure(error: io::Error, log: &[String]) -> AdapterFailure {
     }
 }
 
+/// Whether the driver has initialised adapters while it was loaded, as it does since branch 615 (`NVreg_GpuInitOnProbe`).
+pub fn initialised_on_probe(log: &[String]) -> bool {
+    log.iter().any(|line| ["RmInitAdapter", "failed during probe"].iter().any(|words| line.contains(words)))
+}
+
 /// Reasons for which the driver does not bind a GPU, each with the text of its log line. The first match is used.
 const NOT_BOUND: [(&str, NotBound); 6] = [
     ("fallen off the bus", NotBound::OffTheBus),

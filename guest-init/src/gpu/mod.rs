@@ -26,6 +26,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 /// The driver's modules for monitors and for drawing to them.
 const FOR_DRAWING: [&str; 2] = ["nvidia_modeset", "nvidia_drm"];
@@ -67,8 +68,10 @@ pub fn bring_up(
     let modules =
         DriverModules::of(manifest, &config.module_parameters, |module| is_needed(module, capabilities));
     let proc = Proc::default();
-    let loaded = priority::sooner(|| load_driver(&modules, &proc, found, board))?;
-    let Some(bound) = loaded else { return Ok(GpuFacts::default()) };
+    // The module can initialise the adapters while it is loaded.
+    let adapters = config.gpu_timeout.saturating_mul(u32::try_from(found.len()).unwrap_or(u32::MAX));
+    let loaded = priority::sooner(|| load_driver(&modules, adapters, &proc, found, board))?;
+    let Some(Loaded { bound, said }) = loaded else { return Ok(GpuFacts::default()) };
     let minors: Vec<_> = bound.iter().map(|(_, minor)| *minor).collect();
     check_version(manifest, board)?;
     if let Some(switches) = switches_without_manager(config, pci::switches()) {
@@ -85,7 +88,7 @@ pub fn bring_up(
         all
     };
     let ((opened, came_up), complete) =
-        beside("modules", load_rest, || adapter::open_all(&bound, config.gpu_timeout, board));
+        beside("modules", load_rest, || adapter::open_all(&bound, said, config.gpu_timeout, board));
     let uvm_missing = is_uvm_missing(manifest, &proc);
     if uvm_missing {
         board.report(GpuError::UvmMissing);
@@ -106,17 +109,33 @@ fn is_needed(module: &str, capabilities: &BTreeSet<Capability>) -> bool {
     draws || !FOR_DRAWING.contains(&module)
 }
 
-/// Loads the driver itself. Returns the GPUs that it has bound, by address and minor; `None` if it has bound none.
+/// What came of loading the driver.
+struct Loaded {
+    /// The GPUs that it has bound, by address and minor.
+    bound: Vec<(String, u32)>,
+    /// What it said about adapters that it has initialised meanwhile.
+    said: Vec<String>,
+}
+
+/// Loads the driver itself. `adapters` is the time that the adapters may take; `None`: it has bound no GPU.
 fn load_driver(
     modules: &DriverModules,
+    adapters: Duration,
     proc: &Proc,
     found: &[PciGpu],
     board: &Board,
-) -> Result<Option<Vec<(String, u32)>>, GpuError> {
+) -> Result<Option<Loaded>, GpuError> {
     let log = KernelLog::here();
-    let loaded = modules.load_driver(|done, all| board.progress(Phase::Gpu, done, all));
+    let loaded = modules.load_driver(adapters, |done, all| board.progress(Phase::Gpu, done, all));
     match loaded {
-        Ok(()) => Ok(Some(note_bound(proc, found, &log.lines(), board))),
+        Ok(()) => {
+            let mut said = log.lines();
+            let bound = note_bound(proc, found, &said, board);
+            if !driver_log::initialised_on_probe(&said) {
+                said.clear();
+            }
+            Ok(Some(Loaded { bound, said }))
+        }
         // There are devices on the bus, so the driver bound none of them.
         Err(LoadError::NoDevice { .. }) => {
             note_bound(proc, found, &log.lines(), board);

@@ -40,9 +40,21 @@ pub fn bounded<T: Send + 'static>(
     step: String,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, TimedOut> {
+    bounded_with(Duration::ZERO, step, work)
+}
+
+/// [`bounded`] with more time, for a call that does what else has deadlines of its own.
+///
+/// # Errors
+/// [`TimedOut`]; the thread then stays.
+pub fn bounded_with<T: Send + 'static>(
+    more: Duration,
+    step: String,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, TimedOut> {
     match LIMIT.load(Ordering::Relaxed) {
         0 => Ok(work()),
-        limit => within(Duration::from_millis(limit), step, work),
+        limit => within(Duration::from_millis(limit).saturating_add(more), step, work),
     }
 }
 

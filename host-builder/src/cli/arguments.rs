@@ -47,7 +47,7 @@ pub struct ProfileArgs {
     /// Kernel: debian-13, ubuntu-24.04, ubuntu-26.04, or a file [default: debian-13].
     #[arg(long, value_name = "NAME|FILE")]
     pub kernel: Option<String>,
-    /// Driver: a branch (550, 580, 595), a full version of one of them, or a file [default: that of the kernel's built-in
+    /// Driver: a branch (550, 580, 595, 615), a full version of one of them, or a file [default: that of the kernel's built-in
     /// profile].
     #[arg(long, value_name = "NAME|VERSION|FILE")]
     pub driver: Option<String>,

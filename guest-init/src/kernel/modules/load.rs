@@ -1,7 +1,7 @@
 //! Loads one kernel module, and explains failures.
 
 use super::signature;
-use crate::kernel::bounded::bounded;
+use crate::kernel::bounded::bounded_with;
 use crate::kernel::kmsg_writer::KernelLog;
 use crate::kernel::sysinfo;
 use image::manifest::{Module, Purpose};
@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io;
+use std::time::Duration;
 
 /// `MODULE_INIT_COMPRESSED_FILE` of linux/module.h: the kernel unpacks the module itself.
 const COMPRESSED: u32 = 4;
@@ -64,12 +65,13 @@ pub enum LoadError {
     },
 }
 
-/// Loads a module from its file. One that is loaded already is no error.
+/// Loads a module from its file. One that is loaded already is no error. It may take `longer` than other steps.
 pub(super) fn load(
     module: &Module,
     path: &str,
     more: &BTreeMap<String, Vec<String>>,
     release: &str,
+    longer: Duration,
 ) -> Result<(), LoadError> {
     let mut parameters = module.parameters.clone();
     for parameter in more.get(&module.name).into_iter().flatten() {
@@ -86,7 +88,7 @@ pub(super) fn load(
     };
     let is_compressed = !path.ends_with(".ko");
     let log = KernelLog::here();
-    let loaded = bounded(format!("loading module {}", module.name), move || {
+    let loaded = bounded_with(longer, format!("loading module {}", module.name), move || {
         if is_compressed {
             return finit_module(&file, &c_parameters, ModuleInitFlags::from_bits_retain(COMPRESSED));
         }
@@ -178,7 +180,7 @@ mod tests {
 
     #[test]
     fn a_missing_file_is_named() {
-        let error = load(&module(), "/x/nvidia.ko", &BTreeMap::new(), "1").unwrap_err();
+        let error = load(&module(), "/x/nvidia.ko", &BTreeMap::new(), "1", Duration::ZERO).unwrap_err();
         assert!(matches!(error, LoadError::Missing { ref path, .. } if path == "/x/nvidia.ko"));
     }
 }

@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::sync::OnceLock;
 use std::thread;
+use std::time::Duration;
 
 /// Writing 1 here disables module loading until the next boot.
 const LOCK: &str = "/proc/sys/kernel/modules_disabled";
@@ -146,7 +147,7 @@ impl Table {
             return;
         }
         *tried = true;
-        let loaded = load::load(&entry.module, &entry.path, &self.parameters, &self.release);
+        let loaded = load::load(&entry.module, &entry.path, &self.parameters, &self.release, Duration::ZERO);
         drop(tried);
         if let Err(error) = loaded {
             (self.report)(error);
@@ -179,29 +180,35 @@ impl<'a> DriverModules<'a> {
         Self { first, rest, manifest, parameters }
     }
 
-    /// Loads the driver itself. `progress` receives the number of loaded modules and of all modules.
+    /// Loads the driver itself, which may take `longer` than other modules: it can initialise the adapters meanwhile. `progress` receives
+    /// the number of loaded modules and of all modules.
     ///
     /// # Errors
     /// Why it was not loaded.
-    pub fn load_driver(&self, mut progress: impl FnMut(usize, usize)) -> Result<(), LoadError> {
+    pub fn load_driver(
+        &self,
+        longer: Duration,
+        mut progress: impl FnMut(usize, usize),
+    ) -> Result<(), LoadError> {
         let all = self.first.len() + self.rest.len();
         self.first.iter().enumerate().try_for_each(|(done, module)| {
             progress(done, all);
-            self.load_one(module)
+            let is_driver = module.name == DRIVER;
+            self.load_one(module, if is_driver { longer } else { Duration::ZERO })
         })
     }
 
     /// Loads the others. Returns the errors.
     pub fn load_rest(&self) -> Vec<LoadError> {
-        self.rest.iter().filter_map(|module| self.load_one(module).err()).collect()
+        self.rest.iter().filter_map(|module| self.load_one(module, Duration::ZERO).err()).collect()
     }
 
-    fn load_one(&self, module: &Module) -> Result<(), LoadError> {
+    fn load_one(&self, module: &Module, longer: Duration) -> Result<(), LoadError> {
         if let Some(table) = TABLE.get() {
             table.load(|other| module.depends.contains(&other.name));
         }
         let path = self.manifest.module_path(module);
-        load::load(module, &path, self.parameters, &self.manifest.kernel_release)
+        load::load(module, &path, self.parameters, &self.manifest.kernel_release, longer)
     }
 }
 

@@ -23,12 +23,14 @@ const DRIVERS: &[(&str, &str)] = &[
     ("550", include_str!("../../../../image/profiles/drivers/550.toml")),
     ("580", include_str!("../../../../image/profiles/drivers/580.toml")),
     ("595", include_str!("../../../../image/profiles/drivers/595.toml")),
+    ("615", include_str!("../../../../image/profiles/drivers/615.toml")),
 ];
 /// Pairs that are known to work. The first of each kernel has the kernel's name; the others are called `KERNEL+DRIVER`.
 pub const PAIRS: &[(&str, &str)] = &[
     ("debian-13", "550"),
     ("debian-13", "580"),
     ("debian-13", "595"),
+    ("debian-13", "615"),
     ("ubuntu-24.04", "580"),
     ("ubuntu-26.04", "595"),
 ];
