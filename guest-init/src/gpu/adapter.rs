@@ -8,7 +8,7 @@ use crate::kernel::kmsg_writer::KernelLog;
 use crate::kernel::sysinfo::uptime_ms;
 use crate::locks::Lock;
 use crate::status::Board;
-use image::status::{GpuState, Phase};
+use image::status::{Gpu, GpuState, Phase};
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -26,19 +26,18 @@ pub fn held() -> Vec<OwnedFd> {
 
 /// What the thread of one GPU reports.
 enum Message {
-    /// The first open has returned; `took` is in milliseconds.
-    Opened { bdf: String, result: io::Result<File>, took: u64 },
+    /// The first open has returned.
+    Opened { bdf: String, result: io::Result<File> },
     /// What the driver reports about a GPU that is open.
     Known { bdf: String, information: Information },
 }
 
 /// Opens a GPU, then reads the driver's information about it. Both block while another adapter initialises.
 fn open(bdf: String, minor: u32, sender: &mpsc::Sender<Message>) {
-    let start = uptime_ms();
     let result = OpenOptions::new().read(true).write(true).open(format!("/dev/nvidia{minor}"));
     let opened = result.is_ok();
     // After the deadline nothing receives the message.
-    let _ = sender.send(Message::Opened { bdf: bdf.clone(), result, took: uptime_ms() - start });
+    let _ = sender.send(Message::Opened { bdf: bdf.clone(), result });
     if opened {
         let information = Proc::default().information(&bdf).unwrap_or_default();
         let _ = sender.send(Message::Known { bdf, information });
@@ -52,14 +51,15 @@ fn begin(gpus: &[(String, u32)], timeout: Duration, board: &Board) -> mpsc::Rece
     for (bdf, minor) in gpus {
         board.gpu(bdf, |gpu| {
             gpu.state = GpuState::Initialising;
-            gpu.init_start_ms = Some(uptime_ms());
+            // It may have been initialised while the module was loaded.
+            gpu.init_start_ms.get_or_insert_with(uptime_ms);
             gpu.waits_for =
                 Some(format!("the first open of /dev/nvidia{minor}, at most {} s", timeout.as_secs()));
         });
         let (own, minor, shared) = (bdf.clone(), *minor, sender.clone());
         let work = move || open(own, minor, &shared);
         if let Err(error) = std::thread::Builder::new().name(format!("nvidia{minor}")).spawn(work) {
-            let _ = sender.send(Message::Opened { bdf: bdf.clone(), result: Err(error), took: 0 });
+            let _ = sender.send(Message::Opened { bdf: bdf.clone(), result: Err(error) });
         }
     }
     receiver
@@ -82,11 +82,11 @@ pub fn open_all(
     let (mut known, mut good) = (BTreeMap::new(), true);
     while let Ok(message) = receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
         match message {
-            Message::Opened { bdf, result, took } => {
+            Message::Opened { bdf, result } => {
                 opening.retain(|waiting| *waiting != bdf);
                 deadline = Instant::now() + timeout;
                 board.progress(Phase::Gpu, gpus.len() - opening.len(), gpus.len());
-                board.gpu(&bdf, |gpu| (gpu.init_ms, gpu.waits_for) = (Some(took), None));
+                board.gpu(&bdf, |gpu| (gpu.init_ms, gpu.waits_for) = (took(gpu), None));
                 lines.extend(log.lines());
                 good &= settle(&bdf, result, about(&lines, &bdf), board);
             }
@@ -102,11 +102,15 @@ pub fn open_all(
     lines.extend(log.lines());
     let after = if gpus.len() > 1 { " after the previous one" } else { "" };
     for bdf in &opening {
-        let took = |gpu: &image::status::Gpu| Some(uptime_ms().saturating_sub(gpu.init_start_ms?));
         board.gpu(bdf, |gpu| gpu.init_ms = took(gpu));
         fail(bdf, AdapterFailure::Timeout { seconds: timeout.as_secs(), after }, about(&lines, bdf), board);
     }
     (known, good && opening.is_empty())
+}
+
+/// How long a GPU has been initialising, in milliseconds.
+fn took(gpu: &Gpu) -> Option<u64> {
+    Some(uptime_ms().saturating_sub(gpu.init_start_ms?))
 }
 
 fn settle(bdf: &str, result: io::Result<File>, log: Vec<String>, board: &Board) -> bool {

@@ -14,11 +14,13 @@ use crate::kernel::bounded::{TimedOut, bounded};
 use crate::kernel::kmsg_writer::KernelLog;
 use crate::kernel::modules::{self, DriverModules, LoadError};
 use crate::kernel::priority;
+use crate::kernel::sysinfo::uptime_ms;
 use crate::status::Board;
 use error::GpuError;
 use image::capability::Capability;
 use image::config::{Config, ExpectedGpus};
 use image::manifest::Manifest;
+use image::requirement::branch;
 use image::status::{Gpu, GpuState, Node, Phase};
 use pci::PciGpu;
 use procfs::{Information, Proc};
@@ -30,6 +32,9 @@ use std::time::Duration;
 
 /// The driver's modules for monitors and for drawing to them.
 const FOR_DRAWING: [&str; 2] = ["nvidia_modeset", "nvidia_drm"];
+
+/// The first branch that initialises adapters while its module is loaded.
+const ON_PROBE_SINCE: u32 = 615;
 
 /// What a boot knows about its GPUs after the driver was loaded.
 #[derive(Debug, Default)]
@@ -68,8 +73,12 @@ pub fn bring_up(
     let modules =
         DriverModules::of(manifest, &config.module_parameters, |module| is_needed(module, capabilities));
     let proc = Proc::default();
-    // The module can initialise the adapters while it is loaded.
-    let adapters = config.gpu_timeout.saturating_mul(u32::try_from(found.len()).unwrap_or(u32::MAX));
+    let mut adapters = Duration::ZERO;
+    let version = manifest.driver.as_ref().map(|driver| driver.version.as_str());
+    if initialises_on_probe(version.unwrap_or_default(), config) {
+        adapters = config.gpu_timeout.saturating_mul(u32::try_from(found.len()).unwrap_or(u32::MAX));
+        say_initialising(found, adapters, board);
+    }
     let loaded = priority::sooner(|| load_driver(&modules, adapters, &proc, found, board))?;
     let Some(Loaded { bound, said }) = loaded else { return Ok(GpuFacts::default()) };
     let minors: Vec<_> = bound.iter().map(|(_, minor)| *minor).collect();
@@ -109,6 +118,27 @@ fn is_needed(module: &str, capabilities: &BTreeSet<Capability>) -> bool {
     draws || !FOR_DRAWING.contains(&module)
 }
 
+/// Whether the driver initialises the adapters while its module is loaded: since branch 615, unless a parameter says otherwise.
+fn initialises_on_probe(driver: &str, config: &Config) -> bool {
+    let parameters = config.module_parameters.get("nvidia").into_iter().flatten();
+    let said = parameters.filter_map(|setting| setting.strip_prefix("NVreg_GpuInitOnProbe=")).next_back();
+    said.map_or(branch(driver) >= Some(ON_PROBE_SINCE), |value| value != "0")
+}
+
+/// Shows that the adapters are being initialised, by the module that is loaded.
+fn say_initialising(found: &[PciGpu], adapters: Duration, board: &Board) {
+    for gpu in found {
+        board.gpu(&gpu.bdf, |status| {
+            status.state = GpuState::Initialising;
+            status.init_start_ms = Some(uptime_ms());
+            let limit = adapters.as_secs();
+            status.waits_for = Some(format!(
+                "the module nvidia, which initialises all GPUs, at most {limit} s more than other modules"
+            ));
+        });
+    }
+}
+
 /// What came of loading the driver.
 struct Loaded {
     /// The GPUs that it has bound, by address and minor.
@@ -127,6 +157,9 @@ fn load_driver(
 ) -> Result<Option<Loaded>, GpuError> {
     let log = KernelLog::here();
     let loaded = modules.load_driver(adapters, |done, all| board.progress(Phase::Gpu, done, all));
+    for gpu in found {
+        board.gpu(&gpu.bdf, |status| status.waits_for = None);
+    }
     match loaded {
         Ok(()) => {
             let mut said = log.lines();
@@ -265,6 +298,20 @@ fn make_nodes(proc: &Proc, minors: &[u32], board: &Board) -> (Vec<Node>, bool) {
 mod tests {
     use super::*;
     use image::status::{Code, Finding, Severity};
+
+    #[test]
+    fn adapters_are_initialised_on_probe_since_a_branch_or_as_told() {
+        let is_so = |version: &str, setting: Option<&str>| {
+            let mut config = Config::default();
+            config
+                .module_parameters
+                .insert("nvidia".into(), setting.map(str::to_owned).into_iter().collect());
+            initialises_on_probe(version, &config)
+        };
+        assert_eq!((is_so("595.91.07", None), is_so("615.71.09", None)), (false, true));
+        assert!(is_so("595.91.07", Some("NVreg_GpuInitOnProbe=1")));
+        assert!(!is_so("615.71.09", Some("NVreg_GpuInitOnProbe=0")));
+    }
 
     #[test]
     fn switches_without_a_fabric_manager_are_a_warning() {

@@ -80,11 +80,10 @@ pub fn in_mirror(mirror: &Path, sha256: &str) -> PathBuf {
 
 /// Groups of artifacts that one source fetches together.
 fn groups<'a>(artifacts: &[&'a Artifact], profile: &Profile, lock: &Lock) -> Vec<Vec<&'a Artifact>> {
-    let host = suites::host(profile, &lock.driver).ok();
     let key = |artifact: &Artifact| {
         let is_apt = artifact.source == SourceKind::Apt;
-        let is_hosts = host.as_ref().is_some_and(|host| host.has(&artifact.suite));
-        (artifact.source, is_apt && artifact.arch == DEBIAN_ARCH32, is_apt && is_hosts)
+        let is_of_driver = is_apt && suites::is_of_driver(artifact, profile, lock);
+        (artifact.source, is_apt && artifact.arch == DEBIAN_ARCH32, is_of_driver)
     };
     let mut keys: Vec<_> = artifacts.iter().map(|artifact| key(artifact)).collect();
     keys.sort_unstable();
@@ -119,14 +118,12 @@ fn with_source(
     let Some(first) = group.first() else { return Ok(()) };
     match first.source {
         SourceKind::Apt => {
-            let narrow = first.arch == DEBIAN_ARCH32;
-            let host = suites::host(profile, &lock.driver)?;
-            let (from, arch) = if narrow {
+            let (from, arch) = if first.arch == DEBIAN_ARCH32 {
                 (suites::compat32(profile, &lock.driver)?, ARCH32)
-            } else if host.has(&first.suite) {
-                (host, profile.arch.as_str())
-            } else {
+            } else if suites::is_of_driver(first, profile, lock) {
                 (suites::driver(profile, &lock.driver)?, profile.arch.as_str())
+            } else {
+                (suites::host(profile, &lock.driver)?, profile.arch.as_str())
             };
             work(&Apt::open(access, &from, arch)?)
         }

@@ -1,6 +1,7 @@
 //! The archives, the suites and the architecture that packages of a profile come from.
 
 use crate::common::error::Result;
+use crate::pins::lock::{Artifact, Lock, Set};
 use crate::pins::profile::{Apt, Profile};
 
 /// Architecture of 32-bit libraries on x86_64, as `uname -m` says it.
@@ -25,7 +26,7 @@ pub struct Suites<'a> {
 
 impl Suites<'_> {
     /// Whether packages of this suite come from here.
-    pub fn has(&self, suite: &str) -> bool {
+    fn has(&self, suite: &str) -> bool {
         self.apt.suite == suite || self.more_suites.contains(&suite)
     }
 }
@@ -44,6 +45,22 @@ pub fn driver<'a>(profile: &'a Profile, driver: &str) -> Result<Suites<'a>> {
     match &profile.driver_apt {
         Some(apt) => Ok(Suites { apt, more_suites: driver_suites(profile, driver) }),
         None => host(profile, driver),
+    }
+}
+
+/// Whether a locked package comes from the driver's archive, where that is another one than the host's: by its suite, and by what it is for
+/// if both archives have a suite of that name.
+pub fn is_of_driver(artifact: &Artifact, profile: &Profile, lock: &Lock) -> bool {
+    let (Some(_), Ok(host), Ok(driver)) =
+        (&profile.driver_apt, host(profile, &lock.driver), driver(profile, &lock.driver))
+    else {
+        return false;
+    };
+    let is_for_driver =
+        |set: &Set| matches!(set, Set::Userspace(_) | Set::Compat32(_) | Set::Firmware | Set::ModuleSource);
+    match (host.has(&artifact.suite), driver.has(&artifact.suite)) {
+        (true, true) => artifact.sets.iter().any(is_for_driver),
+        (is_hosts, _) => !is_hosts,
     }
 }
 

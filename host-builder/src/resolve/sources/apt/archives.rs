@@ -53,7 +53,10 @@ pub fn candidates(from: &profile::Apt, access: Access) -> Result<Vec<Candidate>>
     }
     let variable = format!("GPU_INITRD_ARCHIVE_{}", of.word().to_uppercase());
     let named = access.archives.iter().find(|named| named.of == of).map(|named| named.uri.clone());
-    let named = named.or_else(|| std::env::var(&variable).ok().filter(|uri| !uri.is_empty()));
+    let said = std::env::var(&variable).ok().filter(|uri| !uri.is_empty());
+    let said = said.map(|uri| format!("{}={uri}", of.word()).parse::<NamedArchive>());
+    let said = said.transpose().map_err(|what| Error::new(format!("{variable}: {what}")))?;
+    let named = named.or(said.map(|named| named.uri));
     let own = machine_archive(of);
     let places = match (named, own) {
         (Some(uri), _) => vec![(uri, "as you said")],
