@@ -33,6 +33,8 @@ use crate::{
 const START: Duration = Duration::from_secs(20);
 /// Longest time for an answer of QEMU's monitor, on a busy machine.
 const MONITOR_ANSWER: Duration = Duration::from_secs(20);
+/// The same when a test has failed: QEMU may answer nothing.
+const LAST_ANSWER: Duration = Duration::from_secs(2);
 /// Context id of every guest: each has a backend of its own.
 pub const CID: u32 = 5;
 
@@ -304,11 +306,19 @@ impl Guest {
 
     /// Gives QEMU's monitor a command, and returns once QEMU has accepted it.
     pub fn monitor(&self, command: &str, arguments: &serde_json::Value) -> Result<(), RigError> {
+        self.ask_monitor(command, arguments, MONITOR_ANSWER).map(drop)
+    }
+
+    fn ask_monitor(
+        &self,
+        command: &str,
+        arguments: &serde_json::Value,
+        deadline: Duration,
+    ) -> Result<serde_json::Value, RigError> {
         let monitor = self.directory.path().join(MONITOR);
         let stream = UnixStream::connect(&monitor)
             .map_err(|e| RigError::io("connect to QEMU's monitor at", &monitor, e))?;
-        Qmp::new(stream, MONITOR_ANSWER)?.execute(command, arguments, MONITOR_ANSWER)?;
-        Ok(())
+        Ok(Qmp::new(stream, deadline)?.execute(command, arguments, deadline)?)
     }
 
     /// Makes the disk that was added as number `index`, counted from 0, answer nothing any more, apart from its next request: QEMU
@@ -333,11 +343,20 @@ impl Guest {
         self.vm.kill();
     }
 
-    /// The end of the console, and the messages of QEMU and of the vsock backend.
+    /// The end of the console, and the messages of QEMU and of the vsock backend. What QEMU says about the disks tells a guest that waits
+    /// for one from a QEMU that answers nothing.
     pub fn last_words(&self) -> String {
         let console = self.console();
         let backend = self.vsock.as_ref().map(VsockBackend::messages).unwrap_or_default();
-        format!("--- console\n{}\n--- qemu\n{}\n--- vsock\n{backend}", tail(&console), self.vm.messages())
+        let disks = match self.ask_monitor("query-blockstats", &json!({}), LAST_ANSWER) {
+            Ok(disks) => disks.to_string(),
+            Err(error) => error.to_string(),
+        };
+        format!(
+            "--- console\n{}\n--- qemu\n{}\n--- its disks\n{disks}\n--- vsock\n{backend}",
+            tail(&console),
+            self.vm.messages()
+        )
     }
 }
 
