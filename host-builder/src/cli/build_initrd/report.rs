@@ -124,7 +124,7 @@ impl BuildReport {
 fn unsupported(driver: &str) -> Option<String> {
     let now = Month::now();
     let warning = Support::of(driver, now).warning(driver, now)?;
-    Some(format!("{warning}: build-initrd --driver 580"))
+    Some(format!("{warning}: build-initrd --driver 580 --update-lock"))
 }
 
 fn seconds(time: Duration) -> f64 {
