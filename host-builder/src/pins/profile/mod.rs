@@ -239,11 +239,10 @@ impl Profile {
             return Ok((Self::parse(text, name)?, (*text).to_owned()));
         }
         let path = Path::new(name);
-        let is_file = name.contains('/') || path.extension().is_some_and(|extension| extension == "toml");
         match pair::split(name) {
             // A path can contain a plus.
             Some((kernel, driver)) if !path.is_file() => Self::pair(kernel, driver),
-            _ if is_file => {
+            _ if pair::is_path(name) => {
                 let text = plain::given(path).doing("reading the profile", path)?;
                 let mut profile = Self::parse(&text, name)?;
                 path.parent().unwrap_or(Path::new("")).clone_into(&mut profile.directory);

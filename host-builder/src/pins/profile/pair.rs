@@ -137,6 +137,11 @@ pub fn join(kernel: &str, driver: &str) -> Result<Joined> {
     Ok(Joined { name, text, directory })
 }
 
+/// Whether this is the path of a file, and no built-in name.
+pub fn is_path(name: &str) -> bool {
+    name.contains('/') || Path::new(name).extension().is_some_and(|extension| extension == "toml")
+}
+
 /// The built-in branch of a full version such as 580.178.04.
 fn exact(driver: &str) -> Option<&'static str> {
     let (branch, rest) = driver.split_once('.')?;
@@ -153,8 +158,8 @@ fn with_version(part: Part, version: &str) -> Part {
 }
 
 fn part(side: Side, name: &str) -> Result<Part> {
-    let path = Path::new(name);
-    if name.contains('/') || path.extension().is_some_and(|extension| extension == "toml") {
+    if is_path(name) {
+        let path = Path::new(name);
         let text = plain::given(path).doing(side.word(), path)?;
         let directory = path.parent().unwrap_or(Path::new("")).to_owned();
         return Ok(Part { directory: Some(directory), ..parse(side, &text, name)? });
