@@ -10,6 +10,7 @@ pub mod checks;
 pub mod elf;
 mod error;
 pub mod guest;
+pub mod pair;
 pub mod phantom;
 pub mod record;
 pub mod roots;

@@ -7,7 +7,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+    process::{Command, Output},
 };
 
 use host_builder::pins::lock::Lock;
@@ -21,6 +21,7 @@ use rig::{
     build::{cache, program},
     disk::FileSystem,
     guest::Setup,
+    pair::{INITRD, KERNEL, LOCK, build, run},
     phantom::Model,
     record::not_run,
     roots::Suite,
@@ -32,12 +33,6 @@ const NO_ARCHIVE: &str = "no archive of Ubuntu is within reach";
 const WHY: &str =
     "no Ubuntu archive is within reach of this machine: name one with GPU_INITRD_ARCHIVE_UBUNTU";
 
-fn run(place: &Path, words: &[&str]) -> Output {
-    let mut command = Command::new(program());
-    command.args(words).args(["--lock", "pair.lock", "--quiet"]);
-    command.current_dir(place).stdin(Stdio::null()).output().unwrap()
-}
-
 fn good(output: &Output) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
@@ -47,16 +42,10 @@ fn built(test: &str, pair: &[&str]) -> Option<PathBuf> {
     let cache = cache().unwrap();
     let place = cache.room(&format!("rig/pairs/{}", pair.join("+"))).unwrap();
     let _one_at_a_time = cache.lock("rig-pairs").unwrap();
-    let options = ["--output", "initrd.img", "--kernel-output", "vmlinuz", "--payload", "image"];
-    let build = [&["build-initrd"], &options[..], pair].concat();
-    if !run(&place, &build).status.success() {
-        let resolved = run(&place, &[&build[..], &["--update-lock"]].concat());
-        let text = String::from_utf8_lossy(&resolved.stderr).into_owned();
-        if text.contains(NO_ARCHIVE) {
-            not_run(test, WHY);
-            return None;
-        }
-        assert!(resolved.status.success(), "{text}");
+    if let Err(text) = build(&place, pair) {
+        assert!(text.contains(NO_ARCHIVE), "{text}");
+        not_run(test, WHY);
+        return None;
     }
     Some(place)
 }
@@ -64,7 +53,7 @@ fn built(test: &str, pair: &[&str]) -> Option<PathBuf> {
 /// Verifies and boots the image of a pair. The kernel's release ends in `kernel`.
 fn verifies_and_drives_a_gpu(place: &Path, kernel: &str) {
     let mut verify = Command::new(program());
-    verify.args(["verify", "initrd.img", "--lock", "pair.lock"]).current_dir(place);
+    verify.args(["verify", INITRD, "--lock", LOCK]).current_dir(place);
     good(&verify.output().unwrap());
     // The driver's own list of files, with everything that it names. The pair is that of the lock.
     let all = "compute,utility,video,graphics,display,ngx";
@@ -74,14 +63,14 @@ fn verifies_and_drives_a_gpu(place: &Path, kernel: &str) {
     // As in NVIDIA's table for the branch, and in libcuda's own note.
     let planned = Manifest::from_json(&plan.stdout).unwrap().driver.unwrap();
     assert_eq!((planned.version.starts_with("580."), planned.cuda.as_deref()), (true, Some("13.0")));
-    let lock = Lock::read(&place.join("pair.lock")).unwrap().unwrap();
+    let lock = Lock::read(&place.join(LOCK)).unwrap().unwrap();
     assert!(lock.kernel_release.ends_with(kernel), "{}", lock.kernel_release);
 
     let dir = tempfile::tempdir().unwrap();
     let script = "nvidia-smi; echo smi ended with $?; echo dlopen; dlopen libcuda.so.1 libnvidia-ml.so.1; echo the end; sleep 1000";
     let config = serde_json::json!({ "entrypoint": ["/bin/sh", "-c", script] }).to_string();
     let config = file_disk(dir.path(), "config", layout::CONFIG_FILE, &config);
-    let setup = Setup::new(&place.join("vmlinuz"), &place.join("initrd.img")).unwrap();
+    let setup = Setup::new(&place.join(KERNEL), &place.join(INITRD)).unwrap();
     let setup = setup
         .memory_mib(1024)
         .disk(&root_disk(Suite::Trixie, FileSystem::Ext4), "root")
@@ -119,6 +108,6 @@ fn ubuntu_kernel_with_its_driver_drives_a_gpu() {
     let Some(place) = built(test, &["--profile", "ubuntu-24.04"]) else { return };
     verifies_and_drives_a_gpu(&place, "-generic");
     // Where the archive is, is no part of what is locked.
-    let text = fs::read_to_string(place.join("pair.lock")).unwrap();
+    let text = fs::read_to_string(place.join(LOCK)).unwrap();
     assert!(!text.contains("://"), "{text}");
 }

@@ -4,14 +4,15 @@ use clap::Parser;
 use host_builder::pins::profile::pair;
 use image::status::{Code, GpuState, Outcome, Status};
 use image::wire::Until;
-use rig::build::{cache, program};
+use rig::build::cache;
 use rig::disk::FileSystem;
 use rig::guest::Setup;
+use rig::pair::{INITRD, KERNEL, build};
 use rig::phantom::Model;
 use rig::roots::Suite;
 use rig::scene::{boot, root_disk, wait};
 use std::path::Path;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::ExitCode;
 
 /// The GPUs, from Turing to Blackwell.
 const MODELS: [(Model, &str); 8] = [
@@ -61,7 +62,7 @@ const UNSUPPORTED: &str = "unknown to the driver";
 fn row(kernel: &str, driver: &str) -> Vec<String> {
     let place = cache().expect("the cache can be used").room(&format!("rig/matrix/{kernel}+{driver}"));
     let place = place.expect("a directory of the cache can be made");
-    if let Err(why) = build(&place, kernel, driver) {
+    if let Err(why) = build(&place, &["--kernel", kernel, "--driver", driver]) {
         eprintln!("{kernel}+{driver}: {why}");
         return vec!["does not build".into(); MODELS.len()];
     }
@@ -78,34 +79,8 @@ fn row(kernel: &str, driver: &str) -> Vec<String> {
         .collect()
 }
 
-/// Builds the image of a pair in a directory that is kept. Returns what the build said.
-fn build(place: &Path, kernel: &str, driver: &str) -> Result<(), String> {
-    let run = |more: &[&str]| {
-        let mut command = Command::new(program());
-        command.args([
-            "build-initrd",
-            "--quiet",
-            "--kernel",
-            kernel,
-            "--driver",
-            driver,
-            "--lock",
-            "pair.lock",
-        ]);
-        command
-            .args(["--payload", "image", "--output", "initrd.img", "--kernel-output", "vmlinuz"])
-            .args(more);
-        command.current_dir(place).stdin(Stdio::null()).output().expect("host-builder can be run")
-    };
-    let mut output = run(&[]);
-    if !output.status.success() {
-        output = run(&["--update-lock"]);
-    }
-    if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
-}
-
 fn drive(place: &Path, model: Model) -> Status {
-    let setup = Setup::new(&place.join("vmlinuz"), &place.join("initrd.img")).expect("the rig can be used");
+    let setup = Setup::new(&place.join(KERNEL), &place.join(INITRD)).expect("the rig can be used");
     let setup = setup.memory_mib(MEMORY_MIB).disk(&root_disk(Suite::Trixie, FileSystem::Ext4), "root");
     let cmdline = "rootfstype=ramfs HAS_GPU=1 gpu_initrd.gpu=optional gpu_initrd.linger=120s -- /bin/true";
     wait(&boot(setup.gpu(model).cmdline(cmdline)), Until::Ready)
