@@ -17,12 +17,16 @@ use std::{
 
 use host_builder::artifacts::cache::Cache;
 use host_builder::common::digest::{sha256, sha256_file};
+use host_builder::pins::profile::DEFAULT;
 
 use crate::{
     RigError,
     process::{run, tail},
 };
 
+/// The profile of the guests: its driver is half as large as the default one, and guests with it need less time and memory. The default
+/// driver is in guests of their own (tests/tests/pairs.rs).
+pub const GUESTS: &str = "debian-13+550";
 /// Number of builds that are kept although no test uses them, each about 130 MB.
 const KEPT: usize = 6;
 /// File name of the driver's disk in a build.
@@ -71,24 +75,32 @@ impl Built {
     }
 }
 
-/// The initrd of the default profile with the driver as plain files, which tests can replace.
-/// Panics, naming the cause, when it cannot be built.
+/// The initrd of the default profile with the driver as plain files. Panics, naming the cause, when it cannot be built.
+pub fn default_initrd() -> &'static Built {
+    static BUILT: OnceLock<Built> = OnceLock::new();
+    BUILT.get_or_init(|| default_with(&["--payload", "files"]))
+}
+
+/// The initrd of the default profile with these options of `build-initrd`. Panics, naming the cause, when it cannot be built.
+pub fn default_with(options: &[&str]) -> Built {
+    build(DEFAULT, options, None).unwrap_or_else(|error| panic!("no initrd to test: {error:?}"))
+}
+
+/// The initrd of guests with the driver as plain files, which tests can replace. Panics, naming the cause, when it cannot be built.
 pub fn initrd() -> &'static Built {
     static BUILT: OnceLock<Built> = OnceLock::new();
     BUILT.get_or_init(|| initrd_with(&["--payload", "files"]))
 }
 
-/// The initrd of the default profile whose driver is on a disk: the quickest to boot with a GPU.
-/// Panics, naming the cause, when it cannot be built.
+/// The initrd of guests whose driver is on a disk: the quickest to boot with a GPU. Panics, naming the cause, when it cannot be built.
 pub fn initrd_for_disk() -> &'static Built {
     static BUILT: OnceLock<Built> = OnceLock::new();
     BUILT.get_or_init(|| initrd_with(&["--payload", "disk"]))
 }
 
-/// The initrd of the default profile with these options of `build-initrd`. Panics, naming the
-/// cause, when it cannot be built.
+/// The initrd of guests with these options of `build-initrd`. Panics, naming the cause, when it cannot be built.
 pub fn initrd_with(options: &[&str]) -> Built {
-    build(options, None).unwrap_or_else(|error| panic!("no initrd to test: {error:?}"))
+    build(GUESTS, options, None).unwrap_or_else(|error| panic!("no initrd to test: {error:?}"))
 }
 
 /// The real `host-builder`, built from this workspace with the settings of these tests. Panics if
@@ -171,11 +183,12 @@ pub fn borrow(place: &Path) -> Result<(), RigError> {
     Ok(())
 }
 
-/// The initrd of the default profile with these options of `build-initrd`.
-pub fn build(options: &[&str], cached: Option<Cached>) -> Result<Built, RigError> {
+/// The initrd of a built-in profile with these options of `build-initrd`.
+pub fn build(profile: &str, options: &[&str], cached: Option<Cached>) -> Result<Built, RigError> {
+    let options = &[&["--profile", profile], options].concat()[..];
     let cache = cache()?;
     let builds = cache.room("rig/builds")?;
-    let lock = cache.room("rig")?.join("initrd.lock");
+    let lock = cache.room("rig")?.join(format!("{profile}.lock"));
     // Other test processes wait here for the build that they would otherwise repeat.
     let _one_at_a_time = cache.lock("rig-build")?;
     let more = cached.map_or("", |cached| cached.key);

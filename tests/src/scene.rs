@@ -14,7 +14,7 @@ use host_builder::common::error::Error;
 use host_builder::common::ui::Ui;
 use host_builder::guest_client::Target;
 use host_builder::pins::lock::{Lock, Set};
-use host_builder::pins::profile::{DEFAULT, Profile};
+use host_builder::pins::profile::Profile;
 use host_builder::programs::toolroot;
 use host_builder::resolve::sources::Access;
 use host_builder::{guest_client, resolve};
@@ -27,7 +27,7 @@ use image::{
 
 use crate::{
     RigError,
-    build::{Built, Cached, borrow, build, cache, initrd_for_disk},
+    build::{Built, Cached, GUESTS, borrow, build, cache, initrd_for_disk},
     disk::{self, FileSystem},
     guest::{Guest, Setup},
     record,
@@ -54,7 +54,7 @@ fn locked_toolroot(set: Set, links: bool) -> Result<Toolroot, RigError> {
     let ui = Ui::new(false);
     let cache = cache()?;
     let lock = lock()?;
-    let (profile, _) = Profile::load(DEFAULT)?;
+    let (profile, _) = Profile::load(GUESTS)?;
     resolve::fetch(&profile, &lock, &[set], Access::new(&cache, &ui))?;
     let links = profile.toolroot.filter(|_| links).map(|toolroot| toolroot.links).unwrap_or_default();
     Ok(Toolroot::at(toolroot::Toolroot::of(&cache, &lock, set, &links, &ui)?.path())?)
@@ -182,7 +182,7 @@ pub fn stub_build() -> &'static Built {
                 let replaced = fs::remove_file(entry.path()).and_then(|()| symlink(&modules, entry.path()));
                 replaced.map_err(|e| RigError::io("replace", entry.path(), e))?;
             }
-            build(&["--payload", "disk"], Some(Cached { place: place.path(), key: &stub::digest() }))
+            build(GUESTS, &["--payload", "disk"], Some(Cached { place: place.path(), key: &stub::digest() }))
         };
         make().unwrap_or_else(|error| panic!("no image with the stub driver: {error:?}"))
     })

@@ -40,7 +40,7 @@ impl Ground {
 
 /// The GPU's modules of the image under test: they are in the cache, nothing is compiled here.
 fn gpu_modules(lock: &Lock) -> Built {
-    let (profile, _) = Profile::load(host_builder::pins::profile::DEFAULT).unwrap();
+    let (profile, _) = Profile::load(rig::build::GUESTS).unwrap();
     let never = || Err(Error::new("the image was built, and its modules are not in the cache"));
     build(&rig::build::cache().unwrap(), lock, &profile.modules, never, &Halt::default(), &Ui::new(true))
         .unwrap()
@@ -163,7 +163,7 @@ fn soft_dependencies_match_depmod() {
 #[test]
 fn initrd_modules_load_as_by_modprobe() {
     let ground = ground();
-    let (profile, _) = Profile::load(host_builder::pins::profile::DEFAULT).unwrap();
+    let (profile, _) = Profile::load(rig::build::GUESTS).unwrap();
     let wanted = [profile.kernel.modules, profile.modules.load].concat();
     let order = ground.ours.load_order();
     let mut ours: Vec<_> = order.plan(&wanted).unwrap();

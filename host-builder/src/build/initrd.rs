@@ -79,6 +79,7 @@ pub fn make(request: &InitrdRequest, access: Access) -> Result<Made> {
     let lock = ui.stage("resolve", || {
         resolve::lock_of(request.outputs.lock, request.update_lock, profile, text, access)
     })?;
+    check_compat32(&lock, request.capabilities)?;
     let (built, Unpacked { kernel, index }) = prepare(request, &lock, access)?;
     let build = Build { request, profile, lock: &lock, access };
     let planned = ui.stage("plan", || build.plan(&kernel, &index, &built))?;
@@ -91,6 +92,17 @@ pub fn make(request: &InitrdRequest, access: Access) -> Result<Made> {
         }
     };
     Ok(Made { plan, packed, why })
+}
+
+/// Checks that a lock has the 32-bit packages that an image needs: the archive that it was resolved from can have been without them.
+fn check_compat32(lock: &Lock, capabilities: &BTreeSet<Capability>) -> Result<()> {
+    let wanted = Set::compat32(capabilities);
+    let is_alone = wanted.len() == 1;
+    if wanted.is_empty() || is_alone || !lock.set(Set::Driver).is_empty() || !lock.sets(&wanted).is_empty() {
+        return Ok(());
+    }
+    Err(Error::new("the lock has no 32-bit packages, which --capabilities compat32 needs")
+        .hint("resolve again with --update-lock, which says what the archive lacks, or leave out compat32"))
 }
 
 /// What the steps of one build share.

@@ -163,12 +163,15 @@ impl Lock {
             return Ok(());
         }
         Err(Error::new(format!(
-            "{} was resolved from profile {} with digest {:.12}, but the profile to build is {name} with digest {found:.12}",
+            "{} was resolved for driver {} from profile {} with digest {:.12}, but the profile to build is {name} with digest {found:.12}",
             path.display(),
+            self.driver,
             self.profile,
             self.profile_sha256,
         ))
-        .hint("resolve again: build-initrd --update-lock, or pass the lock of the profile: --lock FILE"))
+        .hint(
+            "resolve again: build-initrd --update-lock, with --driver to stay with a branch; or pass the lock of the profile: --lock FILE",
+        ))
     }
 
     /// The lock as text.

@@ -72,12 +72,9 @@ pub fn choose(
     lock: Option<&Lock>,
     access: Access,
 ) -> Result<Choice> {
-    // The newest driver of the profile's branch replaces one that is in the lock.
-    let is_chosen = |lock: &&Lock| {
-        lock.profile == profile.name && !(is_branch(&profile.driver) && is_of(&lock.driver, &profile.driver))
-    };
-    let chosen = lock.filter(is_chosen);
     let lock = lock.filter(|lock| lock.profile == profile.name);
+    // Where the profile has a branch, its newest driver replaces the one in the lock, which can be of the branch that the profile had before.
+    let chosen = lock.filter(|_| !is_branch(&profile.driver));
     let mut choice = Choice::of(profile);
     if let Some(kernel) = kernel.map(str::to_owned).or_else(|| lock.and_then(|lock| lock.kernel.clone())) {
         if profile.kernel.version.is_none() {

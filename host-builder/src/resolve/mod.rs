@@ -13,7 +13,7 @@ pub use self::headers::with_headers;
 
 use crate::common::error::{Error, Result};
 use crate::pins::lock::{Artifact, Digest, Lock, Set, SourceKind, upstream};
-use crate::pins::profile::{Firmware, Profile, Values};
+use crate::pins::profile::{Firmware, Profile, Values, pair};
 use crate::programs::toolroot::Toolroot;
 use sources::apt::{Apt, Packages, Scope};
 use sources::file::FileSource;
@@ -30,7 +30,11 @@ const IMAGE_PREFIX: &str = "linux-image-";
 
 /// Resolves all packages and artifacts of a profile. For packages, only lists are downloaded. Other
 /// artifacts are downloaded completely, because there is no other source for their digests.
+///
+/// # Errors
+/// Something cannot be had, does not fit, or the kernel and the driver are known not to work together.
 pub fn resolve(profile: &Profile, text: &str, choice: &Choice, access: Access) -> Result<Lock> {
+    pair::check_known(&profile.name)?;
     access.ui.line(format!("resolving profile {} for driver {} …", profile.name, choice.driver));
     let mut lock = Lock::new(&profile.name, text, String::new(), choice.driver.clone());
     lock.kernel.clone_from(&choice.kernel);
@@ -107,8 +111,14 @@ fn add_packages(lock: &mut Lock, profile: &Profile, choice: &Choice, access: Acc
         let choice = &choice.settled(profile, of_driver)?;
         add_native(lock, profile, choice, &host, of_driver)?;
         if let Some(apt32) = apt32 {
-            let artifacts = userspace(&compat32, &joined(apt32)?, &from32.apt.suite, choice)?;
-            add_to_groups(lock, &compat32, &artifacts);
+            let found = joined(apt32).and_then(|apt| userspace(&compat32, &apt, &from32.apt.suite, choice));
+            match found {
+                Ok(artifacts) => add_to_groups(lock, &compat32, &artifacts),
+                // Many mirrors have no 32-bit packages, and hardly anybody needs them.
+                Err(error) => access.ui.line(format!(
+                    "the lock has no 32-bit packages, and images no capability compat32: {error}"
+                )),
+            }
         }
         Ok(())
     })

@@ -161,6 +161,7 @@ pub const TABLE: &[DriverFile] = &[
         &[Display],
     ),
     optional(Kind::Data("/usr/share/X11/xorg.conf.d/nvidia-drm-outputclass.conf"), &[Display]),
+    optional(Kind::Data("/usr/share/X11/xorg.conf.d/10-nvidia.conf"), &[Display]),
     // DLSS.
     required(Kind::Library("libnvidia-ngx"), &[Ngx]),
 ];

@@ -23,7 +23,7 @@ pub enum Model {
     H100,
     /// H200: Hopper.
     H200,
-    /// B200: Blackwell, which the 550 driver refuses as unsupported.
+    /// B200: Blackwell, which drivers before 570 refuse as unsupported.
     B200,
     /// An NVSwitch of the third generation, as on boards with eight H100. It is not a GPU.
     #[value(name = "nvswitch")]

@@ -3,34 +3,34 @@
 
 use std::fs;
 
-use rig::{build::initrd, variant::patch};
+use rig::{build::default_initrd, variant::patch};
 
-use super::sandbox::{Sandbox, refused};
+use super::sandbox::{PROGRAMS, Sandbox, refused};
 
 #[test]
 fn wrong_digest_in_the_lock_is_an_error() {
     let mut sandbox = Sandbox::new();
-    let real = sandbox.artifact("nvidia-smi").sha256;
+    let real = sandbox.artifact(PROGRAMS).sha256;
     let altered = "a".repeat(64);
-    sandbox.edit_artifact("nvidia-smi", |artifact| artifact.sha256.clone_from(&altered));
-    sandbox.refuses(&[], &["nvidia-smi", &altered, &real, "--update-lock"]);
+    sandbox.edit_artifact(PROGRAMS, |artifact| artifact.sha256.clone_from(&altered));
+    sandbox.refuses(&[], &[PROGRAMS, &altered, &real, "--update-lock"]);
     sandbox.next_build_is_good();
 }
 
 #[test]
 fn wrong_size_in_the_lock_is_an_error() {
     let mut sandbox = Sandbox::new();
-    let real = sandbox.artifact("nvidia-smi");
-    sandbox.edit_artifact("nvidia-smi", |artifact| artifact.size = 77);
+    let real = sandbox.artifact(PROGRAMS);
+    sandbox.edit_artifact(PROGRAMS, |artifact| artifact.size = 77);
     // The package in the cache is not the one that this lock means.
-    sandbox.refuses(&[], &["nvidia-smi", "77 bytes", &real.size.to_string(), "--update-lock"]);
+    sandbox.refuses(&[], &[PROGRAMS, "77 bytes", &real.size.to_string(), "--update-lock"]);
     sandbox.next_build_is_good();
 }
 
 #[test]
 fn truncated_package_in_the_cache_is_fetched_again() {
     let mut sandbox = Sandbox::new();
-    let package = sandbox.artifact("nvidia-smi");
+    let package = sandbox.artifact(PROGRAMS);
     sandbox.forget(&package);
     fs::write(sandbox.blob(&package), "!<arch>\n").unwrap();
     let output = sandbox.build(&["--dry-run", "--quiet"]);
@@ -43,7 +43,7 @@ fn truncated_package_in_the_cache_is_fetched_again() {
 #[test]
 fn altered_package_in_the_cache_is_refused() {
     let mut sandbox = Sandbox::new();
-    let package = sandbox.artifact("nvidia-smi");
+    let package = sandbox.artifact(PROGRAMS);
     let mut bytes = fs::read(sandbox.blob(&package)).unwrap();
     bytes[5000] ^= 1;
     sandbox.forget(&package);
@@ -57,14 +57,14 @@ fn altered_package_in_the_cache_is_refused() {
 #[test]
 fn altered_unpacked_file_in_the_cache_is_refused() {
     let sandbox = Sandbox::new();
-    let package = sandbox.artifact("nvidia-smi");
+    let package = sandbox.artifact(PROGRAMS);
     let tree = sandbox.path("cache/trees").join(&package.sha256);
     let original = fs::read_link(&tree).unwrap();
     fs::remove_file(&tree).unwrap();
     let copied = std::process::Command::new("cp").arg("-a").arg(original).arg(&tree).status().unwrap();
     assert!(copied.success());
     let mut files = walkdir::WalkDir::new(&tree).into_iter().map(Result::unwrap);
-    let file = files.find(|entry| entry.path().ends_with("usr/lib/nvidia/current/nvidia-smi"));
+    let file = files.find(|entry| entry.path().ends_with("usr/bin/nvidia-smi"));
     let file = file.unwrap().into_path();
     let mut bytes = fs::read(&file).unwrap();
     bytes[5000] ^= 1;
@@ -78,23 +78,23 @@ fn altered_unpacked_file_in_the_cache_is_refused() {
 #[test]
 fn withdrawn_package_version_is_an_error() {
     let mut sandbox = Sandbox::new();
-    let package = sandbox.artifact("nvidia-smi");
+    let package = sandbox.artifact(PROGRAMS);
     sandbox.forget(&package);
     let mut offered = Sandbox::offered();
     let newer = &mut offered.iter_mut().find(|(artifact, _)| artifact.name == package.name).unwrap().0;
     newer.version = "999.1-1".into();
     sandbox.archive().offer(&offered);
-    sandbox.refuses(&[], &["nvidia-smi", &package.version, "--update-lock"]);
+    sandbox.refuses(&[], &[PROGRAMS, &package.version, "--update-lock"]);
     offered.retain(|(artifact, _)| artifact.name != package.name);
     sandbox.archive().offer(&offered);
-    sandbox.refuses(&[], &["nvidia-smi", "--update-lock"]);
+    sandbox.refuses(&[], &[PROGRAMS, "--update-lock"]);
     sandbox.next_build_is_good();
 }
 
 #[test]
 fn missing_network_is_an_error() {
     let mut sandbox = Sandbox::new();
-    let package = sandbox.artifact("nvidia-smi");
+    let package = sandbox.artifact(PROGRAMS);
     sandbox.forget(&package);
     let uri = sandbox.archive().uri();
     // Nothing listens on the discard port.
@@ -107,7 +107,7 @@ fn missing_network_is_an_error() {
 fn missing_module_of_the_profile_is_an_error() {
     let mut sandbox = Sandbox::new();
     sandbox.edit_profile("\"virtio_blk\", ", "\"virtio_blk\", \"no-such-disk\", ");
-    sandbox.refuses(&[], &[initrd().release(), "no module no-such-disk", "choose another kernel"]);
+    sandbox.refuses(&[], &[default_initrd().release(), "no module no-such-disk", "choose another kernel"]);
     sandbox.next_build_is_good();
 }
 
@@ -139,7 +139,7 @@ fn with_modules_that_say(from: &str, to: &str, texts: &[&str]) {
 
 #[test]
 fn modules_of_another_kernel_are_refused() {
-    let release = initrd().release();
+    let release = default_initrd().release();
     let other = format!("9{}", &release[1..]);
     with_modules_that_say(
         &format!("\0vermagic={release} "),
@@ -150,7 +150,7 @@ fn modules_of_another_kernel_are_refused() {
 
 #[test]
 fn modules_of_another_driver_are_refused() {
-    let driver = initrd().driver();
+    let driver = default_initrd().driver();
     let other = format!("9{}", &driver[1..]);
     with_modules_that_say(
         &format!("\0version={driver}\0"),
@@ -161,7 +161,7 @@ fn modules_of_another_driver_are_refused() {
 
 #[test]
 fn modules_that_request_other_firmware_are_refused() {
-    let driver = initrd().driver();
+    let driver = default_initrd().driver();
     let other = format!("9{}", &driver[1..]);
     with_modules_that_say(
         &format!("\0firmware=nvidia/{driver}/gsp_ga10x.bin\0"),
@@ -173,8 +173,8 @@ fn modules_that_request_other_firmware_are_refused() {
 #[test]
 fn lock_of_another_driver_is_refused() {
     let mut sandbox = Sandbox::new();
-    sandbox.edit_lock(|lock| lock.driver = "550.1".into());
-    sandbox.refuses(&[], &["550.1,", initrd().driver(), "--update-lock"]);
+    sandbox.edit_lock(|lock| lock.driver = "580.1".into());
+    sandbox.refuses(&[], &["580.1,", default_initrd().driver(), "--update-lock"]);
     sandbox.next_build_is_good();
 }
 
@@ -189,7 +189,10 @@ fn lock_of_a_changed_profile_is_refused() {
 #[test]
 fn capability_without_packages_is_refused() {
     let mut sandbox = Sandbox::new();
-    sandbox.edit_profile("[userspace.ngx]\npackages = [\"libnvidia-ngx1\"]\n", "");
+    sandbox.edit_profile(
+        "[userspace.ngx]\npackages = [\"libnvidia-common-580-server\", \"libnvidia-gl-580-server\"]\n",
+        "",
+    );
     sandbox.refuses(
         &["--capabilities", "compute,ngx"],
         &["ngx", "compute, display, graphics", "[userspace.ngx]"],

@@ -14,7 +14,7 @@ use image::{
     layout,
     manifest::{Kind, Manifest},
 };
-use rig::build::initrd;
+use rig::build::default_initrd;
 
 /// One entry of the archive.
 struct Entry {
@@ -41,7 +41,7 @@ pub fn manifest_bytes(initrd: &Path) -> Vec<u8> {
 
 #[test]
 fn initrd_contains_exactly_what_its_manifest_lists() {
-    let entries = entries(&initrd().initrd);
+    let entries = entries(&default_initrd().initrd);
     let mut packed: BTreeMap<_, _> = entries.iter().map(|entry| (&entry.path, entry)).collect();
     let manifest = packed.remove(&layout::MANIFEST.to_owned()).unwrap();
     let manifest = Manifest::from_json(&manifest.content).unwrap();
@@ -67,7 +67,7 @@ fn initrd_contains_exactly_what_its_manifest_lists() {
 #[test]
 fn directories_come_before_their_content() {
     let mut seen = BTreeSet::from(["/".to_owned()]);
-    for entry in entries(&initrd().initrd) {
+    for entry in entries(&default_initrd().initrd) {
         let parent = Path::new(&entry.path).parent().unwrap().to_str().unwrap().to_owned();
         assert!(seen.contains(&parent), "{} comes before its directory", entry.path);
         let directory = entry.mode & kind::MASK == kind::DIRECTORY;
@@ -76,34 +76,41 @@ fn directories_come_before_their_content() {
 }
 
 /// Programs of the default capabilities.
-const PROGRAMS: [&str; 6] = [
+const PROGRAMS: [&str; 7] = [
     "nvidia-cuda-mps-control",
     "nvidia-cuda-mps-server",
     "nvidia-debugdump",
     "nvidia-modprobe",
     "nvidia-persistenced",
     "nvidia-smi",
+    "nvidia-xconfig",
 ];
 /// Libraries of the default capabilities, without `lib` and version.
 const LIBRARIES: [&str; 10] = [
     "cuda",
     "cudadebugger",
-    "nvidia-allocator",
     "nvidia-cfg",
     "nvidia-gpucomp",
     "nvidia-ml",
     "nvidia-nvvm",
     "nvidia-opencl",
+    "nvidia-pkcs11",
     "nvidia-pkcs11-openssl3",
     "nvidia-ptxjitcompiler",
 ];
 
 #[test]
 fn files_are_at_the_paths_of_the_reference() {
-    let built = initrd();
+    let built = default_initrd();
     let (release, driver) = (built.release(), built.driver());
-    let mut expected =
-        vec!["/init".to_owned(), "/usr/share/gpu-initrd/data/etc/OpenCL/vendors/nvidia.icd".into()];
+    let data = "/usr/share/gpu-initrd/data";
+    let mut expected = vec![
+        "/init".to_owned(),
+        format!("{data}/etc/OpenCL/vendors/nvidia.icd"),
+        format!("{data}/usr/share/nvidia/nvidia-application-profiles-{driver}-rc"),
+        // It has a version of its own.
+        "/usr/lib/nvidia/libnvidia-nvvm70.so.4".into(),
+    ];
     expected.extend(PROGRAMS.map(|name| format!("/usr/bin/{name}")));
     expected.extend(
         ["nvidia", "nvidia-uvm", "nvidia-modeset", "nvidia-drm"]
@@ -129,7 +136,7 @@ fn files_are_at_the_paths_of_the_reference() {
 /// four bytes, and no others.
 #[test]
 fn kernel_can_unpack_the_initrd() {
-    let bytes = fs::read(&initrd().initrd).unwrap();
+    let bytes = fs::read(&default_initrd().initrd).unwrap();
     let (mut at, mut segments) = (0, 0);
     while at < bytes.len() {
         assert_eq!(at % 4, 0);
@@ -146,7 +153,7 @@ fn kernel_can_unpack_the_initrd() {
 
 #[test]
 fn kernel_image_equals_that_of_the_package() {
-    let built = initrd();
+    let built = default_initrd();
     let lock = Lock::read(&built.lock).unwrap().unwrap();
     let cache = rig::build::cache().unwrap();
     let tree = host_builder::artifacts::tree::Tree::of(&cache, lock.set(Set::Kernel)[0]).unwrap();

@@ -3,7 +3,7 @@
 
 use std::{fs, process::Command};
 
-use super::sandbox::{Sandbox, refused};
+use super::sandbox::{LIBRARIES, Sandbox, refused};
 
 /// Mounts a tmpfs of size `$1` on `$2`, runs the rest, and fails when that leaves a temporary file
 /// there.
@@ -48,7 +48,7 @@ fn full_cache_disk_while_unpacking_is_an_error() {
 #[test]
 fn full_cache_disk_while_downloading_is_an_error() {
     let mut sandbox = Sandbox::new();
-    sandbox.forget(&sandbox.artifact("libcuda1"));
+    sandbox.forget(&sandbox.artifact(LIBRARIES));
     let texts = ["downloading", "No space left", "free some space", "GPU_INITRD_CACHE"];
     with_little_space(&sandbox, "cache/work", "1m", &texts);
     sandbox.next_build_is_good();

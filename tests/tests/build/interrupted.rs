@@ -15,7 +15,7 @@ use nix::{
 };
 use rig::process::poll;
 
-use super::sandbox::Sandbox;
+use super::sandbox::{PROGRAMS, Sandbox};
 
 /// Longest wait for a moment, and for programs to be gone.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -98,7 +98,7 @@ fn interrupt_while_packing_leaves_nothing_behind() {
 fn interrupt_while_downloading_leaves_nothing_behind() {
     for (signal, to) in [(Signal::SIGINT, To::Group), (Signal::SIGTERM, To::Process)] {
         let mut sandbox = Sandbox::new();
-        let package = sandbox.artifact("nvidia-smi");
+        let package = sandbox.artifact(PROGRAMS);
         sandbox.forget(&package);
         sandbox.archive().hold(Some(&package.sha256));
         interrupt(&sandbox, signal, to, || sandbox.archive().was_asked_for(&package.sha256));
@@ -118,7 +118,7 @@ fn is_compiling(sandbox: &Sandbox) -> bool {
 fn failed_download_ends_the_compiler() {
     let sandbox = Sandbox::new();
     fs::remove_dir_all(sandbox.path("cache/modules")).unwrap();
-    let package = sandbox.artifact("nvidia-smi");
+    let package = sandbox.artifact(PROGRAMS);
     sandbox.forget(&package);
     sandbox.archive().hold(Some(&package.sha256));
     let (child, group) = build_until(&sandbox, || is_compiling(&sandbox));

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fs, path::Path};
 
 use host_builder::initramfs::{Archive, Item, Want};
-use rig::{build::initrd, terminal};
+use rig::{build::default_initrd, terminal};
 
 use super::{content::manifest_bytes, sandbox::Sandbox};
 
@@ -46,7 +46,7 @@ fn docs_list_the_keys_of_the_json_result() {
 fn dry_run_prints_the_plan_and_writes_nothing() {
     let sandbox = Sandbox::new();
     fs::remove_file(sandbox.path("initrd.lock")).unwrap();
-    let lock = initrd().lock.to_str().unwrap();
+    let lock = default_initrd().lock.to_str().unwrap();
     let mut command = std::process::Command::new(rig::build::program());
     sandbox.prepare(command.args([
         "build-initrd",
@@ -59,7 +59,10 @@ fn dry_run_prints_the_plan_and_writes_nothing() {
     ]));
     let output = command.output().unwrap();
     assert!(output.status.success(), "{output:?}");
-    assert!(output.stdout == manifest_bytes(&initrd().initrd), "the plan is not the manifest of the image");
+    assert!(
+        output.stdout == manifest_bytes(&default_initrd().initrd),
+        "the plan is not the manifest of the image"
+    );
     assert!(!sandbox.path("out").exists() && !sandbox.path("initrd.lock").exists());
     sandbox.nothing_is_half_made();
 }
@@ -75,10 +78,13 @@ fn dry_run_as_text_lists_modules_and_files() {
 
 #[test]
 fn json_has_the_documented_keys_and_quiet_prints_nothing() {
-    let report = &initrd().report;
+    let report = &default_initrd().report;
     let keys: BTreeSet<_> = report.as_object().unwrap().keys().map(String::as_str).collect();
     assert_eq!(keys, KEYS.iter().copied().collect());
-    assert_eq!(fs::metadata(&initrd().initrd).unwrap().len(), report["initrd_bytes"].as_u64().unwrap());
+    assert_eq!(
+        fs::metadata(&default_initrd().initrd).unwrap().len(),
+        report["initrd_bytes"].as_u64().unwrap()
+    );
     assert!(
         report["minimum_memory_mib"].as_u64().unwrap() > report["unpacked_bytes"].as_u64().unwrap() >> 20
     );
@@ -93,7 +99,7 @@ fn json_has_the_documented_keys_and_quiet_prints_nothing() {
     // With another archive, another profile file and another cache, and the same lock otherwise.
     assert_eq!(
         host_builder::common::digest::sha256_file(&sandbox.path("out/initrd.img")).unwrap(),
-        initrd().sha256()
+        default_initrd().sha256()
     );
 }
 

@@ -4,13 +4,17 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use image::manifest::Kind;
-use rig::build::{initrd, initrd_with, program};
+use rig::build::{default_initrd, default_with, program};
 use rig::variant::Variant;
 
 /// A build that writes nothing, with the rig's lock and the whole cache.
 fn dry(options: &[&str]) -> Output {
+    dry_with(&default_initrd().lock, options)
+}
+
+fn dry_with(lock: &Path, options: &[&str]) -> Output {
     let mut command = Command::new(program());
-    command.args(["build-initrd", "--dry-run", "--lock"]).arg(&initrd().lock).args(options);
+    command.args(["build-initrd", "--dry-run", "--lock"]).arg(lock).args(options);
     command.stdin(Stdio::null()).output().unwrap()
 }
 
@@ -42,9 +46,16 @@ fn only_firmware_of_the_named_gpus_is_packed() {
 
 #[test]
 fn unsupported_gpu_is_refused_by_the_list_of_the_driver() {
-    refused(&["--gpu", "10de:2901"], &["10de:2901", initrd().driver(), "pins update"]);
-    refused(&["--gpu", "b200"], &["B200 is newer than driver", initrd().driver(), "pins update"]);
-    refused(&["--gpu", "no-such"], &["\"no-such\"", initrd().driver()]);
+    // The default driver knows B200, and the one before does not.
+    let supported = dry(&["--gpu", "b200", "--quiet"]);
+    assert!(supported.status.success(), "{}", String::from_utf8_lossy(&supported.stderr));
+    let (lock, older) = (super::capabilities::lock(), super::capabilities::driver());
+    for (gpu, text) in [("10de:2901", "10de:2901"), ("b200", "B200 is newer than driver")] {
+        let output = dry_with(lock, &["--gpu", gpu, "--quiet"]);
+        super::sandbox::refused(&output, &[text, older, "pins update"]);
+    }
+    refused(&["--gpu", "10de:fffe"], &["10de:fffe", default_initrd().driver()]);
+    refused(&["--gpu", "no-such"], &["\"no-such\"", default_initrd().driver()]);
     refused(&["--gpu", "10de:1b06"], &["Turing"]);
 }
 
@@ -53,7 +64,7 @@ fn guest_memory_selects_initrd_or_disk_payload() {
     let mode = |options: &[&str]| manifest(options)["payload"]["mode"].as_str().unwrap().to_owned();
     assert_eq!(mode(&[]), "image");
     assert_eq!(mode(&["--guest-memory", "1024"]), "image");
-    assert_eq!(mode(&["--guest-memory", "256"]), "disk");
+    assert_eq!(mode(&["--guest-memory", "448"]), "disk");
     refused(
         &["--guest-memory", "64"],
         &["--guest-memory 64", "--payload image", "--payload disk", "at least"],
@@ -63,7 +74,7 @@ fn guest_memory_selects_initrd_or_disk_payload() {
 
 #[test]
 fn disk_payload_is_one_more_output() {
-    let built = initrd_with(&["--payload", "disk"]);
+    let built = default_with(&["--payload", "disk"]);
     let disk = built.disk.as_deref().unwrap();
     let verity = &manifest(&["--payload", "disk"])["payload"]["verity"];
     assert_eq!(std::fs::metadata(disk).unwrap().len(), verity["disk_size"].as_u64().unwrap());

@@ -16,7 +16,7 @@ use host_builder::pins::lock::{Lock, Set};
 use host_builder::pins::profile::{DEFAULT, Profile};
 use host_builder::programs::toolroot::Toolroot;
 use rig::{
-    build::{initrd, initrd_with, program},
+    build::{default_initrd, default_with, program},
     record::not_run,
 };
 
@@ -93,7 +93,7 @@ impl Other {
 
 #[test]
 fn another_user_in_another_directory_gets_the_same_bytes() {
-    let first = initrd_with(&[]);
+    let first = default_with(&[]);
     let lock = Lock::read(&first.lock).unwrap().unwrap();
     let other = Other::new(&lock);
     fs::copy(&first.lock, other.path("a directory/initrd.lock")).unwrap();
@@ -137,7 +137,7 @@ fn compiler(cache: &Cache, lock: &Lock, profile: &Profile) -> Toolroot {
 
 /// The cache's name of the modules in the image, and their digests.
 fn modules_of_the_first() -> (String, String) {
-    let manifest = super::content::manifest_bytes(&initrd().initrd);
+    let manifest = super::content::manifest_bytes(&default_initrd().initrd);
     let manifest = String::from_utf8(manifest).unwrap();
     let room = rig::build::cache().unwrap().room("modules").unwrap();
     let entries = fs::read_dir(room).unwrap().map(|entry| entry.unwrap().path());

@@ -11,10 +11,15 @@ use host_builder::common::digest::sha256;
 use host_builder::pins::lock::{Artifact, Lock, Set};
 use host_builder::pins::profile::{DEFAULT, Profile};
 use image::capability::Capability;
-use rig::build::{initrd, program};
+use rig::build::{default_initrd, program};
 use tempfile::TempDir;
 
 use super::archive::{Archive, SUITE};
+
+/// The driver's package with its programs.
+pub const PROGRAMS: &str = "nvidia-utils-580-server";
+/// The driver's package with libcuda.
+pub const LIBRARIES: &str = "libnvidia-compute-580-server";
 
 /// What the image of the default options is made from when its modules are built.
 pub fn image_sets() -> Vec<Set> {
@@ -31,16 +36,12 @@ pub struct Sandbox {
 impl Sandbox {
     /// A place in which everything is as it should be.
     pub fn new() -> Self {
-        let built = initrd();
+        let built = default_initrd();
         let directory = tempfile::Builder::new().prefix("gpu-rig-build-").tempdir().unwrap();
         let lock = Lock::read(&built.lock).unwrap().unwrap();
         let archive = Archive::serve(&offered(&lock));
         let profile = Profile::load(DEFAULT).unwrap().1;
-        let profile = replaced(&profile, "[apt]\n", &format!("[apt]\nuri = \"{}\"\n", archive.uri()));
-        let profile =
-            replaced(&profile, r#"["main", "contrib", "non-free", "non-free-firmware"]"#, r#"["main"]"#);
-        let profile = replaced(&profile, "suite = \"trixie-backports\"\n", &format!("suite = \"{SUITE}\"\n"));
-        let profile = replaced(&profile, "suite = \"trixie\"\n", &format!("suite = \"{SUITE}\"\n"));
+        let profile = of_archive(&profile, &archive.uri());
         let mut sandbox = Self { directory, archive, lock, profile: String::new() };
         rig::build::borrow(&sandbox.path("cache")).unwrap();
         sandbox.set_profile(profile);
@@ -61,7 +62,7 @@ impl Sandbox {
 
     /// What the archive has.
     pub fn offered() -> Vec<(Artifact, PathBuf)> {
-        offered(&Lock::read(&initrd().lock).unwrap().unwrap())
+        offered(&Lock::read(&default_initrd().lock).unwrap().unwrap())
     }
 
     /// The locked package of this name.
@@ -171,8 +172,26 @@ impl Sandbox {
         self.set_profile(profile);
         let output = self.build(&["--dry-run", "--json"]);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        assert!(output.stdout == super::content::manifest_bytes(&initrd().initrd), "another plan");
+        assert!(output.stdout == super::content::manifest_bytes(&default_initrd().initrd), "another plan");
     }
+}
+
+/// The profile with one archive for the kernel, the tools and the driver: that at `uri`.
+fn of_archive(profile: &str, uri: &str) -> String {
+    let mut profile = profile.to_owned();
+    for table in ["apt", "driver_apt"] {
+        profile = replaced(&profile, &format!("[{table}]\n"), &format!("[{table}]\nuri = \"{uri}\"\n"));
+    }
+    for components in [
+        r#"["main", "contrib", "non-free", "non-free-firmware"]"#,
+        r#"["main", "restricted", "universe", "multiverse"]"#,
+    ] {
+        profile = replaced(&profile, components, r#"["main"]"#);
+    }
+    for suite in ["trixie-backports", "trixie", "noble-updates"] {
+        profile = replaced(&profile, &format!("suite = \"{suite}\"\n"), &format!("suite = \"{SUITE}\"\n"));
+    }
+    replaced(&profile, "base_suites = [\"noble\"]\n", "")
 }
 
 fn offered(lock: &Lock) -> Vec<(Artifact, PathBuf)> {

@@ -8,22 +8,22 @@ use std::{
 };
 
 use host_builder::pins::lock::{Artifact, Lock, Set, upstream};
-use host_builder::pins::profile::{DEFAULT, Profile};
-use rig::build::{initrd, program};
+use rig::build::{default_initrd, program};
 
-use super::sandbox::{Sandbox, refused};
+use super::sandbox::{LIBRARIES, Sandbox, refused};
 
-const NEXT: &str = "550.200.01";
+const NEXT: &str = "580.200.01";
 
 /// Every package of the lock, and those of the driver in a next version too, but for some.
 fn offered(but: &[&str]) -> Vec<(Artifact, PathBuf)> {
-    let (cache, lock) = (rig::build::cache().unwrap(), Lock::read(&initrd().lock).unwrap().unwrap());
+    let (cache, lock) = (rig::build::cache().unwrap(), Lock::read(&default_initrd().lock).unwrap().unwrap());
     let mut all = Vec::new();
     for artifact in lock.artifact.into_iter().filter(|artifact| artifact.arch != "i386") {
         let path = cache.blob(&artifact.sha256).unwrap();
-        let of_driver = upstream(&artifact.version) == initrd().driver();
+        let of_driver = upstream(&artifact.version) == default_initrd().driver();
         if of_driver && !but.contains(&artifact.name.as_str()) {
-            all.push((Artifact { version: format!("{NEXT}-1"), ..artifact.clone() }, path.clone()));
+            let name = artifact.name.replace(default_initrd().driver(), NEXT);
+            all.push((Artifact { name, version: format!("{NEXT}-1"), ..artifact.clone() }, path.clone()));
         }
         all.push((artifact, path));
     }
@@ -34,9 +34,16 @@ fn offered(but: &[&str]) -> Vec<(Artifact, PathBuf)> {
 fn place(but: &[&str]) -> Sandbox {
     let mut sandbox = Sandbox::new();
     sandbox.archive().offer(&offered(but));
-    sandbox.edit_profile("\"linux-image-cloud-amd64\"", &format!("\"linux-image-{}\"", initrd().release()));
+    sandbox.edit_profile(
+        "\"linux-image-cloud-amd64\"",
+        &format!("\"linux-image-{}\"", default_initrd().release()),
+    );
+    sandbox.edit_profile("driver = \"580.x\"", &format!("driver = {:?}", default_initrd().driver()));
+    // Only names and versions are of another driver.
+    let subdir = |driver: &str| format!("subdir = \"usr/src/nvidia-{driver}\"");
+    sandbox.edit_profile(&subdir("{driver}"), &subdir(default_initrd().driver()));
     // The archive knows no dependencies.
-    let lock = Lock::read(&initrd().lock).unwrap().unwrap();
+    let lock = Lock::read(&default_initrd().lock).unwrap().unwrap();
     let common = |artifact: &&Artifact| {
         artifact.name.starts_with("linux-headers-") && artifact.name.ends_with("-common")
     };
@@ -45,11 +52,6 @@ fn place(but: &[&str]) -> Sandbox {
         "[toolroot]\npackages = [\n",
         &format!("[toolroot]\npackages = [\"{}\",\n", common.name),
     );
-    let text = Profile::load(DEFAULT).unwrap().1;
-    let lists = text.split("\ncompat32 = [").skip(1).map(|rest| rest.split_once(']').unwrap().0);
-    for list in lists {
-        sandbox.edit_profile(&format!("\ncompat32 = [{list}]"), "");
-    }
     sandbox
 }
 
@@ -77,12 +79,15 @@ fn refuses(sandbox: &Sandbox, driver: &str, texts: &[&str]) {
 fn newest_driver_of_a_branch_is_chosen_and_kept() {
     let sandbox = place(&[]);
     let (_, first) = good(&sandbox, &["resolve"]);
-    assert_eq!(first.driver, initrd().driver());
-    let (text, lock) = good(&sandbox, &["update", "--driver", "550.x"]);
+    assert_eq!(first.driver, default_initrd().driver());
+    let (text, lock) = good(&sandbox, &["update", "--driver", "580.x"]);
     assert_eq!(lock.driver, NEXT);
-    assert!(text.contains(&format!("- driver {}\n+ driver {NEXT}\n", initrd().driver())), "{text}");
-    let libcuda = lock.artifact.iter().find(|artifact| artifact.name == "libcuda1").unwrap();
-    assert!(text.contains("~ libcuda1:amd64 ") && text.contains(&format!("-> {NEXT}-1")), "{text}");
+    assert!(text.contains(&format!("- driver {}\n+ driver {NEXT}\n", default_initrd().driver())), "{text}");
+    let libcuda = lock.artifact.iter().find(|artifact| artifact.name == LIBRARIES).unwrap();
+    assert!(
+        text.contains(&format!("~ {LIBRARIES}:amd64 ")) && text.contains(&format!("-> {NEXT}-1")),
+        "{text}"
+    );
     assert_eq!(libcuda.version, format!("{NEXT}-1"));
     for artifact in lock.sets(&[Set::ModuleSource, Set::Firmware]) {
         assert_eq!(upstream(&artifact.version), NEXT, "{}", artifact.name);
@@ -94,33 +99,51 @@ fn newest_driver_of_a_branch_is_chosen_and_kept() {
         };
         assert_eq!(version(&first), version(&lock), "{name}");
     };
-    same("libnvidia-egl-gbm1");
+    same("nvidia-modprobe");
     same("gcc");
     let (text, again) = good(&sandbox, &["resolve"]);
     assert!(text.starts_with("0 added, 0 removed, 0 changed"), "{text}");
     assert_eq!(again, lock);
-    let (_, back) = good(&sandbox, &["update", "--driver", initrd().driver()]);
+    let (_, back) = good(&sandbox, &["update", "--driver", default_initrd().driver()]);
     assert_eq!(back, first);
+}
+
+/// As of many mirrors.
+#[test]
+fn archive_without_32_bit_packages_is_good_for_everything_else() {
+    let sandbox = place(&[]);
+    let output = pins(&sandbox, &["resolve"]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && stderr.contains("the lock has no 32-bit packages"), "{stderr}");
+    let lock = Lock::read(&sandbox.path("initrd.lock")).unwrap().unwrap();
+    assert!(lock.artifact.iter().all(|artifact| artifact.arch != "i386"));
+    let texts = ["no 32-bit packages", "--capabilities compat32", "--update-lock"];
+    sandbox.refuses(&["--capabilities", "compute,compat32"], &texts);
 }
 
 #[test]
 fn incomplete_driver_is_refused_with_a_list_of_offers() {
-    let sandbox = place(&["firmware-nvidia-gsp"]);
+    let driver = default_initrd().driver();
+    let sandbox = place(&[&format!("nvidia-firmware-580-server-{driver}")]);
     good(&sandbox, &["resolve"]);
-    refuses(&sandbox, "999.x", &["999.x", "nvidia-open-kernel-source 550.200.01 550.163.01", "more_suites"]);
-    refuses(&sandbox, NEXT, &[NEXT, "firmware-nvidia-gsp 550.163.01"]);
-    let (_, lock) = good(&sandbox, &["update", "--driver", "550.x"]);
-    assert_eq!(lock.driver, initrd().driver(), "the newest that is whole");
+    let sources = format!("nvidia-kernel-source-580-server-open {NEXT} {driver}");
+    refuses(&sandbox, "999.x", &["999.x", &sources, "more_suites"]);
+    refuses(&sandbox, NEXT, &[NEXT, &format!("nvidia-firmware-580-server-{{driver}} {driver}")]);
+    let (_, lock) = good(&sandbox, &["update", "--driver", "580.x"]);
+    assert_eq!(lock.driver, default_initrd().driver(), "the newest that is whole");
 
-    let sandbox = place(&["libnvidia-gpucomp"]);
+    let sandbox = place(&["libnvidia-gl-580-server"]);
     good(&sandbox, &["resolve"]);
-    refuses(&sandbox, "550.x", &[NEXT, "libnvidia-gpucomp 550.163.01", "profile"]);
+    refuses(&sandbox, "580.x", &[NEXT, &format!("libnvidia-gl-580-server {driver}"), "profile"]);
 }
 
 #[test]
 fn source_that_does_not_fit_the_patches_is_refused() {
     let mut sandbox = place(&[]);
-    sandbox.edit_profile("NV_GPU_BAR1, requested_size)\"", "NV_GPU_BAR1, other_size)\"");
+    let load = "load = [\"nvidia\", \"nvidia_uvm\", \"nvidia_modeset\", \"nvidia_drm\"]\n";
+    let patch = "[[modules.patch]]\nfile = \"nvidia/nv-pci.c\"\nfind = \"no such text\"\nreplace = \"x\"\n\
+                 header = \"include/linux/pci.h\"\nheader_matches = \"pci_resize_resource\"\n";
+    sandbox.edit_profile(load, &format!("{load}\n{patch}"));
     good(&sandbox, &["resolve"]);
     refuses(&sandbox, NEXT, &["nvidia/nv-pci.c", "found it 0 times", "[[modules.patch]]"]);
 }

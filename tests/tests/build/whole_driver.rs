@@ -63,7 +63,7 @@ impl Ground {
 #[test]
 fn every_capability_arrives_where_loaders_search() {
     let ground = Ground::new();
-    let driver = rig::build::initrd().driver();
+    let driver = capabilities::driver();
     ground.inject(BTreeSet::from(Capability::DEFAULT));
     assert!(ground.has(format!("{LIB}/libcuda.so.1")) && !ground.has(format!("{LIB32}/libcuda.so.1")));
     assert!(!ground.has(format!("{LIB}/libGLX_nvidia.so.0")));

@@ -20,6 +20,8 @@ pub const FILE: &str = "sandboxutils-filelist.json";
 const MAX_BYTES: u64 = 1 << 20;
 const MAX_ROWS: usize = 4096;
 const MAX_NAME: usize = 255;
+/// Categories of services that only a host runs: the power limits of notebooks.
+const OF_HOSTS: [&str; 1] = ["powerd"];
 
 #[derive(Deserialize)]
 struct Row {
@@ -44,8 +46,16 @@ pub struct Listed {
 pub struct List {
     /// The rows by file name.
     pub files: BTreeMap<String, Listed>,
-    /// Notes on rows that were skipped.
-    pub notes: Vec<String>,
+    /// Rows that were skipped: the note, and the capabilities that lack this file; none if they are unknown.
+    pub skipped: BTreeMap<String, BTreeSet<Capability>>,
+}
+
+impl List {
+    /// What to say about the skipped rows of these capabilities.
+    pub fn notes(&self, asked: &BTreeSet<Capability>) -> Vec<String> {
+        let matters = |of: &BTreeSet<Capability>| of.is_empty() || !of.is_disjoint(asked);
+        self.skipped.iter().filter(|(_, of)| matters(of)).map(|(note, _)| note.clone()).collect()
+    }
 }
 
 /// Reads the list from these packages, if one of them has it.
@@ -68,7 +78,7 @@ fn parse(bytes: &[u8], place: &str, driver: &str) -> Result<List> {
     if rows.len() > MAX_ROWS {
         return Err(unusable(place, &format!("has {} rows, expected at most {MAX_ROWS}", rows.len())));
     }
-    let mut list = List { files: BTreeMap::new(), notes: Vec::new() };
+    let mut list = List { files: BTreeMap::new(), skipped: BTreeMap::new() };
     for row in &rows {
         let name = base_name(&row.name);
         if name.is_empty()
@@ -79,7 +89,9 @@ fn parse(bytes: &[u8], place: &str, driver: &str) -> Result<List> {
             return Err(unusable(place, &format!("names a file {:?}", row.name)));
         }
         // Firmware is selected by the modules that request it.
-        if row.kind == "FIRMWARE" {
+        let mut categories = row.category.iter();
+        let is_of_hosts = categories.len() > 0 && categories.all(|word| OF_HOSTS.contains(&word.as_str()));
+        if row.kind == "FIRMWARE" || is_of_hosts {
             continue;
         }
         let mut capabilities: BTreeSet<_> =
@@ -96,7 +108,8 @@ fn parse(bytes: &[u8], place: &str, driver: &str) -> Result<List> {
             _ => None,
         };
         if let Some(why) = passed_over {
-            list.notes.push(format!("{FILE}: {name} is skipped: {why}"));
+            let note = format!("{FILE}: {name} is skipped: {why}");
+            list.skipped.entry(note).or_default().extend(capabilities);
             continue;
         }
         let place = place_of(&row.kind).unwrap_or(Destination::Library(""));
@@ -170,17 +183,27 @@ mod tests {
             !list.files.contains_key("future.json")
                 && !list.files.contains_key("libnvidia-teleport.so.580.142")
         );
-        let notes = list.notes.join("\n");
-        assert!(notes.contains("future.json is skipped: type JSON"), "{notes}");
+        let asked = BTreeSet::from(Capability::DEFAULT);
+        let notes = list.notes(&asked).join("\n");
+        let all = list.notes(&Capability::ALL.into_iter().collect()).join("\n");
+        assert!(all.contains("future.json is skipped: type JSON"), "{all}");
         assert!(notes.contains("libnvidia-teleport.so.580.142 is skipped: categories teleport"), "{notes}");
-        assert_eq!(list.notes.len(), 2, "{notes}");
+        assert_eq!((list.skipped.len(), all.lines().count()), (2, 2), "{all}");
     }
 
     /// As in Ubuntu's package of driver 580.
     #[test]
     fn windows_libraries_are_skipped() {
-        let list = parsed(r#"[{"name": "_nvngx.dll", "type": "LIB", "category": ["ngx"]}]"#).unwrap();
-        assert!(list.files.is_empty() && list.notes[0].contains("library for Windows"), "{:?}", list.notes);
+        let list = parsed(
+            r#"[{"name": "_nvngx.dll", "type": "LIB", "category": ["ngx"]},
+                {"name": "_nvngx.dll", "type": "LIB", "category": ["ngx"]},
+                {"name": "nvidia-powerd", "type": "BINARY", "category": ["powerd"]}]"#,
+        )
+        .unwrap();
+        let notes = list.notes(&BTreeSet::from([Ngx]));
+        assert!(list.files.is_empty() && notes.len() == 1 && notes[0].contains("for Windows"), "{notes:?}");
+        // Nobody asked for them.
+        assert_eq!(list.notes(&BTreeSet::from(Capability::DEFAULT)), [""; 0]);
     }
 
     #[test]

@@ -40,7 +40,7 @@ pub fn wanted(
         let rows = TABLE.iter().filter_map(|row| of_row(row, row.capabilities, capabilities, driver));
         return Ok((rows.collect(), Vec::new()));
     };
-    Ok((of_list(&list.files, capabilities, driver), list.notes))
+    Ok((of_list(&list.files, capabilities, driver), list.notes(capabilities)))
 }
 
 /// Selects from the driver's list. Files that the list lacks but every driver has come from the

@@ -1,4 +1,4 @@
-//! `pins list`: one row for each profile.
+//! `pins list`: one row for each profile, or for each kernel with each driver.
 
 use super::options::List;
 use crate::artifacts::cache::Cache;
@@ -6,7 +6,7 @@ use crate::common::error::Result;
 use crate::common::ui::{megabytes, print, print_json};
 use crate::pins::branches::{Month, Support};
 use crate::pins::lock::Lock;
-use crate::pins::profile::{self, Profile};
+use crate::pins::profile::{self, Profile, pair, pair::Known};
 use crate::resolve::missing;
 use image::requirement::Facts;
 use serde::Serialize;
@@ -22,6 +22,16 @@ struct Row {
     artifacts: String,
 }
 
+/// A kernel with a driver.
+#[derive(Debug, Serialize)]
+struct Pair {
+    profile: String,
+    kernel: String,
+    driver: String,
+    state: String,
+}
+
+const PAIR_HEAD: [&str; 4] = ["profile", "kernel", "driver", "state"];
 const HEAD: [&str; 7] = [
     "profile",
     "kernel",
@@ -34,6 +44,12 @@ const HEAD: [&str; 7] = [
 
 /// Runs the command.
 pub fn run(args: &List) -> Result<()> {
+    if args.pairs {
+        let pairs = pairs();
+        let cells = |pair: &Pair| [&pair.profile, &pair.kernel, &pair.driver, &pair.state].map(Clone::clone);
+        show(&pairs, args.json, || columns(PAIR_HEAD, pairs.iter().map(cells)));
+        return Ok(());
+    }
     let cache = Cache::open()?;
     let mut locks = Vec::new();
     for path in &args.lock {
@@ -51,12 +67,33 @@ pub fn run(args: &List) -> Result<()> {
             rows.push(row(&profile, &text, Some(lock), &cache)?);
         }
     }
-    if args.json {
-        print_json(&format!("{}\n", serde_json::to_string_pretty(&rows).expect("texts are JSON")));
-    } else {
-        print(&table(&rows));
-    }
+    show(&rows, args.json, || table(&rows));
     Ok(())
+}
+
+fn show(rows: &impl Serialize, json: bool, table: impl FnOnce() -> String) {
+    if json {
+        print_json(&format!("{}\n", serde_json::to_string_pretty(rows).expect("texts are JSON")));
+    } else {
+        print(&table());
+    }
+}
+
+/// Every built-in kernel with every built-in driver.
+fn pairs() -> Vec<Pair> {
+    let (kernels, drivers) = pair::parts();
+    let all = kernels.iter().flat_map(|kernel| drivers.iter().map(move |driver| (*kernel, *driver)));
+    let row = |(kernel, driver)| Pair {
+        profile: pair::name_of(kernel, driver),
+        kernel: kernel.into(),
+        driver: driver.into(),
+        state: match pair::known(kernel, driver) {
+            Known::Works => "works".into(),
+            Known::Broken(why) => format!("does not work: {why}"),
+            Known::Untried => "not tried".into(),
+        },
+    };
+    all.map(row).collect()
 }
 
 fn row(profile: &Profile, text: &str, lock: Option<&Lock>, cache: &Cache) -> Result<Row> {
@@ -99,8 +136,12 @@ fn table(rows: &[Row]) -> String {
         [&row.profile, &row.kernel, &row.driver, &row.support, &row.cuda, &row.released, &row.artifacts]
             .map(Clone::clone)
     };
-    let lines: Vec<[String; 7]> =
-        [HEAD.map(str::to_owned)].into_iter().chain(rows.iter().map(cells)).collect();
+    columns(HEAD, rows.iter().map(cells))
+}
+
+/// Lines with a head, in columns.
+fn columns<const N: usize>(head: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
+    let lines: Vec<[String; N]> = [head.map(str::to_owned)].into_iter().chain(rows).collect();
     let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
     let mut text = String::new();
     for line in &lines {
@@ -143,6 +184,18 @@ mod tests {
                 "not resolved"
             ]
         );
+    }
+
+    #[test]
+    fn every_kernel_is_listed_with_every_driver() {
+        let (kernels, drivers) = pair::parts();
+        let pairs = pairs();
+        assert_eq!(pairs.len(), kernels.len() * drivers.len());
+        let state = |profile: &str| {
+            &pairs.iter().find(|pair| pair.profile == profile).unwrap_or_else(|| panic!("{pairs:?}")).state
+        };
+        assert_eq!(state("debian-13"), "works");
+        assert!(state("ubuntu-26.04+550").starts_with("does not work: "), "{pairs:?}");
     }
 
     #[test]

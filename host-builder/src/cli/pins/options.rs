@@ -108,6 +108,9 @@ pub struct List {
     /// Lock file of any of the profiles. May be given more than once.
     #[arg(long, value_name = "FILE", default_value = DEFAULT_LOCK)]
     pub lock: Vec<PathBuf>,
+    /// List every kernel with every driver instead, and whether they work together.
+    #[arg(long, conflicts_with_all = ["profile", "lock"])]
+    pub pairs: bool,
     /// Print the result as JSON to standard output.
     #[arg(long)]
     pub json: bool,

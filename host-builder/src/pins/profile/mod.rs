@@ -219,7 +219,7 @@ impl Profile {
 
     /// Parses a profile; `name` is its name in errors.
     pub fn parse(text: &str, name: &str) -> Result<Self> {
-        let profile: Self = toml::from_str(text).map_err(|error| {
+        let mut profile: Self = toml::from_str(text).map_err(|error| {
             Error::new(format!("profile {name} is not valid"))
                 .source(error)
                 .hint("compare it with the files in image/profiles")
@@ -235,6 +235,8 @@ impl Profile {
                 .hint("NVIDIA's 32-bit libraries are for x86_64: remove the lists `compat32`"));
         }
         profile.check()?;
+        // One archive is opened once.
+        profile.driver_apt.take_if(|driver_apt| profile.apt.as_ref() == Some(driver_apt));
         Ok(profile)
     }
 

@@ -27,13 +27,15 @@ const DRIVERS: &[(&str, &str)] = &[
 ];
 /// Pairs that are known to work. The first of each kernel has the kernel's name; the others are called `KERNEL+DRIVER`.
 pub const PAIRS: &[(&str, &str)] = &[
-    ("debian-13", "550"),
     ("debian-13", "580"),
+    ("debian-13", "550"),
     ("debian-13", "595"),
     ("debian-13", "615"),
     ("ubuntu-24.04", "580"),
     ("ubuntu-26.04", "595"),
 ];
+/// Pairs that are known not to work, and why.
+const BROKEN: &[(&str, &str, &str)] = &[("ubuntu-26.04", "550", "its modules do not compile for kernel 7.0")];
 /// The table with the archive of a driver, and that of a kernel.
 const DRIVER_ARCHIVE: &str = "[driver_apt]";
 const KERNEL_ARCHIVE: &str = "[apt]";
@@ -92,6 +94,41 @@ pub fn names() -> Vec<String> {
 pub fn parts() -> (Vec<&'static str>, Vec<&'static str>) {
     let names = |side: Side| side.built_in().iter().map(|(name, _)| *name).collect();
     (names(Side::Kernel), names(Side::Driver))
+}
+
+/// What is known of a pair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Known {
+    /// It drives GPUs of every family that the driver supports, as far as a phantom GPU can tell.
+    Works,
+    /// It does not work, and why.
+    Broken(&'static str),
+    /// Nobody has tried it.
+    Untried,
+}
+
+/// What is known of a built-in kernel with a built-in driver.
+pub fn known(kernel: &str, driver: &str) -> Known {
+    let driver = exact(driver).unwrap_or(driver);
+    if PAIRS.contains(&(kernel, driver)) {
+        return Known::Works;
+    }
+    let broken = BROKEN.iter().find(|(of, with, _)| (*of, *with) == (kernel, driver));
+    broken.map_or(Known::Untried, |(_, _, why)| Known::Broken(why))
+}
+
+/// Refuses the profile of a pair that is known not to work.
+///
+/// # Errors
+/// Why it does not work, and which drivers do.
+pub fn check_known(name: &str) -> Result<()> {
+    let Some((kernel, driver)) = split(name) else { return Ok(()) };
+    let Known::Broken(why) = known(kernel, driver) else { return Ok(()) };
+    let works = PAIRS.iter().filter(|(of, _)| *of == kernel).map(|(_, driver)| format!("--driver {driver}"));
+    Err(Error::new(format!("driver {driver} does not work with kernel {kernel}: {why}")).hint(format!(
+        "choose another driver: {}; `pins list --pairs` has all",
+        works.collect::<Vec<_>>().join(" or ")
+    )))
 }
 
 /// The driver of the first pair with this kernel, else of the first pair of all.
@@ -252,10 +289,28 @@ mod tests {
             let table: toml::Table = toml::from_str(&joined.text).unwrap();
             assert_eq!(table["name"].as_str(), Some(joined.name.as_str()));
             // An archive of its own only where the kernel has another one.
-            let own = [("debian-13", "550"), ("ubuntu-24.04", "580"), ("ubuntu-24.04", "595")];
+            let own = [("debian-13", "550"), ("ubuntu-24.04", "580")];
             let is_another = !own.contains(&(*kernel, *driver));
             assert_eq!(table.contains_key("driver_apt"), is_another, "{}", joined.name);
         }
+    }
+
+    #[test]
+    fn pairs_that_do_not_work_are_refused_with_those_that_do() {
+        for (kernel, driver, why) in BROKEN {
+            assert_eq!(known(kernel, driver), Known::Broken(why));
+            let version = format!("{driver}.1.2");
+            for name in [name_of(kernel, driver), name_of(kernel, &version)] {
+                let error = check_known(&name).unwrap_err();
+                let instead = format!("--driver {}", first_driver(kernel));
+                assert!(error.to_string().contains(why) && error.remedy().unwrap().contains(&instead));
+            }
+        }
+        for name in ["debian-13", "debian-13+550", "./mine.toml", "ch-6.12.8-kernel-2-20251211"] {
+            check_known(name).unwrap();
+        }
+        assert_eq!(known("mine", "580"), Known::Untried);
+        assert_eq!(known("debian-13", "580.1.2"), Known::Works);
     }
 
     #[test]

@@ -190,7 +190,7 @@ mod tests {
         let remedy = error.remedy().unwrap();
         assert!(error.to_string().contains("http://m.test/ubuntu: 404"), "{error}");
         assert!(
-            remedy.contains("--archive ubuntu=URI") && remedy.ends_with("--profile debian-13"),
+            remedy.contains("--archive ubuntu=URI") && remedy.ends_with("--profile debian-13+550"),
             "{remedy}"
         );
     }

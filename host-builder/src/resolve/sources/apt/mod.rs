@@ -289,8 +289,10 @@ fn sources_text(archive: &Archive, of: &Suites) -> String {
             suites.push(suite);
         }
     }
+    // The distribution is said so that two archives of one profile at one address are two states: each is locked.
     let mut text = format!(
-        "Types: deb\nURIs: {}\nSuites: {}\nComponents: {}\n",
+        "# {}\nTypes: deb\nURIs: {}\nSuites: {}\nComponents: {}\n",
+        from.distribution,
         archive.uri,
         suites.join(" "),
         from.components.join(" ")
