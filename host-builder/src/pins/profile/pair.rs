@@ -99,11 +99,11 @@ pub fn parts() -> (Vec<&'static str>, Vec<&'static str>) {
 /// What is known of a pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Known {
-    /// It drives GPUs of every family that the driver supports, as far as a phantom GPU can tell.
+    /// It drives GPUs, as far as phantoms can tell, in tests/matrix or in the ordinary tests.
     Works,
     /// It does not work, and why.
     Broken(&'static str),
-    /// Nobody has tried it.
+    /// It was not tried.
     Untried,
 }
 
