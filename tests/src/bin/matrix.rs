@@ -37,15 +37,13 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let Arguments { pairs } = Arguments::parse();
-    let (kernels, drivers) = pair::parts();
-    let all = kernels.iter().flat_map(|kernel| drivers.iter().map(move |driver| (*kernel, *driver)));
     let is_wanted = |(kernel, driver): &(&str, &str)| {
         pairs.is_empty() || pairs.iter().any(|pair| *pair == format!("{kernel}+{driver}"))
     };
     let models: Vec<_> = MODELS.iter().map(|(_, name)| *name).collect();
     println!("| kernel | driver | {} |\n|---|---|{}", models.join(" | "), "---|".repeat(models.len()));
     let mut good = true;
-    for (kernel, driver) in all.filter(is_wanted) {
+    for (kernel, driver) in pair::all().into_iter().filter(is_wanted) {
         let cells = row(kernel, driver);
         println!("| {kernel} | {driver} | {} |", cells.join(" | "));
         let is_known = pair::PAIRS.contains(&(kernel, driver));

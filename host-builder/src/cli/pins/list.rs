@@ -3,7 +3,7 @@
 use super::options::List;
 use crate::artifacts::cache::Cache;
 use crate::common::error::Result;
-use crate::common::ui::{megabytes, print, print_json};
+use crate::common::ui::{megabytes, print, print_as_json};
 use crate::pins::branches::{Month, Support};
 use crate::pins::lock::Lock;
 use crate::pins::profile::{self, Profile, pair, pair::Known};
@@ -73,7 +73,7 @@ pub fn run(args: &List) -> Result<()> {
 
 fn show(rows: &impl Serialize, json: bool, table: impl FnOnce() -> String) {
     if json {
-        print_json(&format!("{}\n", serde_json::to_string_pretty(rows).expect("texts are JSON")));
+        print_as_json(rows);
     } else {
         print(&table());
     }
@@ -81,8 +81,6 @@ fn show(rows: &impl Serialize, json: bool, table: impl FnOnce() -> String) {
 
 /// Every built-in kernel with every built-in driver.
 fn pairs() -> Vec<Pair> {
-    let (kernels, drivers) = pair::parts();
-    let all = kernels.iter().flat_map(|kernel| drivers.iter().map(move |driver| (*kernel, *driver)));
     let row = |(kernel, driver)| Pair {
         profile: pair::name_of(kernel, driver),
         kernel: kernel.into(),
@@ -93,7 +91,7 @@ fn pairs() -> Vec<Pair> {
             Known::Untried => "not tried".into(),
         },
     };
-    all.map(row).collect()
+    pair::all().into_iter().map(row).collect()
 }
 
 fn row(profile: &Profile, text: &str, lock: Option<&Lock>, cache: &Cache) -> Result<Row> {

@@ -96,6 +96,12 @@ pub fn parts() -> (Vec<&'static str>, Vec<&'static str>) {
     (names(Side::Kernel), names(Side::Driver))
 }
 
+/// Every built-in kernel with every built-in driver.
+pub fn all() -> Vec<(&'static str, &'static str)> {
+    let (kernels, drivers) = parts();
+    kernels.iter().flat_map(|kernel| drivers.iter().map(move |driver| (*kernel, *driver))).collect()
+}
+
 /// What is known of a pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Known {
